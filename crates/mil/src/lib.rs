@@ -6,6 +6,7 @@ mod number;
 mod parse;
 mod print;
 pub mod program;
+pub mod spec;
 pub mod weights;
 
 pub use blob::{
