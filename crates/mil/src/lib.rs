@@ -7,6 +7,7 @@ mod parse;
 mod print;
 pub mod program;
 pub mod spec;
+pub mod verify;
 pub mod weights;
 
 pub use blob::{
@@ -16,3 +17,4 @@ pub use parse::{ParseError, parse, parse_stmt};
 pub use program::{
     Arg, DType, Function, Literal, LiteralError, Port, Program, Stmt, TensorValue, Type, WEIGHTS_PATH,
 };
+pub use verify::{VerifyError, verify};
