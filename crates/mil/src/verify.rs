@@ -211,23 +211,20 @@ impl<'a> Checker<'a> {
 
     /// Invariants 3, 4 and the end of 20.
     fn output(&self, name: &str, again: bool) -> Option<Fault> {
-        let name = || name.to_owned();
-        let Some(def) = self.defs.get(name().as_str()) else {
-            return Some(Fault::Undefined { place: "output".to_owned(), name: name() });
+        let owned = || name.to_owned();
+        let Some(def) = self.defs.get(name) else {
+            return Some(Fault::Undefined { place: "output".to_owned(), name: owned() });
         };
-        let Some(stmt) = def.stmt else { return Some(Fault::OutputIsParam { name: name() }) };
+        if def.stmt.is_none() {
+            return Some(Fault::OutputIsParam { name: owned() });
+        }
         if again {
-            return Some(Fault::OutputAgain { name: name() });
+            return Some(Fault::OutputAgain { name: owned() });
         }
         if !matches!(def.ty, Type::Tensor { dtype: DType::Fp16, .. }) {
             return Some(Fault::OutputType { ty: def.ty.clone() });
         }
-        weight::Class::of(stmt).map(|class| Fault::Route {
-            name: name(),
-            op: stmt.op.clone(),
-            use_: "an output".to_owned(),
-            allowed: class.allowed(),
-        })
+        weight::unroutable(name, *def, "an output", |_| false)
     }
 
     fn stmt(&self, stmt: &Stmt) -> Vec<Fault> {
@@ -235,10 +232,10 @@ impl<'a> Checker<'a> {
         let Some(op) = spec::find(&stmt.op) else { return vec![Fault::op(&stmt.op)] };
         self.arguments(stmt, op, &mut faults);
         self.attributes(stmt, op, &mut faults);
-        let types_known = faults.is_empty();
+        let well_formed = faults.is_empty();
         self.results(stmt, &mut faults);
         // The rest speaks about parts that are only there, and of the right type, in a statement without faults.
-        if types_known && let [first, ..] = stmt.results.as_slice() {
+        if well_formed && let [first, ..] = stmt.results.as_slice() {
             self.result_type(stmt, op, &first.ty, &mut faults);
             self.fixed_values(stmt, &mut faults);
             self.compressed(stmt, &first.ty, &mut faults);
@@ -268,12 +265,8 @@ impl<'a> Checker<'a> {
             let form = match (param.kind, arg) {
                 (Kind::Tuple, Arg::Tuple(names)) => !names.is_empty(),
                 (Kind::Value | Kind::Const | Kind::Immediate | Kind::Weight, Arg::Name(_)) => true,
-                (Kind::Const | Kind::Immediate, Arg::Literal(l)) => {
-                    matches!(param.ty, ParamType::Scalar(_)) || {
-                        // Only scalars are accepted in both forms.
-                        matches!(l.ty(), Type::Scalar(_))
-                    }
-                }
+                // Only scalars are accepted in both forms.
+                (Kind::Const | Kind::Immediate, Arg::Literal(l)) => matches!(l.ty(), Type::Scalar(_)),
                 _ => false,
             };
             if !form {

@@ -5,7 +5,7 @@ use crate::program::{Literal, Stmt, Type};
 use crate::spec::OpSpec;
 
 /// Entries of a lookup table. The only size ANEForge 0.4.0 emits (reference).
-pub(super) const LUT_ENTRIES: u64 = 16;
+const LUT_ENTRIES: u64 = 16;
 
 /// Where the compiler can take the result of a `constexpr_*` op.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Class {
         }
     }
 
-    pub(super) const fn allowed(self) -> &'static str {
+    const fn allowed(self) -> &'static str {
         match self {
             Class::Operand => "matmul.y and conv.weight",
             Class::Elementwise => "elementwise ops (add 0 to make it dense)",
@@ -33,20 +33,25 @@ impl Class {
     }
 }
 
-/// Invariant 20 for one use of a name.
+/// Invariant 20 for one use of a name as an argument.
 pub(super) fn route(name: &str, def: Def<'_>, op: &OpSpec, param: &str) -> Option<Fault> {
-    let stmt = def.stmt?;
-    let class = Class::of(stmt)?;
-    let routable = match class {
+    unroutable(name, def, &format!("{}.{param}", op.name), |class| match class {
         Class::Operand => matches!((op.name, param), ("matmul", "y") | ("conv", "weight")),
         Class::Elementwise => op.elementwise,
-    };
-    (!routable).then(|| Fault::Route {
-        name: name.to_owned(),
-        op: stmt.op.clone(),
-        use_: format!("{}.{param}", op.name),
-        allowed: class.allowed(),
     })
+}
+
+/// The fault of a use that the compiler cannot take.
+pub(super) fn unroutable(
+    name: &str,
+    def: Def<'_>,
+    use_: &str,
+    takes: impl Fn(Class) -> bool,
+) -> Option<Fault> {
+    let stmt = def.stmt?;
+    let class = Class::of(stmt).filter(|&class| !takes(class))?;
+    let (name, op, use_) = (name.to_owned(), stmt.op.clone(), use_.to_owned());
+    Some(Fault::Route { name, op, use_, allowed: class.allowed() })
 }
 
 impl Checker<'_> {
