@@ -1,0 +1,79 @@
+//! Invariants 13 to 15: literals.
+
+use super::{Checker, Fault};
+use crate::blob::BlobDType;
+use crate::program::{DType, Literal, TensorValue, Type, WEIGHTS_PATH};
+
+impl Checker<'_> {
+    pub(super) fn literal(&self, literal: &Literal, faults: &mut Vec<Fault>) {
+        match literal {
+            Literal::Fp16(value) => finite(value.to_f64(), DType::Fp16, faults),
+            Literal::Fp32(value) => finite((*value).into(), DType::Fp32, faults),
+            Literal::Int { dtype, value } => in_range(*dtype, *value, faults),
+            Literal::Bool(_) => {}
+            Literal::String(value) => plain(value, faults),
+            Literal::Tensor { dtype, value, .. } => {
+                let ty = literal.ty();
+                match value {
+                    TensorValue::Ints(values) => {
+                        values.iter().for_each(|&v| in_range(*dtype, v, faults));
+                        count(&ty, values.len(), faults);
+                    }
+                    TensorValue::Fp16Bits(bits) => {
+                        if *dtype != DType::Fp16 {
+                            faults.push(Fault::Payload { ty: ty.clone() });
+                        }
+                        for &pattern in bits {
+                            finite(half::f16::from_bits(pattern).to_f64(), DType::Fp16, faults);
+                        }
+                        count(&ty, bits.len(), faults);
+                    }
+                    TensorValue::Blob { path, offset } => self.record(&ty, path, *offset, faults),
+                }
+            }
+        }
+    }
+
+    fn record(&self, ty: &Type, path: &str, offset: u64, faults: &mut Vec<Fault>) {
+        if path != WEIGHTS_PATH {
+            faults.push(Fault::Path { found: path.to_owned() });
+        }
+        let Some(dtype) = BlobDType::of(ty.dtype()) else {
+            faults.push(Fault::Payload { ty: ty.clone() });
+            return;
+        };
+        let Some(blobs) = self.blobs else { return };
+        let Some(record) = blobs.at(offset) else {
+            faults.push(Fault::NoRecord { offset });
+            return;
+        };
+        let expected = ty.numel().and_then(|n| dtype.payload_len(n));
+        if record.dtype != dtype || Some(record.len) != expected {
+            faults.push(Fault::Record { offset, ty: ty.clone(), dtype: record.dtype, len: record.len });
+        }
+    }
+}
+
+fn finite(value: f64, dtype: DType, faults: &mut Vec<Fault>) {
+    if !value.is_finite() {
+        faults.push(Fault::NotFinite { value, dtype });
+    }
+}
+
+fn in_range(dtype: DType, value: i64, faults: &mut Vec<Fault>) {
+    if !dtype.int_range().is_some_and(|(low, high)| (low..=high).contains(&value)) {
+        faults.push(Fault::IntRange { value, dtype });
+    }
+}
+
+fn plain(value: &str, faults: &mut Vec<Fault>) {
+    if value.chars().any(|c| c == '"' || c == '\\' || c.is_control()) {
+        faults.push(Fault::Escape { found: value.to_owned() });
+    }
+}
+
+fn count(ty: &Type, found: usize, faults: &mut Vec<Fault>) {
+    if ty.numel() != Some(found as u64) {
+        faults.push(Fault::Count { ty: ty.clone(), found });
+    }
+}

@@ -1,0 +1,10 @@
+//! The crate against the reference: goldens, examples, hostile input.
+
+mod it {
+    mod blob;
+    mod examples;
+    mod golden;
+    mod number;
+    mod roundtrip;
+    mod verify;
+}
