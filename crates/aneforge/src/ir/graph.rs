@@ -1,0 +1,268 @@
+//! Frozen graphs: an arena of nodes in topological order, with a table of constants.
+
+use crate::ir::op::Op;
+use crate::ir::ops::leaf::{Constant, Input, Role};
+use crate::ir::precision::{Array, Precision};
+use crate::ir::types::{Caller, TensorType};
+use crate::ir::var::{BuildError, Var};
+use aneforge_tensor::Tensor;
+use std::collections::HashMap;
+
+/// A node's position in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    /// As an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One node of a graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GraphNode {
+    /// What it computes.
+    pub op: Op,
+    /// From which nodes, all before it.
+    pub inputs: Vec<NodeId>,
+    /// The type of its result.
+    pub ty: TensorType,
+    /// The line that built it.
+    pub at: Caller,
+}
+
+/// A frozen graph. Passes build new ones; nothing changes one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graph {
+    pub(crate) nodes: Vec<GraphNode>,
+    pub(crate) outputs: Vec<NodeId>,
+    pub(crate) constants: Vec<Tensor>,
+}
+
+impl Graph {
+    /// Freezes everything that `outputs` need, in depth-first order with inputs from first to last.
+    /// Constants that are the same tensor become one node each but share one table entry.
+    pub fn freeze(outputs: &[Var]) -> Result<Graph, BuildError> {
+        let mut builder = Builder::default();
+        for output in outputs {
+            output.check()?;
+            builder.add(output);
+        }
+        let mut graph = builder.graph;
+        graph.outputs = outputs.iter().map(|v| builder.done[&v.id()]).collect();
+        Ok(graph)
+    }
+
+    /// All nodes, each after its inputs.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &GraphNode)> {
+        self.nodes.iter().enumerate().map(|(i, n)| (NodeId(i as u32), n))
+    }
+
+    /// One node.
+    pub fn node(&self, id: NodeId) -> &GraphNode {
+        &self.nodes[id.index()]
+    }
+
+    /// The number of nodes, leaves included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The nodes whose values are returned.
+    pub fn outputs(&self) -> &[NodeId] {
+        &self.outputs
+    }
+
+    /// The table of constants.
+    pub fn constants(&self) -> &[Tensor] {
+        &self.constants
+    }
+
+    /// The contents of a constant node.
+    pub fn constant(&self, id: NodeId) -> Option<&Tensor> {
+        match self.node(id).op {
+            Op::Constant(Constant { index }) => self.constants.get(index as usize),
+            _ => None,
+        }
+    }
+
+    /// The leaves that are fed, in feed order.
+    pub fn feeds(&self) -> Vec<NodeId> {
+        let mut feeds: Vec<(u64, NodeId)> = self
+            .nodes()
+            .filter_map(|(id, n)| match &n.op {
+                Op::Input(leaf) => Some((leaf.id, id)),
+                _ => None,
+            })
+            .collect();
+        feeds.sort();
+        feeds.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The number of ops as the reference counts them: every node that is not an input or a weight.
+    pub fn n_ops(&self) -> usize {
+        let mut weight = vec![false; self.len()];
+        for node in &self.nodes {
+            for &i in node.inputs.iter().skip(node.op.weights_from()) {
+                weight[i.index()] = true;
+            }
+        }
+        let counts = |(id, n): &(NodeId, &GraphNode)| match n.op {
+            Op::Input(_) => false,
+            Op::Constant(_) => !weight[id.index()],
+            _ => true,
+        };
+        self.nodes().filter(counts).count()
+    }
+
+    /// How many nodes use each node's value; being returned counts as one use.
+    pub fn uses(&self) -> Vec<u32> {
+        let mut uses = vec![0; self.len()];
+        for id in self.nodes.iter().flat_map(|n| &n.inputs).chain(&self.outputs) {
+            uses[id.index()] += 1;
+        }
+        uses
+    }
+
+    /// Evaluates every node by its scalar definition.
+    ///
+    /// # Panics
+    /// If `feeds` are not one array per feed, of its shape.
+    pub fn eval(&self, feeds: &[Array], precision: Precision) -> Vec<Array> {
+        let order = self.feeds();
+        assert_eq!(order.len(), feeds.len(), "one array per feed");
+        let mut values: Vec<Array> = Vec::with_capacity(self.len());
+        for (id, node) in self.nodes() {
+            let value = match &node.op {
+                Op::Input(_) => {
+                    let feed = order.iter().position(|&f| f == id).expect("invariant: leaves are feeds");
+                    assert_eq!(feeds[feed].shape, node.ty.shape, "feed {feed}");
+                    feeds[feed].clone()
+                }
+                Op::Constant(_) => {
+                    let tensor = self.constant(id).expect("invariant: constants are in the table");
+                    Array::from_tensor(tensor, precision)
+                }
+                op => {
+                    let inputs: Vec<&Array> = node.inputs.iter().map(|i| &values[i.index()]).collect();
+                    op.eval(&inputs, &node.ty, precision)
+                }
+            };
+            values.push(value);
+        }
+        values
+    }
+
+    /// This graph as values again, one per node, for a rewrite to build on.
+    pub(crate) fn to_vars(&self, mut rebuild: impl FnMut(NodeId, &[Var]) -> Option<Var>) -> Vec<Var> {
+        let mut vars: Vec<Var> = Vec::with_capacity(self.len());
+        for (id, node) in self.nodes() {
+            let replaced = rebuild(id, &vars);
+            let var = replaced.unwrap_or_else(|| match self.constant(id) {
+                Some(tensor) => Var::rebuilt_constant(tensor.clone(), node.at),
+                None => {
+                    let inputs = node.inputs.iter().map(|i| vars[i.index()].clone()).collect();
+                    Var::rebuilt(node.op.clone(), inputs, node.ty, node.at)
+                }
+            });
+            vars.push(var);
+        }
+        vars
+    }
+}
+
+impl Op {
+    /// The first input that is a weight, where the op has any: weights do not count as ops.
+    pub(crate) fn weights_from(&self) -> usize {
+        match self {
+            Op::Matmul(_) | Op::Conv(_) | Op::ConvTranspose(_) => 1,
+            Op::LayerNorm(_) | Op::RmsNorm(_) | Op::BatchNorm(_) => 1,
+            _ => usize::MAX,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    graph: Graph,
+    done: HashMap<u64, NodeId>,
+    interned: HashMap<(*const u8, usize), u64>,
+}
+
+impl Builder {
+    /// Adds `root` and what it needs. The stack holds nodes whose inputs are being added, so graphs of
+    /// any depth freeze.
+    fn add(&mut self, root: &Var) {
+        let mut stack: Vec<(Var, usize)> = vec![(root.clone(), 0)];
+        while let Some((var, next)) = stack.pop() {
+            if self.done.contains_key(&var.id()) {
+                continue;
+            }
+            match var.inputs().get(next) {
+                Some(input) => {
+                    let input = input.clone();
+                    stack.push((var, next + 1));
+                    stack.push((input, 0));
+                }
+                None => self.push(&var),
+            }
+        }
+    }
+
+    fn push(&mut self, var: &Var) {
+        let op = match var.data() {
+            Some(tensor) => Constant { index: self.intern(tensor) }.into(),
+            None => var.op().clone(),
+        };
+        let inputs = var.inputs().iter().map(|v| self.done[&v.id()]).collect();
+        let ty = var.ty();
+        self.graph.nodes.push(GraphNode { op, inputs, ty, at: var.caller() });
+        self.done.insert(var.id(), NodeId(self.graph.nodes.len() as u32 - 1));
+    }
+
+    fn intern(&mut self, tensor: &Tensor) -> u64 {
+        let bytes: &[u8] = tensor.bytes();
+        let table = &mut self.graph.constants;
+        let key = (bytes.as_ptr(), bytes.len());
+        match self.interned.get(&key) {
+            Some(&at) if table[at as usize].shape() == tensor.shape() && table[at as usize].dtype() == tensor.dtype() => at,
+            _ => {
+                table.push(tensor.clone());
+                let at = table.len() as u64 - 1;
+                self.interned.insert(key, at);
+                at
+            }
+        }
+    }
+}
+
+/// A feed as a graph describes it to its callers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Feed {
+    /// The leaf's identity.
+    pub leaf: u64,
+    /// What may be fed.
+    pub ty: TensorType,
+    /// Who feeds it.
+    pub role: Role,
+}
+
+impl Graph {
+    /// What is fed, in feed order.
+    pub fn feed_types(&self) -> Vec<Feed> {
+        let describe = |id: NodeId| {
+            let node = self.node(id);
+            match &node.op {
+                Op::Input(Input { id, role, .. }) => Feed { leaf: *id, ty: node.ty, role: *role },
+                op => unreachable!("{} is not a feed", op.name()),
+            }
+        };
+        self.feeds().into_iter().map(describe).collect()
+    }
+}

@@ -1,0 +1,370 @@
+//! What an op is: its declaration, the trait its file implements, and the closed enum over all of them.
+
+use crate::ir::attr::Attr;
+use crate::ir::precision::{Array, Precision};
+use crate::ir::types::TensorType;
+use crate::ir::var::Var;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// What an op is called and how it is documented.
+#[derive(Debug)]
+pub struct Info {
+    /// The name in graph text, Python and messages.
+    pub name: &'static str,
+    /// Names of the inputs. A last one ending in `?` may be left out; one ending in `..` repeats.
+    pub inputs: &'static [&'static str],
+    /// The attributes.
+    pub attrs: &'static [AttrInfo],
+    /// The reference page, in Markdown.
+    pub doc: &'static str,
+}
+
+/// An attribute's part of the reference page.
+#[derive(Debug)]
+pub struct AttrInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type's name.
+    pub ty: &'static str,
+    /// Its default as written in the declaration, if it has one.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+impl Info {
+    /// The least and the greatest number of inputs.
+    pub fn arity(&self) -> (usize, usize) {
+        let n = self.inputs.len();
+        match self.inputs.last() {
+            Some(last) if last.ends_with("..") => (n, usize::MAX),
+            _ => (n - self.inputs.iter().filter(|i| i.ends_with('?')).count(), n),
+        }
+    }
+}
+
+/// The part of an op that the `op!` declaration writes.
+pub trait Declared: Sized {
+    /// Name, inputs, attributes, documentation.
+    const INFO: Info;
+    /// The attributes' values, in declared order.
+    fn attrs(&self) -> Vec<(&'static str, Attr)>;
+    /// The op with these attributes, and defaults for the rest.
+    fn from_attrs(get: &dyn Fn(&str) -> Option<Attr>) -> Result<Self, String>;
+}
+
+/// The gradient that reaches one input.
+pub enum Grad {
+    /// This cotangent, of the input's type.
+    To(Var),
+    /// None: the op does not vary with this input, or is piecewise constant in it. The text says which.
+    Zero(&'static str),
+    /// There is a gradient but no rule for it. The text says what to do instead.
+    Missing(&'static str),
+}
+
+/// How an op reaches MIL. It never depends on the target.
+pub enum Mil {
+    /// Not a statement: a port or a constant.
+    Leaf,
+    /// One statement.
+    Stmt(Spelling),
+    /// One statement when it has exactly this many inputs; otherwise rewritten by the function.
+    StmtWith(Spelling, usize, Decompose),
+    /// Rewritten away before emission.
+    Decompose(Decompose),
+}
+
+/// Writes an op with other ops.
+pub type Decompose = fn(&Op, &[Var]) -> Var;
+
+/// A MIL statement as a table row: emission fills it in, reading matches against it.
+#[derive(Clone, Copy, Debug)]
+pub struct Spelling {
+    /// The statement's op.
+    pub op: &'static str,
+    /// Its arguments in the order they are emitted.
+    pub args: &'static [(&'static str, Arg)],
+}
+
+/// Where a statement's argument comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// The op's input with this index.
+    In(usize),
+    /// All inputs, as a tuple.
+    All,
+    /// An attribute through a named constant of this type.
+    Named(&'static str, Lit),
+    /// An attribute as a literal in the call.
+    Inline(&'static str, Lit),
+    /// A fixed value through a named constant.
+    NamedFixed(Fixed),
+    /// A fixed literal in the call.
+    InlineFixed(Fixed),
+}
+
+/// The literal type an attribute is written as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lit {
+    /// `int32`.
+    Int32,
+    /// `tensor<int32, [n]>`.
+    Ints,
+    /// `fp16`.
+    Fp16,
+    /// `bool`.
+    Bool,
+    /// `string`.
+    Str,
+}
+
+/// A literal that is the same in every statement of an op.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fixed {
+    /// `bool`.
+    Bool(bool),
+    /// `string`.
+    Str(&'static str),
+    /// `fp16`.
+    Fp16(f64),
+}
+
+/// A worked example: enough to test an op in every way this project tests ops.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The op with its attributes.
+    pub op: Op,
+    /// Types of the inputs.
+    pub inputs: Vec<TensorType>,
+    /// Inputs from this index on are constants, as weights are.
+    pub constants_from: usize,
+    /// The range inputs are drawn from.
+    pub domain: (f64, f64),
+    /// How far results may be from the exact ones, and why.
+    pub tolerance: Tolerance,
+}
+
+/// How far a half-precision result may be from the exact one.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// In units in the last place of the exact result.
+    pub ulp: f64,
+    /// Or absolutely, for results that come out of cancellation.
+    pub absolute: f64,
+    /// Why this much.
+    pub reason: &'static str,
+}
+
+impl Tolerance {
+    /// One rounding.
+    pub const ROUNDED: Tolerance =
+        Tolerance { ulp: 0.5, absolute: 0.0, reason: "the exact result, rounded once" };
+    /// Copies.
+    pub const EXACT: Tolerance = Tolerance { ulp: 0.0, absolute: 0.0, reason: "elements are moved, not computed" };
+    /// A transcendental function of the kernels, then one rounding.
+    pub const FUNCTION: Tolerance =
+        Tolerance { ulp: 1.0, absolute: 0.0, reason: "the kernel's function is within 1 ulp of the exact one" };
+    /// A function in two pieces, each rounded.
+    pub const SPLIT: Tolerance =
+        Tolerance { ulp: 1.5, absolute: 5e-5, reason: "split at 10, where the second piece is off by ln(1 + exp(-10))" };
+    /// A function whose argument or result is shifted in single precision.
+    pub const SHIFTED: Tolerance =
+        Tolerance { ulp: 1.0, absolute: 1e-5, reason: "within 1 ulp; near a zero of the function its error is absolute" };
+    /// A wide sum, then one rounding.
+    pub const SUM: Tolerance = Tolerance {
+        ulp: 1.0,
+        absolute: 1e-5,
+        reason: "single-precision accumulation; near cancellation its error is absolute",
+    };
+}
+
+impl Case {
+    /// A case over half-precision inputs of these shapes.
+    pub fn new(op: impl Into<Op>, shapes: &[&[usize]], domain: (f64, f64), tolerance: Tolerance) -> Case {
+        let shape = |dims: &&[usize]| aneforge_tensor::Shape::new(dims).expect("invariant: cases have valid shapes");
+        let inputs = shapes.iter().map(|d| TensorType::f16(shape(d))).collect();
+        Case { op: op.into(), inputs, constants_from: usize::MAX, domain, tolerance }
+    }
+
+    /// The same with inputs from `index` on as constants.
+    pub fn constants_from(self, index: usize) -> Case {
+        Case { constants_from: index, ..self }
+    }
+
+    /// The same with input `index` of another element type.
+    pub fn dtype(mut self, index: usize, dtype: aneforge_tensor::DType) -> Case {
+        self.inputs[index].dtype = dtype;
+        self
+    }
+}
+
+/// Everything the project knows about one operation. No method has a default: an op that lacks one does
+/// not compile.
+pub trait Operator: Declared + Clone + Debug + PartialEq + Eq + Hash + Into<Op> {
+    /// The result's type, or a sentence that says what is wrong with the inputs and what to do.
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String>;
+    /// The scalar definition, in the precision asked for. Inputs have been inferred.
+    fn eval(&self, x: &[&Array], out: &TensorType, precision: Precision) -> Array;
+    /// The cotangent of each input, written with the methods that users write.
+    fn vjp(&self, x: &[Var], y: &Var, dy: &Var) -> Vec<Grad>;
+    /// How the op reaches MIL.
+    fn mil() -> Mil;
+    /// Worked examples.
+    fn cases() -> Vec<Case>;
+}
+
+/// Declares an op once: its documentation, name, inputs, and attributes with types and defaults.
+///
+/// ```ignore
+/// op! {
+///     /// Exponentials along one axis, scaled to sum to one.
+///     pub struct Softmax = "softmax"("x") {
+///         /// The axis normalised over; negative counts from the last.
+///         axis: i64 = -1,
+///     }
+/// }
+/// // expands to
+/// #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// pub struct Softmax { pub axis: i64 }
+/// impl Declared for Softmax { /* INFO, attrs, from_attrs */ }
+/// ```
+macro_rules! op {
+    (
+        $(#[doc = $doc:literal])*
+        pub struct $Op:ident = $name:literal ($($input:literal),*) {
+            $( $(#[doc = $attr_doc:literal])* $attr:ident : $ty:ty $(= $default:expr)? ),* $(,)?
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub struct $Op { $( $(#[doc = $attr_doc])* pub $attr: $ty ),* }
+
+        impl $crate::ir::op::Declared for $Op {
+            const INFO: $crate::ir::op::Info = $crate::ir::op::Info {
+                name: $name,
+                inputs: &[$($input),*],
+                attrs: &[$($crate::ir::op::AttrInfo {
+                    name: stringify!($attr),
+                    ty: <$ty as $crate::ir::attr::AttrValue>::TYPE,
+                    default: op!(@text $($default)?),
+                    doc: concat!($($attr_doc, "\n"),*),
+                }),*],
+                doc: concat!($($doc, "\n"),*),
+            };
+            fn attrs(&self) -> Vec<(&'static str, $crate::ir::attr::Attr)> {
+                vec![$((stringify!($attr), $crate::ir::attr::AttrValue::to_attr(&self.$attr))),*]
+            }
+            #[allow(unused_variables, reason = "ops without attributes ask for none")]
+            fn from_attrs(get: &dyn Fn(&str) -> Option<$crate::ir::attr::Attr>) -> Result<Self, String> {
+                Ok($Op { $($attr: match get(stringify!($attr)) {
+                    Some(attr) => <$ty as $crate::ir::attr::AttrValue>::from_attr(&attr).ok_or_else(|| {
+                        format!("attribute {} must be {}, got {attr}", stringify!($attr), <$ty as $crate::ir::attr::AttrValue>::TYPE)
+                    })?,
+                    None => op!(@default $attr $($default)?),
+                }),* })
+            }
+        }
+    };
+    (@text) => { None };
+    (@text $default:expr) => { Some(stringify!($default)) };
+    (@default $attr:ident) => { return Err(format!("attribute {} is missing", stringify!($attr))) };
+    (@default $attr:ident $default:expr) => { $default };
+}
+
+/// One row of the op list, without an instance: for docs, readers and the conformance suite.
+pub struct Entry {
+    /// The declaration.
+    pub info: Info,
+    /// How the op reaches MIL.
+    pub mil: fn() -> Mil,
+    /// Worked examples.
+    pub cases: fn() -> Vec<Case>,
+    /// The op with these attributes.
+    pub from_attrs: fn(&dyn Fn(&str) -> Option<Attr>) -> Result<Op, String>,
+}
+
+macro_rules! ops {
+    ($($module:ident :: $Op:ident),* $(,)?) => {
+        $(use crate::ir::ops::$module::$Op;)*
+        /// An operation with its attributes: a closed set, one variant per op file or family row.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Op { $(#[allow(missing_docs, reason = "the op's own page")] $Op($Op)),* }
+        $(impl From<$Op> for Op { fn from(op: $Op) -> Op { Op::$Op(op) } })*
+        impl Op {
+            /// The declaration.
+            pub fn info(&self) -> &'static Info {
+                match self { $(Op::$Op(_) => &const { <$Op as Declared>::INFO }),* }
+            }
+            /// The attributes' values.
+            pub fn attrs(&self) -> Vec<(&'static str, Attr)> {
+                match self { $(Op::$Op(op) => op.attrs()),* }
+            }
+            /// See [`Operator::mil`].
+            pub fn mil(&self) -> Mil {
+                match self { $(Op::$Op(_) => <$Op as Operator>::mil()),* }
+            }
+            /// See [`Operator::vjp`].
+            pub fn vjp(&self, x: &[Var], y: &Var, dy: &Var) -> Vec<Grad> {
+                match self { $(Op::$Op(op) => op.vjp(x, y, dy)),* }
+            }
+            /// See [`Operator::eval`].
+            pub fn eval(&self, x: &[&Array], out: &TensorType, precision: Precision) -> Array {
+                match self { $(Op::$Op(op) => op.eval(x, out, precision)),* }
+            }
+            fn infer_unchecked(&self, x: &[TensorType]) -> Result<TensorType, String> {
+                match self { $(Op::$Op(op) => op.infer(x)),* }
+            }
+        }
+        /// Every op, in the order of the reference pages.
+        pub static OPS: &[Entry] = &[$(Entry {
+            info: <$Op as Declared>::INFO,
+            mil: <$Op as Operator>::mil,
+            cases: <$Op as Operator>::cases,
+            from_attrs: |get| <$Op as Declared>::from_attrs(get).map(Op::from),
+        }),*];
+    };
+}
+
+impl Op {
+    /// The result's type for inputs of these types.
+    pub fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
+        let (least, most) = self.info().arity();
+        if x.len() < least || x.len() > most {
+            return Err(format!("takes {} inputs, got {}", self.info().inputs.join(", "), x.len()));
+        }
+        self.infer_unchecked(x)
+    }
+
+    /// The op's name.
+    pub fn name(&self) -> &'static str {
+        self.info().name
+    }
+}
+
+/// The row of the op called `name`.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    OPS.iter().find(|entry| entry.info.name == name)
+}
+
+ops! {
+    leaf::Input, leaf::Constant,
+    unary::Relu, unary::Gelu, unary::Silu, unary::Sigmoid, unary::Tanh, unary::Exp, unary::Exp2,
+    unary::Sqrt, unary::Abs, unary::Square, unary::Sin, unary::Cos, unary::Atan, unary::Erf,
+    unary::Relu6, unary::Softsign, unary::Softplus, unary::NativeSoftplus,
+    unary::Floor, unary::Ceil, unary::Round, unary::NativeRound, unary::Sign,
+    scalar::Muls, scalar::Adds, scalar::Log, scalar::Rsqrt, scalar::Inverse, scalar::Elu,
+    scalar::LeakyRelu, scalar::Threshold, scalar::ThresholdedRelu, scalar::Clip, scalar::ScaledTanh,
+    scalar::ClampedRelu, scalar::SigmoidHard, scalar::LinearActivation,
+    binary::Add, binary::Sub, binary::Mul, binary::RealDiv, binary::Maximum, binary::Minimum, binary::Pow,
+    compare::Greater, compare::Less, compare::Equal, compare::NotEqual, compare::LessEqual,
+    compare::GreaterEqual, select::LogicalNot, select::Select,
+    matmul::Matmul, matmul::Bmm, conv::Conv, conv_transpose::ConvTranspose,
+    pool::MaxPool, pool::AvgPool,
+    reduce::ReduceMean, reduce::ReduceSum, reduce::ReduceMax, reduce::ReduceMin, reduce::ReduceL1Norm,
+    reduce::ReduceL2Norm, reduce::ReduceLogSum, reduce::ReduceSumSquare, reduce::ReduceLogSumExp,
+    softmax::Softmax, norm::LayerNorm, norm::RmsNorm, norm::L2Norm, batch_norm::BatchNorm,
+    shape::Reshape, shape::Transpose, shape::Squeeze, shape::ExpandDims, shape::Flatten2d,
+    slice::SliceBySize, slice::Split, concat::Concat, concat::Reverse, cast::Cast,
+}

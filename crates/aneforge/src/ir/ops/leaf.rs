@@ -1,0 +1,100 @@
+//! Leaves: values that are fed, and values baked into the program.
+
+use crate::ir::attr::{Attr, AttrValue};
+use crate::ir::op::{Case, Grad, Mil, Operator};
+use crate::ir::precision::{Array, Precision};
+use crate::ir::types::TensorType;
+use crate::ir::var::Var;
+use aneforge_tensor::{DType, Shape};
+
+/// Who provides a leaf's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// The caller, at every run.
+    Feed,
+    /// A trained weight, which an optimizer updates.
+    Parameter,
+    /// State that the session keeps between steps.
+    Value,
+}
+
+impl AttrValue for Role {
+    const TYPE: &'static str = "role";
+    fn to_attr(&self) -> Attr {
+        let name = match self {
+            Role::Feed => "feed",
+            Role::Parameter => "parameter",
+            Role::Value => "value",
+        };
+        Attr::Str(name.into())
+    }
+    fn from_attr(attr: &Attr) -> Option<Role> {
+        let Attr::Str(name) = attr else { return None };
+        [Role::Feed, Role::Parameter, Role::Value].into_iter().find(|r| r.to_attr() == Attr::Str(name.clone()))
+    }
+}
+
+op! {
+    /// A value that is fed at run time.
+    ///
+    /// Feeds are passed in the order in which inputs were made. Half-precision ports take any real
+    /// array and round it; `uint8` ports take integers only, and are meant for images.
+    pub struct Input = "input"() {
+        /// The leaf's identity; no two inputs share one.
+        id: u64,
+        /// `fp16` or `uint8`.
+        dtype: DType = DType::F16,
+        /// Extents.
+        shape: Vec<i64>,
+        /// Who provides the value: `feed`, `parameter` or `value`.
+        role: Role = Role::Feed,
+    }
+}
+
+impl Operator for Input {
+    fn infer(&self, _: &[TensorType]) -> Result<TensorType, String> {
+        let dims: Result<Vec<usize>, _> = self.shape.iter().map(|&d| usize::try_from(d)).collect();
+        let dims = dims.map_err(|_| format!("shape {:?} has a negative size", self.shape))?;
+        TensorType::port(self.dtype, Shape::new(&dims).map_err(|e| e.to_string())?)
+    }
+    fn eval(&self, _: &[&Array], _: &TensorType, _: Precision) -> Array {
+        unreachable!("leaves are fed")
+    }
+    fn vjp(&self, _: &[Var], _: &Var, _: &Var) -> Vec<Grad> {
+        Vec::new()
+    }
+    fn mil() -> Mil {
+        Mil::Leaf
+    }
+    fn cases() -> Vec<Case> {
+        Vec::new()
+    }
+}
+
+op! {
+    /// A value baked into the program, read from the weight file.
+    ///
+    /// It keeps its element type until it is encoded; in the graph it is half precision.
+    pub struct Constant = "const_array"() {
+        /// Its place in the graph's table of constants.
+        index: u64,
+    }
+}
+
+impl Operator for Constant {
+    fn infer(&self, _: &[TensorType]) -> Result<TensorType, String> {
+        Err("a constant's type is that of its data; use Var::constant".into())
+    }
+    fn eval(&self, _: &[&Array], _: &TensorType, _: Precision) -> Array {
+        unreachable!("constants are in the graph's table")
+    }
+    fn vjp(&self, _: &[Var], _: &Var, _: &Var) -> Vec<Grad> {
+        Vec::new()
+    }
+    fn mil() -> Mil {
+        Mil::Leaf
+    }
+    fn cases() -> Vec<Case> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,206 @@
+//! Normalisations over the last axis, which the engine runs as chains of simpler ops.
+
+use crate::ir::attr::Real;
+use crate::ir::op::{Case, Declared, Grad, Mil, Op, Operator, Tolerance};
+use crate::ir::ops::reduce::axis_mask;
+use crate::ir::ops::unary::half_only;
+use crate::ir::precision::{Array, Precision};
+use crate::ir::types::TensorType;
+use crate::ir::var::Var;
+use aneforge_tensor::{Shape, Tensor};
+
+/// The chain rounds after every op, so its error is a few units, and absolute where the mean cancels.
+const CHAIN: Tolerance = Tolerance { ulp: 8.0, absolute: 4e-3, reason: "each op of the chain rounds" };
+
+op! {
+    /// `(x - mean) / sqrt(variance + eps) * gamma + beta` over the last axis.
+    ///
+    /// `x` is `[..., D]`, `gamma` and `beta` `[D]` or `[1, D]`. The variance is the population's. `eps`
+    /// is rounded to half precision, so 1e-8 and less become 0. Runs as mean, difference, product, mean,
+    /// sum, reciprocal root and products, each rounded.
+    pub struct LayerNorm = "layer_norm"("x", "gamma", "beta") {
+        /// Added to the variance.
+        eps: Real = Real(1e-5),
+    }
+}
+
+op! {
+    /// `x / max(|x|, sqrt(D * eps)) * sqrt(D) * gamma` over the last axis, where `|x|` is its length.
+    ///
+    /// `x` is `[..., D]`, `gamma` `[D]` or `[1, D]`. This is `x / sqrt(mean(x^2)) * gamma` with `eps` as
+    /// a floor of the mean square, in the form the engine fuses.
+    pub struct RmsNorm = "rms_norm"("x", "gamma") {
+        /// The floor of the mean square.
+        eps: Real = Real(1e-5),
+    }
+}
+
+op! {
+    /// `x / max(|x|, sqrt(eps))`, where `|x|` is the length along one axis.
+    pub struct L2Norm = "l2_norm"("x") {
+        /// The axis; negative counts from the last.
+        axis: i64 = -1,
+        /// The floor of the squared length.
+        eps: Real = Real(1e-12),
+    }
+}
+
+fn last_axis(name: &str, x: &[TensorType]) -> Result<TensorType, String> {
+    for ty in x {
+        half_only(name, ty)?;
+    }
+    let shape = x[0].shape;
+    if shape.rank() == 0 {
+        return Err("x needs at least one axis".into());
+    }
+    let size = shape[shape.rank() - 1];
+    for (ty, param) in x[1..].iter().zip(["gamma", "beta"]) {
+        let s = ty.shape;
+        if s.count() != size || s.rank() == 0 || s[s.rank() - 1] != size {
+            return Err(format!("{param} must have {size} elements on its last axis, got {s}"));
+        }
+    }
+    Ok(x[0])
+}
+
+/// Calls `f` with each row along the last axis and writes what it returns.
+fn rows(x: &Array, mut f: impl FnMut(&[f64]) -> Vec<f64>) -> Array {
+    let size = x.shape[x.shape.rank() - 1];
+    Array { shape: x.shape, data: x.data.chunks(size).flat_map(|row| f(row)).collect() }
+}
+
+/// A gradient through what the op is written as.
+fn through(op: &Op, x: &[Var], dy: &Var) -> Vec<Grad> {
+    let Mil::Decompose(write) = op.mil() else { unreachable!("norms are decomposed") };
+    let leaves: Vec<Var> = x.to_vec();
+    crate::grad::pull_back(&write(op, &leaves), dy, &leaves)
+}
+
+impl Operator for LayerNorm {
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
+        self.eps.check(Self::INFO.name)?;
+        last_axis("layer_norm", x)
+    }
+    fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
+        let eps = p.scalar(self.eps.0);
+        rows(x[0], |row| {
+            let n = row.len() as f64;
+            let mean = p.divide(p.sum_of(row.iter().copied()), n);
+            let variance = p.divide(p.sum_of(row.iter().map(|v| (v - mean) * (v - mean))), n);
+            let scale = 1.0 / (variance + eps).sqrt();
+            let out = |(i, v): (usize, &f64)| p.store((v - mean) * scale * x[1].data[i] + x[2].data[i]);
+            row.iter().enumerate().map(out).collect()
+        })
+    }
+    fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
+        through(&self.clone().into(), x, dy)
+    }
+    fn mil() -> Mil {
+        Mil::Decompose(|op, x| {
+            let Op::LayerNorm(LayerNorm { eps }) = op else { unreachable!("called on its own op") };
+            let last = [x[0].shape().rank() as i64 - 1];
+            let centred = &x[0] - x[0].mean(&last);
+            let variance = (&centred * &centred).mean(&last);
+            centred * variance.adds(eps.0).rsqrt(0.0) * &x[1] + &x[2]
+        })
+    }
+    fn cases() -> Vec<Case> {
+        let on = |shapes: &[&[usize]], eps: f64| {
+            Case::new(LayerNorm { eps: Real(eps) }, shapes, (-2.0, 2.0), CHAIN).constants_from(1)
+        };
+        vec![on(&[&[3, 8], &[1, 8], &[1, 8]], 1e-5), on(&[&[2, 3, 40], &[40], &[40]], 0.125)]
+    }
+}
+
+impl Operator for RmsNorm {
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
+        self.eps.check(Self::INFO.name)?;
+        last_axis("rms_norm", x)
+    }
+    fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
+        rows(x[0], |row| {
+            let d = row.len() as f64;
+            let floor = p.scalar((d * self.eps.0).sqrt());
+            let scale = d.sqrt() / p.sum_of(row.iter().map(|v| v * v)).sqrt().max(floor);
+            row.iter().enumerate().map(|(i, v)| p.store(v * scale * x[1].data[i])).collect()
+        })
+    }
+    fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
+        through(&self.clone().into(), x, dy)
+    }
+    fn mil() -> Mil {
+        Mil::Decompose(|op, x| {
+            let Op::RmsNorm(RmsNorm { eps }) = op else { unreachable!("called on its own op") };
+            let rank = x[0].shape().rank();
+            let d = x[0].shape()[rank - 1] as f64;
+            let length = x[0].reduce_l2_norm(&[rank as i64 - 1]);
+            let unit = &x[0] / length.maximum(&Var::full(Shape::SCALAR, (d * eps.0).sqrt()));
+            unit * scaled(&x[1], d.sqrt())
+        })
+    }
+    fn cases() -> Vec<Case> {
+        let on = |shapes: &[&[usize]]| {
+            Case::new(RmsNorm { eps: Real(1e-5) }, shapes, (-2.0, 2.0), CHAIN).constants_from(1)
+        };
+        vec![on(&[&[3, 8], &[1, 8]]), on(&[&[2, 3, 40], &[40]])]
+    }
+}
+
+/// `gamma * k`, multiplied before it is encoded when it is a constant.
+fn scaled(gamma: &Var, k: f64) -> Var {
+    let Some(tensor) = gamma.data() else { return gamma.muls(k) };
+    let values: Vec<f32> = tensor.to_f32().into_iter().map(|v| v * k as f32).collect();
+    Var::constant(Tensor::from_slice(tensor.shape(), &values).expect("invariant: as many values as before"))
+}
+
+impl Operator for L2Norm {
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
+        self.eps.check(Self::INFO.name)?;
+        half_only("l2_norm", &x[0])?;
+        axis_mask(x[0].shape, &[self.axis])?;
+        Ok(x[0])
+    }
+    fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
+        let mask = axis_mask(out.shape, &[self.axis]).expect("invariant: inferred");
+        let floor = p.scalar(self.eps.0.max(0.0).sqrt());
+        let length = |e: &[f64]| p.sum_of(e.iter().map(|v| v * v)).sqrt().max(floor);
+        let lengths = crate::ir::ops::reduce::groups(x[0], &mask, length);
+        Array::from_fn(out.shape, |i| {
+            p.store(x[0].data[i] / lengths.data[crate::ir::ops::binary::source(lengths.shape, out.shape, i)])
+        })
+    }
+    fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
+        through(&self.clone().into(), x, dy)
+    }
+    fn mil() -> Mil {
+        Mil::Decompose(|op, x| {
+            let Op::L2Norm(L2Norm { axis, eps }) = op else { unreachable!("called on its own op") };
+            let floor = Var::full(Shape::SCALAR, eps.0.max(0.0).sqrt());
+            &x[0] / x[0].reduce_l2_norm(&[*axis]).maximum(&floor)
+        })
+    }
+    fn cases() -> Vec<Case> {
+        let on = |axis: i64, x: &[usize]| Case::new(L2Norm { axis, eps: Real(1e-12) }, &[x], (-2.0, 2.0), CHAIN);
+        vec![on(-1, &[3, 8]), on(1, &[1, 4, 2, 3])]
+    }
+}
+
+impl Var {
+    /// Normalises the last axis to zero mean and unit variance, then scales and shifts it.
+    #[track_caller]
+    pub fn layer_norm(&self, gamma: &Var, beta: &Var, eps: f64) -> Var {
+        Var::apply(LayerNorm { eps: Real(eps) }, &[self, gamma, beta])
+    }
+
+    /// Scales the last axis to unit mean square, then by `gamma`.
+    #[track_caller]
+    pub fn rms_norm(&self, gamma: &Var, eps: f64) -> Var {
+        Var::apply(RmsNorm { eps: Real(eps) }, &[self, gamma])
+    }
+
+    /// Scales one axis to unit length.
+    #[track_caller]
+    pub fn l2_norm(&self, axis: i64, eps: f64) -> Var {
+        Var::apply(L2Norm { axis, eps: Real(eps) }, &[self])
+    }
+}

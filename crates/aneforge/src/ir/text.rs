@@ -1,0 +1,351 @@
+//! The text form of graphs: what tests, dumps and bug reports are written in.
+//!
+//! ```text
+//! @0 : fp32[3, 4] = 0.5 -1.0 0.25 ...
+//! @1 : fp32[3] = normal(7, 0.1)
+//! %0 = input(feed=0, dtype="fp16", role="feed") : fp16[2, 4]
+//! %1 = const_array(index=0) : fp16[3, 4]
+//! %2 = matmul(%0, %1) : fp16[2, 3]
+//! return %2
+//! ```
+//!
+//! Constants are lists of numbers, `splat(v)`, or `normal(seed, scale)` from the fixture generator.
+//! [`print`] writes every element, so that [`parse`] gives the same graph back; leaves get new
+//! identities in the same feed order. `Display` shortens long constants.
+
+use crate::ir::attr::Attr;
+use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::op::{Op, find};
+use crate::ir::ops::leaf::{Input, Role};
+use crate::ir::types::{Caller, TensorType};
+use crate::ir::var::{Var, dims};
+use crate::ir::verify::verify;
+use aneforge_tensor::{DType, Shape, Tensor, f16, random};
+use std::fmt::{self, Write};
+
+/// Text is not a graph. The file's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("graph text, line {line}: {why}")]
+pub struct TextError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What was found, and what was expected.
+    pub why: String,
+}
+
+/// Constants longer than this are shortened by `Display`.
+const SHOWN: usize = 8;
+
+/// The complete text of a graph.
+pub fn print(graph: &Graph) -> String {
+    let mut out = String::new();
+    write_graph(&mut out, graph, usize::MAX).expect("invariant: strings take any text");
+    out
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_graph(f, self, SHOWN)
+    }
+}
+
+fn write_graph(f: &mut impl Write, graph: &Graph, shown: usize) -> fmt::Result {
+    for (i, tensor) in graph.constants().iter().enumerate() {
+        write!(f, "@{i} : {}{} =", tensor.dtype(), tensor.shape())?;
+        let count = tensor.shape().count();
+        for at in 0..count.min(shown) {
+            write!(f, " {}", element(tensor, at))?;
+        }
+        writeln!(f, "{}", if count > shown { " ..." } else { "" })?;
+    }
+    let feeds = graph.feeds();
+    for (id, node) in graph.nodes() {
+        writeln!(f, "%{} = {}", id.0, NodeText { node, feed: feeds.iter().position(|&f| f == id) })?;
+    }
+    let outputs: Vec<String> = graph.outputs().iter().map(|o| format!("%{}", o.0)).collect();
+    writeln!(f, "return {}", outputs.join(", "))
+}
+
+/// One element, in the shortest form that reads back to the same bits.
+fn element(tensor: &Tensor, at: usize) -> String {
+    if tensor.dtype() == DType::F64 {
+        let bytes = tensor.bytes().get(at * 8..at * 8 + 8).and_then(|b| b.try_into().ok());
+        return bytes.map_or_else(String::new, |b| format!("{:?}", f64::from_le_bytes(b)));
+    }
+    let mut value = [0.0];
+    tensor.read_f32(at, &mut value);
+    format!("{:?}", value[0])
+}
+
+struct NodeText<'a> {
+    node: &'a GraphNode,
+    feed: Option<usize>,
+}
+
+impl fmt::Display for NodeText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = self.node;
+        let attrs: Vec<String> = match (&node.op, self.feed) {
+            (Op::Input(leaf), Some(feed)) => {
+                vec![format!("feed={feed}"), format!("role={}", crate::ir::attr::AttrValue::to_attr(&leaf.role))]
+            }
+            (op, _) => op.attrs().iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        };
+        let inputs = node.inputs.iter().map(|i| format!("%{}", i.0));
+        let args: Vec<String> = inputs.chain(attrs).collect();
+        write!(f, "{}({}) : {}", node.op.name(), args.join(", "), node.ty)
+    }
+}
+
+/// Reads the text of a graph and verifies it.
+pub fn parse(text: &str) -> Result<Graph, TextError> {
+    let mut graph = Graph::default();
+    let mut feeds: Vec<(i64, usize)> = Vec::new();
+    let mut returned = false;
+    for (index, line) in text.lines().enumerate() {
+        let fail = |why: String| TextError { line: index + 1, why };
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        if returned {
+            return Err(fail("nothing may follow `return`".into()));
+        }
+        let mut cursor = Cursor { rest: line };
+        if cursor.eat("@") {
+            constant(&mut cursor, &mut graph).map_err(fail)?;
+        } else if cursor.eat("%") {
+            let feed = node(&mut cursor, &mut graph, index + 1).map_err(fail)?;
+            feeds.extend(feed.map(|ordinal| (ordinal, graph.nodes.len() - 1)));
+        } else if cursor.eat("return") {
+            graph.outputs = references(&mut cursor, graph.nodes.len()).map_err(fail)?;
+            returned = true;
+        } else {
+            return Err(fail(format!("expected `@`, `%` or `return`, found `{}`", cursor.found())));
+        }
+        cursor.end().map_err(fail)?;
+    }
+    identify(&mut graph, feeds);
+    let last = text.lines().count().max(1);
+    verify(&graph).map_err(|e| TextError { line: last, why: e.to_string() })?;
+    Ok(graph)
+}
+
+/// Gives leaves new identities, in feed order.
+fn identify(graph: &mut Graph, mut feeds: Vec<(i64, usize)>) {
+    feeds.sort_unstable();
+    for (_, at) in feeds {
+        if let Op::Input(leaf) = &mut graph.nodes[at].op {
+            let fresh = Var::leaf(TensorType::f16(Shape::SCALAR), leaf.role);
+            if let Op::Input(new) = fresh.op() {
+                leaf.id = new.id;
+            }
+        }
+    }
+}
+
+/// The most elements a generated constant may have: text stands for at most 64 MiB.
+const MOST_GENERATED: usize = 1 << 24;
+
+fn constant(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Result<(), String> {
+    let index: usize = cursor.number()?;
+    if index != graph.constants.len() {
+        return Err(format!("expected constant @{}, found @{index}", graph.constants.len()));
+    }
+    cursor.expect(":")?;
+    let ty = cursor.ty()?;
+    cursor.expect("=")?;
+    let count = ty.shape.count();
+    let generated = |values: &mut dyn Iterator<Item = f64>| {
+        if count > MOST_GENERATED {
+            return Err(format!("{count} elements are too many to generate from text"));
+        }
+        Ok(values.take(count).collect::<Vec<f64>>())
+    };
+    let values = if cursor.eat("splat(") {
+        let value: f64 = cursor.number()?;
+        cursor.expect(")")?;
+        generated(&mut std::iter::repeat(value))?
+    } else if cursor.eat("normal(") {
+        let seed: u64 = cursor.number()?;
+        cursor.expect(",")?;
+        let scale: f32 = cursor.number()?;
+        cursor.expect(")")?;
+        generated(&mut (0..count as u64).map(|i| f64::from(random::normal(seed, i) * scale)))?
+    } else {
+        let values: Result<Vec<f64>, String> =
+            cursor.take_rest().split_whitespace().map(|w| w.parse().map_err(|_| format!("`{w}` is not a number"))).collect();
+        values?
+    };
+    graph.constants.push(tensor_of(ty, &values)?);
+    Ok(())
+}
+
+fn tensor_of(ty: TensorType, values: &[f64]) -> Result<Tensor, String> {
+    let tensor = match ty.dtype {
+        DType::F16 => Tensor::from_slice(ty.shape, &values.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>()),
+        DType::F32 => Tensor::from_slice(ty.shape, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()),
+        DType::F64 => Tensor::from_slice(ty.shape, values),
+        other => return Err(format!("constants are fp16, fp32 or fp64, found {other}")),
+    };
+    tensor.map_err(|e| e.to_string())
+}
+
+/// Reads one node; the result is its feed number if it is a leaf.
+fn node(cursor: &mut Cursor<'_>, graph: &mut Graph, line: usize) -> Result<Option<i64>, String> {
+    let index: usize = cursor.number()?;
+    if index != graph.nodes.len() {
+        return Err(format!("expected %{}, found %{index}", graph.nodes.len()));
+    }
+    cursor.expect("=")?;
+    let name = cursor.word()?;
+    cursor.expect("(")?;
+    let mut inputs = Vec::new();
+    let mut attrs: Vec<(String, Attr)> = Vec::new();
+    while !cursor.eat(")") {
+        if cursor.eat("%") {
+            inputs.push(reference(cursor, graph.nodes.len())?);
+        } else {
+            let name = cursor.word()?.to_owned();
+            cursor.expect("=")?;
+            attrs.push((name, cursor.attr()?));
+        }
+        if !cursor.eat(",") {
+            cursor.expect(")")?;
+            break;
+        }
+    }
+    cursor.expect(":")?;
+    let ty = cursor.ty()?;
+    let get = |name: &str| attrs.iter().find(|(n, _)| n == name).map(|(_, a)| a.clone());
+    let feed = match get("feed") {
+        Some(Attr::Int(ordinal)) if name == "input" => Some(ordinal),
+        _ => None,
+    };
+    let op = if feed.is_some() {
+        let role = get("role").and_then(|a| crate::ir::attr::AttrValue::from_attr(&a)).unwrap_or(Role::Feed);
+        Input { id: 0, dtype: ty.dtype, shape: dims(ty.shape), role }.into()
+    } else {
+        let entry = find(name).ok_or_else(|| format!("there is no op `{name}`"))?;
+        if let Some((unknown, _)) = attrs.iter().find(|(n, _)| !entry.info.attrs.iter().any(|a| a.name == n)) {
+            return Err(format!("{name} has no attribute `{unknown}`"));
+        }
+        (entry.from_attrs)(&get).map_err(|e| format!("{name}: {e}"))?
+    };
+    graph.nodes.push(GraphNode { op, inputs, ty, at: Caller::new("<graph text>", line as u32) });
+    Ok(feed)
+}
+
+fn reference(cursor: &mut Cursor<'_>, defined: usize) -> Result<NodeId, String> {
+    let index: u32 = cursor.number()?;
+    if index as usize >= defined {
+        return Err(format!("%{index} is used before it is made"));
+    }
+    Ok(NodeId(index))
+}
+
+fn references(cursor: &mut Cursor<'_>, defined: usize) -> Result<Vec<NodeId>, String> {
+    let mut out = Vec::new();
+    loop {
+        cursor.expect("%")?;
+        out.push(reference(cursor, defined)?);
+        if !cursor.eat(",") {
+            return Ok(out);
+        }
+    }
+}
+
+struct Cursor<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Cursor<'a> {
+    fn eat(&mut self, token: &str) -> bool {
+        match self.rest.trim_start().strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn expect(&mut self, token: &str) -> Result<(), String> {
+        if self.eat(token) { Ok(()) } else { Err(format!("expected `{token}`, found `{}`", self.found())) }
+    }
+
+    fn found(&self) -> String {
+        let text: String = self.rest.trim_start().chars().take(20).collect();
+        if text.is_empty() { "the end of the line".into() } else { text }
+    }
+
+    fn take_while(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
+        let text = self.rest.trim_start();
+        let end = text.find(|c| !keep(c)).unwrap_or(text.len());
+        let (taken, rest) = text.split_at(end);
+        self.rest = rest;
+        taken
+    }
+
+    fn take_rest(&mut self) -> &'a str {
+        std::mem::take(&mut self.rest)
+    }
+
+    fn word(&mut self) -> Result<&'a str, String> {
+        let found = self.found();
+        let word = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
+        if word.is_empty() { Err(format!("expected a name, found `{found}`")) } else { Ok(word) }
+    }
+
+    fn number<T: std::str::FromStr>(&mut self) -> Result<T, String> {
+        let text = self.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+'));
+        text.parse().map_err(|_| format!("expected a number, found `{text}`"))
+    }
+
+    fn ty(&mut self) -> Result<TensorType, String> {
+        let name = self.word()?;
+        let dtype = DType::from_name(name).ok_or_else(|| format!("`{name}` is not an element type"))?;
+        let extents = self.ints()?;
+        let extents: Result<Vec<usize>, _> = extents.into_iter().map(usize::try_from).collect();
+        let extents = extents.map_err(|_| "a size is negative".to_owned())?;
+        Ok(TensorType { dtype, shape: Shape::new(&extents).map_err(|e| e.to_string())? })
+    }
+
+    fn ints(&mut self) -> Result<Vec<i64>, String> {
+        self.expect("[")?;
+        let mut out = Vec::new();
+        while !self.eat("]") {
+            out.push(self.number()?);
+            if !self.eat(",") {
+                self.expect("]")?;
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    fn attr(&mut self) -> Result<Attr, String> {
+        let text = self.rest.trim_start();
+        if text.starts_with('[') {
+            return Ok(Attr::Ints(self.ints()?));
+        }
+        if self.eat("\"") {
+            let word = self.take_while(|c| c != '"').to_owned();
+            self.expect("\"")?;
+            return Ok(Attr::Str(word));
+        }
+        let word = self.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_'));
+        match word {
+            "true" => Ok(Attr::Bool(true)),
+            "false" => Ok(Attr::Bool(false)),
+            _ if !word.contains('.') && word.parse::<i64>().is_ok() => {
+                Ok(Attr::Int(word.parse().map_err(|_| format!("`{word}` is not an integer"))?))
+            }
+            _ => word.parse().map(Attr::Real).map_err(|_| format!("`{word}` is not an attribute")),
+        }
+    }
+
+    fn end(&self) -> Result<(), String> {
+        if self.rest.trim().is_empty() { Ok(()) } else { Err(format!("expected the end of the line, found `{}`", self.found())) }
+    }
+}

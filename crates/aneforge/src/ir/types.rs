@@ -1,0 +1,87 @@
+use aneforge_tensor::{DType, Shape};
+use std::cell::Cell;
+use std::fmt;
+use std::panic::Location;
+
+/// What a value is: element type and shape, written `fp16[2, 3]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, outermost axis first.
+    pub shape: Shape,
+}
+
+impl TensorType {
+    /// Half precision with this shape, the type of nearly every value.
+    pub fn f16(shape: Shape) -> TensorType {
+        TensorType { dtype: DType::F16, shape }
+    }
+
+    /// A truth value per element.
+    pub fn bool(shape: Shape) -> TensorType {
+        TensorType { dtype: DType::Bool, shape }
+    }
+
+    /// Bytes of storage.
+    pub fn bytes(&self) -> usize {
+        self.shape.count() * self.dtype.size()
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+/// The line of user code that made a node; part of every message about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    file: &'static str,
+    line: u32,
+}
+
+thread_local! {
+    static OVERRIDE: Cell<Option<Caller>> = const { Cell::new(None) };
+}
+
+impl Caller {
+    /// The line that called the function this is called from, unless [`Caller::scope`] names another.
+    #[track_caller]
+    pub fn here() -> Caller {
+        OVERRIDE.get().unwrap_or_else(|| {
+            let at = Location::caller();
+            Caller { file: at.file(), line: at.line() }
+        })
+    }
+
+    /// A line of a source file that is not Rust.
+    pub fn new(file: &'static str, line: u32) -> Caller {
+        Caller { file, line }
+    }
+
+    /// Runs `build` with every node it makes attributed to this line.
+    pub fn scope<T>(self, build: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Caller>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                OVERRIDE.set(self.0);
+            }
+        }
+        let _restore = Restore(OVERRIDE.replace(Some(self)));
+        build()
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

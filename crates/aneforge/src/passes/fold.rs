@@ -1,0 +1,42 @@
+//! Computing constants before they are baked in.
+
+use crate::ir::numerics::Numerics;
+use crate::ir::op::Op;
+use crate::ir::precision::{Array, Precision};
+use crate::ir::var::Var;
+use crate::rewrite::{Match, Miss, Rule};
+use aneforge_tensor::{Tensor, round_f16};
+
+/// One rule: a node whose inputs are constants is a constant.
+pub static FOLD: &[Rule] = &[Rule { name: "fold_constant", apply: fold_constant }];
+
+/// Arithmetic on more elements than this stays in the program, where it costs less than in the file.
+const MOST_ELEMENTS: usize = 65_536;
+
+/// Evaluates a node of constants as the engine would, in half precision without its cliffs. Moving
+/// elements is folded at any size, arithmetic up to a limit, and an overflow never.
+fn fold_constant(m: &Match<'_>) -> Result<Var, Miss> {
+    let node = m.node();
+    if node.inputs.is_empty() || node.ty.dtype != aneforge_tensor::DType::F16 {
+        return Err(Miss::Other);
+    }
+    let constants: Option<Vec<&Tensor>> = node.inputs.iter().map(|&i| m.constant(i)).collect();
+    let Some(constants) = constants else { return Err(Miss::Other) };
+    if matches!(node.op, Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_)) {
+        let same = constants[0].reshape(node.ty.shape);
+        return same.map(|t| Var::rebuilt_constant(t, node.at)).map_err(|_| Miss::Other);
+    }
+    let moves = matches!(node.op, Op::Transpose(_) | Op::SliceBySize(_) | Op::Split(_) | Op::Reverse(_));
+    if !moves && node.ty.shape.count() > MOST_ELEMENTS {
+        return Err(Miss::Because("the result is large enough that computing it costs less than storing it"));
+    }
+    let precision = Precision::F16(Numerics::Ieee);
+    let arrays: Vec<Array> = constants.iter().map(|t| Array::from_tensor(t, precision)).collect();
+    let value = node.op.eval(&arrays.iter().collect::<Vec<_>>(), &node.ty, precision);
+    let halves: Vec<_> = value.data.iter().map(|&v| round_f16(v)).collect();
+    if halves.iter().any(|v| !v.is_finite()) {
+        return Err(Miss::Because("the result overflows half precision"));
+    }
+    let tensor = Tensor::from_slice(node.ty.shape, &halves).expect("invariant: eval fills the inferred type");
+    Ok(Var::rebuilt_constant(tensor, node.at))
+}

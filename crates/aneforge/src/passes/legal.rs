@@ -1,0 +1,142 @@
+//! The spec `Legal(target)`: what a graph satisfies before it is emitted.
+//!
+//! 1. Every node is a port, a constant, or has exactly one MIL statement for its number of inputs.
+//! 2. Weights of `matmul`, `conv_transpose` and normalisations are constants; that of `conv` is one too,
+//!    or the batch is 1.
+//! 3. Every constant is finite in half precision.
+//! 4. Every extent is within the family's limits, and the family computes every op.
+//! 5. Outputs are half precision, computed, and distinct; there is at least one input.
+
+use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::op::{Mil, Op};
+use crate::ir::ops::leaf::Constant;
+use crate::ir::types::Caller;
+use crate::target::{Limits, Target, floor};
+use aneforge_tensor::DType;
+use std::collections::HashSet;
+
+/// A target cannot run a graph. The caller's fault or the target's limit; the message says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{op}: {why} (at {at})")]
+pub struct LegalError {
+    /// The op at fault.
+    pub op: &'static str,
+    /// The limit, the numbers, and the way out.
+    pub why: String,
+    /// The line that built it.
+    pub at: Caller,
+}
+
+/// Checks the whole spec; reports the first node at fault.
+pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
+    if !target.family().runs_mil() {
+        let at = graph.nodes.last().map_or_else(Caller::here, |n| n.at);
+        let why = format!("target {target} is {}, which runs no MIL program; the oldest that does is h13", target.family());
+        return Err(LegalError { op: "program", why, at });
+    }
+    let feeds_transpose = transposed(graph);
+    for (id, node) in graph.nodes() {
+        let fail = |why| LegalError { op: node.op.name(), why, at: node.at };
+        spelled(node).map_err(fail)?;
+        weights(graph, node).map_err(fail)?;
+        finite(graph, id, node).map_err(fail)?;
+        extents(node, target, feeds_transpose.contains(&id)).map_err(fail)?;
+        available(graph, node, target).map_err(fail)?;
+    }
+    ports(graph)
+}
+
+fn spelled(node: &GraphNode) -> Result<(), String> {
+    match node.op.mil() {
+        Mil::Leaf | Mil::Stmt(_) => Ok(()),
+        Mil::StmtWith(_, n, _) if n == node.inputs.len() => Ok(()),
+        Mil::StmtWith(..) | Mil::Decompose(_) => Err("has no single MIL statement after legalization".into()),
+    }
+}
+
+fn weights(graph: &Graph, node: &GraphNode) -> Result<(), String> {
+    let constant = |id: &NodeId| graph.constant(*id).is_some();
+    let Some(values) = node.inputs.get(node.op.weights_from()..) else { return Ok(()) };
+    if values.iter().all(constant) || (matches!(node.op, Op::Conv(_)) && node.ty.shape[0] == 1) {
+        return Ok(());
+    }
+    Err("takes its weights as constants; write it with elementwise ops or matmul to train them".into())
+}
+
+fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
+    let (Op::Constant(Constant { index }), Some(tensor)) = (&node.op, graph.constant(id)) else { return Ok(()) };
+    let Some(at) = tensor.first_beyond_half() else { return Ok(()) };
+    let mut value = [0.0];
+    tensor.read_f32(at, &mut value);
+    Err(format!(
+        "constant @{index} {} has {:?} at element {at}, which half precision cannot hold; fix or rescale the weights",
+        tensor.shape(),
+        value[0]
+    ))
+}
+
+/// Inputs that feed a transpose directly share its wider limit.
+fn transposed(graph: &Graph) -> HashSet<NodeId> {
+    let transposes = graph.nodes.iter().filter(|n| matches!(n.op, Op::Transpose(_)));
+    transposes.flat_map(|n| &n.inputs).copied().filter(|&i| matches!(graph.node(i).op, Op::Input(_))).collect()
+}
+
+fn extents(node: &GraphNode, target: Target, feeds_transpose: bool) -> Result<(), String> {
+    let Limits { tensor_dim, channels, transposed, .. } = target.family().limits();
+    let wide = feeds_transpose || matches!(node.op, Op::Transpose(_));
+    let shape = node.ty.shape;
+    for axis in 0..shape.rank() {
+        let limit = match (wide, shape.rank(), axis) {
+            (true, ..) => transposed,
+            (false, 4, 1) => channels,
+            _ => tensor_dim,
+        };
+        if shape[axis] > limit {
+            return Err(format!(
+                "axis {axis} of {shape} is above the {limit} that {target} ({}) allows; split it into parts",
+                target.family()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn available(graph: &Graph, node: &GraphNode, target: Target) -> Result<(), String> {
+    let first = floor(node.op.name());
+    if target.family() < first {
+        return Err(format!(
+            "needs {first} or newer; target {target} is {}. Compile for a newer target or use a polynomial",
+            target.family()
+        ));
+    }
+    if let (Op::Conv(_) | Op::ConvTranspose(_), Some(&weight)) = (&node.op, node.inputs.get(1)) {
+        let (width, limit) = (graph.node(weight).ty.shape[3], target.family().limits().kernel_width);
+        if width > limit {
+            return Err(format!(
+                "kernel width {width} is above the {limit} that {target} ({}) allows; use space_to_depth",
+                target.family()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn ports(graph: &Graph) -> Result<(), LegalError> {
+    let mut seen = HashSet::new();
+    for &id in graph.outputs() {
+        let node = graph.node(id);
+        let fail = |why: &str| Err(LegalError { op: node.op.name(), why: why.into(), at: node.at });
+        if node.ty.dtype != DType::F16 {
+            return fail("results are fp16; turn a bool into numbers with select");
+        }
+        if matches!(node.op.mil(), Mil::Leaf) || !seen.insert(id) {
+            return fail("is returned without being computed, or twice, after legalization");
+        }
+    }
+    if graph.feeds().is_empty() {
+        let node = graph.node(graph.outputs()[0]);
+        let why = "the program has no inputs; make one with input()".into();
+        return Err(LegalError { op: node.op.name(), why, at: node.at });
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! From `Any` to `Legal(target)`: decompositions, and workarounds for what the engine's compiler gets
+//! wrong. Each workaround is a rule of its own, visible in dumps.
+
+use crate::ir::graph::{Graph, NodeId};
+use crate::ir::op::{Mil, Op};
+use crate::ir::ops::binary::Mul;
+use crate::ir::var::Var;
+use crate::passes::{PassError, merge};
+use crate::rewrite::{Event, Match, Miss, Rule};
+use crate::target::Target;
+use std::collections::HashSet;
+
+/// The rules of legalization. The order decides which of two that match a node goes first.
+pub static LEGALIZE: &[Rule] = &[
+    Rule { name: "decompose", apply: decompose },
+    Rule { name: "value_matmul", apply: value_matmul },
+    Rule { name: "value_conv", apply: value_conv },
+    Rule { name: "mul_zero", apply: mul_zero },
+    Rule { name: "rounded_scale", apply: rounded_scale },
+];
+
+pub(super) fn legalize(graph: &Graph, _: Target, events: &mut Vec<Event>) -> Result<Graph, PassError> {
+    let rewritten = crate::rewrite::run(graph, LEGALIZE, events)?;
+    let folded = crate::rewrite::run(&rewritten, super::FOLD, events)?;
+    let tidy = crate::rewrite::run(&folded, super::CANONICALIZE, events)?;
+    Ok(compute_outputs(&merge::merge(&tidy)?, events)?)
+}
+
+/// Ops without a statement are written with ops that have one.
+fn decompose(m: &Match<'_>) -> Result<Var, Miss> {
+    let node = m.node();
+    match node.op.mil() {
+        Mil::Decompose(write) => Ok(write(&node.op, &m.inputs())),
+        Mil::StmtWith(_, n, write) if n != node.inputs.len() => Ok(write(&node.op, &m.inputs())),
+        _ => Err(Miss::Other),
+    }
+}
+
+/// A linear layer whose weight is computed is a product of two values.
+fn value_matmul(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Matmul(_), &[x, weight]) = (&m.node().op, &m.node().inputs[..]) else { return Err(Miss::Other) };
+    if m.constant(weight).is_some() {
+        return Err(Miss::Other);
+    }
+    let (x, weight) = (m.var(x), m.var(weight).transpose(&[1, 0]));
+    let columns = x.shape()[x.shape().rank() - 1] as i64;
+    Ok(x.reshape(&[-1, columns]).matmul_value(&weight).reshape_to(m.node().ty.shape))
+}
+
+/// A convolution with a computed weight runs for one image at a time: the engine takes batch 1 only.
+fn value_conv(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Conv(op), &[x, weight]) = (&m.node().op, &m.node().inputs[..]) else { return Err(Miss::Other) };
+    let batch = m.node().ty.shape[0];
+    if m.constant(weight).is_some() || batch == 1 {
+        return Err(Miss::Other);
+    }
+    let (x, weight) = (m.var(x), m.var(weight));
+    let images: Vec<Var> =
+        (0..batch).map(|n| Var::apply(op.clone(), &[&x.narrow(0, n, n + 1), &weight])).collect();
+    Ok(Var::concat(&images.iter().collect::<Vec<_>>(), 0))
+}
+
+/// `x * 0`, also where the factor only rounds to zero, is `x - x`: the engine's compiler fails on a
+/// reduction that is multiplied by zero.
+fn mul_zero(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Muls(op), Some(x)) = (&m.node().op, m.input(0)) else { return Err(Miss::Other) };
+    if aneforge_tensor::round_f16(op.k.0).to_f32() != 0.0 {
+        return Err(Miss::Other);
+    }
+    let x = m.var(x);
+    Ok(&x - &x)
+}
+
+/// A scalar factor right after floor, ceil or round becomes a factor per element: the engine's compiler
+/// folds the scalar into the rounding kernel and loses it. Reshapes in between do not help.
+fn rounded_scale(m: &Match<'_>) -> Result<Var, Miss> {
+    let shape = m.node().ty.shape;
+    let (x, factor) = match (&m.node().op, &m.node().inputs[..]) {
+        (Op::Muls(op), &[x]) => (x, op.k.0),
+        (Op::Mul(_), &[x, k]) | (Op::Mul(_), &[k, x]) if shape.count() > 1 => match m.constant(k) {
+            Some(tensor) if tensor.shape().count() == 1 => (x, f64::from(tensor.to_f32()[0])),
+            _ => return Err(Miss::Other),
+        },
+        _ => return Err(Miss::Other),
+    };
+    if !rounds(m, x) {
+        return Err(Miss::Other);
+    }
+    Ok(Var::apply(Mul {}, &[&m.var(x), &Var::full(shape, factor)]))
+}
+
+/// Whether a value is rounded, with nothing but changes of shape since.
+fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
+    loop {
+        match m.op(x) {
+            (Op::Floor(_) | Op::Ceil(_) | Op::NativeRound(_), _) => return true,
+            (Op::Select(_), &[_, rounded, _]) if matches!(m.op(rounded).0, Op::NativeRound(_)) => return true,
+            (Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_), &[inner]) => x = inner,
+            _ => return false,
+        }
+    }
+}
+
+/// Outputs that are ports, constants or returned twice get a statement of their own, `x * 1.0`: the
+/// engine's compiler fails on a program that returns a parameter.
+fn compute_outputs(graph: &Graph, events: &mut Vec<Event>) -> Result<Graph, crate::ir::var::BuildError> {
+    let vars = graph.to_vars(|_, _| None);
+    let mut seen = HashSet::new();
+    let outputs: Vec<Var> = graph
+        .outputs()
+        .iter()
+        .map(|&id| {
+            let (node, var) = (graph.node(id), &vars[id.index()]);
+            if !matches!(node.op.mil(), Mil::Leaf) && seen.insert(id) {
+                return var.clone();
+            }
+            events.push(Event { rule: "identity_output", node: node.op.name().into(), refused: None });
+            node.at.scope(|| if node.ty.dtype == aneforge_tensor::DType::U8 { var.cast() } else { var.muls(1.0) })
+        })
+        .collect();
+    Graph::freeze(&outputs)
+}

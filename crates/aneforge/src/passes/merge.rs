@@ -1,0 +1,38 @@
+//! Common-subexpression elimination: equal ops of equal inputs are one node, equal constants one constant.
+
+use crate::ir::graph::Graph;
+use crate::ir::op::Op;
+use crate::ir::var::{BuildError, Var};
+use aneforge_tensor::Tensor;
+use std::collections::HashMap;
+
+/// Merges equal nodes. Leaves have identities and are never merged.
+pub(super) fn merge(graph: &Graph) -> Result<Graph, BuildError> {
+    let mut nodes: HashMap<(Op, Vec<u64>), Var> = HashMap::new();
+    let mut constants: HashMap<(usize, Vec<u8>), Vec<(Tensor, Var)>> = HashMap::new();
+    let vars = graph.to_vars(|id, vars| {
+        let node = graph.node(id);
+        if let Some(tensor) = graph.constant(id) {
+            let candidates = constants.entry(sample(tensor)).or_default();
+            if let Some((_, same)) = candidates.iter().find(|(t, _)| t == tensor) {
+                return Some(same.clone());
+            }
+            let var = Var::rebuilt_constant(tensor.clone(), node.at);
+            candidates.push((tensor.clone(), var.clone()));
+            return Some(var);
+        }
+        let inputs: Vec<Var> = node.inputs.iter().map(|i| vars[i.index()].clone()).collect();
+        let key = (node.op.clone(), inputs.iter().map(Var::id).collect());
+        let build = || Var::rebuilt(node.op.clone(), inputs, node.ty, node.at);
+        Some(nodes.entry(key).or_insert_with(build).clone())
+    });
+    let outputs: Vec<Var> = graph.outputs().iter().map(|o| vars[o.index()].clone()).collect();
+    Graph::freeze(&outputs)
+}
+
+/// A few bytes that tell most different constants apart, so that few are compared whole.
+fn sample(tensor: &Tensor) -> (usize, Vec<u8>) {
+    let bytes = tensor.bytes();
+    let step = (bytes.len() / 64).max(1);
+    (bytes.len(), bytes.iter().step_by(step).copied().collect())
+}

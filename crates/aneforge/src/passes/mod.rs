@@ -1,0 +1,90 @@
+//! The pipeline, as a table: each stage and the spec it ensures.
+//!
+//! ```text
+//! Any --canonicalize--> Any --fold--> Any --merge--> Any --legalize--> Legal(target)
+//! ```
+
+mod canonicalize;
+mod fold;
+pub mod legal;
+mod legalize;
+mod merge;
+
+use crate::ir::graph::Graph;
+use crate::ir::var::BuildError;
+use crate::ir::verify::{VerifyError, verify};
+use crate::rewrite::{Event, RewriteError, Rule};
+use crate::target::Target;
+use legal::LegalError;
+
+pub use canonicalize::CANONICALIZE;
+pub use fold::FOLD;
+pub use legalize::LEGALIZE;
+
+/// A graph did not come through the pipeline.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PassError {
+    /// The graph was built wrongly. The caller's fault.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The target cannot run it. The error names the op, the limit and the way out.
+    #[error(transparent)]
+    Legal(#[from] LegalError),
+    /// A rule went wrong. A bug of ours.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+    /// A stage left an invalid graph. A bug of ours.
+    #[error("after {stage}: {error}; please report this graph")]
+    Verify {
+        /// The stage.
+        stage: &'static str,
+        /// What it left.
+        error: VerifyError,
+    },
+}
+
+/// One stage of the pipeline.
+pub struct Stage {
+    /// A verb.
+    pub name: &'static str,
+    /// What it does.
+    run: fn(&Graph, Target, &mut Vec<Event>) -> Result<Graph, PassError>,
+}
+
+/// What a stage did, for `aneforge inspect` and `explain`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// The stage.
+    pub stage: &'static str,
+    /// Rules that fired or refused.
+    pub events: Vec<Event>,
+    /// The graph after it.
+    pub graph: Graph,
+}
+
+fn rules(graph: &Graph, rules: &[Rule], events: &mut Vec<Event>) -> Result<Graph, PassError> {
+    Ok(crate::rewrite::run(graph, rules, events)?)
+}
+
+/// Every stage, in order.
+pub static PIPELINE: &[Stage] = &[
+    Stage { name: "canonicalize", run: |g, _, events| rules(g, CANONICALIZE, events) },
+    Stage { name: "fold", run: |g, _, events| rules(g, FOLD, events) },
+    Stage { name: "merge", run: |g, _, _| Ok(merge::merge(g)?) },
+    Stage { name: "legalize", run: legalize::legalize },
+];
+
+/// Runs the pipeline; the last trace holds a graph that is `Legal(target)`.
+pub fn run(graph: &Graph, target: Target) -> Result<Vec<Trace>, PassError> {
+    let mut traces: Vec<Trace> = Vec::with_capacity(PIPELINE.len());
+    for stage in PIPELINE {
+        let before = traces.last().map_or(graph, |t| &t.graph);
+        let mut events = Vec::new();
+        let after = (stage.run)(before, target, &mut events)?;
+        verify(&after).map_err(|error| PassError::Verify { stage: stage.name, error })?;
+        traces.push(Trace { stage: stage.name, events, graph: after });
+    }
+    let last = traces.last().expect("invariant: the pipeline has stages");
+    legal::check(&last.graph, target)?;
+    Ok(traces)
+}

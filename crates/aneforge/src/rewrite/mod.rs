@@ -1,0 +1,172 @@
+//! Replacing nodes: type-checked rules, run to a fixpoint, with reasons for what they leave alone.
+
+use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::op::Op;
+use crate::ir::var::{BuildError, Var};
+use aneforge_tensor::Tensor;
+
+/// Why a rule left a node alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// The node is not what the rule is about.
+    Other,
+    /// It is, but the rule must not fire; the text says why.
+    Because(&'static str),
+}
+
+/// A directional replacement of one node.
+pub struct Rule {
+    /// What it makes or undoes.
+    pub name: &'static str,
+    /// The replacement, of the same type, or why there is none.
+    pub apply: fn(&Match<'_>) -> Result<Var, Miss>,
+}
+
+/// A node under a rule's eyes: the old graph around it, and the new values built so far.
+pub struct Match<'a> {
+    graph: &'a Graph,
+    at: NodeId,
+    uses: &'a [u32],
+    vars: &'a [Var],
+}
+
+impl<'a> Match<'a> {
+    /// The node itself.
+    pub fn node(&self) -> &'a GraphNode {
+        self.graph.node(self.at)
+    }
+
+    /// An input of the node, in the old graph.
+    pub fn input(&self, index: usize) -> Option<NodeId> {
+        self.node().inputs.get(index).copied()
+    }
+
+    /// The op and inputs of another node of the old graph.
+    pub fn op(&self, id: NodeId) -> (&'a Op, &'a [NodeId]) {
+        let node = self.graph.node(id);
+        (&node.op, &node.inputs)
+    }
+
+    /// How many nodes use a value of the old graph.
+    pub fn uses(&self, id: NodeId) -> u32 {
+        self.uses[id.index()]
+    }
+
+    /// The contents of a node, if it is a constant.
+    pub fn constant(&self, id: NodeId) -> Option<&'a Tensor> {
+        self.graph.constant(id)
+    }
+
+    /// The new value that stands for an old node.
+    pub fn var(&self, id: NodeId) -> Var {
+        self.vars[id.index()].clone()
+    }
+
+    /// The new values of the node's inputs.
+    pub fn inputs(&self) -> Vec<Var> {
+        self.node().inputs.iter().map(|&i| self.var(i)).collect()
+    }
+}
+
+/// One firing, or one refusal with a reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The rule.
+    pub rule: &'static str,
+    /// The op it looked at, and where that was built.
+    pub node: String,
+    /// Why it refused; `None` when it fired.
+    pub refused: Option<&'static str>,
+}
+
+/// Rules went wrong. A bug of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RewriteError {
+    /// Rules kept firing.
+    #[error("rule {0} still fires after {MOST_SWEEPS} sweeps; please report this graph")]
+    NoFixpoint(&'static str),
+    /// A rule built something invalid.
+    #[error("rule {rule} built an invalid node: {error}; please report this graph")]
+    Invalid {
+        /// The rule.
+        rule: &'static str,
+        /// What was invalid.
+        error: BuildError,
+    },
+    /// A rule changed a type.
+    #[error("rule {rule} made {got} of {want}; please report this graph")]
+    Type {
+        /// The rule.
+        rule: &'static str,
+        /// The type it replaced.
+        want: String,
+        /// The type it made.
+        got: String,
+    },
+}
+
+/// Sweeps after which rules are taken to run in circles. Chains shrink by half per sweep, so this is far
+/// beyond any graph that fits in memory.
+const MOST_SWEEPS: usize = 64;
+
+/// Applies `rules` until none fires; of several that match a node, the first.
+pub fn run(graph: &Graph, rules: &[Rule], events: &mut Vec<Event>) -> Result<Graph, RewriteError> {
+    let mut graph = graph.clone();
+    let mut refusals = Vec::new();
+    for _ in 0..MOST_SWEEPS {
+        refusals.clear();
+        let (next, fired) = sweep(&graph, rules, events, &mut refusals)?;
+        graph = next;
+        if fired.is_none() {
+            events.append(&mut refusals);
+            return Ok(graph);
+        }
+    }
+    let last = events.last().map_or("", |e| e.rule);
+    Err(RewriteError::NoFixpoint(last))
+}
+
+fn sweep(
+    graph: &Graph,
+    rules: &[Rule],
+    events: &mut Vec<Event>,
+    refusals: &mut Vec<Event>,
+) -> Result<(Graph, Option<&'static str>), RewriteError> {
+    let uses = graph.uses();
+    let (mut fired, mut failed) = (None, None);
+    let vars = graph.to_vars(|at, vars| {
+        let node = graph.node(at);
+        let found = Match { graph, at, uses: &uses, vars };
+        for rule in rules {
+            let event = |refused| Event { rule: rule.name, node: format!("{} (at {})", node.op.name(), node.at), refused };
+            match node.at.scope(|| (rule.apply)(&found)) {
+                Ok(var) => match checked(rule.name, node, &var) {
+                    Ok(()) => {
+                        events.push(event(None));
+                        fired = Some(rule.name);
+                        return Some(var);
+                    }
+                    Err(error) => failed = failed.take().or(Some(error)),
+                },
+                Err(Miss::Because(why)) => refusals.push(event(Some(why))),
+                Err(Miss::Other) => {}
+            }
+        }
+        None
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let outputs: Vec<Var> = graph.outputs().iter().map(|o| vars[o.index()].clone()).collect();
+    let next = Graph::freeze(&outputs).map_err(|error| RewriteError::Invalid { rule: "freeze", error })?;
+    Ok((next, fired))
+}
+
+/// A rule keeps the type of what it replaces.
+fn checked(rule: &'static str, node: &GraphNode, var: &Var) -> Result<(), RewriteError> {
+    let ty = var.check().map_err(|error| RewriteError::Invalid { rule, error })?;
+    if ty == node.ty {
+        return Ok(());
+    }
+    Err(RewriteError::Type { rule, want: node.ty.to_string(), got: ty.to_string() })
+}

@@ -1,0 +1,145 @@
+//! What programs may be compiled for: chips, families, and the limits of each. Data first.
+//!
+//! Nothing here has been run on silicon by this project. Every figure is from the public package's
+//! tables and the device measurements its authors report.
+
+pub use crate::ir::numerics::Family;
+use std::fmt;
+
+/// A chip that the engine's compiler knows by name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chip {
+    /// The compiler's name for it, such as `h17s`.
+    pub name: &'static str,
+    /// Its family.
+    pub family: Family,
+}
+
+const fn chip(name: &'static str, family: Family) -> Chip {
+    Chip { name, family }
+}
+
+/// Every chip with a known family. The compiler also knows `u1`, `u2` and `u3`, which have none.
+pub static CHIPS: [Chip; 25] = {
+    use Family::{A13, A14, A15, A16, Older};
+    [
+        chip("h11", Older),
+        chip("h12", Older),
+        chip("m9", Older),
+        chip("t0", Older),
+        chip("h13", A13),
+        chip("h13g", A13),
+        chip("t1", A13),
+        chip("h14", A14),
+        chip("h14g", A14),
+        chip("h14c", A14),
+        chip("h15", A15),
+        chip("h15g", A15),
+        chip("h15c", A15),
+        chip("m11", A15),
+        chip("h16", A16),
+        chip("h16g", A16),
+        chip("h16c", A16),
+        chip("h16s", A16),
+        chip("h17", A16),
+        chip("h17a", A16),
+        chip("h17g", A16),
+        chip("h17s", A16),
+        chip("h17c", A16),
+        chip("h17d", A16),
+        chip("h18", A16),
+    ]
+};
+
+/// The chip a program is compiled for. Where it runs is the device's business.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Target(&'static Chip);
+
+/// There is no chip of this name. The caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown target `{0}`; known are {known}", known = known())]
+pub struct UnknownTarget(pub String);
+
+fn known() -> String {
+    CHIPS.iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
+}
+
+impl Target {
+    /// The chip of this name, in any case, with blanks around it ignored.
+    pub fn named(name: &str) -> Result<Target, UnknownTarget> {
+        let wanted = name.trim().to_ascii_lowercase();
+        CHIPS.iter().find(|c| c.name == wanted).map(Target).ok_or_else(|| UnknownTarget(name.into()))
+    }
+
+    /// The chip's name.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// The chip's family.
+    pub fn family(self) -> Family {
+        self.0.family
+    }
+}
+
+/// Without an engine at hand, programs are compiled for the M5 Pro.
+impl Default for Target {
+    fn default() -> Target {
+        Target::named("h17s").expect("invariant: the default is in the table")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Limits that a family's compiler enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest extent of an axis, but for the two below.
+    pub tensor_dim: usize,
+    /// The largest extent of the channel axis of a rank-4 tensor.
+    pub channels: usize,
+    /// The largest extent of a value that is transposed, and of an input that feeds a transpose.
+    pub transposed: usize,
+    /// The widest convolution kernel.
+    pub kernel_width: usize,
+}
+
+impl Family {
+    /// What this family's compiler enforces.
+    ///
+    /// Evidence: the public package's table of limits per family, held to its device tests on M1, M2 Pro
+    /// and M5 Pro; A15 is extrapolated there from its neighbours.
+    pub const fn limits(self) -> Limits {
+        match self {
+            Family::A16 => {
+                Limits { tensor_dim: 65_536, channels: 65_536, transposed: 16_777_215, kernel_width: 15 }
+            }
+            _ => Limits { tensor_dim: 16_384, channels: 65_536, transposed: 8_388_607, kernel_width: 13 },
+        }
+    }
+
+    /// Whether this family runs MIL programs at all.
+    pub const fn runs_mil(self) -> bool {
+        !matches!(self, Family::Older)
+    }
+}
+
+/// The first family whose engine computes an op; any family that runs MIL when it is not listed.
+///
+/// Evidence: the public package's table of floors; sine and cosine need the trigonometric unit of A15.
+pub const FLOORS: [(&str, Family); 2] = [("sin", Family::A15), ("cos", Family::A15)];
+
+/// The first family that computes the op called `name`.
+pub fn floor(name: &str) -> Family {
+    FLOORS.iter().find(|(n, _)| *n == name).map_or(Family::A13, |(_, f)| *f)
+}
