@@ -1,1 +1,33 @@
-//! Under construction.
+//! Numeric routines of the host engine, over plain slices.
+//!
+//! Activations are row-major [`half::f16`] slices (NCHW for images), arithmetic is `f32`, and every result is
+//! stored once with round-to-nearest-even. A routine that sums does it in the one order that [`order`] defines
+//! on logical indices; every instruction set, blocking and thread count gives the same bits for finite values.
+//!
+//! A [`Kernels`] value says how to run: which instruction set and which threads. Nothing here reads a global or
+//! an environment variable, and with a [`Scratch`] reserved beforehand no routine allocates.
+
+mod context;
+mod scratch;
+mod simd;
+
+pub mod conv;
+pub mod convert;
+pub mod gemm;
+pub mod layout;
+pub mod map;
+pub mod math;
+pub mod order;
+pub mod pool;
+pub mod reduce;
+pub mod softmax;
+pub mod threads;
+
+mod broadcast;
+mod epilogue;
+
+pub use broadcast::View;
+pub use context::{Isa, Kernels};
+pub use epilogue::{Bias, Epilogue};
+pub use half::f16;
+pub use scratch::Scratch;

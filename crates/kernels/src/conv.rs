@@ -1,0 +1,235 @@
+//! Two-dimensional convolution, in the order of [`crate::order::conv_term`] and [`crate::order::Dot`].
+
+mod direct;
+mod image;
+
+use half::f16;
+
+use crate::gemm::{Weight, multiply_panel, row_groups};
+use crate::order::{BLOCK, NARROW, conv_term, conv_terms};
+use crate::simd::{COLUMNS, Cuts, Grid, Panel, tiles};
+use crate::{Bias, Epilogue, Kernels, Scratch};
+
+use direct::direct;
+use image::{Geometry, PANEL_SLACK, fill_image};
+
+/// Output channels per group up to which a narrow convolution runs without panels.
+const DIRECT_OUTPUTS: usize = 4;
+
+/// Stride, padding and dilation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvParams {
+    /// Rows and columns from one output to the next.
+    pub stride: [usize; 2],
+    /// Zeros around the image: top, bottom, left, right.
+    pub pad: [usize; 4],
+    /// Rows and columns from one tap to the next.
+    pub dilation: [usize; 2],
+}
+
+impl Default for ConvParams {
+    fn default() -> Self {
+        ConvParams { stride: [1, 1], pad: [0; 4], dilation: [1, 1] }
+    }
+}
+
+impl ConvParams {
+    /// Height and width of the output for an image of `size` and a kernel of `kernel`; 0 when the kernel does not
+    /// fit.
+    #[must_use]
+    pub fn output_size(&self, size: [usize; 2], kernel: [usize; 2]) -> [usize; 2] {
+        std::array::from_fn(|axis| {
+            let padded = size[axis] + self.pad[2 * axis] + self.pad[2 * axis + 1];
+            let reach = (kernel[axis].max(1) - 1) * self.dilation[axis] + 1;
+            padded.checked_sub(reach).map_or(0, |rest| rest / self.stride[axis] + 1)
+        })
+    }
+}
+
+/// The weights of a convolution, packed once.
+#[derive(Clone, Debug)]
+pub struct PackedConv {
+    outputs: usize,
+    channels: usize,
+    kernel: [usize; 2],
+    groups: usize,
+    /// Narrow and with few outputs per group: `[output][kh][kw][channel]`. Else per group the rows of
+    /// [`row_groups`], each `[block][row][32]`.
+    data: Vec<f32>,
+}
+
+impl PackedConv {
+    /// Packs weights `[outputs, channels per group, kh, kw]` (OIHW).
+    ///
+    /// # Panics
+    /// When the length is not the shape's, or `groups` does not divide the outputs.
+    #[must_use]
+    pub fn new<W: Weight>(weights: &[W], shape: [usize; 4], groups: usize) -> PackedConv {
+        let [outputs, channels, height, width] = shape;
+        assert_eq!(weights.len(), shape.iter().product::<usize>(), "conv: weights are not {shape:?}");
+        assert!(groups > 0 && outputs.is_multiple_of(groups), "conv: {outputs} outputs in {groups} groups");
+        let mut conv = PackedConv { outputs, channels, kernel: [height, width], groups, data: Vec::new() };
+        let weight = |output: usize, [kh, kw, channel]: [usize; 3]| {
+            weights[((output * channels + channel) * height + kh) * width + kw].to_half().to_f32()
+        };
+        conv.data = if conv.is_direct() { conv.pack_direct(weight) } else { conv.pack_panels(weight) };
+        conv
+    }
+
+    /// The shape of the weights, `[outputs, channels per group, kh, kw]`.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 4] {
+        [self.outputs, self.channels, self.kernel[0], self.kernel[1]]
+    }
+
+    /// The number of groups.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    fn outputs_per_group(&self) -> usize {
+        self.outputs / self.groups
+    }
+
+    fn is_direct(&self) -> bool {
+        self.channels <= NARROW && self.outputs_per_group() <= DIRECT_OUTPUTS
+    }
+
+    fn terms(&self) -> usize {
+        conv_terms(self.channels, self.kernel)
+    }
+
+    fn pack_direct(&self, weight: impl Fn(usize, [usize; 3]) -> f32) -> Vec<f32> {
+        let [height, width] = self.kernel;
+        let taps = (0..height).flat_map(|kh| (0..width).map(move |kw| [kh, kw]));
+        let taps: Vec<_> = taps.flat_map(|[kh, kw]| (0..self.channels).map(move |c| [kh, kw, c])).collect();
+        (0..self.outputs)
+            .flat_map(|output| taps.iter().map(move |&tap| (output, tap)))
+            .map(|(o, t)| weight(o, t))
+            .collect()
+    }
+
+    fn pack_panels(&self, weight: impl Fn(usize, [usize; 3]) -> f32) -> Vec<f32> {
+        let (terms, per_group) = (self.terms(), self.outputs_per_group());
+        let rows = row_groups(per_group);
+        let mut data = Vec::with_capacity(self.outputs * terms);
+        for group in 0..self.groups {
+            for part in 0..rows.parts {
+                for block in 0..terms / BLOCK {
+                    for row in rows.range(part) {
+                        let term = |k| conv_term(block * BLOCK + k, self.channels, self.kernel);
+                        let output = group * per_group + row;
+                        data.extend((0..BLOCK).map(|k| term(k).map_or(0.0, |tap| weight(output, tap))));
+                    }
+                }
+            }
+        }
+        data
+    }
+
+    fn geometry(&self, input: [usize; 4], params: &ConvParams) -> Geometry {
+        Geometry::new(input, self.kernel, params)
+    }
+}
+
+/// Scratch values that [`conv2d`] needs for an input of shape `[n, c, h, w]`.
+#[must_use]
+pub fn conv2d_scratch(
+    kernels: &Kernels,
+    input: [usize; 4],
+    weights: &PackedConv,
+    params: &ConvParams,
+) -> usize {
+    let image = weights.geometry(input, params).image_len();
+    if weights.is_direct() { image } else { image + panel_len(weights) * kernels.pool.threads() }
+}
+
+fn panel_len(weights: &PackedConv) -> usize {
+    weights.terms() * COLUMNS + PANEL_SLACK
+}
+
+/// `out[n, o, y, x] = epilogue(sum over kh, kw, c of
+/// x[n, g C + c, y s + kh d - top, x s + kw d - left] w[o, c, kh, kw])` with `g` the group of `o`; taps outside of
+/// the image are zeros.
+///
+/// `input` is the shape `[n, c, h, w]` of `x`; `out` is `[n, outputs, oh, ow]` with the size of
+/// [`ConvParams::output_size`]. [`Bias::Row`] is the bias per output channel.
+///
+/// # Panics
+/// When a slice's length differs from its shape's, the channels do not fit the weights, or a stride is zero.
+#[expect(clippy::too_many_arguments, reason = "operands, their shape, parameters, scratch, result")]
+pub fn conv2d(
+    kernels: &Kernels,
+    x: &[f16],
+    input: [usize; 4],
+    weights: &PackedConv,
+    params: &ConvParams,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut Scratch,
+    out: &mut [f16],
+) {
+    let [images, channels, height, width] = input;
+    let size = params.output_size([height, width], weights.kernel);
+    let pixels = size[0] * size[1];
+    assert_eq!(x.len(), input.iter().product::<usize>(), "conv: input is not {input:?}");
+    assert_eq!(channels, weights.channels * weights.groups, "conv: channels");
+    assert_eq!(out.len(), images * weights.outputs * pixels, "conv: output is not {size:?} per channel");
+    epilogue.check(weights.outputs, pixels);
+    if out.is_empty() {
+        return;
+    }
+    let geometry = weights.geometry(input, params);
+    let scratch = scratch.take(conv2d_scratch(kernels, input, weights, params));
+    let (image, panels) = scratch.split_at_mut(geometry.image_len());
+    let inputs = x.chunks_exact((channels * height * width).max(1));
+    for (x, out) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)) {
+        fill_image(kernels, x, &geometry, image);
+        if weights.is_direct() {
+            direct(kernels, image, &geometry, weights, epilogue, out);
+        } else {
+            by_panels(kernels, image, &geometry, weights, epilogue, panels, out);
+        }
+    }
+}
+
+fn by_panels(
+    kernels: &Kernels,
+    image: &[f32],
+    geometry: &Geometry,
+    weights: &PackedConv,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut [f32],
+    out: &mut [f16],
+) {
+    let (simd, threads) = (kernels.simd, kernels.pool.threads());
+    let (terms, per_group) = (weights.terms(), weights.outputs_per_group());
+    let pixels = geometry.pixels();
+    let groups = row_groups(per_group);
+    let columns = pixels.div_ceil(COLUMNS);
+    let items = columns * weights.groups;
+    let row_parts = if items.is_multiple_of(threads) || items >= 8 * threads {
+        1
+    } else {
+        (4 * threads).div_ceil(items).min(groups.parts)
+    };
+    let rows = Cuts::grouped(groups, row_parts);
+    let grid = Grid { batches: weights.groups, rows, columns: Cuts::new(pixels, COLUMNS, columns) };
+    tiles(&kernels.pool, out, grid, (scratch, panel_len(weights)), |tile, panel| {
+        geometry.gather(simd, image, weights, tile.batch, tile.columns.clone(), panel);
+        let first = tile.batch * per_group;
+        let bias = match epilogue.bias {
+            Bias::Row(bias) => Bias::Row(&bias[first..first + per_group]),
+            other => other,
+        };
+        let epilogue = Epilogue { bias, ..*epilogue };
+        let data = &weights.data[first * terms..(first + per_group) * terms];
+        let rows = &data[tile.rows.start * terms..tile.rows.end * terms];
+        let panel = Panel::F32(&panel[..terms * COLUMNS]);
+        let inside = tile.rows.clone();
+        let sizes =
+            (0..groups.parts).map(|part| groups.range(part)).filter(|range| inside.contains(&range.start));
+        let sizes = sizes.map(|range| range.len());
+        multiply_panel(simd, (rows, sizes), panel, tile.columns.start, &epilogue, tile);
+    });
+}

@@ -1,0 +1,102 @@
+//! Narrow convolutions with few outputs per group, depthwise above all: one output row after the other.
+
+use half::f16;
+
+use super::PackedConv;
+use super::image::Geometry;
+use crate::epilogue::store_row;
+use crate::order::NARROW_TAPS;
+use crate::simd::{COLUMNS, Lanes, Task, chunks};
+use crate::{Epilogue, Kernels};
+
+/// Multiplications that one thread does at a time.
+const GRAIN: usize = 1 << 15;
+
+pub(super) fn direct(
+    kernels: &Kernels,
+    image: &[f32],
+    geometry: &Geometry,
+    weights: &PackedConv,
+    epilogue: &Epilogue<'_>,
+    out: &mut [f16],
+) {
+    let pixels = geometry.pixels();
+    let taps = weights.kernel[0] * weights.kernel[1] * weights.channels;
+    let planes = (GRAIN / (pixels * taps).max(1)).max(1);
+    chunks(&kernels.pool, out, planes * pixels, |start, out| {
+        let first = start / pixels;
+        kernels.simd.run(Direct { image, geometry, weights, epilogue, first, out });
+    });
+}
+
+struct Direct<'a, 'b> {
+    image: &'a [f32],
+    geometry: &'a Geometry,
+    weights: &'a PackedConv,
+    epilogue: &'a Epilogue<'b>,
+    first: usize,
+    out: &'a mut [f16],
+}
+
+impl Task for Direct<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Direct { image, geometry, weights, epilogue, first, out } = self;
+        let [height, width] = weights.kernel;
+        let taps = height * width * weights.channels;
+        let row_len = geometry.out[1];
+        for (index, plane) in out.chunks_exact_mut(geometry.pixels()).enumerate() {
+            let output = first + index;
+            let channel = output / weights.outputs_per_group() * weights.channels;
+            let kernel = &weights.data[output * taps..(output + 1) * taps];
+            for (y, row) in plane.chunks_exact_mut(row_len).enumerate() {
+                for (block, out) in row.chunks_mut(COLUMNS).enumerate() {
+                    let x = block * COLUMNS;
+                    let image = &image[geometry.row_offset(y) + x..];
+                    let mut sums = if out.len() <= COLUMNS / 2 {
+                        let narrow = sums::<{ COLUMNS / 2 }>(image, geometry, weights, channel, kernel);
+                        let mut sums = [0.0; COLUMNS];
+                        sums[..COLUMNS / 2].copy_from_slice(&narrow);
+                        sums
+                    } else {
+                        sums::<COLUMNS>(image, geometry, weights, channel, kernel)
+                    };
+                    store_row::<L>(epilogue, &mut sums, (output, y * row_len + x), out);
+                }
+            }
+        }
+    }
+}
+
+/// The sums of `W` neighbouring outputs whose first reads from the start of `image`.
+#[inline(always)]
+fn sums<const W: usize>(
+    image: &[f32],
+    geometry: &Geometry,
+    weights: &PackedConv,
+    first: usize,
+    kernel: &[f32],
+) -> [f32; W] {
+    let (width, channels) = (weights.kernel[1], weights.channels);
+    let mut sums = [0.0_f32; W];
+    for (kh, kernel) in kernel.chunks_exact(width * channels).enumerate() {
+        for (block, kernel) in kernel.chunks(NARROW_TAPS * channels).enumerate() {
+            let mut chains = [[0.0_f32; W]; 2];
+            for (tap, kernel) in kernel.chunks_exact(channels).enumerate() {
+                for (channel, &weight) in kernel.iter().enumerate() {
+                    let at = geometry.tap(kh, block * NARROW_TAPS + tap, first + channel);
+                    let chain = &mut chains[channel % 2];
+                    for (sum, value) in chain.iter_mut().zip(&image[at..at + W]) {
+                        *sum = value.mul_add(weight, *sum);
+                    }
+                }
+            }
+            for (index, sum) in sums.iter_mut().enumerate() {
+                *sum += chains[0][index] + chains[1][index];
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,245 @@
+//! The image as a convolution reads it: `f32`, padded, with the columns of one stride phase side by side, so that
+//! the inputs of neighbouring outputs are neighbours for every tap.
+
+use std::ops::Range;
+
+use half::f16;
+
+use super::{ConvParams, PackedConv};
+use crate::Kernels;
+use crate::order::{BLOCK, NARROW, NARROW_TAPS};
+use crate::simd::{COLUMNS, Lanes, Simd, Task, chunks};
+
+/// Values that a copy may touch behind a row.
+const SLACK: usize = 64;
+/// Values behind a panel that [`Geometry::gather`] may touch.
+pub(super) const PANEL_SLACK: usize = 32;
+/// Values copied at a time.
+const STEP: usize = 16;
+
+/// Sizes of one convolution of one image.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    channels: usize,
+    size: [usize; 2],
+    pub(super) out: [usize; 2],
+    kernel: [usize; 2],
+    params: ConvParams,
+    /// Columns of one phase.
+    phase: usize,
+    plane: usize,
+}
+
+impl Geometry {
+    pub(super) fn new(input: [usize; 4], kernel: [usize; 2], params: &ConvParams) -> Geometry {
+        let [_, channels, height, width] = input;
+        assert!(params.stride.iter().all(|&stride| stride > 0), "conv: stride {:?}", params.stride);
+        let out = params.output_size([height, width], kernel);
+        let reach = |axis: usize| {
+            (out[axis].max(1) - 1) * params.stride[axis]
+                + (kernel[axis].max(1) - 1) * params.dilation[axis]
+                + 1
+        };
+        let (rows, phase) = (reach(0), reach(1).div_ceil(params.stride[1]));
+        let plane = rows * phase * params.stride[1];
+        Geometry { channels, size: [height, width], out, kernel, params: *params, phase, plane }
+    }
+
+    pub(super) fn pixels(&self) -> usize {
+        self.out[0] * self.out[1]
+    }
+
+    /// Length of the whole padded image.
+    pub(super) fn image_len(&self) -> usize {
+        (self.channels * self.plane + SLACK).next_multiple_of(STEP)
+    }
+
+    fn row_len(&self) -> usize {
+        self.phase * self.params.stride[1]
+    }
+
+    /// Where the tap `(kh, kw)` of output (0, 0) lies in channel `channel`.
+    pub(super) fn tap(&self, kh: usize, kw: usize, channel: usize) -> usize {
+        let column = kw * self.params.dilation[1];
+        let stride = self.params.stride[1];
+        let row = kh * self.params.dilation[0];
+        channel * self.plane + row * self.row_len() + column % stride * self.phase + column / stride
+    }
+
+    /// How far the inputs of output row `y` lie behind those of row 0.
+    pub(super) fn row_offset(&self, y: usize) -> usize {
+        y * self.params.stride[0] * self.row_len()
+    }
+
+    /// Writes the panel `[term][32]` of the output pixels `pixels` for group `group`.
+    pub(super) fn gather(
+        &self,
+        simd: Simd,
+        image: &[f32],
+        weights: &PackedConv,
+        group: usize,
+        pixels: Range<usize>,
+        panel: &mut [f32],
+    ) {
+        let mut runs = [Run::default(); COLUMNS];
+        let mut count = 0;
+        let mut pixel = pixels.start;
+        while pixel < pixels.end {
+            let (y, x) = (pixel / self.out[1], pixel % self.out[1]);
+            let length = (self.out[1] - x).min(pixels.end - pixel);
+            let mut done = 0;
+            while done < length {
+                let target = pixel + done - pixels.start;
+                if count < COLUMNS {
+                    runs[count] = Run { source: self.row_offset(y) + x + done, target };
+                }
+                count += 1;
+                done += STEP;
+            }
+            pixel += length;
+        }
+        let first = group * weights.channels;
+        let runs = &runs[..count];
+        let (geometry, channels) = (self, weights.channels);
+        simd.run(Gather { geometry, image, channels, first, runs, panel });
+    }
+}
+
+/// 16 consecutive inputs and the column of the first.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    source: usize,
+    target: usize,
+}
+
+struct Gather<'a> {
+    geometry: &'a Geometry,
+    image: &'a [f32],
+    channels: usize,
+    first: usize,
+    runs: &'a [Run],
+    panel: &'a mut [f32],
+}
+
+impl Gather<'_> {
+    /// Fills row `term`. Copies of whole steps spill into the next row, which is filled later.
+    #[inline(always)]
+    fn row(&mut self, term: usize, source: Option<usize>) {
+        let row = &mut self.panel[term * COLUMNS..(term + 1) * COLUMNS + PANEL_SLACK];
+        let Some(source) = source else {
+            row[..COLUMNS].fill(0.0);
+            return;
+        };
+        let image = &self.image[source..];
+        for run in self.runs {
+            let from = &image[run.source..run.source + STEP];
+            row[run.target..run.target + STEP].copy_from_slice(from);
+        }
+    }
+}
+
+impl Task for Gather<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self) {
+        let [height, width] = self.geometry.kernel;
+        let mut term = 0;
+        for kh in 0..height {
+            if self.channels > NARROW {
+                for kw in 0..width {
+                    let base = self.geometry.tap(kh, kw, self.first);
+                    for channel in 0..self.channels.next_multiple_of(BLOCK) {
+                        let inside = channel < self.channels;
+                        self.row(term, inside.then(|| base + channel * self.geometry.plane));
+                        term += 1;
+                    }
+                }
+                continue;
+            }
+            for kw in 0..width.next_multiple_of(NARROW_TAPS) {
+                let base = self.geometry.tap(kh, kw, self.first);
+                for channel in 0..NARROW {
+                    let inside = kw < width && channel < self.channels;
+                    self.row(term, inside.then(|| base + channel * self.geometry.plane));
+                    term += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Writes the padded image of `x` `[channels, height, width]`.
+pub(super) fn fill_image(kernels: &Kernels, x: &[f16], geometry: &Geometry, image: &mut [f32]) {
+    let (used, slack) = image.split_at_mut(geometry.channels * geometry.plane);
+    slack.fill(0.0);
+    let planes = (8192 / geometry.plane.max(1)).max(1);
+    chunks(&kernels.pool, used, planes * geometry.plane, |start, planes| {
+        kernels.simd.run(FillPlanes { geometry, x, first: start / geometry.plane, planes });
+    });
+}
+
+struct FillPlanes<'a> {
+    geometry: &'a Geometry,
+    x: &'a [f16],
+    first: usize,
+    planes: &'a mut [f32],
+}
+
+impl Task for FillPlanes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let geometry = self.geometry;
+        let [height, width] = geometry.size;
+        let [top, _, left, _] = geometry.params.pad;
+        let stride = geometry.params.stride[1];
+        for (index, plane) in self.planes.chunks_exact_mut(geometry.plane).enumerate() {
+            let x = &self.x[(self.first + index) * height * width..][..height * width];
+            for (row, target) in plane.chunks_exact_mut(geometry.row_len()).enumerate() {
+                if row < top || row >= top + height {
+                    target.fill(0.0);
+                    continue;
+                }
+                let source = &x[(row - top) * width..][..width];
+                if stride == 1 {
+                    fill_row::<L>(source, left, target);
+                } else {
+                    fill_phases::<L>(source, left, (stride, geometry.phase), target);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn fill_row<L: Lanes>(source: &[f16], left: usize, target: &mut [f32]) {
+    let left = left.min(target.len());
+    let count = source.len().min(target.len() - left);
+    let (before, rest) = target.split_at_mut(left);
+    let (inside, after) = rest.split_at_mut(count);
+    before.fill(0.0);
+    L::widen(&source[..count], inside);
+    after.fill(0.0);
+}
+
+#[inline(always)]
+fn fill_phases<L: Lanes>(source: &[f16], left: usize, (stride, phase): (usize, usize), target: &mut [f32]) {
+    const BLOCK: usize = 256;
+    target.fill(0.0);
+    let mut wide = [0.0; BLOCK];
+    for (block, source) in source.chunks(BLOCK).enumerate() {
+        let wide = &mut wide[..source.len()];
+        L::widen(source, wide);
+        let start = left + block * BLOCK;
+        for first in 0..stride.min(wide.len()) {
+            let column = start + first;
+            let skip = column % stride * phase;
+            let Some(target) = target[skip..skip + phase].get_mut(column / stride..) else { continue };
+            for (to, from) in target.iter_mut().zip(wide[first..].iter().step_by(stride)) {
+                *to = *from;
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What follows the sum of a matrix product or a convolution, node by node.
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::map::{Unary, apply};
+use crate::simd::{COLUMNS, Lanes, Simd, Task, Tile, TileBuffer};
+
+/// The bias of an [`Epilogue`].
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Bias<'a> {
+    /// No bias.
+    #[default]
+    None,
+    /// One value per column of the output matrix (`[N]`, a linear layer's bias).
+    Column(&'a [f16]),
+    /// One value per row of the output matrix (`[M]`; per output channel of a convolution).
+    Row(&'a [f16]),
+}
+
+/// What follows the sum, each node with a rounding of its own: the sum rounds to `f16`, then `+ bias` rounds to
+/// `f16`, then `activation` rounds to `f16`. The same bits as separate nodes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Added to the rounded sum.
+    pub bias: Bias<'a>,
+    /// Applied last.
+    pub activation: Option<Unary>,
+}
+
+impl Epilogue<'_> {
+    /// The scalar definition: what is stored for `sum` at (`row`, `column`).
+    #[must_use]
+    pub fn eval(&self, sum: f32, row: usize, column: usize) -> f16 {
+        let mut value = f16::from_f32(sum);
+        let bias = match self.bias {
+            Bias::None => None,
+            Bias::Column(bias) => Some(bias[column]),
+            Bias::Row(bias) => Some(bias[row]),
+        };
+        if let Some(bias) = bias {
+            value = f16::from_f32(value.to_f32() + bias.to_f32());
+        }
+        self.activation.map_or(value, |function| f16::from_f32(function.eval(value.to_f32())))
+    }
+
+    pub(crate) fn check(&self, rows: usize, columns: usize) {
+        match self.bias {
+            Bias::None => {}
+            Bias::Column(bias) => assert_eq!(bias.len(), columns, "epilogue: bias per column"),
+            Bias::Row(bias) => assert_eq!(bias.len(), rows, "epilogue: bias per row"),
+        }
+    }
+
+    /// Stores the sums of `tile` at `rows` and `columns` of `out`.
+    pub(crate) fn store(
+        &self,
+        simd: Simd,
+        sums: &TileBuffer,
+        (rows, columns): (Range<usize>, Range<usize>),
+        out: &mut Tile<'_, f16>,
+    ) {
+        simd.run(StoreTask { epilogue: self, sums, rows, columns, out });
+    }
+}
+
+struct StoreTask<'a, 'b, 'c> {
+    epilogue: &'a Epilogue<'b>,
+    sums: &'a TileBuffer,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    out: &'a mut Tile<'c, f16>,
+}
+
+impl Task for StoreTask<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let StoreTask { epilogue, sums, rows, columns, out } = self;
+        for (index, row) in rows.enumerate() {
+            let mut values = *sums.row(index);
+            let out = out.row(row, columns.clone());
+            store_row::<L>(epilogue, &mut values, (row, columns.start), out);
+        }
+    }
+}
+
+/// Stores `values`, the sums of row `row` from column `column` on; of them, as many as `out` holds.
+#[inline(always)]
+pub(crate) fn store_row<L: Lanes>(
+    epilogue: &Epilogue<'_>,
+    values: &mut [f32; COLUMNS],
+    (row, column): (usize, usize),
+    out: &mut [f16],
+) {
+    let width = out.len();
+    let mut bias = [0.0; COLUMNS];
+    match epilogue.bias {
+        Bias::None => {}
+        Bias::Column(per_column) => L::widen(&per_column[column..column + width], &mut bias[..width]),
+        Bias::Row(per_row) => {
+            let mut value = [0.0];
+            L::widen(&per_row[row..=row], &mut value);
+            bias.fill(value[0]);
+        }
+    }
+    if !matches!(epilogue.bias, Bias::None) {
+        L::round(values);
+        for (value, bias) in values.iter_mut().zip(&bias) {
+            *value += bias;
+        }
+    }
+    if let Some(function) = epilogue.activation {
+        L::round(values);
+        apply(function, values);
+    }
+    L::narrow(&values[..width], out);
+}

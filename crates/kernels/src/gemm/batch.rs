@@ -1,0 +1,88 @@
+//! Products of stacks of matrices that are not packed beforehand.
+
+use half::f16;
+
+use super::{PackColumns, PackRows, Plan, Strided, multiply_panel, row_groups};
+use crate::broadcast::Walk;
+use crate::simd::{COLUMNS, Panel, tiles};
+use crate::{Epilogue, Kernels, Scratch};
+
+/// The shapes of a batched product `[batch..., M, K] x [batch..., K, N]`.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchShape<'a> {
+    /// The batch axes of the output.
+    pub batch: &'a [usize],
+    /// The batch axes of the left operand, broadcast to `batch` as NumPy does.
+    pub a_batch: &'a [usize],
+    /// The batch axes of the right operand, broadcast to `batch` as NumPy does.
+    pub b_batch: &'a [usize],
+    /// M.
+    pub rows: usize,
+    /// K.
+    pub terms: usize,
+    /// N.
+    pub columns: usize,
+    /// The left operand is stored `[K, M]`.
+    pub transpose_a: bool,
+    /// The right operand is stored `[N, K]`.
+    pub transpose_b: bool,
+}
+
+impl BatchShape<'_> {
+    fn plan(&self, threads: usize) -> Plan {
+        Plan::new(threads, self.batch.iter().product(), self.rows, self.terms, self.columns)
+    }
+}
+
+/// Scratch values that [`bmm`] needs.
+#[must_use]
+pub fn bmm_scratch(kernels: &Kernels, shape: &BatchShape<'_>) -> usize {
+    let threads = kernels.pool.threads();
+    shape.plan(threads).per_worker * threads
+}
+
+/// `out[.., m, n] = epilogue(sum over k of a[.., m, k] b[.., k, n])`; a bias per row or column is the same for
+/// every matrix of the batch.
+///
+/// # Panics
+/// When a slice's length differs from its shape's, or the batch axes or the bias do not fit.
+pub fn bmm(
+    kernels: &Kernels,
+    a: &[f16],
+    b: &[f16],
+    shape: &BatchShape<'_>,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut Scratch,
+    out: &mut [f16],
+) {
+    let &BatchShape { rows, terms, columns, .. } = shape;
+    let (a_size, b_size) = (rows * terms, terms * columns);
+    assert_eq!(a.len(), shape.a_batch.iter().product::<usize>() * a_size, "bmm: left operand's length");
+    assert_eq!(b.len(), shape.b_batch.iter().product::<usize>() * b_size, "bmm: right operand's length");
+    assert_eq!(out.len(), shape.batch.iter().product::<usize>() * rows * columns, "bmm: output's length");
+    epilogue.check(rows, columns);
+    if out.is_empty() {
+        return;
+    }
+    let walk = Walk::broadcast(shape.batch, [shape.a_batch, shape.b_batch]);
+    let (simd, threads) = (kernels.simd, kernels.pool.threads());
+    let plan = shape.plan(threads);
+    let scratch = scratch.take(plan.per_worker * threads);
+    tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
+        let mut at = [0; 2];
+        walk.run(tile.batch, 1, |_, _, offsets| at = offsets);
+        let (row, column) = if shape.transpose_a { (1, rows) } else { (terms, 1) };
+        let left = Strided { data: a, offset: at[0] * a_size, row, column };
+        let (row, column) = if shape.transpose_b { (1, terms) } else { (columns, 1) };
+        let right = Strided { data: b, offset: at[1] * b_size, row, column };
+        let (packed, panel) = scratch.split_at_mut(scratch.len() - plan.terms * COLUMNS);
+        let packed = &mut packed[..tile.rows.len() * plan.terms];
+        simd.run(PackRows { source: left, rows: tile.rows.clone(), terms, packed });
+        let groups = row_groups(tile.rows.len());
+        for start in tile.columns.clone().step_by(COLUMNS) {
+            let range = start..(start + COLUMNS).min(tile.columns.end);
+            simd.run(PackColumns { source: right, columns: range, terms, panel });
+            multiply_panel(simd, (packed, groups.sizes()), Panel::F32(panel), start, epilogue, tile);
+        }
+    });
+}

@@ -1,0 +1,195 @@
+//! Copies between layouts; elements are moved bit for bit.
+
+use bytemuck::Pod;
+
+use crate::broadcast::{MAX_RANK, Walk, row_major};
+use crate::simd::chunks;
+use crate::{Kernels, View};
+
+/// Elements that one thread copies at a time.
+const GRAIN: usize = 1 << 15;
+/// Rows and columns of the squares in which a transposition goes.
+const SQUARE: usize = 16;
+
+/// `out[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]`: axis `j` of the output is axis `perm[j]` of `x`.
+///
+/// # Panics
+/// When `perm` is no permutation of the axes, the rank is above 8 or a length does not fit.
+pub fn transpose<T: Pod + Send + Sync>(kernels: &Kernels, x: View<'_, T>, perm: &[usize], out: &mut [T]) {
+    let rank = x.shape.len();
+    assert_eq!(perm.len(), rank, "transpose: {perm:?} for {rank} axes");
+    assert!((0..rank).all(|axis| perm.contains(&axis)), "transpose: {perm:?} is no permutation");
+    let (mut shape, mut strides) = ([1; MAX_RANK], [0; MAX_RANK]);
+    let own = row_major(x.shape);
+    for (axis, &from) in perm.iter().enumerate() {
+        (shape[axis], strides[axis]) = (x.shape[from], own[from]);
+    }
+    copy(kernels, x.data, (&shape[..rank], &strides[..rank], 0), out);
+}
+
+/// `out[i, j, ...] = x[begin[0] + i step[0], begin[1] + j step[1], ...]` with `out` of shape `size`. A negative
+/// step walks backwards.
+///
+/// # Panics
+/// When an index leaves `x`, the ranks differ or a length does not fit.
+pub fn slice<T: Pod + Send + Sync>(
+    kernels: &Kernels,
+    x: View<'_, T>,
+    begin: &[usize],
+    size: &[usize],
+    step: &[isize],
+    out: &mut [T],
+) {
+    let rank = x.shape.len();
+    assert!([begin.len(), size.len(), step.len()] == [rank; 3], "slice: {begin:?}, {size:?}, {step:?}");
+    let own = row_major(x.shape);
+    let (mut strides, mut start) = ([0; MAX_RANK], 0);
+    for axis in 0..rank {
+        let last = begin[axis] as isize + step[axis] * (size[axis].max(1) as isize - 1);
+        let inside =
+            size[axis] == 0 || begin[axis] < x.shape[axis] && (0..x.shape[axis] as isize).contains(&last);
+        assert!(inside, "slice: {begin:?}, {size:?}, {step:?} leaves {:?}", x.shape);
+        strides[axis] = own[axis] * step[axis];
+        start += own[axis] * begin[axis] as isize;
+    }
+    copy(kernels, x.data, (size, &strides[..rank], start), out);
+}
+
+/// `x` with the axes whose bits are set in `axes` (bit 0 is the outermost) run backwards.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn reverse<T: Pod + Send + Sync>(kernels: &Kernels, x: View<'_, T>, axes: u32, out: &mut [T]) {
+    let rank = x.shape.len();
+    let mut strides = row_major(x.shape);
+    let mut start = 0;
+    for axis in (0..rank).filter(|axis| axes >> axis & 1 == 1 && x.shape[*axis] > 0) {
+        start += strides[axis] * (x.shape[axis] as isize - 1);
+        strides[axis] = -strides[axis];
+    }
+    copy(kernels, x.data, (x.shape, &strides[..rank], start), out);
+}
+
+/// `x` broadcast to `shape` as NumPy does.
+///
+/// # Panics
+/// When it does not broadcast, or a length does not fit.
+pub fn broadcast<T: Pod + Send + Sync>(kernels: &Kernels, x: View<'_, T>, shape: &[usize], out: &mut [T]) {
+    let strides = crate::broadcast::broadcast_strides(x.shape, shape);
+    copy(kernels, x.data, (shape, &strides[..shape.len()], 0), out);
+}
+
+/// `x` repeated `repeats[axis]` times along every axis.
+///
+/// # Panics
+/// When the ranks differ, or a length does not fit.
+pub fn tile<T: Pod + Send + Sync>(kernels: &Kernels, x: View<'_, T>, repeats: &[usize], out: &mut [T]) {
+    let rank = x.shape.len();
+    assert_eq!(repeats.len(), rank, "tile: {repeats:?} for {rank} axes");
+    let own = row_major(x.shape);
+    let (mut shape, mut strides) = ([1; 2 * MAX_RANK], [0; 2 * MAX_RANK]);
+    let mut used = 0;
+    for axis in 0..rank {
+        for (size, stride) in [(repeats[axis], 0), (x.shape[axis], own[axis])] {
+            if size != 1 {
+                (shape[used], strides[used], used) = (size, stride, used + 1);
+            }
+        }
+    }
+    assert!(used <= MAX_RANK, "tile: more than {MAX_RANK} axes to walk");
+    copy(kernels, x.data, (&shape[..used], &strides[..used], 0), out);
+}
+
+/// The `parts` one after the other along axis `axis`.
+///
+/// # Panics
+/// When the shapes differ in another axis, there is no such axis, or a length does not fit.
+pub fn concat<T: Pod + Send + Sync>(kernels: &Kernels, parts: &[View<'_, T>], axis: usize, out: &mut [T]) {
+    let Some(first) = parts.first() else {
+        assert!(out.is_empty(), "concat: nothing to fill the output with");
+        return;
+    };
+    let outer: usize = first.shape[..axis].iter().product();
+    for part in parts {
+        let (shape, same) = (part.shape, first.shape.len() == part.shape.len());
+        let same = same && (0..shape.len()).all(|other| other == axis || shape[other] == first.shape[other]);
+        assert!(same, "concat: {:?} and {shape:?} along axis {axis}", first.shape);
+    }
+    assert_eq!(out.len(), parts.iter().map(|part| part.data.len()).sum::<usize>(), "concat: output length");
+    if out.is_empty() {
+        return;
+    }
+    let row = out.len() / outer;
+    chunks(&kernels.pool, out, (GRAIN / row).max(1) * row, |start, out| {
+        for (index, mut out) in out.chunks_exact_mut(row).enumerate() {
+            let index = start / row + index;
+            for part in parts {
+                let size = part.data.len() / outer;
+                let (target, rest) = out.split_at_mut(size);
+                target.copy_from_slice(&part.data[index * size..(index + 1) * size]);
+                out = rest;
+            }
+        }
+    });
+}
+
+/// `out[i, j, ...] = x[start + i strides[0] + j strides[1] + ...]` with `out` of shape `shape`.
+fn copy<T: Pod + Send + Sync>(
+    kernels: &Kernels,
+    x: &[T],
+    (shape, strides, start): (&[usize], &[isize], isize),
+    out: &mut [T],
+) {
+    assert_eq!(out.len(), shape.iter().product::<usize>(), "layout: output is not {shape:?}");
+    if out.is_empty() {
+        return;
+    }
+    let walk = Walk::strided(shape, [strides], [start]);
+    if let Some(plan) = walk.matrix() {
+        let grain = (GRAIN / (plan.rows * plan.columns)).max(1) * plan.rows * plan.columns;
+        chunks(&kernels.pool, out, grain, |first, out| squares(x, &walk, plan, first, out));
+        return;
+    }
+    chunks(&kernels.pool, out, GRAIN, |first, out| {
+        let step = walk.inner_strides()[0];
+        walk.run(first, out.len(), |position, length, [at]| {
+            let target = &mut out[position..position + length];
+            match step {
+                1 => target.copy_from_slice(&x[at..at + length]),
+                0 => target.fill(x[at]),
+                _ => {
+                    for (index, target) in (0..).zip(target) {
+                        *target = x[(at as isize + step * index) as usize];
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// The two innermost axes of a walk, when the outer of them is contiguous in the source.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) stride: usize,
+}
+
+/// Copies whole matrices whose rows lie one element and whose columns lie `stride` elements apart in `x`.
+fn squares<T: Pod>(x: &[T], walk: &Walk<1>, matrix: Matrix, first: usize, out: &mut [T]) {
+    let Matrix { rows, columns, stride } = matrix;
+    for (index, out) in out.chunks_exact_mut(rows * columns).enumerate() {
+        let mut at = 0;
+        walk.run(first + index * rows * columns, 1, |_, _, [offset]| at = offset);
+        for row in (0..rows).step_by(SQUARE) {
+            for column in (0..columns).step_by(SQUARE) {
+                let (row_end, column_end) = ((row + SQUARE).min(rows), (column + SQUARE).min(columns));
+                for row in row..row_end {
+                    let target = &mut out[row * columns + column..row * columns + column_end];
+                    let source = x[at + row + column * stride..].iter().step_by(stride);
+                    target.iter_mut().zip(source).for_each(|(target, source)| *target = *source);
+                }
+            }
+        }
+    }
+}

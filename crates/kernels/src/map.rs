@@ -1,0 +1,14 @@
+//! Elementwise functions: of one operand, of two with broadcasting, comparisons and selection.
+
+mod binary;
+mod unary;
+
+pub use binary::{Binary, Compare, binary, compare, logical_not, select};
+pub use unary::{Unary, overflow_above, sanitize, unary, unary_in_place};
+
+pub(crate) use unary::apply;
+
+/// Elements that one thread computes at a time.
+const GRAIN: usize = 1 << 14;
+/// Elements that are converted to `f32` at a time.
+const BLOCK: usize = 256;

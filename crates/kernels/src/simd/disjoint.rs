@@ -1,0 +1,156 @@
+//! Safe ways to write one slice from several threads: parts that cannot overlap, each visited once.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::threads::Pool;
+
+/// `0..total` cut into `parts` ranges of nearly equal size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cuts {
+    total: usize,
+    /// Borders are multiples of this.
+    unit: usize,
+    /// Borders are among those of a cut into so many parts.
+    pieces: usize,
+    pub(crate) parts: usize,
+}
+
+impl Cuts {
+    /// Borders at multiples of `unit`.
+    pub(crate) fn new(total: usize, unit: usize, parts: usize) -> Cuts {
+        Cuts { total, unit, pieces: total.div_ceil(unit).max(1), parts: parts.max(1) }
+    }
+
+    /// Borders among those of `pieces`, the cut with `pieces.parts` parts.
+    pub(crate) fn grouped(pieces: Cuts, parts: usize) -> Cuts {
+        Cuts { pieces: pieces.parts, parts: parts.max(1), ..pieces }
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The lengths of the ranges.
+    pub(crate) fn sizes(self) -> impl Iterator<Item = usize> {
+        (0..self.parts).map(move |part| self.range(part).len())
+    }
+
+    pub(crate) fn range(&self, part: usize) -> Range<usize> {
+        let units = self.total.div_ceil(self.unit);
+        let border = |part: usize| {
+            let piece = self.pieces * part / self.parts;
+            (units * piece / self.pieces * self.unit).min(self.total)
+        };
+        border(part)..border(part + 1)
+    }
+}
+
+/// A cut of `batches` stacked matrices of `rows.total` rows each into rectangles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grid {
+    pub(crate) batches: usize,
+    pub(crate) rows: Cuts,
+    pub(crate) columns: Cuts,
+}
+
+/// A pointer that may go to other threads; whoever uses it proves that the parts are disjoint.
+struct Shared<T>(*mut T);
+
+// SAFETY: the pointer is only used to hand each thread a part that no other thread has (`chunks`, `tiles`).
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// The range lies in the allocation, and no other live reference overlaps it.
+    unsafe fn part<'a>(&self, range: Range<usize>) -> &'a mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(range.start), range.len()) }
+    }
+}
+
+/// A rectangle of one matrix of a [`Grid`], the only access to its elements while it lives.
+pub(crate) struct Tile<'a, T> {
+    base: *mut T,
+    stride: usize,
+    pub(crate) batch: usize,
+    pub(crate) rows: Range<usize>,
+    pub(crate) columns: Range<usize>,
+    marker: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Tile<'_, T> {
+    /// The columns `columns` of row `row`, both counted in the whole matrix.
+    pub(crate) fn row(&mut self, row: usize, columns: Range<usize>) -> &mut [T] {
+        assert!(self.rows.contains(&row), "invariant: row outside of the tile");
+        assert!(
+            self.columns.start <= columns.start
+                && columns.start <= columns.end
+                && columns.end <= self.columns.end,
+            "invariant: columns outside of the tile"
+        );
+        let offset = row * self.stride + columns.start;
+        // SAFETY: the asserts keep the range inside this tile, which lies in the matrix and overlaps no other
+        // tile; `&mut self` keeps this the only slice of this tile.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), columns.len()) }
+    }
+}
+
+/// Calls `body(start, part)` for consecutive parts of `out` of `size` elements (the last may be shorter).
+pub(crate) fn chunks<T: Send>(
+    pool: &Pool,
+    out: &mut [T],
+    size: usize,
+    body: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let (total, size) = (out.len(), size.max(1));
+    if total <= size || pool.threads() == 1 {
+        if total > 0 {
+            body(0, out);
+        }
+        return;
+    }
+    let shared = Shared(out.as_mut_ptr());
+    let shared = &shared;
+    pool.for_each(total.div_ceil(size), 1, &|chunk| {
+        let range = chunk * size..total.min((chunk + 1) * size);
+        // SAFETY: the range lies in `out`; ranges of different chunks are disjoint and `for_each` runs each
+        // chunk once, so this is the only reference to it.
+        let part = unsafe { shared.part(range.clone()) };
+        body(range.start, part);
+    });
+}
+
+/// Calls `body(tile, scratch)` for every rectangle of `grid` over `out`, the row-major stack of its matrices.
+/// `scratch` is cut in one part of `per_worker` values per thread.
+pub(crate) fn tiles<T: Send>(
+    pool: &Pool,
+    out: &mut [T],
+    grid: Grid,
+    (scratch, per_worker): (&mut [f32], usize),
+    body: impl Fn(&mut Tile<'_, T>, &mut [f32]) + Sync,
+) {
+    let (rows, stride) = (grid.rows.total(), grid.columns.total());
+    assert_eq!(out.len(), grid.batches * rows * stride, "invariant: the grid covers the output");
+    assert!(scratch.len() >= per_worker * pool.threads(), "invariant: scratch for every thread");
+    let (shared, shared_scratch) = (Shared(out.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
+    let (shared, shared_scratch) = (&shared, &shared_scratch);
+    let per_batch = grid.rows.parts * grid.columns.parts;
+    pool.for_each_with_worker(grid.batches * per_batch, 1, &|worker, index| {
+        let (batch, index) = (index / per_batch, index % per_batch);
+        let mut tile = Tile {
+            // SAFETY: `batch < batches`, so the offset lies in `out`.
+            base: unsafe { shared.0.add(batch * rows * stride) },
+            stride,
+            batch,
+            rows: grid.rows.range(index % grid.rows.parts),
+            columns: grid.columns.range(index / grid.rows.parts),
+            marker: PhantomData,
+        };
+        // SAFETY: the part lies in `scratch`, and at any time at most one thread runs as `worker`.
+        let own = unsafe { shared_scratch.part(worker * per_worker..(worker + 1) * per_worker) };
+        body(&mut tile, own);
+    });
+}

@@ -1,0 +1,357 @@
+//! The matrix kernel: a few rows times a panel of columns, in the order of [`crate::order::Dot`].
+
+use half::f16;
+
+use super::Simd;
+use crate::order::BLOCK;
+
+/// Most rows of a tile.
+pub(crate) const ROWS: usize = 14;
+/// Columns of a tile.
+pub(crate) const COLUMNS: usize = 32;
+
+/// The sums of one tile, row-major.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(crate) struct TileBuffer([[f32; COLUMNS]; ROWS]);
+
+impl TileBuffer {
+    pub(crate) fn zero() -> TileBuffer {
+        TileBuffer([[0.0; COLUMNS]; ROWS])
+    }
+
+    pub(crate) fn row(&self, row: usize) -> &[f32; COLUMNS] {
+        &self.0[row]
+    }
+}
+
+/// The second operand of a tile, `[k][COLUMNS]` with `k` a multiple of [`BLOCK`].
+#[derive(Clone, Copy)]
+pub(crate) enum Panel<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+}
+
+impl Panel<'_> {
+    fn blocks(&self) -> usize {
+        let len = match self {
+            Panel::F32(values) => values.len(),
+            Panel::F16(values) => values.len(),
+        };
+        assert_eq!(len % (BLOCK * COLUMNS), 0, "invariant: a panel is whole blocks");
+        len / (BLOCK * COLUMNS)
+    }
+}
+
+/// `sums[r][c] += a[r] . panel[c]` for `r < rows`, one block of 32 terms after the other. Row `r` of block `b`
+/// starts at `a[b * rows * 32 + r * 32]`.
+pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
+    let blocks = panel.blocks();
+    assert!(rows <= ROWS && a.len() == blocks * rows * BLOCK, "invariant: packed rows fit the panel");
+    match simd.isa() {
+        // SAFETY: a `Simd` exists only for an instruction set of this machine; the assert gives the lengths.
+        #[cfg(target_arch = "x86_64")]
+        crate::Isa::Avx512 => unsafe { x86::avx512(a, rows, panel, blocks, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        crate::Isa::Avx2 => unsafe { x86::avx2(a, rows, panel, blocks, sums) },
+        _ => scalar(a, rows, panel, sums),
+    }
+}
+
+fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
+    let mut wide = [[0.0; COLUMNS]; BLOCK];
+    for (block, a) in a.chunks_exact((rows * BLOCK).max(1)).enumerate() {
+        let base = block * BLOCK * COLUMNS;
+        for (index, row) in wide.iter_mut().enumerate() {
+            let range = base + index * COLUMNS..base + (index + 1) * COLUMNS;
+            match panel {
+                Panel::F32(values) => row.copy_from_slice(&values[range]),
+                Panel::F16(values) => {
+                    row.iter_mut().zip(&values[range]).for_each(|(to, from)| *to = from.to_f32());
+                }
+            }
+        }
+        for (a, sums) in a.chunks_exact(BLOCK).zip(&mut sums.0) {
+            let mut chains = [[0.0_f32; COLUMNS]; 2];
+            for (index, (a, row)) in a.iter().zip(&wide).enumerate() {
+                for (chain, b) in chains[index % 2].iter_mut().zip(row) {
+                    *chain = a.mul_add(*b, *chain);
+                }
+            }
+            for (column, sum) in sums.iter_mut().enumerate() {
+                *sum += chains[0][column] + chains[1][column];
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256, __m512, _mm_loadu_si128, _mm256_add_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps,
+        _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps,
+    };
+
+    use super::{BLOCK, COLUMNS, Panel, ROWS, TileBuffer};
+
+    /// Most rows of the AVX2 kernel.
+    const AVX2_ROWS: usize = 6;
+    /// Columns of the AVX2 kernel.
+    const AVX2_COLUMNS: usize = 16;
+
+    /// Two vectors of a panel row.
+    ///
+    /// # Safety
+    /// 32 values of the panel's type are readable at `row`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    unsafe fn load_512<const HALF: bool>(row: *const u8) -> [__m512; 2] {
+        if HALF {
+            // SAFETY: the caller's promise; an `f16` has 2 bytes.
+            let (low, high) =
+                unsafe { (_mm256_loadu_si256(row.cast()), _mm256_loadu_si256(row.add(32).cast())) };
+            [_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)]
+        } else {
+            // SAFETY: the caller's promise; an `f32` has 4 bytes.
+            unsafe { [_mm512_loadu_ps(row.cast()), _mm512_loadu_ps(row.add(64).cast())] }
+        }
+    }
+
+    /// # Safety
+    /// `a` holds `blocks * R * 32` values, `b` `blocks * 32 * 32` of its type, `c` `R * 32`.
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    unsafe fn kernel_512<const R: usize, const HALF: bool>(
+        a: *const f32,
+        b: *const u8,
+        blocks: usize,
+        c: *mut f32,
+    ) {
+        let row_bytes = COLUMNS * if HALF { 2 } else { 4 };
+        let mut even = TileBuffer([[0.0; COLUMNS]; ROWS]);
+        let even = even.0.as_mut_ptr().cast::<f32>();
+        for block in 0..blocks {
+            // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
+            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * BLOCK * row_bytes)) };
+            for parity in 0..2 {
+                let mut sums = [[_mm512_setzero_ps(); 2]; R];
+                for step in 0..BLOCK / 2 {
+                    let k = 2 * step + parity;
+                    // SAFETY: `k < 32`, a row of this block.
+                    let row = unsafe { load_512::<HALF>(b.add(k * row_bytes)) };
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: `r < R` and `k < 32`.
+                        let value = _mm512_set1_ps(unsafe { *a.add(r * BLOCK + k) });
+                        sum[0] = _mm512_fmadd_ps(value, row[0], sum[0]);
+                        sum[1] = _mm512_fmadd_ps(value, row[1], sum[1]);
+                    }
+                }
+                for (r, sum) in sums.iter().enumerate() {
+                    for (half, &odd) in sum.iter().enumerate() {
+                        let at = r * COLUMNS + half * 16;
+                        // SAFETY: `at + 16 <= R * 32 <= 14 * 32`.
+                        unsafe {
+                            if parity == 0 {
+                                _mm512_storeu_ps(even.add(at), odd);
+                            } else {
+                                let both = _mm512_add_ps(_mm512_loadu_ps(even.add(at)), odd);
+                                _mm512_storeu_ps(c.add(at), _mm512_add_ps(_mm512_loadu_ps(c.add(at)), both));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Like [`kernel_512`], with both chains in registers: for so few rows that one alone would wait for itself.
+    ///
+    /// # Safety
+    /// That of [`kernel_512`].
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    unsafe fn small_512<const R: usize, const HALF: bool>(
+        a: *const f32,
+        b: *const u8,
+        blocks: usize,
+        c: *mut f32,
+    ) {
+        let row_bytes = COLUMNS * if HALF { 2 } else { 4 };
+        for block in 0..blocks {
+            // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
+            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * BLOCK * row_bytes)) };
+            let mut sums = [[[_mm512_setzero_ps(); 2]; 2]; R];
+            for step in 0..BLOCK / 2 {
+                for parity in 0..2 {
+                    let k = 2 * step + parity;
+                    // SAFETY: `k < 32`, a row of this block.
+                    let row = unsafe { load_512::<HALF>(b.add(k * row_bytes)) };
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: `r < R` and `k < 32`.
+                        let value = _mm512_set1_ps(unsafe { *a.add(r * BLOCK + k) });
+                        sum[parity][0] = _mm512_fmadd_ps(value, row[0], sum[parity][0]);
+                        sum[parity][1] = _mm512_fmadd_ps(value, row[1], sum[parity][1]);
+                    }
+                }
+            }
+            for (r, sum) in sums.iter().enumerate() {
+                for half in 0..2 {
+                    let both = _mm512_add_ps(sum[0][half], sum[1][half]);
+                    // SAFETY: `r < R`, and a row of `c` has 32 values.
+                    unsafe {
+                        let at = c.add(r * COLUMNS + half * 16);
+                        _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), both));
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `a.len() == blocks * rows * 32`, `rows <= 14` and the panel has `blocks` blocks.
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) unsafe fn avx512(
+        a: &[f32],
+        rows: usize,
+        panel: Panel<'_>,
+        blocks: usize,
+        sums: &mut TileBuffer,
+    ) {
+        let (a, c) = (a.as_ptr(), sums.0.as_mut_ptr().cast::<f32>());
+        macro_rules! pick {
+            ($half:literal, $b:expr) => {
+                // SAFETY: the caller's promise, with `R == rows`.
+                unsafe {
+                    match rows {
+                        0 => {}
+                        1 => small_512::<1, $half>(a, $b, blocks, c),
+                        2 => small_512::<2, $half>(a, $b, blocks, c),
+                        3 => small_512::<3, $half>(a, $b, blocks, c),
+                        4 => small_512::<4, $half>(a, $b, blocks, c),
+                        5 => small_512::<5, $half>(a, $b, blocks, c),
+                        6 => small_512::<6, $half>(a, $b, blocks, c),
+                        7 => kernel_512::<7, $half>(a, $b, blocks, c),
+                        8 => kernel_512::<8, $half>(a, $b, blocks, c),
+                        9 => kernel_512::<9, $half>(a, $b, blocks, c),
+                        10 => kernel_512::<10, $half>(a, $b, blocks, c),
+                        11 => kernel_512::<11, $half>(a, $b, blocks, c),
+                        12 => kernel_512::<12, $half>(a, $b, blocks, c),
+                        13 => kernel_512::<13, $half>(a, $b, blocks, c),
+                        _ => kernel_512::<14, $half>(a, $b, blocks, c),
+                    }
+                }
+            };
+        }
+        match panel {
+            Panel::F32(values) => pick!(false, values.as_ptr().cast()),
+            Panel::F16(values) => pick!(true, values.as_ptr().cast()),
+        }
+    }
+
+    /// Two vectors of a panel row.
+    ///
+    /// # Safety
+    /// 16 values of the panel's type are readable at `row`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load_256<const HALF: bool>(row: *const u8) -> [__m256; 2] {
+        if HALF {
+            // SAFETY: the caller's promise; an `f16` has 2 bytes.
+            let (low, high) = unsafe { (_mm_loadu_si128(row.cast()), _mm_loadu_si128(row.add(16).cast())) };
+            [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
+        } else {
+            // SAFETY: the caller's promise; an `f32` has 4 bytes.
+            unsafe { [_mm256_loadu_ps(row.cast()), _mm256_loadu_ps(row.add(32).cast())] }
+        }
+    }
+
+    /// `R` rows of one block, 16 columns; rows of `a` are 32 apart, those of `b` `row_bytes`, those of `c` 32.
+    ///
+    /// # Safety
+    /// `R <= 6`; at these distances `a` holds `R` rows of 32 values, `b` 32 rows of 16, `c` `R` rows of 16.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn kernel_256<const R: usize, const HALF: bool>(a: *const f32, b: *const u8, c: *mut f32) {
+        let row_bytes = COLUMNS * if HALF { 2 } else { 4 };
+        let mut even = [[_mm256_setzero_ps(); 2]; R];
+        for parity in 0..2 {
+            let mut sums = [[_mm256_setzero_ps(); 2]; R];
+            for step in 0..BLOCK / 2 {
+                let k = 2 * step + parity;
+                // SAFETY: `k < 32`, a row of this block.
+                let row = unsafe { load_256::<HALF>(b.add(k * row_bytes)) };
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: `r < R` and `k < 32`.
+                    let value = _mm256_set1_ps(unsafe { *a.add(r * BLOCK + k) });
+                    sum[0] = _mm256_fmadd_ps(value, row[0], sum[0]);
+                    sum[1] = _mm256_fmadd_ps(value, row[1], sum[1]);
+                }
+            }
+            if parity == 0 {
+                even = sums;
+                continue;
+            }
+            for (r, (even, odd)) in even.iter().zip(&sums).enumerate() {
+                for half in 0..2 {
+                    let both = _mm256_add_ps(even[half], odd[half]);
+                    // SAFETY: `r < R`, and 16 values of a row of `c` are ours.
+                    unsafe {
+                        let at = c.add(r * COLUMNS + half * 8);
+                        _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), both));
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `a.len() == blocks * rows * 32`, `rows <= 14` and the panel has `blocks` blocks.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn avx2(
+        a: &[f32],
+        rows: usize,
+        panel: Panel<'_>,
+        blocks: usize,
+        sums: &mut TileBuffer,
+    ) {
+        let c = sums.0.as_mut_ptr().cast::<f32>();
+        let groups = rows.div_ceil(AVX2_ROWS).max(1);
+        for block in 0..blocks {
+            for group in 0..groups {
+                let (first, last) = (rows * group / groups, rows * (group + 1) / groups);
+                for column in (0..COLUMNS).step_by(AVX2_COLUMNS) {
+                    let at = block * BLOCK * COLUMNS + column;
+                    // SAFETY: the caller's promise; the rows `first..last` and 16 columns from `column` of
+                    // block `block` are inside of every operand.
+                    unsafe {
+                        let a = a.as_ptr().add((block * rows + first) * BLOCK);
+                        let c = c.add(first * COLUMNS + column);
+                        match panel {
+                            Panel::F32(b) => rows_256::<false>(last - first, a, b.as_ptr().add(at).cast(), c),
+                            Panel::F16(b) => rows_256::<true>(last - first, a, b.as_ptr().add(at).cast(), c),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// That of [`kernel_256`] with `R == rows`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows_256<const HALF: bool>(rows: usize, a: *const f32, b: *const u8, c: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match rows {
+                0 => {}
+                1 => kernel_256::<1, HALF>(a, b, c),
+                2 => kernel_256::<2, HALF>(a, b, c),
+                3 => kernel_256::<3, HALF>(a, b, c),
+                4 => kernel_256::<4, HALF>(a, b, c),
+                5 => kernel_256::<5, HALF>(a, b, c),
+                _ => kernel_256::<6, HALF>(a, b, c),
+            }
+        }
+    }
+}

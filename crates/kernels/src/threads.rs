@@ -1,0 +1,195 @@
+//! A fork-join pool whose threads spin for a while before they sleep.
+#![expect(unsafe_code, reason = "worker threads run a closure that borrows from the caller's stack")]
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Polls of an idle worker before it sleeps, some tens of microseconds.
+const SPINS: u32 = 4000;
+
+type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+struct Job<'a> {
+    body: &'a Body<'a>,
+}
+
+struct Shared {
+    /// Counts the jobs; a worker that sees a new value runs `job`.
+    epoch: AtomicUsize,
+    /// The current job, or null to stop.
+    job: AtomicPtr<Job<'static>>,
+    /// Workers that have not finished the current job.
+    remaining: AtomicUsize,
+    /// Held by the thread whose job the workers run.
+    busy: AtomicBool,
+    asleep: Vec<AtomicBool>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// A pool of threads for short parallel loops. The calling thread takes part as worker 0.
+///
+/// A pool serves one caller at a time: work that arrives while it is busy, from another thread or from inside
+/// its own work, runs on its calling thread alone. A panic in the work comes out of the call. Dropping the pool
+/// joins its threads.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Pool").field("threads", &self.threads()).finish()
+    }
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller included: `new(1)` starts none. Where the system refuses to
+    /// start a thread, the pool is smaller.
+    #[must_use]
+    pub fn new(threads: usize) -> Pool {
+        let shared = Arc::new(Shared {
+            epoch: AtomicUsize::new(0),
+            job: AtomicPtr::new(ptr::null_mut()),
+            remaining: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
+            asleep: (1..threads.max(1)).map(|_| AtomicBool::new(false)).collect(),
+            panic: Mutex::new(None),
+        });
+        let gate = Arc::new(AtomicUsize::new(0));
+        let mut workers = Vec::with_capacity(threads);
+        for index in 1..threads {
+            let (shared, gate) = (Arc::clone(&shared), Arc::clone(&gate));
+            let builder = std::thread::Builder::new().name(format!("kernels-{index}"));
+            match builder.spawn(move || work(&shared, index, &gate)) {
+                Ok(handle) => workers.push(handle),
+                Err(_) => break,
+            }
+        }
+        gate.store(workers.len() + 1, Ordering::Release);
+        Pool { shared, workers }
+    }
+
+    /// The number of threads, the caller included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `body(worker, workers)` once for every worker below `workers`, which is [`Pool::threads`], or 1
+    /// when the pool is busy. At any time at most one thread runs as a given worker of a call.
+    pub fn run(&self, body: &(dyn Fn(usize, usize) + Sync)) {
+        let shared = &*self.shared;
+        if self.workers.is_empty()
+            || shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            body(0, 1);
+            return;
+        }
+        let job = Job { body };
+        shared.remaining.store(self.workers.len(), Ordering::Relaxed);
+        shared.job.store(ptr::from_ref(&job).cast_mut().cast(), Ordering::Relaxed);
+        self.wake();
+        let own = catch_unwind(AssertUnwindSafe(|| body(0, self.threads())));
+        let mut polls = 0_u32;
+        while shared.remaining.load(Ordering::Acquire) != 0 {
+            polls = polls.saturating_add(1);
+            if polls < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        shared.busy.store(false, Ordering::Release);
+        if let Err(payload) = own {
+            resume_unwind(payload);
+        }
+        if let Some(payload) = theirs {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Calls `body(item)` once for every item below `items`; threads take `grain` items at a time. At most
+    /// `grain` items do not touch the pool.
+    pub fn for_each(&self, items: usize, grain: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.for_each_with_worker(items, grain, &|_, item| body(item));
+    }
+
+    /// Like [`Pool::for_each`], with the worker that runs the item, below [`Pool::threads`].
+    pub fn for_each_with_worker(&self, items: usize, grain: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        let grain = grain.max(1);
+        if items <= grain || self.workers.is_empty() {
+            (0..items).for_each(|item| body(0, item));
+            return;
+        }
+        let next = AtomicUsize::new(0);
+        self.run(&|worker, _| {
+            loop {
+                let start = next.fetch_add(grain, Ordering::Relaxed);
+                if start >= items {
+                    break;
+                }
+                (start..items.min(start + grain)).for_each(|item| body(worker, item));
+            }
+        });
+    }
+
+    fn wake(&self) {
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (worker, asleep) in self.workers.iter().zip(&self.shared.asleep) {
+            if asleep.load(Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.job.store(ptr::null_mut(), Ordering::Relaxed);
+        self.wake();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of its work, so there is nothing to hand on.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn work(shared: &Shared, index: usize, gate: &AtomicUsize) {
+    while gate.load(Ordering::Acquire) == 0 {
+        std::thread::yield_now();
+    }
+    let threads = gate.load(Ordering::Acquire);
+    let mut epoch = 0;
+    loop {
+        await_epoch(shared, index, epoch);
+        epoch = epoch.wrapping_add(1);
+        let job = shared.job.load(Ordering::Relaxed);
+        if job.is_null() {
+            return;
+        }
+        // SAFETY: `Pool::run` published this job before the epoch that `await_epoch` saw, and it lives until
+        // `remaining`, which this worker lowers below, is zero.
+        let body = unsafe { &*job }.body;
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(index, threads))) {
+            shared.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+        }
+        shared.remaining.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Returns when the epoch is no longer `seen`.
+fn await_epoch(shared: &Shared, index: usize, seen: usize) {
+    for _ in 0..SPINS {
+        if shared.epoch.load(Ordering::SeqCst) != seen {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+    let asleep = &shared.asleep[index - 1];
+    asleep.store(true, Ordering::SeqCst);
+    while shared.epoch.load(Ordering::SeqCst) == seen {
+        std::thread::park();
+    }
+    asleep.store(false, Ordering::SeqCst);
+}
