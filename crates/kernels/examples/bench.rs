@@ -1,5 +1,5 @@
 //! Prints the speed of matrix products and of the convolutions of ResNet-18, per instruction set and thread
-//! count.
+//! count. Arguments choose: `bench Avx512 2` runs one instruction set on two threads.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,13 +25,17 @@ const RESNET_18: [[usize; 6]; 11] = [
 ];
 
 fn main() {
-    for threads in [1, 2] {
+    let only: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |at: usize, name: String| only.get(at).is_none_or(|only| *only == name);
+    for threads in [1, 2].into_iter().filter(|threads| wanted(1, threads.to_string())) {
         let pool = Arc::new(Pool::new(threads));
-        for isa in Isa::available() {
+        for isa in Isa::available().into_iter().filter(|isa| wanted(0, format!("{isa:?}"))) {
             let Some(kernels) = Kernels::new(isa, Arc::clone(&pool)) else { continue };
             let samples = if isa == Isa::Scalar { 1 } else { 30 };
             println!("{isa:?}, {threads} threads");
-            for [rows, terms, columns] in [[512, 512, 512], [128, 384, 1536], [197, 768, 3072], [1, 768, 3072]] {
+            for [rows, terms, columns] in
+                [[512, 512, 512], [128, 384, 1536], [197, 768, 3072], [1, 768, 3072]]
+            {
                 bench_gemm(&kernels, [rows, terms, columns], samples);
             }
             let mut total = 0.0;
@@ -66,8 +70,7 @@ fn bench_gemm(kernels: &Kernels, [rows, terms, columns]: [usize; 3], samples: us
     let a = values(rows * terms, 1);
     let b = PackedB::from_nk(&values(columns * terms, 2), columns, terms);
     let (mut out, mut scratch) = (vec![f16::ZERO; rows * columns], Scratch::new());
-    let seconds =
-        best(samples, || gemm(kernels, &a, rows, &b, &Epilogue::default(), &mut scratch, &mut out));
+    let seconds = best(samples, || gemm(kernels, &a, rows, &b, &Epilogue::default(), &mut scratch, &mut out));
     let work = 2.0 * (rows * terms * columns) as f64;
     println!("  gemm {rows}x{terms}x{columns}: {:.1} us, {:.1} GFLOP/s", seconds * 1e6, work / seconds / 1e9);
 }
