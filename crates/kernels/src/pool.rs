@@ -37,7 +37,7 @@ impl Window {
         let (origin, pad) = (position * self.stride[axis], self.pad[2 * axis]);
         let first = pad.saturating_sub(origin).min(self.kernel[axis]);
         let last = (size + pad).saturating_sub(origin).clamp(first, self.kernel[axis]);
-        Cells { first, last, start: (origin + first).saturating_sub(pad) }
+        Cells { first, last, start: (origin + first).saturating_sub(pad).min(size) }
     }
 
     fn grain(&self, out: [usize; 2]) -> usize {

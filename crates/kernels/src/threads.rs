@@ -6,10 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 
-/// Polls of an idle worker before it sleeps, some tens of microseconds.
-const SPINS: u32 = 4000;
+/// Polls before a thread that waits goes to sleep: some tens of microseconds. Sleeping matters beyond the power it
+/// saves: where two threads were put on one core, waking up is what moves one of them to a free core.
+const SPINS: u32 = 1500;
 
 type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
@@ -27,6 +28,9 @@ struct Shared {
     /// Held by the thread whose job the workers run.
     busy: AtomicBool,
     asleep: Vec<AtomicBool>,
+    /// The caller, where it sleeps until `remaining` is zero.
+    caller: Mutex<Option<Thread>>,
+    caller_asleep: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -57,6 +61,8 @@ impl Pool {
             remaining: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
             asleep: (1..threads.max(1)).map(|_| AtomicBool::new(false)).collect(),
+            caller: Mutex::new(None),
+            caller_asleep: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
         let gate = Arc::new(AtomicUsize::new(0));
@@ -94,11 +100,7 @@ impl Pool {
         shared.job.store(ptr::from_ref(&job).cast_mut().cast(), Ordering::Relaxed);
         self.wake();
         let own = catch_unwind(AssertUnwindSafe(|| body(0, self.threads())));
-        let mut polls = 0_u32;
-        while shared.remaining.load(Ordering::Acquire) != 0 {
-            polls = polls.saturating_add(1);
-            if polls < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
-        }
+        self.await_workers();
         let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.busy.store(false, Ordering::Release);
         if let Err(payload) = own {
@@ -132,6 +134,22 @@ impl Pool {
                 (start..items.min(start + grain)).for_each(|item| body(worker, item));
             }
         });
+    }
+
+    fn await_workers(&self) {
+        let shared = &*self.shared;
+        for _ in 0..SPINS {
+            if shared.remaining.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        *shared.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+        shared.caller_asleep.store(true, Ordering::SeqCst);
+        while shared.remaining.load(Ordering::SeqCst) != 0 {
+            std::thread::park();
+        }
+        shared.caller_asleep.store(false, Ordering::SeqCst);
     }
 
     fn wake(&self) {
@@ -174,7 +192,11 @@ fn work(shared: &Shared, index: usize, gate: &AtomicUsize) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(index, threads))) {
             shared.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
-        shared.remaining.fetch_sub(1, Ordering::Release);
+        let last = shared.remaining.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && shared.caller_asleep.load(Ordering::SeqCst) {
+            let caller = shared.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
+            caller.inspect(Thread::unpark);
+        }
     }
 }
 

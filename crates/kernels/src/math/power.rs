@@ -9,7 +9,7 @@ pub fn sqrt(x: f32) -> f32 {
     x.sqrt()
 }
 
-/// `1 / sqrt(x)`. At most 1 ulp.
+/// `1 / sqrt(x)`. 0 ulp.
 #[inline(always)]
 #[must_use]
 pub fn rsqrt(x: f32) -> f32 {

@@ -196,8 +196,8 @@ mod x86 {
                 }
             }
             for (r, sum) in sums.iter().enumerate() {
-                for half in 0..2 {
-                    let both = _mm512_add_ps(sum[0][half], sum[1][half]);
+                for (half, (&even, &odd)) in sum[0].iter().zip(&sum[1]).enumerate() {
+                    let both = _mm512_add_ps(even, odd);
                     // SAFETY: `r < R`, and a row of `c` has 32 values.
                     unsafe {
                         let at = c.add(r * COLUMNS + half * 16);

@@ -1,0 +1,143 @@
+//! Matrix products.
+
+use aneforge_kernels::gemm::{BatchShape, PackedB, bmm, bmm_scratch, gemm, gemm_scratch};
+use aneforge_kernels::map::Unary;
+use aneforge_kernels::{Bias, Epilogue, Scratch, f16, order};
+use proptest::prelude::*;
+
+use super::support::{Random, cases, check, contexts, misaligned, values};
+
+fn product(
+    [rows, terms, columns]: [usize; 3],
+    epilogue: &Epilogue<'_>,
+    a: impl Fn(usize, usize) -> f16,
+    b: impl Fn(usize, usize) -> f16,
+) -> Vec<f16> {
+    let sum = |m, n| order::dot((0..terms).map(|k| (a(m, k).to_f32(), b(k, n).to_f32())));
+    let each = (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n)));
+    each.map(|(m, n)| epilogue.eval(sum(m, n), m, n)).collect()
+}
+
+#[test]
+fn the_order_of_a_dot_product_is_even_and_odd_chains_of_blocks() {
+    let (a, b) = (values(77, 1), values(77, 2));
+    let mut sum = 0.0_f32;
+    for block in 0..3 {
+        let chain = |parity: usize| {
+            let inside = (block * 32..(block * 32 + 32).min(77)).filter(|k| k % 2 == parity);
+            inside.fold(0.0_f32, |chain, k| a[k].to_f32().mul_add(b[k].to_f32(), chain))
+        };
+        sum += chain(0) + chain(1);
+    }
+    let terms = a.iter().zip(&b).map(|(a, b)| (a.to_f32(), b.to_f32()));
+    assert_eq!(order::dot(terms).to_bits(), sum.to_bits());
+}
+
+fn epilogue<'a>(choice: u64, rows: &'a [f16], columns: &'a [f16]) -> Epilogue<'a> {
+    let bias = [Bias::None, Bias::Column(columns), Bias::Row(rows)][choice as usize % 3];
+    let activation = [None, Some(Unary::Relu), Some(Unary::Gelu)][choice as usize / 3 % 3];
+    Epilogue { bias, activation }
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    #[test]
+    fn gemm_equals_its_definition(
+        rows in prop_oneof![1..9_usize, 10..60_usize],
+        terms in prop_oneof![1..100_usize, Just(128)],
+        columns in 1..100_usize,
+        seed in any::<u64>(),
+    ) {
+        let (a, b) = (misaligned(&values(rows * terms, seed), 1), values(terms * columns, seed ^ 1));
+        let a = &a[1..];
+        let biases = (values(rows, seed ^ 2), values(columns, seed ^ 3));
+        let epilogue = epilogue(seed, &biases.0, &biases.1);
+        let nk = seed % 2 == 0;
+        let packed = if nk { PackedB::from_nk(&b, columns, terms) } else { PackedB::from_kn(&b, terms, columns) };
+        let b_at = |k: usize, n: usize| if nk { b[n * terms + k] } else { b[k * columns + n] };
+        let want = product([rows, terms, columns], &epilogue, |m, k| a[m * terms + k], b_at);
+        check(&want, "gemm", |kernels, out| {
+            let mut scratch = Scratch::with_capacity(gemm_scratch(kernels, rows, &packed));
+            gemm(kernels, a, rows, &packed, &epilogue, &mut scratch, out);
+        });
+    }
+
+    #[test]
+    fn bmm_equals_its_definition(
+        batch in prop::collection::vec(1..4_usize, 0..3),
+        rows in 1..40_usize,
+        terms in 1..70_usize,
+        columns in 1..70_usize,
+        transpose in any::<[bool; 2]>(),
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random(seed);
+        let mut operand = || -> Vec<usize> {
+            batch.iter().map(|&size| if random.below(3) == 0 { 1 } else { size }).collect()
+        };
+        let (a_batch, b_batch) = (operand(), operand());
+        let counts = [&a_batch, &b_batch].map(|shape| shape.iter().product::<usize>());
+        let (a, b) = (values(counts[0] * rows * terms, seed), values(counts[1] * terms * columns, seed ^ 1));
+        let [transpose_a, transpose_b] = transpose;
+        let (a_axes, b_axes) = (&a_batch, &b_batch);
+        let shape = BatchShape {
+            batch: &batch, a_batch: a_axes, b_batch: b_axes, rows, terms, columns, transpose_a, transpose_b,
+        };
+        let biases = (values(rows, seed ^ 2), values(columns, seed ^ 3));
+        let epilogue = epilogue(seed, &biases.0, &biases.1);
+        let mut want = Vec::new();
+        for index in 0..batch.iter().product::<usize>() {
+            let at = |own: &[usize]| {
+                let (mut rest, mut at, mut step) = (index, 0, 1);
+                for axis in (0..batch.len()).rev() {
+                    at += if own[axis] == 1 { 0 } else { rest % batch[axis] * step };
+                    rest /= batch[axis];
+                    step *= own[axis];
+                }
+                at
+            };
+            let (a, b) = (&a[at(a_axes) * rows * terms..], &b[at(b_axes) * terms * columns..]);
+            want.extend(product(
+                [rows, terms, columns],
+                &epilogue,
+                |m, k| if transpose_a { a[k * rows + m] } else { a[m * terms + k] },
+                |k, n| if transpose_b { b[n * terms + k] } else { b[k * columns + n] },
+            ));
+        }
+        check(&want, "bmm", |kernels, out| {
+            let mut scratch = Scratch::with_capacity(bmm_scratch(kernels, &shape));
+            bmm(kernels, &a, &b, &shape, &epilogue, &mut scratch, out);
+        });
+    }
+}
+
+#[test]
+fn blocking_and_threads_change_no_bit() {
+    for [rows, terms, columns] in [[150, 1100, 130], [700, 96, 70], [3, 700, 300]] {
+        let (a, b) = (values(rows * terms, 3), values(terms * columns, 4));
+        let packed = PackedB::from_kn(&b, terms, columns);
+        let mut results = contexts().iter().map(|kernels| {
+            let mut out = vec![f16::NAN; rows * columns];
+            gemm(kernels, &a, rows, &packed, &Epilogue::default(), &mut Scratch::new(), &mut out);
+            out
+        });
+        let first = results.next().unwrap();
+        assert!(results.all(|other| other == first));
+        for (m, n) in [(0, 0), (rows - 1, columns - 1), (rows / 2, columns / 3)] {
+            let terms = (0..terms).map(|k| (a[m * terms + k].to_f32(), b[k * columns + n].to_f32()));
+            assert_eq!(first[m * columns + n], f16::from_f32(order::dot(terms)));
+        }
+    }
+}
+
+#[test]
+fn infinities_and_overflow_come_out() {
+    let a = [f16::INFINITY, f16::ONE, f16::MAX, f16::MAX];
+    let packed = PackedB::from_kn(&[f16::ONE, f16::ONE], 2, 1);
+    for kernels in contexts() {
+        let mut out = [f16::ZERO; 2];
+        gemm(kernels, &a, 2, &packed, &Epilogue::default(), &mut Scratch::new(), &mut out);
+        assert_eq!(out, [f16::INFINITY; 2]);
+    }
+}

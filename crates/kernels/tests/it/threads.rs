@@ -1,0 +1,81 @@
+//! The pool.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aneforge_kernels::threads::Pool;
+
+fn visits(pool: &Pool, items: usize, grain: usize) -> bool {
+    let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+    pool.for_each(items, grain, &|item| {
+        counts[item].fetch_add(1, Ordering::Relaxed);
+    });
+    counts.iter().all(|count| count.load(Ordering::Relaxed) == 1)
+}
+
+#[test]
+fn every_item_is_visited_once() {
+    for threads in [1, 2, 4] {
+        let pool = Pool::new(threads);
+        assert_eq!(pool.threads(), threads);
+        for round in 0..300 {
+            assert!(visits(&pool, round % 37, 1 + round % 3));
+        }
+    }
+}
+
+#[test]
+fn every_worker_runs_once() {
+    let pool = Pool::new(3);
+    let seen = [const { AtomicUsize::new(0) }; 3];
+    pool.run(&|worker, workers| {
+        assert_eq!(workers, 3);
+        seen[worker].fetch_add(1, Ordering::Relaxed);
+    });
+    assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed) == 1));
+}
+
+#[test]
+fn sleeping_workers_wake_up() {
+    let pool = Pool::new(2);
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(3));
+        assert!(visits(&pool, 100, 1));
+    }
+}
+
+#[test]
+fn nested_work_runs_on_its_caller() {
+    let pool = Pool::new(3);
+    let total = AtomicUsize::new(0);
+    pool.for_each(10, 1, &|_| {
+        pool.run(&|worker, workers| assert_eq!((worker, workers), (0, 1)));
+        pool.for_each(10, 1, &|_| {
+            total.fetch_add(1, Ordering::Relaxed);
+        });
+    });
+    assert_eq!(total.into_inner(), 100);
+}
+
+#[test]
+fn several_callers_share_a_pool() {
+    let pool = Pool::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..200).for_each(|_| assert!(visits(&pool, 50, 2))));
+        }
+    });
+}
+
+#[test]
+fn panics_come_out_and_the_pool_stays_usable() {
+    let pool = Pool::new(2);
+    for item in 0..20 {
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            pool.for_each(20, 1, &|at| assert!(at != item, "item {at}"));
+        }));
+        assert!(caught.is_err());
+        assert!(visits(&pool, 64, 1));
+    }
+}
