@@ -27,22 +27,33 @@ pub struct Epilogue<'a> {
     pub bias: Bias<'a>,
     /// Applied last.
     pub activation: Option<Unary>,
+    /// A rounded sum of a magnitude above this becomes an infinity.
+    pub limit: Option<f16>,
+    /// NaN becomes +0 wherever a node would store it.
+    pub flush_nan: bool,
 }
 
 impl Epilogue<'_> {
     /// The scalar definition: what is stored for `sum` at (`row`, `column`).
     #[must_use]
     pub fn eval(&self, sum: f32, row: usize, column: usize) -> f16 {
-        let mut value = f16::from_f32(sum);
+        let mut value = self.kept(f16::from_f32(sum));
+        if self.limit.is_some_and(|limit| value.to_f32().abs() > limit.to_f32()) {
+            value = f16::INFINITY.copysign(value);
+        }
         let bias = match self.bias {
             Bias::None => None,
             Bias::Column(bias) => Some(bias[column]),
             Bias::Row(bias) => Some(bias[row]),
         };
         if let Some(bias) = bias {
-            value = f16::from_f32(value.to_f32() + bias.to_f32());
+            value = self.kept(f16::from_f32(value.to_f32() + bias.to_f32()));
         }
-        self.activation.map_or(value, |function| f16::from_f32(function.eval(value.to_f32())))
+        self.activation.map_or(value, |function| self.kept(f16::from_f32(function.eval(value.to_f32()))))
+    }
+
+    fn kept(&self, value: f16) -> f16 {
+        if self.flush_nan && value.is_nan() { f16::ZERO } else { value }
     }
 
     pub(crate) fn check(&self, rows: usize, columns: usize) {
@@ -106,15 +117,35 @@ pub(crate) fn store_row<L: Lanes>(
             bias.fill(value[0]);
         }
     }
+    flush(epilogue, values);
+    if let Some(limit) = epilogue.limit {
+        L::round(values);
+        let limit = limit.to_f32();
+        for value in values.iter_mut() {
+            *value = if value.abs() > limit { f32::INFINITY.copysign(*value) } else { *value };
+        }
+    }
     if !matches!(epilogue.bias, Bias::None) {
         L::round(values);
         for (value, bias) in values.iter_mut().zip(&bias) {
             *value += bias;
         }
+        flush(epilogue, values);
     }
     if let Some(function) = epilogue.activation {
         L::round(values);
         apply(function, values);
+        flush(epilogue, values);
     }
     L::narrow(&values[..width], out);
+}
+
+/// Stores +0 in place of NaN, where the epilogue asks for it.
+#[inline(always)]
+fn flush(epilogue: &Epilogue<'_>, values: &mut [f32; COLUMNS]) {
+    if epilogue.flush_nan {
+        for value in values {
+            *value = if value.is_nan() { 0.0 } else { *value };
+        }
+    }
 }

@@ -54,7 +54,10 @@ impl Real {
         if self.0.abs() < F16_OVERFLOW {
             return Ok(());
         }
-        Err(format!("scalar {} does not fit half precision (largest magnitude 65504); rescale before {op}", self.0))
+        Err(format!(
+            "scalar {} does not fit half precision (largest magnitude 65504); rescale before {op}",
+            self.0
+        ))
     }
 }
 

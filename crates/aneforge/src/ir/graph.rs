@@ -231,7 +231,12 @@ impl Builder {
         let table = &mut self.graph.constants;
         let key = (bytes.as_ptr(), bytes.len());
         match self.interned.get(&key) {
-            Some(&at) if table[at as usize].shape() == tensor.shape() && table[at as usize].dtype() == tensor.dtype() => at,
+            Some(&at)
+                if table[at as usize].shape() == tensor.shape()
+                    && table[at as usize].dtype() == tensor.dtype() =>
+            {
+                at
+            }
             _ => {
                 table.push(tensor.clone());
                 let at = table.len() as u64 - 1;

@@ -4,6 +4,7 @@
 //! topological order. Both are made of [`Op`](op::Op)s, a closed set with one file each under [`ops`].
 //! `ir` does no I/O and knows no target, no importer and no device.
 
+/// Attributes of ops, and the Rust types they may have.
 pub mod attr;
 pub mod graph;
 pub mod numerics;
@@ -12,6 +13,7 @@ pub mod op;
 pub mod ops;
 pub mod precision;
 pub mod text;
+/// Types of values, and where in user code they were built.
 pub mod types;
 pub mod var;
 pub mod verify;

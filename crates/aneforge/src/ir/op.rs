@@ -162,16 +162,26 @@ impl Tolerance {
     pub const ROUNDED: Tolerance =
         Tolerance { ulp: 0.5, absolute: 0.0, reason: "the exact result, rounded once" };
     /// Copies.
-    pub const EXACT: Tolerance = Tolerance { ulp: 0.0, absolute: 0.0, reason: "elements are moved, not computed" };
+    pub const EXACT: Tolerance =
+        Tolerance { ulp: 0.0, absolute: 0.0, reason: "elements are moved, not computed" };
     /// A transcendental function of the kernels, then one rounding.
-    pub const FUNCTION: Tolerance =
-        Tolerance { ulp: 1.0, absolute: 0.0, reason: "the kernel's function is within 1 ulp of the exact one" };
+    pub const FUNCTION: Tolerance = Tolerance {
+        ulp: 1.0,
+        absolute: 0.0,
+        reason: "the kernel's function is within 1 ulp of the exact one",
+    };
     /// A function in two pieces, each rounded.
-    pub const SPLIT: Tolerance =
-        Tolerance { ulp: 1.5, absolute: 5e-5, reason: "split at 10, where the second piece is off by ln(1 + exp(-10))" };
+    pub const SPLIT: Tolerance = Tolerance {
+        ulp: 1.5,
+        absolute: 5e-5,
+        reason: "split at 10, where the second piece is off by ln(1 + exp(-10))",
+    };
     /// A function whose argument or result is shifted in single precision.
-    pub const SHIFTED: Tolerance =
-        Tolerance { ulp: 1.0, absolute: 1e-5, reason: "within 1 ulp; near a zero of the function its error is absolute" };
+    pub const SHIFTED: Tolerance = Tolerance {
+        ulp: 1.0,
+        absolute: 1e-5,
+        reason: "within 1 ulp; near a zero of the function its error is absolute",
+    };
     /// A wide sum, then one rounding.
     pub const SUM: Tolerance = Tolerance {
         ulp: 1.0,
@@ -183,7 +193,8 @@ impl Tolerance {
 impl Case {
     /// A case over half-precision inputs of these shapes.
     pub fn new(op: impl Into<Op>, shapes: &[&[usize]], domain: (f64, f64), tolerance: Tolerance) -> Case {
-        let shape = |dims: &&[usize]| aneforge_tensor::Shape::new(dims).expect("invariant: cases have valid shapes");
+        let shape =
+            |dims: &&[usize]| aneforge_tensor::Shape::new(dims).expect("invariant: cases have valid shapes");
         let inputs = shapes.iter().map(|d| TensorType::f16(shape(d))).collect();
         Case { op: op.into(), inputs, constants_from: usize::MAX, domain, tolerance }
     }

@@ -57,7 +57,9 @@ impl Precision {
     pub fn store_product(self, v: f64) -> f64 {
         let stored = self.store(v);
         match self {
-            Precision::F16(numerics) if stored.abs() > numerics.matmul_limit() => f64::INFINITY.copysign(stored),
+            Precision::F16(numerics) if stored.abs() > numerics.matmul_limit() => {
+                f64::INFINITY.copysign(stored)
+            }
             _ => stored,
         }
     }

@@ -87,7 +87,10 @@ impl fmt::Display for NodeText<'_> {
         let node = self.node;
         let attrs: Vec<String> = match (&node.op, self.feed) {
             (Op::Input(leaf), Some(feed)) => {
-                vec![format!("feed={feed}"), format!("role={}", crate::ir::attr::AttrValue::to_attr(&leaf.role))]
+                vec![
+                    format!("feed={feed}"),
+                    format!("role={}", crate::ir::attr::AttrValue::to_attr(&leaf.role)),
+                ]
             }
             (op, _) => op.attrs().iter().map(|(name, value)| format!("{name}={value}")).collect(),
         };
@@ -173,8 +176,11 @@ fn constant(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Result<(), String> {
         cursor.expect(")")?;
         generated(&mut (0..count as u64).map(|i| f64::from(random::normal(seed, i) * scale)))?
     } else {
-        let values: Result<Vec<f64>, String> =
-            cursor.take_rest().split_whitespace().map(|w| w.parse().map_err(|_| format!("`{w}` is not a number"))).collect();
+        let values: Result<Vec<f64>, String> = cursor
+            .take_rest()
+            .split_whitespace()
+            .map(|w| w.parse().map_err(|_| format!("`{w}` is not a number")))
+            .collect();
         values?
     };
     graph.constants.push(tensor_of(ty, &values)?);
@@ -183,7 +189,9 @@ fn constant(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Result<(), String> {
 
 fn tensor_of(ty: TensorType, values: &[f64]) -> Result<Tensor, String> {
     let tensor = match ty.dtype {
-        DType::F16 => Tensor::from_slice(ty.shape, &values.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>()),
+        DType::F16 => {
+            Tensor::from_slice(ty.shape, &values.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>())
+        }
         DType::F32 => Tensor::from_slice(ty.shape, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()),
         DType::F64 => Tensor::from_slice(ty.shape, values),
         other => return Err(format!("constants are fp16, fp32 or fp64, found {other}")),
@@ -227,7 +235,8 @@ fn node(cursor: &mut Cursor<'_>, graph: &mut Graph, line: usize) -> Result<Optio
         Input { id: 0, dtype: ty.dtype, shape: dims(ty.shape), role }.into()
     } else {
         let entry = find(name).ok_or_else(|| format!("there is no op `{name}`"))?;
-        if let Some((unknown, _)) = attrs.iter().find(|(n, _)| !entry.info.attrs.iter().any(|a| a.name == n)) {
+        if let Some((unknown, _)) = attrs.iter().find(|(n, _)| !entry.info.attrs.iter().any(|a| a.name == n))
+        {
             return Err(format!("{name} has no attribute `{unknown}`"));
         }
         (entry.from_attrs)(&get).map_err(|e| format!("{name}: {e}"))?
@@ -346,6 +355,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn end(&self) -> Result<(), String> {
-        if self.rest.trim().is_empty() { Ok(()) } else { Err(format!("expected the end of the line, found `{}`", self.found())) }
+        if self.rest.trim().is_empty() {
+            Ok(())
+        } else {
+            Err(format!("expected the end of the line, found `{}`", self.found()))
+        }
     }
 }

@@ -31,7 +31,11 @@ pub struct VerifyError {
 pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     let mut leaves = HashSet::new();
     for (id, node) in graph.nodes() {
-        check(graph, id, node, &mut leaves).map_err(|why| VerifyError { node: id, op: node.op.name(), why })?;
+        check(graph, id, node, &mut leaves).map_err(|why| VerifyError {
+            node: id,
+            op: node.op.name(),
+            why,
+        })?;
     }
     let end = NodeId(graph.len() as u32);
     let missing = |why: &str| VerifyError { node: end, op: "return", why: why.into() };
@@ -50,9 +54,15 @@ fn check(graph: &Graph, id: NodeId, node: &GraphNode, leaves: &mut HashSet<u64>)
     }
     match &node.op {
         Op::Constant(Constant { index }) => {
-            let tensor = graph.constant(id).ok_or_else(|| format!("constant @{index} is not in the table"))?;
+            let tensor =
+                graph.constant(id).ok_or_else(|| format!("constant @{index} is not in the table"))?;
             if !tensor.dtype().is_float() || node.ty != TensorType::f16(tensor.shape()) {
-                return Err(format!("constant @{index} is {} {}, the node {}", tensor.dtype(), tensor.shape(), node.ty));
+                return Err(format!(
+                    "constant @{index} is {} {}, the node {}",
+                    tensor.dtype(),
+                    tensor.shape(),
+                    node.ty
+                ));
             }
             return Ok(());
         }

@@ -31,7 +31,10 @@ pub struct LegalError {
 pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
     if !target.family().runs_mil() {
         let at = graph.nodes.last().map_or_else(Caller::here, |n| n.at);
-        let why = format!("target {target} is {}, which runs no MIL program; the oldest that does is h13", target.family());
+        let why = format!(
+            "target {target} is {}, which runs no MIL program; the oldest that does is h13",
+            target.family()
+        );
         return Err(LegalError { op: "program", why, at });
     }
     let feeds_transpose = transposed(graph);
@@ -64,7 +67,9 @@ fn weights(graph: &Graph, node: &GraphNode) -> Result<(), String> {
 }
 
 fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
-    let (Op::Constant(Constant { index }), Some(tensor)) = (&node.op, graph.constant(id)) else { return Ok(()) };
+    let (Op::Constant(Constant { index }), Some(tensor)) = (&node.op, graph.constant(id)) else {
+        return Ok(());
+    };
     let Some(at) = tensor.first_beyond_half() else { return Ok(()) };
     let mut value = [0.0];
     tensor.read_f32(at, &mut value);
@@ -78,7 +83,11 @@ fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
 /// Inputs that feed a transpose directly share its wider limit.
 fn transposed(graph: &Graph) -> HashSet<NodeId> {
     let transposes = graph.nodes.iter().filter(|n| matches!(n.op, Op::Transpose(_)));
-    transposes.flat_map(|n| &n.inputs).copied().filter(|&i| matches!(graph.node(i).op, Op::Input(_))).collect()
+    transposes
+        .flat_map(|n| &n.inputs)
+        .copied()
+        .filter(|&i| matches!(graph.node(i).op, Op::Input(_)))
+        .collect()
 }
 
 fn extents(node: &GraphNode, target: Target, feeds_transpose: bool) -> Result<(), String> {

@@ -94,7 +94,9 @@ fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
     loop {
         match m.op(x) {
             (Op::Floor(_) | Op::Ceil(_) | Op::NativeRound(_), _) => return true,
-            (Op::Select(_), &[_, rounded, _]) if matches!(m.op(rounded).0, Op::NativeRound(_)) => return true,
+            (Op::Select(_), &[_, rounded, _]) if matches!(m.op(rounded).0, Op::NativeRound(_)) => {
+                return true;
+            }
             (Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_), &[inner]) => x = inner,
             _ => return false,
         }
@@ -115,7 +117,9 @@ fn compute_outputs(graph: &Graph, events: &mut Vec<Event>) -> Result<Graph, crat
                 return var.clone();
             }
             events.push(Event { rule: "identity_output", node: node.op.name().into(), refused: None });
-            node.at.scope(|| if node.ty.dtype == aneforge_tensor::DType::U8 { var.cast() } else { var.muls(1.0) })
+            node.at.scope(|| {
+                if node.ty.dtype == aneforge_tensor::DType::U8 { var.cast() } else { var.muls(1.0) }
+            })
         })
         .collect();
     Graph::freeze(&outputs)

@@ -138,7 +138,11 @@ fn sweep(
         let node = graph.node(at);
         let found = Match { graph, at, uses: &uses, vars };
         for rule in rules {
-            let event = |refused| Event { rule: rule.name, node: format!("{} (at {})", node.op.name(), node.at), refused };
+            let event = |refused| Event {
+                rule: rule.name,
+                node: format!("{} (at {})", node.op.name(), node.at),
+                refused,
+            };
             match node.at.scope(|| (rule.apply)(&found)) {
                 Ok(var) => match checked(rule.name, node, &var) {
                     Ok(()) => {

@@ -52,6 +52,8 @@ fn run(case: &Case) {
     let epilogue = Epilogue {
         bias: if case.seed % 2 == 0 { Bias::Row(&bias) } else { Bias::None },
         activation: (case.seed % 3 == 0).then_some(Unary::Silu),
+        limit: (case.seed % 5 == 0).then_some(f16::from_f32(0.5)),
+        flush_nan: case.seed % 7 == 0,
     };
     let want = definition(case, &x, &weights, &epilogue);
     let packed = PackedConv::new(&weights, case.shape, case.groups);

@@ -36,7 +36,7 @@ fn the_order_of_a_dot_product_is_even_and_odd_chains_of_blocks() {
 fn epilogue<'a>(choice: u64, rows: &'a [f16], columns: &'a [f16]) -> Epilogue<'a> {
     let bias = [Bias::None, Bias::Column(columns), Bias::Row(rows)][choice as usize % 3];
     let activation = [None, Some(Unary::Relu), Some(Unary::Gelu)][choice as usize / 3 % 3];
-    Epilogue { bias, activation }
+    Epilogue { bias, activation, ..Epilogue::default() }
 }
 
 proptest! {

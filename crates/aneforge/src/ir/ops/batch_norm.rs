@@ -80,7 +80,8 @@ impl Operator for BatchNorm {
     fn cases() -> Vec<Case> {
         let on = |x: &[usize]| {
             let c: &[usize] = &[x[1]];
-            Case::new(BatchNorm { eps: Real(1e-5) }, &[x, c, c, c, c], (0.5, 2.0), Tolerance::SUM).constants_from(1)
+            Case::new(BatchNorm { eps: Real(1e-5) }, &[x, c, c, c, c], (0.5, 2.0), Tolerance::SUM)
+                .constants_from(1)
         };
         vec![on(&[1, 4, 3, 5]), on(&[2, 3, 4])]
     }

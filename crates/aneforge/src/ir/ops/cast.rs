@@ -25,7 +25,10 @@ impl Operator for Cast {
         vec![Grad::Zero("bytes are not differentiable")]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "cast", args: &[("dtype", Arg::NamedFixed(Fixed::Str("fp16"))), ("x", Arg::In(0))] })
+        Mil::Stmt(Spelling {
+            op: "cast",
+            args: &[("dtype", Arg::NamedFixed(Fixed::Str("fp16"))), ("x", Arg::In(0))],
+        })
     }
     fn cases() -> Vec<Case> {
         vec![Case::new(Cast {}, &[&[1, 3, 2, 4]], (0.0, 255.0), Tolerance::EXACT).dtype(0, DType::U8)]
@@ -68,7 +71,10 @@ fn affine(
         }
         many => Var::poisoned(
             "image_input",
-            format!("scale and bias need 1 value or one per channel of [N, C, H, W]; got {} for {shape}", many.len()),
+            format!(
+                "scale and bias need 1 value or one per channel of [N, C, H, W]; got {} for {shape}",
+                many.len()
+            ),
         ),
     }
 }

@@ -73,7 +73,9 @@ impl Operator for Concat {
         })
     }
     fn cases() -> Vec<Case> {
-        let on = |axis: i64, shapes: &[&[usize]]| Case::new(Concat { axis }, shapes, (-4.0, 4.0), Tolerance::EXACT);
+        let on = |axis: i64, shapes: &[&[usize]]| {
+            Case::new(Concat { axis }, shapes, (-4.0, 4.0), Tolerance::EXACT)
+        };
         vec![on(0, &[&[2, 3], &[1, 3]]), on(1, &[&[1, 2, 2, 3], &[1, 1, 2, 3], &[1, 3, 2, 3]])]
     }
 }
@@ -99,7 +101,10 @@ impl Operator for Reverse {
         vec![Grad::To(dy.reverse(&self.axes))]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "reverse", args: &[("x", Arg::In(0)), ("axes", Arg::Named("axes", Lit::Ints))] })
+        Mil::Stmt(Spelling {
+            op: "reverse",
+            args: &[("x", Arg::In(0)), ("axes", Arg::Named("axes", Lit::Ints))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], axes: &[i64]| {

@@ -52,7 +52,10 @@ impl Conv {
             let padded = x[2 + axis] as i64 + self.pad[2 * axis] + self.pad[2 * axis + 1];
             let span = self.dilations[axis] * (w[2 + axis] as i64 - 1) + 1;
             if padded < span {
-                return Err(format!("kernel spans {span} of axis {}, padded to {padded}; pad more", 2 + axis));
+                return Err(format!(
+                    "kernel spans {span} of axis {}, padded to {padded}; pad more",
+                    2 + axis
+                ));
             }
             out[axis] = ((padded - span) / self.strides[axis] + 1) as usize;
         }
@@ -67,8 +70,12 @@ impl Conv {
 
     /// The gradient of the image: the transposed convolution, with rows that no window read as zeros.
     fn image_gradient(&self, x: Shape, weight: &Var, dy: &Var) -> Var {
-        let mut op =
-            ConvTranspose { strides: self.strides, pad: self.pad, dilations: self.dilations, groups: self.groups };
+        let mut op = ConvTranspose {
+            strides: self.strides,
+            pad: self.pad,
+            dilations: self.dilations,
+            groups: self.groups,
+        };
         let mut missing = [0; 2];
         for axis in 0..2 {
             let unused = self.unused(x, weight.shape(), axis);
@@ -184,7 +191,9 @@ impl Operator for Conv {
         }
         let (a, w) = (x[0].shape, x[1].shape);
         if a.rank() != 4 || w.rank() != 4 {
-            return Err(format!("x must be [N, C, H, W] and weight [Cout, Cin/groups, kH, kW], got {a} and {w}"));
+            return Err(format!(
+                "x must be [N, C, H, W] and weight [Cout, Cin/groups, kH, kW], got {a} and {w}"
+            ));
         }
         if w[3] > MAX_KERNEL_WIDTH {
             return Err(format!(
@@ -215,8 +224,10 @@ impl Operator for Conv {
             let first = co / group_size * per_group;
             let mut dot = p.dot();
             accumulate(&mut dot, [kh, kw, per_group], |i, j, c| {
-                let y = (oy as i64 * self.strides[0] + i as i64 * self.dilations[0]).checked_sub(self.pad[0])?;
-                let z = (ox as i64 * self.strides[1] + j as i64 * self.dilations[1]).checked_sub(self.pad[2])?;
+                let y =
+                    (oy as i64 * self.strides[0] + i as i64 * self.dilations[0]).checked_sub(self.pad[0])?;
+                let z =
+                    (ox as i64 * self.strides[1] + j as i64 * self.dilations[1]).checked_sub(self.pad[2])?;
                 let (y, z) = (usize::try_from(y).ok()?, usize::try_from(z).ok()?);
                 let inside = y < h && z < w;
                 inside.then(|| {

@@ -65,7 +65,9 @@ impl Operator for ConvTranspose {
         }
         let (a, w) = (x[0].shape, x[1].shape);
         if a.rank() != 4 || w.rank() != 4 || w[0] != a[1] {
-            return Err(format!("x must be [N, Cin, H, W] and weight [Cin, Cout/groups, kH, kW], got {a} and {w}"));
+            return Err(format!(
+                "x must be [N, Cin, H, W] and weight [Cin, Cout/groups, kH, kW], got {a} and {w}"
+            ));
         }
         if w[3] > MAX_KERNEL_WIDTH {
             return Err(format!("kernel width {} is above {MAX_KERNEL_WIDTH}", w[3]));
@@ -104,7 +106,8 @@ impl Operator for ConvTranspose {
         })
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
-        let forward = Conv { strides: self.strides, pad: self.pad, dilations: self.dilations, groups: self.groups };
+        let forward =
+            Conv { strides: self.strides, pad: self.pad, dilations: self.dilations, groups: self.groups };
         let weight = forward.weight_gradient(dy, x[1].shape(), &x[0]);
         let mut grads = vec![Grad::To(Var::apply(forward, &[dy, &x[1]])), Grad::To(weight)];
         grads.extend(x.get(2).map(|bias| Grad::To(unbroadcast(dy.clone(), bias.shape()))));
@@ -132,7 +135,10 @@ impl Operator for ConvTranspose {
         let plain = ConvTranspose { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
         vec![
             on(plain.clone(), &[&[1, 5, 3, 4], &[5, 2, 3, 3], &[1, 2, 1, 1]]),
-            on(ConvTranspose { strides: [2, 2], pad: [1, 0, 1, 1], ..plain.clone() }, &[&[2, 3, 3, 3], &[3, 4, 3, 3]]),
+            on(
+                ConvTranspose { strides: [2, 2], pad: [1, 0, 1, 1], ..plain.clone() },
+                &[&[2, 3, 3, 3], &[3, 4, 3, 3]],
+            ),
             on(ConvTranspose { groups: 2, dilations: [1, 2], ..plain }, &[&[1, 4, 3, 3], &[4, 3, 2, 2]]),
         ]
     }

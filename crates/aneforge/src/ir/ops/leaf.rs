@@ -30,7 +30,9 @@ impl AttrValue for Role {
     }
     fn from_attr(attr: &Attr) -> Option<Role> {
         let Attr::Str(name) = attr else { return None };
-        [Role::Feed, Role::Parameter, Role::Value].into_iter().find(|r| r.to_attr() == Attr::Str(name.clone()))
+        [Role::Feed, Role::Parameter, Role::Value]
+            .into_iter()
+            .find(|r| r.to_attr() == Attr::Str(name.clone()))
     }
 }
 

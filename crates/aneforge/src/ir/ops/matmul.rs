@@ -55,7 +55,8 @@ impl Operator for Matmul {
             v.reshape(&[(v.shape().count() / columns) as i64, columns as i64])
         };
         let weight = flat(dy).transpose(&[1, 0]).matmul_value(&flat(&x[0]));
-        let mut grads = vec![Grad::To(Var::apply(Matmul {}, &[dy, &x[1].transpose(&[1, 0])])), Grad::To(weight)];
+        let mut grads =
+            vec![Grad::To(Var::apply(Matmul {}, &[dy, &x[1].transpose(&[1, 0])])), Grad::To(weight)];
         grads.extend(x.get(2).map(|bias| Grad::To(unbroadcast(dy.clone(), bias.shape()))));
         grads
     }
@@ -72,14 +73,9 @@ impl Operator for Matmul {
         Mil::StmtWith(SPELLING, 2, |_, x| Var::apply(Matmul {}, &[&x[0], &x[1]]) + &x[2])
     }
     fn cases() -> Vec<Case> {
-        let on = |shapes: &[&[usize]]| {
-            Case::new(Matmul {}, shapes, (-1.0, 1.0), Tolerance::SUM).constants_from(1)
-        };
-        vec![
-            on(&[&[2, 7], &[3, 7]]),
-            on(&[&[3, 40], &[5, 40], &[1, 5]]),
-            on(&[&[2, 3, 70], &[4, 70], &[4]]),
-        ]
+        let on =
+            |shapes: &[&[usize]]| Case::new(Matmul {}, shapes, (-1.0, 1.0), Tolerance::SUM).constants_from(1);
+        vec![on(&[&[2, 7], &[3, 7]]), on(&[&[3, 40], &[5, 40], &[1, 5]]), on(&[&[2, 3, 70], &[4, 70], &[4]])]
     }
 }
 

@@ -180,7 +180,8 @@ impl Operator for L2Norm {
         })
     }
     fn cases() -> Vec<Case> {
-        let on = |axis: i64, x: &[usize]| Case::new(L2Norm { axis, eps: Real(1e-12) }, &[x], (-2.0, 2.0), CHAIN);
+        let on =
+            |axis: i64, x: &[usize]| Case::new(L2Norm { axis, eps: Real(1e-12) }, &[x], (-2.0, 2.0), CHAIN);
         vec![on(-1, &[3, 8]), on(1, &[1, 4, 2, 3])]
     }
 }

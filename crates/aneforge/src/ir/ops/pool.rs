@@ -71,11 +71,17 @@ impl Window {
             let (kernel, stride) = (self.kernel[axis], self.strides[axis]);
             let (before, after) = (self.pad[2 * axis], self.pad[2 * axis + 1]);
             if before >= kernel || after >= kernel {
-                return Err(format!("pad {:?} leaves windows of {:?} with padding alone", self.pad, self.kernel));
+                return Err(format!(
+                    "pad {:?} leaves windows of {:?} with padding alone",
+                    self.pad, self.kernel
+                ));
             }
             let padded = x.shape[2 + axis] as i64 + before + after;
             if padded < kernel {
-                return Err(format!("a window of {kernel} is larger than axis {}, padded to {padded}", 2 + axis));
+                return Err(format!(
+                    "a window of {kernel} is larger than axis {}, padded to {padded}",
+                    2 + axis
+                ));
             }
             let rounding = if self.ceil { stride - 1 } else { 0 };
             let mut out = (padded - kernel + rounding) / stride + 1;
@@ -143,7 +149,8 @@ impl Window {
         let dims = [channels, 1, self.kernel[0] as usize, self.kernel[1] as usize];
         let shape = Shape::new(&dims).expect("invariant: a window has cells");
         let values: Vec<f16> = (0..channels).flat_map(|_| kernel.iter().copied()).collect();
-        let weight = Var::constant(Tensor::from_slice(shape, &values).expect("invariant: one kernel per channel"));
+        let weight =
+            Var::constant(Tensor::from_slice(shape, &values).expect("invariant: one kernel per channel"));
         let op = ConvTranspose { strides: self.strides, pad, dilations: [1, 1], groups: channels as i64 };
         let dx = Var::apply(op, &[dy, &weight]);
         let missing = [x[2] - covered[0], x[3] - covered[1]];
@@ -163,7 +170,8 @@ impl Window {
         let one_hot = one_hot(self.kernel, tap);
         let values: Vec<f16> = (0..channels).flat_map(|_| one_hot.iter().copied()).collect();
         let shape = Shape::new(&dims).expect("invariant: a window has cells");
-        let weight = Var::constant(Tensor::from_slice(shape, &values).expect("invariant: one kernel per channel"));
+        let weight =
+            Var::constant(Tensor::from_slice(shape, &values).expect("invariant: one kernel per channel"));
         let op = Conv { strides: self.strides, pad, dilations: [1, 1], groups: channels as i64 };
         let cell = Var::apply(op, &[x, &weight]).slice_by_size(&[0; 4], out.dims());
         let index = tap.0 * self.kernel[1] as usize + tap.1;
@@ -202,7 +210,8 @@ impl Operator for MaxPool {
         self.window().infer("max_pool", &x[0])
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
-        self.window().eval(x[0], out.shape, |cells| p.store(cells.flatten().fold(f64::NEG_INFINITY, f64::max)))
+        self.window()
+            .eval(x[0], out.shape, |cells| p.store(cells.flatten().fold(f64::NEG_INFINITY, f64::max)))
     }
     /// Each cotangent goes to the first cell of its window that holds the maximum.
     fn vjp(&self, x: &[Var], y: &Var, dy: &Var) -> Vec<Grad> {
@@ -292,12 +301,20 @@ impl Operator for AvgPool {
     }
     fn cases() -> Vec<Case> {
         let on = |op: AvgPool, x: &[usize]| Case::new(op, &[x], (-4.0, 4.0), Tolerance::SUM);
-        let plain =
-            AvgPool { kernel_sizes: [2, 2], strides: [2, 2], pad: [0; 4], ceil_mode: false, exclude_pad: false };
+        let plain = AvgPool {
+            kernel_sizes: [2, 2],
+            strides: [2, 2],
+            pad: [0; 4],
+            ceil_mode: false,
+            exclude_pad: false,
+        };
         vec![
             on(plain.clone(), &[1, 3, 4, 6]),
             on(AvgPool { kernel_sizes: [3, 3], pad: [1; 4], ..plain.clone() }, &[2, 2, 5, 4]),
-            on(AvgPool { kernel_sizes: [3, 3], pad: [1; 4], exclude_pad: true, ..plain.clone() }, &[1, 2, 5, 4]),
+            on(
+                AvgPool { kernel_sizes: [3, 3], pad: [1; 4], exclude_pad: true, ..plain.clone() },
+                &[1, 2, 5, 4],
+            ),
             on(AvgPool { ceil_mode: true, ..plain }, &[1, 2, 5, 3]),
         ]
     }

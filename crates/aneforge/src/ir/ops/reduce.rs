@@ -31,7 +31,8 @@ fn reduced(shape: Shape, mask: &[bool]) -> Shape {
 pub(crate) fn groups(x: &Array, mask: &[bool], mut f: impl FnMut(&[f64]) -> f64) -> Array {
     let out = reduced(x.shape, mask);
     let (strides, extents) = (x.shape.strides(), x.shape.dims());
-    let inner = Shape::new(&extents.iter().zip(mask).map(|(&d, &m)| if m { d } else { 1 }).collect::<Vec<_>>());
+    let inner =
+        Shape::new(&extents.iter().zip(mask).map(|(&d, &m)| if m { d } else { 1 }).collect::<Vec<_>>());
     let inner = inner.expect("invariant: no larger than the shape itself");
     let offset = |shape: Shape, index: usize| -> usize {
         let steps = shape.strides();

@@ -12,7 +12,9 @@ use crate::ir::var::Var;
 /// The kernel that computes each op: its namesake, but for three.
 mod kernel_of {
     pub use aneforge_kernels::map::Unary::*;
-    pub use aneforge_kernels::map::Unary::{AddScalar as Adds, Linear as LinearActivation, MulScalar as Muls};
+    pub use aneforge_kernels::map::Unary::{
+        AddScalar as Adds, Linear as LinearActivation, MulScalar as Muls,
+    };
 }
 
 /// Declares a family of ops with real parameters. A row gives documentation, names, parameters with

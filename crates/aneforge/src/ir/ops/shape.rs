@@ -81,7 +81,10 @@ impl Operator for Reshape {
         vec![Grad::To(dy.reshape_to(x[0].shape()))]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "reshape", args: &[("shape", Arg::Named("shape", Lit::Ints)), ("x", Arg::In(0))] })
+        Mil::Stmt(Spelling {
+            op: "reshape",
+            args: &[("shape", Arg::Named("shape", Lit::Ints)), ("x", Arg::In(0))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], shape: &[i64]| {
@@ -96,7 +99,8 @@ impl Operator for Transpose {
         data("transpose", &x[0])?;
         let rank = x[0].shape.rank();
         let mut seen = vec![false; rank];
-        let valid = |&p: &i64| usize::try_from(p).is_ok_and(|p| p < rank && !std::mem::replace(&mut seen[p], true));
+        let valid =
+            |&p: &i64| usize::try_from(p).is_ok_and(|p| p < rank && !std::mem::replace(&mut seen[p], true));
         if self.perm.len() != rank || !self.perm.iter().all(valid) {
             return Err(format!("perm {:?} is not a permutation of {rank} axes", self.perm));
         }
@@ -118,7 +122,10 @@ impl Operator for Transpose {
         vec![Grad::To(dy.transpose(&inverse))]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "transpose", args: &[("perm", Arg::Named("perm", Lit::Ints)), ("x", Arg::In(0))] })
+        Mil::Stmt(Spelling {
+            op: "transpose",
+            args: &[("perm", Arg::Named("perm", Lit::Ints)), ("x", Arg::In(0))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], perm: &[i64]| {
@@ -145,7 +152,10 @@ impl Operator for Squeeze {
         vec![Grad::To(dy.reshape_to(x[0].shape()))]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "squeeze", args: &[("axes", Arg::Named("axes", Lit::Ints)), ("x", Arg::In(0))] })
+        Mil::Stmt(Spelling {
+            op: "squeeze",
+            args: &[("axes", Arg::Named("axes", Lit::Ints)), ("x", Arg::In(0))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], axes: &[i64]| {
@@ -162,8 +172,10 @@ impl Operator for ExpandDims {
         let ones = Shape::new(&vec![1; rank]).map_err(|e| e.to_string())?;
         let mask = crate::ir::ops::reduce::axis_mask(ones, &self.axes)?;
         let mut kept = x[0].shape.dims().iter();
-        let extents: Vec<usize> =
-            mask.iter().map(|&new| if new { 1 } else { *kept.next().expect("invariant: one axis each") }).collect();
+        let extents: Vec<usize> = mask
+            .iter()
+            .map(|&new| if new { 1 } else { *kept.next().expect("invariant: one axis each") })
+            .collect();
         Ok(TensorType::f16(Shape::new(&extents).map_err(|e| e.to_string())?))
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
@@ -173,7 +185,10 @@ impl Operator for ExpandDims {
         vec![Grad::To(dy.reshape_to(x[0].shape()))]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "expand_dims", args: &[("axes", Arg::Named("axes", Lit::Ints)), ("x", Arg::In(0))] })
+        Mil::Stmt(Spelling {
+            op: "expand_dims",
+            args: &[("axes", Arg::Named("axes", Lit::Ints)), ("x", Arg::In(0))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], axes: &[i64]| {
@@ -198,7 +213,10 @@ impl Operator for Flatten2d {
         vec![Grad::To(dy.reshape_to(x[0].shape()))]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "flatten2d", args: &[("axis", Arg::Named("axis", Lit::Int32)), ("x", Arg::In(0))] })
+        Mil::Stmt(Spelling {
+            op: "flatten2d",
+            args: &[("axis", Arg::Named("axis", Lit::Int32)), ("x", Arg::In(0))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], axis: i64| Case::new(Flatten2d { axis }, &[x], (-4.0, 4.0), Tolerance::EXACT);

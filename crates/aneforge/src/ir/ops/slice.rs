@@ -65,7 +65,10 @@ impl Operator for SliceBySize {
         half_only("slice_by_size", &x[0])?;
         let shape = x[0].shape;
         if self.begin.len() != shape.rank() || self.size.len() != shape.rank() {
-            return Err(format!("begin {:?} and size {:?} need one entry per axis of {shape}", self.begin, self.size));
+            return Err(format!(
+                "begin {:?} and size {:?} need one entry per axis of {shape}",
+                self.begin, self.size
+            ));
         }
         let mut extents = Vec::new();
         for (axis, (&begin, &size)) in self.begin.iter().zip(&self.size).enumerate() {
@@ -78,7 +81,9 @@ impl Operator for SliceBySize {
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let limit = match p {
-            Precision::F16(numerics) if self.begin.last().is_some_and(|&b| b > 0) => numerics.offset_slice_limit(),
+            Precision::F16(numerics) if self.begin.last().is_some_and(|&b| b > 0) => {
+                numerics.offset_slice_limit()
+            }
             _ => f64::INFINITY,
         };
         let store = |v: f64| if v.abs() > limit { f64::INFINITY.copysign(v) } else { v };
@@ -196,7 +201,10 @@ impl Var {
             return Var::poisoned("gather", "indices are empty; name at least one element");
         }
         if let Some(&index) = indices.iter().find(|&&i| i >= size) {
-            return Var::poisoned("gather", format!("index {index} is outside axis {at} of {}", self.shape()));
+            return Var::poisoned(
+                "gather",
+                format!("index {index} is outside axis {at} of {}", self.shape()),
+            );
         }
         // A slice with an offset on the last axis saturates on older engines, so another axis is cut.
         if at == rank - 1 {
@@ -209,6 +217,10 @@ impl Var {
         for &index in indices {
             parts.push(self.narrow(at, index, index + 1));
         }
-        if parts.len() == 1 { parts.remove(0) } else { Var::concat(&parts.iter().collect::<Vec<_>>(), at as i64) }
+        if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            Var::concat(&parts.iter().collect::<Vec<_>>(), at as i64)
+        }
     }
 }

@@ -47,7 +47,10 @@ impl Operator for Softmax {
         vec![Grad::To(y * (dy - (dy * y).sum(&[self.axis])))]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "softmax", args: &[("axis", Arg::Named("axis", Lit::Int32)), ("x", Arg::In(0))] })
+        Mil::Stmt(Spelling {
+            op: "softmax",
+            args: &[("axis", Arg::Named("axis", Lit::Int32)), ("x", Arg::In(0))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |axis: i64, x: &[usize]| Case::new(Softmax { axis }, &[x], (-4.0, 4.0), Tolerance::FUNCTION);

@@ -11,7 +11,9 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, PI};
 pub(crate) fn half_only(name: &str, x: &TensorType) -> Result<(), String> {
     match x.dtype {
         DType::F16 => Ok(()),
-        DType::U8 => Err(format!("{name} takes fp16, got uint8; convert the image with image_input or cast first")),
+        DType::U8 => {
+            Err(format!("{name} takes fp16, got uint8; convert the image with image_input or cast first"))
+        }
         other => Err(format!("{name} takes fp16, got {other}; only select and logical_not take bool")),
     }
 }

@@ -1,0 +1,78 @@
+//! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
+//!
+//! [`planner`] turns a graph into steps over slots of memory, fusing what the kernels fuse; [`run`]
+//! executes them. Fusing never changes a bit: each node rounds as if it stood alone.
+
+mod plan;
+mod planner;
+mod run;
+mod step;
+
+pub use plan::HostPlan;
+
+use crate::device::{Device, DeviceError, Kernel};
+use crate::ir::numerics::Numerics;
+use crate::plan::Segment;
+use aneforge_kernels::Kernels;
+use std::sync::{Arc, OnceLock};
+
+/// This machine's processor.
+#[derive(Clone, Debug)]
+pub struct Host {
+    kernels: Kernels,
+    fuse: bool,
+}
+
+impl Host {
+    /// An engine on `threads` threads of its own, the caller's included.
+    pub fn new(threads: usize) -> Host {
+        Host { kernels: Kernels::with_threads(threads.max(1)), fuse: true }
+    }
+
+    /// An engine on these kernels.
+    pub fn with_kernels(kernels: Kernels) -> Host {
+        Host { kernels, fuse: true }
+    }
+
+    /// The same engine with one step per node: slower, and the same bits.
+    pub fn unfused(self) -> Host {
+        Host { fuse: false, ..self }
+    }
+
+    /// The steps that a segment runs as.
+    pub fn plan(&self, segment: &Segment, numerics: Numerics) -> HostPlan {
+        planner::plan(&segment.graph, numerics, self.fuse)
+    }
+}
+
+static SHARED: OnceLock<Arc<Host>> = OnceLock::new();
+
+/// The engine that sessions share, with as many threads as the machine runs at once.
+pub fn shared() -> Arc<Host> {
+    let threads = || std::thread::available_parallelism().map_or(1, usize::from);
+    SHARED.get_or_init(|| Arc::new(Host::new(threads()))).clone()
+}
+
+/// Sets the number of threads of the shared engine; an error if it is already in use.
+pub fn set_threads(threads: usize) -> Result<(), DeviceError> {
+    SHARED.set(Arc::new(Host::new(threads))).map_err(|_| DeviceError::Unsupported {
+        op: "host",
+        why: "threads must be set before the first program is loaded".into(),
+    })
+}
+
+impl Device for Host {
+    fn name(&self) -> &'static str {
+        "host"
+    }
+
+    fn describe(&self) -> String {
+        let (isa, threads) = (self.kernels.isa(), self.kernels.pool().threads());
+        format!("{} processor, {isa:?} kernels, {threads} threads", std::env::consts::ARCH)
+    }
+
+    fn load(&self, segment: &Segment, numerics: Numerics) -> Result<Box<dyn Kernel>, DeviceError> {
+        let plan = self.plan(segment, numerics);
+        Ok(Box::new(run::HostKernel::new(&segment.graph, plan, self.kernels.clone())))
+    }
+}

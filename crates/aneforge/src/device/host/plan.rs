@@ -1,0 +1,114 @@
+//! What the host runs, as data: steps over slots.
+
+use crate::ir::graph::NodeId;
+use crate::ir::op::Op;
+use crate::ir::types::TensorType;
+use crate::plan::Slots;
+use aneforge_kernels::map::Unary;
+use aneforge_tensor::f16;
+use std::fmt;
+
+/// Where a value lies while the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A port.
+    Feed(usize),
+    /// A constant of the graph's table.
+    Constant(u64),
+    /// A slot.
+    Slot(usize),
+}
+
+/// One call of a kernel.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The node whose value it stores.
+    pub node: NodeId,
+    /// The op it starts with.
+    pub op: Op,
+    /// Operands, and their types as the op sees them.
+    pub inputs: Vec<(Place, TensorType)>,
+    /// What the kernel does beside the op.
+    pub fused: Fused,
+    /// The slot it writes.
+    pub output: usize,
+    /// The type it stores.
+    pub ty: TensorType,
+    /// What the engine does to the stored values.
+    pub finish: Finish,
+}
+
+/// Nodes that are part of another node's step.
+#[derive(Clone, Debug, Default)]
+pub struct Fused {
+    /// The bias added to a product or a convolution, and how many nodes the step covers.
+    pub bias: Option<Place>,
+    /// The activation applied last.
+    pub activation: Option<Unary>,
+    /// The second operand of `bmm` is stored with its last two axes exchanged.
+    pub transposed: bool,
+    /// Names of the ops in the step after the first.
+    pub names: Vec<&'static str>,
+}
+
+/// Departures from IEEE 754 that apply when a value is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Finish {
+    /// Magnitudes above this become infinite.
+    pub limit: Option<f16>,
+    /// NaN becomes zero.
+    pub flush_nan: bool,
+}
+
+/// The steps of a segment and the memory they use.
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    /// In the order they run.
+    pub steps: Vec<Step>,
+    /// Where each output lies.
+    pub outputs: Vec<(Place, TensorType)>,
+    /// Types of the ports, in feed order.
+    pub feeds: Vec<TensorType>,
+    /// Sizes of the slots.
+    pub slots: Slots,
+    /// The steps between which each slot's successive values live, for the printer.
+    pub spans: Vec<crate::plan::Span>,
+    /// Whether NaN is stored as zero, also in ports.
+    pub flush_nan: bool,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Feed(i) => write!(f, "input{i}"),
+            Place::Constant(i) => write!(f, "@{i}"),
+            Place::Slot(i) => write!(f, "s{i}"),
+        }
+    }
+}
+
+impl fmt::Display for HostPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: usize = self.slots.bytes.iter().sum();
+        writeln!(f, "{} steps, {} slots, {total} bytes", self.steps.len(), self.slots.bytes.len())?;
+        for (i, (step, span)) in self.steps.iter().zip(&self.spans).enumerate() {
+            let inputs = step.inputs.iter().map(|(p, _)| p).chain(&step.fused.bias);
+            let inputs: Vec<String> = inputs.map(Place::to_string).collect();
+            let mut name = step.op.name().to_owned();
+            step.fused.names.iter().for_each(|n| name = format!("{name}+{n}"));
+            let until =
+                if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
+            writeln!(
+                f,
+                "{i:4}: s{} = {name}({}) : {}, until {until}",
+                step.output,
+                inputs.join(", "),
+                step.ty
+            )?;
+        }
+        for (i, bytes) in self.slots.bytes.iter().enumerate() {
+            writeln!(f, "  s{i}: {bytes} bytes")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading,
+//! but by ops that run as their scalar definition.
+
+use crate::device::host::plan::{HostPlan, Place, Step};
+use crate::device::host::step::{Work, prepare};
+use crate::device::{DeviceError, Kernel};
+use crate::ir::graph::Graph;
+use crate::ir::numerics::Numerics;
+use crate::ir::precision::{Array, Precision};
+use crate::ir::types::TensorType;
+use aneforge_kernels::{
+    Bias, Epilogue, Kernels, Scratch, View, conv, convert, gemm, layout, map, pool, reduce, softmax,
+};
+use aneforge_tensor::{AlignedBytes, DType, Tensor, f16};
+
+pub(super) struct HostKernel {
+    plan: HostPlan,
+    work: Vec<Work>,
+    memory: Memory,
+    scratch: Scratch,
+    kernels: Kernels,
+}
+
+/// Everything a step may read or write.
+struct Memory {
+    feeds: Vec<AlignedBytes>,
+    constants: Vec<Option<Constant>>,
+    slots: Vec<AlignedBytes>,
+}
+
+/// A constant in half precision: shared with the graph when it already is, converted when not.
+enum Constant {
+    Shared(Tensor),
+    Owned(AlignedBytes),
+}
+
+impl Constant {
+    fn new(tensor: &Tensor) -> Constant {
+        if tensor.as_slice::<f16>().is_some() {
+            return Constant::Shared(tensor.clone());
+        }
+        let mut bytes = AlignedBytes::zeroed(tensor.shape().count() * 2);
+        tensor.read_f16(0, bytes.as_mut_slice());
+        Constant::Owned(bytes)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Constant::Shared(tensor) => tensor.bytes(),
+            Constant::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Memory {
+    fn bytes(&self, place: Place, ty: TensorType) -> &[u8] {
+        let all: &[u8] = match place {
+            Place::Feed(i) => &self.feeds[i],
+            Place::Slot(i) => &self.slots[i],
+            Place::Constant(i) => {
+                let constant = self.constants[i as usize].as_ref();
+                constant.expect("invariant: constants that steps read are loaded").bytes()
+            }
+        };
+        &all[..ty.bytes()]
+    }
+
+    fn half(&self, place: Place, ty: TensorType) -> &[f16] {
+        bytemuck::cast_slice(self.bytes(place, ty))
+    }
+
+    fn bias(&self, step: &Step) -> Option<&[f16]> {
+        step.fused.bias.map(|place| match place {
+            Place::Constant(i) => {
+                let constant = self.constants[i as usize].as_ref();
+                bytemuck::cast_slice(constant.expect("invariant: biases are loaded").bytes())
+            }
+            other => unreachable!("a fused bias is a constant, not {other}"),
+        })
+    }
+}
+
+impl HostKernel {
+    pub(super) fn new(graph: &Graph, plan: HostPlan, kernels: Kernels) -> HostKernel {
+        let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph)).collect();
+        let mut constants: Vec<Option<Constant>> = graph.constants().iter().map(|_| None).collect();
+        let mut load = |place: Place| {
+            if let Place::Constant(i) = place {
+                constants[i as usize].get_or_insert_with(|| Constant::new(&graph.constants()[i as usize]));
+            }
+        };
+        for (step, work) in plan.steps.iter().zip(&work) {
+            let packed = matches!(work, Work::Gemm(_) | Work::Conv { .. });
+            let read = if packed { &step.inputs[..1] } else { &step.inputs[..] };
+            read.iter().for_each(|(place, _)| load(*place));
+            step.fused.bias.into_iter().for_each(&mut load);
+        }
+        plan.outputs.iter().for_each(|(place, _)| load(*place));
+        let need = plan.steps.iter().zip(&work).map(|(s, w)| w.scratch(s, &kernels)).max();
+        let memory = Memory {
+            feeds: plan.feeds.iter().map(|ty| AlignedBytes::zeroed(ty.bytes())).collect(),
+            constants,
+            slots: plan.slots.bytes.iter().map(|&bytes| AlignedBytes::zeroed(bytes)).collect(),
+        };
+        HostKernel { plan, work, memory, scratch: Scratch::with_capacity(need.unwrap_or(0)), kernels }
+    }
+}
+
+impl Kernel for HostKernel {
+    fn feed(&mut self, index: usize) -> &mut [u8] {
+        &mut self.memory.feeds[index]
+    }
+
+    fn output(&self, index: usize) -> &[f16] {
+        let (place, ty) = self.plan.outputs[index];
+        self.memory.half(place, ty)
+    }
+
+    fn execute(&mut self) -> Result<(), DeviceError> {
+        if self.plan.flush_nan {
+            for (feed, ty) in self.memory.feeds.iter_mut().zip(&self.plan.feeds) {
+                if ty.dtype == DType::F16 {
+                    map::sanitize(&self.kernels, feed.as_mut_slice());
+                }
+            }
+        }
+        for (step, work) in self.plan.steps.iter().zip(&self.work) {
+            // The output leaves its slot while the step runs; no operand shares it.
+            let mut slot = std::mem::take(&mut self.memory.slots[step.output]);
+            let out = &mut slot[..step.ty.bytes()];
+            let call = Call { step, memory: &self.memory, kernels: &self.kernels };
+            call.run(work, &mut self.scratch, out);
+            self.memory.slots[step.output] = slot;
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.plan.to_string()
+    }
+}
+
+/// One step with what it may read.
+struct Call<'a> {
+    step: &'a Step,
+    memory: &'a Memory,
+    kernels: &'a Kernels,
+}
+
+impl<'a> Call<'a> {
+    fn half(&self, index: usize) -> &'a [f16] {
+        let (place, ty) = self.step.inputs[index];
+        self.memory.half(place, ty)
+    }
+
+    fn truth(&self, index: usize) -> &'a [u8] {
+        let (place, ty) = self.step.inputs[index];
+        self.memory.bytes(place, ty)
+    }
+
+    fn extents(&self, index: usize) -> &'a [usize] {
+        self.step.inputs[index].1.shape.dims()
+    }
+
+    fn image(&self) -> [usize; 4] {
+        std::array::from_fn(|axis| self.extents(0)[axis])
+    }
+
+    fn view(&self, index: usize) -> View<'a, f16> {
+        View::new(self.half(index), self.extents(index))
+    }
+
+    /// What follows a sum. Departures from IEEE 754 are part of it, so that fusing changes no bit.
+    fn epilogue(&self, bias: impl FnOnce(&'a [f16]) -> Bias<'a>) -> Epilogue<'a> {
+        Epilogue {
+            bias: self.memory.bias(self.step).map_or(Bias::None, bias),
+            activation: self.step.fused.activation,
+            limit: self.step.finish.limit,
+            flush_nan: self.step.finish.flush_nan,
+        }
+    }
+
+    fn run(&self, work: &Work, scratch: &mut Scratch, out: &mut [u8]) {
+        let k = self.kernels;
+        let shape = self.step.ty.shape;
+        match work {
+            Work::Compare(c) => return map::compare(k, *c, self.view(0), self.view(1), shape.dims(), out),
+            Work::Not => return map::logical_not(k, self.truth(0), out),
+            Work::Definition(op) if self.step.ty.dtype == DType::Bool => {
+                unreachable!("{} has a kernel", op.name())
+            }
+            _ => {}
+        }
+        let out: &mut [f16] = bytemuck::cast_slice_mut(out);
+        match work {
+            Work::Gemm(weights) => {
+                let epilogue = self.epilogue(Bias::Column);
+                let rows = self.half(0).len() / weights.terms();
+                return gemm::gemm(k, self.half(0), rows, weights, &epilogue, scratch, out);
+            }
+            Work::Bmm { .. } => {
+                let epilogue = self.epilogue(Bias::Column);
+                let shape = work.batch_shape().expect("invariant: matched a product");
+                return gemm::bmm(k, self.half(0), self.half(1), &shape, &epilogue, scratch, out);
+            }
+            Work::Conv { weights, params } => {
+                let epilogue = self.epilogue(Bias::Row);
+                return conv::conv2d(k, self.half(0), self.image(), weights, params, &epilogue, scratch, out);
+            }
+            other => self.simple(other, out),
+        }
+        if let Some(limit) = self.step.finish.limit {
+            map::overflow_above(k, out, limit);
+        }
+        if self.step.finish.flush_nan {
+            map::sanitize(k, out);
+        }
+    }
+
+    fn simple(&self, work: &Work, out: &mut [f16]) {
+        let k = self.kernels;
+        let extents = self.step.ty.shape;
+        let extents = extents.dims();
+        match work {
+            Work::Unary(function) => map::unary(k, *function, self.half(0), out),
+            Work::Binary(function) => map::binary(k, *function, self.view(0), self.view(1), extents, out),
+            Work::Select => {
+                let condition = View::new(self.truth(0), self.extents(0));
+                map::select(k, condition, self.view(1), self.view(2), extents, out);
+            }
+            Work::MaxPool(window) => {
+                pool::max_pool(k, self.half(0), self.image(), window, [extents[2], extents[3]], out);
+            }
+            Work::AvgPool(window, exclude) => {
+                pool::avg_pool(
+                    k,
+                    self.half(0),
+                    self.image(),
+                    window,
+                    *exclude,
+                    [extents[2], extents[3]],
+                    out,
+                );
+            }
+            Work::Reduce(reduction, axes) => {
+                reduce::reduce(k, *reduction, self.half(0), self.extents(0), *axes, out);
+            }
+            Work::Softmax(axis) => softmax::softmax(k, self.half(0), self.extents(0), *axis, out),
+            Work::Transpose(perm) => layout::transpose(k, self.view(0), perm, out),
+            Work::Slice(begin) => {
+                layout::slice(
+                    k,
+                    self.view(0),
+                    begin,
+                    extents,
+                    &[1; aneforge_tensor::MAX_RANK][..begin.len()],
+                    out,
+                );
+            }
+            Work::Concat(axis) => self.concat(*axis, out),
+            Work::Reverse(axes) => layout::reverse(k, self.view(0), *axes, out),
+            Work::Cast => match self.step.inputs[0].1.dtype {
+                DType::U8 => convert::u8_to_f16(k, self.truth(0), out),
+                _ => out.copy_from_slice(self.half(0)),
+            },
+            Work::Definition(op) => self.define(op, out),
+            Work::Gemm(_) | Work::Bmm { .. } | Work::Conv { .. } | Work::Compare(_) | Work::Not => {
+                unreachable!("these have their own calls")
+            }
+        }
+    }
+
+    fn concat(&self, axis: usize, out: &mut [f16]) {
+        let inner: usize = self.step.ty.shape.dims()[axis..].iter().product();
+        let mut start = 0;
+        for index in 0..self.step.inputs.len() {
+            let run: usize = self.extents(index)[axis..].iter().product();
+            for (to, from) in out.chunks_exact_mut(inner).zip(self.half(index).chunks_exact(run)) {
+                to[start..start + run].copy_from_slice(from);
+            }
+            start += run;
+        }
+    }
+
+    fn define(&self, op: &crate::ir::op::Op, out: &mut [f16]) {
+        let precision = Precision::F16(Numerics::Ieee);
+        let array = |index: usize| {
+            let ty = self.step.inputs[index].1;
+            match ty.dtype {
+                DType::F16 => Array::from_fn(ty.shape, |i| self.half(index)[i].to_f64()),
+                _ => Array::from_fn(ty.shape, |i| f64::from(self.truth(index)[i])),
+            }
+        };
+        let inputs: Vec<Array> = (0..self.step.inputs.len()).map(array).collect();
+        let value = op.eval(&inputs.iter().collect::<Vec<_>>(), &self.step.ty, precision);
+        for (out, v) in out.iter_mut().zip(value.data) {
+            *out = f16::from_f64(v);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Where plans run. A device loads segments; it knows nothing of single ops' meaning to users.
+
+pub mod host;
+
+use crate::ir::numerics::Numerics;
+use crate::plan::Segment;
+use aneforge_tensor::f16;
+use std::sync::Arc;
+
+/// A device failed, or is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// There is no such device here. The environment's fault.
+    #[error("device `{device}` is not available: {why}")]
+    Unavailable {
+        /// The device asked for.
+        device: &'static str,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// There is no device of this name. The caller's fault.
+    #[error("unknown device `{0}`; known are `host` and `ane`")]
+    Unknown(String),
+    /// A segment cannot run here. The message names the op.
+    #[error("{op}: {why}")]
+    Unsupported {
+        /// The op.
+        op: &'static str,
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+/// Something that runs segments.
+pub trait Device: Send + Sync {
+    /// `host` or `ane`.
+    fn name(&self) -> &'static str;
+    /// One line about what it is: processor, instruction set, threads.
+    fn describe(&self) -> String;
+    /// Prepares a segment to run with these numerics.
+    fn load(&self, segment: &Segment, numerics: Numerics) -> Result<Box<dyn Kernel>, DeviceError>;
+}
+
+/// A loaded segment with its ports. Feeds and outputs are numbered as in the segment's graph.
+pub trait Kernel: Send {
+    /// The bytes of a feed's port, to be written before [`Kernel::execute`].
+    fn feed(&mut self, index: usize) -> &mut [u8];
+    /// The contents of an output's port, valid until the next [`Kernel::execute`].
+    fn output(&self, index: usize) -> &[f16];
+    /// Runs once.
+    fn execute(&mut self) -> Result<(), DeviceError>;
+    /// How it runs, in lines: steps, and the slots of memory they use.
+    fn describe(&self) -> String;
+}
+
+/// The engine of this machine, or why there is none. Never anything else in its place.
+///
+/// The device path has not landed: on Apple silicon this says so, elsewhere that there is no engine.
+pub fn ane() -> Result<Arc<dyn Device>, DeviceError> {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let why = if os == "macos" && arch == "aarch64" {
+        "this version compiles for the engine but cannot load programs into it yet; run on `host`".into()
+    } else {
+        format!("the Neural Engine is part of Apple silicon and this is {arch} {os}; run on `host`")
+    };
+    Err(DeviceError::Unavailable { device: "ane", why })
+}
+
+/// The device of this name.
+pub fn named(name: &str) -> Result<Arc<dyn Device>, DeviceError> {
+    match name {
+        "host" => Ok(host::shared()),
+        "ane" => ane(),
+        other => Err(DeviceError::Unknown(other.into())),
+    }
+}
+
+/// The device that is used when none is asked for: the engine on Apple silicon, where a failure is an
+/// error, and the host elsewhere.
+pub fn default() -> Result<Arc<dyn Device>, DeviceError> {
+    if std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64" {
+        ane()
+    } else {
+        Ok(host::shared())
+    }
+}

@@ -1,0 +1,191 @@
+//! From a legal graph to a MIL program and the plan of its weight file. Emission decides nothing: it fills
+//! in each op's spelling, one statement per node, and parts of one split share a statement.
+
+use crate::ir::attr::{Attr, Real};
+use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::op::{Arg, Fixed, Lit, Mil, Op, Spelling};
+use crate::ir::ops::leaf::Constant;
+use crate::ir::ops::slice::Split;
+use crate::ir::types::TensorType;
+use aneforge_mil::program::Function;
+use aneforge_mil::{
+    self as mil, BlobDType, BlobLayout, BlobWriteError, BlobWriter, Literal, Port, Program, Stmt,
+};
+use aneforge_tensor::{DType, f16};
+use std::collections::HashMap;
+use std::io::Write;
+
+/// The plan of a weight file: which constant each record holds. Bytes are made when it is written.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Where each record lies.
+    pub layout: BlobLayout,
+    /// The constant, by its place in the graph's table, that each record holds.
+    pub constants: Vec<u64>,
+}
+
+/// The program and weight file of a graph that is `Legal`.
+///
+/// # Panics
+/// If the graph is not legal.
+pub fn emit(graph: &Graph) -> (Program, Blob) {
+    let mut emitter = Emitter {
+        names: Vec::with_capacity(graph.len()),
+        body: Vec::new(),
+        blob: Blob { layout: BlobLayout::default(), constants: Vec::new() },
+        splits: HashMap::new(),
+    };
+    for (id, node) in graph.nodes() {
+        let name = emitter.node(id, node);
+        emitter.names.push(name);
+    }
+    let port = |id: &NodeId| Port::new(emitter.names[id.index()].clone(), mil_type(graph.node(*id).ty));
+    let params = graph.feeds().iter().map(port).collect();
+    let returns = graph.outputs().iter().map(|id| emitter.names[id.index()].clone()).collect();
+    (Program::new(Function::main(params, emitter.body, returns)), emitter.blob)
+}
+
+struct Emitter {
+    names: Vec<String>,
+    body: Vec<Stmt>,
+    blob: Blob,
+    splits: HashMap<(NodeId, i64, i64), String>,
+}
+
+impl Emitter {
+    fn node(&mut self, id: NodeId, node: &GraphNode) -> String {
+        let name = format!("t{}", id.0);
+        match (&node.op, node.op.mil()) {
+            (Op::Constant(Constant { index }), _) => self.constant(&name, *index, node.ty),
+            (_, Mil::Leaf) => {}
+            (Op::Split(split), Mil::Stmt(spelling)) => return self.split(name, split, &spelling, node),
+            (_, Mil::Stmt(spelling) | Mil::StmtWith(spelling, ..)) => {
+                let args = self.args(&name, &spelling, node);
+                self.body.push(Stmt::op(Port::new(name.clone(), mil_type(node.ty)), spelling.op, args));
+            }
+            (_, Mil::Decompose(_)) => panic!("invariant: a legal graph has no {}", node.op.name()),
+        }
+        name
+    }
+
+    fn constant(&mut self, name: &str, index: u64, ty: TensorType) {
+        let bytes = ty.bytes() as u64;
+        let offset = self.blob.layout.push(BlobDType::Fp16, bytes);
+        self.blob.constants.push(index);
+        let value = Literal::blob(mil::DType::Fp16, extents(ty), offset);
+        self.body.push(Stmt::constant(name, mil_type(ty), value));
+    }
+
+    /// The parts of one value are the results of one statement, whichever of them are used.
+    fn split(&mut self, name: String, split: &Split, spelling: &Spelling, node: &GraphNode) -> String {
+        let key = (node.inputs[0], split.num_splits, split.axis);
+        let base = match self.splits.get(&key) {
+            Some(base) => base.clone(),
+            None => {
+                let args = self.args(&name, spelling, node);
+                let part = |i| Port::new(format!("{name}_part{i}"), mil_type(node.ty));
+                self.body.push(Stmt::split((0..split.num_splits).map(part).collect(), &name, args));
+                self.splits.insert(key, name.clone());
+                name
+            }
+        };
+        format!("{base}_part{}", split.index)
+    }
+
+    fn args(&mut self, name: &str, spelling: &Spelling, node: &GraphNode) -> Vec<(String, mil::Arg)> {
+        let attrs = node.op.attrs();
+        let attr = |wanted: &str| {
+            let found = attrs.iter().find(|(name, _)| *name == wanted);
+            &found.expect("invariant: spellings name declared attributes").1
+        };
+        let input = |index: usize| self.names[node.inputs[index].index()].clone();
+        let mut named = Vec::new();
+        let mut args = Vec::new();
+        for (arg, source) in spelling.args {
+            let value = match *source {
+                Arg::In(index) => mil::Arg::Name(input(index)),
+                Arg::All => mil::Arg::tuple((0..node.inputs.len()).map(input)),
+                Arg::Inline(from, lit) => mil::Arg::Literal(literal(attr(from), lit)),
+                Arg::InlineFixed(value) => mil::Arg::Literal(fixed(value)),
+                Arg::Named(..) | Arg::NamedFixed(_) => {
+                    let value = match *source {
+                        Arg::Named(from, lit) => literal(attr(from), lit),
+                        Arg::NamedFixed(value) => fixed(value),
+                        _ => unreachable!("matched above"),
+                    };
+                    let helper = format!("{name}_{arg}");
+                    named.push(Stmt::constant(helper.clone(), value.ty(), value));
+                    mil::Arg::Name(helper)
+                }
+            };
+            args.push(((*arg).to_owned(), value));
+        }
+        self.body.extend(named);
+        args
+    }
+}
+
+fn literal(attr: &Attr, lit: Lit) -> Literal {
+    let int = |i: i64| i32::try_from(i).expect("invariant: legal extents fit 32 bits");
+    match (lit, attr) {
+        (Lit::Int32, Attr::Int(i)) => Literal::int32(int(*i)),
+        (Lit::Ints, Attr::Ints(v)) => Literal::ints(&v.iter().map(|&i| int(i)).collect::<Vec<_>>()),
+        (Lit::Fp16, Attr::Real(k)) => fp16(Real(*k).0),
+        (Lit::Bool, Attr::Bool(b)) => Literal::bool(*b),
+        (Lit::Str, Attr::Str(s)) => Literal::string(s.clone()),
+        (lit, attr) => unreachable!("spelling wants {lit:?}, the attribute is {attr}"),
+    }
+}
+
+fn fixed(value: Fixed) -> Literal {
+    match value {
+        Fixed::Bool(b) => Literal::bool(b),
+        Fixed::Str(s) => Literal::string(s),
+        Fixed::Fp16(k) => fp16(k),
+    }
+}
+
+fn fp16(k: f64) -> Literal {
+    Literal::fp16(k).expect("invariant: inference checks that scalars fit half precision")
+}
+
+fn extents(ty: TensorType) -> Vec<u64> {
+    ty.shape.dims().iter().map(|&d| d as u64).collect()
+}
+
+/// The MIL type of a graph value.
+pub(crate) fn mil_type(ty: TensorType) -> mil::Type {
+    let dtype = match ty.dtype {
+        DType::F16 => mil::DType::Fp16,
+        DType::U8 => mil::DType::Uint8,
+        DType::Bool => mil::DType::Bool,
+        other => unreachable!("graph values are fp16, uint8 or bool, not {other}"),
+    };
+    mil::Type::tensor(dtype, extents(ty))
+}
+
+/// Elements that are encoded at a time.
+const CHUNK: usize = 1 << 16;
+
+impl Blob {
+    /// Encodes every constant as half precision, in order, without holding more than a chunk.
+    pub fn write<W: Write>(&self, graph: &Graph, sink: W) -> Result<W, BlobWriteError> {
+        let mut writer = BlobWriter::new(sink, self.layout.clone())?;
+        let mut chunk = vec![f16::ZERO; CHUNK];
+        for &index in &self.constants {
+            let tensor = &graph.constants()[index as usize];
+            writer.begin()?;
+            let count = tensor.shape().count();
+            for start in (0..count).step_by(CHUNK) {
+                let chunk = &mut chunk[..(count - start).min(CHUNK)];
+                tensor.read_f16(start, chunk);
+                writer.write(as_bytes(chunk))?;
+            }
+        }
+        writer.finish()
+    }
+}
+
+fn as_bytes(values: &[f16]) -> &[u8] {
+    bytemuck::cast_slice(values)
+}

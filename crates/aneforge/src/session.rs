@@ -1,0 +1,271 @@
+//! Running a plan on a device.
+
+use crate::compile::CompileError;
+use crate::device::{Device, DeviceError, Kernel};
+use crate::ir::numerics::Numerics;
+use crate::ir::types::TensorType;
+use crate::plan::Plan;
+use aneforge_tensor::{DType, Shape, Tensor, f16};
+use half::slice::HalfFloatSliceExt;
+use std::fmt;
+use std::sync::Arc;
+
+/// A run could not be set up or done.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The wrong number of arrays. The caller's fault.
+    #[error("the model takes {want} inputs, got {got}")]
+    Count {
+        /// How many it takes.
+        want: usize,
+        /// How many came.
+        got: usize,
+    },
+    /// An array of the wrong shape. The caller's fault.
+    #[error("input {index} must have shape {want}, got {got:?}")]
+    Shape {
+        /// Which input.
+        index: usize,
+        /// The shape it takes.
+        want: Shape,
+        /// The shape that came.
+        got: Vec<usize>,
+    },
+    /// An array of the wrong element type. The caller's fault.
+    #[error("input {index} is a {want} port and takes {takes}, got {got}", takes = takes(*want))]
+    DType {
+        /// Which input.
+        index: usize,
+        /// The port's type.
+        want: DType,
+        /// The type that came.
+        got: DType,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The graph did not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+fn takes(port: DType) -> &'static str {
+    match port {
+        DType::U8 => "integers from 0 to 255",
+        _ => "real numbers",
+    }
+}
+
+/// How a session runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Which departures from IEEE 754 to model on the host; by default those of the target's family.
+    pub numerics: Option<Numerics>,
+}
+
+/// A plan on a device, ready to run.
+///
+/// ```
+/// use aneforge::{Options, Session, Shape, Tensor, Var, compile, device};
+/// let x = Var::input(Shape::new(&[4])?);
+/// let plan = compile(&[x.relu()], &Options::default())?;
+/// let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
+/// let feed = Tensor::from_slice(Shape::new(&[4])?, &[-1.0f32, 0.5, 2.0, -3.0])?;
+/// assert_eq!(session.run(&[feed])?[0].to_f32(), [0.0, 0.5, 2.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Session {
+    plan: Arc<Plan>,
+    kernel: Box<dyn Kernel>,
+    device: String,
+    numerics: Numerics,
+    /// For each feed of the plan, its port in the segment; `None` when no op reads it.
+    ports: Vec<Option<usize>>,
+}
+
+impl Session {
+    /// Loads `plan` into `device`.
+    pub fn new(
+        plan: impl Into<Arc<Plan>>,
+        device: &dyn Device,
+        options: SessionOptions,
+    ) -> Result<Session, RunError> {
+        let plan = plan.into();
+        let numerics = options.numerics.unwrap_or(Numerics::Ane(plan.target.family()));
+        let [segment] = &plan.segments[..] else {
+            let why = format!("the plan has {} segments and this version runs one", plan.segments.len());
+            return Err(DeviceError::Unsupported { op: "plan", why }.into());
+        };
+        let kernel = device.load(segment, numerics)?;
+        let feeds = segment.graph.feed_types();
+        let ports = plan.feeds.iter().map(|f| feeds.iter().position(|g| g.leaf == f.leaf)).collect();
+        Ok(Session { plan, kernel, device: device.name().to_owned(), numerics, ports })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The device it runs on: `host` or `ane`.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// The numerics it runs with.
+    pub fn numerics(&self) -> Numerics {
+        self.numerics
+    }
+
+    /// The steps and the memory it runs with.
+    pub fn describe(&self) -> String {
+        self.kernel.describe()
+    }
+
+    /// Writes an input: checked, converted to the port's type and rounded once.
+    pub fn set(&mut self, index: usize, feed: Feed<'_>, shape: &[usize]) -> Result<(), RunError> {
+        let want = self
+            .plan
+            .feeds
+            .get(index)
+            .ok_or(RunError::Count { want: self.plan.feeds.len(), got: index + 1 })?
+            .ty;
+        if shape != want.shape.dims() || feed.len() != want.shape.count() {
+            return Err(RunError::Shape { index, want: want.shape, got: shape.to_vec() });
+        }
+        let mismatch = || RunError::DType { index, want: want.dtype, got: feed.dtype() };
+        match (want.dtype, &feed) {
+            (DType::U8, Feed::U8(_)) | (DType::F16, _) => {}
+            _ => return Err(mismatch()),
+        }
+        let Some(port) = self.ports[index] else { return Ok(()) };
+        let port = self.kernel.feed(port);
+        match feed {
+            Feed::U8(values) if want.dtype == DType::U8 => port.copy_from_slice(values),
+            Feed::U8(values) => convert(port, values, |&v| f16::from_f32(f32::from(v))),
+            Feed::F16(values) => port.copy_from_slice(bytemuck::cast_slice(values)),
+            Feed::F32(values) => bytemuck::cast_slice_mut::<u8, f16>(port).convert_from_f32_slice(values),
+            Feed::F64(values) => convert(port, values, |&v| aneforge_tensor::round_f16(v)),
+        }
+        Ok(())
+    }
+
+    /// Runs with what the ports hold.
+    pub fn execute(&mut self) -> Result<(), RunError> {
+        Ok(self.kernel.execute()?)
+    }
+
+    /// The type of an output.
+    pub fn output_type(&self, index: usize) -> Option<TensorType> {
+        self.plan.outputs.get(index).copied()
+    }
+
+    /// The values of an output, valid until the next run.
+    ///
+    /// # Panics
+    /// If there is no such output.
+    pub fn output(&self, index: usize) -> &[f16] {
+        assert!(index < self.plan.outputs.len(), "output {index} of {}", self.plan.outputs.len());
+        self.kernel.output(index)
+    }
+
+    /// Copies an output in single precision.
+    ///
+    /// # Panics
+    /// If there is no such output or `out` has another length.
+    pub fn read(&self, index: usize, out: &mut [f32]) {
+        self.output(index).convert_to_f32_slice(out);
+    }
+
+    /// The port of an input, to be written in place; `None` when no op reads it or it takes bytes.
+    pub fn input_mut(&mut self, index: usize) -> Option<&mut [f16]> {
+        let port = (*self.ports.get(index)?)?;
+        if self.plan.feeds[index].ty.dtype != DType::F16 {
+            return None;
+        }
+        Some(bytemuck::cast_slice_mut(self.kernel.feed(port)))
+    }
+
+    /// Runs once: inputs in the order in which they were made, outputs in single precision.
+    pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+        if feeds.len() != self.plan.feeds.len() {
+            return Err(RunError::Count { want: self.plan.feeds.len(), got: feeds.len() });
+        }
+        for (index, tensor) in feeds.iter().enumerate() {
+            let feed = Feed::of(tensor);
+            let widened;
+            let feed = match feed {
+                Some(feed) => feed,
+                None if tensor.dtype() == DType::U8 => Feed::U8(tensor.bytes()),
+                None => {
+                    widened = tensor.to_f32();
+                    Feed::F32(&widened)
+                }
+            };
+            self.set(index, feed, tensor.shape().dims())?;
+        }
+        self.execute()?;
+        let collect = |(index, ty): (usize, &TensorType)| {
+            let mut values = vec![0.0f32; ty.shape.count()];
+            self.read(index, &mut values);
+            Tensor::from_slice(ty.shape, &values).expect("invariant: one value per element")
+        };
+        Ok(self.plan.outputs.iter().enumerate().map(collect).collect())
+    }
+}
+
+fn convert<T>(port: &mut [u8], values: &[T], f: impl Fn(&T) -> f16) {
+    for (to, from) in bytemuck::cast_slice_mut::<u8, f16>(port).iter_mut().zip(values) {
+        *to = f(from);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({} ops, target {}, device {})", self.plan.n_ops, self.plan.target, self.device)
+    }
+}
+
+/// Values for one input.
+#[derive(Clone, Copy, Debug)]
+pub enum Feed<'a> {
+    /// Half precision, as it is.
+    F16(&'a [f16]),
+    /// Single precision, rounded.
+    F32(&'a [f32]),
+    /// Double precision, rounded once.
+    F64(&'a [f64]),
+    /// Bytes: as they are for an image port, converted for a half-precision one.
+    U8(&'a [u8]),
+}
+
+impl<'a> Feed<'a> {
+    fn of(tensor: &'a Tensor) -> Option<Feed<'a>> {
+        match tensor.dtype() {
+            DType::F16 => tensor.as_slice().map(Feed::F16),
+            DType::F32 => tensor.as_slice().map(Feed::F32),
+            DType::F64 => tensor.as_slice().map(Feed::F64),
+            DType::U8 => Some(Feed::U8(tensor.bytes())),
+            _ => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Feed::F16(v) => v.len(),
+            Feed::F32(v) => v.len(),
+            Feed::F64(v) => v.len(),
+            Feed::U8(v) => v.len(),
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            Feed::F16(_) => DType::F16,
+            Feed::F32(_) => DType::F32,
+            Feed::F64(_) => DType::F64,
+            Feed::U8(_) => DType::U8,
+        }
+    }
+}
