@@ -139,10 +139,10 @@ impl<'a> Reader<'a> {
             match (*source, arg) {
                 (Arg::All, mil::Arg::Tuple(names)) => {
                     for (index, name) in names.iter().enumerate() {
-                        inputs.push((index, self.value(self.find(&mil::Arg::Name(name.clone()))?)?));
+                        inputs.push((index, value(self.named(name)?)?));
                     }
                 }
-                (Arg::In(index), arg) => inputs.push((index, self.value(self.find(arg)?)?)),
+                (Arg::In(index), arg) => inputs.push((index, value(self.find(arg)?)?)),
                 (Arg::Named(attr, lit) | Arg::Inline(attr, lit), arg) => match self.find(arg)? {
                     Found::Literal(literal) => {
                         attrs.insert(attr, attribute(literal, lit).ok_or_else(wrong)?);
@@ -161,30 +161,19 @@ impl<'a> Reader<'a> {
         Ok((op, inputs.into_iter().map(|(_, var)| var).collect()))
     }
 
-    fn find(&self, arg: &mil::Arg) -> Result<Found<'_>, String>
-    where
-        'a: 'a,
-    {
+    fn find<'b>(&'b self, arg: &'b mil::Arg) -> Result<Found<'b>, String> {
         match arg {
-            mil::Arg::Name(name) => {
-                match (self.values.get(name.as_str()), self.literals.get(name.as_str())) {
-                    (Some(var), _) => Ok(Found::Value(var.clone())),
-                    (None, Some(literal)) => Ok(Found::Literal(literal)),
-                    (None, None) => Err(format!("`{name}` is used before it is defined")),
-                }
-            }
-            mil::Arg::Literal(Literal::Fp16(v)) => Ok(Found::Value(Var::constant(Tensor::scalar(*v)))),
-            mil::Arg::Literal(_) => Err("a literal stands where a value is expected".into()),
+            mil::Arg::Name(name) => self.named(name),
+            mil::Arg::Literal(literal) => Ok(Found::Literal(literal)),
             mil::Arg::Tuple(_) => Err("a tuple stands where a value is expected".into()),
         }
     }
 
-    /// A scalar literal in the place of a value is a constant.
-    fn value(&self, found: Found<'_>) -> Result<Var, String> {
-        match found {
-            Found::Value(var) => Ok(var),
-            Found::Literal(Literal::Fp16(v)) => Ok(Var::constant(Tensor::scalar(*v))),
-            Found::Literal(other) => Err(format!("{} is not a value", other.ty())),
+    fn named(&self, name: &str) -> Result<Found<'_>, String> {
+        match (self.values.get(name), self.literals.get(name)) {
+            (Some(var), _) => Ok(Found::Value(var.clone())),
+            (None, Some(literal)) => Ok(Found::Literal(literal)),
+            (None, None) => Err(format!("`{name}` is used before it is defined")),
         }
     }
 
@@ -199,6 +188,15 @@ impl<'a> Reader<'a> {
         let (start, end) = range.ok_or("record lies outside the file")?;
         let bytes = self.weights.slice(start..end).ok_or("record lies outside the file")?;
         Tensor::new(DType::F16, shape, bytes).map_err(|e| e.to_string())
+    }
+}
+
+/// A scalar literal in the place of a value is a constant.
+fn value(found: Found<'_>) -> Result<Var, String> {
+    match found {
+        Found::Value(var) => Ok(var),
+        Found::Literal(Literal::Fp16(v)) => Ok(Var::constant(Tensor::scalar(*v))),
+        Found::Literal(other) => Err(format!("{} is not a value", other.ty())),
     }
 }
 

@@ -188,6 +188,12 @@ impl Tolerance {
         absolute: 1e-5,
         reason: "single-precision accumulation; near cancellation its error is absolute",
     };
+    /// A wide sum and a bias, each rounded.
+    pub const BIASED: Tolerance = Tolerance {
+        ulp: 1.0,
+        absolute: 4e-3,
+        reason: "the sum rounds before the bias is added, and may be larger than the result",
+    };
 }
 
 impl Case {
@@ -293,8 +299,11 @@ pub struct Entry {
     /// Worked examples.
     pub cases: fn() -> Vec<Case>,
     /// The op with these attributes.
-    pub from_attrs: fn(&dyn Fn(&str) -> Option<Attr>) -> Result<Op, String>,
+    pub from_attrs: FromAttrs,
 }
+
+/// Makes an op from a look-up of attributes by name.
+pub type FromAttrs = fn(&dyn Fn(&str) -> Option<Attr>) -> Result<Op, String>;
 
 macro_rules! ops {
     ($($module:ident :: $Op:ident),* $(,)?) => {

@@ -68,7 +68,7 @@ fn mul_zero(m: &Match<'_>) -> Result<Var, Miss> {
         return Err(Miss::Other);
     }
     let x = m.var(x);
-    Ok(&x - &x)
+    Ok(x.minus(&x))
 }
 
 /// A scalar factor right after floor, ceil or round becomes a factor per element: the engine's compiler

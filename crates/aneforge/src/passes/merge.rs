@@ -6,10 +6,13 @@ use crate::ir::var::{BuildError, Var};
 use aneforge_tensor::Tensor;
 use std::collections::HashMap;
 
+/// Constants of one length and sample, with the node that stands for each.
+type Candidates = Vec<(Tensor, Var)>;
+
 /// Merges equal nodes. Leaves have identities and are never merged.
 pub(super) fn merge(graph: &Graph) -> Result<Graph, BuildError> {
     let mut nodes: HashMap<(Op, Vec<u64>), Var> = HashMap::new();
-    let mut constants: HashMap<(usize, Vec<u8>), Vec<(Tensor, Var)>> = HashMap::new();
+    let mut constants: HashMap<(usize, Vec<u8>), Candidates> = HashMap::new();
     let vars = graph.to_vars(|id, vars| {
         let node = graph.node(id);
         if let Some(tensor) = graph.constant(id) {

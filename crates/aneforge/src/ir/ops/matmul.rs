@@ -73,8 +73,15 @@ impl Operator for Matmul {
         Mil::StmtWith(SPELLING, 2, |_, x| Var::apply(Matmul {}, &[&x[0], &x[1]]) + &x[2])
     }
     fn cases() -> Vec<Case> {
-        let on =
-            |shapes: &[&[usize]]| Case::new(Matmul {}, shapes, (-1.0, 1.0), Tolerance::SUM).constants_from(1);
+        let on = |shapes: &[&[usize]]| {
+            Case::new(
+                Matmul {},
+                shapes,
+                (-1.0, 1.0),
+                if shapes.len() > 2 { Tolerance::BIASED } else { Tolerance::SUM },
+            )
+            .constants_from(1)
+        };
         vec![on(&[&[2, 7], &[3, 7]]), on(&[&[3, 40], &[5, 40], &[1, 5]]), on(&[&[2, 3, 70], &[4, 70], &[4]])]
     }
 }

@@ -66,7 +66,7 @@ fn last_axis(name: &str, x: &[TensorType]) -> Result<TensorType, String> {
 /// Calls `f` with each row along the last axis and writes what it returns.
 fn rows(x: &Array, mut f: impl FnMut(&[f64]) -> Vec<f64>) -> Array {
     let size = x.shape[x.shape.rank() - 1];
-    Array { shape: x.shape, data: x.data.chunks(size).flat_map(|row| f(row)).collect() }
+    Array { shape: x.shape, data: x.data.chunks(size).flat_map(&mut f).collect() }
 }
 
 /// A gradient through what the op is written as.

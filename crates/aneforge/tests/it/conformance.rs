@@ -1,0 +1,225 @@
+//! One suite for every op: what an op's file promises is checked here, never in the file.
+
+use crate::support::{
+    Built, IEEE, assert_close, assert_same, build, draw, evaluate, feed_tensors, numbers, to_f64,
+};
+use aneforge::device::host::Host;
+use aneforge::ir::op::{Case, OPS, Op, Tolerance};
+use aneforge::ir::precision::{Array, Precision};
+use aneforge::ir::{text, verify};
+use aneforge::{DType, Graph, Numerics, Options, Session, SessionOptions, Var, compile, grad};
+
+/// Calls `check` with every case of every op, and counts them.
+fn each(check: impl Fn(&Case, &str)) -> usize {
+    let mut n = 0;
+    for entry in OPS {
+        for (i, case) in (entry.cases)().iter().enumerate() {
+            check(case, &format!("{} case {i}", entry.info.name));
+            n += 1;
+        }
+    }
+    n
+}
+
+#[test]
+fn every_op_is_documented_and_has_cases() {
+    for entry in OPS {
+        let info = &entry.info;
+        assert!(
+            info.doc.trim().ends_with('.') || info.doc.contains('|'),
+            "{}: a page of sentences",
+            info.name
+        );
+        let leaf = matches!(info.name, "input" | "const_array");
+        assert!(leaf || (entry.cases)().len() >= 1, "{} has no case", info.name);
+        for attr in info.attrs {
+            assert!(!attr.doc.trim().is_empty(), "{}.{} has no documentation", info.name, attr.name);
+        }
+    }
+    let mut names: Vec<&str> = OPS.iter().map(|e| e.info.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), OPS.len(), "names are unique");
+}
+
+#[test]
+fn there_are_cases_enough() {
+    assert!(OPS.len() >= 45, "{} ops", OPS.len());
+    assert!(each(|_, _| {}) >= 150);
+}
+
+#[test]
+fn inferred_types_are_computed_types() {
+    each(|case, what| {
+        let Built { output, feeds, .. } = build(case, false);
+        let ty = output.check().unwrap_or_else(|e| panic!("{what}: {e}"));
+        let graph = Graph::freeze(&[output]).unwrap();
+        verify::verify(&graph).unwrap_or_else(|e| panic!("{what}: {e}"));
+        for precision in [Precision::F64, IEEE] {
+            let value = evaluate(&graph, &feeds, precision);
+            assert_eq!(value.shape, ty.shape, "{what}");
+            assert_eq!(value.data.len(), ty.shape.count(), "{what}");
+        }
+    });
+}
+
+#[test]
+fn half_precision_is_within_tolerance_of_exact() {
+    each(|case, what| {
+        let Built { output, feeds, .. } = build(case, true);
+        let graph = Graph::freeze(&[output]).unwrap();
+        let (exact, got) = (evaluate(&graph, &feeds, Precision::F64), evaluate(&graph, &feeds, IEEE));
+        assert_close(&got, &exact, case.tolerance, what);
+    });
+}
+
+/// Central differences of `sum(w * y)` in double precision.
+fn difference(graph: &Graph, feeds: &[Array], weights: &Array, input: usize, element: usize) -> f64 {
+    const STEP: f64 = 1e-5;
+    let loss = |delta: f64| -> f64 {
+        let mut feeds = feeds.to_vec();
+        feeds[input].data[element] += delta;
+        let y = evaluate(graph, &feeds, Precision::F64);
+        y.data.iter().zip(&weights.data).map(|(y, w)| y * w).sum()
+    };
+    (loss(STEP) - loss(-STEP)) / (2.0 * STEP)
+}
+
+#[test]
+fn gradients_match_finite_differences() {
+    let mut checked = 0;
+    for entry in OPS {
+        for (i, case) in (entry.cases)().iter().enumerate() {
+            checked += check_gradient(case, &format!("{} case {i}", entry.info.name));
+        }
+    }
+    assert!(checked >= 150, "{checked} gradients of inputs were checked");
+}
+
+fn check_gradient(case: &Case, what: &str) -> usize {
+    let Built { inputs, output, mut feeds } = build(case, true);
+    if output.ty().dtype != DType::F16 {
+        return 0;
+    }
+    let graph = Graph::freeze(&[output.clone()]).unwrap();
+    let cotangent = Var::input(output.shape());
+    let weights = draw(output.shape(), 77, (-1.0, 1.0));
+    let before = feeds.clone();
+    feeds.push(weights.clone());
+    let mut checked = 0;
+    for (index, input) in inputs.iter().enumerate() {
+        if case.inputs[index].dtype != DType::F16 {
+            continue;
+        }
+        let rule = grad::grad(&output, &cotangent, std::slice::from_ref(input));
+        let got = match rule {
+            Ok(dx) => {
+                let all: Vec<Var> =
+                    dx.iter().chain(&inputs).map(numbers).chain([cotangent.clone()]).collect();
+                evaluate(
+                    &Graph::freeze(&all).unwrap_or_else(|e| panic!("{what}: {e}")),
+                    &feeds,
+                    Precision::F64,
+                )
+            }
+            Err(grad::GradError::Independent { .. }) => Array::from_fn(input.shape(), |_| 0.0),
+            Err(e) => panic!("{what}: {e}"),
+        };
+        for element in 0..input.shape().count() {
+            let want = difference(&graph, &before, &weights, index, element);
+            let allowed = 1e-4 * (1.0 + want.abs());
+            let got = got.data[element];
+            assert!(
+                (got - want).abs() <= allowed,
+                "{what}, d/d input {index}[{element}]: {got}, want {want}"
+            );
+        }
+        checked += 1;
+    }
+    checked
+}
+
+#[test]
+fn text_comes_back() {
+    each(|case, what| {
+        let graph = Graph::freeze(&[build(case, false).output]).unwrap();
+        let printed = text::print(&graph);
+        let parsed = text::parse(&printed).unwrap_or_else(|e| panic!("{what}: {e}\n{printed}"));
+        assert_eq!(text::print(&parsed), printed, "{what}");
+    });
+}
+
+/// Compiles a case; the legal graph, and the case as it was.
+fn compiled(case: &Case, what: &str) -> (aneforge::Plan, Graph, Vec<Array>) {
+    let Built { output, feeds, .. } = build(case, false);
+    let output = numbers(&output);
+    let before = Graph::freeze(&[output.clone()]).unwrap();
+    let plan = compile(&[output], &Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    (plan, before, feeds)
+}
+
+#[test]
+fn legal_graphs_compute_what_was_written() {
+    each(|case, what| {
+        let (plan, before, feeds) = compiled(case, what);
+        let legal = &plan.segments[0].graph;
+        let (want, got) = (evaluate(&before, &feeds, IEEE), evaluate(legal, &feeds, IEEE));
+        let decomposed = legal.nodes().all(|(_, n)| n.op.name() != case.op.name());
+        match decomposed {
+            true => {
+                assert_close(&got, &evaluate(&before, &feeds, Precision::F64), chain(case.tolerance), what)
+            }
+            false => assert_same(&got.data, &want.data, what),
+        }
+    });
+}
+
+/// A decomposition rounds once more per op than the op as a whole, so exact ops stay exact and others
+/// get one more unit.
+fn chain(t: Tolerance) -> Tolerance {
+    if t.ulp == 0.0 { t } else { Tolerance { ulp: t.ulp + 1.0, ..t } }
+}
+
+#[test]
+fn programs_verify_and_read_back() {
+    each(|case, what| {
+        let (plan, _, feeds) = compiled(case, what);
+        let segment = &plan.segments[0];
+        let text = segment.program.to_string();
+        let parsed = aneforge_mil::parse(&text).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
+        assert_eq!(parsed, segment.program, "{what}");
+        let bytes = segment.blob.write(&segment.graph, Vec::new()).unwrap();
+        let weights = aneforge_tensor::Bytes::new(bytes);
+        let graph =
+            aneforge::import::mil::read(&parsed, &weights).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
+        let (want, got) = (evaluate(&segment.graph, &feeds, IEEE), evaluate(&graph, &feeds, IEEE));
+        assert_same(&got.data, &want.data, what);
+    });
+}
+
+#[test]
+fn host_computes_the_definition_to_the_bit() {
+    let engines = [Host::new(2), Host::new(1).unfused()];
+    each(|case, what| {
+        let (plan, before, feeds) = compiled(case, what);
+        for numerics in [Numerics::Ieee, Numerics::Ane(plan.target.family())] {
+            let want = evaluate(&plan.segments[0].graph, &feeds, Precision::F16(numerics));
+            for engine in &engines {
+                let options = SessionOptions { numerics: Some(numerics) };
+                let mut session = Session::new(plan.clone(), engine, options).unwrap();
+                session.run(&feed_tensors(&before, &feeds)).unwrap();
+                assert_same(&to_f64(session.output(0)), &want.data, &format!("{what} on {engine:?}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn attributes_come_back() {
+    each(|case, what| {
+        let attrs = case.op.attrs();
+        let entry = aneforge::ir::op::find(case.op.name()).unwrap();
+        let get = |name: &str| attrs.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone());
+        assert_eq!((entry.from_attrs)(&get), Ok::<Op, String>(case.op.clone()), "{what}");
+    });
+}

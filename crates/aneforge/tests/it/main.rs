@@ -1,0 +1,5 @@
+//! The integration tests of the library: one binary.
+
+mod conformance;
+mod golden;
+mod support;

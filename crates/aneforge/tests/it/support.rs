@@ -1,0 +1,105 @@
+//! What the suites share: inputs for cases, comparisons, and graphs made of cases.
+
+use aneforge::ir::graph::Graph;
+use aneforge::ir::op::{Case, Tolerance};
+use aneforge::ir::precision::{Array, Precision};
+use aneforge::{DType, Numerics, Shape, Tensor, TensorType, Var, f16};
+use aneforge_tensor::random;
+
+pub const IEEE: Precision = Precision::F16(Numerics::Ieee);
+
+/// A case as a graph: its inputs as feeds or constants, its op, and what to feed.
+pub struct Built {
+    pub inputs: Vec<Var>,
+    pub output: Var,
+    pub feeds: Vec<Array>,
+}
+
+/// Values drawn from the case's domain, as half precision holds them.
+pub fn draw(shape: Shape, seed: u64, (low, high): (f64, f64)) -> Array {
+    let value = |i: usize| low + (high - low) * f64::from(random::uniform(seed, i as u64));
+    Array::from_fn(shape, |i| f16::from_f64(value(i)).to_f64())
+}
+
+pub fn tensor(array: &Array) -> Tensor {
+    let values: Vec<f32> = array.data.iter().map(|&v| v as f32).collect();
+    Tensor::from_slice(array.shape, &values).unwrap()
+}
+
+/// Builds a case. With `all_fed`, constants are fed too, as gradients of weights need.
+pub fn build(case: &Case, all_fed: bool) -> Built {
+    let (mut inputs, mut feeds) = (Vec::new(), Vec::new());
+    for (i, ty) in case.inputs.iter().enumerate() {
+        let seed = 1000 + i as u64;
+        let values = draw(ty.shape, seed, case.domain);
+        inputs.push(match ty.dtype {
+            DType::Bool => {
+                feeds.push(draw(ty.shape, seed, (-1.0, 1.0)));
+                Var::input(ty.shape).greater(&Var::from(0.0))
+            }
+            DType::U8 => {
+                feeds.push(Array::from_fn(ty.shape, |i| values.data[i].floor()));
+                Var::input_of(*ty)
+            }
+            _ if i >= case.constants_from && !all_fed => Var::constant(tensor(&values)),
+            _ => {
+                feeds.push(values);
+                Var::input(ty.shape)
+            }
+        });
+    }
+    let output = Var::apply(case.op.clone(), &inputs.iter().collect::<Vec<_>>());
+    Built { inputs, output, feeds }
+}
+
+/// The value of one output of a graph.
+pub fn evaluate(graph: &Graph, feeds: &[Array], precision: Precision) -> Array {
+    graph.eval(feeds, precision)[graph.outputs()[0].index()].clone()
+}
+
+/// A result in half precision: truth values become numbers.
+pub fn numbers(var: &Var) -> Var {
+    match var.ty().dtype {
+        DType::Bool => var.select(&Var::from(1.0), &Var::from(0.0)),
+        _ => var.clone(),
+    }
+}
+
+/// The distance between neighbouring half-precision numbers at `v`.
+pub fn ulp(v: f64) -> f64 {
+    let exponent = v.abs().max(2f64.powi(-14)).log2().floor();
+    2f64.powf(exponent - 10.0)
+}
+
+/// Fails when a value is further from the exact one than the tolerance allows.
+pub fn assert_close(got: &Array, exact: &Array, tolerance: Tolerance, what: &str) {
+    assert_eq!(got.shape, exact.shape, "{what}");
+    for (i, (g, e)) in got.data.iter().zip(&exact.data).enumerate() {
+        let allowed = (tolerance.ulp * ulp(*e)).max(tolerance.absolute) + 1e-12;
+        assert!((g - e).abs() <= allowed, "{what}, element {i}: got {g}, exactly {e}, allowed {allowed:e}");
+    }
+}
+
+/// Fails when any value differs in its bits, but for the sign of zero and the payload of NaN.
+pub fn assert_same(got: &[f64], want: &[f64], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!(g == w || (g.is_nan() && w.is_nan()), "{what}, element {i}: got {g}, want {w}");
+    }
+}
+
+pub fn to_f64(values: &[f16]) -> Vec<f64> {
+    values.iter().map(|v| v.to_f64()).collect()
+}
+
+/// What is fed, as tensors of the feeds' element types.
+pub fn feed_tensors(graph: &Graph, feeds: &[Array]) -> Vec<Tensor> {
+    let as_tensor = |(ty, array): (TensorType, &Array)| match ty.dtype {
+        DType::U8 => {
+            let bytes: Vec<u8> = array.data.iter().map(|&v| v as u8).collect();
+            Tensor::from_slice(array.shape, &bytes).unwrap()
+        }
+        _ => tensor(array),
+    };
+    graph.feed_types().iter().map(|f| f.ty).zip(feeds).map(as_tensor).collect()
+}
