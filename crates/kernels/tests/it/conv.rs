@@ -50,8 +50,8 @@ fn run(case: &Case) {
     let weights = values(case.shape.iter().product(), case.seed ^ 1);
     let bias = values(case.shape[0], case.seed ^ 2);
     let epilogue = Epilogue {
-        bias: if case.seed % 2 == 0 { Bias::Row(&bias) } else { Bias::None },
-        activation: (case.seed % 3 == 0).then_some(Unary::Silu),
+        bias: if case.seed.is_multiple_of(2) { Bias::Row(&bias) } else { Bias::None },
+        activation: case.seed.is_multiple_of(3).then_some(Unary::Silu),
     };
     let want = definition(case, &x, &weights, &epilogue);
     let packed = PackedConv::new(&weights, case.shape, case.groups);
