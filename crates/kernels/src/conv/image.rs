@@ -66,11 +66,17 @@ impl Geometry {
     }
 
     /// Where the tap `(kh, kw)` of output (0, 0) lies in channel `channel`.
+    #[inline(always)]
     pub(super) fn tap(&self, kh: usize, kw: usize, channel: usize) -> usize {
         let column = kw * self.params.dilation[1];
         let stride = self.params.stride[1];
         let row = kh * self.params.dilation[0];
         channel * self.plane + row * self.row_len() + column % stride * self.phase + column / stride
+    }
+
+    /// Values from one channel to the next.
+    pub(super) fn plane(&self) -> usize {
+        self.plane
     }
 
     /// How far the inputs of output row `y` lie behind those of row 0.
