@@ -23,6 +23,7 @@
 
 #[macro_use]
 pub mod ir;
+pub mod artifact;
 pub mod compile;
 pub mod device;
 pub mod emit;
