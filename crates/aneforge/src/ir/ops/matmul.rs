@@ -70,7 +70,12 @@ impl Operator for Matmul {
                 ("y", Arg::In(1)),
             ],
         };
-        Mil::StmtWith(SPELLING, 2, |_, x| Var::apply(Matmul {}, &[&x[0], &x[1]]) + &x[2])
+        Mil::StmtWith(SPELLING, 2, |_, x| {
+            let product = Var::apply(Matmul {}, &[&x[0], &x[1]]);
+            let bias =
+                if product.shape().rank() == 1 { x[2].reshape_to(product.shape()) } else { x[2].clone() };
+            product + bias
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |shapes: &[&[usize]]| {
