@@ -29,6 +29,7 @@ pub mod device;
 pub mod emit;
 pub mod grad;
 pub mod import;
+pub mod models;
 pub mod passes;
 pub mod plan;
 pub mod rewrite;

@@ -5,4 +5,5 @@ mod errors;
 mod golden;
 mod passes;
 mod random_graph;
+mod reference;
 mod support;

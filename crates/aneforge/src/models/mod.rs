@@ -1,0 +1,3 @@
+//! Whole networks, as ordinary functions over values.
+
+pub mod resnet;
