@@ -61,12 +61,12 @@ fn shapes_and_types() {
     );
     assert_eq!(
         message(x.greater(&x).relu()),
-        "relu: relu takes fp16, got bool; only select and logical_not take bool"
+        "relu: takes fp16, got bool; only select and logical_not take bool"
     );
     let image = Var::input_of(TensorType { dtype: DType::U8, shape: Shape::new(&[1, 3, 4, 4]).unwrap() });
     assert_eq!(
         message(image.relu()),
-        "relu: relu takes fp16, got uint8; convert the image with image_input or cast first"
+        "relu: takes fp16, got uint8; convert the image with image_input or cast first"
     );
     let wide = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
     assert_eq!(
@@ -75,7 +75,7 @@ fn shapes_and_types() {
     );
     assert_eq!(
         message(x.muls(1e6)),
-        "muls: scalar 1000000 does not fit half precision (largest magnitude 65504); rescale before muls"
+        "muls: scalar 1000000 does not fit half precision (largest magnitude 65504); rescale first"
     );
 }
 

@@ -20,7 +20,7 @@ op! {
 impl Operator for Matmul {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         for ty in x {
-            half_only("matmul", ty)?;
+            half_only(ty)?;
         }
         let (a, w) = (x[0].shape, x[1].shape);
         if w.rank() != 2 || a.rank() == 0 {
@@ -101,8 +101,8 @@ op! {
 
 impl Operator for Bmm {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        half_only("bmm", &x[0])?;
-        half_only("bmm", &x[1])?;
+        half_only(&x[0])?;
+        half_only(&x[1])?;
         let (a, b) = (x[0].shape, x[1].shape);
         if a.rank() < 2 || b.rank() < 2 {
             return Err(format!("both operands need at least two axes, got {a} and {b}"));
