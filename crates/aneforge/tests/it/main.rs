@@ -1,5 +1,7 @@
 //! The integration tests of the library: one binary.
 
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
 mod conformance;
 mod errors;
 mod golden;
