@@ -28,6 +28,7 @@ pub mod device;
 pub mod emit;
 pub mod grad;
 pub mod import;
+pub mod nn;
 pub mod passes;
 pub mod plan;
 pub mod rewrite;
