@@ -1,0 +1,3 @@
+//! What the crate does as a whole, seen from outside.
+
+mod encoder;
