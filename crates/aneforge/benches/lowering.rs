@@ -1,9 +1,10 @@
 //! Times lowering and calling: ResNet-18 from graph to files, and the overhead of a one-op model.
 //!
-//! `cargo bench -p aneforge --bench lowering`. Prints medians, and the allocator's peak during lowering.
+//! `cargo bench -p aneforge --bench lowering`. Prints medians, the allocator's peak during lowering, and how
+//! often a session allocates after its first call.
 
 use aneforge::models::resnet::{Depth, random_weights, resnet};
-use aneforge::{Options, Session, Shape, Tensor, Var, compile, device};
+use aneforge::{Feed, Options, Session, Shape, Tensor, Var, compile, device};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +14,13 @@ struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 #[expect(unsafe_code, reason = "an allocator that counts must implement GlobalAlloc")]
 // SAFETY: every call is passed on to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, Ordering::Relaxed);
         let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(live, Ordering::Relaxed);
         // SAFETY: the caller keeps GlobalAlloc's contract.
@@ -70,7 +73,29 @@ fn main() {
         "  artifact {bytes} bytes, allocator's peak beyond the source weights {peak} bytes: {:.2} of the artifact",
         peak as f64 / bytes as f64
     );
+    let mut given = kept.iter().cloned();
+    let y = resnet(Depth::D18, &x, 1000, &mut |_, _| given.next().expect("as many as before"));
+    allocations(&[y], shape(&[1, 3, 224, 224]));
     one_op(shape(&[64]));
+}
+
+/// Allocations of later calls, from writing the input to reading the output.
+fn allocations(outputs: &[Var], shape: Shape) {
+    let plan = compile(outputs, &Options::default()).expect("ResNet-18 compiles");
+    let host = device::named("host").expect("the host is always there");
+    let mut session = Session::new(plan, &*host, Default::default()).expect("the host loads it");
+    let image = vec![0.5f32; shape.count()];
+    let mut logits = vec![0.0f32; 1000];
+    let mut call = || {
+        session.set(0, Feed::F32(&image), shape.dims()).expect("the shape fits");
+        session.execute().expect("it runs");
+        session.read(0, &mut logits);
+    };
+    call();
+    let before = CALLS.load(Ordering::Relaxed);
+    (0..10).for_each(|_| call());
+    let after = CALLS.load(Ordering::Relaxed);
+    println!("allocations in 10 calls of ResNet-18 after the first: {}", after - before);
 }
 
 fn one_op(shape: Shape) {
