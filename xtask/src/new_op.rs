@@ -59,7 +59,7 @@ fn add_module(text: &str, name: &str) -> Result<String> {
     let line = format!("pub mod {name};");
     let mut lines: Vec<&str> = text.lines().collect();
     let is_module = |l: &&str| l.starts_with("pub mod ");
-    let Some(first) = lines.iter().position(|l| is_module(l)) else {
+    let Some(first) = lines.iter().position(is_module) else {
         bail!("{OPS}/mod.rs has no line `pub mod ...;`; add `{line}` by hand")
     };
     let count = lines[first..].iter().take_while(|l| is_module(l)).count();

@@ -16,7 +16,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("Products and convolutions", "matmul"),
     ("Pooling", "max_pool"),
     ("Reductions", "reduce_mean"),
-    ("Softmax and normalization", "softmax"),
+    ("Softmax and normalisation", "softmax"),
     ("Shape", "reshape"),
     ("Parts and wholes", "slice_by_size"),
 ];
@@ -113,13 +113,17 @@ fn input_text(input: &str) -> String {
     }
 }
 
-/// The attributes' values of an op for which only the required ones are given, as its first case has them.
+/// The attributes' values of an op for which only the required ones are given.
 fn defaults(entry: &Entry) -> Option<Vec<(&'static str, Attr)>> {
     let example = (entry.cases)().first().map(|case| case.op.attrs()).unwrap_or_default();
-    let required = |name: &str| entry.info.attrs.iter().any(|a| a.name == name && a.default.is_none());
     let get = |name: &str| {
-        let value = example.iter().find(|(n, _)| *n == name && required(n));
-        value.map(|(_, attr)| attr.clone())
+        let attr = entry.info.attrs.iter().find(|a| a.name == name && a.default.is_none())?;
+        // Leaves have no cases.
+        let any = match attr.ty {
+            "int" => Attr::Int(0),
+            _ => Attr::Ints(vec![1]),
+        };
+        Some(example.iter().find(|(n, _)| *n == name).map_or(any, |(_, value)| value.clone()))
     };
     (entry.from_attrs)(&get).ok().map(|op| op.attrs())
 }
@@ -159,6 +163,8 @@ mod tests {
         assert!(text.contains("`bias` (optional)"), "{text}");
         let text = section(find("reverse").expect("it is an op"));
         assert!(text.contains("| `axes` | ints | required |"), "{text}");
+        let text = section(find("input").expect("it is an op"));
+        assert!(text.contains("| `dtype` | dtype | `\"fp16\"` |"), "{text}");
     }
 
     #[test]

@@ -222,20 +222,21 @@ mod tests {
     #[test]
     fn only_code_is_left() {
         let cases = [
-            ("a // unsafe\nb", "a          \nb"),
-            ("a /* x /* y */ z */ b", "a                   b"),
-            (r#"f("un\"safe", 'x', '\'', b'"')"#, "f(          ,    ,     ,     )"),
-            (r###"r#"a"b"# r##"x"# "## y"###, "                    y"),
+            ("a // unsafe\nb", "a \nb"),
+            ("a /* x /* y */ z */ b", "a b"),
+            (r#"f("un\"safe", 'x', '\'', b'"')"#, "f( , , , )"),
+            (r###"r#"a"b"# + r##"x"# "## + y"###, "+ + y"),
             ("fn f<'a>(x: &'a str) {}", "fn f<'a>(x: &'a str) {}"),
-            ("r#fn 'é' '\\u{e9}'.", "r#fn               ."),
-            ("\"a\nb\" c", "  \n   c"),
-            ("br\"x\" c\"y\" number\"z\"", "                 number   ".trim_start_matches(' ')),
+            ("r#fn 'é' '\\u{e9}'.", "r#fn ."),
+            ("x \"a\nb\" c", "x \n c"),
+            ("br\"x\" c\"y\" z", "z"),
+            ("\"never closed", ""),
         ];
-        for (text, code) in &cases[..7] {
+        let squeezed = |text: &str| text.split(' ').filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
+        for (text, code) in cases {
             assert_eq!(blanked(text).len(), text.len(), "{text}");
-            assert_eq!(blanked(text).trim_end().replace(' ', ""), code.trim_end().replace(' ', ""), "{text}");
+            assert_eq!(squeezed(&blanked(text)), squeezed(code), "{text}");
         }
-        assert_eq!(blanked("br\"x\" c\"y\" z").trim(), "z");
     }
 
     #[test]
