@@ -1,22 +1,20 @@
 //! The example of the README: `cargo run --release -p aneforge --example quickstart`.
 
-use aneforge::{Options, Session, Shape, Var, compile, device};
-use aneforge_tensor::random::normal_tensor;
+use aneforge::{Options, Session, Shape, Target, Tensor, Var, compile, device};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A layer with a residual connection. Nothing is computed while it is written.
-    let x = Var::input(Shape::new(&[1, 64])?);
-    let weight = Var::constant(normal_tensor(1, Shape::new(&[64, 64])?, 0.1));
-    let y = (&x + &x.linear(&weight, None).gelu()).softmax(-1);
+    // A layer that picks and scales. Nothing is computed while it is written.
+    let x = Var::input(Shape::new(&[1, 4])?);
+    let weight = Tensor::from_slice(Shape::new(&[2, 4])?, &[1.0f32, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5])?;
+    let y = x.linear(&Var::constant(weight), None).softmax(-1);
 
-    // One fused program for the M1's engine, on this machine or any other.
-    let target = aneforge::Target::named("h13")?;
-    let plan = compile(&[y], &Options { target })?;
+    // One fused program for the engine of an M1, compiled on any machine.
+    let plan = compile(&[y], &Options { target: Target::named("h13")? })?;
     println!("{}", plan.segments[0].program);
 
     // The same program on the device at hand.
     let mut session = Session::new(plan, &*device::default()?, Default::default())?;
-    let probabilities = session.run(&[normal_tensor(2, Shape::new(&[1, 64])?, 1.0)])?;
-    println!("{session:?}: the probabilities sum to {}", probabilities[0].to_f32().iter().sum::<f32>());
+    let feed = Tensor::from_slice(Shape::new(&[1, 4])?, &[1.0f32, 2.0, 3.0, 2.0])?;
+    println!("{session:?} gives {:?}", session.run(&[feed])?[0].to_f32());
     Ok(())
 }
