@@ -89,6 +89,11 @@ impl Context {
         Style::of_terminal(std::io::stdout().is_terminal(), set("NO_COLOR"), dumb)
     }
 
+    /// Whether progress is shown at all.
+    pub fn progress(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
     /// A sign of life on standard error while it is held, if that is a terminal.
     pub fn spinner(&self, what: &'static str) -> Spinner {
         Spinner::new(what, self.quiet)

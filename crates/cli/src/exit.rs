@@ -5,7 +5,7 @@ use aneforge::import::mil::ReadError;
 use aneforge::ir::text::TextError;
 use aneforge::ir::var::BuildError;
 use aneforge::target::UnknownTarget;
-use aneforge::{CompileError, DeviceError, Kind, RunError};
+use aneforge::{CompileError, DeviceError, EncodeError, Kind, LoadError, RunError};
 use aneforge_formats::{FileError, SafeTensorsError};
 use aneforge_mil::BlobError;
 use aneforge_tensor::npy::NpyError;
@@ -79,6 +79,8 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, CompileError::kind))
         .or_else(|| of(error, DeviceError::kind))
         .or_else(|| of(error, RunError::kind))
+        .or_else(|| of(error, LoadError::kind))
+        .or_else(|| of(error, EncodeError::kind))
         .or_else(|| of(error, |_: &BlobError| Kind::File))
         .or_else(|| of(error, |_: &NpyError| Kind::File))
         .or_else(|| of(error, |_: &FileError| Kind::File))
