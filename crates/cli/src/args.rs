@@ -110,25 +110,19 @@ pub enum NumericsName {
     Ieee,
 }
 
-/// Every command.
+/// Every command; what it does is said at its arguments.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Compile a small network and let it read handwritten digits
     #[command(after_help = demo::JSON)]
     Demo(demo::Args),
-    /// Turn sentences into vectors with a pretrained encoder
     #[command(after_help = embed::JSON)]
     Embed(embed::Args),
-    /// Compile a graph to a MIL program, its weights and a report
     #[command(after_help = compile::JSON)]
     Compile(compile::Args),
-    /// Run a compiled program or a graph
     #[command(after_help = run::JSON)]
     Run(run::Args),
-    /// Show a program: its graph, what each pass did, the plan, the MIL text
     #[command(after_help = inspect::JSON)]
     Inspect(inspect::Args),
-    /// Show what programs can be compiled for and run on here
     #[command(after_help = devices::JSON)]
     Devices(devices::Args),
 }

@@ -26,6 +26,9 @@ JSON keys:
 #[derive(clap::Args)]
 pub struct Args {}
 
+/// A device by its name, or why it is not there.
+type Found = (&'static str, Result<Arc<dyn Device>, DeviceError>);
+
 /// Runs the command.
 pub fn run(_: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let devices = ["ane", "host"].map(|name| (name, device::named(name)));
@@ -71,8 +74,8 @@ fn is_default(name: &str) -> bool {
     }
 }
 
-fn machine(devices: &[(&str, Result<Arc<dyn Device>, DeviceError>)], context: &Context) -> Value {
-    let describe = |(name, device): &(&str, Result<Arc<dyn Device>, DeviceError>)| {
+fn machine(devices: &[Found], context: &Context) -> Value {
+    let describe = |(name, device): &Found| {
         let mut value = json!({ "name": name, "available": device.is_ok(), "default": is_default(name) });
         match device {
             Ok(device) => value["description"] = device.describe().into(),
