@@ -77,7 +77,7 @@ pub fn replace(
     let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let written = File::create(&temporary).and_then(|file| {
-        let mut file = BufWriter::with_capacity(1 << 20, file);
+        let mut file = BufWriter::with_capacity(1 << 16, file);
         fill(&mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error).map(drop)
     });
