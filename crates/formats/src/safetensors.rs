@@ -143,7 +143,7 @@ pub enum SafeTensorsError {
         /// The tensor.
         tensor: String,
         /// The limit, and what to do.
-        why: ShapeError,
+        why: Box<ShapeError>,
     },
 }
 
@@ -255,7 +255,7 @@ impl SafeTensors {
         let shape = Shape::new(&dims.map_err(|_| length())?).map_err(|why| SafeTensorsError::Shape {
             file: file(),
             tensor: tensor(),
-            why,
+            why: Box::new(why),
         })?;
         let bytes = self.data.slice(entry.range.clone()).ok_or_else(length)?;
         Tensor::new(dtype, shape, bytes).map_err(|_: TensorError| length())

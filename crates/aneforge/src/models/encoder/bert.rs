@@ -63,7 +63,8 @@ impl Weights {
         let tensor = self.checkpoint.tensor(&key)?;
         let got = tensor.shape();
         if got.rank() != want.len() || got.dims().iter().zip(want).any(|(g, w)| *w != 0 && g != w) {
-            return Err(LoadError::WeightShape { directory: directory(), key, want: want.to_vec(), got });
+            let (want, got) = (want.to_vec(), got.dims().to_vec());
+            return Err(LoadError::WeightShape { directory: directory(), key, want, got });
         }
         if !tensor.dtype().is_float() {
             return Err(LoadError::WeightType { directory: directory(), key, got: tensor.dtype() });

@@ -3,7 +3,7 @@ use crate::device::DeviceError;
 use crate::models::resolve::ResolveError;
 use crate::session::RunError;
 use aneforge_formats::{CheckpointError, FileError, SafeTensorsError};
-use aneforge_tensor::{DType, Shape};
+use aneforge_tensor::DType;
 use std::path::PathBuf;
 
 /// A model could not be loaded. The files' fault, or the caller's where the name leads nowhere.
@@ -86,7 +86,7 @@ pub enum LoadError {
         /// The shape the configuration asks for.
         want: Vec<usize>,
         /// The shape it has.
-        got: Shape,
+        got: Vec<usize>,
     },
     /// There is no device to run on.
     #[error(transparent)]
