@@ -21,7 +21,10 @@ struct Generated {
 }
 
 /// Every generated file. To add one, write its function in a module beside this file.
-const FILES: &[Generated] = &[Generated { path: "docs/ops.md", text: ops_page::text }];
+const FILES: &[Generated] = &[
+    Generated { path: "docs/ops.md", text: ops_page::text },
+    Generated { path: "docs/cli.md", text: || Ok(aneforge_cli::reference()) },
+];
 
 /// Writes the files, or checks them.
 pub fn run(args: &Args) -> Result<()> {

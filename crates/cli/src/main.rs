@@ -1,2 +1,5 @@
-//! Under construction.
-fn main() {}
+//! The `aneforge` command. Everything is in the library, so that its reference page can be generated.
+
+fn main() -> std::process::ExitCode {
+    aneforge_cli::main()
+}

@@ -8,12 +8,12 @@ mod planner;
 mod run;
 mod step;
 
-pub use plan::HostPlan;
+pub use plan::{HostPlan, Step};
 
 use crate::device::{Device, DeviceError, Kernel};
 use crate::ir::numerics::Numerics;
 use crate::plan::Segment;
-use aneforge_kernels::Kernels;
+use aneforge_kernels::{Isa, Kernels};
 use std::sync::{Arc, OnceLock};
 
 /// This machine's processor.
@@ -39,10 +39,20 @@ impl Host {
         Host { fuse: false, ..self }
     }
 
+    /// The threads it runs on, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.kernels.pool().threads()
+    }
+
     /// The steps that a segment runs as.
     pub fn plan(&self, segment: &Segment, numerics: Numerics) -> HostPlan {
         planner::plan(&segment.graph, numerics, self.fuse)
     }
+}
+
+/// Names of the instruction sets that this processor runs and the kernels have code for, slowest first.
+pub fn instruction_sets() -> Vec<String> {
+    Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect()
 }
 
 static SHARED: OnceLock<Arc<Host>> = OnceLock::new();

@@ -11,7 +11,7 @@ pub enum Pooling {
     Max,
 }
 
-/// A model pools in a way that cannot be computed. The target's limit.
+/// A model pools in a way that cannot be computed. The file's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{file}` asks for {mode}, which is not supported; pass `pooling` as one of mean, cls, max to override it"

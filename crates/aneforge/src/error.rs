@@ -1,0 +1,197 @@
+//! Whose fault an error is: what exit codes and Python's exception classes are chosen by.
+
+use crate::artifact::ArtifactError;
+use crate::compile::CompileError;
+use crate::device::DeviceError;
+use crate::grad::GradError;
+use crate::import::mil::ReadError;
+use crate::ir::text::TextError;
+use crate::ir::var::BuildError;
+use crate::models::encoder::{EncodeError, LoadError, PoolingError};
+use crate::models::resolve::ResolveError;
+use crate::passes::PassError;
+use crate::passes::legal::LegalError;
+use crate::session::RunError;
+use crate::target::UnknownTarget;
+use std::fmt;
+
+/// Who has to act on an error.
+///
+/// ```
+/// use aneforge::{Options, Shape, Var, compile, error::Kind};
+/// let x = Var::input(Shape::new(&[2, 8])?);
+/// let error = compile(&[x.softmax(7)], &Options::default()).unwrap_err();
+/// assert_eq!(error.kind(), Kind::Caller);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The caller: a wrong shape, type, number or name.
+    Caller,
+    /// A file: missing, damaged, unwritable, or not what it should be.
+    File,
+    /// The chip compiled for: it cannot run this; another target or another graph can.
+    Target,
+    /// The device: not there, or failed.
+    Device,
+    /// This project. Worth a report.
+    Internal,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Caller => "caller",
+            Kind::File => "file",
+            Kind::Target => "target",
+            Kind::Device => "device",
+            Kind::Internal => "internal",
+        })
+    }
+}
+
+impl BuildError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::Caller
+    }
+}
+
+impl GradError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::Caller
+    }
+}
+
+impl UnknownTarget {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::Caller
+    }
+}
+
+impl TextError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::File
+    }
+}
+
+impl ArtifactError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::File
+    }
+}
+
+impl LegalError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::Target
+    }
+}
+
+impl ReadError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            ReadError::Blob(_) | ReadError::Statement { .. } => Kind::File,
+            // What is built here is what the file says.
+            ReadError::Build(_) | ReadError::Program(_) => Kind::File,
+        }
+    }
+}
+
+impl PassError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            PassError::Build(error) => error.kind(),
+            PassError::Legal(error) => error.kind(),
+            PassError::Rewrite(_) | PassError::Verify { .. } => Kind::Internal,
+        }
+    }
+}
+
+impl CompileError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            CompileError::Pass(error) => error.kind(),
+            CompileError::Emit(_) => Kind::Internal,
+        }
+    }
+}
+
+impl DeviceError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            DeviceError::Unknown(_) => Kind::Caller,
+            DeviceError::Unavailable { .. } | DeviceError::Unsupported { .. } => Kind::Device,
+        }
+    }
+}
+
+impl RunError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            RunError::Count { .. } | RunError::Shape { .. } | RunError::DType { .. } => Kind::Caller,
+            RunError::Device(error) => error.kind(),
+            RunError::Compile(error) => error.kind(),
+        }
+    }
+}
+
+impl ResolveError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            ResolveError::NoDirectory(_) | ResolveError::File(_) => Kind::Caller,
+            ResolveError::Offline { .. }
+            | ResolveError::Download { .. }
+            | ResolveError::Incomplete { .. } => Kind::File,
+        }
+    }
+}
+
+impl PoolingError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::File
+    }
+}
+
+impl LoadError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            LoadError::Resolve(error) => error.kind(),
+            LoadError::Pooling(error) => error.kind(),
+            LoadError::Device(error) => error.kind(),
+            LoadError::File(_) | LoadError::Json { .. } | LoadError::Config { .. } => Kind::File,
+            // Too few tokens were asked for.
+            LoadError::TooShort { .. } => Kind::Caller,
+            LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
+            LoadError::Checkpoint(_) | LoadError::Weights(_) => Kind::File,
+            LoadError::NoWeight { .. } | LoadError::WeightShape { .. } | LoadError::WeightType { .. } => {
+                Kind::File
+            }
+        }
+    }
+}
+
+impl EncodeError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            EncodeError::Stopped { .. } => Kind::Caller,
+            EncodeError::Tokenizer { .. } | EncodeError::Token { .. } | EncodeError::Weight { .. } => {
+                Kind::File
+            }
+            EncodeError::Run(error) => error.kind(),
+        }
+    }
+}

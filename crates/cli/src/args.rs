@@ -1,0 +1,128 @@
+//! The command line's shape: global options and the list of commands.
+
+use crate::commands::{compile, demo, devices, embed, inspect, run};
+use aneforge::Target;
+use aneforge::target::UnknownTarget;
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// What follows the options in `aneforge --help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  a bug in aneforge; please report it
+  2  the command line itself is wrong
+  3  a file, a graph or an argument is wrong
+  4  the target cannot run this graph; another target or another graph can
+  5  the device is not there, or failed";
+
+/// Program Apple's Neural Engine, or run the same programs on this machine's processor
+#[derive(Parser)]
+#[command(name = "aneforge", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(clap::Args)]
+pub struct Global {
+    /// Print one JSON object for machines; `aneforge help COMMAND` lists its keys
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub quiet: bool,
+
+    /// Threads of the host engine [default: as many as the machine runs at once]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        env = "ANEFORGE_THREADS",
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u16).range(1..=1024),
+        help_heading = "Global options"
+    )]
+    pub threads: Option<u16>,
+
+    /// Where to run [default: `ane` on Apple silicon, `host` elsewhere]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        env = "ANEFORGE_DEVICE",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub device: Option<DeviceName>,
+
+    /// Chip to compile for, such as `h13` (M1) or `h17s` (M5 Pro) [default: `h17s`]
+    #[arg(
+        long,
+        global = true,
+        value_name = "CHIP",
+        env = "ANEFORGE_TARGET",
+        hide_env_values = true,
+        value_parser = target,
+        help_heading = "Global options"
+    )]
+    pub target: Option<Target>,
+
+    /// Arithmetic of the host engine: the target's documented departures from IEEE 754, or none
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        env = "ANEFORGE_NUMERICS",
+        hide_env_values = true,
+        default_value = "ane",
+        help_heading = "Global options"
+    )]
+    pub numerics: NumericsName,
+}
+
+fn target(name: &str) -> Result<Target, UnknownTarget> {
+    Target::named(name)
+}
+
+/// A device by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    /// This machine's processor, with the engine's numerics
+    Host,
+    /// The Neural Engine
+    Ane,
+}
+
+/// Numerics by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NumericsName {
+    /// As documented for the target's family
+    Ane,
+    /// IEEE 754 throughout
+    Ieee,
+}
+
+/// Every command; what it does is said at its arguments.
+#[derive(Subcommand)]
+pub enum Command {
+    #[command(after_help = demo::JSON)]
+    Demo(demo::Args),
+    #[command(after_help = embed::JSON)]
+    Embed(embed::Args),
+    #[command(after_help = compile::JSON)]
+    Compile(compile::Args),
+    #[command(after_help = run::JSON)]
+    Run(run::Args),
+    #[command(after_help = inspect::JSON)]
+    Inspect(inspect::Args),
+    #[command(after_help = devices::JSON)]
+    Devices(devices::Args),
+}

@@ -1,0 +1,102 @@
+//! `aneforge devices`: what programs can be compiled for and run on here.
+
+use crate::context::Context;
+use crate::output;
+use aneforge::device::{self, host};
+use aneforge::target::CHIPS;
+use aneforge::{Device, DeviceError};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::sync::Arc;
+
+/// What follows the options in `aneforge help devices`.
+pub const JSON: &str = "\
+JSON keys:
+  devices          for each: name, available, default, and description or why it is not available
+  target           the chip compiled for with these options
+  default_target   the chip compiled for without any
+  host             instruction_set, available_instruction_sets, threads, architecture, os
+  targets          for each chip: name, family, runs_mil";
+
+/// Show what programs can be compiled for and run on here
+///
+/// Says of every device whether it is available and, if not, why. Programs can be compiled for every
+/// target on every machine.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// A device by its name, or why it is not there.
+type Found = (&'static str, Result<Arc<dyn Device>, DeviceError>);
+
+/// Runs the command.
+pub fn run(_: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
+    let devices = ["ane", "host"].map(|name| (name, device::named(name)));
+    if context.json {
+        return output::print_json(out, &machine(&devices, context));
+    }
+    writeln!(out, "devices")?;
+    for (name, device) in &devices {
+        let mark = if is_default(name) { " (default)" } else { "" };
+        match device {
+            Ok(device) => writeln!(out, "  {name}{mark}: {}", device.describe())?,
+            Err(DeviceError::Unavailable { why, .. }) => {
+                writeln!(out, "  {name}{mark}: not available: {why}")?
+            }
+            Err(error) => writeln!(out, "  {name}{mark}: {error}")?,
+        }
+    }
+    let isa = host::instruction_sets().join(", ");
+    writeln!(out, "\ninstruction sets with code for this processor, the last is used\n  {isa}")?;
+    writeln!(out, "\ntarget\n  {} (family {})", context.target, context.target.family())?;
+    writeln!(out, "\nknown targets")?;
+    for family in families() {
+        let chips: Vec<&str> = CHIPS.iter().filter(|c| c.family == family).map(|c| c.name).collect();
+        let note = if family.runs_mil() { "" } else { " (runs no MIL program)" };
+        writeln!(out, "  {}: {}{note}", family, chips.join(" "))?;
+    }
+    Ok(())
+}
+
+fn families() -> Vec<aneforge::Family> {
+    let mut families: Vec<_> = CHIPS.iter().map(|c| c.family).collect();
+    families.sort();
+    families.dedup();
+    families
+}
+
+/// Whether this device is used when none is asked for.
+fn is_default(name: &str) -> bool {
+    match device::default() {
+        Ok(device) => device.name() == name,
+        Err(DeviceError::Unavailable { device, .. }) => device == name,
+        Err(_) => false,
+    }
+}
+
+fn machine(devices: &[Found], context: &Context) -> Value {
+    let describe = |(name, device): &Found| {
+        let mut value = json!({ "name": name, "available": device.is_ok(), "default": is_default(name) });
+        match device {
+            Ok(device) => value["description"] = device.describe().into(),
+            Err(DeviceError::Unavailable { why, .. }) => value["why"] = why.as_str().into(),
+            Err(error) => value["why"] = error.to_string().into(),
+        }
+        value
+    };
+    let target = |chip: &aneforge::target::Chip| json!({ "name": chip.name, "family": chip.family.to_string(), "runs_mil": chip.family.runs_mil() });
+    let sets = host::instruction_sets();
+    json!({
+        "devices": devices.iter().map(describe).collect::<Vec<_>>(),
+        "target": context.target.name(),
+        "default_target": aneforge::Target::default().name(),
+        "host": {
+            "instruction_set": sets.last(),
+            "available_instruction_sets": sets,
+            "threads": host::shared().threads(),
+            "architecture": std::env::consts::ARCH,
+            "os": std::env::consts::OS,
+        },
+        "targets": CHIPS.iter().map(target).collect::<Vec<_>>(),
+    })
+}

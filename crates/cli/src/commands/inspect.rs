@@ -1,0 +1,142 @@
+//! `aneforge inspect`: every form a program takes on its way, as text.
+
+use crate::context::Context;
+use crate::output;
+use crate::program;
+use aneforge::Plan;
+use aneforge::device::host::{self, HostPlan};
+use aneforge::ir::graph::Graph;
+use aneforge::passes::Trace;
+use anyhow::Result;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// What follows the options in `aneforge help inspect`.
+pub const JSON: &str = "\
+JSON keys, but for those that --show leaves out:
+  target   the chip compiled for
+  graph    text of the graph, long constants shortened
+  passes   for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired)
+  plan     steps of op (with what is fused into it), inputs, slot, dtype, shape, until (the last step that
+           needs it, null for outputs); slots: bytes of each
+  mil      text of each program";
+
+/// Show a program: its graph, what each pass did, the plan, the MIL text
+///
+/// The plan is that of the host engine: its steps, the slots of memory they write, and how long each
+/// value lives.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The text of a graph, a compiled program, or its folder
+    file: PathBuf,
+
+    /// Which part to show
+    #[arg(long, value_enum, default_value = "all")]
+    show: Part,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The graph as read
+    Graph,
+    /// What each rule of each pass did or refused to do
+    Passes,
+    /// Steps and memory of the host engine
+    Plan,
+    /// The program
+    Mil,
+    /// All of these
+    All,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
+    let graph = program::open(&args.file)?;
+    let shown = |part: Part| args.show == part || args.show == Part::All;
+    // A graph that does not compile can still be looked at.
+    let plan = if args.show == Part::Graph { None } else { Some(context.compile(&graph)?) };
+    if context.json {
+        return output::print_json(out, &machine(&graph, plan.as_ref(), shown, context));
+    }
+    let title = |out: &mut dyn Write, text: &str| match args.show {
+        Part::All => writeln!(out, "== {text}"),
+        _ => Ok(()),
+    };
+    if shown(Part::Graph) {
+        title(out, "graph")?;
+        write!(out, "{graph}")?;
+    }
+    let Some(plan) = &plan else { return Ok(()) };
+    if shown(Part::Passes) {
+        title(out, "passes")?;
+        plan.traces.iter().try_for_each(|trace| pass(out, trace))?;
+    }
+    if shown(Part::Plan) {
+        title(out, "plan")?;
+        write!(out, "{plan}")?;
+        for segment in &plan.segments {
+            write!(out, "{}", host::shared().plan(segment, context.numerics()))?;
+        }
+    }
+    if shown(Part::Mil) {
+        title(out, "mil")?;
+        for segment in &plan.segments {
+            writeln!(out, "{}", segment.program.to_string().trim_end())?;
+        }
+    }
+    Ok(())
+}
+
+fn pass(out: &mut dyn Write, trace: &Trace) -> std::io::Result<()> {
+    writeln!(out, "{}: {} nodes after it", trace.stage, trace.graph.len())?;
+    if trace.events.is_empty() {
+        writeln!(out, "  no rule applied")?;
+    }
+    for event in &trace.events {
+        let refused = event.refused.map_or_else(String::new, |why| format!(", left alone: {why}"));
+        writeln!(out, "  {} at {}{refused}", event.rule, event.node)?;
+    }
+    Ok(())
+}
+
+fn machine(graph: &Graph, plan: Option<&Plan>, shown: impl Fn(Part) -> bool, context: &Context) -> Value {
+    let mut value = json!({ "target": context.target.name() });
+    if shown(Part::Graph) {
+        value["graph"] = graph.to_string().into();
+    }
+    let Some(plan) = plan else { return value };
+    if shown(Part::Passes) {
+        value["passes"] = plan.traces.iter().map(pass_json).collect();
+    }
+    if shown(Part::Plan) {
+        let plans = plan.segments.iter().map(|s| host::shared().plan(s, context.numerics()));
+        let (steps, slots): (Vec<_>, Vec<_>) = plans.map(|p| (steps_json(&p), p.slots.bytes)).unzip();
+        value["plan"] = json!({ "steps": steps.concat(), "slots": slots.concat() });
+    }
+    if shown(Part::Mil) {
+        value["mil"] = plan.segments.iter().map(|s| s.program.to_string()).collect();
+    }
+    value
+}
+
+fn pass_json(trace: &Trace) -> Value {
+    let events = trace.events.iter();
+    let events = events.map(|e| json!({ "rule": e.rule, "node": e.node, "refused": e.refused }));
+    json!({ "stage": trace.stage, "nodes": trace.graph.len(), "events": events.collect::<Vec<_>>() })
+}
+
+fn steps_json(plan: &HostPlan) -> Vec<Value> {
+    let step = |(step, span): (&host::Step, &aneforge::plan::Span)| {
+        let names = std::iter::once(step.op.name()).chain(step.fused.names.iter().copied());
+        let places = step.inputs.iter().map(|(place, _)| place).chain(&step.fused.bias);
+        let mut value = output::type_json(step.ty);
+        value["op"] = names.collect::<Vec<_>>().join("+").into();
+        value["inputs"] = places.map(ToString::to_string).collect();
+        value["slot"] = step.output.into();
+        value["until"] = (span.last != usize::MAX).then_some(span.last).into();
+        value
+    };
+    plan.steps.iter().zip(&plan.spans).map(step).collect()
+}

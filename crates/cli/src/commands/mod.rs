@@ -1,0 +1,28 @@
+//! One file per command: its arguments, the keys of its JSON, and what it does.
+
+pub mod compile;
+pub mod demo;
+pub mod devices;
+pub mod embed;
+pub mod inspect;
+pub mod run;
+
+use crate::args::{Cli, Command};
+use crate::context::Context;
+use anyhow::Result;
+use std::io::{BufWriter, Write};
+
+/// Runs the command of `cli` and prints its result.
+pub fn run(cli: &Cli) -> Result<()> {
+    let context = Context::new(&cli.global)?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match &cli.command {
+        Command::Demo(args) => demo::run(args, &context, &mut out),
+        Command::Embed(args) => embed::run(args, &context, &mut out),
+        Command::Compile(args) => compile::run(args, &context, &mut out),
+        Command::Run(args) => run::run(args, &context, &mut out),
+        Command::Inspect(args) => inspect::run(args, &context, &mut out),
+        Command::Devices(args) => devices::run(args, &context, &mut out),
+    }?;
+    Ok(out.flush()?)
+}

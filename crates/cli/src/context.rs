@@ -1,0 +1,106 @@
+//! What the global options come to.
+
+use crate::args::{DeviceName, Global, NumericsName};
+use crate::output::Spinner;
+use crate::picture::Style;
+use aneforge::device::host;
+use aneforge::ir::graph::Graph;
+use aneforge::session::SessionOptions;
+use aneforge::{
+    CompileError, Device, DeviceError, Numerics, Options, Plan, RunError, Session, Target, device,
+};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use tracing::level_filters::LevelFilter;
+
+/// How commands compile, run and print.
+pub struct Context {
+    /// Whether to print JSON.
+    pub json: bool,
+    /// The chip to compile for.
+    pub target: Target,
+    quiet: bool,
+    device: Option<DeviceName>,
+    numerics: NumericsName,
+}
+
+impl Context {
+    /// Applies the options that belong to the process: logging and threads.
+    pub fn new(global: &Global) -> Result<Context, DeviceError> {
+        let level = match (global.quiet, global.verbose) {
+            (true, _) => LevelFilter::ERROR,
+            (_, 0) => LevelFilter::WARN,
+            (_, 1) => LevelFilter::INFO,
+            _ => LevelFilter::TRACE,
+        };
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+        if let Some(threads) = global.threads {
+            host::set_threads(usize::from(threads))?;
+        }
+        Ok(Context {
+            json: global.json,
+            target: global.target.unwrap_or_default(),
+            quiet: global.quiet,
+            device: global.device,
+            numerics: global.numerics,
+        })
+    }
+
+    /// The device asked for, or this machine's default one.
+    pub fn device(&self) -> Result<Arc<dyn Device>, DeviceError> {
+        let device = match self.device {
+            Some(DeviceName::Host) => device::named("host"),
+            Some(DeviceName::Ane) => device::named("ane"),
+            None => device::default(),
+        }?;
+        tracing::info!("device {}: {}", device.name(), device.describe());
+        Ok(device)
+    }
+
+    /// The numerics that sessions run with.
+    pub fn numerics(&self) -> Numerics {
+        match self.numerics {
+            NumericsName::Ane => Numerics::Ane(self.target.family()),
+            NumericsName::Ieee => Numerics::Ieee,
+        }
+    }
+
+    /// How to compile.
+    pub fn options(&self) -> Options {
+        Options { target: self.target }
+    }
+
+    /// Compiles a graph for the target.
+    pub fn compile(&self, graph: &Graph) -> Result<Plan, CompileError> {
+        let _spinner = self.spinner("compiling");
+        aneforge::compile::compile_graph(graph, &self.options())
+    }
+
+    /// Loads a plan into a device.
+    pub fn session(&self, plan: impl Into<Arc<Plan>>, device: &dyn Device) -> Result<Session, RunError> {
+        let _spinner = self.spinner("loading");
+        Session::new(plan, device, SessionOptions { numerics: Some(self.numerics()) })
+    }
+
+    /// How pictures are drawn on standard output.
+    pub fn style(&self) -> Style {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+        Style::of_terminal(std::io::stdout().is_terminal(), set("NO_COLOR"), dumb)
+    }
+
+    /// Whether progress is shown at all.
+    pub fn progress(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// A sign of life on standard error while it is held, if that is a terminal.
+    pub fn spinner(&self, what: &'static str) -> Spinner {
+        Spinner::new(what, self.quiet)
+    }
+
+    /// A bar on standard error that counts to `total`, if that is a terminal.
+    pub fn bar(&self, what: &'static str, total: usize) -> indicatif::ProgressBar {
+        crate::output::bar(what, total, self.quiet)
+    }
+}

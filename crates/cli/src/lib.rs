@@ -1,0 +1,31 @@
+//! The `aneforge` command: arguments, one file per command, and the reference page made of both.
+//!
+//! This is the edge of the system: the only place that reads the environment, and the only one that turns
+//! errors into exit codes.
+
+mod args;
+mod commands;
+mod context;
+mod digits;
+mod exit;
+mod output;
+mod picture;
+mod program;
+mod reference;
+mod timing;
+
+pub use reference::reference;
+
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+/// The definitions of all commands and options.
+pub fn command() -> clap::Command {
+    args::Cli::command()
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    exit::finish(commands::run(&cli))
+}

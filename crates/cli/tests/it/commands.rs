@@ -1,0 +1,179 @@
+//! What each command does when all is well.
+
+use crate::support::{command, file, finish, folder, json, keys, run, sample, show, text};
+use aneforge_tensor::{Bytes, Shape, npy, random};
+use std::fs;
+
+#[test]
+fn demo_reads_digits_as_well_as_the_file_says() {
+    let value = json(&["demo", "--calls", "10", "--batch", "8"]);
+    assert_eq!(keys(&value), ["accuracy", "device", "digits", "numerics", "program", "time"]);
+    let accuracy = &value["accuracy"];
+    assert_eq!((accuracy["total"].as_u64(), accuracy["correct_float32"].as_u64()), (Some(360), Some(358)));
+    let lost = accuracy["correct_float32"].as_i64().unwrap() - accuracy["correct"].as_i64().unwrap();
+    assert!(lost.abs() <= 2, "{accuracy}");
+    assert_eq!(value["device"]["name"], "host");
+    let program = ["family", "ops", "program_bytes", "statements", "target", "weight_bytes"];
+    assert_eq!(keys(&value["program"]), program);
+    assert_eq!(value["time"]["one"]["calls"], 10);
+    let batch = ["calls", "images", "images_per_second", "median_us", "p10_us"];
+    assert_eq!(keys(&value["time"]["batch"]), batch);
+    assert_eq!(value["digits"].as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn demo_fits_eighty_columns_and_says_where_it_ran() {
+    let out = text(&["demo", "--calls", "10", "--batch", "1024", "--target", "h13"]);
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    assert!(!out.contains('\x1b'), "colour without a terminal");
+    for part in ["target     h13 (family A13)", "device     host: ", "of 360 held-out digits", "wrong: a "] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    assert!(out.ends_with("This project has not run on Apple silicon.\n"), "{out}");
+}
+
+#[test]
+fn samples_compile_run_and_read_back_to_the_same_numbers() {
+    for name in ["mlp", "convnet", "attention"] {
+        let folder = folder();
+        let (program, outputs) = (show(&folder.path().join("program")), show(&folder.path().join("out")));
+        let compiled = json(&["compile", &sample(name), "-o", &program]);
+        let first = ["family", "folders", "inputs", "ops", "outputs"];
+        let rest = ["program_bytes", "report", "statements", "target", "weight_bytes"];
+        assert_eq!(keys(&compiled), [first, rest].concat());
+        let size = |file: &str| fs::metadata(format!("{program}/{file}")).unwrap().len();
+        assert_eq!(compiled["program_bytes"], size("model.mil"));
+        assert_eq!(compiled["weight_bytes"], size("weights.bin"));
+        assert!(fs::read_to_string(format!("{program}/report.txt")).unwrap().contains("legalize"));
+
+        let graph = json(&["run", &sample(name), "--random", "3", "--repeat", "5"]);
+        assert_eq!(keys(&graph), ["device", "inputs", "numerics", "outputs", "target", "time"]);
+        assert_eq!(graph["time"]["calls"], 5);
+        for path in [&program, &format!("{program}/model.mil")] {
+            let mut back = json(&["run", path, "--random", "3", "-o", &outputs]);
+            let written = back["outputs"][0].as_object_mut().unwrap().remove("file").unwrap();
+            assert_eq!(back["outputs"], graph["outputs"], "{name}");
+            let tensor = npy::read(&Bytes::new(fs::read(written.as_str().unwrap()).unwrap())).unwrap();
+            assert_eq!(serde_json::json!(tensor.shape().dims()), graph["outputs"][0]["shape"]);
+        }
+    }
+}
+
+#[test]
+fn run_feeds_files_in_their_order() {
+    let folder = folder();
+    let sub =
+        "%0 = input(feed=0) : fp16[3]\n%1 = input(feed=1) : fp16[3]\n%2 = sub(%0, %1) : fp16[3]\nreturn %2";
+    let graph = file(&folder, "sub.ir", sub);
+    let array = |name: &str, seed: u64| {
+        let tensor = random::normal_tensor(seed, Shape::new(&[3]).unwrap(), 1.0);
+        let mut bytes = Vec::new();
+        npy::write(&tensor, &mut bytes).unwrap();
+        file(&folder, name, bytes)
+    };
+    let (a, b) = (array("a.npy", 1), array("b.npy", 2));
+    let forth = json(&["run", &graph, "--input", &a, "--input", &b]);
+    let back = json(&["run", &graph, "-i", &b, "-i", &a]);
+    let number = |value: &serde_json::Value, key: &str| value["outputs"][0][key].as_f64().unwrap();
+    assert_eq!(number(&forth, "max"), -number(&back, "min"));
+    assert_eq!(forth["inputs"][0]["source"], a);
+    let out = text(&["run", &graph, "--input", &a, "--input", &b, "--repeat", "3"]);
+    assert!(out.starts_with("ran on host, compiled for h17s, numerics ane(A16)\n"), "{out}");
+    assert!(out.contains("per call, median of 3 (p10 "), "{out}");
+}
+
+#[test]
+fn numerics_are_an_option() {
+    let folder = folder();
+    let roots = "%0 = input(feed=0) : fp16[64]\n%1 = sqrt(%0) : fp16[64]\nreturn %1\n";
+    let graph = file(&folder, "roots.ir", roots);
+    let not_finite = |numerics: &str| {
+        let value = json(&["run", &graph, "--random", "1", "--numerics", numerics]);
+        value["outputs"][0]["not_finite"].as_u64().unwrap()
+    };
+    assert_eq!(not_finite("ane"), 0);
+    assert!(not_finite("ieee") > 0);
+}
+
+#[test]
+fn inspect_shows_every_form() {
+    let graph = sample("mlp");
+    let all = text(&["inspect", &graph]);
+    let parts =
+        ["== graph\n", "== passes\n", "== plan\n", "== mil\n", "canonicalize: ", "until the end", "program("];
+    for part in parts {
+        assert!(all.contains(part), "{part} in {all}");
+    }
+    let starts = [
+        ("graph", "@0 : fp32[64, 32] ="),
+        ("passes", "canonicalize: "),
+        ("plan", "plan for h17s"),
+        ("mil", "program("),
+    ];
+    for (part, start) in starts {
+        let out = text(&["inspect", &graph, "--show", part]);
+        assert!(out.starts_with(start) && all.contains(&out), "{part}: {out}");
+    }
+    let value = json(&["inspect", &graph]);
+    assert_eq!(keys(&value), ["graph", "mil", "passes", "plan", "target"]);
+    assert_eq!(keys(&value["plan"]), ["slots", "steps"]);
+    assert_eq!(keys(&value["plan"]["steps"][0]), ["dtype", "inputs", "op", "shape", "slot", "until"]);
+    assert_eq!(keys(&value["passes"][0]), ["events", "nodes", "stage"]);
+    assert_eq!(keys(&json(&["inspect", &graph, "--show", "mil"])), ["mil", "target"]);
+}
+
+#[test]
+fn devices_say_what_they_are_or_why_not() {
+    let value = json(&["devices", "--threads", "1"]);
+    assert_eq!(keys(&value), ["default_target", "devices", "host", "target", "targets"]);
+    let host = ["architecture", "available_instruction_sets", "instruction_set", "os", "threads"];
+    assert_eq!(keys(&value["host"]), host);
+    assert_eq!(value["host"]["threads"], 1);
+    let device =
+        |name: &str| value["devices"].as_array().unwrap().iter().find(|d| d["name"] == name).unwrap();
+    assert_eq!(
+        (&device("host")["available"], device("host")["description"].is_string()),
+        (&true.into(), true)
+    );
+    let ane = device("ane");
+    assert!(ane["description"].is_string() || ane["why"].as_str().unwrap().contains("run on `host`"));
+    assert!(text(&["devices"]).contains("  A13: h13 h13g t1\n"));
+}
+
+#[test]
+fn the_environment_stands_in_for_options() {
+    let read = |command| -> serde_json::Value { serde_json::from_str(&finish(command).out).unwrap() };
+    let mut devices = command(&["devices", "--json"]);
+    devices.env("ANEFORGE_TARGET", "h14").env("ANEFORGE_THREADS", "2");
+    let value = read(devices);
+    assert_eq!((&value["target"], &value["host"]["threads"]), (&"h14".into(), &2.into()));
+
+    let mut over = command(&["devices", "--json", "--target", "h15"]);
+    over.env("ANEFORGE_TARGET", "h14");
+    assert_eq!(read(over)["target"], "h15");
+
+    let mut ieee = command(&["run", &sample("mlp"), "--random", "1"]);
+    ieee.env("ANEFORGE_NUMERICS", "ieee");
+    assert!(finish(ieee).out.contains("numerics ieee"));
+}
+
+#[test]
+fn verbose_logs_the_device_and_quiet_does_not() {
+    let run = |flag: &str| run(&["run", &sample("mlp"), "--random", "1", flag]);
+    assert!(run("-v").err.contains("device host: "));
+    assert_eq!(run("-q").err, "");
+}
+
+#[test]
+fn the_reference_names_every_command_and_option() {
+    let page = aneforge_cli::reference();
+    for command in aneforge_cli::command().get_subcommands() {
+        assert!(page.contains(&format!("## aneforge {}\n", command.get_name())));
+        for argument in command.get_arguments().filter_map(|a| a.get_long()) {
+            assert!(page.contains(&format!("--{argument}")), "{argument}");
+        }
+    }
+    for name in ["ANEFORGE_TARGET", "ANEFORGE_DEVICE", "ANEFORGE_NUMERICS", "ANEFORGE_THREADS"] {
+        assert!(page.contains(name), "{name}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The built command, as people and machines run it.
+
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod commands;
+mod documents;
+mod embed;
+mod errors;
+mod support;
