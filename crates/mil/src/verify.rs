@@ -33,7 +33,7 @@
 //!
 //! 13. Numbers are finite and in the range of their type; a tensor written inline has as many elements as its type.
 //! 14. Strings need no escapes (our caution: the reference shows none).
-//! 15. A record is of [`WEIGHTS_PATH`]. If a directory is given, it has a record at the offset, with the element type
+//! 15. A record is of [`crate::WEIGHTS_PATH`]. If a directory is given, it has a record at the offset, with the element type
 //!     and exactly the length of the tensor type.
 //!
 //! **Compressed weights**
@@ -60,9 +60,6 @@ use crate::program::{
     Arg, DType, Function, Literal, MAIN, OPSET, Port, Program, SPLIT_SUFFIX, Stmt, TensorValue, Type,
 };
 use crate::spec::{self, Kind, OpSpec, ParamSpec, ParamType, ResultRule};
-
-#[cfg(doc)]
-use crate::program::WEIGHTS_PATH;
 
 /// The largest rank of a tensor. Stated for ANEForge 0.4.0 (reference).
 pub const MAX_RANK: usize = 5;

@@ -273,14 +273,9 @@ fn records_and_compressed_weights() {
             "constexpr_sparse_to_dense.mask has shape [4, 4]; for",
         ),
         (
-            "lut = lt",
-            "lut = sn",
-            "constexpr_lut_to_dense.lut has shape [3]; for a weight of type tensor<fp16, [4, 4]> it must be [1, 1, 16, 1]",
-        ),
-        (
             "mask = sm",
-            "mask = bd",
-            "constexpr_sparse_to_dense.mask must be a tensor of uint1, not tensor<int8, [4, 4]>",
+            "mask = li",
+            "constexpr_sparse_to_dense.mask must be a tensor of uint1, not tensor<uint4, [4, 4]>",
         ),
         ("scale = bs", "scale = sn", "scales of shape [3] do not fit tensor<fp16, [4, 4]>"),
         ("data = bd", "data = a", "constexpr_blockwise_shift_scale.data must be a tensor of int8"),
@@ -306,6 +301,31 @@ fn records_and_compressed_weights() {
         let error = broken(COMPRESSED, from, to, Some(&records()));
         assert!(error.starts_with(message), "{from} -> {to}\n{error}");
     }
+}
+
+/// A lookup table has two axes more than its weight, so it may have more than a tensor of the engine.
+#[test]
+fn lookup_table_has_the_rank_of_the_weight_and_two() {
+    let flat = COMPRESSED.replace("[1, 1, 16, 1]", "[1, 16, 1]");
+    let message = "constexpr_lut_to_dense.lut has shape [1, 16, 1]; for a weight of type tensor<fp16, [4, 4]> it must be [1, 1, 16, 1]";
+    assert!(faults(&flat, Some(&records()))[0].starts_with(message));
+    let conv = r#"program(1.3)
+[buildInfo = dict<string, string>({})]
+{
+    func main<ios18>(tensor<fp16, [1, 2, 4, 4]> a) {
+        tensor<uint4, [3, 2, 1, 1]> i = const()[name = string("i"), val = tensor<uint4, [3, 2, 1, 1]>(BLOBFILE(path = string("@model_path/weights.bin"), offset = uint64(64)))];
+        tensor<fp16, [1, 1, 1, 1, 16, 1]> t = const()[name = string("t"), val = tensor<fp16, [1, 1, 1, 1, 16, 1]>(BLOBFILE(path = string("@model_path/weights.bin"), offset = uint64(131)))];
+        tensor<fp16, [3, 2, 1, 1]> w = constexpr_lut_to_dense(indices = i, lut = t)[name = string("w")];
+        string p = const()[name = string("p"), val = string("custom")];
+        tensor<int32, [2]> one = const()[name = string("one"), val = tensor<int32, [2]>([1, 1])];
+        tensor<int32, [4]> pad = const()[name = string("pad"), val = tensor<int32, [4]>([0, 0, 0, 0])];
+        tensor<fp16, [1, 3, 4, 4]> y = conv(dilations = one, groups = int32(1), pad = pad, pad_type = p, strides = one, weight = w, x = a)[name = string("y")];
+    } -> (y);
+}
+"#;
+    assert_eq!(faults(conv, None), [""; 0]);
+    let error = broken(conv, "\"custom\"", "\"same\"", None);
+    assert!(error.starts_with("conv.pad_type is same; possible: custom"), "{error}");
 }
 
 /// The limit of axes does not hold for what only feeds a `constexpr_*` op.
