@@ -167,7 +167,7 @@ fn nested(f: &mut Formatter<'_>, shape: &[u64], bits: &[u16]) -> fmt::Result {
 /// A string in double quotes.
 ///
 /// The reference shows no string that needs an escape; the backslash keeps the text readable back, and
-/// [`crate::verify`] refuses such strings before they reach a compiler.
+/// [`mod@crate::verify`] refuses such strings before they reach a compiler.
 struct Quoted<'a>(&'a str);
 
 impl Display for Quoted<'_> {

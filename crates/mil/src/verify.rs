@@ -33,8 +33,8 @@
 //!
 //! 13. Numbers are finite and in the range of their type; a tensor written inline has as many elements as its type.
 //! 14. Strings need no escapes (our caution: the reference shows none).
-//! 15. A record is of [`WEIGHTS_PATH`]. If a directory is given, it has a record at the offset, with the element type
-//!     and exactly the length of the tensor type.
+//! 15. A record is of [`crate::WEIGHTS_PATH`]. If a directory is given, it has a record at the offset, with the
+//!     element type and exactly the length of the tensor type.
 //!
 //! **Compressed weights**
 //!
@@ -60,9 +60,6 @@ use crate::program::{
     Arg, DType, Function, Literal, MAIN, OPSET, Port, Program, SPLIT_SUFFIX, Stmt, TensorValue, Type,
 };
 use crate::spec::{self, Kind, OpSpec, ParamSpec, ParamType, ResultRule};
-
-#[cfg(doc)]
-use crate::program::WEIGHTS_PATH;
 
 /// The largest rank of a tensor. Stated for ANEForge 0.4.0 (reference).
 pub const MAX_RANK: usize = 5;
@@ -138,10 +135,10 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn function(&mut self, function: &'a Function, errors: &mut Vec<VerifyError>) {
-        let mut report = |subject: &str, line: String, faults: Vec<Fault>| {
-            errors.extend(faults.into_iter().map(|fault| VerifyError::new(subject, &line, fault)));
+        let mut report = |subject: &str, line: &str, faults: Vec<Fault>| {
+            errors.extend(faults.into_iter().map(|fault| VerifyError::new(subject, line, fault)));
         };
-        let head = || format!("func {}<{}>", function.name, function.opset);
+        let head = format!("func {}<{}>", function.name, function.opset);
         let mut faults = Vec::new();
         if function.name != MAIN {
             faults.push(Fault::Main);
@@ -155,16 +152,14 @@ impl<'a> Checker<'a> {
         if function.returns.is_empty() {
             faults.push(Fault::NoOutput);
         }
-        if !faults.is_empty() {
-            report(&function.name, head(), faults);
-        }
+        report(&function.name, &head, faults);
         for param in &function.params {
             let mut faults = self.define(param, None);
             if !matches!(param.ty, Type::Tensor { dtype: DType::Fp16 | DType::Uint8, .. }) {
                 faults.push(Fault::PortType { ty: param.ty.clone() });
             }
             if !faults.is_empty() {
-                report(&param.name, param.to_string(), faults);
+                report(&param.name, &param.to_string(), faults);
             }
         }
         for stmt in &function.body {
@@ -174,13 +169,14 @@ impl<'a> Checker<'a> {
             }
             if !faults.is_empty() {
                 let subject = stmt.results.first().map_or(stmt.op.as_str(), |r| r.name.as_str());
-                report(subject, stmt.to_string(), faults);
+                report(subject, &stmt.to_string(), faults);
             }
         }
-        for (i, name) in function.returns.iter().enumerate() {
-            let again = function.returns.iter().take(i).any(|n| n == name);
-            if let Some(fault) = self.output(name, again) {
-                report(name, format!("-> ({})", function.returns.join(", ")), vec![fault]);
+        let line = format!("-> ({})", function.returns.join(", "));
+        let mut returned = HashSet::new();
+        for name in &function.returns {
+            if let Some(fault) = self.output(name, !returned.insert(name)) {
+                report(name, &line, vec![fault]);
             }
         }
     }

@@ -27,16 +27,6 @@ pub const SIZES: &[Size] = &[
         lines: 275,
         reason: "a family of five ops that move nothing",
     },
-    Size {
-        id: "crates/mil/tests/it/verify.rs#statements",
-        lines: 75,
-        reason: "a table of faulty statements, one row each",
-    },
-    Size {
-        id: "crates/mil/tests/it/verify.rs#records_and_compressed_weights",
-        lines: 70,
-        reason: "a table of faulty records, one row each",
-    },
 ];
 
 /// A use of a module that is above the user's own.

@@ -9,22 +9,28 @@ impl Checker<'_> {
         match literal {
             Literal::Fp16(value) => finite(value.to_f64(), DType::Fp16, faults),
             Literal::Fp32(value) => finite((*value).into(), DType::Fp32, faults),
-            Literal::Int { dtype, value } => in_range(*dtype, *value, faults),
-            Literal::Bool(_) => {}
+            Literal::Int { dtype, value } if !fits(*dtype, *value) => {
+                faults.push(Fault::IntRange { value: *value, dtype: *dtype });
+            }
+            Literal::Int { .. } | Literal::Bool(_) => {}
             Literal::String(value) => plain(value, faults),
             Literal::Tensor { dtype, value, .. } => {
                 let ty = literal.ty();
                 match value {
                     TensorValue::Ints(values) => {
-                        values.iter().for_each(|&v| in_range(*dtype, v, faults));
+                        // The first is enough: a text may hold millions.
+                        if let Some(&value) = values.iter().find(|&&v| !fits(*dtype, v)) {
+                            faults.push(Fault::IntRange { value, dtype: *dtype });
+                        }
                         count(&ty, values.len(), faults);
                     }
                     TensorValue::Fp16Bits(bits) => {
                         if *dtype != DType::Fp16 {
                             faults.push(Fault::Payload { ty: ty.clone() });
                         }
-                        for &pattern in bits {
-                            finite(half::f16::from_bits(pattern).to_f64(), DType::Fp16, faults);
+                        let mut values = bits.iter().map(|&b| half::f16::from_bits(b).to_f64());
+                        if let Some(value) = values.find(|v| !v.is_finite()) {
+                            finite(value, DType::Fp16, faults);
                         }
                         count(&ty, bits.len(), faults);
                     }
@@ -60,10 +66,8 @@ fn finite(value: f64, dtype: DType, faults: &mut Vec<Fault>) {
     }
 }
 
-fn in_range(dtype: DType, value: i64, faults: &mut Vec<Fault>) {
-    if !dtype.int_range().is_some_and(|(low, high)| (low..=high).contains(&value)) {
-        faults.push(Fault::IntRange { value, dtype });
-    }
+fn fits(dtype: DType, value: i64) -> bool {
+    dtype.int_range().is_some_and(|(low, high)| (low..=high).contains(&value))
 }
 
 fn plain(value: &str, faults: &mut Vec<Fault>) {

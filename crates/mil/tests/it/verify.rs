@@ -127,74 +127,68 @@ fn functions_ports_and_names() {
     );
 }
 
+/// From, to, and the fault.
+const STATEMENTS: &[(&str, &str, &str)] = &[
+    ("= less(", "= lesser(", "op `lesser` is unknown\nin `m`"),
+    ("= add(", "= floor_div(", "op `floor_div` is unknown: it is documented to compile, but"),
+    ("= add(", "= Sqr(", "op `Sqr` is unknown: it is a layer of the netlist"),
+    ("add(x = y, y = r)", "add(x = y, z = r)", "add.z is not a parameter or attribute of the op"),
+    ("add(x = y, y = r)", "add(x = y)", "add.y is missing"),
+    ("add(x = y, y = r)", "add(x = y, x = y, y = r)", "add.x is given twice"),
+    ("add(x = y, y = r)", "add(x = y, y = later)", "add.y: `later` is not defined before its use"),
+    ("add(x = y, y = r)", "add(x = y, y = fp16(1.0))", "add.y must be the name of a value"),
+    ("add(x = y, y = r)", "add(x = y, y = ax)", "add.y must be fp16, not int32"),
+    ("add(x = y, y = r)", "add(x = y, y = c)", "shapes do not broadcast: tensor<fp16, [2, 3]> and"),
+    ("[name = string(\"d\")]", "[]", "add.name is missing"),
+    ("[name = string(\"d\")]", "[name = string(\"dd\")]", "the `name` attribute is `dd`; expected d"),
+    ("[name = string(\"d\")]", "[name = string(\"d\"), axis = int32(1)]", "add.axis is not a parameter"),
+    (
+        "tensor<fp16, [2, 3]> d =",
+        "tensor<fp16, [2, 4]> d =",
+        "the result has type tensor<fp16, [2, 4]>; expected",
+    ),
+    (
+        "tensor<bool, [2, 3]> m =",
+        "tensor<fp16, [2, 3]> m =",
+        "the result has type tensor<fp16, [2, 3]>; expected tensor<bool",
+    ),
+    ("tensor<fp16, [2, 1]> r =", "fp16 r =", "the result has type fp16; expected a tensor of fp16"),
+    ("int32 ax = const()", "int32 ax = const(val = int32(1))", "const.val is not a parameter"),
+    ("int32 ax", "uint32 ax", "the result has type uint32; expected int32"),
+    (
+        "axis = ax, interleave",
+        "axis = axs, interleave",
+        "concat.axis must be a scalar int32, not tensor<int32, [1]>",
+    ),
+    (
+        "axis = ax, interleave",
+        "axis = bool(true), interleave",
+        "concat.axis must be a scalar int32, not bool",
+    ),
+    (
+        "axes = axs",
+        "axes = tensor<int32, [1]>([1])",
+        "reduce_sum.axes must be a scalar literal or the name of a const",
+    ),
+    ("values = (s, d)", "values = s", "concat.values must be a tuple of names"),
+    ("values = (s, d)", "values = ()", "concat.values must be a tuple of names"),
+    ("interleave = no", "interleave = yes", "concat.interleave is true; possible: false"),
+    ("keep_dims = yes", "keep_dims = no", "reduce_sum.keep_dims is false; possible: true"),
+    ("string(\"fp16\")", "string(\"int32\")", "cast.dtype is int32; possible: fp16, fp32"),
+    (
+        "string(\"fp16\")",
+        "string(\"fp32\")",
+        "the result has type tensor<fp16, [2, 4]>; expected tensor<fp32, [2, 4]>",
+    ),
+    ("int32(2)", "int32(3)", "num_splits is 3, but 2 results are declared"),
+    ("[2, 3]> k1", "[2, 4]> k1", "the result has type tensor<fp16, [2, 4]>; expected tensor<fp16, [2, 3]>"),
+    ("k_split", "k", "the `name` attribute is `k`; expected a base name and _split"),
+    ("[2, 3]> d =", "[2, 3]> d, tensor<fp16, [2, 3]> dd =", "`add` has 2 results instead of 1; only `split`"),
+];
+
 #[test]
 fn statements() {
-    let cases = [
-        ("= less(", "= lesser(", "op `lesser` is unknown\nin `m`"),
-        ("= add(", "= floor_div(", "op `floor_div` is unknown: it is documented to compile, but"),
-        ("= add(", "= Sqr(", "op `Sqr` is unknown: it is a layer of the netlist"),
-        ("add(x = y, y = r)", "add(x = y, z = r)", "add.z is not a parameter or attribute of the op"),
-        ("add(x = y, y = r)", "add(x = y)", "add.y is missing"),
-        ("add(x = y, y = r)", "add(x = y, x = y, y = r)", "add.x is given twice"),
-        ("add(x = y, y = r)", "add(x = y, y = later)", "add.y: `later` is not defined before its use"),
-        ("add(x = y, y = r)", "add(x = y, y = fp16(1.0))", "add.y must be the name of a value"),
-        ("add(x = y, y = r)", "add(x = y, y = ax)", "add.y must be fp16, not int32"),
-        ("add(x = y, y = r)", "add(x = y, y = c)", "shapes do not broadcast: tensor<fp16, [2, 3]> and"),
-        ("[name = string(\"d\")]", "[]", "add.name is missing"),
-        ("[name = string(\"d\")]", "[name = string(\"dd\")]", "the `name` attribute is `dd`; expected d"),
-        ("[name = string(\"d\")]", "[name = string(\"d\"), axis = int32(1)]", "add.axis is not a parameter"),
-        (
-            "tensor<fp16, [2, 3]> d =",
-            "tensor<fp16, [2, 4]> d =",
-            "the result has type tensor<fp16, [2, 4]>; expected",
-        ),
-        (
-            "tensor<bool, [2, 3]> m =",
-            "tensor<fp16, [2, 3]> m =",
-            "the result has type tensor<fp16, [2, 3]>; expected tensor<bool",
-        ),
-        ("tensor<fp16, [2, 1]> r =", "fp16 r =", "the result has type fp16; expected a tensor of fp16"),
-        ("int32 ax = const()", "int32 ax = const(val = int32(1))", "const.val is not a parameter"),
-        ("int32 ax", "uint32 ax", "the result has type uint32; expected int32"),
-        (
-            "axis = ax, interleave",
-            "axis = axs, interleave",
-            "concat.axis must be a scalar int32, not tensor<int32, [1]>",
-        ),
-        (
-            "axis = ax, interleave",
-            "axis = bool(true), interleave",
-            "concat.axis must be a scalar int32, not bool",
-        ),
-        (
-            "axes = axs",
-            "axes = tensor<int32, [1]>([1])",
-            "reduce_sum.axes must be a scalar literal or the name of a const",
-        ),
-        ("values = (s, d)", "values = s", "concat.values must be a tuple of names"),
-        ("values = (s, d)", "values = ()", "concat.values must be a tuple of names"),
-        ("interleave = no", "interleave = yes", "concat.interleave is true; possible: false"),
-        ("keep_dims = yes", "keep_dims = no", "reduce_sum.keep_dims is false; possible: true"),
-        ("string(\"fp16\")", "string(\"int32\")", "cast.dtype is int32; possible: fp16, fp32"),
-        (
-            "string(\"fp16\")",
-            "string(\"fp32\")",
-            "the result has type tensor<fp16, [2, 4]>; expected tensor<fp32, [2, 4]>",
-        ),
-        ("int32(2)", "int32(3)", "num_splits is 3, but 2 results are declared"),
-        (
-            "[2, 3]> k1",
-            "[2, 4]> k1",
-            "the result has type tensor<fp16, [2, 4]>; expected tensor<fp16, [2, 3]>",
-        ),
-        ("k_split", "k", "the `name` attribute is `k`; expected a base name and _split"),
-        (
-            "[2, 3]> d =",
-            "[2, 3]> d, tensor<fp16, [2, 3]> dd =",
-            "`add` has 2 results instead of 1; only `split`",
-        ),
-    ];
-    for (from, to, message) in cases {
+    for (from, to, message) in STATEMENTS {
         let error = broken(GOOD, from, to, None);
         assert!(error.starts_with(message), "{from} -> {to}\n{error}");
     }
@@ -237,75 +231,93 @@ fn literals() {
     }
 }
 
+/// From, to, and the fault.
+const WEIGHTS: &[(&str, &str, &str)] = &[
+    ("uint64(144)", "uint64(145)", "the weights file has no record with its descriptor at 145"),
+    ("uint64(144)", "uint64(64)", "the record at 64 holds 16 bytes of int8, which is not tensor<fp16, [4]>"),
+    (
+        "uint64(144)",
+        "uint64(600)",
+        "the record at 600 holds 16 bytes of fp16, which is not tensor<fp16, [4]>",
+    ),
+    ("axis = int32(0)", "axis = int32(1)", "constexpr_affine_dequantize.axis is 1; possible: 0"),
+    (
+        "zero_point = int8(0)",
+        "zero_point = int8(3)",
+        "constexpr_affine_dequantize.zero_point is 3; possible: 0",
+    ),
+    (
+        "tensor<fp16, [4, 4]> q",
+        "tensor<fp16, [2, 8]> q",
+        "constexpr_affine_dequantize.quantized_data has shape [4, 4]",
+    ),
+    (
+        "tensor<fp16, [4, 4]> l",
+        "tensor<fp16, [2, 8]> l",
+        "constexpr_lut_to_dense.indices has shape [4, 4]; for",
+    ),
+    (
+        "tensor<fp16, [4, 4]> s",
+        "tensor<fp16, [2, 8]> s",
+        "constexpr_sparse_to_dense.mask has shape [4, 4]; for",
+    ),
+    (
+        "mask = sm",
+        "mask = li",
+        "constexpr_sparse_to_dense.mask must be a tensor of uint1, not tensor<uint4, [4, 4]>",
+    ),
+    ("scale = bs", "scale = sn", "scales of shape [3] do not fit tensor<fp16, [4, 4]>"),
+    ("data = bd", "data = a", "constexpr_blockwise_shift_scale.data must be a tensor of int8"),
+    ("indices = li", "indices = uint4(1)", "constexpr_lut_to_dense.indices must be the name of a const"),
+    (
+        "x = y2, y = b)",
+        "x = y2, y = bw)",
+        "`bw` is the result of constexpr_blockwise_shift_scale, which cannot feed matmul.y; it can feed elementwise",
+    ),
+    (
+        "x = a, y = q)",
+        "x = q, y = a)",
+        "`q` is the result of constexpr_affine_dequantize, which cannot feed matmul.x; it can feed matmul.y and conv.weight",
+    ),
+    (
+        "add(x = bw, y = bz)",
+        "add(x = l, y = bz)",
+        "`l` is the result of constexpr_lut_to_dense, which cannot feed add.x",
+    ),
+    ("-> (y3)", "-> (s)", "`s` is the result of constexpr_sparse_to_dense, which cannot feed an output"),
+];
+
 #[test]
 fn records_and_compressed_weights() {
-    let cases = [
-        ("uint64(144)", "uint64(145)", "the weights file has no record with its descriptor at 145"),
-        (
-            "uint64(144)",
-            "uint64(64)",
-            "the record at 64 holds 16 bytes of int8, which is not tensor<fp16, [4]>",
-        ),
-        (
-            "uint64(144)",
-            "uint64(600)",
-            "the record at 600 holds 16 bytes of fp16, which is not tensor<fp16, [4]>",
-        ),
-        ("axis = int32(0)", "axis = int32(1)", "constexpr_affine_dequantize.axis is 1; possible: 0"),
-        (
-            "zero_point = int8(0)",
-            "zero_point = int8(3)",
-            "constexpr_affine_dequantize.zero_point is 3; possible: 0",
-        ),
-        (
-            "tensor<fp16, [4, 4]> q",
-            "tensor<fp16, [2, 8]> q",
-            "constexpr_affine_dequantize.quantized_data has shape [4, 4]",
-        ),
-        (
-            "tensor<fp16, [4, 4]> l",
-            "tensor<fp16, [2, 8]> l",
-            "constexpr_lut_to_dense.indices has shape [4, 4]; for",
-        ),
-        (
-            "tensor<fp16, [4, 4]> s",
-            "tensor<fp16, [2, 8]> s",
-            "constexpr_sparse_to_dense.mask has shape [4, 4]; for",
-        ),
-        (
-            "lut = lt",
-            "lut = sn",
-            "constexpr_lut_to_dense.lut has shape [3]; for a weight of type tensor<fp16, [4, 4]> it must be [1, 1, 16, 1]",
-        ),
-        (
-            "mask = sm",
-            "mask = bd",
-            "constexpr_sparse_to_dense.mask must be a tensor of uint1, not tensor<int8, [4, 4]>",
-        ),
-        ("scale = bs", "scale = sn", "scales of shape [3] do not fit tensor<fp16, [4, 4]>"),
-        ("data = bd", "data = a", "constexpr_blockwise_shift_scale.data must be a tensor of int8"),
-        ("indices = li", "indices = uint4(1)", "constexpr_lut_to_dense.indices must be the name of a const"),
-        (
-            "x = y2, y = b)",
-            "x = y2, y = bw)",
-            "`bw` is the result of constexpr_blockwise_shift_scale, which cannot feed matmul.y; it can feed elementwise",
-        ),
-        (
-            "x = a, y = q)",
-            "x = q, y = a)",
-            "`q` is the result of constexpr_affine_dequantize, which cannot feed matmul.x; it can feed matmul.y and conv.weight",
-        ),
-        (
-            "add(x = bw, y = bz)",
-            "add(x = l, y = bz)",
-            "`l` is the result of constexpr_lut_to_dense, which cannot feed add.x",
-        ),
-        ("-> (y3)", "-> (s)", "`s` is the result of constexpr_sparse_to_dense, which cannot feed an output"),
-    ];
-    for (from, to, message) in cases {
+    for (from, to, message) in WEIGHTS {
         let error = broken(COMPRESSED, from, to, Some(&records()));
         assert!(error.starts_with(message), "{from} -> {to}\n{error}");
     }
+}
+
+/// A lookup table has two axes more than its weight, so it may have more than a tensor of the engine.
+#[test]
+fn lookup_table_has_the_rank_of_the_weight_and_two() {
+    let flat = COMPRESSED.replace("[1, 1, 16, 1]", "[1, 16, 1]");
+    let message = "constexpr_lut_to_dense.lut has shape [1, 16, 1]; for a weight of type tensor<fp16, [4, 4]> it must be [1, 1, 16, 1]";
+    assert!(faults(&flat, Some(&records()))[0].starts_with(message));
+    let conv = r#"program(1.3)
+[buildInfo = dict<string, string>({})]
+{
+    func main<ios18>(tensor<fp16, [1, 2, 4, 4]> a) {
+        tensor<uint4, [3, 2, 1, 1]> i = const()[name = string("i"), val = tensor<uint4, [3, 2, 1, 1]>(BLOBFILE(path = string("@model_path/weights.bin"), offset = uint64(64)))];
+        tensor<fp16, [1, 1, 1, 1, 16, 1]> t = const()[name = string("t"), val = tensor<fp16, [1, 1, 1, 1, 16, 1]>(BLOBFILE(path = string("@model_path/weights.bin"), offset = uint64(131)))];
+        tensor<fp16, [3, 2, 1, 1]> w = constexpr_lut_to_dense(indices = i, lut = t)[name = string("w")];
+        string p = const()[name = string("p"), val = string("custom")];
+        tensor<int32, [2]> one = const()[name = string("one"), val = tensor<int32, [2]>([1, 1])];
+        tensor<int32, [4]> pad = const()[name = string("pad"), val = tensor<int32, [4]>([0, 0, 0, 0])];
+        tensor<fp16, [1, 3, 4, 4]> y = conv(dilations = one, groups = int32(1), pad = pad, pad_type = p, strides = one, weight = w, x = a)[name = string("y")];
+    } -> (y);
+}
+"#;
+    assert_eq!(faults(conv, None), [""; 0]);
+    let error = broken(conv, "\"custom\"", "\"same\"", None);
+    assert!(error.starts_with("conv.pad_type is same; possible: custom"), "{error}");
 }
 
 /// The limit of axes does not hold for what only feeds a `constexpr_*` op.
