@@ -1,2 +1,55 @@
-//! Under construction.
-fn main() {}
+//! Development tasks: `cargo xtask NAME`, one file per command.
+
+mod bless;
+mod fuzz;
+mod generate;
+mod new_op;
+mod python;
+mod run;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development tasks of aneforge", max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything a stranger needs to trust the tree; stops at the first failure
+    Test(test::Args),
+    /// Write the generated files, or check that they are up to date
+    #[command(name = "gen")]
+    Generate(generate::Args),
+    /// Check layering, unsafe code, platform code, sizes and links
+    Tidy,
+    /// Rerun golden tests and rewrite what they expect
+    Bless(bless::Args),
+    /// Run the property tests with many cases, optimised
+    Fuzz(fuzz::Args),
+    /// Start the file of a new op
+    NewOp(new_op::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().task {
+        Task::Test(args) => test::run(&args),
+        Task::Generate(args) => generate::run(&args),
+        Task::Tidy => tidy::run(),
+        Task::Bless(args) => bless::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
+        Task::NewOp(args) => new_op::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

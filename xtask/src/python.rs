@@ -1,0 +1,133 @@
+//! The Python steps of `cargo xtask test`: an environment of its own, the wheel in it, and the tests.
+
+use crate::run::{Step, root, target_dir};
+use anyhow::{Context, Result, bail};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// What the tests import, with exact versions.
+const REQUIREMENTS: &str = "python/requirements-test.txt";
+/// Packages that only carry files for the tests; what they declare to need is not installed.
+const REQUIREMENTS_ALONE: &str = "python/requirements-test-alone.txt";
+/// Python's minor versions for which the pinned requirements have wheels.
+const MINORS: std::ops::RangeInclusive<u32> = 11..=13;
+
+fn venv_dir() -> PathBuf {
+    target_dir().join("xtask").join("venv")
+}
+
+/// A program of the environment.
+fn program(name: &str) -> String {
+    venv_dir().join("bin").join(name).to_string_lossy().into_owned()
+}
+
+/// Makes the environment, unless it is there and made from the same requirements.
+pub fn venv() -> Result<()> {
+    let python = find_python()?;
+    let stamp = venv_dir().join("requirements.hash");
+    let wanted = stamp_of(&python)?;
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        println!("reusing {}: the requirements are those it was made from", venv_dir().display());
+        return Ok(());
+    }
+    println!("making {} with {} {}", venv_dir().display(), python.path, python.version);
+    if venv_dir().exists() {
+        fs::remove_dir_all(venv_dir()).with_context(|| format!("cannot remove {}", venv_dir().display()))?;
+    }
+    let make = Step::new(&python.path, "-m venv").arg(venv_dir().to_string_lossy());
+    make.run().context("cannot make the environment; on Debian, apt-get install python3-venv")?;
+    Step::new(program("pip"), "install --quiet --disable-pip-version-check -r").arg(REQUIREMENTS).run()?;
+    Step::new(program("pip"), "install --quiet --disable-pip-version-check --no-deps -r")
+        .arg(REQUIREMENTS_ALONE)
+        .run()?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// Builds the extension as a user would, but with the pinned build tool, and installs it.
+pub fn install() -> Result<()> {
+    need_venv()?;
+    // pip must find the environment's maturin, and cargo our target folder.
+    let path = env::join_paths(
+        std::iter::once(venv_dir().join("bin"))
+            .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
+    )?;
+    Step::new(program("pip"), "install --disable-pip-version-check --no-deps --no-build-isolation")
+        .arg("--force-reinstall")
+        .arg(".")
+        .env("PATH", path.to_string_lossy())
+        .env("CARGO_TARGET_DIR", target_dir().to_string_lossy())
+        .run()
+}
+
+/// Runs the tests against what [`install`] installed.
+pub fn pytest() -> Result<()> {
+    need_venv()?;
+    Step::new(program("python"), "-m pytest python/tests").run()
+}
+
+fn need_venv() -> Result<()> {
+    if Path::new(&program("python")).exists() {
+        return Ok(());
+    }
+    bail!("{} does not exist; run `cargo xtask test --only venv` first", venv_dir().display())
+}
+
+struct Python {
+    path: String,
+    version: String,
+}
+
+/// A Python for which the pinned requirements have wheels.
+fn find_python() -> Result<Python> {
+    let mut seen = Vec::new();
+    let named = MINORS.rev().map(|minor| format!("python3.{minor}"));
+    for path in std::iter::once("python3".to_string()).chain(named) {
+        let Ok(output) = Command::new(&path).arg("--version").output() else { continue };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let Some(version) = text.trim().strip_prefix("Python ").filter(|_| output.status.success()) else {
+            continue;
+        };
+        if supported(version) {
+            return Ok(Python { path, version: version.into() });
+        }
+        seen.push(format!("{path} is {version}"));
+    }
+    let found = if seen.is_empty() { "none was found".into() } else { seen.join(", ") };
+    bail!(
+        "the Python tests need Python 3.{} to 3.{} as python3 on the PATH ({found}). Install one \
+         (Debian: apt-get install python3 python3-venv; macOS: brew install python@3.{1}), \
+         or leave these steps out with --no-python",
+        MINORS.start(),
+        MINORS.end(),
+    )
+}
+
+fn supported(version: &str) -> bool {
+    let mut parts = version.split('.').map(str::parse::<u32>);
+    matches!((parts.next(), parts.next()), (Some(Ok(3)), Some(Ok(minor))) if MINORS.contains(&minor))
+}
+
+/// Names the Python and everything installed for it.
+fn stamp_of(python: &Python) -> Result<String> {
+    let mut hash = DefaultHasher::new();
+    for file in [REQUIREMENTS, REQUIREMENTS_ALONE] {
+        fs::read(root().join(file)).with_context(|| format!("cannot read {file}"))?.hash(&mut hash);
+    }
+    Ok(format!("python {} requirements {:016x}\n", python.version, hash.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_are_chosen_by_version() {
+        for (version, good) in
+            [("3.11.7", true), ("3.13.0rc1", true), ("3.10.13", false), ("2.7.18", false), ("", false)]
+        {
+            assert_eq!(supported(version), good, "{version}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `cargo xtask test`: everything a stranger needs to trust the tree.
+
+use crate::run::Step;
+use crate::{generate, python, tidy};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use std::time::{Duration, Instant};
+
+/// What to run of it.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out the Python steps
+    #[arg(long)]
+    no_python: bool,
+    /// Run these steps only; may be given several times
+    #[arg(long, value_name = "STEP")]
+    only: Vec<Name>,
+}
+
+/// A step, in the order in which they run: what fails fastest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Formatting
+    Fmt,
+    /// Layering, unsafe code, platform code, sizes, links
+    Tidy,
+    /// Generated files are up to date
+    Gen,
+    /// Lints, with warnings denied
+    Clippy,
+    /// Every test in Rust
+    Test,
+    /// The reference pages build, with warnings denied
+    Doc,
+    /// A private environment with what the Python tests need
+    Venv,
+    /// The extension is built and installed there
+    Wheel,
+    /// Every test in Python
+    Pytest,
+}
+
+impl Name {
+    fn is_python(self) -> bool {
+        matches!(self, Name::Venv | Name::Wheel | Name::Pytest)
+    }
+
+    fn run(self) -> Result<()> {
+        match self {
+            Name::Fmt => Step::cargo("fmt --all --check").run(),
+            Name::Tidy => tidy::run(),
+            Name::Gen => generate::check(),
+            Name::Clippy => Step::cargo("clippy --workspace --all-targets -- -D warnings").run(),
+            Name::Test => Step::cargo("test --workspace").run(),
+            Name::Doc => Step::cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings").run(),
+            Name::Venv => python::venv(),
+            Name::Wheel => python::install(),
+            Name::Pytest => python::pytest(),
+        }
+    }
+
+    fn flag(self) -> String {
+        self.to_possible_value().expect("invariant: no step is hidden").get_name().into()
+    }
+}
+
+impl Args {
+    /// Why a step does not run, if it does not.
+    fn left_out(&self, step: Name) -> Option<&'static str> {
+        if !self.only.is_empty() && !self.only.contains(&step) {
+            return Some("--only names others");
+        }
+        (self.no_python && step.is_python()).then_some("--no-python")
+    }
+}
+
+/// Runs the steps, announcing each, up to the first that fails.
+pub fn run(args: &Args) -> Result<()> {
+    let all = Name::value_variants();
+    let start = Instant::now();
+    let mut report: Vec<(Name, Result<Duration, &'static str>)> = Vec::new();
+    for (i, &step) in all.iter().enumerate() {
+        if let Some(why) = args.left_out(step) {
+            report.push((step, Err(why)));
+            continue;
+        }
+        println!("\n==> step {} of {}: {}", i + 1, all.len(), step.flag());
+        let began = Instant::now();
+        step.run().with_context(|| format!("step {} (alone: cargo xtask test --only {0})", step.flag()))?;
+        report.push((step, Ok(began.elapsed())));
+    }
+    println!("\nevery step that was asked for passed, in {:.0} s:", start.elapsed().as_secs_f64());
+    for (step, outcome) in report {
+        match outcome {
+            Ok(time) => println!("  {:<8}{:>8.1} s", step.flag(), time.as_secs_f64()),
+            Err(why) => println!("  {:<8}NOT RUN ({why})", step.flag()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_left_out_on_request_only() {
+        let args = |no_python, only: &[Name]| Args { no_python, only: only.to_vec() };
+        let runs =
+            |args: Args| Name::value_variants().iter().filter(|&&s| args.left_out(s).is_none()).count();
+        assert_eq!(runs(args(false, &[])), 9);
+        assert_eq!(runs(args(true, &[])), 6);
+        assert_eq!(runs(args(false, &[Name::Fmt, Name::Wheel])), 2);
+    }
+}
