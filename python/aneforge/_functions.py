@@ -25,9 +25,7 @@ def input(shape: Sequence[int] | int, dtype: str = "fp16", max_abs: float | None
     return _native.input(shape, dtype)
 
 
-def image_input(
-    shape: Sequence[int], scale: float | Array = 1 / 255, bias: float | Array = 0.0
-) -> Tensor:
+def image_input(shape: Sequence[int], scale: float | Array = 1 / 255, bias: float | Array = 0.0) -> Tensor:
     """An image fed as bytes and converted on the device: `x * scale + bias`.
 
     Args:

@@ -36,9 +36,10 @@ fn read(info: &Info, attrs: &Bound<'_, PyDict>) -> PyResult<Attrs> {
     let mut read = Attrs::with_capacity(attrs.len());
     for (key, value) in attrs {
         let key: String = key.extract()?;
-        let declared = info.attrs.iter().find(|a| a.name == key).ok_or_else(|| {
-            PyTypeError::new_err(format!("{}: there is no attribute `{key}`", info.name))
-        })?;
+        let declared =
+            info.attrs.iter().find(|a| a.name == key).ok_or_else(|| {
+                PyTypeError::new_err(format!("{}: there is no attribute `{key}`", info.name))
+            })?;
         let attr = attr(declared.ty, &value).map_err(|_| {
             let got = value.repr().map_or_else(|_| "something else".into(), |r| r.to_string());
             PyTypeError::new_err(format!("{}: {key} must be {}, got {got}", info.name, said(declared.ty)))
@@ -120,7 +121,9 @@ pub fn input(py: Python<'_>, shape: &Bound<'_, PyAny>, dtype: &str) -> PyResult<
         .collect::<PyResult<Vec<usize>>>()?;
     let shape = Shape::new(&dims).map_err(|e| refuse(&e.to_string()))?;
     let dtype = DType::from_name(dtype).filter(|d| matches!(d, DType::F16 | DType::U8)).ok_or_else(|| {
-        refuse(&format!("dtype must be \"fp16\" or \"uint8\", got {dtype:?}; feed fp16 and convert on the host"))
+        refuse(&format!(
+            "dtype must be \"fp16\" or \"uint8\", got {dtype:?}; feed fp16 and convert on the host"
+        ))
     })?;
     let var = attributed(py, || Var::input_of(TensorType { dtype, shape }))?;
     Ok(Tensor { var: checked(var)? })

@@ -18,9 +18,8 @@ pub fn attributed<T>(py: Python<'_>, build: impl FnOnce() -> T) -> PyResult<T> {
 }
 
 fn here(py: Python<'_>) -> PyResult<Caller> {
-    let get_frame = GET_FRAME
-        .get_or_try_init(py, || py.import("sys")?.getattr("_getframe").map(Bound::unbind))?
-        .bind(py);
+    let get_frame =
+        GET_FRAME.get_or_try_init(py, || py.import("sys")?.getattr("_getframe").map(Bound::unbind))?.bind(py);
     let package = PACKAGE.get_or_try_init(py, || package(py))?;
     let mut frame = get_frame.call0()?;
     loop {

@@ -4,12 +4,14 @@ use crate::apply::{outputs, to_python};
 use crate::compile::chip;
 use crate::error::Error;
 use aneforge::device;
-use aneforge::ir::op::{Case, OPS};
+use aneforge::ir::op::{Case, Mil, OPS};
 use aneforge::ir::precision::{Array, Precision};
-use aneforge::{DType, Graph, Numerics, Options, Session, SessionOptions, Shape, Tensor, Var, compile, f16, grad};
+use aneforge::{
+    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, Tensor, Var, compile, f16, grad,
+};
 use aneforge_tensor::random;
-use numpy::ndarray::ArrayD;
 use numpy::PyArrayDyn;
+use numpy::ndarray::ArrayD;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -33,11 +35,17 @@ pub fn program<'py>(
     Ok((segment.program.to_string(), PyBytes::new(py, &bytes)))
 }
 
+/// The name of every op, in the order of the list.
+#[pyfunction]
+pub fn ops() -> Vec<&'static str> {
+    OPS.iter().map(|entry| entry.info.name).collect()
+}
+
 /// Every worked example of every op: what goes in, what the host engine makes of it, and the gradients.
 ///
-/// A row has `op`, `attrs`, `inputs` (float64 arrays of half-precision values; truth values are 0 and 1),
-/// `constants_from`, `ulp`, `absolute`, `value`, `cotangent` and `grads`, where `None` means that the
-/// result does not vary with that input.
+/// A row has `op`, `attrs`, `inputs` (float64 arrays of half-precision values; truth values are 0 and 1)
+/// and their `dtypes`, `ulp` and `absolute`, whether the op is `decomposed` into others, `value`,
+/// `cotangent` and `grads`, where `None` means that the result does not vary with that input.
 #[pyfunction]
 pub fn cases(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     let rows = PyList::empty(py);
@@ -60,6 +68,8 @@ fn row<'py>(py: Python<'py>, case: &Case) -> PyResult<Bound<'py, PyDict>> {
     row.set_item("attrs", attrs)?;
     row.set_item("ulp", case.tolerance.ulp)?;
     row.set_item("absolute", case.tolerance.absolute)?;
+    row.set_item("decomposed", is_decomposed(case))?;
+    row.set_item("dtypes", case.inputs.iter().map(|ty| ty.dtype.name()).collect::<Vec<_>>())?;
     let inputs: Vec<_> = drawn.values.iter().map(|a| numpy(py, a)).collect();
     row.set_item("inputs", inputs)?;
     row.set_item("value", numpy(py, &run(case, &drawn)?))?;
@@ -69,6 +79,14 @@ fn row<'py>(py: Python<'py>, case: &Case) -> PyResult<Bound<'py, PyDict>> {
     row.set_item("cotangent", numpy(py, &cotangent))?;
     row.set_item("grads", grads)?;
     Ok(row)
+}
+
+fn is_decomposed(case: &Case) -> bool {
+    match case.op.mil() {
+        Mil::Leaf | Mil::Stmt(_) => false,
+        Mil::StmtWith(_, n, _) => n != case.inputs.len(),
+        Mil::Decompose(_) => true,
+    }
 }
 
 fn numpy<'py>(py: Python<'py>, array: &Array) -> Bound<'py, PyArrayDyn<f64>> {

@@ -2,7 +2,7 @@
 
 use crate::operand::{as_array, converted, dtype_name, kind};
 use aneforge::{DType, Feed, TensorType, f16};
-use numpy::{PyArrayDyn, PyReadonlyArrayDyn, PyUntypedArray, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -38,11 +38,7 @@ impl<'py> Ready<'py> {
             .or_else(|| array.cast::<PyArrayDyn<f64>>().ok().map(|a| Ready::F64(a.readonly())))
     }
 
-    fn converted(
-        index: usize,
-        port: TensorType,
-        array: &Bound<'py, PyUntypedArray>,
-    ) -> PyResult<Ready<'py>> {
+    fn converted(index: usize, port: TensorType, array: &Bound<'py, PyUntypedArray>) -> PyResult<Ready<'py>> {
         let name = dtype_name(array);
         let to = match (kind(array), port.dtype) {
             ('b' | 'i' | 'u', DType::U8) => {

@@ -22,7 +22,7 @@ mod _native {
     #[pymodule_export]
     use crate::apply::{apply, constant, gather, input};
     #[pymodule_export]
-    use crate::cases::{cases, program};
+    use crate::cases::{cases, ops, program};
     #[pymodule_export]
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]

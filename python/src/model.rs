@@ -94,9 +94,8 @@ impl Model {
         if arrays.len() != want {
             return Err(Error::Run(RunError::Count { want, got: arrays.len() }).into());
         }
-        let ready = |(index, array): (usize, Bound<'py, PyAny>)| {
-            Ready::new(index, self.plan.feeds[index].ty, &array)
-        };
+        let ready =
+            |(index, array): (usize, Bound<'py, PyAny>)| Ready::new(index, self.plan.feeds[index].ty, &array);
         // Nothing below runs Python code while the session is locked, so no call can wait for itself.
         let feeds = arrays.iter().enumerate().map(ready).collect::<PyResult<Vec<Ready<'py>>>>()?;
         let zeros = |ty: &TensorType| PyArrayDyn::<f32>::zeros(py, ty.shape.dims(), false);

@@ -5,7 +5,6 @@ use crate::caller::attributed;
 use crate::error::checked;
 use crate::operand::{Operand, float_array, is_array, operand};
 use aneforge::ir::op::Op;
-use aneforge::ir::ops::leaf::Input;
 use aneforge::{DType, Var};
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -143,7 +142,12 @@ impl Tensor {
     }
 
     fn __len__(&self) -> PyResult<usize> {
-        self.var.shape().dims().first().copied().ok_or_else(|| PyTypeError::new_err("len() of a scalar tensor"))
+        self.var
+            .shape()
+            .dims()
+            .first()
+            .copied()
+            .ok_or_else(|| PyTypeError::new_err("len() of a scalar tensor"))
     }
 
     /// Iteration would build one slice per element without anyone asking for it.
@@ -248,14 +252,5 @@ impl Tensor {
         }
         let weight = float_array("matmul: the weight", other)?;
         self.with(&weight, |x, y| y.into_var().matmul_value(x))
-    }
-
-    /// The number that orders inputs: they are fed in the order in which they were made.
-    #[getter]
-    fn _leaf(&self) -> Option<u64> {
-        match self.var.op() {
-            Op::Input(Input { id, .. }) => Some(*id),
-            _ => None,
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask gen`: files that are written from the op list, and committed.
 
 mod ops_page;
+mod python_ops;
 
 use crate::run::root;
 use anyhow::{Context, Result, bail};
@@ -21,7 +22,10 @@ struct Generated {
 }
 
 /// Every generated file. To add one, write its function in a module beside this file.
-const FILES: &[Generated] = &[Generated { path: "docs/ops.md", text: ops_page::text }];
+const FILES: &[Generated] = &[
+    Generated { path: "docs/ops.md", text: ops_page::text },
+    Generated { path: "python/aneforge/_ops.py", text: python_ops::text },
+];
 
 /// Writes the files, or checks them.
 pub fn run(args: &Args) -> Result<()> {
