@@ -1,1 +1,13 @@
-//! Under construction.
+//! Weight files as neutral structs over shared bytes.
+//!
+//! Everything here reads files that strangers made. No input makes it panic, nothing is allocated that the
+//! file's own size does not justify, and each way in which a file can be wrong is an error of its own that
+//! names the file, the tensor and what to do. This crate knows tensors and no graph.
+
+mod checkpoint;
+mod file;
+pub mod safetensors;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use file::{FileError, map};
+pub use safetensors::{SafeTensors, SafeTensorsError};

@@ -50,10 +50,9 @@ impl Caller {
     /// The line that called the function this is called from, unless [`Caller::scope`] names another.
     #[track_caller]
     pub fn here() -> Caller {
-        OVERRIDE.get().unwrap_or_else(|| {
-            let at = Location::caller();
-            Caller { file: at.file(), line: at.line() }
-        })
+        // Outside a closure: inside one, the location would be the closure's.
+        let at = Location::caller();
+        OVERRIDE.get().unwrap_or(Caller { file: at.file(), line: at.line() })
     }
 
     /// A line of a source file that is not Rust.

@@ -1,0 +1,155 @@
+use super::pooling::PoolingError;
+use crate::device::DeviceError;
+use crate::models::resolve::ResolveError;
+use crate::session::RunError;
+use aneforge_formats::{CheckpointError, FileError, SafeTensorsError};
+use aneforge_tensor::DType;
+use std::path::PathBuf;
+
+/// A model could not be loaded. The files' fault, or the caller's where the name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// There is no directory for the name.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A file of the model could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A JSON file is not what it should be.
+    #[error("`{path}` is not valid: {why}; download it again")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        why: String,
+    },
+    /// The tokenizer is not there.
+    #[error(
+        "`{0}` does not exist; save the tokenizer there with `AutoTokenizer.from_pretrained(...).save_pretrained(...)`, which writes it"
+    )]
+    NoTokenizer(PathBuf),
+    /// The tokenizer cannot be used.
+    #[error("`{path}` is not a tokenizer that can be used: {why}; download it again")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Texts are cut to so few tokens that nothing of them is left.
+    #[error(
+        "max_seq_length {max} leaves no room, as the tokenizer adds {added} tokens to each text; raise it"
+    )]
+    TooShort {
+        /// The most tokens.
+        max: usize,
+        /// Special ones.
+        added: usize,
+    },
+    /// The configuration describes no model that can be built.
+    #[error("`{path}`: {why}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The pooling module is one that cannot be computed.
+    #[error(transparent)]
+    Pooling(#[from] PoolingError),
+    /// The weights could not be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A weight could not be read.
+    #[error(transparent)]
+    Weights(#[from] SafeTensorsError),
+    /// A weight is not there.
+    #[error(
+        "the weights in `{directory}` lack `{key}`; they are not those of the model that config.json describes"
+    )]
+    NoWeight {
+        /// Where.
+        directory: String,
+        /// The weight's name.
+        key: String,
+    },
+    /// A weight has another shape than the configuration says.
+    #[error(
+        "weight `{key}` in `{directory}` has shape {got:?}, config.json asks for {want:?}; the two belong to different models"
+    )]
+    WeightShape {
+        /// Where.
+        directory: String,
+        /// The weight's name.
+        key: String,
+        /// The shape the configuration asks for.
+        want: Vec<usize>,
+        /// The shape it has.
+        got: Vec<usize>,
+    },
+    /// There is no device to run on.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A weight is not floating point.
+    #[error("weight `{key}` in `{directory}` is {got}; convert the checkpoint to floating point")]
+    WeightType {
+        /// Where.
+        directory: String,
+        /// The weight's name.
+        key: String,
+        /// Its element type.
+        got: DType,
+    },
+}
+
+/// Texts could not be encoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The tokenizer failed on a text.
+    #[error("text {index} cannot be tokenized: {why}")]
+    Tokenizer {
+        /// Which text.
+        index: usize,
+        /// What the tokenizer says.
+        why: String,
+    },
+    /// The tokenizer gave a number for which there is no embedding. The files' fault.
+    #[error(
+        "text {index} has token {token}, the model has {rows} word embeddings; tokenizer.json belongs to another model"
+    )]
+    Token {
+        /// Which text.
+        index: usize,
+        /// The token.
+        token: u32,
+        /// Rows of the table.
+        rows: usize,
+    },
+    /// A weight is not a number, or too large. The files' fault.
+    #[error(
+        "weight `{key}` in `{directory}` has {value:?} at element {at}, which half precision cannot hold; fix or rescale the weights"
+    )]
+    Weight {
+        /// Where.
+        directory: String,
+        /// The weight's name.
+        key: String,
+        /// The value.
+        value: f32,
+        /// Its place.
+        at: usize,
+    },
+    /// The progress function asked to stop.
+    #[error("stopped after {done} of {total} texts")]
+    Stopped {
+        /// Texts encoded.
+        done: usize,
+        /// Texts given.
+        total: usize,
+    },
+    /// A program could not be compiled or run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}

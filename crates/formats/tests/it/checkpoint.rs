@@ -1,0 +1,58 @@
+use super::safetensors::file;
+use aneforge_formats::Checkpoint;
+use std::path::Path;
+
+fn header(name: &str) -> String {
+    format!(r#"{{"{name}":{{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}}}"#)
+}
+
+fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+    std::fs::write(dir.join(name), bytes).unwrap();
+}
+
+fn refusal(dir: &Path) -> String {
+    Checkpoint::open(dir).unwrap_err().to_string()
+}
+
+#[test]
+fn one_file_or_several() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "part-1.safetensors", file(&header("a"), 2));
+    write(dir.path(), "part-2.safetensors", file(&header("b"), 2));
+    let index =
+        r#"{"metadata":{"total_size":4},"weight_map":{"a":"part-1.safetensors","b":"part-2.safetensors"}}"#;
+    write(dir.path(), "model.safetensors.index.json", index);
+    let parts = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(parts.names().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(parts.tensor("b").unwrap().to_f32(), [0.0, 1.0]);
+    assert!(parts.tensor("c").unwrap_err().to_string().contains("has no tensor `c`"));
+
+    write(dir.path(), "model.safetensors", file(&header("c"), 2));
+    let whole = Checkpoint::open(dir.path()).unwrap();
+    assert!(whole.contains("c") && !whole.contains("a"));
+}
+
+#[test]
+fn what_is_no_checkpoint_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(refusal(dir.path()).contains("holds neither model.safetensors nor model.safetensors.index.json"));
+    let index = |text: &str| {
+        write(dir.path(), "model.safetensors.index.json", text);
+        refusal(dir.path())
+    };
+    assert!(index("{").contains("is not valid: EOF"));
+    assert!(index(r#"{"weight_map":{"a":"gone.safetensors"}}"#).contains("gone.safetensors` does not exist"));
+    for part in ["../x", "/etc/passwd", "a/b", "..", ".", "", "a\\\\b"] {
+        let message = index(&format!(r#"{{"weight_map":{{"a":"{part}"}}}}"#));
+        assert!(message.contains("which is no plain file name; do not trust this checkpoint"), "{message}");
+    }
+}
+
+#[test]
+fn an_index_that_names_a_tensor_its_part_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "part.safetensors", file(&header("a"), 2));
+    write(dir.path(), "model.safetensors.index.json", r#"{"weight_map":{"b":"part.safetensors"}}"#);
+    let message = Checkpoint::open(dir.path()).unwrap().tensor("b").unwrap_err().to_string();
+    assert!(message.contains("part.safetensors` has no tensor `b`"), "{message}");
+}
