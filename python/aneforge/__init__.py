@@ -15,28 +15,33 @@ silicon, this machine's processor elsewhere. Every model says which.
 
 from aneforge import _tensor
 from aneforge._compile import Device, compile, devices
+from aneforge._encoder import load
 from aneforge._functions import (
     batch_norm,
     concat,
     conv,
     conv_transpose,
+    cross_attention,
     dynamic_conv,
     gather,
+    geglu,
     image_input,
     input,
     maximum,
+    mha,
     minimum,
     select,
     split,
     stack,
     where,
 )
-from aneforge._native import Model, Tensor, __version__
+from aneforge._native import Encoder, Model, Tensor, __version__
 
 _tensor.install()
 
 __all__ = [
     "Device",
+    "Encoder",
     "Model",
     "Tensor",
     "__version__",
@@ -45,12 +50,16 @@ __all__ = [
     "concat",
     "conv",
     "conv_transpose",
+    "cross_attention",
     "devices",
     "dynamic_conv",
     "gather",
+    "geglu",
     "image_input",
     "input",
+    "load",
     "maximum",
+    "mha",
     "minimum",
     "select",
     "split",

@@ -216,3 +216,85 @@ def gather(x: Tensor, indices: Sequence[int] | Array, axis: int = 0) -> Tensor:
     if any(i < 0 for i in places):
         raise ValueError(f"gather: index {min(places)} is negative; count from the first")
     return _native.gather(x, places, axis)
+
+
+def _optional(where: str, array: Tensor | Array | None, length: int) -> Tensor | None:
+    return None if array is None else vector(where, array, (length,))
+
+
+def _attention(
+    name: str,
+    x: Tensor,
+    context: Tensor | None,
+    projections: Sequence[Tensor | Array],
+    biases: Sequence[Tensor | Array | None],
+    n_heads: int,
+    mask: Tensor | Array | None,
+) -> Tensor:
+    letters = ("q", "k", "v", "o")
+    weights = [weight(f"{name}: W{c}", w) for c, w in zip(letters, projections, strict=True)]
+    for c, w in zip(letters, weights, strict=True):
+        if w.ndim != 2:
+            raise ValueError(f"{name}: W{c} must be [out, in], got shape {w.shape}")
+    offsets = [
+        _optional(f"{name}: b{c}", b, w.shape[0]) for c, b, w in zip(letters, biases, weights, strict=True)
+    ]
+    added = None if mask is None else value(mask)
+    return _native.attention(x, context, weights, offsets, integer(f"{name}: n_heads", n_heads), added)
+
+
+def mha(
+    x: Tensor,
+    Wq: Tensor | Array,
+    bq: Tensor | Array | None,
+    Wk: Tensor | Array,
+    bk: Tensor | Array | None,
+    Wv: Tensor | Array,
+    bv: Tensor | Array | None,
+    Wo: Tensor | Array,
+    bo: Tensor | Array | None,
+    n_heads: int,
+    mask: Tensor | Array | None = None,
+) -> Tensor:
+    """Multi-head self-attention: `softmax(q k^T / sqrt(d) + mask) v` per head, merged and projected.
+
+    Args:
+        x: `[S, D]`.
+        Wq: projection to queries, `[D, D]`; `Wk`, `Wv` and `Wo` likewise.
+        bq: bias of the queries, `[D]`, or None; `bk`, `bv` and `bo` likewise.
+        n_heads: how many heads `D` divides into.
+        mask: added to the scores: `[S, S]`, `[1, S, S]` or `[H, S, S]`, with -1e4 where a key is hidden.
+    """
+    return _attention("mha", x, None, (Wq, Wk, Wv, Wo), (bq, bk, bv, bo), n_heads, mask)
+
+
+def cross_attention(
+    x: Tensor,
+    context: Tensor,
+    Wq: Tensor | Array,
+    Wk: Tensor | Array,
+    Wv: Tensor | Array,
+    Wo: Tensor | Array,
+    n_heads: int,
+    bq: Tensor | Array | None = None,
+    bk: Tensor | Array | None = None,
+    bv: Tensor | Array | None = None,
+    bo: Tensor | Array | None = None,
+) -> Tensor:
+    """Multi-head attention of `x` `[S, D]` to `context` `[T, E]`.
+
+    Queries are projected from `x`, keys and values from `context`; weights are `[out, in]`.
+    """
+    projections, biases = (Wq, Wk, Wv, Wo), (bq, bk, bv, bo)
+    return _attention("cross_attention", x, context, projections, biases, n_heads, None)
+
+
+def geglu(x: Tensor, W: Tensor | Array, b: Tensor | Array | None = None) -> Tensor:
+    """`value * gelu(gate)`, where `x @ W.T + b` is `value` and `gate` side by side.
+
+    `x` is `[..., D]` and `W` `[2F, D]`, its first half for the value; the result is `[..., F]`.
+    """
+    matrix = weight("geglu: W", W)
+    if matrix.ndim != 2:
+        raise ValueError(f"geglu: W must be [2F, D], got shape {matrix.shape}")
+    return _native.geglu(x, matrix, _optional("geglu: b", b, matrix.shape[0]))

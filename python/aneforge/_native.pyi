@@ -119,6 +119,56 @@ class Model:
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the results."""
 
+@final
+class Encoder:
+    """A pretrained sentence encoder: texts in, vectors out.
+
+    Programs are compiled per length, when a text first needs one. Calls from several threads take turns,
+    and other Python threads run meanwhile.
+    """
+
+    def __call__(self, texts: str | Sequence[str], normalize: bool = True) -> NDArray[np.float32]:
+        """One row per text, of unit length when `normalize`. A single text gives one row."""
+    @property
+    def dim(self) -> int:
+        """The length of the vectors."""
+    @property
+    def max_seq_length(self) -> int:
+        """The most tokens of a text, special ones included; the rest is cut off."""
+    @property
+    def pooling(self) -> str:
+        """How token states become one vector: `mean`, `cls` or `max`."""
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host` or `ane`."""
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+
+def load(
+    name: str,
+    int8: bool,
+    pooling: str | None,
+    *,
+    target: str | None = None,
+    device: str | None = None,
+    numerics: str | None = None,
+) -> Encoder:
+    """Loads a sentence encoder by its directory or hub id."""
+
+def attention(
+    x: Tensor,
+    context: Tensor | None,
+    projections: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    n_heads: int,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Multi-head attention of `x` to itself, or to `context`."""
+
+def geglu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`value * gelu(gate)`, where `x @ weight^T + bias` is `value` and `gate` side by side."""
+
 def apply(name: str, inputs: Sequence[Tensor], attrs: Mapping[str, object] | None = None) -> Tensor:
     """The result of the op called `name`, checked at once."""
 

@@ -49,12 +49,13 @@ pub fn chip(name: Option<&str>) -> PyResult<Target> {
     Ok(name.map_or_else(|| Ok(Target::default()), |name| Target::named(name).map_err(Error::Target))?)
 }
 
-fn on(name: Option<&str>) -> PyResult<Arc<dyn Device>> {
+/// The device of this name, or the default.
+pub fn on(name: Option<&str>) -> PyResult<Arc<dyn Device>> {
     Ok(name.map_or_else(device::default, device::named).map_err(Error::Device)?)
 }
 
 /// The numerics of this name: IEEE arithmetic, or a family's by its name or that of the target.
-fn arithmetic(name: &str, target: Target) -> PyResult<Numerics> {
+pub fn arithmetic(name: &str, target: Target) -> PyResult<Numerics> {
     let family = match name.trim().to_ascii_lowercase().as_str() {
         "ieee" => return Ok(Numerics::Ieee),
         "ane" => target.family(),

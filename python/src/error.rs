@@ -2,12 +2,15 @@
 
 use aneforge::grad::GradError;
 use aneforge::ir::op::Op;
+use aneforge::models::encoder::{EncodeError, LoadError};
 use aneforge::passes::PassError;
 use aneforge::passes::legal::Fault;
 use aneforge::target::UnknownTarget;
 use aneforge::{CompileError, DType, DeviceError, RunError, TensorType, Var};
 use pyo3::PyErr;
-use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyFileNotFoundError, PyNotImplementedError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
+};
 
 /// Anything that this library reports.
 pub enum Error {
@@ -23,6 +26,10 @@ pub enum Error {
     Target(UnknownTarget),
     /// A gradient that could not be taken.
     Grad(GradError),
+    /// An encoder that could not be loaded.
+    Load(Box<LoadError>),
+    /// Texts that could not be encoded.
+    Encode(Box<EncodeError>),
 }
 
 impl From<Error> for PyErr {
@@ -30,13 +37,37 @@ impl From<Error> for PyErr {
         match error {
             Error::Build(e, true) => PyTypeError::new_err(e.to_string()),
             Error::Build(e, false) => PyValueError::new_err(e.to_string()),
-            Error::Compile(e) | Error::Run(RunError::Compile(e)) => compile(&e),
-            Error::Run(RunError::Device(e)) | Error::Device(e) => device(&e),
-            Error::Run(e @ RunError::DType { .. }) => PyTypeError::new_err(e.to_string()),
-            Error::Run(e) => PyValueError::new_err(e.to_string()),
+            Error::Compile(e) => compile(&e),
+            Error::Run(e) => run(&e),
+            Error::Device(e) => device(&e),
             Error::Target(e) => PyValueError::new_err(e.to_string()),
             Error::Grad(e) => PyValueError::new_err(e.to_string()),
+            Error::Load(e) => load(&e),
+            Error::Encode(e) => match *e {
+                EncodeError::Run(e) => run(&e),
+                e => PyValueError::new_err(e.to_string()),
+            },
         }
+    }
+}
+
+fn run(error: &RunError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        RunError::Compile(e) => compile(e),
+        RunError::Device(e) => device(e),
+        RunError::DType { .. } => PyTypeError::new_err(message),
+        _ => PyValueError::new_err(message),
+    }
+}
+
+fn load(error: &LoadError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        LoadError::Device(e) => device(e),
+        LoadError::Resolve(_) | LoadError::NoTokenizer(_) => PyFileNotFoundError::new_err(message),
+        LoadError::File(_) => PyOSError::new_err(message),
+        _ => PyValueError::new_err(message),
     }
 }
 

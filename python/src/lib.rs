@@ -7,9 +7,11 @@ mod apply;
 mod caller;
 mod cases;
 mod compile;
+mod encoder;
 mod error;
 mod feed;
 mod model;
+mod nn;
 mod operand;
 mod tensor;
 mod window;
@@ -26,7 +28,11 @@ mod _native {
     #[pymodule_export]
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]
+    use crate::encoder::{Encoder, load};
+    #[pymodule_export]
     use crate::model::Model;
+    #[pymodule_export]
+    use crate::nn::{attention, geglu};
     #[pymodule_export]
     use crate::tensor::Tensor;
 

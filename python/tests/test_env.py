@@ -21,7 +21,12 @@ print(repr(model), model.numerics, af.devices()[1].description)
 def run(**variables: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("ANEFORGE_")}
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=clean | variables, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", SCRIPT],
+        check=False,
+        env=clean | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 

@@ -200,21 +200,21 @@ def line() -> int:
 def test_messages_name_the_line_that_called() -> None:
     x = x23()
     with pytest.raises(ValueError) as raised:
-        x.reshape(5, 5); here = line()  # fmt: skip # noqa: E702
+        x.reshape(5, 5); here = line()  # fmt: skip
     assert str(raised.value).endswith(f"(at {__file__}:{here})")
     with pytest.raises(ValueError) as raised:
-        x + np.ones(7); here = line()  # fmt: skip # noqa: E702
+        x + np.ones(7); here = line()  # fmt: skip
     assert str(raised.value).endswith(f"(at {__file__}:{here})")
 
 
 def test_compile_errors_name_the_line_that_built() -> None:
     x = x23()
-    y = x.sin(); here = line()  # fmt: skip # noqa: E702
+    y = x.sin(); here = line()  # fmt: skip
     with pytest.raises(NotImplementedError) as raised:
         af.compile(y * 2.0, target="h13")
     assert str(raised.value).startswith("sin: needs A15 or newer; target h13 is A13")
     assert str(raised.value).endswith(f"(at {__file__}:{here})")
-    y = x.linear(np.full((4, 3), np.nan)); here = line()  # fmt: skip # noqa: E702
+    y = x.linear(np.full((4, 3), np.nan)); here = line()  # fmt: skip
     with pytest.raises(ValueError, match="NaN at element 0, which half precision cannot hold") as raised:
         af.compile(y)
     assert str(raised.value).endswith(f"(at {__file__}:{here})")
