@@ -9,6 +9,26 @@ from numpy.typing import ArrayLike, NDArray
 from aneforge._ops import OpMethods
 from aneforge._tensor import TensorMethods
 
+__all__ = [
+    "Encoder",
+    "Model",
+    "Tensor",
+    "__version__",
+    "apply",
+    "attention",
+    "cases",
+    "compile",
+    "constant",
+    "devices",
+    "gather",
+    "geglu",
+    "input",
+    "load",
+    "ops",
+    "program",
+    "set_threads",
+]
+
 __version__: str
 
 @final

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aneforge import _native, _ops
 from aneforge._native import Tensor
 
-Array: TypeAlias = "NDArray[Any]"
+Array: TypeAlias = NDArray[Any]
 
 
 def integer(where: str, value: object) -> int:

@@ -160,9 +160,9 @@ impl Tensor {
         Tensor::new(py, || {
             let whole = self.var.shape().dims() == size;
             let part = if whole { self.var.clone() } else { self.var.slice_by_size(&begin, &size) };
-            let rest: Vec<i64> =
-                size.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&d, _)| d as i64).collect();
-            if rest.len() == size.len() { part } else { part.reshape(&rest) }
+            let dropped: Vec<i64> =
+                (0..kept.len()).filter(|&axis| !kept[axis]).map(|axis| axis as i64).collect();
+            if dropped.is_empty() { part } else { part.squeeze(&dropped) }
         })
     }
 

@@ -158,7 +158,7 @@ def in_threads(count: int, work) -> None:
     def guarded(index: int) -> None:
         try:
             work(index)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             errors.append(error)
 
     threads = [threading.Thread(target=guarded, args=(i,)) for i in range(count)]

@@ -124,7 +124,7 @@ EXPRESSIONS: dict[str, Expression] = {
     "inverse": lambda x, eps: 1.0 / (x + eps),
     "elu": jax.nn.elu,
     "leaky_relu": lambda x, alpha: jax.nn.leaky_relu(x, alpha),
-    "threshold": jnp.maximum,
+    "threshold": lambda x, alpha: jnp.maximum(x, alpha),
     "thresholded_relu": lambda x, alpha: jnp.where(x >= alpha, x, 0.0),
     "clip": lambda x, lo, hi: jnp.clip(x, lo, hi),
     "scaled_tanh": lambda x, alpha, beta: alpha * jnp.tanh(beta * x),
