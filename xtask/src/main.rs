@@ -1,5 +1,6 @@
 //! Development tasks: `cargo xtask NAME`, one file per command.
 
+mod bench;
 mod bless;
 mod fuzz;
 mod generate;
@@ -28,6 +29,8 @@ enum Task {
     Generate(generate::Args),
     /// Check layering, unsafe code, platform code, sizes and links
     Tidy,
+    /// Measure whole models beside onnxruntime, lowering, and the overhead of a call
+    Bench(bench::Args),
     /// Rerun golden tests and rewrite what they expect
     Bless(bless::Args),
     /// Run the property tests with many cases, optimised
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Generate(args) => generate::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Bench(args) => bench::run(&args),
         Task::Bless(args) => bless::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::NewOp(args) => new_op::run(&args),

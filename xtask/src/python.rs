@@ -19,7 +19,7 @@ fn venv_dir() -> PathBuf {
 }
 
 /// A program of the environment.
-fn program(name: &str) -> String {
+pub fn program(name: &str) -> String {
     venv_dir().join("bin").join(name).to_string_lossy().into_owned()
 }
 

@@ -164,8 +164,8 @@ pub(crate) fn mil_type(ty: TensorType) -> mil::Type {
     mil::Type::tensor(dtype, extents(ty))
 }
 
-/// Elements that are encoded at a time.
-const CHUNK: usize = 1 << 16;
+/// Elements that are encoded at a time: large enough that buffered files are written without a copy.
+const CHUNK: usize = 1 << 17;
 
 impl Blob {
     /// Encodes every constant as half precision, in order, without holding more than a chunk.

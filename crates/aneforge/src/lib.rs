@@ -1,6 +1,6 @@
 //! Program Apple's Neural Engine directly, or run the same programs anywhere.
 //!
-//! A lazy tensor graph of [`Var`]s is compiled by [`compile`] into one fused MIL program plus one weight
+//! A lazy tensor graph of [`Var`]s is compiled by [`compile()`] into one fused MIL program plus one weight
 //! file: a [`Plan`]. A [`Session`] runs the plan on a [`device`]: the engine itself, or the host engine,
 //! which computes the same legal graph on this machine's processor with the engine's numerics.
 //!
@@ -23,6 +23,7 @@
 
 #[macro_use]
 pub mod ir;
+pub mod artifact;
 pub mod compile;
 pub mod device;
 pub mod emit;

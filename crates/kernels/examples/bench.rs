@@ -6,8 +6,13 @@ use std::time::Instant;
 
 use aneforge_kernels::conv::{ConvParams, PackedConv, conv2d};
 use aneforge_kernels::gemm::{PackedB, gemm};
+use aneforge_kernels::layout::transpose;
+use aneforge_kernels::map::{Binary, Unary, binary, unary};
+use aneforge_kernels::pool::{Window, avg_pool, max_pool};
+use aneforge_kernels::reduce::{Reduction, reduce};
+use aneforge_kernels::softmax::softmax;
 use aneforge_kernels::threads::Pool;
-use aneforge_kernels::{Epilogue, Isa, Kernels, Scratch, f16};
+use aneforge_kernels::{Epilogue, Isa, Kernels, Scratch, View, f16};
 
 /// Channels in, size, channels out, kernel, stride, and how often ResNet-18 has it.
 const RESNET_18: [[usize; 6]; 11] = [
@@ -43,6 +48,7 @@ fn main() {
                 total += bench_conv(&kernels, conv, samples) * conv[5] as f64;
             }
             println!("  ResNet-18 convolutions: {:.2} ms", total * 1e3);
+            bench_others(&kernels, samples);
         }
     }
 }
@@ -73,6 +79,48 @@ fn bench_gemm(kernels: &Kernels, [rows, terms, columns]: [usize; 3], samples: us
     let seconds = best(samples, || gemm(kernels, &a, rows, &b, &Epilogue::default(), &mut scratch, &mut out));
     let work = 2.0 * (rows * terms * columns) as f64;
     println!("  gemm {rows}x{terms}x{columns}: {:.1} us, {:.1} GFLOP/s", seconds * 1e6, work / seconds / 1e9);
+}
+
+/// Routines that move or map, in nanoseconds per thousand elements of input.
+fn bench_others(kernels: &Kernels, samples: usize) {
+    const SHAPE: [usize; 4] = [1, 64, 112, 112];
+    let count = SHAPE.iter().product();
+    let (x, mut out) = (values(count, 5), vec![f16::ZERO; count]);
+    let mut show = |name: &str, body: &mut dyn FnMut(&mut [f16])| {
+        let seconds = best(samples, || body(&mut out));
+        println!("  {name}: {:.0} us, {:.0} ns per 1000", seconds * 1e6, seconds * 1e12 / count as f64);
+    };
+    for function in [Unary::Relu, Unary::Gelu, Unary::Tanh, Unary::Exp, Unary::Silu, Unary::Sin] {
+        show(&format!("{function:?}"), &mut |out| unary(kernels, function, &x, out));
+    }
+    let view = View::new(&x, &SHAPE);
+    let channel = View::new(&x[..64], &[1, 64, 1, 1]);
+    show("add", &mut |out| binary(kernels, Binary::Add, view, view, &SHAPE, out));
+    show("add per channel", &mut |out| binary(kernels, Binary::Add, view, channel, &SHAPE, out));
+    show("pow", &mut |out| binary(kernels, Binary::Pow, view, channel, &SHAPE, out));
+    for (axes, len) in [(0b1100, 64), (0b0010, 12_544), (0b1000, 7168)] {
+        show(&format!("mean over {axes:04b}"), &mut |out| {
+            reduce(kernels, Reduction::Mean, &x, &SHAPE, axes, &mut out[..len]);
+        });
+    }
+    show("softmax of 112", &mut |out| softmax(kernels, &x, &SHAPE, 3, out));
+    show("softmax of 64 across", &mut |out| softmax(kernels, &x, &SHAPE, 1, out));
+    show("NCHW to NHWC", &mut |out| transpose(kernels, view, &[0, 2, 3, 1], out));
+    show("swap of axes 1 and 2", &mut |out| transpose(kernels, view, &[0, 2, 1, 3], out));
+    let window = Window { kernel: [3, 3], stride: [2, 2], pad: [1; 4] };
+    let small = count / 4;
+    show("max_pool 3x3 stride 2", &mut |out| {
+        max_pool(kernels, &x, SHAPE, &window, [56, 56], &mut out[..small])
+    });
+    show("avg_pool 3x3 stride 2", &mut |out| {
+        avg_pool(kernels, &x, SHAPE, &window, false, [56, 56], &mut out[..small]);
+    });
+    let weights = PackedConv::new(&values(64 * 9, 6), [64, 1, 3, 3], 64);
+    let params = ConvParams { pad: [1; 4], ..ConvParams::default() };
+    let mut scratch = Scratch::new();
+    show("depthwise 3x3", &mut |out| {
+        conv2d(kernels, &x, SHAPE, &weights, &params, &Epilogue::default(), &mut scratch, out);
+    });
 }
 
 fn bench_conv(kernels: &Kernels, conv: [usize; 6], samples: usize) -> f64 {

@@ -216,20 +216,20 @@ fn by_panels(
     let rows = Cuts::grouped(groups, row_parts);
     let grid = Grid { batches: weights.groups, rows, columns: Cuts::new(pixels, COLUMNS, columns) };
     tiles(&kernels.pool, out, grid, (scratch, panel_len(weights)), |tile, panel| {
-        geometry.gather(simd, image, weights, tile.batch, tile.columns.clone(), panel);
-        let first = tile.batch * per_group;
+        geometry.gather(simd, image, weights, tile.batch(), tile.columns(), panel);
+        let first = tile.batch() * per_group;
         let bias = match epilogue.bias {
             Bias::Row(bias) => Bias::Row(&bias[first..first + per_group]),
             other => other,
         };
         let epilogue = Epilogue { bias, ..*epilogue };
         let data = &weights.data[first * terms..(first + per_group) * terms];
-        let rows = &data[tile.rows.start * terms..tile.rows.end * terms];
+        let rows = &data[tile.rows().start * terms..tile.rows().end * terms];
         let panel = Panel::F32(&panel[..terms * COLUMNS]);
-        let inside = tile.rows.clone();
+        let inside = tile.rows();
         let sizes =
             (0..groups.parts).map(|part| groups.range(part)).filter(|range| inside.contains(&range.start));
         let sizes = sizes.map(|range| range.len());
-        multiply_panel(simd, (rows, sizes), panel, tile.columns.start, &epilogue, tile);
+        multiply_panel(simd, (rows, sizes), panel, tile.columns().start, &epilogue, tile);
     });
 }

@@ -87,12 +87,12 @@ pub fn gemm(
     let source = Strided { data: a, offset: 0, row: terms, column: 1 };
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let (packed, panel) = scratch.split_at_mut(scratch.len() - plan.terms * COLUMNS);
-        let packed = &mut packed[..tile.rows.len() * plan.terms];
-        simd.run(PackRows { source, rows: tile.rows.clone(), terms, packed });
-        let groups = row_groups(tile.rows.len());
-        for start in tile.columns.clone().step_by(COLUMNS) {
+        let packed = &mut packed[..tile.rows().len() * plan.terms];
+        simd.run(PackRows { source, rows: tile.rows(), terms, packed });
+        let groups = row_groups(tile.rows().len());
+        for start in tile.columns().step_by(COLUMNS) {
             let half = b.panel(start / COLUMNS);
-            let panel = if tile.rows.len() > CONVERT_ROWS {
+            let panel = if tile.rows().len() > CONVERT_ROWS {
                 simd.run(Widen { source: half, target: panel });
                 Panel::F32(panel)
             } else {
@@ -112,9 +112,9 @@ pub(crate) fn multiply_panel(
     epilogue: &Epilogue<'_>,
     tile: &mut Tile<'_, f16>,
 ) {
-    let terms = rows.len() / tile.rows.len();
-    let columns = start..(start + COLUMNS).min(tile.columns.end);
-    let mut first = tile.rows.start;
+    let terms = rows.len() / tile.rows().len();
+    let columns = start..(start + COLUMNS).min(tile.columns().end);
+    let mut first = tile.rows().start;
     for count in sizes {
         let (packed, rest) = rows.split_at(count * terms);
         let mut sums = TileBuffer::zero();

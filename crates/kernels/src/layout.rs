@@ -145,9 +145,9 @@ fn copy<T: Pod + Send + Sync>(
         return;
     }
     let walk = Walk::strided(shape, [strides], [start]);
-    if let Some(plan) = walk.matrix() {
-        let grain = (GRAIN / (plan.rows * plan.columns)).max(1) * plan.rows * plan.columns;
-        chunks(&kernels.pool, out, grain, |first, out| squares(x, &walk, plan, first, out));
+    if let Some(matrix) = walk.matrix() {
+        let grain = (GRAIN / (SQUARE * matrix.columns)).max(1) * SQUARE * matrix.columns;
+        chunks(&kernels.pool, out, grain, |first, out| squares(x, &walk, matrix, first, out));
         return;
     }
     chunks(&kernels.pool, out, GRAIN, |first, out| {
@@ -175,21 +175,23 @@ pub(crate) struct Matrix {
     pub(crate) stride: usize,
 }
 
-/// Copies whole matrices whose rows lie one element and whose columns lie `stride` elements apart in `x`.
-fn squares<T: Pod>(x: &[T], walk: &Walk<1>, matrix: Matrix, first: usize, out: &mut [T]) {
+/// Copies whole rows of matrices whose rows lie one element and whose columns lie `stride` elements apart in `x`.
+fn squares<T: Pod>(x: &[T], walk: &Walk<1>, matrix: Matrix, first: usize, mut out: &mut [T]) {
     let Matrix { rows, columns, stride } = matrix;
-    for (index, out) in out.chunks_exact_mut(rows * columns).enumerate() {
+    let mut row = first / columns;
+    while !out.is_empty() {
+        let count = SQUARE.min(rows - row % rows).min(out.len() / columns);
+        let (group, rest) = out.split_at_mut(count * columns);
         let mut at = 0;
-        walk.run(first + index * rows * columns, 1, |_, _, [offset]| at = offset);
-        for row in (0..rows).step_by(SQUARE) {
-            for column in (0..columns).step_by(SQUARE) {
-                let (row_end, column_end) = ((row + SQUARE).min(rows), (column + SQUARE).min(columns));
-                for row in row..row_end {
-                    let target = &mut out[row * columns + column..row * columns + column_end];
-                    let source = x[at + row + column * stride..].iter().step_by(stride);
-                    target.iter_mut().zip(source).for_each(|(target, source)| *target = *source);
-                }
+        walk.run(row * columns, 1, |_, _, [offset]| at = offset);
+        for column in (0..columns).step_by(SQUARE) {
+            let end = (column + SQUARE).min(columns);
+            for (index, target) in group.chunks_exact_mut(columns).enumerate() {
+                let source = x[at + index + column * stride..].iter().step_by(stride);
+                target[column..end].iter_mut().zip(source).for_each(|(target, source)| *target = *source);
             }
         }
+        row += count;
+        out = rest;
     }
 }

@@ -14,11 +14,12 @@ pub use normal::{erf, gelu};
 pub use power::{pow, rsqrt, sqrt};
 pub use trigonometric::{atan, cos, sin};
 
-/// The nearest integer, ties to even, for `|x| < 2^22`.
+/// The nearest integer, ties to even, for `|x| < 2^22`: as `f32` and, read from the bits, as `i32`.
 #[inline(always)]
-pub(crate) fn round_small(x: f32) -> f32 {
+pub(crate) fn round_small(x: f32) -> (f32, i32) {
     const MAGIC: f32 = 12_582_912.0;
-    (x + MAGIC) - MAGIC
+    let shifted = x + MAGIC;
+    (shifted - MAGIC, shifted.to_bits().wrapping_sub(MAGIC.to_bits()) as i32)
 }
 
 /// `c[0] + c[1] x + c[2] x^2 + ...` by Horner's rule with fused multiply-adds.

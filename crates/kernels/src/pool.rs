@@ -4,10 +4,13 @@ use half::f16;
 
 use crate::Kernels;
 use crate::order::{LANES, tree};
+use crate::reduce::{Fold, tree_across};
 use crate::simd::{COLUMNS, Lanes, Task, chunks};
 
 /// Window cells that one thread visits at a time.
 const GRAIN: usize = 1 << 15;
+/// Up to so many neighbouring windows are summed one by one.
+const FEW: usize = 3;
 /// Columns of the input that are reduced at a time.
 const SPAN: usize = 512;
 
@@ -124,33 +127,91 @@ impl Task for MaxTask<'_> {
 /// One output row from the rows of `x` that its windows cover: first down the columns, then across.
 #[inline(always)]
 fn max_row(x: &[u16], width: usize, window: &Window, out: &mut [u16]) {
-    let (kernel, stride) = (window.kernel[1], window.stride[1]);
-    let mut columns = [LOWEST; SPAN];
-    let mut done = 0;
-    while done < out.len() {
-        let first = window.cells(1, done, width);
-        let count = (SPAN.saturating_sub(kernel) / stride + 1).min(out.len() - done);
-        let end = (window.cells(1, done + count - 1, width)).start + kernel;
-        let span = end.min(width).saturating_sub(first.start);
-        if span > SPAN {
-            out[done] = wide_max(x, width, first);
-            done += 1;
-            continue;
+    let stride = window.stride[1];
+    let Some(phases) = Phases::new(window) else {
+        for (at, out) in out.iter_mut().enumerate() {
+            *out = wide_max(x, width, window.cells(1, at, width));
         }
-        let columns = &mut columns[..span];
-        columns.fill(LOWEST);
+        return;
+    };
+    for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
+        let span = phases.inside(block * COLUMNS, width);
+        let mut columns = [LOWEST; SPAN];
+        let inside = &mut columns[span.target..span.target + span.count];
         for row in x.chunks_exact(width.max(1)) {
-            for (column, &bits) in columns.iter_mut().zip(&row[first.start..]) {
+            for (column, &bits) in inside.iter_mut().zip(&row[span.source..span.source + span.count]) {
                 *column = key(bits).max(*column);
             }
         }
-        for (x, out) in (done..).zip(&mut out[done..done + count]) {
-            let cells = window.cells(1, x, width);
-            let from = (cells.start - first.start).min(columns.len());
-            let across = &columns[from..(from + cells.last - cells.first).min(columns.len())];
-            *out = from_key(across.iter().fold(LOWEST, |largest, &value| largest.max(value)));
+        let mut split = [LOWEST; SPAN];
+        phases.split(&columns, &mut split);
+        let mut largest = [LOWEST; COLUMNS];
+        for kw in 0..window.kernel[1] {
+            let at = kw % stride * phases.len + kw / stride;
+            for (largest, value) in largest.iter_mut().zip(&split[at..at + COLUMNS]) {
+                *largest = (*value).max(*largest);
+            }
         }
-        done += count;
+        for (out, largest) in out.iter_mut().zip(&largest) {
+            *out = from_key(*largest);
+        }
+    }
+}
+
+/// How the input columns of [`COLUMNS`] neighbouring windows are split by stride phase, so that those of one tap
+/// are neighbours.
+#[derive(Clone, Copy)]
+struct Phases {
+    stride: usize,
+    pad: usize,
+    /// Columns of one phase.
+    len: usize,
+}
+
+/// Where `count` input columns from `source` on lie among the columns of a block of windows.
+#[derive(Clone, Copy)]
+struct Inside {
+    source: usize,
+    target: usize,
+    count: usize,
+}
+
+impl Phases {
+    /// `None` when a block needs more than [`SPAN`] columns.
+    fn new(window: &Window) -> Option<Phases> {
+        let stride = window.stride[1];
+        let len = COLUMNS + window.kernel[1] / stride;
+        (len * stride <= SPAN).then_some(Phases { stride, pad: window.pad[2], len })
+    }
+
+    /// The columns of the image that windows from `first` on read.
+    fn inside(&self, first: usize, width: usize) -> Inside {
+        let origin = first * self.stride;
+        let target = self.pad.saturating_sub(origin).min(SPAN);
+        let source = (origin + target).saturating_sub(self.pad).min(width);
+        let count = (width - source).min((self.len * self.stride).saturating_sub(target));
+        Inside { source, target, count }
+    }
+
+    #[inline(always)]
+    fn split<T: Copy>(&self, columns: &[T; SPAN], target: &mut [T; SPAN]) {
+        let Phases { stride, len, .. } = *self;
+        match stride {
+            1 => *target = *columns,
+            2 => {
+                let (even, odd) = target.split_at_mut(len);
+                for ((even, odd), pair) in even.iter_mut().zip(odd).zip(columns.as_chunks::<2>().0) {
+                    (*even, *odd) = (pair[0], pair[1]);
+                }
+            }
+            _ => {
+                for (phase, target) in target.chunks_exact_mut(len).take(stride).enumerate() {
+                    for (target, column) in target.iter_mut().zip(columns[phase..].iter().step_by(stride)) {
+                        *target = *column;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -234,31 +295,70 @@ fn mean_block<L: Lanes>(
     (first, exclude_padding): (usize, bool),
     out: &mut [f16],
 ) {
-    let mut lanes = [[0.0_f32; LANES]; COLUMNS];
-    for kh in rows.first..rows.last {
-        let row = &x[(rows.start + kh - rows.first) * width..][..width];
-        for (index, lanes) in lanes[..out.len()].iter_mut().enumerate() {
+    let mut means = match Phases::new(window).filter(|_| out.len() > FEW) {
+        Some(phases) => sums_across::<L>(x, width, (window, phases), rows, first),
+        None => std::array::from_fn(|index| {
             let cells = window.cells(1, first + index, width);
-            let mut at = cells.start;
-            let mut cell = cells.first;
-            let mut wide = [0.0; LANES];
-            while cell < cells.last {
-                let count = LANES.min(cells.last - cell);
-                L::widen(&row[at..at + count], &mut wide[..count]);
-                for (offset, value) in wide[..count].iter().enumerate() {
-                    lanes[(kh * window.kernel[1] + cell + offset) % LANES] += value;
-                }
-                (at, cell) = (at + count, cell + count);
+            if index < out.len() { wide_sum::<L>(x, width, window.kernel[1], rows, cells) } else { 0.0 }
+        }),
+    };
+    let all = window.kernel[0] * window.kernel[1];
+    for (index, mean) in means[..out.len()].iter_mut().enumerate() {
+        let count = if exclude_padding {
+            let cells = window.cells(1, first + index, width);
+            ((rows.last - rows.first) * (cells.last - cells.first)).max(1)
+        } else {
+            all
+        };
+        *mean /= count as f32;
+    }
+    L::narrow(&means[..out.len()], out);
+}
+
+/// The sums of [`COLUMNS`] neighbouring windows; padding adds zeros, which change no bit.
+#[inline(always)]
+fn sums_across<L: Lanes>(
+    x: &[f16],
+    width: usize,
+    (window, phases): (&Window, Phases),
+    rows: Cells,
+    first: usize,
+) -> [f32; COLUMNS] {
+    let (kernel, stride) = (window.kernel[1], window.stride[1]);
+    let span = phases.inside(first, width);
+    let mut lanes = [[0.0_f32; COLUMNS]; LANES];
+    let (mut columns, mut split) = ([0.0_f32; SPAN], [0.0_f32; SPAN]);
+    for kh in rows.first..rows.last {
+        let start = (rows.start + kh - rows.first) * width + span.source;
+        L::widen(&x[start..start + span.count], &mut columns[span.target..span.target + span.count]);
+        phases.split(&columns, &mut split);
+        for kw in 0..kernel {
+            let at = kw % stride * phases.len + kw / stride;
+            let lane = &mut lanes[(kh * kernel + kw) % LANES];
+            for (lane, value) in lane.iter_mut().zip(&split[at..at + COLUMNS]) {
+                *lane += value;
             }
         }
     }
-    let mut means = [0.0; COLUMNS];
-    for (index, mean) in means[..out.len()].iter_mut().enumerate() {
-        let cells = window.cells(1, first + index, width);
-        let inside = (rows.last - rows.first) * (cells.last - cells.first);
-        let count = if exclude_padding { inside } else { window.kernel[0] * window.kernel[1] };
-        let sum = tree(lanes[index], |a, b| a + b);
-        *mean = if inside == 0 { 0.0 } else { sum / count as f32 };
+    tree_across(Fold::Sum, lanes)
+}
+
+/// The sum of one window of a row too long for [`Phases`].
+#[inline(always)]
+fn wide_sum<L: Lanes>(x: &[f16], width: usize, kernel: usize, rows: Cells, cells: Cells) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let mut wide = [0.0; LANES];
+    for kh in rows.first..rows.last {
+        let row = &x[(rows.start + kh - rows.first) * width..][..width];
+        let inside = &row[cells.start..cells.start + cells.last - cells.first];
+        let mut cell = kh * kernel + cells.first;
+        for part in inside.chunks(LANES) {
+            L::widen(part, &mut wide[..part.len()]);
+            for value in &wide[..part.len()] {
+                lanes[cell % LANES] += value;
+                cell += 1;
+            }
+        }
     }
-    L::narrow(&means[..out.len()], out);
+    tree(lanes, |a, b| a + b)
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
-/// Polls before a thread that waits goes to sleep: some tens of microseconds. Sleeping matters beyond the power it
-/// saves: where two threads were put on one core, waking up is what moves one of them to a free core.
+/// Polls before a thread that waits goes to sleep: some tens of microseconds. Sleeping also gives the scheduler an
+/// occasion to part two threads that it put on one core.
 const SPINS: u32 = 1500;
 
 type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;

@@ -1,7 +1,7 @@
 //! A MIL program as data.
 //!
 //! The types say what the text can say and no more; what a program must satisfy beyond its grammar is the
-//! business of [`crate::verify`]. Nothing here knows how a program is spelled: that is [`crate::print`].
+//! business of [`verify()`](crate::verify()). Nothing here knows how a program is spelled: that is the printer's.
 
 use half::f16;
 use thiserror::Error;

@@ -1,6 +1,6 @@
 //! A counter-based generator for fixtures: value `i` of seed `s` is a pure function of both.
 //!
-//! NumPy computes the same bits in a few lines (`tests/oracle/random.py`), so fixtures ship outputs
+//! NumPy computes the same bits in a few lines (`tests/oracle/fixture_random.py`), so fixtures ship outputs
 //! only, never weights. The mixer is SplitMix64's finaliser (Steele, Lea and Flood, 2014).
 
 use crate::{Shape, Tensor};

@@ -171,20 +171,32 @@ impl Tensor {
         if !self.dtype.is_float() {
             return None;
         }
+        if let Some(values) = self.as_slice::<f32>() {
+            let parts = values.chunks(4096).enumerate();
+            return parts.filter_map(|(i, part)| Some(i * 4096 + beyond_half(part)?)).next();
+        }
         let mut chunk = [0.0f32; 4096];
         let count = self.shape.count();
         for start in (0..count).step_by(chunk.len()) {
             let chunk = &mut chunk[..(count - start).min(4096)];
             self.read_f32(start, chunk);
-            // As integers, magnitudes order like the numbers, with NaN above all; so this vectorises.
-            let greatest = chunk.iter().map(|x| x.to_bits() & 0x7FFF_FFFF).max();
-            if greatest.is_some_and(|bits| bits >= F16_OVERFLOW.to_bits()) {
-                let at = chunk.iter().position(|x| x.to_bits() & 0x7FFF_FFFF >= F16_OVERFLOW.to_bits());
-                return at.map(|at| start + at);
+            if let Some(at) = beyond_half(chunk) {
+                return Some(start + at);
             }
         }
         None
     }
+}
+
+/// The index of the first value that half precision cannot hold.
+fn beyond_half(values: &[f32]) -> Option<usize> {
+    // As integers, magnitudes order like the numbers, with NaN above all; so the scan vectorises.
+    let magnitude = |x: &f32| x.to_bits() & 0x7FFF_FFFF;
+    let greatest = values.iter().map(magnitude).max()?;
+    if greatest < F16_OVERFLOW.to_bits() {
+        return None;
+    }
+    values.iter().position(|x| magnitude(x) >= F16_OVERFLOW.to_bits())
 }
 
 /// The least magnitude that rounds to infinity in half precision.

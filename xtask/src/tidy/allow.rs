@@ -14,17 +14,17 @@ pub struct Size {
 pub const SIZES: &[Size] = &[
     Size {
         id: "crates/aneforge/src/ir/ops/conv.rs",
-        lines: 290,
+        lines: 300,
         reason: "both gradients of convolution are written out as graphs, and read best beside the definition",
     },
     Size {
         id: "crates/aneforge/src/ir/ops/pool.rs",
-        lines: 325,
+        lines: 340,
         reason: "two ops over one kind of window, whose gradients share their geometry",
     },
     Size {
         id: "crates/aneforge/src/ir/ops/shape.rs",
-        lines: 260,
+        lines: 275,
         reason: "a family of five ops that move nothing",
     },
     Size {

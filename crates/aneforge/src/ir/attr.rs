@@ -50,14 +50,11 @@ pub const F16_OVERFLOW: f64 = 65520.0;
 
 impl Real {
     /// Whether half precision can hold the value: a MIL scalar must be finite.
-    pub fn check(self, op: &str) -> Result<(), String> {
+    pub fn check(self) -> Result<(), String> {
         if self.0.abs() < F16_OVERFLOW {
             return Ok(());
         }
-        Err(format!(
-            "scalar {} does not fit half precision (largest magnitude 65504); rescale before {op}",
-            self.0
-        ))
+        Err(format!("scalar {} does not fit half precision (largest magnitude 65504); rescale first", self.0))
     }
 }
 

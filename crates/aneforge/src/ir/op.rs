@@ -234,7 +234,7 @@ pub trait Operator: Declared + Clone + Debug + PartialEq + Eq + Hash + Into<Op> 
 
 /// Declares an op once: its documentation, name, inputs, and attributes with types and defaults.
 ///
-/// ```ignore
+/// ```text
 /// op! {
 ///     /// Exponentials along one axis, scaled to sum to one.
 ///     pub struct Softmax = "softmax"("x") {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Constants are lists of numbers, `splat(v)`, or `normal(seed, scale)` from the fixture generator.
-//! [`print`] writes every element, so that [`parse`] gives the same graph back; leaves get new
+//! [`print()`] writes every element, so that [`parse`] gives the same graph back; leaves get new
 //! identities in the same feed order. `Display` shortens long constants.
 
 use crate::ir::attr::Attr;

@@ -1,12 +1,14 @@
-//! Pretrained models, from a directory or from the hub.
+//! Networks, and pretrained models from a directory or from the hub.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`encoder`] | sentence encoders of the BERT family |
+//! | [`resnet`] | residual networks |
 //! | [`resolve`] | names to directories |
 //!
 //! Weights are tensors over mapped files; nothing is copied before a program is compiled. Everything here is
 //! written in the users' own API.
 
 pub mod encoder;
+pub mod resnet;
 pub mod resolve;

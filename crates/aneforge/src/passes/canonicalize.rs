@@ -15,6 +15,8 @@ pub static CANONICALIZE: &[Rule] = &[
     Rule { name: "mul_one", apply: mul_one },
     Rule { name: "not_not", apply: not_not },
     Rule { name: "split_one", apply: split_one },
+    Rule { name: "slice_all", apply: slice_all },
+    Rule { name: "no_axes", apply: no_axes },
 ];
 
 /// `cast(x)` of half precision is `x`.
@@ -71,6 +73,28 @@ fn not_not(m: &Match<'_>) -> Result<Var, Miss> {
 fn split_one(m: &Match<'_>) -> Result<Var, Miss> {
     match (&m.node().op, m.input(0)) {
         (Op::Split(op), Some(x)) if op.num_splits == 1 => Ok(m.var(x)),
+        _ => Err(Miss::Other),
+    }
+}
+
+/// The window that is all of `x` is `x`.
+fn slice_all(m: &Match<'_>) -> Result<Var, Miss> {
+    match (&m.node().op, m.input(0)) {
+        (Op::SliceBySize(_), Some(x)) if m.var(x).shape() == m.node().ty.shape => Ok(m.var(x)),
+        _ => Err(Miss::Other),
+    }
+}
+
+/// Squeezing, expanding or reversing no axis at all is `x`: MIL has no empty list of axes.
+fn no_axes(m: &Match<'_>) -> Result<Var, Miss> {
+    let axes = match &m.node().op {
+        Op::Squeeze(op) => &op.axes,
+        Op::ExpandDims(op) => &op.axes,
+        Op::Reverse(op) => &op.axes,
+        _ => return Err(Miss::Other),
+    };
+    match m.input(0) {
+        Some(x) if axes.is_empty() => Ok(m.var(x)),
         _ => Err(Miss::Other),
     }
 }

@@ -1,8 +1,9 @@
 //! From `Any` to `Legal(target)`: decompositions, and workarounds for what the engine's compiler gets
 //! wrong. Each workaround is a rule of its own, visible in dumps.
 
+use crate::ir::attr::Attr;
 use crate::ir::graph::{Graph, NodeId};
-use crate::ir::op::{Mil, Op};
+use crate::ir::op::{Mil, Op, find};
 use crate::ir::ops::binary::Mul;
 use crate::ir::var::Var;
 use crate::passes::{PassError, merge};
@@ -17,6 +18,8 @@ pub static LEGALIZE: &[Rule] = &[
     Rule { name: "value_conv", apply: value_conv },
     Rule { name: "mul_zero", apply: mul_zero },
     Rule { name: "rounded_scale", apply: rounded_scale },
+    Rule { name: "scalar_reshape", apply: scalar_reshape },
+    Rule { name: "reduce_nothing", apply: reduce_nothing },
 ];
 
 pub(super) fn legalize(graph: &Graph, _: Target, events: &mut Vec<Event>) -> Result<Graph, PassError> {
@@ -87,6 +90,34 @@ fn rounded_scale(m: &Match<'_>) -> Result<Var, Miss> {
         return Err(Miss::Other);
     }
     Ok(Var::apply(Mul {}, &[&m.var(x), &Var::full(shape, factor)]))
+}
+
+/// A reshape to a scalar is a squeeze: MIL has no empty list of extents.
+fn scalar_reshape(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Reshape(_), Some(x)) = (&m.node().op, m.input(0)) else { return Err(Miss::Other) };
+    if m.node().ty.shape.rank() > 0 {
+        return Err(Miss::Other);
+    }
+    Ok(m.var(x).reshape(&[1]).squeeze(&[0]))
+}
+
+/// A reduction over no axis runs over a new axis of size one: MIL has no empty list of axes.
+fn reduce_nothing(m: &Match<'_>) -> Result<Var, Miss> {
+    let node = m.node();
+    let none = ("axes", Attr::Ints(Vec::new()));
+    let (Some(x), true) = (m.input(0), node.op.name().starts_with("reduce_") && node.op.attrs() == [none])
+    else {
+        return Err(Miss::Other);
+    };
+    let x = m.var(x);
+    if x.shape().rank() == aneforge_tensor::MAX_RANK {
+        return Err(Miss::Because("a value of rank 5 has no room for another axis"));
+    }
+    let last = [x.shape().rank() as i64];
+    let entry = find(node.op.name()).expect("invariant: every op is in the list");
+    let op =
+        (entry.from_attrs)(&|_| Some(Attr::Ints(last.to_vec()))).expect("invariant: reductions have axes");
+    Ok(Var::apply(op, &[&x.expand_dims(&last)]).squeeze(&last))
 }
 
 /// Whether a value is rounded, with nothing but changes of shape since.

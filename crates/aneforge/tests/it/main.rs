@@ -1,7 +1,12 @@
 //! The integration tests of the library: one binary.
-#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap: a failing unwrap is a failing test")]
+
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod conformance;
 mod encoder;
+mod errors;
 mod golden;
+mod passes;
+mod random_graph;
+mod reference;
 mod support;

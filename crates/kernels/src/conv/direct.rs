@@ -83,20 +83,31 @@ fn sums<const W: usize>(
     let mut sums = [0.0_f32; W];
     for (kh, kernel) in kernel.chunks_exact(width * channels).enumerate() {
         for (block, kernel) in kernel.chunks(NARROW_TAPS * channels).enumerate() {
-            let mut chains = [[0.0_f32; W]; 2];
+            let (mut even, mut odd) = ([0.0_f32; W], [0.0_f32; W]);
             for (tap, kernel) in kernel.chunks_exact(channels).enumerate() {
+                let at = geometry.tap(kh, block * NARROW_TAPS + tap, first);
                 for (channel, &weight) in kernel.iter().enumerate() {
-                    let at = geometry.tap(kh, block * NARROW_TAPS + tap, first + channel);
-                    let chain = &mut chains[channel % 2];
-                    for (sum, value) in chain.iter_mut().zip(&image[at..at + W]) {
-                        *sum = value.mul_add(weight, *sum);
+                    let at = at + geometry.plane() * channel;
+                    let values: &[f32; W] =
+                        image[at..].first_chunk().expect("invariant: slack behind the image");
+                    if channel % 2 == 0 {
+                        add_products(&mut even, values, weight);
+                    } else {
+                        add_products(&mut odd, values, weight);
                     }
                 }
             }
-            for (index, sum) in sums.iter_mut().enumerate() {
-                *sum += chains[0][index] + chains[1][index];
+            for index in 0..W {
+                sums[index] += even[index] + odd[index];
             }
         }
     }
     sums
+}
+
+#[inline(always)]
+fn add_products<const W: usize>(chain: &mut [f32; W], values: &[f32; W], weight: f32) {
+    for index in 0..W {
+        chain[index] = values[index].mul_add(weight, chain[index]);
+    }
 }

@@ -54,16 +54,29 @@ impl Geometry {
         (self.channels * self.plane + SLACK).next_multiple_of(STEP)
     }
 
+    /// Whether some output reads the padded row `row`.
+    fn reads_row(&self, row: usize) -> bool {
+        let first = |kh: usize| kh * self.params.dilation[0];
+        (0..self.kernel[0])
+            .any(|kh| row >= first(kh) && (row - first(kh)).is_multiple_of(self.params.stride[0]))
+    }
+
     fn row_len(&self) -> usize {
         self.phase * self.params.stride[1]
     }
 
     /// Where the tap `(kh, kw)` of output (0, 0) lies in channel `channel`.
+    #[inline(always)]
     pub(super) fn tap(&self, kh: usize, kw: usize, channel: usize) -> usize {
         let column = kw * self.params.dilation[1];
         let stride = self.params.stride[1];
         let row = kh * self.params.dilation[0];
         channel * self.plane + row * self.row_len() + column % stride * self.phase + column / stride
+    }
+
+    /// Values from one channel to the next.
+    pub(super) fn plane(&self) -> usize {
+        self.plane
     }
 
     /// How far the inputs of output row `y` lie behind those of row 0.
@@ -198,6 +211,9 @@ impl Task for FillPlanes<'_> {
         for (index, plane) in self.planes.chunks_exact_mut(geometry.plane).enumerate() {
             let x = &self.x[(self.first + index) * height * width..][..height * width];
             for (row, target) in plane.chunks_exact_mut(geometry.row_len()).enumerate() {
+                if !geometry.reads_row(row) {
+                    continue;
+                }
                 if row < top || row >= top + height {
                     target.fill(0.0);
                     continue;
@@ -233,6 +249,10 @@ fn fill_phases<L: Lanes>(source: &[f16], left: usize, (stride, phase): (usize, u
         let wide = &mut wide[..source.len()];
         L::widen(source, wide);
         let start = left + block * BLOCK;
+        if stride == 2 {
+            split_pairs(wide, start, target.split_at_mut(phase));
+            continue;
+        }
         for first in 0..stride.min(wide.len()) {
             let column = start + first;
             let skip = column % stride * phase;
@@ -241,5 +261,24 @@ fn fill_phases<L: Lanes>(source: &[f16], left: usize, (stride, phase): (usize, u
                 *to = *from;
             }
         }
+    }
+}
+
+/// Writes the padded columns from `start` on to the even and the odd phase.
+#[inline(always)]
+fn split_pairs(wide: &[f32], start: usize, (even, odd): (&mut [f32], &mut [f32])) {
+    let at = (start / 2).min(even.len());
+    let (mut first, mut second) = (&mut even[at..], &mut odd[at..]);
+    if start % 2 == 1 {
+        (first, second) = (second, first.get_mut(1..).unwrap_or_default());
+    }
+    let (pairs, _) = wide.as_chunks::<2>();
+    for ((first, second), pair) in first.iter_mut().zip(second.iter_mut()).zip(pairs) {
+        (*first, *second) = (pair[0], pair[1]);
+    }
+    // `second` may end one before `first`; the last value then has no partner in the loop above.
+    let paired = pairs.len().min(second.len());
+    if let (Some(first), Some(value)) = (first.get_mut(paired), wide.get(2 * paired)) {
+        *first = *value;
     }
 }

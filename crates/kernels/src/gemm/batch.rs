@@ -70,17 +70,17 @@ pub fn bmm(
     let scratch = scratch.take(plan.per_worker * threads);
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let mut at = [0; 2];
-        walk.run(tile.batch, 1, |_, _, offsets| at = offsets);
+        walk.run(tile.batch(), 1, |_, _, offsets| at = offsets);
         let (row, column) = if shape.transpose_a { (1, rows) } else { (terms, 1) };
         let left = Strided { data: a, offset: at[0] * a_size, row, column };
         let (row, column) = if shape.transpose_b { (1, terms) } else { (columns, 1) };
         let right = Strided { data: b, offset: at[1] * b_size, row, column };
         let (packed, panel) = scratch.split_at_mut(scratch.len() - plan.terms * COLUMNS);
-        let packed = &mut packed[..tile.rows.len() * plan.terms];
-        simd.run(PackRows { source: left, rows: tile.rows.clone(), terms, packed });
-        let groups = row_groups(tile.rows.len());
-        for start in tile.columns.clone().step_by(COLUMNS) {
-            let range = start..(start + COLUMNS).min(tile.columns.end);
+        let packed = &mut packed[..tile.rows().len() * plan.terms];
+        simd.run(PackRows { source: left, rows: tile.rows(), terms, packed });
+        let groups = row_groups(tile.rows().len());
+        for start in tile.columns().step_by(COLUMNS) {
+            let range = start..(start + COLUMNS).min(tile.columns().end);
             simd.run(PackColumns { source: right, columns: range, terms, panel });
             multiply_panel(simd, (packed, groups.sizes()), Panel::F32(panel), start, epilogue, tile);
         }

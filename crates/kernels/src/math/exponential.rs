@@ -10,10 +10,9 @@ const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// `1/n!`.
 const EXP: [f32; 8] = [1.0, 1.0, 0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0];
 
-/// `x * 2^n` for integral `-252 <= n <= 254`.
+/// `x * 2^n` for `-252 <= n <= 254`.
 #[inline(always)]
-fn scale(x: f32, n: f32) -> f32 {
-    let n = n as i32;
+fn scale(x: f32, n: i32) -> f32 {
     let half = n >> 1;
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
     x * power(half) * power(n.wrapping_sub(half))
@@ -24,9 +23,9 @@ fn scale(x: f32, n: f32) -> f32 {
 #[must_use]
 pub fn exp(x: f32) -> f32 {
     let bounded = clamp(x, -104.0, 89.0);
-    let n = round_small(bounded * LOG2_E);
+    let (n, integer) = round_small(bounded * LOG2_E);
     let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, bounded));
-    keep_nan(x, scale(polynomial(r, EXP), n))
+    keep_nan(x, scale(polynomial(r, EXP), integer))
 }
 
 /// `2^x`. 0 ulp.
@@ -34,8 +33,8 @@ pub fn exp(x: f32) -> f32 {
 #[must_use]
 pub fn exp2(x: f32) -> f32 {
     let bounded = clamp(x, -150.0, 129.0);
-    let n = round_small(bounded);
-    keep_nan(x, scale(polynomial((bounded - n) * LN_2, EXP), n))
+    let (n, integer) = round_small(bounded);
+    keep_nan(x, scale(polynomial((bounded - n) * LN_2, EXP), integer))
 }
 
 /// `e^x - 1`, accurate near zero. At most 1 ulp.

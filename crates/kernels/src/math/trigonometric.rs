@@ -10,11 +10,11 @@ const HALF_PI: [f32; 3] = [1.570_796_4, -4.371_139e-8, -1.715_124_5e-15];
 /// `(quadrant, r)` with `x = quadrant * pi/2 + r`, `|r| <= pi/4`, for `|x| <= 2^17`.
 #[inline(always)]
 fn reduce(x: f32) -> (i32, f32) {
-    let n = round_small(x * FRAC_2_PI);
+    let (n, quadrant) = round_small(x * FRAC_2_PI);
     let r = n.mul_add(-HALF_PI[0], x);
     let r = n.mul_add(-HALF_PI[1], r);
     let r = n.mul_add(-HALF_PI[2], r);
-    (n as i32, r)
+    (quadrant, r)
 }
 
 /// The sine of `r + quadrant * pi/2`.

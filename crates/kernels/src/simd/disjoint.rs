@@ -75,13 +75,28 @@ impl<T> Shared<T> {
 pub(crate) struct Tile<'a, T> {
     base: *mut T,
     stride: usize,
-    pub(crate) batch: usize,
-    pub(crate) rows: Range<usize>,
-    pub(crate) columns: Range<usize>,
+    batch: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
     marker: PhantomData<&'a mut [T]>,
 }
 
 impl<T> Tile<'_, T> {
+    /// Which matrix of the stack this is part of.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The rows of this tile, counted in the whole matrix.
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The columns of this tile, counted in the whole matrix.
+    pub(crate) fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
     /// The columns `columns` of row `row`, both counted in the whole matrix.
     pub(crate) fn row(&mut self, row: usize, columns: Range<usize>) -> &mut [T] {
         assert!(self.rows.contains(&row), "invariant: row outside of the tile");

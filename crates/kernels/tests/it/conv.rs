@@ -50,10 +50,10 @@ fn run(case: &Case) {
     let weights = values(case.shape.iter().product(), case.seed ^ 1);
     let bias = values(case.shape[0], case.seed ^ 2);
     let epilogue = Epilogue {
-        bias: if case.seed % 2 == 0 { Bias::Row(&bias) } else { Bias::None },
-        activation: (case.seed % 3 == 0).then_some(Unary::Silu),
-        limit: (case.seed % 5 == 0).then_some(f16::from_f32(0.5)),
-        flush_nan: case.seed % 7 == 0,
+        bias: if case.seed.is_multiple_of(2) { Bias::Row(&bias) } else { Bias::None },
+        activation: case.seed.is_multiple_of(3).then_some(Unary::Silu),
+        limit: case.seed.is_multiple_of(5).then_some(f16::from_f32(0.5)),
+        flush_nan: case.seed.is_multiple_of(7),
     };
     let want = definition(case, &x, &weights, &epilogue);
     let packed = PackedConv::new(&weights, case.shape, case.groups);

@@ -1,6 +1,6 @@
 //! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
 //!
-//! [`planner`] turns a graph into steps over slots of memory, fusing what the kernels fuse; [`run`]
+//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `run`
 //! executes them. Fusing never changes a bit: each node rounds as if it stood alone.
 
 mod plan;

@@ -20,9 +20,9 @@ op! {
 
 impl Operator for BatchNorm {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        self.eps.check(Self::INFO.name)?;
+        self.eps.check()?;
         for ty in x {
-            half_only("batch_norm", ty)?;
+            half_only(ty)?;
         }
         let shape = x[0].shape;
         if shape.rank() < 3 {

@@ -9,9 +9,9 @@ use aneforge_kernels::map::Binary;
 use aneforge_tensor::Shape;
 use std::ops;
 
-pub(crate) fn broadcast_type(name: &str, x: &[TensorType]) -> Result<TensorType, String> {
-    half_only(name, &x[0])?;
-    half_only(name, &x[1])?;
+pub(crate) fn broadcast_type(x: &[TensorType]) -> Result<TensorType, String> {
+    half_only(&x[0])?;
+    half_only(&x[1])?;
     Ok(TensorType::f16(x[0].shape.broadcast(x[1].shape).map_err(|e| e.to_string())?))
 }
 
@@ -50,7 +50,7 @@ macro_rules! binary {
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-                broadcast_type($name, x)
+                broadcast_type(x)
             }
             fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
                 let exact: fn(f64, f64) -> f64 = $exact;

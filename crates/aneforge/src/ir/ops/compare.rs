@@ -13,7 +13,7 @@ macro_rules! compare {
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-                Ok(TensorType::bool(broadcast_type($name, x)?.shape))
+                Ok(TensorType::bool(broadcast_type(x)?.shape))
             }
             fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
                 let holds: fn(&f64, &f64) -> bool = $holds;

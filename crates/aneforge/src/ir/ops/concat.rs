@@ -29,7 +29,7 @@ impl Operator for Concat {
         let axis = shape.axis(self.axis).map_err(|e| e.to_string())?;
         let mut total = 0;
         for (i, ty) in x.iter().enumerate() {
-            half_only("concat", ty)?;
+            half_only(ty)?;
             let other = ty.shape;
             if other.rank() != shape.rank() || other.with(axis, 1) != shape.with(axis, 1) {
                 return Err(format!("value {i} is {other}, the first {shape}; only axis {axis} may differ"));
@@ -82,7 +82,7 @@ impl Operator for Concat {
 
 impl Operator for Reverse {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        half_only("reverse", &x[0])?;
+        half_only(&x[0])?;
         axis_mask(x[0].shape, &self.axes)?;
         Ok(x[0])
     }

@@ -179,7 +179,7 @@ pub(crate) fn accumulate(
 impl Operator for Conv {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         for ty in x {
-            half_only("conv", ty)?;
+            half_only(ty)?;
         }
         let (a, w) = (x[0].shape, x[1].shape);
         if a.rank() != 4 || w.rank() != 4 {

@@ -61,7 +61,7 @@ impl ConvTranspose {
 impl Operator for ConvTranspose {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         for ty in x {
-            half_only("conv_transpose", ty)?;
+            half_only(ty)?;
         }
         let (a, w) = (x[0].shape, x[1].shape);
         if a.rank() != 4 || w.rank() != 4 || w[0] != a[1] {

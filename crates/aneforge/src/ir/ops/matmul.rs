@@ -20,7 +20,7 @@ op! {
 impl Operator for Matmul {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         for ty in x {
-            half_only("matmul", ty)?;
+            half_only(ty)?;
         }
         let (a, w) = (x[0].shape, x[1].shape);
         if w.rank() != 2 || a.rank() == 0 {
@@ -70,7 +70,12 @@ impl Operator for Matmul {
                 ("y", Arg::In(1)),
             ],
         };
-        Mil::StmtWith(SPELLING, 2, |_, x| Var::apply(Matmul {}, &[&x[0], &x[1]]) + &x[2])
+        Mil::StmtWith(SPELLING, 2, |_, x| {
+            let product = Var::apply(Matmul {}, &[&x[0], &x[1]]);
+            let bias =
+                if product.shape().rank() == 1 { x[2].reshape_to(product.shape()) } else { x[2].clone() };
+            product + bias
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |shapes: &[&[usize]]| {
@@ -96,8 +101,8 @@ op! {
 
 impl Operator for Bmm {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        half_only("bmm", &x[0])?;
-        half_only("bmm", &x[1])?;
+        half_only(&x[0])?;
+        half_only(&x[1])?;
         let (a, b) = (x[0].shape, x[1].shape);
         if a.rank() < 2 || b.rank() < 2 {
             return Err(format!("both operands need at least two axes, got {a} and {b}"));

@@ -1,7 +1,7 @@
 //! Normalisations over the last axis, which the engine runs as chains of simpler ops.
 
 use crate::ir::attr::Real;
-use crate::ir::op::{Case, Declared, Grad, Mil, Op, Operator, Tolerance};
+use crate::ir::op::{Case, Grad, Mil, Op, Operator, Tolerance};
 use crate::ir::ops::reduce::axis_mask;
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -45,9 +45,9 @@ op! {
     }
 }
 
-fn last_axis(name: &str, x: &[TensorType]) -> Result<TensorType, String> {
+fn last_axis(x: &[TensorType]) -> Result<TensorType, String> {
     for ty in x {
-        half_only(name, ty)?;
+        half_only(ty)?;
     }
     let shape = x[0].shape;
     if shape.rank() == 0 {
@@ -78,8 +78,8 @@ fn through(op: &Op, x: &[Var], dy: &Var) -> Vec<Grad> {
 
 impl Operator for LayerNorm {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        self.eps.check(Self::INFO.name)?;
-        last_axis("layer_norm", x)
+        self.eps.check()?;
+        last_axis(x)
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         let eps = p.scalar(self.eps.0);
@@ -114,8 +114,8 @@ impl Operator for LayerNorm {
 
 impl Operator for RmsNorm {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        self.eps.check(Self::INFO.name)?;
-        last_axis("rms_norm", x)
+        self.eps.check()?;
+        last_axis(x)
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         rows(x[0], |row| {
@@ -155,8 +155,8 @@ fn scaled(gamma: &Var, k: f64) -> Var {
 
 impl Operator for L2Norm {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        self.eps.check(Self::INFO.name)?;
-        half_only("l2_norm", &x[0])?;
+        self.eps.check()?;
+        half_only(&x[0])?;
         axis_mask(x[0].shape, &[self.axis])?;
         Ok(x[0])
     }

@@ -55,8 +55,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn infer(&self, name: &str, x: &TensorType) -> Result<TensorType, String> {
-        half_only(name, x)?;
+    fn infer(&self, x: &TensorType) -> Result<TensorType, String> {
+        half_only(x)?;
         if x.shape.rank() != 4 {
             return Err(format!("x must be [N, C, H, W], got {}", x.shape));
         }
@@ -207,7 +207,7 @@ impl AvgPool {
 
 impl Operator for MaxPool {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        self.window().infer("max_pool", &x[0])
+        self.window().infer(&x[0])
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         self.window()
@@ -258,7 +258,7 @@ impl Operator for MaxPool {
 
 impl Operator for AvgPool {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        self.window().infer("avg_pool", &x[0])
+        self.window().infer(&x[0])
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let size = (self.kernel_sizes[0] * self.kernel_sizes[1]) as f64;

@@ -67,7 +67,7 @@ macro_rules! reduce {
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-                half_only($name, &x[0])?;
+                half_only(&x[0])?;
                 Ok(TensorType::f16(reduced(x[0].shape, &axis_mask(x[0].shape, &self.axes)?)))
             }
             fn eval(&self, x: &[&Array], _: &TensorType, $p: Precision) -> Array {

@@ -29,8 +29,8 @@ macro_rules! scalar {
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-                half_only($name, &x[0])?;
-                $(self.$attr.check($name)?;)*
+                half_only(&x[0])?;
+                $(self.$attr.check()?;)*
                 Ok(x[0])
             }
             fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {

@@ -8,10 +8,10 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_tensor::DType;
 
-fn truth(name: &str, x: &TensorType) -> Result<(), String> {
+fn truth(x: &TensorType) -> Result<(), String> {
     match x.dtype {
         DType::Bool => Ok(()),
-        other => Err(format!("{name} takes bool, got {other}; compare first, as in x.greater(y)")),
+        other => Err(format!("takes bool, got {other}; compare first, as in x.greater(y)")),
     }
 }
 
@@ -22,7 +22,7 @@ op! {
 
 impl Operator for LogicalNot {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        truth("logical_not", &x[0])?;
+        truth(&x[0])?;
         Ok(x[0])
     }
     fn eval(&self, x: &[&Array], _: &TensorType, _: Precision) -> Array {
@@ -46,9 +46,9 @@ op! {
 
 impl Operator for Select {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        truth("select", &x[0])?;
-        half_only("select", &x[1])?;
-        half_only("select", &x[2])?;
+        truth(&x[0])?;
+        half_only(&x[1])?;
+        half_only(&x[2])?;
         let shape = x[1].shape.broadcast(x[2].shape).and_then(|s| s.broadcast(x[0].shape));
         Ok(TensorType::f16(shape.map_err(|e| e.to_string())?))
     }

@@ -1,17 +1,11 @@
 //! Ops that give the same elements another shape or order.
 
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
+use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::{Var, dims};
-use aneforge_tensor::{DType, Shape};
-
-fn data(name: &str, x: &TensorType) -> Result<(), String> {
-    match x.dtype {
-        DType::F16 => Ok(()),
-        other => Err(format!("{name} takes fp16, got {other}")),
-    }
-}
+use aneforge_tensor::Shape;
 
 op! {
     /// The same elements, row by row, in another shape.
@@ -60,7 +54,7 @@ fn renamed(x: &Array, out: &TensorType) -> Array {
 
 impl Operator for Reshape {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        data("reshape", &x[0])?;
+        half_only(&x[0])?;
         let extents: Result<Vec<usize>, _> = self.shape.iter().map(|&d| usize::try_from(d)).collect();
         let extents = extents.map_err(|_| format!("shape {:?} has a negative size", self.shape))?;
         let shape = Shape::new(&extents).map_err(|e| e.to_string())?;
@@ -96,7 +90,7 @@ impl Operator for Reshape {
 
 impl Operator for Transpose {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        data("transpose", &x[0])?;
+        half_only(&x[0])?;
         let rank = x[0].shape.rank();
         let mut seen = vec![false; rank];
         let valid =
@@ -137,7 +131,7 @@ impl Operator for Transpose {
 
 impl Operator for Squeeze {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        data("squeeze", &x[0])?;
+        half_only(&x[0])?;
         let mask = crate::ir::ops::reduce::axis_mask(x[0].shape, &self.axes)?;
         if let Some(axis) = (0..mask.len()).find(|&a| mask[a] && x[0].shape[a] != 1) {
             return Err(format!("axis {axis} of {} has size {}, not 1", x[0].shape, x[0].shape[axis]));
@@ -167,7 +161,7 @@ impl Operator for Squeeze {
 
 impl Operator for ExpandDims {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        data("expand_dims", &x[0])?;
+        half_only(&x[0])?;
         let rank = x[0].shape.rank() + self.axes.len();
         let ones = Shape::new(&vec![1; rank]).map_err(|e| e.to_string())?;
         let mask = crate::ir::ops::reduce::axis_mask(ones, &self.axes)?;
@@ -200,7 +194,7 @@ impl Operator for ExpandDims {
 
 impl Operator for Flatten2d {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        data("flatten2d", &x[0])?;
+        half_only(&x[0])?;
         let axis = x[0].shape.axis(self.axis).map_err(|e| e.to_string())?;
         let (rows, columns) = x[0].shape.dims().split_at(axis);
         let shape = Shape::new(&[rows.iter().product(), columns.iter().product()]);

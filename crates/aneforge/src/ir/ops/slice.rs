@@ -62,7 +62,7 @@ impl SliceBySize {
 
 impl Operator for SliceBySize {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        half_only("slice_by_size", &x[0])?;
+        half_only(&x[0])?;
         let shape = x[0].shape;
         if self.begin.len() != shape.rank() || self.size.len() != shape.rank() {
             return Err(format!(
@@ -123,7 +123,7 @@ impl Split {
 
 impl Operator for Split {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        half_only("split", &x[0])?;
+        half_only(&x[0])?;
         let axis = x[0].shape.axis(self.axis).map_err(|e| e.to_string())?;
         let (n, size) = (self.num_splits, x[0].shape[axis]);
         if n < 1 || size as i64 % n != 0 {

@@ -21,7 +21,7 @@ op! {
 
 impl Operator for Softmax {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        half_only("softmax", &x[0])?;
+        half_only(&x[0])?;
         axis_mask(x[0].shape, &[self.axis])?;
         Ok(x[0])
     }

@@ -8,13 +8,11 @@ use aneforge_kernels::map::Unary;
 use aneforge_tensor::DType;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, PI};
 
-pub(crate) fn half_only(name: &str, x: &TensorType) -> Result<(), String> {
+pub(crate) fn half_only(x: &TensorType) -> Result<(), String> {
     match x.dtype {
         DType::F16 => Ok(()),
-        DType::U8 => {
-            Err(format!("{name} takes fp16, got uint8; convert the image with image_input or cast first"))
-        }
-        other => Err(format!("{name} takes fp16, got {other}; only select and logical_not take bool")),
+        DType::U8 => Err("takes fp16, got uint8; convert the image with image_input or cast first".into()),
+        other => Err(format!("takes fp16, got {other}; only select and logical_not take bool")),
     }
 }
 
@@ -68,7 +66,7 @@ macro_rules! unary {
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-                half_only($name, &x[0])?;
+                half_only(&x[0])?;
                 Ok(x[0])
             }
             fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {

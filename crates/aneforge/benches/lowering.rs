@@ -1,0 +1,93 @@
+//! Times lowering and calling: ResNet-18 from graph to files, and the overhead of a one-op model.
+//!
+//! `cargo bench -p aneforge --bench lowering`. Prints medians, and the allocator's peak during lowering.
+
+use aneforge::models::resnet::{Depth, random_weights, resnet};
+use aneforge::{Options, Session, Shape, Tensor, Var, compile, device};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Counts live bytes and their peak.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+#[expect(unsafe_code, reason = "an allocator that counts must implement GlobalAlloc")]
+// SAFETY: every call is passed on to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn main() {
+    let shape = |dims: &[usize]| Shape::new(dims).expect("a valid shape");
+    let mut weights = random_weights(1);
+    let mut kept = Vec::new();
+    let x = Var::input(shape(&[1, 3, 224, 224]));
+    // The source weights exist before lowering starts, as they would in a mapped file.
+    resnet(Depth::D18, &x, 1000, &mut |name, shape| {
+        let var = weights(name, shape);
+        kept.push(var.clone());
+        var
+    });
+    let folder = std::env::temp_dir().join(format!("aneforge-lowering-{}", std::process::id()));
+    let (mut times, mut peak, mut bytes) = (Vec::new(), 0, 0);
+    for _ in 0..9 {
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let start = Instant::now();
+        let mut given = kept.iter().cloned();
+        let y = resnet(Depth::D18, &x, 1000, &mut |_, _| given.next().expect("as many as before"));
+        let plan = compile(&[y], &Options::default()).expect("ResNet-18 compiles");
+        aneforge::artifact::write(&plan, &folder).expect("the temporary folder is writable");
+        times.push(start.elapsed());
+        peak = peak.max(PEAK.load(Ordering::Relaxed) - before);
+        bytes = plan.weight_bytes();
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder was written");
+    println!("lowering ResNet-18, graph to files: {:.1} ms (median of 9)", median(times).as_secs_f64() * 1e3);
+    println!(
+        "  artifact {bytes} bytes, allocator's peak beyond the source weights {peak} bytes: {:.2} of the artifact",
+        peak as f64 / bytes as f64
+    );
+    one_op(shape(&[64]));
+}
+
+fn one_op(shape: Shape) {
+    let plan = compile(&[Var::input(shape).relu()], &Options::default()).expect("one op compiles");
+    let host = device::named("host").expect("the host is always there");
+    let mut session = Session::new(plan, &*host, Default::default()).expect("the host loads it");
+    let values: Vec<f32> = (0..64).map(|i| i as f32 - 32.0).collect();
+    let feed = [Tensor::from_slice(shape, &values).expect("64 values")];
+    let times = (0..2000).map(|_| {
+        let start = Instant::now();
+        for _ in 0..10 {
+            session.run(&feed).expect("it runs");
+        }
+        start.elapsed() / 10
+    });
+    println!(
+        "calling a one-op model of 64 elements: {:.2} us (median)",
+        median(times.collect()).as_secs_f64() * 1e6
+    );
+}

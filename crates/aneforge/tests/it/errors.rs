@@ -1,0 +1,172 @@
+//! Messages: the op, the numbers, what to do, and the line.
+
+use aneforge::ir::ops::conv::Conv;
+use aneforge::{DType, Options, RunError, Session, Shape, Target, Tensor, TensorType, Var, compile, device};
+
+fn input(dims: &[usize]) -> Var {
+    Var::input(Shape::new(dims).unwrap())
+}
+
+fn constant(dims: &[usize], value: f32) -> Var {
+    let shape = Shape::new(dims).unwrap();
+    Var::constant(Tensor::from_slice(shape, &vec![value; shape.count()]).unwrap())
+}
+
+fn error(y: Var, target: &str) -> String {
+    let options = Options { target: Target::named(target).unwrap() };
+    compile(&[y], &options).unwrap_err().to_string()
+}
+
+/// The message without the line it ends with, which is checked to be in this file.
+fn message(y: Var) -> String {
+    let text = error(y, "h17s");
+    let (message, at) = text.rsplit_once(" (at ").unwrap();
+    assert!(at.starts_with("crates/aneforge/tests/it/errors.rs:") && at.ends_with(')'), "{text}");
+    message.to_owned()
+}
+
+#[test]
+fn the_callers_line_is_named() {
+    let line = line!() + 1;
+    let text = error(input(&[2, 3]).softmax(7), "h17s");
+    assert_eq!(
+        text,
+        format!(
+            "softmax: axis 7 is out of range for rank 2; valid axes are -2 to 1 \
+             (at crates/aneforge/tests/it/errors.rs:{line})"
+        )
+    );
+}
+
+#[test]
+fn the_first_mistake_comes_out() {
+    let bad = input(&[2, 3]).linear(&constant(&[4, 5], 1.0), None);
+    assert_eq!(
+        message((bad.relu() + 1.0).softmax(9)),
+        "matmul: inner sizes differ, 3 and 5; x is [2, 3], weight [4, 5] (as [N, K])"
+    );
+}
+
+#[test]
+fn shapes_and_types() {
+    let x = input(&[2, 3]);
+    assert_eq!(
+        message(&x + input(&[4])),
+        "add: shapes [2, 3] and [4] do not broadcast: axis sizes must be equal or 1, aligned from the right"
+    );
+    assert_eq!(message(x.reshape(&[7])), "reshape: [2, 3] has 6 elements, [7] has 7; they must be equal");
+    assert_eq!(
+        message(x.reshape(&[1, 1, 1, 1, 1, 6])),
+        "reshape: rank 6 is above the engine's limit of 5; reshape to fewer axes"
+    );
+    assert_eq!(
+        message(x.greater(&x).relu()),
+        "relu: takes fp16, got bool; only select and logical_not take bool"
+    );
+    let image = Var::input_of(TensorType { dtype: DType::U8, shape: Shape::new(&[1, 3, 4, 4]).unwrap() });
+    assert_eq!(
+        message(image.relu()),
+        "relu: takes fp16, got uint8; convert the image with image_input or cast first"
+    );
+    let wide = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    assert_eq!(
+        message(input(&[1, 1, 1, 32]).conv(wide, &constant(&[1, 1, 1, 16], 1.0), None)),
+        "conv: kernel width 16 is above 15; use space_to_depth or a product in the frequency domain"
+    );
+    assert_eq!(
+        message(x.muls(1e6)),
+        "muls: scalar 1000000 does not fit half precision (largest magnitude 65504); rescale first"
+    );
+}
+
+#[test]
+fn limits_of_the_target() {
+    let cut = |text: String| text.rsplit_once(" (at ").map(|(m, _)| m.to_owned()).unwrap();
+    assert_eq!(
+        cut(error(input(&[1, 20000]).relu(), "h13")),
+        "input: axis 1 of [1, 20000] is above the 16384 that h13 (A13) allows; split it into parts"
+    );
+    assert_eq!(
+        cut(error(input(&[4]).sin(), "h14")),
+        "sin: needs A15 or newer; target h14 is A14. Compile for a newer target or use a polynomial"
+    );
+    let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    assert_eq!(
+        cut(error(input(&[1, 1, 1, 32]).conv(op, &constant(&[1, 1, 1, 14], 1.0), None), "h13")),
+        "conv: kernel width 14 is above the 13 that h13 (A13) allows; use space_to_depth"
+    );
+    assert_eq!(
+        cut(error(input(&[4]).relu(), "h11")),
+        "program: target h11 is older than A13, which runs no MIL program; the oldest that does is h13"
+    );
+    assert!(Target::named("m7").unwrap_err().to_string().starts_with("unknown target `m7`; known are h11"));
+}
+
+#[test]
+fn weights_that_half_precision_cannot_hold() {
+    for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (1e5, "100000.0")] {
+        let mut values = vec![0.5f32; 12];
+        values[7] = value;
+        let weight = Var::constant(Tensor::from_slice(Shape::new(&[3, 4]).unwrap(), &values).unwrap());
+        assert_eq!(
+            message(input(&[1, 4]).linear(&weight, None)),
+            format!(
+                "const_array: constant @0 [3, 4] has {shown} at element 7, which half precision cannot hold; \
+                 fix or rescale the weights"
+            )
+        );
+    }
+}
+
+#[test]
+fn programs_without_ports() {
+    assert_eq!(
+        message(constant(&[2], 1.0).relu()),
+        "const_array: the program has no inputs; make one with input()".replace("const_array", "muls")
+    );
+    let x = input(&[2]);
+    assert_eq!(message(x.greater(&x)), "greater: results are fp16; turn a bool into numbers with select");
+    let nothing = compile(&[], &Options::default()).unwrap_err().to_string();
+    assert!(nothing.starts_with("compile: nothing is returned; pass at least one value"), "{nothing}");
+}
+
+fn session(dims: &[usize]) -> Session {
+    let plan = compile(&[input(dims).relu()], &Options::default()).unwrap();
+    Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap()
+}
+
+#[test]
+fn feeds_are_checked() {
+    let feed = |dims: &[usize]| {
+        Tensor::from_slice(Shape::new(dims).unwrap(), &vec![1.0f32; dims.iter().product()]).unwrap()
+    };
+    let mut session = session(&[2, 3]);
+    assert_eq!(session.run(&[]).unwrap_err().to_string(), "the model takes 1 inputs, got 0");
+    assert_eq!(
+        session.run(&[feed(&[3, 2])]).unwrap_err().to_string(),
+        "input 0 must have shape [2, 3], got [3, 2]"
+    );
+    let shape = Shape::new(&[1, 1, 2, 2]).unwrap();
+    let plan = compile(&[Var::image_input(shape, &[1.0 / 255.0], &[0.0])], &Options::default()).unwrap();
+    let mut image = Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap();
+    let error = image.run(&[feed(&[1, 1, 2, 2])]).unwrap_err();
+    assert!(matches!(error, RunError::DType { .. }));
+    assert_eq!(error.to_string(), "input 0 is a uint8 port and takes integers from 0 to 255, got fp32");
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    let error = device::named("ane").err().unwrap().to_string();
+    assert!(error.starts_with("device `ane` is not available: "), "{error}");
+    assert!(error.ends_with("run on `host`"), "{error}");
+    let unknown = device::named("gpu").err().unwrap().to_string();
+    assert_eq!(unknown, "unknown device `gpu`; known are `host` and `ane`");
+}
+
+#[test]
+fn artifacts_name_the_path() {
+    let plan = compile(&[input(&[2]).relu()], &Options::default()).unwrap();
+    let error =
+        aneforge::artifact::write(&plan, std::path::Path::new("/proc/nowhere")).unwrap_err().to_string();
+    assert!(error.starts_with("cannot make folder /proc/nowhere: "), "{error}");
+}

@@ -1,0 +1,308 @@
+//! Random well-typed graphs, and what must hold for each of them.
+
+use crate::support::{IEEE, assert_same, draw, evaluate, feed_tensors, tensor, to_f64};
+use aneforge::device::host::Host;
+use aneforge::ir::op::{OPS, Op};
+use aneforge::ir::ops::binary::{Add, Maximum, Mul, Sub};
+use aneforge::ir::ops::concat::{Concat, Reverse};
+use aneforge::ir::ops::conv::Conv;
+use aneforge::ir::ops::pool::{AvgPool, MaxPool};
+use aneforge::ir::ops::reduce::{ReduceMax, ReduceMean, ReduceSum};
+use aneforge::ir::ops::slice::Split;
+use aneforge::ir::precision::Array;
+use aneforge::ir::{text, verify};
+use aneforge::plan::{Span, assign_slots};
+use aneforge::{
+    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, TensorType, Var, compile, passes,
+};
+use aneforge_tensor::random;
+use proptest::prelude::*;
+
+struct Generator {
+    seed: u64,
+    drawn: u64,
+    pool: Vec<Var>,
+    feeds: Vec<Array>,
+}
+
+impl Generator {
+    fn below(&mut self, n: usize) -> usize {
+        self.drawn += 1;
+        (random::word(self.seed, self.drawn) % n.max(1) as u64) as usize
+    }
+
+    fn pick(&mut self) -> Var {
+        let at = self.below(self.pool.len());
+        self.pool[at].clone()
+    }
+
+    fn shape(&mut self, most: usize) -> Shape {
+        let rank = 1 + self.below(4);
+        let dims: Vec<usize> = (0..rank).map(|_| 1 + self.below(most)).collect();
+        Shape::new(&dims).unwrap()
+    }
+
+    fn feed(&mut self) {
+        let shape = self.shape(5);
+        self.feeds.push(draw(shape, self.seed ^ self.feeds.len() as u64, (-1.5, 1.5)));
+        self.pool.push(Var::input(shape));
+    }
+
+    fn constant(&mut self, dims: &[usize]) -> Var {
+        let seed = self.seed.wrapping_add(self.drawn);
+        Var::constant(tensor(&draw(Shape::new(dims).unwrap(), seed, (-1.0, 1.0))))
+    }
+
+    /// Ops of one input that keep its type and need no attributes.
+    fn unary(&mut self, x: &Var) -> Var {
+        let bounded: Vec<Op> = OPS
+            .iter()
+            .filter(|e| e.info.inputs == ["x"] && e.info.attrs.iter().all(|a| a.default.is_some()))
+            .filter_map(|e| (e.from_attrs)(&|_| None).ok())
+            .filter(|op| op.infer(&[x.ty()]) == Ok(x.ty()))
+            .filter(|op| {
+                !matches!(op.name(), "exp" | "exp2" | "square" | "inverse" | "rsqrt" | "log" | "sqrt")
+            })
+            .collect();
+        let at = self.below(bounded.len());
+        Var::apply(bounded[at].clone(), &[x])
+    }
+
+    fn binary(&mut self, x: &Var) -> Var {
+        let y = match self.below(3) {
+            0 => self.pick(),
+            1 => self.constant(x.shape().dims()),
+            _ => Var::from(0.75),
+        };
+        let ops: [Op; 4] = [Add {}.into(), Sub {}.into(), Mul {}.into(), Maximum {}.into()];
+        let op = ops[self.below(4)].clone();
+        let y = if x.shape().broadcast(y.shape()).is_ok() { y } else { x.clone() };
+        Var::apply(op, &[x, &y])
+    }
+
+    fn layout(&mut self, x: &Var) -> Var {
+        let rank = x.shape().rank() as i64;
+        let axis = self.below(rank as usize) as i64;
+        match self.below(6) {
+            0 => {
+                let shift = axis;
+                x.transpose(&(0..rank).map(|a| (a + shift) % rank).collect::<Vec<_>>())
+            }
+            1 => x.reshape(&[-1, x.shape()[rank as usize - 1] as i64]),
+            2 => {
+                let begin: Vec<usize> = x.shape().dims().iter().map(|d| d / 3).collect();
+                let size: Vec<usize> = x.shape().dims().iter().zip(&begin).map(|(d, b)| d - b).collect();
+                x.slice_by_size(&begin, &size)
+            }
+            3 => Var::apply(Concat { axis }, &[x, x]),
+            4 => Var::apply(Reverse { axes: vec![axis] }, &[x]),
+            _ => {
+                let size = x.shape()[axis as usize] as i64;
+                let index = self.below(size as usize) as i64;
+                Var::apply(Split { num_splits: size, axis, index }, &[x])
+            }
+        }
+    }
+
+    fn reduction(&mut self, x: &Var) -> Var {
+        let axes = vec![self.below(x.shape().rank()) as i64];
+        let op: Op = match self.below(3) {
+            0 => ReduceMean { axes }.into(),
+            1 => ReduceMax { axes }.into(),
+            _ => ReduceSum { axes }.into(),
+        };
+        Var::apply(op, &[x])
+    }
+
+    fn product(&mut self, x: &Var) -> Var {
+        let columns = x.shape()[x.shape().rank() - 1];
+        if x.shape().rank() == 4 && self.below(2) == 0 {
+            let [c, h, w] = [1, 2, 3].map(|a| x.shape()[a]);
+            return match self.below(3) {
+                0 => {
+                    let weight = self.constant(&[3, c, 2.min(h), 2.min(w)]);
+                    let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+                    x.conv(op, &weight, None)
+                }
+                1 => Var::apply(
+                    MaxPool { kernel_sizes: [2, 2], strides: [1, 1], pad: [1; 4], ceil_mode: false },
+                    &[x],
+                ),
+                _ => Var::apply(
+                    AvgPool {
+                        kernel_sizes: [2, 2],
+                        strides: [2, 1],
+                        pad: [1; 4],
+                        ceil_mode: true,
+                        exclude_pad: true,
+                    },
+                    &[x],
+                ),
+            };
+        }
+        if x.shape().rank() >= 2 && self.below(3) == 0 {
+            return x.matmul_value(&x.swap_last());
+        }
+        let n = 1 + self.below(5);
+        let (weight, bias) = (self.constant(&[n, columns]), self.constant(&[n]));
+        x.linear(&weight, (self.below(2) == 0).then_some(&bias))
+    }
+
+    fn step(&mut self) {
+        let x = self.pick();
+        if x.shape().rank() == 0 || x.shape().count() > 600 {
+            return;
+        }
+        let y = match self.below(9) {
+            0 | 1 => self.unary(&x),
+            2 | 3 => self.binary(&x),
+            4 | 5 => self.layout(&x),
+            6 => self.reduction(&x),
+            7 => self.product(&x),
+            _ => {
+                let other = self.unary(&x);
+                x.greater(&Var::from(0.25)).select(&other, &x)
+            }
+        };
+        // Values stay near one, so that no sum overflows and every order rounds alike.
+        if y.check().is_ok_and(|ty| ty.dtype == DType::F16 && ty.shape.rank() > 0) {
+            self.pool.push(y.clip(-2.0, 2.0));
+        }
+    }
+}
+
+/// A random graph of up to `steps` ops with one to three outputs, and what to feed it.
+fn generate(seed: u64, steps: usize) -> (Vec<Var>, Vec<Array>) {
+    let mut generator = Generator { seed, drawn: 0, pool: Vec::new(), feeds: Vec::new() };
+    generator.feed();
+    generator.feed();
+    (0..steps).for_each(|_| generator.step());
+    let outputs: Vec<Var> = (0..1 + generator.below(3)).map(|_| generator.pick()).collect();
+    // Every leaf is used, so that feeds and leaves agree.
+    let mut first = outputs[0].clone();
+    for leaf in &generator.pool[..2] {
+        let all: Vec<i64> = (0..leaf.shape().rank() as i64).collect();
+        let unit = leaf.mean(&all).reshape(&[]).clip(-0.5, 0.5);
+        first = first + unit;
+    }
+    let outputs = std::iter::once(first).chain(outputs.into_iter().skip(1)).collect();
+    (outputs, generator.feeds)
+}
+
+fn cases(default: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    #[test]
+    fn random_graphs_survive_everything(seed in any::<u64>(), steps in 1usize..40) {
+        let (outputs, feeds) = generate(seed, steps);
+        let graph = Graph::freeze(&outputs).unwrap();
+        verify::verify(&graph).unwrap();
+
+        let printed = text::print(&graph);
+        prop_assert_eq!(text::print(&text::parse(&printed).unwrap()), printed);
+
+        let values = graph.eval(&feeds, IEEE);
+        prop_assume!(values.iter().all(|v| v.data.iter().all(|x| x.is_finite())));
+
+        let traces = passes::run(&graph, Options::default().target).unwrap();
+        for trace in traces.iter().filter(|t| t.stage != "legalize") {
+            let got = trace.graph.eval(&feeds, IEEE);
+            for (a, b) in graph.outputs().iter().zip(trace.graph.outputs()) {
+                assert_same(&got[b.index()].data, &values[a.index()].data, trace.stage);
+            }
+        }
+
+        let plan = compile(&outputs, &Options::default()).unwrap();
+        let legal = plan.segments[0].graph.clone();
+        let want = legal.eval(&feeds, IEEE);
+        let options = SessionOptions { numerics: Some(Numerics::Ieee) };
+        for engine in [Host::new(2), Host::new(1).unfused()] {
+            let mut session = Session::new(plan.clone(), &engine, options).unwrap();
+            session.run(&feed_tensors(&graph, &feeds)).unwrap();
+            for (i, output) in legal.outputs().iter().enumerate() {
+                assert_same(&to_f64(session.output(i)), &want[output.index()].data, "host");
+            }
+        }
+
+        let bytes = plan.segments[0].blob.write(&legal, Vec::new()).unwrap();
+        let program = aneforge_mil::parse(&plan.segments[0].program.to_string()).unwrap();
+        let read = aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(bytes)).unwrap();
+        assert_same(&evaluate(&read, &feeds, IEEE).data, &want[legal.outputs()[0].index()].data, "read back");
+    }
+
+    #[test]
+    fn slots_never_overlap(lives in proptest::collection::vec((0usize..40, 0usize..10, 1usize..1000), 1..60)) {
+        let mut lives = lives;
+        lives.sort_unstable();
+        let spans: Vec<Span> =
+            lives.iter().map(|&(first, length, bytes)| Span { bytes, first, last: first + length }).collect();
+        let slots = assign_slots(&spans);
+        for (i, a) in spans.iter().enumerate() {
+            prop_assert!(slots.bytes[slots.of[i]] >= a.bytes);
+            for (j, b) in spans.iter().enumerate().skip(i + 1) {
+                let together = a.first <= b.last && b.first <= a.last;
+                prop_assert!(!together || slots.of[i] != slots.of[j], "{:?} and {:?} share a slot", a, b);
+            }
+        }
+    }
+
+    #[test]
+    fn random_text_never_panics(text in "[@%a-z0-9_=(),:\\[\\]. \"\n-]{0,200}") {
+        let _ = text::parse(&text);
+    }
+
+    #[test]
+    fn mutated_text_never_panics(seed in any::<u64>(), at in any::<prop::sample::Index>(), byte in 32u8..127) {
+        let (outputs, _) = generate(seed, 12);
+        let mut text = text::print(&Graph::freeze(&outputs).unwrap()).into_bytes();
+        let index = at.index(text.len());
+        text[index] = byte;
+        if let Ok(text) = String::from_utf8(text) {
+            let _ = text::parse(&text);
+        }
+    }
+
+    #[test]
+    fn mutated_programs_never_panic(seed in any::<u64>(), at in any::<prop::sample::Index>(), byte in 32u8..127) {
+        let (outputs, _) = generate(seed, 8);
+        let plan = compile(&outputs, &Options::default()).unwrap();
+        let segment = &plan.segments[0];
+        let mut weights = segment.blob.write(&segment.graph, Vec::new()).unwrap();
+        let damaged = at.index(weights.len());
+        weights[damaged] ^= byte;
+        let mut text = segment.program.to_string().into_bytes();
+        let index = at.index(text.len());
+        text[index] = byte;
+        if let Some(program) = String::from_utf8(text).ok().and_then(|t| aneforge_mil::parse(&t).ok()) {
+            let _ = aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(weights));
+        }
+    }
+}
+
+#[test]
+fn generated_text_is_bounded() {
+    let error =
+        text::parse("@0 : fp16[65536, 65536] = splat(1.0)\n%0 = const_array(index=0) : fp16[65536, 65536]")
+            .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "graph text, line 1: 4294967296 elements are too many to generate from text"
+    );
+}
+
+#[test]
+fn deep_graphs_neither_freeze_nor_drop_by_recursion() {
+    let x = Var::input_of(TensorType::f16(Shape::new(&[2]).unwrap()));
+    let mut y = x.clone();
+    for _ in 0..200_000 {
+        y = y.relu();
+    }
+    let graph = Graph::freeze(&[y.clone()]).unwrap();
+    assert_eq!(graph.len(), 200_001);
+    drop(y);
+}
