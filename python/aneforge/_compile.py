@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from os import PathLike
 from typing import NamedTuple
@@ -46,7 +47,7 @@ def compile(
     Args:
         out: the result, or several; the model returns one array, or a tuple of them.
         int8: store weights in eight bits. Not implemented.
-        build_dir: a folder to write the program and its weights to. Not implemented.
+        build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing.
         opt: `"routes"` or 0, which are the same while every op is fused. `1`, `2` and `"max"` are not
             implemented.
         compress: a compressed form of the weights. Not implemented.
@@ -64,10 +65,10 @@ def compile(
         ValueError: a wrong graph, an unknown name, or an unknown `opt`.
         NotImplementedError: the target cannot run an op, or an argument above is not implemented.
         RuntimeError: the device is not available.
+        OSError: `build_dir` cannot be written.
     """
     planned = {
         "int8": bool(int8),
-        "build_dir": build_dir is not None,
         "compress": compress is not None,
         "validate": bool(validate),
     }
@@ -87,4 +88,5 @@ def compile(
         target=target if target is not None else _env.target(),
         device=device if device is not None else _env.device(),
         numerics=numerics if numerics is not None else _env.numerics(),
+        build_dir=None if build_dir is None else os.fspath(build_dir),
     )

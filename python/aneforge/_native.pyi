@@ -25,7 +25,6 @@ __all__ = [
     "input",
     "load",
     "ops",
-    "program",
     "set_threads",
 ]
 
@@ -210,6 +209,7 @@ def compile(
     target: str | None = None,
     device: str | None = None,
     numerics: str | None = None,
+    build_dir: str | None = None,
 ) -> Model:
     """Compiles what one tensor, or several, need, and loads it into a device."""
 
@@ -218,9 +218,6 @@ def devices() -> list[tuple[str, bool, str]]:
 
 def set_threads(threads: int) -> None:
     """Sets the number of threads that the host device runs on. Only before the first program is loaded."""
-
-def program(out: Tensor | Sequence[Tensor], target: str | None = None) -> tuple[str, bytes]:
-    """The program text and the weight file that a graph compiles to."""
 
 def ops() -> list[str]:
     """The name of every op, in the order of the list."""

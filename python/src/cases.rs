@@ -1,7 +1,6 @@
 //! Private doors for this project's own tests.
 
-use crate::apply::{outputs, to_python};
-use crate::compile::chip;
+use crate::apply::to_python;
 use crate::error::Error;
 use aneforge::device;
 use aneforge::ir::op::{Case, Mil, OPS};
@@ -13,27 +12,7 @@ use aneforge_tensor::random;
 use numpy::PyArrayDyn;
 use numpy::ndarray::ArrayD;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
-
-/// The program text and the weight file that a graph compiles to.
-#[pyfunction]
-#[pyo3(signature = (out, target = None))]
-pub fn program<'py>(
-    py: Python<'py>,
-    out: &Bound<'py, PyAny>,
-    target: Option<&str>,
-) -> PyResult<(String, Bound<'py, PyBytes>)> {
-    let (outputs, _) = outputs(out)?;
-    let plan = compile(&outputs, &Options { target: chip(target)? }).map_err(Error::Compile)?;
-    let [segment] = &plan.segments[..] else {
-        return Err(pyo3::exceptions::PyRuntimeError::new_err("the plan has several segments"));
-    };
-    let bytes = segment
-        .blob
-        .write(&segment.graph, Vec::new())
-        .map_err(|e| pyo3::exceptions::PyRuntimeError::new_err(e.to_string()))?;
-    Ok((segment.program.to_string(), PyBytes::new(py, &bytes)))
-}
+use pyo3::types::{PyDict, PyList};
 
 /// The name of every op, in the order of the list.
 #[pyfunction]

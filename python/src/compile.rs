@@ -5,23 +5,26 @@ use crate::error::Error;
 use crate::model::Model;
 use aneforge::device::host;
 use aneforge::ir::op::Op;
-use aneforge::{Device, Family, Numerics, Options, Session, SessionOptions, Target, Var, device};
+use aneforge::{Device, Family, Numerics, Options, Session, SessionOptions, Target, Var, artifact, device};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Compiles run one at a time in a process.
 static COMPILING: Mutex<()> = Mutex::new(());
 
-/// Compiles what one tensor, or several, need, and loads it into a device.
+/// Compiles what one tensor, or several, need, writes it to a folder if one is given, and loads it into a
+/// device.
 #[pyfunction]
-#[pyo3(signature = (out, *, target = None, device = None, numerics = None))]
+#[pyo3(signature = (out, *, target = None, device = None, numerics = None, build_dir = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
     target: Option<&str>,
     device: Option<&str>,
     numerics: Option<&str>,
+    build_dir: Option<PathBuf>,
 ) -> PyResult<Model> {
     let (outputs, single) = outputs(out)?;
     let options = Options { target: chip(target)? };
@@ -31,6 +34,9 @@ pub fn compile(
     let session = py.detach(|| {
         let _one = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = aneforge::compile(&outputs, &options).map_err(Error::Compile)?;
+        if let Some(folder) = build_dir {
+            artifact::write(&plan, &folder).map_err(Error::Artifact)?;
+        }
         Session::new(plan, &*device, SessionOptions { numerics }).map_err(Error::Run)
     })?;
     Ok(Model::new(session, single))

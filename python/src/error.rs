@@ -1,5 +1,6 @@
 //! From this library's errors to Python's exceptions. Messages pass unchanged.
 
+use aneforge::artifact::ArtifactError;
 use aneforge::grad::GradError;
 use aneforge::ir::op::Op;
 use aneforge::models::encoder::{EncodeError, LoadError};
@@ -11,6 +12,7 @@ use pyo3::PyErr;
 use pyo3::exceptions::{
     PyFileNotFoundError, PyNotImplementedError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
 };
+use std::io;
 
 /// Anything that this library reports.
 pub enum Error {
@@ -18,6 +20,8 @@ pub enum Error {
     Build(aneforge::ir::var::BuildError, bool),
     /// A graph that could not be compiled.
     Compile(CompileError),
+    /// A program that could not be written.
+    Artifact(ArtifactError),
     /// A run that could not be done.
     Run(RunError),
     /// A device that is not there, or failed.
@@ -38,6 +42,7 @@ impl From<Error> for PyErr {
             Error::Build(e, true) => PyTypeError::new_err(e.to_string()),
             Error::Build(e, false) => PyValueError::new_err(e.to_string()),
             Error::Compile(e) => compile(&e),
+            Error::Artifact(e) => io::Error::new(e.source.kind(), e.to_string()).into(),
             Error::Run(e) => run(&e),
             Error::Device(e) => device(&e),
             Error::Target(e) => PyValueError::new_err(e.to_string()),

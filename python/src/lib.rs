@@ -24,7 +24,7 @@ mod _native {
     #[pymodule_export]
     use crate::apply::{apply, constant, gather, input};
     #[pymodule_export]
-    use crate::cases::{cases, ops, program};
+    use crate::cases::{cases, ops};
     #[pymodule_export]
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]

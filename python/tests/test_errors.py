@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aneforge as af
@@ -222,7 +223,6 @@ def test_compile_errors_name_the_line_that_built() -> None:
 
 COMPILE: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (NotImplementedError, "compile: int8 is not implemented yet", {"int8": True}),
-    (NotImplementedError, "compile: build_dir is not implemented yet", {"build_dir": "out"}),
     (NotImplementedError, "compile: compress is not implemented yet", {"compress": "int4"}),
     (NotImplementedError, "compile: compress_atol belongs to compress", {"compress_atol": 0.1}),
     (NotImplementedError, "compile: block_size belongs to compress", {"block_size": 64}),
@@ -275,3 +275,9 @@ def test_a_missing_engine_is_an_error() -> None:
         pytest.skip("there is an engine here")
     with pytest.raises(RuntimeError, match="device `ane` is not available: .*run on `host`"):
         af.compile(x23().relu(), device="ane")
+
+
+def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=f"cannot make folder {tmp_path}/file/out: "):
+        af.compile(x23().relu(), build_dir=tmp_path / "file" / "out")
