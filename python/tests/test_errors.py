@@ -61,9 +61,9 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "greater: the other side must be a Tensor, got float", lambda: x23().greater(1.0)),
     (TypeError, "less_equal: the other side must be a Tensor, got ndarray", lambda: x23().less_equal(ONES)),
     (TypeError, "select: a must be a Tensor, got float", lambda: af.select(truth(), 1.0, x23())),
-    (TypeError, "select: select takes bool, got fp16; compare first", lambda: af.where(x23(), x23(), x23())),
-    (TypeError, "relu: relu takes fp16, got bool", lambda: truth().relu()),
-    (TypeError, "add: add takes fp16, got uint8; convert the image", lambda: af.input((2,), "uint8") + 1.0),
+    (TypeError, "select: takes bool, got fp16; compare first", lambda: af.where(x23(), x23(), x23())),
+    (TypeError, "relu: takes fp16, got bool", lambda: truth().relu()),
+    (TypeError, "add: takes fp16, got uint8; convert the image", lambda: af.input((2,), "uint8") + 1.0),
     (
         ValueError,
         "softmax: axis 2 is out of range for rank 2; valid axes are -2 to 1",
