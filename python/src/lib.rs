@@ -1,1 +1,42 @@
-//! Under construction.
+//! The native half of the Python package `aneforge`: tensors, compilation and models.
+//!
+//! Everything a user names is re-exported by `python/aneforge/__init__.py`; the methods of `Tensor` beyond
+//! the operators are Python, most of them generated from the op list.
+
+mod apply;
+mod caller;
+mod cases;
+mod compile;
+mod encoder;
+mod error;
+mod feed;
+mod model;
+mod nn;
+mod operand;
+mod tensor;
+mod window;
+
+use pyo3::prelude::*;
+
+/// The module `aneforge._native`.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::apply::{apply, constant, gather, input};
+    #[pymodule_export]
+    use crate::cases::{cases, ops};
+    #[pymodule_export]
+    use crate::compile::{compile, devices, set_threads};
+    #[pymodule_export]
+    use crate::encoder::{Encoder, load};
+    #[pymodule_export]
+    use crate::model::Model;
+    #[pymodule_export]
+    use crate::nn::{attention, geglu};
+    #[pymodule_export]
+    use crate::tensor::Tensor;
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "the name that Python expects")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

@@ -1,6 +1,7 @@
 //! `cargo xtask gen`: files that are written from the op list, and committed.
 
 mod ops_page;
+mod python_ops;
 
 use crate::run::root;
 use anyhow::{Context, Result, bail};
@@ -24,6 +25,7 @@ struct Generated {
 const FILES: &[Generated] = &[
     Generated { path: "docs/ops.md", text: ops_page::text },
     Generated { path: "docs/cli.md", text: || Ok(aneforge_cli::reference()) },
+    Generated { path: "python/aneforge/_ops.py", text: python_ops::text },
 ];
 
 /// Writes the files, or checks them.

@@ -10,7 +10,7 @@ use crate::ir::var::BuildError;
 use crate::models::encoder::{EncodeError, LoadError, PoolingError};
 use crate::models::resolve::ResolveError;
 use crate::passes::PassError;
-use crate::passes::legal::LegalError;
+use crate::passes::legal::{Fault, LegalError};
 use crate::session::RunError;
 use crate::target::UnknownTarget;
 use std::fmt;
@@ -88,7 +88,10 @@ impl ArtifactError {
 impl LegalError {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
-        Kind::Target
+        match self.fault {
+            Fault::Graph => Kind::Caller,
+            Fault::Target => Kind::Target,
+        }
     }
 }
 

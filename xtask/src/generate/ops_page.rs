@@ -100,7 +100,7 @@ fn section(entry: &Entry) -> String {
 }
 
 /// Text of doc comments without the blank that follows each `///`.
-fn unindented(doc: &str) -> String {
+pub fn unindented(doc: &str) -> String {
     let lines: Vec<&str> = doc.lines().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
     lines.join("\n").trim().to_string()
 }
@@ -114,7 +114,7 @@ fn input_text(input: &str) -> String {
 }
 
 /// The attributes' values of an op for which only the required ones are given.
-fn defaults(entry: &Entry) -> Option<Vec<(&'static str, Attr)>> {
+pub fn defaults(entry: &Entry) -> Option<Vec<(&'static str, Attr)>> {
     let example = (entry.cases)().first().map(|case| case.op.attrs()).unwrap_or_default();
     let get = |name: &str| {
         let attr = entry.info.attrs.iter().find(|a| a.name == name && a.default.is_none())?;

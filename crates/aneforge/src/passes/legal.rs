@@ -15,6 +15,15 @@ use crate::target::{Limits, Target, floor};
 use aneforge_tensor::DType;
 use std::collections::HashSet;
 
+/// Whose fault it is that a graph is not legal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The graph's: no target would run it.
+    Graph,
+    /// The target's: another might run it, or a later version of this library.
+    Target,
+}
+
 /// A target cannot run a graph. The caller's fault or the target's limit; the message says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op}: {why} (at {at})")]
@@ -25,6 +34,8 @@ pub struct LegalError {
     pub why: String,
     /// The line that built it.
     pub at: Caller,
+    /// Whose fault it is.
+    pub fault: Fault,
 }
 
 /// Checks the whole spec; reports the first node at fault.
@@ -35,16 +46,16 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
             "target {target} is {}, which runs no MIL program; the oldest that does is h13",
             target.family()
         );
-        return Err(LegalError { op: "program", why, at });
+        return Err(LegalError { op: "program", why, at, fault: Fault::Target });
     }
     let feeds_transpose = transposed(graph);
     for (id, node) in graph.nodes() {
-        let fail = |why| LegalError { op: node.op.name(), why, at: node.at };
-        spelled(node).map_err(fail)?;
-        weights(graph, node).map_err(fail)?;
-        finite(graph, id, node).map_err(fail)?;
-        extents(node, target, feeds_transpose.contains(&id)).map_err(fail)?;
-        available(graph, node, target).map_err(fail)?;
+        let fail = |fault| move |why| LegalError { op: node.op.name(), why, at: node.at, fault };
+        spelled(node).map_err(fail(Fault::Target))?;
+        weights(graph, node).map_err(fail(Fault::Target))?;
+        finite(graph, id, node).map_err(fail(Fault::Graph))?;
+        extents(node, target, feeds_transpose.contains(&id)).map_err(fail(Fault::Target))?;
+        available(graph, node, target).map_err(fail(Fault::Target))?;
     }
     ports(graph)
 }
@@ -134,7 +145,8 @@ fn ports(graph: &Graph) -> Result<(), LegalError> {
     let mut seen = HashSet::new();
     for &id in graph.outputs() {
         let node = graph.node(id);
-        let fail = |why: &str| Err(LegalError { op: node.op.name(), why: why.into(), at: node.at });
+        let fault = Fault::Graph;
+        let fail = |why: &str| Err(LegalError { op: node.op.name(), why: why.into(), at: node.at, fault });
         if node.ty.dtype != DType::F16 {
             return fail("results are fp16; turn a bool into numbers with select");
         }
@@ -145,7 +157,7 @@ fn ports(graph: &Graph) -> Result<(), LegalError> {
     if graph.feeds().is_empty() {
         let node = graph.node(graph.outputs()[0]);
         let why = "the program has no inputs; make one with input()".into();
-        return Err(LegalError { op: node.op.name(), why, at: node.at });
+        return Err(LegalError { op: node.op.name(), why, at: node.at, fault: Fault::Graph });
     }
     Ok(())
 }

@@ -1,0 +1,92 @@
+"""From a graph to a model on a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from os import PathLike
+from typing import NamedTuple
+
+from aneforge import _env, _native
+from aneforge._native import Model, Tensor
+
+
+class Device(NamedTuple):
+    """A place where models can run."""
+
+    name: str
+    """`host` or `ane`."""
+    available: bool
+    """Whether it is here."""
+    description: str
+    """What it is, or why it is not here."""
+
+
+def devices() -> list[Device]:
+    """Every device, whether it is available, and why not."""
+    _env.set_threads()
+    return [Device(*row) for row in _native.devices()]
+
+
+def compile(
+    out: Tensor | Sequence[Tensor],
+    int8: bool = False,
+    build_dir: str | PathLike[str] | None = None,
+    opt: str | int | None = "routes",
+    compress: str | None = None,
+    compress_atol: float = 0.05,
+    block_size: int = 32,
+    validate: bool = False,
+    target: str | None = None,
+    *,
+    device: str | None = None,
+    numerics: str | None = None,
+) -> Model:
+    """Compiles what `out` needs into one program, and loads it.
+
+    Args:
+        out: the result, or several; the model returns one array, or a tuple of them.
+        int8: store weights in eight bits. Not implemented.
+        build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing.
+        opt: `"routes"` or 0, which are the same while every op is fused. `1`, `2` and `"max"` are not
+            implemented.
+        compress: a compressed form of the weights. Not implemented.
+        compress_atol: the error that compression may make; without `compress` it means nothing.
+        block_size: the block of blockwise compression; without `compress` it means nothing.
+        validate: raise when a sum or product is at risk in half precision. Not implemented.
+        target: the chip to compile for, such as `"h13"`; by default `ANEFORGE_TARGET`, else `"h17s"`. Its
+            limits apply on every device.
+        device: `"ane"` or `"host"`; by default `ANEFORGE_DEVICE`, else the engine on Apple silicon and the
+            host elsewhere. Nothing falls back silently.
+        numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
+            `"ieee"`, or a family such as `"a14"`; by default `ANEFORGE_NUMERICS`, else `"ane"`.
+
+    Raises:
+        ValueError: a wrong graph, an unknown name, or an unknown `opt`.
+        NotImplementedError: the target cannot run an op, or an argument above is not implemented.
+        RuntimeError: the device is not available.
+        OSError: `build_dir` cannot be written.
+    """
+    planned = {
+        "int8": bool(int8),
+        "compress": compress is not None,
+        "validate": bool(validate),
+    }
+    for name, wanted in planned.items():
+        if wanted:
+            raise NotImplementedError(f"compile: {name} is not implemented yet; leave it out")
+    if compress_atol != 0.05 or block_size != 32:
+        name = "compress_atol" if compress_atol != 0.05 else "block_size"
+        raise NotImplementedError(f"compile: {name} belongs to compress, which is not implemented yet")
+    if opt in ("2", "max") or (opt in (1, 2) and opt is not True):
+        raise NotImplementedError(f"compile: opt={opt!r} is not implemented yet; use 'routes' or 0")
+    if opt is True or opt not in ("routes", 0, None):
+        raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
+    _env.set_threads()
+    return _native.compile(
+        out,
+        target=target if target is not None else _env.target(),
+        device=device if device is not None else _env.device(),
+        numerics=numerics if numerics is not None else _env.numerics(),
+        build_dir=None if build_dir is None else os.fspath(build_dir),
+    )

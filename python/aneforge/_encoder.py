@@ -1,0 +1,44 @@
+"""Pretrained models."""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+
+from aneforge import _env, _native
+from aneforge._native import Encoder
+
+
+def load(
+    name: str | PathLike[str],
+    int8: bool = False,
+    pooling: str | None = "mean",
+    *,
+    target: str | None = None,
+    device: str | None = None,
+    numerics: str | None = None,
+) -> Encoder:
+    """Loads a sentence encoder of the BERT family; call it with texts.
+
+    Args:
+        name: a directory in the layout of transformers or sentence-transformers, or a hub id.
+        int8: store weights in eight bits. Not implemented.
+        pooling: how token states become one vector: `"mean"`, `"cls"` or `"max"`; None for what the
+            model's own files say.
+        target: the chip to compile for; see `compile`.
+        device: the device to run on; see `compile`.
+        numerics: the host's arithmetic; see `compile`.
+
+    Raises:
+        FileNotFoundError: there is no such directory, and no such model on the hub.
+        ValueError: a file of the model is not what it should be, or `pooling` is unknown.
+    """
+    _env.set_threads()
+    return _native.load(
+        os.fspath(name),
+        bool(int8),
+        pooling,
+        target=target if target is not None else _env.target(),
+        device=device if device is not None else _env.device(),
+        numerics=numerics if numerics is not None else _env.numerics(),
+    )

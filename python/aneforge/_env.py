@@ -1,0 +1,39 @@
+"""The only place that reads environment variables."""
+
+from __future__ import annotations
+
+import os
+
+from aneforge import _native
+
+_threads_are_set = False
+
+
+def target() -> str | None:
+    """`ANEFORGE_TARGET`: the chip that programs are compiled for when `compile` names none."""
+    return os.environ.get("ANEFORGE_TARGET") or None
+
+
+def device() -> str | None:
+    """`ANEFORGE_DEVICE`: the device that models run on when `compile` names none."""
+    return os.environ.get("ANEFORGE_DEVICE") or None
+
+
+def numerics() -> str | None:
+    """`ANEFORGE_NUMERICS`: the arithmetic of the host device when `compile` names none."""
+    return os.environ.get("ANEFORGE_NUMERICS") or None
+
+
+def set_threads() -> None:
+    """`ANEFORGE_THREADS`: how many threads the host device runs on; read before the first program loads."""
+    global _threads_are_set
+    if _threads_are_set:
+        return
+    value = os.environ.get("ANEFORGE_THREADS")
+    if value:
+        try:
+            threads = int(value)
+        except ValueError:
+            raise ValueError(f"ANEFORGE_THREADS must be a positive integer, got {value!r}") from None
+        _native.set_threads(threads)
+    _threads_are_set = True

@@ -1,0 +1,226 @@
+"""Types of the native half of the package."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aneforge._ops import OpMethods
+from aneforge._tensor import TensorMethods
+
+__all__ = [
+    "Encoder",
+    "Model",
+    "Tensor",
+    "__version__",
+    "apply",
+    "attention",
+    "cases",
+    "compile",
+    "constant",
+    "devices",
+    "gather",
+    "geglu",
+    "input",
+    "load",
+    "ops",
+    "set_threads",
+]
+
+__version__: str
+
+@final
+class Tensor(OpMethods, TensorMethods):
+    """A value of a lazy graph. Nothing is computed until the graph is compiled and called.
+
+    Tensors are immutable and may be shared by any number of graphs. They compare and hash by identity of
+    the node, never element by element; `x.equal(y)` compares elements.
+    """
+
+    __array_ufunc__: None
+    __array_priority__: float
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents, outermost axis first."""
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+    @property
+    def dtype(self) -> str:
+        """The element type in the graph: `fp16`, `uint8` or `bool`."""
+    @property
+    def op(self) -> str:
+        """The name of the op that makes it."""
+    @property
+    def srcs(self) -> tuple[Tensor, ...]:
+        """The tensors it is made from."""
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """The op's attributes, read-only. A constant has one, `value`: its contents."""
+    @property
+    def T(self) -> Tensor:
+        """The axes in reverse order."""
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """A window: integers, slices of step one and an ellipsis."""
+    def __iter__(self) -> NoReturn: ...
+    def __bool__(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool:
+        """Whether both are the same node."""
+    def __ne__(self, other: object, /) -> bool: ...
+    def __neg__(self) -> Tensor: ...
+    def __pos__(self) -> Tensor: ...
+    def __abs__(self) -> Tensor: ...
+    def __add__(self, other: Tensor | ArrayLike, /) -> Tensor: ...
+    def __radd__(self, other: ArrayLike, /) -> Tensor: ...
+    def __sub__(self, other: Tensor | ArrayLike, /) -> Tensor: ...
+    def __rsub__(self, other: ArrayLike, /) -> Tensor: ...
+    def __mul__(self, other: Tensor | ArrayLike, /) -> Tensor:
+        """With a Python number, one op; with anything else, an element-by-element product."""
+    def __rmul__(self, other: ArrayLike, /) -> Tensor: ...
+    def __truediv__(self, other: Tensor | ArrayLike, /) -> Tensor: ...
+    def __rtruediv__(self, other: ArrayLike, /) -> Tensor: ...
+    def __pow__(self, other: Tensor | ArrayLike, modulo: None = None, /) -> Tensor: ...
+    def __rpow__(self, other: ArrayLike, modulo: None = None, /) -> Tensor: ...
+    def __matmul__(self, other: Tensor | ArrayLike, /) -> Tensor:
+        """With a tensor, the product of two values; with a matrix `[K, N]`, a product with a weight."""
+    def __rmatmul__(self, other: ArrayLike, /) -> Tensor: ...
+
+@final
+class Model:
+    """A compiled graph, ready to be called.
+
+    Call it with one array per input, in the order in which the inputs were made; it returns float32 arrays.
+    Calls from several threads take turns, and other Python threads run meanwhile.
+    """
+
+    def __call__(self, *arrays: ArrayLike) -> Any:
+        """One float32 array, or a tuple of them when a sequence was compiled.
+
+        Raises ValueError for a wrong number of arrays or a wrong shape, TypeError for real numbers into a
+        `uint8` input.
+        """
+    def execute(self) -> None:
+        """Runs once with what the ports hold; see `input_view` and `output_view`."""
+    def input_view(self, name: Tensor | int | str | None = None) -> NDArray[np.float16]:
+        """A writable float16 array over an input's own memory, to be filled before `execute`.
+
+        `name` is the input's tensor, its number or its name in the program; with one input it may be left
+        out. Do not write while the model runs in another thread.
+        """
+    def output_view(self, index: int = 0) -> NDArray[np.float16]:
+        """A read-only float16 array over an output's own memory: what the last run left there."""
+    def release(self) -> None:
+        """Frees the program and its memory, but for ports that views still look at."""
+    def describe(self) -> str:
+        """The plan, and the steps and memory it runs with, as text."""
+    @property
+    def n_ops(self) -> int:
+        """The number of ops as written; inputs and weights do not count."""
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host` or `ane`."""
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+    @property
+    def numerics(self) -> str:
+        """Which arithmetic the host computes with."""
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the inputs, in the order of arguments."""
+    @property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the results."""
+
+@final
+class Encoder:
+    """A pretrained sentence encoder: texts in, vectors out.
+
+    Programs are compiled per length, when a text first needs one. Calls from several threads take turns,
+    and other Python threads run meanwhile.
+    """
+
+    def __call__(self, texts: str | Sequence[str], normalize: bool = True) -> NDArray[np.float32]:
+        """One row per text, of unit length when `normalize`. A single text gives one row."""
+    @property
+    def dim(self) -> int:
+        """The length of the vectors."""
+    @property
+    def max_seq_length(self) -> int:
+        """The most tokens of a text, special ones included; the rest is cut off."""
+    @property
+    def pooling(self) -> str:
+        """How token states become one vector: `mean`, `cls` or `max`."""
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host` or `ane`."""
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+
+def load(
+    name: str,
+    int8: bool,
+    pooling: str | None,
+    *,
+    target: str | None = None,
+    device: str | None = None,
+    numerics: str | None = None,
+) -> Encoder:
+    """Loads a sentence encoder by its directory or hub id."""
+
+def attention(
+    x: Tensor,
+    context: Tensor | None,
+    projections: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    n_heads: int,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Multi-head attention of `x` to itself, or to `context`."""
+
+def geglu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`value * gelu(gate)`, where `x @ weight^T + bias` is `value` and `gate` side by side."""
+
+def apply(name: str, inputs: Sequence[Tensor], attrs: Mapping[str, object] | None = None) -> Tensor:
+    """The result of the op called `name`, checked at once."""
+
+def input(shape: Sequence[int] | int, dtype: str) -> Tensor:
+    """A value that is fed at run time."""
+
+def constant(array: object, weight: str | None = None) -> Tensor:
+    """A value baked into the program, copied from an array.
+
+    With `weight`, which names the place in messages, the array must be real.
+    """
+
+def gather(x: Tensor, indices: Sequence[int], axis: int) -> Tensor:
+    """The elements at static places along one axis."""
+
+def compile(
+    out: Tensor | Sequence[Tensor],
+    *,
+    target: str | None = None,
+    device: str | None = None,
+    numerics: str | None = None,
+    build_dir: str | None = None,
+) -> Model:
+    """Compiles what one tensor, or several, need, and loads it into a device."""
+
+def devices() -> list[tuple[str, bool, str]]:
+    """Each device's name, whether it is here, and what it is or why not."""
+
+def set_threads(threads: int) -> None:
+    """Sets the number of threads that the host device runs on. Only before the first program is loaded."""
+
+def ops() -> list[str]:
+    """The name of every op, in the order of the list."""
+
+def cases() -> list[dict[str, Any]]:
+    """Every worked example of every op: what goes in, what the host engine makes of it, and the gradients."""

@@ -1,0 +1,236 @@
+"""Methods of `Tensor` whose signatures do not follow from the op list."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aneforge import _native, _ops
+from aneforge._native import Tensor
+
+Array: TypeAlias = NDArray[Any]
+
+
+def integer(where: str, value: object) -> int:
+    """`value` as an integer; floats and truth values are refused."""
+    if isinstance(value, bool):
+        raise TypeError(f"{where} must be an integer, got {value!r}")
+    try:
+        return operator.index(cast(Any, value))
+    except TypeError:
+        raise TypeError(f"{where} must be an integer, got {value!r}") from None
+
+
+def value(operand: object) -> Tensor:
+    """A tensor as it is; a number or an array as a half-precision constant."""
+    if isinstance(operand, Tensor):
+        return operand
+    if isinstance(operand, (bool, int, float)):
+        return _native.constant(np.float64(operand))
+    return _native.constant(operand)
+
+
+def weight(where: str, array: object) -> Tensor:
+    """A floating-point array as a constant; a tensor as it is."""
+    return array if isinstance(array, Tensor) else _native.constant(array, where)
+
+
+def vector(where: str, array: object, shape: Sequence[int]) -> Tensor:
+    """A bias, of integers too, as a constant of this shape."""
+    if isinstance(array, Tensor):
+        return array
+    values = np.asarray(array)
+    if values.size != int(np.prod(shape)):
+        raise ValueError(f"{where} must have {int(np.prod(shape))} elements, got shape {values.shape}")
+    return _native.constant(values.reshape(shape))
+
+
+def shape_from(where: str, shape: tuple[Any, ...], count: int) -> list[int]:
+    """`reshape`'s arguments, with a single -1 worked out."""
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], Iterable) else shape
+    dims = [integer(f"{where}: each size", d) for d in sizes]
+    if dims.count(-1) == 1:
+        known = 1
+        for d in dims:
+            known *= 1 if d == -1 else d
+        if known <= 0 or count % known:
+            raise ValueError(f"{where}: {count} elements do not divide into {tuple(dims)}")
+        dims[dims.index(-1)] = count // known
+    return dims
+
+
+def compared(name: str, x: object, other: object) -> Tensor:
+    """A comparison, which takes tensors only."""
+    if not isinstance(other, Tensor):
+        kind = type(other).__name__
+        raise TypeError(f"{name}: the other side must be a Tensor, got {kind}; subtract numbers first")
+    return _native.apply(name, [cast(Tensor, x), other])
+
+
+class TensorMethods:
+    """Written by hand, where the signature differs from the op's inputs and attributes."""
+
+    __slots__ = ()
+
+    def pow(self, exponent: Tensor | Array | float) -> Tensor:
+        """`x` to the power `exponent`, for positive `x`: the same as `x ** exponent`."""
+        return _native.apply("pow", [cast(Tensor, self), value(exponent)])
+
+    def clamp(self, lo: float, hi: float) -> Tensor:
+        """`min(max(x, lo), hi)`: another name of `clip`."""
+        return _native.apply("clip", [cast(Tensor, self)], {"lo": lo, "hi": hi})
+
+    def greater(self, other: Tensor) -> Tensor:
+        """Whether `x > other`, for each element; for `select` and `logical_not` only."""
+        return compared("greater", self, other)
+
+    def less(self, other: Tensor) -> Tensor:
+        """Whether `x < other`, for each element; for `select` and `logical_not` only."""
+        return compared("less", self, other)
+
+    def equal(self, other: Tensor) -> Tensor:
+        """Whether `x == other`, for each element; for `select` and `logical_not` only."""
+        return compared("equal", self, other)
+
+    def not_equal(self, other: Tensor) -> Tensor:
+        """Whether `x != other`, for each element; for `select` and `logical_not` only."""
+        return compared("not_equal", self, other)
+
+    def less_equal(self, other: Tensor) -> Tensor:
+        """Whether `x <= other`, for each element; for `select` and `logical_not` only."""
+        return compared("less_equal", self, other)
+
+    def greater_equal(self, other: Tensor) -> Tensor:
+        """Whether `x >= other`, for each element; for `select` and `logical_not` only."""
+        return compared("greater_equal", self, other)
+
+    def linear(self, W: Tensor | Array, bias: Tensor | Array | None = None) -> Tensor:
+        """`x @ W.T + bias`: `x` is `[..., in]`, `W` `[out, in]`, `bias` `[out]`; the result is `[..., out]`."""
+        matrix = weight("linear: W", W)
+        inputs = [cast(Tensor, self), matrix]
+        if bias is not None and matrix.ndim == 2:
+            inputs.append(vector("linear: bias", bias, (1, matrix.shape[0])))
+        return _native.apply("matmul", inputs)
+
+    def bmm_weight(self, W: Tensor | Array) -> Tensor:
+        """`x @ W` for `x` `[B, M, K]` and a weight `[B, K, N]`."""
+        matrices = weight("bmm_weight: W", W)
+        if matrices.ndim != 3:
+            raise ValueError(f"bmm_weight: W must be [B, K, N], got shape {matrices.shape}; use @ for [K, N]")
+        return _native.apply("bmm", [cast(Tensor, self), matrices])
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same elements, row by row, in another shape. One size may be -1: what the others leave.
+
+        Takes sizes, or one sequence of them.
+        """
+        x = cast(Tensor, self)
+        return _native.apply("reshape", [x], {"shape": shape_from("reshape", shape, x.size)})
+
+    def rms_norm(self, gamma: Tensor | Array, eps: float = 1e-5) -> Tensor:
+        """`x / max(|x|, sqrt(D * eps)) * sqrt(D) * gamma` over the last axis, where `|x|` is its length.
+
+        `x` is `[..., D]`, `gamma` `[D]`. This is `x / sqrt(mean(x^2)) * gamma` with `eps` as a floor of
+        the mean square, in the form that the engine fuses.
+        """
+        return _native.apply("rms_norm", [cast(Tensor, self), weight("rms_norm: gamma", gamma)], {"eps": eps})
+
+    def layer_norm(self, gamma: Tensor | Array, beta: Tensor | Array, eps: float = 1e-5) -> Tensor:
+        """`(x - mean) / sqrt(variance + eps) * gamma + beta` over the last axis.
+
+        `x` is `[..., D]`, `gamma` and `beta` `[D]`; both are arrays or both tensors. The variance is the
+        population's. `eps` is rounded to half precision, so 1e-8 and less become 0.
+        """
+        if isinstance(gamma, Tensor) != isinstance(beta, Tensor):
+            raise TypeError("layer_norm: gamma and beta must both be arrays or both be Tensors")
+        params = [weight("layer_norm: gamma", gamma), weight("layer_norm: beta", beta)]
+        return _native.apply("layer_norm", [cast(Tensor, self), *params], {"eps": eps})
+
+    def max_pool(
+        self,
+        k: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        pad: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+    ) -> Tensor:
+        """The greatest element of each `k` by `k` window, `stride` apart (by default `k`).
+
+        `x` is `[N, C, H, W]`; `Ho = (H + 2*pad - k + r) // stride + 1`, with `r = stride - 1` when
+        `ceil_mode` else 0. Padding never wins.
+        """
+        attrs = window("max_pool", k, stride, pad, ceil_mode)
+        return _native.apply("max_pool", [cast(Tensor, self)], attrs)
+
+    def avg_pool(
+        self,
+        k: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        pad: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+        exclude_pad: bool = False,
+    ) -> Tensor:
+        """The mean of each `k` by `k` window, `stride` apart (by default `k`).
+
+        Extents are those of `max_pool`. Divides by `k * k`, or by the cells that are not padding when
+        `exclude_pad`.
+        """
+        attrs = window("avg_pool", k, stride, pad, ceil_mode) | {"exclude_pad": exclude_pad}
+        return _native.apply("avg_pool", [cast(Tensor, self)], attrs)
+
+    def cumsum(self, axis: int = -1) -> Tensor:
+        """Running sums along the last axis, as a product with a triangle of ones."""
+        x = cast(Tensor, self)
+        if x.ndim == 0 or integer("cumsum: axis", axis) not in (-1, x.ndim - 1):
+            raise ValueError(f"cumsum: axis {axis} of shape {x.shape} must be the last; transpose first")
+        return x.linear(np.tril(np.ones((x.shape[-1], x.shape[-1]), dtype=np.float16)))
+
+
+def pair(where: str, sizes: int | Sequence[int]) -> list[int]:
+    """One size for both directions, or two: down and across."""
+    if isinstance(sizes, Iterable):
+        both = [integer(where, s) for s in sizes]
+        if len(both) != 2:
+            raise ValueError(f"{where} must be one integer or two, got {tuple(both)}")
+        return both
+    return [integer(where, sizes)] * 2
+
+
+def border(where: str, pad: int | Sequence[int]) -> list[int]:
+    """One padding for all sides, or four: top, bottom, left, right."""
+    if isinstance(pad, Iterable):
+        sides = [integer(where, p) for p in pad]
+        if len(sides) != 4:
+            raise ValueError(f"{where} must be one integer or (top, bottom, left, right), got {tuple(sides)}")
+        return sides
+    return [integer(where, pad)] * 4
+
+
+def window(
+    where: str,
+    k: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    pad: int | Sequence[int],
+    ceil_mode: bool,
+) -> dict[str, object]:
+    """A pooling window as attributes of its op."""
+    kernel = pair(f"{where}: k", k)
+    strides = pair(f"{where}: stride", stride) if stride else kernel
+    return {
+        "kernel_sizes": kernel,
+        "strides": strides,
+        "pad": border(f"{where}: pad", pad),
+        "ceil_mode": ceil_mode,
+    }
+
+
+def install() -> None:
+    """Gives `Tensor` its methods: the class itself is native and has the operators only."""
+    for methods in (_ops.OpMethods, TensorMethods):
+        for name, method in vars(methods).items():
+            if not name.startswith("_"):
+                method.__qualname__ = f"Tensor.{name}"
+                setattr(Tensor, name, method)

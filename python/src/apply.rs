@@ -1,0 +1,187 @@
+//! Building nodes: any op of the list by its name, and the two kinds of leaves.
+
+use crate::caller::attributed;
+use crate::error::checked;
+use crate::operand::{as_array, float_array, floating};
+use crate::tensor::Tensor;
+use aneforge::ir::attr::Attr;
+use aneforge::ir::op::{Info, find};
+use aneforge::{DType, Shape, TensorType, Var};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
+
+type Attrs = Vec<(String, Attr)>;
+
+/// The result of the op called `name`, checked at once.
+#[pyfunction]
+#[pyo3(signature = (name, inputs, attrs = None))]
+pub fn apply(
+    py: Python<'_>,
+    name: &str,
+    inputs: Vec<Bound<'_, Tensor>>,
+    attrs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Tensor> {
+    let entry = find(name).ok_or_else(|| PyValueError::new_err(format!("unknown op `{name}`")))?;
+    let inputs: Vec<&Var> = inputs.iter().map(|t| &t.get().var).collect();
+    let mut attrs = attrs.map_or_else(|| Ok(Attrs::new()), |attrs| read(&entry.info, attrs))?;
+    from_first(&entry.info, &mut attrs, &inputs);
+    let get = |wanted: &str| attrs.iter().find(|(name, _)| name == wanted).map(|(_, attr)| attr.clone());
+    let op = (entry.from_attrs)(&get).map_err(|why| PyTypeError::new_err(format!("{name}: {why}")))?;
+    let var = attributed(py, || Var::apply(op, &inputs))?;
+    Ok(Tensor { var: checked(var)? })
+}
+
+fn read(info: &Info, attrs: &Bound<'_, PyDict>) -> PyResult<Attrs> {
+    let mut read = Attrs::with_capacity(attrs.len());
+    for (key, value) in attrs {
+        let key: String = key.extract()?;
+        let declared =
+            info.attrs.iter().find(|a| a.name == key).ok_or_else(|| {
+                PyTypeError::new_err(format!("{}: there is no attribute `{key}`", info.name))
+            })?;
+        let attr = attr(declared.ty, &value).map_err(|_| {
+            let got = value.repr().map_or_else(|_| "something else".into(), |r| r.to_string());
+            PyTypeError::new_err(format!("{}: {key} must be {}, got {got}", info.name, said(declared.ty)))
+        })?;
+        read.push((key, attr));
+    }
+    Ok(read)
+}
+
+fn said(ty: &str) -> &str {
+    match ty {
+        "int" => "an integer",
+        "float" => "a number",
+        "bool" => "True or False",
+        "ints" => "integers",
+        _ => "a name",
+    }
+}
+
+fn attr(ty: &str, value: &Bound<'_, PyAny>) -> PyResult<Attr> {
+    Ok(match ty {
+        "int" => Attr::Int(int(value)?),
+        "float" => Attr::Real(value.extract()?),
+        "bool" => Attr::Bool(value.extract()?),
+        "ints" => Attr::Ints(ints(value)?),
+        _ => Attr::Str(value.extract()?),
+    })
+}
+
+/// An integer, of Python or NumPy.
+pub fn int(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    if value.is_instance_of::<PyFloat>() {
+        return Err(PyTypeError::new_err("a float is not an integer"));
+    }
+    value.extract()
+}
+
+/// One integer, or a sequence of them.
+fn ints(value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    if value.is_instance_of::<PyString>() || value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("not integers"));
+    }
+    match int(value) {
+        Ok(one) => Ok(vec![one]),
+        Err(_) => value.try_iter()?.map(|item| int(&item?)).collect(),
+    }
+}
+
+/// Counts axes from the first, as MIL does. Those out of range stay, for the check to name.
+fn from_first(info: &Info, attrs: &mut Attrs, inputs: &[&Var]) {
+    let Some(first) = inputs.first() else { return };
+    for (name, attr) in attrs {
+        let added = match (info.name, &*attr) {
+            ("expand_dims", Attr::Ints(axes)) => axes.len(),
+            _ => 0,
+        };
+        let rank = (first.shape().rank() + added) as i64;
+        let count = |axis: &mut i64| {
+            if (-rank..0).contains(axis) {
+                *axis += rank;
+            }
+        };
+        match (name.as_str(), attr) {
+            ("axis", Attr::Int(axis)) => count(axis),
+            ("axes" | "perm", Attr::Ints(axes)) => axes.iter_mut().for_each(count),
+            _ => {}
+        }
+    }
+}
+
+/// A value that is fed at run time.
+#[pyfunction]
+pub fn input(py: Python<'_>, shape: &Bound<'_, PyAny>, dtype: &str) -> PyResult<Tensor> {
+    let refuse = |what: &str| PyValueError::new_err(format!("input: {what}"));
+    let dims = ints(shape)
+        .map_err(|_| PyTypeError::new_err("input: shape must be a sequence of integers"))?
+        .into_iter()
+        .map(|d| usize::try_from(d).map_err(|_| refuse(&format!("size {d} is negative"))))
+        .collect::<PyResult<Vec<usize>>>()?;
+    let shape = Shape::new(&dims).map_err(|e| refuse(&e.to_string()))?;
+    let dtype = DType::from_name(dtype).filter(|d| matches!(d, DType::F16 | DType::U8)).ok_or_else(|| {
+        refuse(&format!(
+            "dtype must be \"fp16\" or \"uint8\", got {dtype:?}; feed fp16 and convert on the host"
+        ))
+    })?;
+    let var = attributed(py, || Var::input_of(TensorType { dtype, shape }))?;
+    Ok(Tensor { var: checked(var)? })
+}
+
+/// A value baked into the program, copied from an array.
+///
+/// With `weight`, which names the place in messages, the array must be real.
+#[pyfunction]
+#[pyo3(signature = (array, weight = None))]
+pub fn constant(py: Python<'_>, array: &Bound<'_, PyAny>, weight: Option<&str>) -> PyResult<Tensor> {
+    if let Ok(tensor) = array.cast::<Tensor>() {
+        return Ok(Tensor { var: tensor.get().var.clone() });
+    }
+    let array = match weight {
+        Some(place) => float_array(place, array)?,
+        None => as_array(array)?,
+    };
+    let tensor = floating(&array)?;
+    let var = attributed(py, || Var::constant(tensor))?;
+    Ok(Tensor { var: checked(var)? })
+}
+
+/// The elements at static places along one axis.
+#[pyfunction]
+pub fn gather(
+    py: Python<'_>,
+    x: &Bound<'_, Tensor>,
+    indices: Vec<usize>,
+    axis: &Bound<'_, PyAny>,
+) -> PyResult<Tensor> {
+    let axis = int(axis)?;
+    let var = attributed(py, || x.get().var.gather(&indices, axis))?;
+    Ok(Tensor { var: checked(var)? })
+}
+
+/// An attribute as Python sees it.
+pub fn to_python(py: Python<'_>, attr: &Attr) -> PyResult<Py<PyAny>> {
+    Ok(match attr {
+        Attr::Int(v) => v.into_pyobject(py)?.into_any().unbind(),
+        Attr::Real(v) => v.into_pyobject(py)?.into_any().unbind(),
+        Attr::Bool(v) => PyBool::new(py, *v).to_owned().into_any().unbind(),
+        Attr::Str(v) => v.into_pyobject(py)?.into_any().unbind(),
+        Attr::Ints(v) => PyTuple::new(py, v)?.into_any().unbind(),
+    })
+}
+
+/// Outputs of several tensors, given as one or as a sequence.
+pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, bool)> {
+    if let Ok(tensor) = out.cast::<Tensor>() {
+        return Ok((vec![tensor.get().var.clone()], true));
+    }
+    let refuse = || PyTypeError::new_err("compile takes a Tensor, or a list or tuple of them");
+    if !out.is_instance_of::<PyList>() && !out.is_instance_of::<PyTuple>() {
+        return Err(refuse());
+    }
+    let each = |item: PyResult<Bound<'_, PyAny>>| {
+        item?.cast::<Tensor>().map(|t| t.get().var.clone()).map_err(|_| refuse())
+    };
+    Ok((out.try_iter()?.map(each).collect::<PyResult<_>>()?, false))
+}

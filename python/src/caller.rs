@@ -1,0 +1,57 @@
+//! The line of Python that is building a node.
+
+use aneforge::ir::types::Caller;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+static GET_FRAME: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static PACKAGE: PyOnceLock<String> = PyOnceLock::new();
+static FILES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+
+/// Runs `build` with every node it makes attributed to the innermost Python line outside this package.
+pub fn attributed<T>(py: Python<'_>, build: impl FnOnce() -> T) -> PyResult<T> {
+    Ok(here(py)?.scope(build))
+}
+
+fn here(py: Python<'_>) -> PyResult<Caller> {
+    let get_frame =
+        GET_FRAME.get_or_try_init(py, || py.import("sys")?.getattr("_getframe").map(Bound::unbind))?.bind(py);
+    let package = PACKAGE.get_or_try_init(py, || package(py))?;
+    let mut frame = get_frame.call0()?;
+    loop {
+        let code = frame.getattr(intern!(py, "f_code"))?;
+        let file = code.getattr(intern!(py, "co_filename"))?;
+        let file = file.cast::<pyo3::types::PyString>()?.to_cow()?;
+        let outer = frame.getattr(intern!(py, "f_back"))?;
+        if !file.starts_with(package.as_str()) || outer.is_none() {
+            let line = frame.getattr(intern!(py, "f_lineno"))?.extract().unwrap_or(0);
+            return Ok(Caller::new(interned(&file), line));
+        }
+        frame = outer;
+    }
+}
+
+/// The folder that this extension lies in, with a separator at its end.
+fn package(py: Python<'_>) -> PyResult<String> {
+    let file: String = py.import("aneforge._native")?.getattr("__file__")?.extract()?;
+    let folder = Path::new(&file).parent().unwrap_or(Path::new(""));
+    Ok(format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR))
+}
+
+/// One copy of each file name, kept for good: a process has few.
+fn interned(file: &str) -> &'static str {
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    let files = files.get_or_insert_default();
+    match files.get(file) {
+        Some(known) => known,
+        None => {
+            let kept: &'static str = Box::leak(file.to_owned().into_boxed_str());
+            files.insert(kept);
+            kept
+        }
+    }
+}

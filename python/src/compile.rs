@@ -1,0 +1,89 @@
+//! Compiling graphs, and naming devices.
+
+use crate::apply::outputs;
+use crate::error::Error;
+use crate::model::Model;
+use aneforge::device::host;
+use aneforge::ir::op::Op;
+use aneforge::{Device, Family, Numerics, Options, Session, SessionOptions, Target, Var, artifact, device};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Compiles run one at a time in a process.
+static COMPILING: Mutex<()> = Mutex::new(());
+
+/// Compiles what one tensor, or several, need, writes it to a folder if one is given, and loads it into a
+/// device.
+#[pyfunction]
+#[pyo3(signature = (out, *, target = None, device = None, numerics = None, build_dir = None))]
+pub fn compile(
+    py: Python<'_>,
+    out: &Bound<'_, PyAny>,
+    target: Option<&str>,
+    device: Option<&str>,
+    numerics: Option<&str>,
+    build_dir: Option<PathBuf>,
+) -> PyResult<Model> {
+    let (outputs, single) = outputs(out)?;
+    let options = Options { target: chip(target)? };
+    let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
+    let device = on(device)?;
+    let session = py.detach(|| {
+        let _one = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = aneforge::compile(&outputs, &options).map_err(Error::Compile)?;
+        if let Some(folder) = build_dir {
+            artifact::write(&plan, &folder).map_err(Error::Artifact)?;
+        }
+        Session::new(plan, &*device, SessionOptions { numerics }).map_err(Error::Run)
+    })?;
+    Ok(Model::new(session, single))
+}
+
+/// The target of this name, or the default.
+pub fn chip(name: Option<&str>) -> PyResult<Target> {
+    Ok(name.map_or_else(|| Ok(Target::default()), |name| Target::named(name).map_err(Error::Target))?)
+}
+
+/// The device of this name, or the default.
+pub fn on(name: Option<&str>) -> PyResult<Arc<dyn Device>> {
+    Ok(name.map_or_else(device::default, device::named).map_err(Error::Device)?)
+}
+
+/// The numerics of this name: IEEE arithmetic, or a family's by its name or that of the target.
+pub fn arithmetic(name: &str, target: Target) -> PyResult<Numerics> {
+    let family = match name.trim().to_ascii_lowercase().as_str() {
+        "ieee" => return Ok(Numerics::Ieee),
+        "ane" => target.family(),
+        "a13" => Family::A13,
+        "a14" => Family::A14,
+        "a15" => Family::A15,
+        "a16" => Family::A16,
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "unknown numerics `{name}`; known are `ane`, `ieee` and the families `a13`, `a14`, `a15`, `a16`"
+            )));
+        }
+    };
+    Ok(Numerics::Ane(family))
+}
+
+/// Each device's name, whether it is here, and what it is or why not.
+#[pyfunction]
+pub fn devices() -> Vec<(&'static str, bool, String)> {
+    let row = |name: &'static str| match device::named(name) {
+        Ok(device) => (name, true, device.describe()),
+        Err(error) => (name, false, error.to_string()),
+    };
+    ["ane", "host"].map(row).to_vec()
+}
+
+/// Sets the number of threads that the host device runs on. Only before the first program is loaded.
+#[pyfunction]
+pub fn set_threads(threads: usize) -> PyResult<()> {
+    if threads == 0 {
+        return Err(PyValueError::new_err("threads must be at least 1, got 0"));
+    }
+    Ok(host::set_threads(threads).map_err(Error::Device)?)
+}

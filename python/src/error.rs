@@ -1,0 +1,120 @@
+//! From this library's errors to Python's exceptions. Messages pass unchanged.
+
+use aneforge::artifact::ArtifactError;
+use aneforge::grad::GradError;
+use aneforge::ir::op::Op;
+use aneforge::models::encoder::{EncodeError, LoadError};
+use aneforge::passes::PassError;
+use aneforge::passes::legal::Fault;
+use aneforge::target::UnknownTarget;
+use aneforge::{CompileError, DType, DeviceError, RunError, TensorType, Var};
+use pyo3::PyErr;
+use pyo3::exceptions::{
+    PyFileNotFoundError, PyNotImplementedError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
+};
+use std::io;
+
+/// Anything that this library reports.
+pub enum Error {
+    /// A node that could not be built.
+    Build(aneforge::ir::var::BuildError, bool),
+    /// A graph that could not be compiled.
+    Compile(CompileError),
+    /// A program that could not be written.
+    Artifact(ArtifactError),
+    /// A run that could not be done.
+    Run(RunError),
+    /// A device that is not there, or failed.
+    Device(DeviceError),
+    /// A chip that is not known.
+    Target(UnknownTarget),
+    /// A gradient that could not be taken.
+    Grad(GradError),
+    /// An encoder that could not be loaded.
+    Load(Box<LoadError>),
+    /// Texts that could not be encoded.
+    Encode(Box<EncodeError>),
+}
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> PyErr {
+        match error {
+            Error::Build(e, true) => PyTypeError::new_err(e.to_string()),
+            Error::Build(e, false) => PyValueError::new_err(e.to_string()),
+            Error::Compile(e) => compile(&e),
+            Error::Artifact(e) => io::Error::new(e.source.kind(), e.to_string()).into(),
+            Error::Run(e) => run(&e),
+            Error::Device(e) => device(&e),
+            Error::Target(e) => PyValueError::new_err(e.to_string()),
+            Error::Grad(e) => PyValueError::new_err(e.to_string()),
+            Error::Load(e) => load(&e),
+            Error::Encode(e) => match *e {
+                EncodeError::Run(e) => run(&e),
+                e => PyValueError::new_err(e.to_string()),
+            },
+        }
+    }
+}
+
+fn run(error: &RunError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        RunError::Compile(e) => compile(e),
+        RunError::Device(e) => device(e),
+        RunError::DType { .. } => PyTypeError::new_err(message),
+        _ => PyValueError::new_err(message),
+    }
+}
+
+fn load(error: &LoadError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        LoadError::Device(e) => device(e),
+        LoadError::Resolve(_) | LoadError::NoTokenizer(_) => PyFileNotFoundError::new_err(message),
+        LoadError::File(_) => PyOSError::new_err(message),
+        _ => PyValueError::new_err(message),
+    }
+}
+
+fn compile(error: &CompileError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        CompileError::Pass(PassError::Build(_)) => PyValueError::new_err(message),
+        CompileError::Pass(PassError::Legal(e)) => match e.fault {
+            Fault::Graph => PyValueError::new_err(message),
+            Fault::Target => PyNotImplementedError::new_err(message),
+        },
+        _ => PyRuntimeError::new_err(message),
+    }
+}
+
+fn device(error: &DeviceError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        DeviceError::Unknown(_) => PyValueError::new_err(message),
+        _ => PyRuntimeError::new_err(message),
+    }
+}
+
+/// A value, or the mistake in it.
+pub fn checked(var: Var) -> Result<Var, Error> {
+    match var.check() {
+        Ok(_) => Ok(var),
+        Err(e) => {
+            let types: Vec<TensorType> = var.inputs().iter().filter_map(|v| v.check().ok()).collect();
+            Err(Error::Build(e, is_dtype_mistake(var.op(), &types)))
+        }
+    }
+}
+
+/// A mistake is one of element types when the same shapes with other element types would have passed.
+fn is_dtype_mistake(op: &Op, types: &[TensorType]) -> bool {
+    [DType::F16, DType::Bool].into_iter().any(|first| {
+        let retyped = |(i, ty): (usize, &TensorType)| TensorType {
+            dtype: if i == 0 { first } else { DType::F16 },
+            shape: ty.shape,
+        };
+        let retyped: Vec<TensorType> = types.iter().enumerate().map(retyped).collect();
+        !retyped.is_empty() && op.infer(&retyped).is_ok()
+    })
+}

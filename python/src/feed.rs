@@ -1,0 +1,96 @@
+//! Python's arrays as what a session is fed.
+
+use crate::operand::{as_array, converted, dtype_name, kind};
+use aneforge::{DType, Feed, TensorType, f16};
+use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+/// An array that is ready to be copied: contiguous, and of a type that a session takes.
+pub enum Ready<'py> {
+    F16(PyReadonlyArrayDyn<'py, f16>),
+    F32(PyReadonlyArrayDyn<'py, f32>),
+    F64(PyReadonlyArrayDyn<'py, f64>),
+    U8(PyReadonlyArrayDyn<'py, u8>),
+}
+
+impl<'py> Ready<'py> {
+    /// Prepares what was given for input `index`.
+    pub fn new(index: usize, port: TensorType, given: &Bound<'py, PyAny>) -> PyResult<Ready<'py>> {
+        if let Some(ready) = given.cast::<PyArrayDyn<f32>>().ok().filter(|a| a.is_c_contiguous()) {
+            return Ok(Ready::F32(ready.readonly()));
+        }
+        let array = as_array(given)?;
+        match Ready::contiguous(&array) {
+            Some(ready) => Ok(ready),
+            None => Ready::converted(index, port, &array),
+        }
+    }
+
+    fn contiguous(array: &Bound<'py, PyUntypedArray>) -> Option<Ready<'py>> {
+        if !array.is_c_contiguous() {
+            return None;
+        }
+        let array = array.as_any();
+        None.or_else(|| array.cast::<PyArrayDyn<f32>>().ok().map(|a| Ready::F32(a.readonly())))
+            .or_else(|| array.cast::<PyArrayDyn<f16>>().ok().map(|a| Ready::F16(a.readonly())))
+            .or_else(|| array.cast::<PyArrayDyn<u8>>().ok().map(|a| Ready::U8(a.readonly())))
+            .or_else(|| array.cast::<PyArrayDyn<f64>>().ok().map(|a| Ready::F64(a.readonly())))
+    }
+
+    fn converted(index: usize, port: TensorType, array: &Bound<'py, PyUntypedArray>) -> PyResult<Ready<'py>> {
+        let name = dtype_name(array);
+        let to = match (kind(array), port.dtype) {
+            ('b' | 'i' | 'u', DType::U8) => {
+                in_byte_range(index, array)?;
+                "uint8"
+            }
+            ('b' | 'i' | 'u', _) => "float32",
+            ('f', _) if matches!(name.as_str(), "float16" | "float32" | "float64") => name.as_str(),
+            ('f', _) => "float64",
+            _ => {
+                return Err(PyTypeError::new_err(format!(
+                    "input {index} is a {} port and takes real numbers, got an array of {name}",
+                    port.dtype
+                )));
+            }
+        };
+        let array = converted(array, to)?;
+        Ready::contiguous(&array)
+            .ok_or_else(|| PyTypeError::new_err(format!("input {index}: arrays of {name} cannot be read")))
+    }
+
+    /// As a session takes it.
+    pub fn feed(&self) -> Option<Feed<'_>> {
+        Some(match self {
+            Ready::F16(a) => Feed::F16(a.as_slice().ok()?),
+            Ready::F32(a) => Feed::F32(a.as_slice().ok()?),
+            Ready::F64(a) => Feed::F64(a.as_slice().ok()?),
+            Ready::U8(a) => Feed::U8(a.as_slice().ok()?),
+        })
+    }
+
+    /// The array's shape.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Ready::F16(a) => a.shape(),
+            Ready::F32(a) => a.shape(),
+            Ready::F64(a) => a.shape(),
+            Ready::U8(a) => a.shape(),
+        }
+    }
+}
+
+fn in_byte_range(index: usize, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
+    if array.shape().contains(&0) {
+        return Ok(());
+    }
+    let least: i64 = array.call_method0("min")?.extract()?;
+    let most: i64 = array.call_method0("max")?.extract()?;
+    if least < 0 || most > 255 {
+        return Err(PyValueError::new_err(format!(
+            "input {index} is a uint8 port and takes integers from 0 to 255, got {least} to {most}"
+        )));
+    }
+    Ok(())
+}

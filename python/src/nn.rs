@@ -1,0 +1,59 @@
+//! Attention and gated units, composed by the library.
+
+use crate::caller::attributed;
+use crate::error::checked;
+use crate::tensor::Tensor;
+use aneforge::Var;
+use aneforge::nn::{self, AttentionWeights};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+type Weight<'py> = Bound<'py, Tensor>;
+/// Projections to queries, keys, values, and of the result.
+type Projections<'py> = [Weight<'py>; 4];
+/// Their biases.
+type Biases<'py> = [Option<Weight<'py>>; 4];
+
+fn weights([wq, wk, wv, wo]: &Projections<'_>, biases: &Biases<'_>) -> AttentionWeights {
+    let var = |tensor: &Weight<'_>| tensor.get().var.clone();
+    let [bq, bk, bv, bo] = biases.each_ref().map(|bias| bias.as_ref().map(var));
+    AttentionWeights { wq: var(wq), bq, wk: var(wk), bk, wv: var(wv), bv, wo: var(wo), bo }
+}
+
+/// Multi-head attention of `x` to itself, or to `context`.
+#[pyfunction]
+#[pyo3(signature = (x, context, projections, biases, n_heads, mask = None))]
+pub fn attention(
+    py: Python<'_>,
+    x: &Bound<'_, Tensor>,
+    context: Option<&Bound<'_, Tensor>>,
+    projections: Projections<'_>,
+    biases: Biases<'_>,
+    n_heads: i64,
+    mask: Option<&Bound<'_, Tensor>>,
+) -> PyResult<Tensor> {
+    let heads = usize::try_from(n_heads)
+        .map_err(|_| PyValueError::new_err(format!("n_heads must be at least 1, got {n_heads}")))?;
+    let weights = weights(&projections, &biases);
+    let x = &x.get().var;
+    let mask: Option<&Var> = mask.map(|mask| &mask.get().var);
+    let var = attributed(py, || match context {
+        Some(context) => nn::cross_attention(x, &context.get().var, &weights, heads),
+        None => nn::mha(x, &weights, heads, mask),
+    })?;
+    Ok(Tensor { var: checked(var)? })
+}
+
+/// `value * gelu(gate)`, where `x @ weight^T + bias` is `value` and `gate` side by side.
+#[pyfunction]
+#[pyo3(signature = (x, weight, bias = None))]
+pub fn geglu(
+    py: Python<'_>,
+    x: &Bound<'_, Tensor>,
+    weight: &Bound<'_, Tensor>,
+    bias: Option<&Bound<'_, Tensor>>,
+) -> PyResult<Tensor> {
+    let bias: Option<&Var> = bias.map(|bias| &bias.get().var);
+    let var = attributed(py, || nn::geglu(&x.get().var, &weight.get().var, bias))?;
+    Ok(Tensor { var: checked(var)? })
+}

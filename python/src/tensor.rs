@@ -1,0 +1,256 @@
+//! `Tensor`: a node of the lazy graph with Python's operators.
+
+use crate::apply::to_python;
+use crate::caller::attributed;
+use crate::error::checked;
+use crate::operand::{Operand, float_array, is_array, operand};
+use aneforge::ir::op::Op;
+use aneforge::{DType, Var};
+use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
+
+/// A value of a lazy graph. Nothing is computed until the graph is compiled and called.
+///
+/// Tensors are immutable and may be shared by any number of graphs. They compare and hash by identity of
+/// the node, never element by element; `x.equal(y)` compares elements.
+#[pyclass(frozen, weakref, module = "aneforge")]
+pub struct Tensor {
+    pub(crate) var: Var,
+}
+
+impl Tensor {
+    /// The result of an operator, or `NotImplemented` when the other side is nothing it takes.
+    fn with(
+        &self,
+        other: &Bound<'_, PyAny>,
+        build: impl FnOnce(&Var, Operand) -> Var,
+    ) -> PyResult<Py<PyAny>> {
+        let py = other.py();
+        let Some(other) = attributed(py, || operand(other))?? else { return Ok(py.NotImplemented()) };
+        let var = attributed(py, || build(&self.var, other))?;
+        Ok(Bound::new(py, Tensor { var: checked(var)? })?.into_any().unbind())
+    }
+
+    fn new(py: Python<'_>, build: impl FnOnce() -> Var) -> PyResult<Tensor> {
+        Ok(Tensor { var: checked(attributed(py, build)?)? })
+    }
+}
+
+#[pymethods]
+impl Tensor {
+    /// NumPy leaves operators with an array on the left to this class.
+    #[classattr]
+    fn __array_ufunc__() -> Option<()> {
+        None
+    }
+
+    #[classattr]
+    fn __array_priority__() -> f64 {
+        1000.0
+    }
+
+    /// Extents, outermost axis first.
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.var.shape().dims())
+    }
+
+    /// The number of axes.
+    #[getter]
+    fn ndim(&self) -> usize {
+        self.var.shape().rank()
+    }
+
+    /// The number of elements.
+    #[getter]
+    fn size(&self) -> usize {
+        self.var.shape().count()
+    }
+
+    /// The element type in the graph: `fp16`, `uint8` or `bool`.
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        self.var.ty().dtype.name()
+    }
+
+    /// The name of the op that makes it.
+    #[getter]
+    fn op(&self) -> &'static str {
+        self.var.op().name()
+    }
+
+    /// The tensors it is made from.
+    #[getter]
+    fn srcs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.var.inputs().iter().map(|var| Tensor { var: var.clone() }))
+    }
+
+    /// The op's attributes, read-only. A constant has one, `value`: its contents.
+    #[getter]
+    fn attrs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMappingProxy>> {
+        let attrs = PyDict::new(py);
+        match (self.var.op(), self.var.data()) {
+            (Op::Constant(_), Some(tensor)) => {
+                let values = PyArrayDyn::from_owned_array(
+                    py,
+                    numpy::ndarray::ArrayD::from_shape_vec(tensor.shape().dims(), tensor.to_f16())
+                        .expect("invariant: one value per element"),
+                );
+                values.readwrite().make_nonwriteable();
+                attrs.set_item("value", values)?;
+            }
+            (op, _) => {
+                for (name, attr) in op.attrs() {
+                    attrs.set_item(name, to_python(py, &attr)?)?;
+                }
+            }
+        }
+        Ok(PyMappingProxy::new(py, attrs.as_mapping()))
+    }
+
+    /// The axes in reverse order.
+    #[getter(T)]
+    fn transposed(&self, py: Python<'_>) -> PyResult<Tensor> {
+        let perm: Vec<i64> = (0..self.var.shape().rank() as i64).rev().collect();
+        Tensor::new(py, || self.var.transpose(&perm))
+    }
+
+    fn __repr__(&self) -> String {
+        let dims: Vec<String> = self.var.shape().dims().iter().map(usize::to_string).collect();
+        let comma = if dims.len() == 1 { "," } else { "" };
+        let dtype = match self.var.ty().dtype {
+            DType::F16 => String::new(),
+            other => format!(", dtype={other}"),
+        };
+        format!("Tensor({}, shape=({}{comma}){dtype})", self.var.op().name(), dims.join(", "))
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.var.id()
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Tensor>().is_ok_and(|other| other.get().var.id() == self.var.id())
+    }
+
+    fn __bool__(&self) -> PyResult<bool> {
+        Err(PyTypeError::new_err(
+            "a Tensor has no value until its graph is compiled and called; choose with select(cond, a, b)",
+        ))
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        self.var
+            .shape()
+            .dims()
+            .first()
+            .copied()
+            .ok_or_else(|| PyTypeError::new_err("len() of a scalar tensor"))
+    }
+
+    /// Iteration would build one slice per element without anyone asking for it.
+    fn __iter__(&self) -> PyResult<Py<PyAny>> {
+        Err(PyTypeError::new_err("a Tensor is not iterable; use split(x, n) or slices"))
+    }
+
+    fn __getitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+        let (begin, size, kept) = crate::window::window(self.var.shape().dims(), index)?;
+        Tensor::new(py, || {
+            let whole = self.var.shape().dims() == size;
+            let part = if whole { self.var.clone() } else { self.var.slice_by_size(&begin, &size) };
+            let dropped: Vec<i64> =
+                (0..kept.len()).filter(|&axis| !kept[axis]).map(|axis| axis as i64).collect();
+            if dropped.is_empty() { part } else { part.squeeze(&dropped) }
+        })
+    }
+
+    fn __neg__(&self, py: Python<'_>) -> PyResult<Tensor> {
+        Tensor::new(py, || self.var.muls(-1.0))
+    }
+
+    fn __pos__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __abs__(&self, py: Python<'_>) -> PyResult<Tensor> {
+        Tensor::new(py, || self.var.abs())
+    }
+
+    fn __add__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| x.plus(&y.into_var()))
+    }
+
+    fn __radd__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| y.into_var().plus(x))
+    }
+
+    fn __sub__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| x.minus(&y.into_var()))
+    }
+
+    fn __rsub__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| y.into_var().minus(x))
+    }
+
+    fn __mul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| match y {
+            Operand::Number(k) => x.muls(k),
+            Operand::Value(y) => x.times(&y),
+        })
+    }
+
+    fn __rmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| match y {
+            Operand::Number(k) => x.muls(k),
+            Operand::Value(y) => y.times(x),
+        })
+    }
+
+    fn __truediv__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| x.real_div(&y.into_var()))
+    }
+
+    fn __rtruediv__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| y.into_var().real_div(x))
+    }
+
+    fn __pow__(&self, other: &Bound<'_, PyAny>, modulo: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        match modulo {
+            Some(_) => Err(PyValueError::new_err("pow: a modulus is not supported")),
+            None => self.with(other, |x, y| x.pow(&y.into_var())),
+        }
+    }
+
+    fn __rpow__(&self, other: &Bound<'_, PyAny>, _modulo: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| y.into_var().pow(x))
+    }
+
+    /// With a tensor, the product of two values; with a matrix `[K, N]`, a product with a weight.
+    fn __matmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if other.is_instance_of::<Tensor>() {
+            return self.with(other, |x, y| x.matmul_value(&y.into_var()));
+        }
+        if !is_array(other)? {
+            return Ok(other.py().NotImplemented());
+        }
+        let weight = float_array("matmul: the weight", other)?;
+        if weight.ndim() != 2 {
+            let (shape, py) = (weight.shape(), other.py());
+            let shape = PyTuple::new(py, shape)?;
+            return Err(PyValueError::new_err(format!(
+                "matmul: the weight must be [K, N], got shape {shape}; use bmm_weight for [B, K, N]"
+            )));
+        }
+        self.with(&weight.getattr("T")?, |x, y| x.linear(&y.into_var(), None))
+    }
+
+    fn __rmatmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if !is_array(other)? {
+            return Ok(other.py().NotImplemented());
+        }
+        let weight = float_array("matmul: the weight", other)?;
+        self.with(&weight, |x, y| y.into_var().matmul_value(x))
+    }
+}

@@ -1,0 +1,169 @@
+//! Methods of Python's `Tensor` for ops whose signature follows from the declaration.
+
+use super::ops_page::{defaults, unindented};
+use aneforge::ir::attr::Attr;
+use aneforge::ir::op::{AttrInfo, Entry, OPS};
+use anyhow::{Context, Result, bail};
+
+/// Ops that `python/aneforge` writes by hand, or that legalization alone makes.
+const BY_HAND: &[&str] = &[
+    "input",
+    "const_array",
+    "native_softplus",
+    "native_round",
+    "add",
+    "sub",
+    "mul",
+    "real_div",
+    "maximum",
+    "minimum",
+    "pow",
+    "greater",
+    "less",
+    "equal",
+    "not_equal",
+    "less_equal",
+    "greater_equal",
+    "select",
+    "matmul",
+    "bmm",
+    "conv",
+    "conv_transpose",
+    "max_pool",
+    "avg_pool",
+    "layer_norm",
+    "rms_norm",
+    "batch_norm",
+    "reshape",
+    "split",
+    "concat",
+];
+
+/// Ops whose method has another name.
+const METHODS: &[(&str, &str)] = &[
+    ("reduce_mean", "mean"),
+    ("reduce_sum", "sum"),
+    ("reduce_max", "amax"),
+    ("reduce_min", "amin"),
+    ("reduce_l1_norm", "l1_norm"),
+    ("reduce_log_sum", "log_sum"),
+    ("reduce_sum_square", "sum_square"),
+];
+
+const HEADER: &str = r#"# Written by `cargo xtask gen` from the declarations in crates/aneforge/src/ir/ops. Do not edit.
+"""Methods of `Tensor` whose signatures follow from the op list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from aneforge import _native
+from aneforge._native import Tensor
+
+
+class OpMethods:
+    """One method per op of one input."""
+
+    __slots__ = ()
+"#;
+
+/// The module `aneforge._ops`.
+pub fn text() -> Result<String> {
+    for name in BY_HAND.iter().chain(METHODS.iter().map(|(op, _)| op)) {
+        if !OPS.iter().any(|entry| entry.info.name == *name) {
+            bail!("there is no op `{name}`; fix the tables in xtask/src/generate/python_ops.rs");
+        }
+    }
+    let mut out = HEADER.to_owned();
+    for entry in OPS.iter().filter(|entry| !BY_HAND.contains(&entry.info.name)) {
+        out += &method(entry)?;
+    }
+    Ok(out)
+}
+
+fn method(entry: &Entry) -> Result<String> {
+    let op = entry.info.name;
+    if entry.info.inputs.len() != 1 {
+        bail!("op `{op}` has several inputs; write it by hand in python/aneforge and name it in BY_HAND");
+    }
+    let name = METHODS.iter().find(|(from, _)| *from == op).map_or(op, |(_, to)| to);
+    let defaults = defaults(entry).with_context(|| format!("op `{op}` cannot be made from its defaults"))?;
+    let (mut parameters, mut passed) = (String::new(), Vec::new());
+    for attr in entry.info.attrs {
+        let default = attr.default.and_then(|_| defaults.iter().find(|(n, _)| *n == attr.name));
+        parameters += &format!(", {}", parameter(attr, default.map(|(_, value)| value)));
+        passed.push(format!("{0:?}: {0}", attr.name));
+    }
+    let attrs = if passed.is_empty() { String::new() } else { format!(", {{{}}}", passed.join(", ")) };
+    Ok(format!(
+        "\n    def {name}(self{parameters}) -> Tensor:\n{}        return _native.apply({op:?}, [cast(Tensor, self)]{attrs})\n",
+        docstring(entry)
+    ))
+}
+
+fn parameter(attr: &AttrInfo, default: Option<&Attr>) -> String {
+    let ty = match attr.ty {
+        "ints" => "int | Sequence[int]",
+        other => other,
+    };
+    let value = match default {
+        None => return format!("{}: {ty}", attr.name),
+        Some(Attr::Bool(true)) => "True".to_owned(),
+        Some(Attr::Bool(false)) => "False".to_owned(),
+        Some(Attr::Ints(v)) => format!("({})", v.iter().map(|i| format!("{i},")).collect::<String>()),
+        Some(other) => other.to_string(),
+    };
+    format!("{}: {ty} = {value}", attr.name)
+}
+
+fn docstring(entry: &Entry) -> String {
+    let page = unindented(entry.info.doc);
+    let mut lines: Vec<String> = page.lines().map(str::to_owned).collect();
+    if !entry.info.attrs.is_empty() {
+        lines.extend([String::new(), "Args:".to_owned()]);
+    }
+    for attr in entry.info.attrs {
+        let mut doc = unindented(attr.doc).replace('\n', " ");
+        if let Some(first) = doc.get(..1).filter(|_| !doc.starts_with('`')) {
+            doc = first.to_lowercase() + &doc[1..];
+        }
+        lines.push(format!("    {}: {doc}", attr.name));
+    }
+    match &lines[..] {
+        [one] => format!("        \"\"\"{one}\"\"\"\n"),
+        [first, rest @ ..] => {
+            let indented = |line: &String| match line.as_str() {
+                "" => "\n".to_owned(),
+                line => format!("        {line}\n"),
+            };
+            let rest: String = rest.iter().map(indented).collect();
+            format!("        \"\"\"{first}\n{rest}        \"\"\"\n")
+        }
+        [] => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aneforge::ir::op::find;
+
+    fn of(name: &str) -> String {
+        method(find(name).expect("it is an op")).expect("it has a method")
+    }
+
+    #[test]
+    fn signatures_follow_from_declarations() {
+        assert!(of("relu").contains("def relu(self) -> Tensor:\n        \"\"\"`max(x, 0)`.\"\"\"\n"));
+        assert!(of("log").contains("def log(self, eps: float = 0.0) -> Tensor:"));
+        assert!(of("softmax").contains("def softmax(self, axis: int = -1) -> Tensor:"));
+        assert!(of("reduce_mean").contains("def mean(self, axes: int | Sequence[int]) -> Tensor:"));
+        assert!(of("softmax").contains("        Args:\n            axis: the axis normalised over"));
+    }
+
+    #[test]
+    fn ops_of_several_inputs_are_written_by_hand() {
+        assert!(method(find("matmul").expect("it is an op")).is_err());
+    }
+}
