@@ -115,7 +115,7 @@ fn bench_others(kernels: &Kernels, samples: usize) {
     show("avg_pool 3x3 stride 2", &mut |out| {
         avg_pool(kernels, &x, SHAPE, &window, false, [56, 56], &mut out[..small]);
     });
-    let weights = PackedConv::new(&values(64 * 9, 6), [64, 1, 3, 3], 64);
+    let weights = PackedConv::new(kernels, &values(64 * 9, 6), [64, 1, 3, 3], 64);
     let params = ConvParams { pad: [1; 4], ..ConvParams::default() };
     let mut scratch = Scratch::new();
     show("depthwise 3x3", &mut |out| {
@@ -129,7 +129,7 @@ fn bench_conv(kernels: &Kernels, conv: [usize; 6], samples: usize) -> f64 {
     let [height, width] = params.output_size([size; 2], [kernel; 2]);
     let x = values(channels * size * size, 3);
     let shape = [outputs, channels, kernel, kernel];
-    let weights = PackedConv::new(&values(shape.iter().product(), 4), shape, 1);
+    let weights = PackedConv::new(kernels, &values(shape.iter().product(), 4), shape, 1);
     let (mut out, mut scratch) = (vec![f16::ZERO; outputs * height * width], Scratch::new());
     let input = [1, channels, size, size];
     let epilogue = Epilogue::default();

@@ -52,13 +52,7 @@ impl Product<'_> {
         tiles.multiply(&left[..self.tiles()], panel, sums, blocks.start > 0);
     }
 
-    fn store(
-        &self,
-        simd: Simd,
-        epilogue: &Epilogue<'_>,
-        sums: &[[f32; COLUMNS]],
-        out: &mut Tile<'_, f16>,
-    ) {
+    fn store(&self, simd: Simd, epilogue: &Epilogue<'_>, sums: &[[f32; COLUMNS]], out: &mut Tile<'_, f16>) {
         for (tile, sums) in sums.chunks_exact(TILE_ROWS).take(self.tiles()).enumerate() {
             let first = self.rows.0 + tile * TILE_ROWS;
             let rows = first..(first + TILE_ROWS).min(self.rows.1);
@@ -124,7 +118,13 @@ impl<'a> Left<'a> {
         packed: &'a mut [f16],
     ) -> Left<'a> {
         if in_place(&source, height, terms) {
-            return Left { data: source.data, offset: source.offset, row: source.row, first: 0, rows: height };
+            return Left {
+                data: source.data,
+                offset: source.offset,
+                row: source.row,
+                first: 0,
+                rows: height,
+            };
         }
         let (row, first) = (pitch(terms), rows.start);
         let count = rows.len().next_multiple_of(TILE_ROWS);
@@ -174,7 +174,8 @@ pub(super) fn plan(
 ) -> Plan {
     let row_limit = (ROW_CACHE / 2 / terms.max(1)).clamp(PRODUCT_ROWS, 1024);
     let row_parts = rows.div_ceil(row_limit).max(1);
-    let wanted = if threads == 1 || batches * rows * terms * columns < super::SMALL { 1 } else { 4 * threads };
+    let wanted =
+        if threads == 1 || batches * rows * terms * columns < super::SMALL { 1 } else { 4 * threads };
     let panels = columns.div_ceil(COLUMNS).max(1);
     let column_parts = wanted.div_ceil(batches.max(1) * row_parts).min(panels);
     let rows_cut = Cuts::new(rows, PRODUCT_ROWS, row_parts);

@@ -86,7 +86,13 @@ impl Tiles {
 
     /// `sums[r][c] = a[r] . panel[c]` for the 16 rows of every tile of `a` (one or two), added to what `sums`
     /// holds when `more`. `panel` is `[k / 2][32]` pairs of terms, whole blocks.
-    pub(crate) fn multiply(&self, a: &[TileRows<'_>], panel: &[u32], sums: &mut [[f32; COLUMNS]], more: bool) {
+    pub(crate) fn multiply(
+        &self,
+        a: &[TileRows<'_>],
+        panel: &[u32],
+        sums: &mut [[f32; COLUMNS]],
+        more: bool,
+    ) {
         let blocks = panel.len() / (PAIRS * COLUMNS);
         assert_eq!(panel.len() % (PAIRS * COLUMNS), 0, "invariant: a panel is whole blocks");
         assert!(sums.len() >= a.len() * TILE_ROWS, "invariant: sums for every row");

@@ -1,11 +1,11 @@
 //! x86-64: detection, entry points and conversions.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
-    _mm_storeu_si128, _mm256_castsi256_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_extracti128_si256,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute4x64_epi64, _mm256_setr_epi8, _mm256_shuffle_epi8,
-    _mm256_storeu_ps, _mm256_storeu_si256, _mm512_cvtepi32_epi16, _mm512_cvtph_ps, _mm512_cvtps_ph,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_srli_epi32, _mm512_storeu_ps,
+    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
+    _mm256_castsi256_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_permute4x64_epi64, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm512_cvtepi32_epi16, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_srli_epi32, _mm512_storeu_ps,
 };
 
 use half::f16;
@@ -98,10 +98,7 @@ pub(super) unsafe fn pairs_256(source: *const u32) -> [__m256; 2] {
         0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
     );
     let sorted = _mm256_permute4x64_epi64::<0b1101_1000>(_mm256_shuffle_epi8(pairs, sort));
-    [
-        _mm256_cvtph_ps(_mm256_castsi256_si128(sorted)),
-        _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(sorted)),
-    ]
+    [_mm256_cvtph_ps(_mm256_castsi256_si128(sorted)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(sorted))]
 }
 
 /// The firsts and the seconds of 16 pairs.
