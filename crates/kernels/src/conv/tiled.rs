@@ -219,14 +219,27 @@ impl Gather<'_> {
         }
         let plane = self.geometry.plane();
         let first = &self.image[base + channel * plane..];
-        let second = (channel + 1 < self.channels).then(|| &self.image[base + (channel + 1) * plane..]);
+        if channel + 1 == self.channels {
+            for run in self.runs {
+                *step_mut(row, run.target) = pair_up(step(first, run.source), &[f16::ZERO; STEP]);
+            }
+            return;
+        }
+        let second = &first[plane..];
         for run in self.runs {
-            let target = &mut row[run.target..run.target + STEP];
-            let from = run.source..run.source + STEP;
-            let second = second.map_or(&[f16::ZERO; STEP][..], |second| &second[from.clone()]);
-            pair_up(&first[from], second, target);
+            *step_mut(row, run.target) = pair_up(step(first, run.source), step(second, run.source));
         }
     }
+}
+
+#[inline(always)]
+fn step(values: &[f16], at: usize) -> &[f16; STEP] {
+    values[at..].first_chunk().expect("invariant: slack behind the image")
+}
+
+#[inline(always)]
+fn step_mut(pairs: &mut [u32], at: usize) -> &mut [u32; STEP] {
+    pairs[at..].first_chunk_mut().expect("invariant: slack behind the panel")
 }
 
 impl Task for Gather<'_> {

@@ -306,13 +306,13 @@ impl Task for PairColumns<'_> {
         if source.column == 1 {
             for (pair, target) in used.chunks_exact_mut(COLUMNS).enumerate() {
                 let at = source.at(2 * pair, columns.start);
-                let first = &source.data[at..at + count];
-                if 2 * pair + 1 == terms {
-                    target.iter_mut().zip(first).for_each(|(to, first)| *to = u32::from(first.to_bits()));
-                    continue;
+                let mut rows = [[f16::ZERO; COLUMNS]; 2];
+                rows[0][..count].copy_from_slice(&source.data[at..at + count]);
+                if 2 * pair + 1 < terms {
+                    let at = source.at(2 * pair + 1, columns.start);
+                    rows[1][..count].copy_from_slice(&source.data[at..at + count]);
                 }
-                let at = source.at(2 * pair + 1, columns.start);
-                pair_up(first, &source.data[at..at + count], target);
+                target.copy_from_slice(&pair_up(&rows[0], &rows[1]));
             }
             return;
         }
@@ -329,10 +329,8 @@ impl Task for PairColumns<'_> {
     }
 }
 
-/// `target[i]` is the pair of `first[i]` and `second[i]`.
+/// Pairs of the values of `first` and of `second`.
 #[inline(always)]
-pub(crate) fn pair_up(first: &[f16], second: &[f16], target: &mut [u32]) {
-    for ((target, first), second) in target.iter_mut().zip(first).zip(second) {
-        *target = u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16;
-    }
+pub(crate) fn pair_up<const N: usize>(first: &[f16; N], second: &[f16; N]) -> [u32; N] {
+    std::array::from_fn(|at| u32::from(first[at].to_bits()) | u32::from(second[at].to_bits()) << 16)
 }

@@ -117,6 +117,10 @@ fn the_shapes_of_real_networks() {
     run(&case(96, 14, 96, 3, 96, params(2, 1)));
     run(&case(40, 28, 33, 1, 1, params(1, 0)));
     run(&case(64, 15, 32, 1, 1, params(2, 0)));
+    run(&case(36, 30, 50, 3, 1, params(1, 1)));
+    run(&case(64, 40, 20, 3, 1, params(1, 1)));
+    run(&case(160, 21, 40, 3, 2, params(1, 1)));
+    run(&case(8, 40, 48, 5, 2, params(1, 2)));
 }
 
 #[test]
