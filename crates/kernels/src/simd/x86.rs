@@ -4,8 +4,8 @@ use std::arch::x86_64::{
     __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
     _mm256_castsi256_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps,
     _mm256_loadu_si256, _mm256_permute4x64_epi64, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_cvtepi32_epi16, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_storeu_ps,
 };
 
 use half::f16;
@@ -108,12 +108,20 @@ pub(super) unsafe fn pairs_256(source: *const u32) -> [__m256; 2] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn pairs_512(source: *const u32) -> [__m512; 2] {
-    // SAFETY: the caller's promise.
-    let pairs = unsafe { _mm512_loadu_si512(source.cast()) };
-    [
-        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)),
-        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(pairs))),
-    ]
+    const SORT: [u16; 32] = {
+        let mut sort = [0; 32];
+        let mut at = 0;
+        while at < 32 {
+            sort[at] = (at % 16 * 2 + at / 16) as u16;
+            at += 1;
+        }
+        sort
+    };
+    // SAFETY: the caller's promise, and `SORT` has 64 bytes.
+    let (pairs, sort) =
+        unsafe { (_mm512_loadu_si512(source.cast()), _mm512_loadu_si512(SORT.as_ptr().cast())) };
+    let sorted = _mm512_permutexvar_epi16(sort, pairs);
+    [_mm512_cvtph_ps(_mm512_castsi512_si256(sorted)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(sorted))]
 }
 
 #[inline(always)]
