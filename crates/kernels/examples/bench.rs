@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aneforge_kernels::conv::{ConvParams, PackedConv, conv2d};
-use aneforge_kernels::gemm::{PackedB, gemm};
+use aneforge_kernels::gemm::{BatchShape, PackedB, bmm, gemm};
 use aneforge_kernels::layout::transpose;
 use aneforge_kernels::map::{Binary, Unary, binary, unary};
 use aneforge_kernels::pool::{Window, avg_pool, max_pool};
@@ -43,6 +43,7 @@ fn main() {
             {
                 bench_gemm(&kernels, [rows, terms, columns], samples);
             }
+            bench_attention(&kernels, samples);
             let mut total = 0.0;
             for conv in RESNET_18 {
                 total += bench_conv(&kernels, conv, samples) * conv[5] as f64;
@@ -81,6 +82,32 @@ fn bench_gemm(kernels: &Kernels, [rows, terms, columns]: [usize; 3], samples: us
     println!("  gemm {rows}x{terms}x{columns}: {:.1} us, {:.1} GFLOP/s", seconds * 1e6, work / seconds / 1e9);
 }
 
+/// Scores and values of 12 heads of 32 columns over 128 positions.
+fn bench_attention(kernels: &Kernels, samples: usize) {
+    let batch = &[12_usize][..];
+    let mut shape = BatchShape {
+        batch,
+        a_batch: batch,
+        b_batch: batch,
+        rows: 128,
+        terms: 32,
+        columns: 128,
+        transpose_a: false,
+        transpose_b: true,
+    };
+    let (a, b) = (values(12 * 128 * 128, 7), values(12 * 128 * 32, 8));
+    let (mut out, mut scratch) = (vec![f16::ZERO; 12 * 128 * 128], Scratch::new());
+    let mut show = |name: &str, shape: &BatchShape<'_>| {
+        let (a, out) = (&a[..12 * 128 * shape.terms], &mut out[..12 * 128 * shape.columns]);
+        let seconds = best(samples, || bmm(kernels, a, &b, shape, &Epilogue::default(), &mut scratch, out));
+        let work = 2.0 * (12 * 128 * 128 * 32) as f64;
+        println!("  bmm {name}: {:.1} us, {:.1} GFLOP/s", seconds * 1e6, work / seconds / 1e9);
+    };
+    show("scores", &shape);
+    (shape.terms, shape.columns, shape.transpose_b) = (128, 32, false);
+    show("values", &shape);
+}
+
 /// Routines that move or map, in nanoseconds per thousand elements of input.
 fn bench_others(kernels: &Kernels, samples: usize) {
     const SHAPE: [usize; 4] = [1, 64, 112, 112];
@@ -115,7 +142,7 @@ fn bench_others(kernels: &Kernels, samples: usize) {
     show("avg_pool 3x3 stride 2", &mut |out| {
         avg_pool(kernels, &x, SHAPE, &window, false, [56, 56], &mut out[..small]);
     });
-    let weights = PackedConv::new(&values(64 * 9, 6), [64, 1, 3, 3], 64);
+    let weights = PackedConv::new(kernels, &values(64 * 9, 6), [64, 1, 3, 3], 64);
     let params = ConvParams { pad: [1; 4], ..ConvParams::default() };
     let mut scratch = Scratch::new();
     show("depthwise 3x3", &mut |out| {
@@ -129,7 +156,7 @@ fn bench_conv(kernels: &Kernels, conv: [usize; 6], samples: usize) -> f64 {
     let [height, width] = params.output_size([size; 2], [kernel; 2]);
     let x = values(channels * size * size, 3);
     let shape = [outputs, channels, kernel, kernel];
-    let weights = PackedConv::new(&values(shape.iter().product(), 4), shape, 1);
+    let weights = PackedConv::new(kernels, &values(shape.iter().product(), 4), shape, 1);
     let (mut out, mut scratch) = (vec![f16::ZERO; outputs * height * width], Scratch::new());
     let input = [1, channels, size, size];
     let epilogue = Epilogue::default();

@@ -14,13 +14,17 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL, and everything of [`Isa::Avx2`].
     Avx512,
+    /// x86-64 Linux with AMX tiles of `f16`, and everything of [`Isa::Avx512`]; products of matrices and
+    /// convolutions run on the tiles.
+    AmxFp16,
 }
 
 impl Isa {
     /// The instruction sets that this machine can run, slowest first; never empty.
     #[must_use]
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512].into_iter().filter(|&isa| Simd::new(isa).is_some()).collect()
+        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::AmxFp16];
+        all.into_iter().filter(|&isa| Simd::new(isa).is_some()).collect()
     }
 
     /// The fastest instruction set that this machine can run.

@@ -2,12 +2,13 @@
 
 mod direct;
 mod image;
+mod tiled;
 
 use half::f16;
 
 use crate::gemm::{Weight, multiply_panel, row_groups};
 use crate::order::{BLOCK, NARROW, conv_term, conv_terms};
-use crate::simd::{COLUMNS, Cuts, Grid, Panel, tiles};
+use crate::simd::{COLUMNS, Cuts, Grid, Lines, Panel, Tiles, tiles};
 use crate::{Bias, Epilogue, Kernels, Scratch};
 
 use direct::direct;
@@ -53,26 +54,42 @@ pub struct PackedConv {
     channels: usize,
     kernel: [usize; 2],
     groups: usize,
-    /// Narrow and with few outputs per group: `[output][kh][kw][channel]`. Else per group the rows of
-    /// [`row_groups`], each `[block][row][32]`.
-    data: Vec<f32>,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    /// Narrow and with few outputs per group: `[output][kh][kw][channel]`.
+    Direct(Vec<f32>),
+    /// Per group the rows of [`row_groups`], each `[block][row][32]`.
+    Panels(Vec<f32>),
+    /// For tile registers, as [`tiled::pack`] orders them.
+    Tiles(Lines),
 }
 
 impl PackedConv {
-    /// Packs weights `[outputs, channels per group, kh, kw]` (OIHW).
+    /// Packs weights `[outputs, channels per group, kh, kw]` (OIHW) for [`conv2d`] with the instruction set of
+    /// `kernels`.
     ///
     /// # Panics
     /// When the length is not the shape's, or `groups` does not divide the outputs.
     #[must_use]
-    pub fn new<W: Weight>(weights: &[W], shape: [usize; 4], groups: usize) -> PackedConv {
+    pub fn new<W: Weight>(kernels: &Kernels, weights: &[W], shape: [usize; 4], groups: usize) -> PackedConv {
         let [outputs, channels, height, width] = shape;
         assert_eq!(weights.len(), shape.iter().product::<usize>(), "conv: weights are not {shape:?}");
         assert!(groups > 0 && outputs.is_multiple_of(groups), "conv: {outputs} outputs in {groups} groups");
-        let mut conv = PackedConv { outputs, channels, kernel: [height, width], groups, data: Vec::new() };
+        let data = Data::Direct(Vec::new());
+        let mut conv = PackedConv { outputs, channels, kernel: [height, width], groups, data };
         let weight = |output: usize, [kh, kw, channel]: [usize; 3]| {
-            weights[((output * channels + channel) * height + kh) * width + kw].to_half().to_f32()
+            weights[((output * channels + channel) * height + kh) * width + kw].to_half()
         };
-        conv.data = if conv.is_direct() { conv.pack_direct(weight) } else { conv.pack_panels(weight) };
+        conv.data = if conv.channels <= NARROW && conv.outputs_per_group() <= DIRECT_OUTPUTS {
+            Data::Direct(conv.pack_direct(|output, tap| weight(output, tap).to_f32()))
+        } else if Tiles::usable(kernels.simd) {
+            Data::Tiles(tiled::pack(&conv, weight))
+        } else {
+            Data::Panels(conv.pack_panels(|output, tap| weight(output, tap).to_f32()))
+        };
         conv
     }
 
@@ -90,10 +107,6 @@ impl PackedConv {
 
     fn outputs_per_group(&self) -> usize {
         self.outputs / self.groups
-    }
-
-    fn is_direct(&self) -> bool {
-        self.channels <= NARROW && self.outputs_per_group() <= DIRECT_OUTPUTS
     }
 
     fn terms(&self) -> usize {
@@ -141,8 +154,12 @@ pub fn conv2d_scratch(
     weights: &PackedConv,
     params: &ConvParams,
 ) -> usize {
-    let image = weights.geometry(input, params).image_len();
-    if weights.is_direct() { image } else { image + panel_len(weights) * kernels.pool.threads() }
+    let (geometry, threads) = (weights.geometry(input, params), kernels.pool.threads());
+    match &weights.data {
+        Data::Direct(_) => geometry.image_len(),
+        Data::Panels(_) => geometry.image_len() + panel_len(weights) * threads,
+        Data::Tiles(_) => tiled::scratch_len(weights, &geometry, threads),
+    }
 }
 
 fn panel_len(weights: &PackedConv) -> usize {
@@ -157,7 +174,8 @@ fn panel_len(weights: &PackedConv) -> usize {
 /// [`ConvParams::output_size`]. [`Bias::Row`] is the bias per output channel.
 ///
 /// # Panics
-/// When a slice's length differs from its shape's, the channels do not fit the weights, or a stride is zero.
+/// When a slice's length differs from its shape's, the channels do not fit the weights, a stride is zero, or the
+/// weights are packed for [`crate::Isa::AmxFp16`] and `kernels` has less.
 #[expect(clippy::too_many_arguments, reason = "operands, their shape, parameters, scratch, result")]
 pub fn conv2d(
     kernels: &Kernels,
@@ -181,23 +199,40 @@ pub fn conv2d(
     }
     let geometry = weights.geometry(input, params);
     let scratch = scratch.take(conv2d_scratch(kernels, input, weights, params));
-    let (image, panels) = scratch.split_at_mut(geometry.image_len());
     let inputs = x.chunks_exact((channels * height * width).max(1));
     for (x, out) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)) {
-        fill_image(kernels, x, &geometry, image);
-        if weights.is_direct() {
-            direct(kernels, image, &geometry, weights, epilogue, out);
-        } else {
-            by_panels(kernels, image, &geometry, weights, epilogue, panels, out);
+        match &weights.data {
+            Data::Tiles(data) => {
+                assert!(Tiles::usable(kernels.simd), "conv: weights packed for another instruction set");
+                tiled::conv2d(kernels, x, &geometry, (weights, data), epilogue, scratch, out);
+            }
+            Data::Direct(data) => {
+                fill_image(kernels, x, &geometry, scratch);
+                direct(kernels, scratch, &geometry, (weights, data), epilogue, out);
+            }
+            Data::Panels(data) => {
+                let (image, panels) = scratch.split_at_mut(geometry.image_len());
+                fill_image(kernels, x, &geometry, image);
+                by_panels(kernels, image, &geometry, (weights, data), epilogue, panels, out);
+            }
         }
     }
+}
+
+/// `epilogue` for the outputs of one group, the first of which is `first`.
+fn group_epilogue<'a>(epilogue: &Epilogue<'a>, first: usize, outputs: usize) -> Epilogue<'a> {
+    let bias = match epilogue.bias {
+        Bias::Row(bias) => Bias::Row(&bias[first..first + outputs]),
+        other => other,
+    };
+    Epilogue { bias, ..*epilogue }
 }
 
 fn by_panels(
     kernels: &Kernels,
     image: &[f32],
     geometry: &Geometry,
-    weights: &PackedConv,
+    (weights, data): (&PackedConv, &[f32]),
     epilogue: &Epilogue<'_>,
     scratch: &mut [f32],
     out: &mut [f16],
@@ -218,12 +253,8 @@ fn by_panels(
     tiles(&kernels.pool, out, grid, (scratch, panel_len(weights)), |tile, panel| {
         geometry.gather(simd, image, weights, tile.batch(), tile.columns(), panel);
         let first = tile.batch() * per_group;
-        let bias = match epilogue.bias {
-            Bias::Row(bias) => Bias::Row(&bias[first..first + per_group]),
-            other => other,
-        };
-        let epilogue = Epilogue { bias, ..*epilogue };
-        let data = &weights.data[first * terms..(first + per_group) * terms];
+        let epilogue = group_epilogue(epilogue, first, per_group);
+        let data = &data[first * terms..(first + per_group) * terms];
         let rows = &data[tile.rows().start * terms..tile.rows().end * terms];
         let panel = Panel::F32(&panel[..terms * COLUMNS]);
         let inside = tile.rows();

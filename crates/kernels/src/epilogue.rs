@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use crate::map::{Unary, apply};
-use crate::simd::{COLUMNS, Lanes, Simd, Task, Tile, TileBuffer};
+use crate::simd::{COLUMNS, Lanes, Simd, Task, Tile};
 
 /// The bias of an [`Epilogue`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,11 +64,11 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Stores the sums of `tile` at `rows` and `columns` of `out`.
+    /// Stores `sums`, one row after the other, at `rows` and `columns` of `out`.
     pub(crate) fn store(
         &self,
         simd: Simd,
-        sums: &TileBuffer,
+        sums: &[[f32; COLUMNS]],
         (rows, columns): (Range<usize>, Range<usize>),
         out: &mut Tile<'_, f16>,
     ) {
@@ -78,7 +78,7 @@ impl Epilogue<'_> {
 
 struct StoreTask<'a, 'b, 'c> {
     epilogue: &'a Epilogue<'b>,
-    sums: &'a TileBuffer,
+    sums: &'a [[f32; COLUMNS]],
     rows: Range<usize>,
     columns: Range<usize>,
     out: &'a mut Tile<'c, f16>,
@@ -90,8 +90,8 @@ impl Task for StoreTask<'_, '_, '_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let StoreTask { epilogue, sums, rows, columns, out } = self;
-        for (index, row) in rows.enumerate() {
-            let mut values = *sums.row(index);
+        for (row, sums) in rows.zip(sums) {
+            let mut values = *sums;
             let out = out.row(row, columns.clone());
             store_row::<L>(epilogue, &mut values, (row, columns.start), out);
         }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod pack;
+mod tiled;
 
 use half::f16;
 
@@ -12,12 +13,13 @@ use crate::{Epilogue, Kernels, Scratch};
 pub use batch::{BatchShape, bmm, bmm_scratch};
 pub use pack::{PackedB, Weight};
 
-pub(crate) use pack::{PackColumns, PackRows, Strided};
+pub(crate) use pack::{PackColumns, PackRows, Strided, panel_pairs};
+pub(crate) use tiled::{Product, STRIP_SUMS, Sink, pair_up, strips};
 
 /// Bytes of packed rows that should stay in the second-level cache.
 const ROW_CACHE: usize = 768 << 10;
 /// With more rows than this, a panel is converted to `f32` once instead of once per group of rows.
-const CONVERT_ROWS: usize = 2 * ROWS;
+const CONVERT_ROWS: usize = 6;
 /// Multiplications below which a product stays on its calling thread.
 const SMALL: usize = 1 << 17;
 
@@ -56,8 +58,17 @@ impl Plan {
 /// Scratch values that [`gemm`] needs for `rows` rows.
 #[must_use]
 pub fn gemm_scratch(kernels: &Kernels, rows: usize, b: &PackedB) -> usize {
+    plan(kernels, rows, b).per_worker * kernels.pool.threads()
+}
+
+fn plan(kernels: &Kernels, rows: usize, b: &PackedB) -> Plan {
     let threads = kernels.pool.threads();
-    Plan::new(threads, 1, rows, b.terms(), b.columns()).per_worker * threads
+    if tiled::applies(kernels, rows) {
+        let source = Strided { data: &[], offset: 0, row: b.terms(), column: 1 };
+        let copies = !tiled::in_place(&source, rows, b.terms());
+        return tiled::plan(threads, 1, [rows, b.terms(), b.columns()], (false, copies));
+    }
+    Plan::new(threads, 1, rows, b.terms(), b.columns())
 }
 
 /// `out[m][n] = epilogue(sum over k of a[m][k] b[k][n])` with `a` `[M, K]` and `out` `[M, N]`, row-major.
@@ -80,23 +91,37 @@ pub fn gemm(
     if out.is_empty() {
         return;
     }
-    let simd = kernels.simd;
-    let threads = kernels.pool.threads();
-    let plan = Plan::new(threads, 1, rows, terms, columns);
-    let scratch = scratch.take(plan.per_worker * threads);
+    let plan = plan(kernels, rows, b);
+    let scratch = scratch.take(plan.per_worker * kernels.pool.threads());
     let source = Strided { data: a, offset: 0, row: terms, column: 1 };
+    if tiled::applies(kernels, rows) {
+        tiled::gemm(kernels, source, b, epilogue, (&plan, scratch), out);
+    } else {
+        by_panels(kernels, source, b, epilogue, (&plan, scratch), out);
+    }
+}
+
+fn by_panels(
+    kernels: &Kernels,
+    source: Strided<'_>,
+    b: &PackedB,
+    epilogue: &Epilogue<'_>,
+    (plan, scratch): (&Plan, &mut [f32]),
+    out: &mut [f16],
+) {
+    let (simd, terms) = (kernels.simd, b.terms());
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let (packed, panel) = scratch.split_at_mut(scratch.len() - plan.terms * COLUMNS);
         let packed = &mut packed[..tile.rows().len() * plan.terms];
         simd.run(PackRows { source, rows: tile.rows(), terms, packed });
         let groups = row_groups(tile.rows().len());
         for start in tile.columns().step_by(COLUMNS) {
-            let half = b.panel(start / COLUMNS);
+            let pairs = b.panel(start / COLUMNS);
             let panel = if tile.rows().len() > CONVERT_ROWS {
-                simd.run(Widen { source: half, target: panel });
+                simd.run(Widen { source: pairs, target: panel });
                 Panel::F32(panel)
             } else {
-                Panel::F16(half)
+                Panel::Pairs(pairs)
             };
             multiply_panel(simd, (packed, groups.sizes()), panel, start, epilogue, tile);
         }
@@ -119,7 +144,7 @@ pub(crate) fn multiply_panel(
         let (packed, rest) = rows.split_at(count * terms);
         let mut sums = TileBuffer::zero();
         micro(simd, packed, count, panel, &mut sums);
-        epilogue.store(simd, &sums, (first..first + count, columns.clone()), tile);
+        epilogue.store(simd, sums.rows(), (first..first + count, columns.clone()), tile);
         rows = rest;
         first += count;
     }
@@ -131,7 +156,7 @@ pub(crate) fn row_groups(rows: usize) -> Cuts {
 }
 
 struct Widen<'a> {
-    source: &'a [f16],
+    source: &'a [u32],
     target: &'a mut [f32],
 }
 
@@ -140,6 +165,8 @@ impl crate::simd::Task for Widen<'_> {
 
     #[inline(always)]
     fn run<L: crate::simd::Lanes>(self) {
-        L::widen(self.source, self.target);
+        for (pairs, values) in self.source.as_chunks().0.iter().zip(self.target.as_chunks_mut().0) {
+            L::widen_pairs(pairs, values);
+        }
     }
 }

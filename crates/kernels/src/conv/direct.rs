@@ -16,7 +16,7 @@ pub(super) fn direct(
     kernels: &Kernels,
     image: &[f32],
     geometry: &Geometry,
-    weights: &PackedConv,
+    (weights, data): (&PackedConv, &[f32]),
     epilogue: &Epilogue<'_>,
     out: &mut [f16],
 ) {
@@ -25,7 +25,7 @@ pub(super) fn direct(
     let planes = (GRAIN / (pixels * taps).max(1)).max(1);
     chunks(&kernels.pool, out, planes * pixels, |start, out| {
         let first = start / pixels;
-        kernels.simd.run(Direct { image, geometry, weights, epilogue, first, out });
+        kernels.simd.run(Direct { image, geometry, weights, data, epilogue, first, out });
     });
 }
 
@@ -33,6 +33,7 @@ struct Direct<'a, 'b> {
     image: &'a [f32],
     geometry: &'a Geometry,
     weights: &'a PackedConv,
+    data: &'a [f32],
     epilogue: &'a Epilogue<'b>,
     first: usize,
     out: &'a mut [f16],
@@ -43,14 +44,14 @@ impl Task for Direct<'_, '_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Direct { image, geometry, weights, epilogue, first, out } = self;
+        let Direct { image, geometry, weights, data, epilogue, first, out } = self;
         let [height, width] = weights.kernel;
         let taps = height * width * weights.channels;
         let row_len = geometry.out[1];
         for (index, plane) in out.chunks_exact_mut(geometry.pixels()).enumerate() {
             let output = first + index;
             let channel = output / weights.outputs_per_group() * weights.channels;
-            let kernel = &weights.data[output * taps..(output + 1) * taps];
+            let kernel = &data[output * taps..(output + 1) * taps];
             for (y, row) in plane.chunks_exact_mut(row_len).enumerate() {
                 for (block, out) in row.chunks_mut(COLUMNS).enumerate() {
                     let x = block * COLUMNS;

@@ -15,7 +15,7 @@ const SLACK: usize = 64;
 /// Values behind a panel that [`Geometry::gather`] may touch.
 pub(super) const PANEL_SLACK: usize = 32;
 /// Values copied at a time.
-const STEP: usize = 16;
+pub(super) const STEP: usize = 16;
 
 /// Sizes of one convolution of one image.
 #[derive(Clone, Copy, Debug)]
@@ -84,16 +84,12 @@ impl Geometry {
         y * self.params.stride[0] * self.row_len()
     }
 
-    /// Writes the panel `[term][32]` of the output pixels `pixels` for group `group`.
-    pub(super) fn gather(
-        &self,
-        simd: Simd,
-        image: &[f32],
-        weights: &PackedConv,
-        group: usize,
-        pixels: Range<usize>,
-        panel: &mut [f32],
-    ) {
+    pub(super) fn kernel(&self) -> [usize; 2] {
+        self.kernel
+    }
+
+    /// The runs of inputs that the output pixels `pixels`, at most 32, read for each tap, and how many they are.
+    pub(super) fn runs(&self, pixels: Range<usize>) -> ([Run; COLUMNS], usize) {
         let mut runs = [Run::default(); COLUMNS];
         let mut count = 0;
         let mut pixel = pixels.start;
@@ -111,6 +107,20 @@ impl Geometry {
             }
             pixel += length;
         }
+        (runs, count)
+    }
+
+    /// Writes the panel `[term][32]` of the output pixels `pixels` for group `group`.
+    pub(super) fn gather(
+        &self,
+        simd: Simd,
+        image: &[f32],
+        weights: &PackedConv,
+        group: usize,
+        pixels: Range<usize>,
+        panel: &mut [f32],
+    ) {
+        let (runs, count) = self.runs(pixels);
         let first = group * weights.channels;
         let runs = &runs[..count];
         let (geometry, channels) = (self, weights.channels);
@@ -120,9 +130,9 @@ impl Geometry {
 
 /// 16 consecutive inputs and the column of the first.
 #[derive(Clone, Copy, Default)]
-struct Run {
-    source: usize,
-    target: usize,
+pub(super) struct Run {
+    pub(super) source: usize,
+    pub(super) target: usize,
 }
 
 struct Gather<'a> {
@@ -182,24 +192,48 @@ impl Task for Gather<'_> {
     }
 }
 
+/// A value of a padded image.
+pub(super) trait Sample: Copy + Send {
+    const ZERO: Self;
+    fn convert<L: Lanes>(source: &[f16], target: &mut [Self]);
+}
+
+impl Sample for f32 {
+    const ZERO: f32 = 0.0;
+
+    #[inline(always)]
+    fn convert<L: Lanes>(source: &[f16], target: &mut [f32]) {
+        L::widen(source, target);
+    }
+}
+
+impl Sample for f16 {
+    const ZERO: f16 = f16::ZERO;
+
+    #[inline(always)]
+    fn convert<L: Lanes>(source: &[f16], target: &mut [f16]) {
+        target.copy_from_slice(source);
+    }
+}
+
 /// Writes the padded image of `x` `[channels, height, width]`.
-pub(super) fn fill_image(kernels: &Kernels, x: &[f16], geometry: &Geometry, image: &mut [f32]) {
+pub(super) fn fill_image<T: Sample>(kernels: &Kernels, x: &[f16], geometry: &Geometry, image: &mut [T]) {
     let (used, slack) = image.split_at_mut(geometry.channels * geometry.plane);
-    slack.fill(0.0);
+    slack.fill(T::ZERO);
     let planes = (8192 / geometry.plane.max(1)).max(1);
     chunks(&kernels.pool, used, planes * geometry.plane, |start, planes| {
         kernels.simd.run(FillPlanes { geometry, x, first: start / geometry.plane, planes });
     });
 }
 
-struct FillPlanes<'a> {
+struct FillPlanes<'a, T> {
     geometry: &'a Geometry,
     x: &'a [f16],
     first: usize,
-    planes: &'a mut [f32],
+    planes: &'a mut [T],
 }
 
-impl Task for FillPlanes<'_> {
+impl<T: Sample> Task for FillPlanes<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -215,14 +249,14 @@ impl Task for FillPlanes<'_> {
                     continue;
                 }
                 if row < top || row >= top + height {
-                    target.fill(0.0);
+                    target.fill(T::ZERO);
                     continue;
                 }
                 let source = &x[(row - top) * width..][..width];
                 if stride == 1 {
-                    fill_row::<L>(source, left, target);
+                    fill_row::<L, T>(source, left, target);
                 } else {
-                    fill_phases::<L>(source, left, (stride, geometry.phase), target);
+                    fill_phases::<L, T>(source, left, (stride, geometry.phase), target);
                 }
             }
         }
@@ -230,24 +264,29 @@ impl Task for FillPlanes<'_> {
 }
 
 #[inline(always)]
-fn fill_row<L: Lanes>(source: &[f16], left: usize, target: &mut [f32]) {
+fn fill_row<L: Lanes, T: Sample>(source: &[f16], left: usize, target: &mut [T]) {
     let left = left.min(target.len());
     let count = source.len().min(target.len() - left);
     let (before, rest) = target.split_at_mut(left);
     let (inside, after) = rest.split_at_mut(count);
-    before.fill(0.0);
-    L::widen(&source[..count], inside);
-    after.fill(0.0);
+    before.fill(T::ZERO);
+    T::convert::<L>(&source[..count], inside);
+    after.fill(T::ZERO);
 }
 
 #[inline(always)]
-fn fill_phases<L: Lanes>(source: &[f16], left: usize, (stride, phase): (usize, usize), target: &mut [f32]) {
+fn fill_phases<L: Lanes, T: Sample>(
+    source: &[f16],
+    left: usize,
+    (stride, phase): (usize, usize),
+    target: &mut [T],
+) {
     const BLOCK: usize = 256;
-    target.fill(0.0);
-    let mut wide = [0.0; BLOCK];
+    target.fill(T::ZERO);
+    let mut wide = [T::ZERO; BLOCK];
     for (block, source) in source.chunks(BLOCK).enumerate() {
         let wide = &mut wide[..source.len()];
-        L::widen(source, wide);
+        T::convert::<L>(source, wide);
         let start = left + block * BLOCK;
         if stride == 2 {
             split_pairs(wide, start, target.split_at_mut(phase));
@@ -266,7 +305,7 @@ fn fill_phases<L: Lanes>(source: &[f16], left: usize, (stride, phase): (usize, u
 
 /// Writes the padded columns from `start` on to the even and the odd phase.
 #[inline(always)]
-fn split_pairs(wide: &[f32], start: usize, (even, odd): (&mut [f32], &mut [f32])) {
+fn split_pairs<T: Copy>(wide: &[T], start: usize, (even, odd): (&mut [T], &mut [T])) {
     let at = (start / 2).min(even.len());
     let (mut first, mut second) = (&mut even[at..], &mut odd[at..]);
     if start % 2 == 1 {

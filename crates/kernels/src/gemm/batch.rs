@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{PackColumns, PackRows, Plan, Strided, multiply_panel, row_groups};
+use super::{PackColumns, PackRows, Plan, Strided, multiply_panel, row_groups, tiled};
 use crate::broadcast::Walk;
 use crate::simd::{COLUMNS, Panel, tiles};
 use crate::{Epilogue, Kernels, Scratch};
@@ -29,16 +29,19 @@ pub struct BatchShape<'a> {
 }
 
 impl BatchShape<'_> {
-    fn plan(&self, threads: usize) -> Plan {
-        Plan::new(threads, self.batch.iter().product(), self.rows, self.terms, self.columns)
+    fn plan(&self, kernels: &Kernels) -> Plan {
+        let (threads, batches) = (kernels.pool.threads(), self.batch.iter().product());
+        if tiled::applies(kernels, self.rows) {
+            return tiled::plan(threads, batches, [self.rows, self.terms, self.columns], (true, true));
+        }
+        Plan::new(threads, batches, self.rows, self.terms, self.columns)
     }
 }
 
 /// Scratch values that [`bmm`] needs.
 #[must_use]
 pub fn bmm_scratch(kernels: &Kernels, shape: &BatchShape<'_>) -> usize {
-    let threads = kernels.pool.threads();
-    shape.plan(threads).per_worker * threads
+    shape.plan(kernels).per_worker * kernels.pool.threads()
 }
 
 /// `out[.., m, n] = epilogue(sum over k of a[.., m, k] b[.., k, n])`; a bias per row or column is the same for
@@ -65,9 +68,9 @@ pub fn bmm(
         return;
     }
     let walk = Walk::broadcast(shape.batch, [shape.a_batch, shape.b_batch]);
-    let (simd, threads) = (kernels.simd, kernels.pool.threads());
-    let plan = shape.plan(threads);
-    let scratch = scratch.take(plan.per_worker * threads);
+    let (simd, plan) = (kernels.simd, shape.plan(kernels));
+    let scratch = scratch.take(plan.per_worker * kernels.pool.threads());
+    let on_tiles = tiled::applies(kernels, rows);
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let mut at = [0; 2];
         walk.run(tile.batch(), 1, |_, _, offsets| at = offsets);
@@ -75,6 +78,9 @@ pub fn bmm(
         let left = Strided { data: a, offset: at[0] * a_size, row, column };
         let (row, column) = if shape.transpose_b { (1, terms) } else { (columns, 1) };
         let right = Strided { data: b, offset: at[1] * b_size, row, column };
+        if on_tiles {
+            return tiled::bmm(simd, left, right, (rows, terms), epilogue, scratch, tile);
+        }
         let (packed, panel) = scratch.split_at_mut(scratch.len() - plan.terms * COLUMNS);
         let packed = &mut packed[..tile.rows().len() * plan.terms];
         simd.run(PackRows { source: left, rows: tile.rows(), terms, packed });

@@ -6,7 +6,7 @@ use half::f16;
 
 use super::row_groups;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Lanes, ROWS, Task};
+use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, ROWS, Task};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -26,12 +26,12 @@ impl Weight for f32 {
     }
 }
 
-/// The right operand of a product, packed once: panels of 32 columns, `[n/32][k][32]`, padded with zeros.
+/// The right operand of a product, packed once: panels of 32 columns, `[n / 32][k / 2][32][2]`, padded with zeros.
 #[derive(Clone, Debug)]
 pub struct PackedB {
     terms: usize,
     columns: usize,
-    data: Vec<f16>,
+    data: Lines,
 }
 
 impl PackedB {
@@ -56,13 +56,14 @@ impl PackedB {
     }
 
     fn pack(columns: usize, terms: usize, weight: impl Fn(usize, usize) -> f16) -> PackedB {
-        let padded = terms.next_multiple_of(BLOCK);
-        let mut data = vec![f16::ZERO; columns.div_ceil(COLUMNS) * padded * COLUMNS];
-        for (index, panel) in data.chunks_exact_mut((padded * COLUMNS).max(1)).enumerate() {
+        let size = panel_pairs(terms);
+        let mut data = Lines::zeroed(columns.div_ceil(COLUMNS) * size);
+        let at = |k: usize, n: usize| if k < terms { u32::from(weight(k, n).to_bits()) } else { 0 };
+        for (index, panel) in data.pairs_mut().chunks_exact_mut(size.max(1)).enumerate() {
             let first = index * COLUMNS;
-            for (k, row) in panel.chunks_exact_mut(COLUMNS).take(terms).enumerate() {
+            for (pair, row) in panel.chunks_exact_mut(COLUMNS).take(terms.div_ceil(2)).enumerate() {
                 for (n, value) in row.iter_mut().take(columns - first).enumerate() {
-                    *value = weight(k, first + n);
+                    *value = at(2 * pair, first + n) | at(2 * pair + 1, first + n) << 16;
                 }
             }
         }
@@ -81,10 +82,16 @@ impl PackedB {
         self.columns
     }
 
-    pub(crate) fn panel(&self, index: usize) -> &[f16] {
-        let size = self.terms.next_multiple_of(BLOCK) * COLUMNS;
-        &self.data[index * size..(index + 1) * size]
+    /// `[k / 2][32]` pairs of the columns from `32 index` on.
+    pub(crate) fn panel(&self, index: usize) -> &[u32] {
+        let size = panel_pairs(self.terms);
+        &self.data.pairs()[index * size..(index + 1) * size]
     }
+}
+
+/// Pairs in a panel of `terms` terms.
+pub(crate) fn panel_pairs(terms: usize) -> usize {
+    terms.div_ceil(BLOCK) * PAIRS * COLUMNS
 }
 
 /// A matrix inside a slice, by strides of which one is 1.
@@ -97,7 +104,7 @@ pub(crate) struct Strided<'a> {
 }
 
 impl Strided<'_> {
-    fn at(&self, row: usize, column: usize) -> usize {
+    pub(crate) fn at(&self, row: usize, column: usize) -> usize {
         self.offset + row * self.row + column * self.column
     }
 }

@@ -9,6 +9,8 @@ use crate::order::BLOCK;
 pub(crate) const ROWS: usize = 14;
 /// Columns of a tile.
 pub(crate) const COLUMNS: usize = 32;
+/// Pairs of terms in a block.
+pub(crate) const PAIRS: usize = BLOCK / 2;
 
 /// The sums of one tile, row-major.
 #[derive(Clone)]
@@ -20,26 +22,28 @@ impl TileBuffer {
         TileBuffer([[0.0; COLUMNS]; ROWS])
     }
 
-    pub(crate) fn row(&self, row: usize) -> &[f32; COLUMNS] {
-        &self.0[row]
+    pub(crate) fn rows(&self) -> &[[f32; COLUMNS]] {
+        &self.0
     }
 }
 
-/// The second operand of a tile, `[k][COLUMNS]` with `k` a multiple of [`BLOCK`].
+/// The second operand of a tile, with `k` a multiple of [`BLOCK`].
 #[derive(Clone, Copy)]
 pub(crate) enum Panel<'a> {
+    /// `[k][COLUMNS]`.
     F32(&'a [f32]),
-    F16(&'a [f16]),
+    /// `[k / 2][COLUMNS]` pairs of `f16` of neighbouring terms, the first in the low half.
+    Pairs(&'a [u32]),
 }
 
 impl Panel<'_> {
     fn blocks(&self) -> usize {
-        let len = match self {
+        let terms = match self {
             Panel::F32(values) => values.len(),
-            Panel::F16(values) => values.len(),
+            Panel::Pairs(values) => 2 * values.len(),
         };
-        assert_eq!(len % (BLOCK * COLUMNS), 0, "invariant: a panel is whole blocks");
-        len / (BLOCK * COLUMNS)
+        assert_eq!(terms % (BLOCK * COLUMNS), 0, "invariant: a panel is whole blocks");
+        terms / (BLOCK * COLUMNS)
     }
 }
 
@@ -51,7 +55,7 @@ pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: 
     match simd.isa() {
         // SAFETY: a `Simd` exists only for an instruction set of this machine; the assert gives the lengths.
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::Avx512 => unsafe { x86::avx512(a, rows, panel, blocks, sums) },
+        crate::Isa::AmxFp16 | crate::Isa::Avx512 => unsafe { x86::avx512(a, rows, panel, blocks, sums) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => unsafe { x86::avx2(a, rows, panel, blocks, sums) },
@@ -67,8 +71,11 @@ fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
             let range = base + index * COLUMNS..base + (index + 1) * COLUMNS;
             match panel {
                 Panel::F32(values) => row.copy_from_slice(&values[range]),
-                Panel::F16(values) => {
-                    row.iter_mut().zip(&values[range]).for_each(|(to, from)| *to = from.to_f32());
+                Panel::Pairs(values) => {
+                    let start = (base + index / 2 * 2 * COLUMNS) / 2;
+                    for (to, pair) in row.iter_mut().zip(&values[start..start + COLUMNS]) {
+                        *to = f16::from_bits((pair >> (index % 2 * 16)) as u16).to_f32();
+                    }
                 }
             }
         }
@@ -89,58 +96,71 @@ fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m512, _mm_loadu_si128, _mm256_add_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_loadu_si256, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps,
-        _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_storeu_ps,
     };
 
-    use super::{BLOCK, COLUMNS, Panel, ROWS, TileBuffer};
+    use super::super::x86::{pairs_256, pairs_512};
+    use super::{BLOCK, COLUMNS, PAIRS, Panel, ROWS, TileBuffer};
 
     /// Most rows of the AVX2 kernel.
     const AVX2_ROWS: usize = 6;
     /// Columns of the AVX2 kernel.
     const AVX2_COLUMNS: usize = 16;
+    /// Bytes of a row of `f32`.
+    const ROW_BYTES: usize = COLUMNS * 4;
+    /// Bytes of a row of pairs, two terms.
+    const PAIR_BYTES: usize = COLUMNS * 4;
 
-    /// Two vectors of a panel row.
+    /// Bytes of a block of a panel.
+    const fn block_bytes(half: bool) -> usize {
+        if half { PAIRS * PAIR_BYTES } else { BLOCK * ROW_BYTES }
+    }
+
+    /// 32 values of row `k` of a panel.
     ///
     /// # Safety
-    /// 32 values of the panel's type are readable at `row`.
+    /// The panel at `b` has this row; it is of pairs when `HALF`, else of `f32`.
     #[inline]
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    unsafe fn load_512<const HALF: bool>(row: *const u8) -> [__m512; 2] {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load_512<const HALF: bool>(b: *const u8, k: usize) -> [__m512; 2] {
         if HALF {
-            // SAFETY: the caller's promise; an `f16` has 2 bytes.
-            let (low, high) =
-                unsafe { (_mm256_loadu_si256(row.cast()), _mm256_loadu_si256(row.add(32).cast())) };
-            [_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)]
+            // SAFETY: the caller's promise; a row of pairs has 128 bytes.
+            unsafe {
+                let row = b.add(k / 2 * PAIR_BYTES);
+                let (low, high) = (pairs_512(row.cast()), pairs_512(row.add(PAIR_BYTES / 2).cast()));
+                [low[k % 2], high[k % 2]]
+            }
         } else {
             // SAFETY: the caller's promise; an `f32` has 4 bytes.
-            unsafe { [_mm512_loadu_ps(row.cast()), _mm512_loadu_ps(row.add(64).cast())] }
+            unsafe {
+                let row = b.add(k * ROW_BYTES);
+                [_mm512_loadu_ps(row.cast()), _mm512_loadu_ps(row.add(ROW_BYTES / 2).cast())]
+            }
         }
     }
 
     /// # Safety
     /// `a` holds `blocks * R * 32` values, `b` `blocks * 32 * 32` of its type, `c` `R * 32`.
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn kernel_512<const R: usize, const HALF: bool>(
         a: *const f32,
         b: *const u8,
         blocks: usize,
         c: *mut f32,
     ) {
-        let row_bytes = COLUMNS * if HALF { 2 } else { 4 };
         let mut even = TileBuffer([[0.0; COLUMNS]; ROWS]);
         let even = even.0.as_mut_ptr().cast::<f32>();
         for block in 0..blocks {
             // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
-            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * BLOCK * row_bytes)) };
+            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * block_bytes(HALF))) };
             for parity in 0..2 {
                 let mut sums = [[_mm512_setzero_ps(); 2]; R];
                 for step in 0..BLOCK / 2 {
                     let k = 2 * step + parity;
                     // SAFETY: `k < 32`, a row of this block.
-                    let row = unsafe { load_512::<HALF>(b.add(k * row_bytes)) };
+                    let row = unsafe { load_512::<HALF>(b, k) };
                     for (r, sum) in sums.iter_mut().enumerate() {
                         // SAFETY: `r < R` and `k < 32`.
                         let value = _mm512_set1_ps(unsafe { *a.add(r * BLOCK + k) });
@@ -170,23 +190,22 @@ mod x86 {
     ///
     /// # Safety
     /// That of [`kernel_512`].
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn small_512<const R: usize, const HALF: bool>(
         a: *const f32,
         b: *const u8,
         blocks: usize,
         c: *mut f32,
     ) {
-        let row_bytes = COLUMNS * if HALF { 2 } else { 4 };
         for block in 0..blocks {
             // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
-            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * BLOCK * row_bytes)) };
+            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * block_bytes(HALF))) };
             let mut sums = [[[_mm512_setzero_ps(); 2]; 2]; R];
             for step in 0..BLOCK / 2 {
                 for parity in 0..2 {
                     let k = 2 * step + parity;
                     // SAFETY: `k < 32`, a row of this block.
-                    let row = unsafe { load_512::<HALF>(b.add(k * row_bytes)) };
+                    let row = unsafe { load_512::<HALF>(b, k) };
                     for (r, sum) in sums.iter_mut().enumerate() {
                         // SAFETY: `r < R` and `k < 32`.
                         let value = _mm512_set1_ps(unsafe { *a.add(r * BLOCK + k) });
@@ -210,7 +229,7 @@ mod x86 {
 
     /// # Safety
     /// `a.len() == blocks * rows * 32`, `rows <= 14` and the panel has `blocks` blocks.
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     pub(super) unsafe fn avx512(
         a: &[f32],
         rows: usize,
@@ -245,41 +264,46 @@ mod x86 {
         }
         match panel {
             Panel::F32(values) => pick!(false, values.as_ptr().cast()),
-            Panel::F16(values) => pick!(true, values.as_ptr().cast()),
+            Panel::Pairs(values) => pick!(true, values.as_ptr().cast()),
         }
     }
 
-    /// Two vectors of a panel row.
+    /// 16 values of row `k` of a panel.
     ///
     /// # Safety
-    /// 16 values of the panel's type are readable at `row`.
+    /// They are readable; the panel at `b` is of pairs when `HALF`, else of `f32`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load_256<const HALF: bool>(row: *const u8) -> [__m256; 2] {
+    unsafe fn load_256<const HALF: bool>(b: *const u8, k: usize) -> [__m256; 2] {
         if HALF {
-            // SAFETY: the caller's promise; an `f16` has 2 bytes.
-            let (low, high) = unsafe { (_mm_loadu_si128(row.cast()), _mm_loadu_si128(row.add(16).cast())) };
-            [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
+            // SAFETY: the caller's promise; a row of pairs has 128 bytes.
+            unsafe {
+                let row = b.add(k / 2 * PAIR_BYTES);
+                let (low, high) = (pairs_256(row.cast()), pairs_256(row.add(32).cast()));
+                [low[k % 2], high[k % 2]]
+            }
         } else {
             // SAFETY: the caller's promise; an `f32` has 4 bytes.
-            unsafe { [_mm256_loadu_ps(row.cast()), _mm256_loadu_ps(row.add(32).cast())] }
+            unsafe {
+                let row = b.add(k * ROW_BYTES);
+                [_mm256_loadu_ps(row.cast()), _mm256_loadu_ps(row.add(32).cast())]
+            }
         }
     }
 
-    /// `R` rows of one block, 16 columns; rows of `a` are 32 apart, those of `b` `row_bytes`, those of `c` 32.
+    /// `R` rows of one block, 16 columns; rows of `a` and of `c` are 32 apart.
     ///
     /// # Safety
-    /// `R <= 6`; at these distances `a` holds `R` rows of 32 values, `b` 32 rows of 16, `c` `R` rows of 16.
+    /// `R <= 6`; `a` holds `R` rows of 32 values, the panel at `b` 32 rows of 16 columns, `c` `R` rows of 16.
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn kernel_256<const R: usize, const HALF: bool>(a: *const f32, b: *const u8, c: *mut f32) {
-        let row_bytes = COLUMNS * if HALF { 2 } else { 4 };
         let mut even = [[_mm256_setzero_ps(); 2]; R];
         for parity in 0..2 {
             let mut sums = [[_mm256_setzero_ps(); 2]; R];
             for step in 0..BLOCK / 2 {
                 let k = 2 * step + parity;
                 // SAFETY: `k < 32`, a row of this block.
-                let row = unsafe { load_256::<HALF>(b.add(k * row_bytes)) };
+                let row = unsafe { load_256::<HALF>(b, k) };
                 for (r, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: `r < R` and `k < 32`.
                     let value = _mm256_set1_ps(unsafe { *a.add(r * BLOCK + k) });
@@ -320,15 +344,20 @@ mod x86 {
             for group in 0..groups {
                 let (first, last) = (rows * group / groups, rows * (group + 1) / groups);
                 for column in (0..COLUMNS).step_by(AVX2_COLUMNS) {
-                    let at = block * BLOCK * COLUMNS + column;
                     // SAFETY: the caller's promise; the rows `first..last` and 16 columns from `column` of
                     // block `block` are inside of every operand.
                     unsafe {
                         let a = a.as_ptr().add((block * rows + first) * BLOCK);
                         let c = c.add(first * COLUMNS + column);
                         match panel {
-                            Panel::F32(b) => rows_256::<false>(last - first, a, b.as_ptr().add(at).cast(), c),
-                            Panel::F16(b) => rows_256::<true>(last - first, a, b.as_ptr().add(at).cast(), c),
+                            Panel::F32(b) => {
+                                let b = b.as_ptr().add(block * BLOCK * COLUMNS + column);
+                                rows_256::<false>(last - first, a, b.cast(), c);
+                            }
+                            Panel::Pairs(b) => {
+                                let b = b.as_ptr().add(block * PAIRS * COLUMNS + column);
+                                rows_256::<true>(last - first, a, b.cast(), c);
+                            }
                         }
                     }
                 }

@@ -1,14 +1,16 @@
 //! x86-64: detection, entry points and conversions.
 
 use std::arch::x86_64::{
-    __m256i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
-    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_loadu_ps, _mm512_storeu_ps,
+    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
+    _mm256_castsi256_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_permute4x64_epi64, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_storeu_ps,
 };
 
 use half::f16;
 
-use super::{Lanes, Task};
+use super::{COLUMNS, Lanes, Task};
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
@@ -82,9 +84,82 @@ fn avx512_narrow(source: &[f32; 16]) -> [f16; 16] {
     target
 }
 
+/// The firsts and the seconds of 8 pairs.
+///
+/// # Safety
+/// 8 pairs are readable at `source`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn pairs_256(source: *const u32) -> [__m256; 2] {
+    // SAFETY: the caller's promise.
+    let pairs = unsafe { _mm256_loadu_si256(source.cast()) };
+    let sort = _mm256_setr_epi8(
+        0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, //
+        0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+    );
+    let sorted = _mm256_permute4x64_epi64::<0b1101_1000>(_mm256_shuffle_epi8(pairs, sort));
+    [_mm256_cvtph_ps(_mm256_castsi256_si128(sorted)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(sorted))]
+}
+
+/// The firsts and the seconds of 16 pairs.
+///
+/// # Safety
+/// 16 pairs are readable at `source`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) unsafe fn pairs_512(source: *const u32) -> [__m512; 2] {
+    const SORT: [u16; 32] = {
+        let mut sort = [0; 32];
+        let mut at = 0;
+        while at < 32 {
+            sort[at] = (at % 16 * 2 + at / 16) as u16;
+            at += 1;
+        }
+        sort
+    };
+    // SAFETY: the caller's promise, and `SORT` has 64 bytes.
+    let (pairs, sort) =
+        unsafe { (_mm512_loadu_si512(source.cast()), _mm512_loadu_si512(SORT.as_ptr().cast())) };
+    let sorted = _mm512_permutexvar_epi16(sort, pairs);
+    [_mm512_cvtph_ps(_mm512_castsi512_si256(sorted)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(sorted))]
+}
+
+#[inline(always)]
+fn avx2_pairs(source: &[u32; 8]) -> [[f32; 8]; 2] {
+    let mut target = [[0.0; 8]; 2];
+    // SAFETY: called only from code that `run_avx2` compiled; the arrays hold 8 values.
+    unsafe {
+        let [first, second] = pairs_256(source.as_ptr());
+        _mm256_storeu_ps(target[0].as_mut_ptr(), first);
+        _mm256_storeu_ps(target[1].as_mut_ptr(), second);
+    }
+    target
+}
+
+#[inline(always)]
+fn avx512_pairs(source: &[u32; 16]) -> [[f32; 16]; 2] {
+    let mut target = [[0.0; 16]; 2];
+    // SAFETY: called only from code that `run_avx512` compiled; the arrays hold 16 values.
+    unsafe {
+        let [first, second] = pairs_512(source.as_ptr());
+        _mm512_storeu_ps(target[0].as_mut_ptr(), first);
+        _mm512_storeu_ps(target[1].as_mut_ptr(), second);
+    }
+    target
+}
+
 macro_rules! lanes {
-    ($name:ident, $width:literal, $widen:ident, $narrow:ident) => {
+    ($name:ident, $width:literal, $widen:ident, $narrow:ident, $pairs:ident) => {
         impl Lanes for $name {
+            #[inline(always)]
+            fn widen_pairs(source: &[u32; COLUMNS], target: &mut [f32; 2 * COLUMNS]) {
+                let (first, second) = target.split_at_mut(COLUMNS);
+                let targets = first.as_chunks_mut::<$width>().0.iter_mut().zip(second.as_chunks_mut().0);
+                for ((first, second), pairs) in targets.zip(source.as_chunks().0) {
+                    [*first, *second] = $pairs(pairs);
+                }
+            }
+
             #[inline(always)]
             fn widen(source: &[f16], target: &mut [f32]) {
                 let count = source.len().min(target.len());
@@ -131,5 +206,5 @@ macro_rules! lanes {
     };
 }
 
-lanes!(Avx2, 8, avx2_widen, avx2_narrow);
-lanes!(Avx512, 16, avx512_widen, avx512_narrow);
+lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs);
+lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs);

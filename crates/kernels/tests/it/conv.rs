@@ -56,8 +56,8 @@ fn run(case: &Case) {
         flush_nan: case.seed.is_multiple_of(7),
     };
     let want = definition(case, &x, &weights, &epilogue);
-    let packed = PackedConv::new(&weights, case.shape, case.groups);
     check(&want, "conv2d", |kernels, out| {
+        let packed = PackedConv::new(kernels, &weights, case.shape, case.groups);
         let mut scratch = Scratch::with_capacity(conv2d_scratch(kernels, case.input, &packed, &case.params));
         conv2d(kernels, &x, case.input, &packed, &case.params, &epilogue, &mut scratch, out);
     });
@@ -117,14 +117,18 @@ fn the_shapes_of_real_networks() {
     run(&case(96, 14, 96, 3, 96, params(2, 1)));
     run(&case(40, 28, 33, 1, 1, params(1, 0)));
     run(&case(64, 15, 32, 1, 1, params(2, 0)));
+    run(&case(36, 30, 50, 3, 1, params(1, 1)));
+    run(&case(64, 40, 20, 3, 1, params(1, 1)));
+    run(&case(160, 21, 40, 3, 2, params(1, 1)));
+    run(&case(8, 40, 48, 5, 2, params(1, 2)));
 }
 
 #[test]
 fn a_reused_scratch_leaves_no_trace() {
     let (x, weights) = (values(8 * 81, 1), values(16 * 8 * 9, 2));
-    let packed = PackedConv::new(&weights, [16, 8, 3, 3], 1);
     let params = ConvParams { pad: [1; 4], ..ConvParams::default() };
     for kernels in contexts() {
+        let packed = PackedConv::new(kernels, &weights, [16, 8, 3, 3], 1);
         let mut scratch = Scratch::new();
         let poison = vec![f16::NAN; 8 * 81];
         let mut outs = [(); 3].map(|()| vec![f16::ZERO; 16 * 81]);

@@ -131,6 +131,68 @@ fn blocking_and_threads_change_no_bit() {
     }
 }
 
+/// Rows, terms and columns around the sizes of tiles, from an operand at every alignment.
+#[test]
+fn ragged_shapes_at_any_alignment() {
+    for (index, [rows, terms, columns]) in [
+        [7, 32, 32],
+        [9, 31, 33],
+        [15, 64, 31],
+        [16, 33, 1],
+        [17, 64, 65],
+        [31, 1, 64],
+        [33, 63, 32],
+        [48, 96, 40],
+        [47, 65, 16],
+        [63, 512, 33],
+        [64, 544, 34],
+        [65, 545, 15],
+        [290, 1056, 70],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (a, b) = (values(rows * terms, index as u64), values(terms * columns, 9));
+        let packed = PackedB::from_nk(&b, columns, terms);
+        let want = product(
+            [rows, terms, columns],
+            &Epilogue::default(),
+            |m, k| a[m * terms + k],
+            |k, n| b[n * terms + k],
+        );
+        let moved = misaligned(&a, index);
+        check(&want, "gemm", |kernels, out| {
+            let mut scratch = Scratch::with_capacity(gemm_scratch(kernels, rows, &packed));
+            gemm(kernels, &moved[index..], rows, &packed, &Epilogue::default(), &mut scratch, out);
+        });
+    }
+}
+
+#[test]
+fn subnormal_operands_and_cancelling_sums() {
+    let [rows, terms, columns] = [40, 160, 40];
+    let tiny = |count: usize, seed: u64| -> Vec<f16> {
+        let mut random = Random(seed);
+        (0..count).map(|_| f16::from_bits((random.next() & 0x83ff) as u16)).collect()
+    };
+    let large = |count: usize, seed: u64| -> Vec<f16> {
+        let mut random = Random(seed);
+        (0..count).map(|_| f16::from_bits((random.next() & 0x83ff | 0x6c00) as u16)).collect()
+    };
+    for (a, b) in [
+        (tiny(rows * terms, 1), tiny(terms * columns, 2)),
+        (tiny(rows * terms, 3), large(terms * columns, 4)),
+        (large(rows * terms, 5), large(terms * columns, 6)),
+    ] {
+        let packed = PackedB::from_kn(&b, terms, columns);
+        let (a_at, b_at) = (|m: usize, k: usize| a[m * terms + k], |k: usize, n: usize| b[k * columns + n]);
+        let want = product([rows, terms, columns], &Epilogue::default(), a_at, b_at);
+        check(&want, "gemm", |kernels, out| {
+            gemm(kernels, &a, rows, &packed, &Epilogue::default(), &mut Scratch::new(), out);
+        });
+    }
+}
+
 #[test]
 fn infinities_and_overflow_come_out() {
     let a = [f16::INFINITY, f16::ONE, f16::MAX, f16::MAX];
@@ -139,5 +201,32 @@ fn infinities_and_overflow_come_out() {
         let mut out = [f16::ZERO; 2];
         gemm(kernels, &a, 2, &packed, &Epilogue::default(), &mut Scratch::new(), &mut out);
         assert_eq!(out, [f16::INFINITY; 2]);
+        let a = a.repeat(20);
+        let mut out = [f16::ZERO; 40];
+        gemm(kernels, &a, 40, &packed, &Epilogue::default(), &mut Scratch::new(), &mut out);
+        assert_eq!(out, [f16::INFINITY; 40]);
+    }
+}
+
+#[test]
+fn an_infinity_stays_in_its_row_and_its_column() {
+    let [rows, terms, columns] = [37, 64, 45];
+    let (mut a, mut b) = (values(rows * terms, 1), values(terms * columns, 2));
+    let finite = product(
+        [rows, terms, columns],
+        &Epilogue::default(),
+        |m, k| a[m * terms + k],
+        |k, n| b[k * columns + n],
+    );
+    a[20 * terms + 5] = f16::INFINITY;
+    b[7 * columns + 44] = f16::NEG_INFINITY;
+    let packed = PackedB::from_kn(&b, terms, columns);
+    for kernels in contexts() {
+        let mut out = vec![f16::ZERO; rows * columns];
+        gemm(kernels, &a, rows, &packed, &Epilogue::default(), &mut Scratch::new(), &mut out);
+        for (index, (got, want)) in out.iter().zip(&finite).enumerate() {
+            let hit = index / columns == 20 || index % columns == 44;
+            assert!(if hit { !got.is_finite() } else { got == want }, "{got} at {index}, {kernels:?}");
+        }
     }
 }

@@ -82,7 +82,7 @@ impl Memory {
 
 impl HostKernel {
     pub(super) fn new(graph: &Graph, plan: HostPlan, kernels: Kernels) -> HostKernel {
-        let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph)).collect();
+        let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph, &kernels)).collect();
         let mut constants: Vec<Option<Constant>> = graph.constants().iter().map(|_| None).collect();
         let mut load = |place: Place| {
             if let Place::Constant(i) = place {

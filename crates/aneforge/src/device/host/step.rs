@@ -141,7 +141,7 @@ fn bits(shape: Shape, axes: &[i64]) -> u32 {
 }
 
 /// Chooses a step's kernel and packs its weights.
-pub(super) fn prepare(step: &Step, graph: &Graph) -> Work {
+pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels) -> Work {
     let op = &step.op;
     let shape = step.inputs.first().map_or(Shape::SCALAR, |(_, ty)| ty.shape);
     let half = step.inputs.iter().all(|(_, ty)| ty.dtype == aneforge_tensor::DType::F16);
@@ -167,8 +167,8 @@ pub(super) fn prepare(step: &Step, graph: &Graph) -> Work {
             let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
             let groups = conv.groups as usize;
             let weights = match weights.as_slice::<f32>() {
-                Some(values) => PackedConv::new(values, extents, groups),
-                None => PackedConv::new(&weights.to_f16(), extents, groups),
+                Some(values) => PackedConv::new(kernels, values, extents, groups),
+                None => PackedConv::new(kernels, &weights.to_f16(), extents, groups),
             };
             let params = ConvParams {
                 stride: conv.strides.map(|v| v as usize),
