@@ -207,12 +207,12 @@ pub fn conv2d(
                 tiled::conv2d(kernels, x, &geometry, (weights, data), epilogue, scratch, out);
             }
             Data::Direct(data) => {
-                fill_image(kernels, x, &geometry, scratch);
+                fill_image(kernels, x, &geometry, channels, scratch);
                 direct(kernels, scratch, &geometry, (weights, data), epilogue, out);
             }
             Data::Panels(data) => {
                 let (image, panels) = scratch.split_at_mut(geometry.image_len());
-                fill_image(kernels, x, &geometry, image);
+                fill_image(kernels, x, &geometry, channels, image);
                 by_panels(kernels, image, &geometry, (weights, data), epilogue, panels, out);
             }
         }

@@ -14,7 +14,7 @@ pub use batch::{BatchShape, bmm, bmm_scratch};
 pub use pack::{PackedB, Weight};
 
 pub(crate) use pack::{PackColumns, PackRows, Strided, panel_pairs};
-pub(crate) use tiled::{Product, STRIP_SUMS, Sink, pair_up, strips};
+pub(crate) use tiled::{Product, STRIP_SUMS, Sink, strips};
 
 /// Bytes of packed rows that should stay in the second-level cache.
 const ROW_CACHE: usize = 768 << 10;

@@ -49,9 +49,14 @@ impl Geometry {
         self.out[0] * self.out[1]
     }
 
-    /// Length of the whole padded image.
+    /// Length of the whole padded image, one value per channel.
     pub(super) fn image_len(&self) -> usize {
-        (self.channels * self.plane + SLACK).next_multiple_of(STEP)
+        self.planes_len(self.channels)
+    }
+
+    /// Length of `planes` padded planes.
+    pub(super) fn planes_len(&self, planes: usize) -> usize {
+        (planes * self.plane + SLACK).next_multiple_of(STEP)
     }
 
     /// Whether some output reads the padded row `row`.
@@ -195,39 +200,58 @@ impl Task for Gather<'_> {
 /// A value of a padded image.
 pub(super) trait Sample: Copy + Send {
     const ZERO: Self;
-    fn convert<L: Lanes>(source: &[f16], target: &mut [Self]);
+    /// Channels in a value: one or two.
+    const CHANNELS: usize;
+    /// Converts equally long rows of neighbouring channels; the second is empty where there is none.
+    fn convert<L: Lanes>(source: [&[f16]; 2], target: &mut [Self]);
 }
 
 impl Sample for f32 {
     const ZERO: f32 = 0.0;
+    const CHANNELS: usize = 1;
 
     #[inline(always)]
-    fn convert<L: Lanes>(source: &[f16], target: &mut [f32]) {
+    fn convert<L: Lanes>([source, _]: [&[f16]; 2], target: &mut [f32]) {
         L::widen(source, target);
     }
 }
 
-impl Sample for f16 {
-    const ZERO: f16 = f16::ZERO;
+/// Two channels, the first in the low half.
+impl Sample for u32 {
+    const ZERO: u32 = 0;
+    const CHANNELS: usize = 2;
 
     #[inline(always)]
-    fn convert<L: Lanes>(source: &[f16], target: &mut [f16]) {
-        target.copy_from_slice(source);
+    fn convert<L: Lanes>([first, second]: [&[f16]; 2], target: &mut [u32]) {
+        if second.is_empty() {
+            target.iter_mut().zip(first).for_each(|(to, first)| *to = u32::from(first.to_bits()));
+        }
+        for ((to, first), second) in target.iter_mut().zip(first).zip(second) {
+            *to = u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16;
+        }
     }
 }
 
-/// Writes the padded image of `x` `[channels, height, width]`.
-pub(super) fn fill_image<T: Sample>(kernels: &Kernels, x: &[f16], geometry: &Geometry, image: &mut [T]) {
-    let (used, slack) = image.split_at_mut(geometry.channels * geometry.plane);
+/// Writes the padded image of `x` `[channels, height, width]`, `group` channels of which belong together.
+pub(super) fn fill_image<T: Sample>(
+    kernels: &Kernels,
+    x: &[f16],
+    geometry: &Geometry,
+    group: usize,
+    image: &mut [T],
+) {
+    let planes = geometry.channels / group.max(1) * group.div_ceil(T::CHANNELS);
+    let (used, slack) = image.split_at_mut(planes * geometry.plane);
     slack.fill(T::ZERO);
     let planes = (8192 / geometry.plane.max(1)).max(1);
     chunks(&kernels.pool, used, planes * geometry.plane, |start, planes| {
-        kernels.simd.run(FillPlanes { geometry, x, first: start / geometry.plane, planes });
+        kernels.simd.run(FillPlanes { geometry, group, x, first: start / geometry.plane, planes });
     });
 }
 
 struct FillPlanes<'a, T> {
     geometry: &'a Geometry,
+    group: usize,
     x: &'a [f16],
     first: usize,
     planes: &'a mut [T],
@@ -243,7 +267,13 @@ impl<T: Sample> Task for FillPlanes<'_, T> {
         let [top, _, left, _] = geometry.params.pad;
         let stride = geometry.params.stride[1];
         for (index, plane) in self.planes.chunks_exact_mut(geometry.plane).enumerate() {
-            let x = &self.x[(self.first + index) * height * width..][..height * width];
+            let per_group = self.group.div_ceil(T::CHANNELS);
+            let (group, within) = ((self.first + index) / per_group, (self.first + index) % per_group);
+            let channel = group * self.group + within * T::CHANNELS;
+            let first = &self.x[channel * height * width..][..height * width];
+            let paired = T::CHANNELS == 2 && within * 2 + 1 < self.group;
+            let second =
+                if paired { &self.x[(channel + 1) * height * width..][..height * width] } else { &[] };
             for (row, target) in plane.chunks_exact_mut(geometry.row_len()).enumerate() {
                 if !geometry.reads_row(row) {
                     continue;
@@ -252,7 +282,8 @@ impl<T: Sample> Task for FillPlanes<'_, T> {
                     target.fill(T::ZERO);
                     continue;
                 }
-                let source = &x[(row - top) * width..][..width];
+                let at = (row - top) * width..(row - top + 1) * width;
+                let source = [&first[at.clone()], second.get(at).unwrap_or_default()];
                 if stride == 1 {
                     fill_row::<L, T>(source, left, target);
                 } else {
@@ -264,19 +295,19 @@ impl<T: Sample> Task for FillPlanes<'_, T> {
 }
 
 #[inline(always)]
-fn fill_row<L: Lanes, T: Sample>(source: &[f16], left: usize, target: &mut [T]) {
+fn fill_row<L: Lanes, T: Sample>(source: [&[f16]; 2], left: usize, target: &mut [T]) {
     let left = left.min(target.len());
-    let count = source.len().min(target.len() - left);
+    let count = source[0].len().min(target.len() - left);
     let (before, rest) = target.split_at_mut(left);
     let (inside, after) = rest.split_at_mut(count);
     before.fill(T::ZERO);
-    T::convert::<L>(&source[..count], inside);
+    T::convert::<L>(source.map(|row| &row[..count.min(row.len())]), inside);
     after.fill(T::ZERO);
 }
 
 #[inline(always)]
 fn fill_phases<L: Lanes, T: Sample>(
-    source: &[f16],
+    source: [&[f16]; 2],
     left: usize,
     (stride, phase): (usize, usize),
     target: &mut [T],
@@ -284,9 +315,10 @@ fn fill_phases<L: Lanes, T: Sample>(
     const BLOCK: usize = 256;
     target.fill(T::ZERO);
     let mut wide = [T::ZERO; BLOCK];
-    for (block, source) in source.chunks(BLOCK).enumerate() {
-        let wide = &mut wide[..source.len()];
-        T::convert::<L>(source, wide);
+    for (block, first) in source[0].chunks(BLOCK).enumerate() {
+        let wide = &mut wide[..first.len()];
+        let second = source[1].chunks(BLOCK).nth(block).unwrap_or_default();
+        T::convert::<L>([first, second], wide);
         let start = left + block * BLOCK;
         if stride == 2 {
             split_pairs(wide, start, target.split_at_mut(phase));

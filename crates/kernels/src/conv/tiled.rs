@@ -6,7 +6,7 @@ use half::f16;
 
 use super::image::{Geometry, PANEL_SLACK, Run, STEP, fill_image};
 use super::{PackedConv, group_epilogue};
-use crate::gemm::{Product, STRIP_SUMS, Sink, pair_up, panel_pairs, strips};
+use crate::gemm::{Product, STRIP_SUMS, Sink, panel_pairs, strips};
 use crate::order::{BLOCK, NARROW, NARROW_TAPS, conv_term};
 use crate::simd::{
     COLUMNS, Cuts, Grid, Lanes, Lines, PRODUCT_ROWS, Simd, TILE_ROWS, Task, Tile, TileRows, Tiles, chunks,
@@ -54,8 +54,13 @@ fn panels(geometry: &Geometry) -> usize {
     geometry.pixels().div_ceil(COLUMNS)
 }
 
-fn image_len(geometry: &Geometry) -> usize {
-    (geometry.image_len() / 2).next_multiple_of(STEP)
+/// Planes of pairs of channels of one group.
+fn planes(conv: &PackedConv) -> usize {
+    conv.channels.div_ceil(2)
+}
+
+fn image_len(conv: &PackedConv, geometry: &Geometry) -> usize {
+    geometry.planes_len(conv.groups * planes(conv))
 }
 
 fn is_shared(conv: &PackedConv, geometry: &Geometry) -> bool {
@@ -69,7 +74,7 @@ pub(super) fn scratch_len(conv: &PackedConv, geometry: &Geometry, threads: usize
     } else {
         threads * panel_len(conv)
     };
-    image_len(geometry) + panels + threads * STRIP_SUMS
+    image_len(conv, geometry) + panels + threads * STRIP_SUMS
 }
 
 /// One image.
@@ -82,9 +87,9 @@ pub(super) fn conv2d(
     scratch: &mut [f32],
     out: &mut [f16],
 ) {
-    let (image, scratch) = scratch.split_at_mut(image_len(geometry));
-    let image: &mut [f16] = bytemuck::cast_slice_mut(image);
-    fill_image(kernels, x, geometry, image);
+    let (image, scratch) = scratch.split_at_mut(image_len(conv, geometry));
+    let image: &mut [u32] = bytemuck::cast_slice_mut(image);
+    fill_image(kernels, x, geometry, conv.channels, image);
     let work = Work { simd: kernels.simd, image, geometry, conv, weights: weights.halves(), epilogue };
     if is_shared(conv, geometry) {
         work.by_rows(kernels, scratch, out);
@@ -96,7 +101,7 @@ pub(super) fn conv2d(
 #[derive(Clone, Copy)]
 struct Work<'a, 'b> {
     simd: Simd,
-    image: &'a [f16],
+    image: &'a [u32],
     geometry: &'a Geometry,
     conv: &'a PackedConv,
     weights: &'a [f16],
@@ -193,22 +198,23 @@ impl Work<'_, '_> {
     fn gather(&self, group: usize, pixels: Range<usize>, panel: &mut [u32]) {
         let (runs, count) = self.geometry.runs(pixels);
         let (geometry, image, channels) = (self.geometry, self.image, self.conv.channels);
-        let first = group * channels;
+        let first = group * planes(self.conv);
         self.simd.run(Gather { geometry, image, channels, first, runs: &runs[..count], panel });
     }
 }
 
 struct Gather<'a> {
     geometry: &'a Geometry,
-    image: &'a [f16],
+    image: &'a [u32],
     channels: usize,
+    /// The first plane of the group.
     first: usize,
     runs: &'a [Run],
     panel: &'a mut [u32],
 }
 
 impl Gather<'_> {
-    /// Fills row `row` with the channels `channel` and `channel + 1` of the tap at `base`. Copies of whole steps
+    /// Fills row `row` with the pair of channels from `channel` on of the tap at `base`. Copies of whole steps
     /// spill into the next row, which is filled later.
     #[inline(always)]
     fn row(&mut self, row: usize, base: usize, channel: usize) {
@@ -217,29 +223,12 @@ impl Gather<'_> {
             row[..COLUMNS].fill(0);
             return;
         }
-        let plane = self.geometry.plane();
-        let first = &self.image[base + channel * plane..];
-        if channel + 1 == self.channels {
-            for run in self.runs {
-                *step_mut(row, run.target) = pair_up(step(first, run.source), &[f16::ZERO; STEP]);
-            }
-            return;
-        }
-        let second = &first[plane..];
+        let plane = &self.image[base + channel / 2 * self.geometry.plane()..];
         for run in self.runs {
-            *step_mut(row, run.target) = pair_up(step(first, run.source), step(second, run.source));
+            let from = &plane[run.source..run.source + STEP];
+            row[run.target..run.target + STEP].copy_from_slice(from);
         }
     }
-}
-
-#[inline(always)]
-fn step(values: &[f16], at: usize) -> &[f16; STEP] {
-    values[at..].first_chunk().expect("invariant: slack behind the image")
-}
-
-#[inline(always)]
-fn step_mut(pairs: &mut [u32], at: usize) -> &mut [u32; STEP] {
-    pairs[at..].first_chunk_mut().expect("invariant: slack behind the panel")
 }
 
 impl Task for Gather<'_> {

@@ -331,6 +331,6 @@ impl Task for PairColumns<'_> {
 
 /// Pairs of the values of `first` and of `second`.
 #[inline(always)]
-pub(crate) fn pair_up<const N: usize>(first: &[f16; N], second: &[f16; N]) -> [u32; N] {
+fn pair_up<const N: usize>(first: &[f16; N], second: &[f16; N]) -> [u32; N] {
     std::array::from_fn(|at| u32::from(first[at].to_bits()) | u32::from(second[at].to_bits()) << 16)
 }

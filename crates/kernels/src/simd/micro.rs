@@ -141,6 +141,26 @@ mod x86 {
         }
     }
 
+    /// The rows `2 * pair` and `2 * pair + 1` of a panel.
+    ///
+    /// # Safety
+    /// That of [`load_512`] for both.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load_both<const HALF: bool>(b: *const u8, pair: usize) -> [[__m512; 2]; 2] {
+        if HALF {
+            // SAFETY: the caller's promise; a row of pairs has 128 bytes.
+            unsafe {
+                let row = b.add(pair * PAIR_BYTES);
+                let (low, high) = (pairs_512(row.cast()), pairs_512(row.add(PAIR_BYTES / 2).cast()));
+                [[low[0], high[0]], [low[1], high[1]]]
+            }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { [load_512::<false>(b, 2 * pair), load_512::<false>(b, 2 * pair + 1)] }
+        }
+    }
+
     /// # Safety
     /// `a` holds `blocks * R * 32` values, `b` `blocks * 32 * 32` of its type, `c` `R * 32`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -202,13 +222,12 @@ mod x86 {
             let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * block_bytes(HALF))) };
             let mut sums = [[[_mm512_setzero_ps(); 2]; 2]; R];
             for step in 0..BLOCK / 2 {
-                for parity in 0..2 {
-                    let k = 2 * step + parity;
-                    // SAFETY: `k < 32`, a row of this block.
-                    let row = unsafe { load_512::<HALF>(b, k) };
+                // SAFETY: the rows `2 * step` and `2 * step + 1` are rows of this block.
+                let rows = unsafe { load_both::<HALF>(b, step) };
+                for (parity, row) in rows.iter().enumerate() {
                     for (r, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: `r < R` and `k < 32`.
-                        let value = _mm512_set1_ps(unsafe { *a.add(r * BLOCK + k) });
+                        // SAFETY: `r < R` and `2 * step + parity < 32`.
+                        let value = _mm512_set1_ps(unsafe { *a.add(r * BLOCK + 2 * step + parity) });
                         sum[parity][0] = _mm512_fmadd_ps(value, row[0], sum[parity][0]);
                         sum[parity][1] = _mm512_fmadd_ps(value, row[1], sum[parity][1]);
                     }
