@@ -209,7 +209,7 @@ def main() -> None:
         benches["minilm-l6 128 tokens"] = lambda: minilm(args.minilm, 128, args.threads)
     results: dict[str, object] = {
         "machine": {"processor": platform.processor() or platform.machine(), "threads": args.threads,
-                    "host": af.devices()["host"] if isinstance(af.devices(), dict) else str(af.devices())},
+                    "host": next(d.description for d in af.devices() if d.name == "host")},
         "versions": {"aneforge": af.__version__, "onnxruntime": ort.__version__, "numpy": np.__version__},
     }
     for name, build in benches.items():
