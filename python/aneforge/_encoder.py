@@ -41,4 +41,5 @@ def load(
         target=target if target is not None else _env.target(),
         device=device if device is not None else _env.device(),
         numerics=numerics if numerics is not None else _env.numerics(),
+        offline=_env.offline(),
     )

@@ -24,6 +24,11 @@ def numerics() -> str | None:
     return os.environ.get("ANEFORGE_NUMERICS") or None
 
 
+def offline() -> bool:
+    """`HF_HUB_OFFLINE`: whether models come from directories and the hub's cache alone."""
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}
+
+
 def set_threads() -> None:
     """`ANEFORGE_THREADS`: how many threads the host device runs on; read before the first program loads."""
     global _threads_are_set

@@ -172,6 +172,7 @@ def load(
     target: str | None = None,
     device: str | None = None,
     numerics: str | None = None,
+    offline: bool = False,
 ) -> Encoder:
     """Loads a sentence encoder by its directory or hub id."""
 

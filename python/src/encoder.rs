@@ -3,6 +3,7 @@
 use crate::compile::{arithmetic, chip, on};
 use crate::error::Error;
 use aneforge::models::encoder::{EncodeError, EncodeOptions, Encoder as Loaded, EncoderOptions, Pooling};
+use aneforge::models::resolve::HubOptions;
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2};
 use pyo3::exceptions::{PyNotImplementedError, PyTypeError, PyValueError};
@@ -39,8 +40,9 @@ fn pooling(name: &str) -> PyResult<Pooling> {
 }
 
 /// Loads a sentence encoder by its directory or hub id.
+#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (name, int8, pooling, *, target = None, device = None, numerics = None))]
+#[pyo3(signature = (name, int8, pooling, *, target = None, device = None, numerics = None, offline = false))]
 pub fn load(
     py: Python<'_>,
     name: &str,
@@ -49,6 +51,7 @@ pub fn load(
     target: Option<&str>,
     device: Option<&str>,
     numerics: Option<&str>,
+    offline: bool,
 ) -> PyResult<Encoder> {
     if int8 {
         return Err(PyNotImplementedError::new_err("load: int8 is not implemented yet; leave it out"));
@@ -59,6 +62,7 @@ pub fn load(
         target,
         device: Some(on(device)?),
         numerics: numerics.map(|name| arithmetic(name, target)).transpose()?,
+        hub: HubOptions { offline, ..HubOptions::default() },
         ..EncoderOptions::default()
     };
     let loaded = py.detach(|| Loaded::load(name, options)).map_err(|e| Error::Load(Box::new(e)))?;

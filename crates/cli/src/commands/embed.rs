@@ -55,7 +55,8 @@ pub struct Args {
     npy: Option<PathBuf>,
 
     /// Never download: use a directory, or what the hub's cache holds
-    #[arg(long)]
+    #[arg(long, env = "HF_HUB_OFFLINE", value_parser = clap::builder::BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     offline: bool,
 }
 

@@ -3,6 +3,7 @@
 //! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `run`
 //! executes them. Fusing never changes a bit: each node rounds as if it stood alone.
 
+mod packs;
 mod plan;
 mod planner;
 mod run;
@@ -14,24 +15,26 @@ use crate::device::{Device, DeviceError, Kernel};
 use crate::ir::numerics::Numerics;
 use crate::plan::Segment;
 use aneforge_kernels::{Isa, Kernels};
+use packs::Packs;
 use std::sync::{Arc, OnceLock};
 
 /// This machine's processor.
 #[derive(Clone, Debug)]
 pub struct Host {
     kernels: Kernels,
+    packs: Arc<Packs>,
     fuse: bool,
 }
 
 impl Host {
     /// An engine on `threads` threads of its own, the caller's included.
     pub fn new(threads: usize) -> Host {
-        Host { kernels: Kernels::with_threads(threads.max(1)), fuse: true }
+        Host::with_kernels(Kernels::with_threads(threads.max(1)))
     }
 
     /// An engine on these kernels.
     pub fn with_kernels(kernels: Kernels) -> Host {
-        Host { kernels, fuse: true }
+        Host { kernels, packs: Arc::default(), fuse: true }
     }
 
     /// The same engine with one step per node: slower, and the same bits.
@@ -83,6 +86,6 @@ impl Device for Host {
 
     fn load(&self, segment: &Segment, numerics: Numerics) -> Result<Box<dyn Kernel>, DeviceError> {
         let plan = self.plan(segment, numerics);
-        Ok(Box::new(run::HostKernel::new(&segment.graph, plan, self.kernels.clone())))
+        Ok(Box::new(run::HostKernel::new(&segment.graph, plan, self.kernels.clone(), &self.packs)))
     }
 }

@@ -1,6 +1,7 @@
 //! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading,
 //! but by ops that run as their scalar definition.
 
+use crate::device::host::packs::Packs;
 use crate::device::host::plan::{HostPlan, Place, Step};
 use crate::device::host::step::{Work, prepare};
 use crate::device::{DeviceError, Kernel};
@@ -81,8 +82,8 @@ impl Memory {
 }
 
 impl HostKernel {
-    pub(super) fn new(graph: &Graph, plan: HostPlan, kernels: Kernels) -> HostKernel {
-        let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph, &kernels)).collect();
+    pub(super) fn new(graph: &Graph, plan: HostPlan, kernels: Kernels, packs: &Packs) -> HostKernel {
+        let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph, &kernels, packs)).collect();
         let mut constants: Vec<Option<Constant>> = graph.constants().iter().map(|_| None).collect();
         let mut load = |place: Place| {
             if let Place::Constant(i) = place {
@@ -193,7 +194,8 @@ impl<'a> Call<'a> {
         }
         let out: &mut [f16] = bytemuck::cast_slice_mut(out);
         match work {
-            Work::Gemm(weights) => {
+            Work::Gemm(packed) => {
+                let weights = &packed.weights;
                 let epilogue = self.epilogue(Bias::Column);
                 let rows = self.half(0).len() / weights.terms();
                 return gemm::gemm(k, self.half(0), rows, weights, &epilogue, scratch, out);
@@ -205,7 +207,16 @@ impl<'a> Call<'a> {
             }
             Work::Conv { weights, params } => {
                 let epilogue = self.epilogue(Bias::Row);
-                return conv::conv2d(k, self.half(0), self.image(), weights, params, &epilogue, scratch, out);
+                return conv::conv2d(
+                    k,
+                    self.half(0),
+                    self.image(),
+                    &weights.weights,
+                    params,
+                    &epilogue,
+                    scratch,
+                    out,
+                );
             }
             other => self.simple(other, out),
         }

@@ -1,5 +1,6 @@
 //! What each op's step does: which kernel, with what prepared once.
 
+use crate::device::host::packs::{Packed, Packs};
 use crate::device::host::plan::Step;
 use crate::ir::graph::Graph;
 use crate::ir::op::Op;
@@ -11,6 +12,7 @@ use aneforge_kernels::map::{Binary, Compare, Unary};
 use aneforge_kernels::reduce::Reduction;
 use aneforge_kernels::{Kernels, pool};
 use aneforge_tensor::{Shape, Tensor, f16, round_f16};
+use std::sync::Arc;
 
 /// A kernel with its parameters and packed weights.
 pub(super) enum Work {
@@ -19,7 +21,7 @@ pub(super) enum Work {
     Compare(Compare),
     Select,
     Not,
-    Gemm(PackedB),
+    Gemm(Arc<Packed<PackedB>>),
     Bmm {
         lead: [Shape; 3],
         rows: usize,
@@ -28,7 +30,7 @@ pub(super) enum Work {
         transposed: bool,
     },
     Conv {
-        weights: PackedConv,
+        weights: Arc<Packed<PackedConv>>,
         params: ConvParams,
     },
     MaxPool(pool::Window),
@@ -141,7 +143,7 @@ fn bits(shape: Shape, axes: &[i64]) -> u32 {
 }
 
 /// Chooses a step's kernel and packs its weights.
-pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels) -> Work {
+pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Packs) -> Work {
     let op = &step.op;
     let shape = step.inputs.first().map_or(Shape::SCALAR, |(_, ty)| ty.shape);
     let half = step.inputs.iter().all(|(_, ty)| ty.dtype == aneforge_tensor::DType::F16);
@@ -160,16 +162,20 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels) -> Work {
     match op {
         Op::Select(_) => Work::Select,
         Op::LogicalNot(_) => Work::Not,
-        Op::Matmul(_) => Work::Gemm(pack_rows(constant(step, graph))),
+        Op::Matmul(_) => {
+            let weights = constant(step, graph);
+            Work::Gemm(packs.rows(weights, || pack_rows(weights)))
+        }
         Op::Bmm(_) => batched(step),
         Op::Conv(conv) if constant_of(step, graph).is_some() => {
             let weights = constant(step, graph);
             let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
             let groups = conv.groups as usize;
-            let weights = match weights.as_slice::<f32>() {
+            let pack = || match weights.as_slice::<f32>() {
                 Some(values) => PackedConv::new(kernels, values, extents, groups),
                 None => PackedConv::new(kernels, &weights.to_f16(), extents, groups),
             };
+            let weights = packs.conv(weights, groups, pack);
             let params = ConvParams {
                 stride: conv.strides.map(|v| v as usize),
                 pad: conv.pad.map(|v| v as usize),
@@ -229,7 +235,8 @@ impl Work {
     /// Working memory the kernel needs, in elements of single precision.
     pub(super) fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
         match self {
-            Work::Gemm(weights) => {
+            Work::Gemm(packed) => {
+                let weights = &packed.weights;
                 let rows = step.inputs[0].1.shape.count() / weights.terms();
                 aneforge_kernels::gemm::gemm_scratch(kernels, rows, weights)
             }
@@ -238,7 +245,7 @@ impl Work {
             }
             Work::Conv { weights, params } => {
                 let input = std::array::from_fn(|a| step.inputs[0].1.shape[a]);
-                aneforge_kernels::conv::conv2d_scratch(kernels, input, weights, params)
+                aneforge_kernels::conv::conv2d_scratch(kernels, input, &weights.weights, params)
             }
             _ => 0,
         }

@@ -1,0 +1,93 @@
+//! Packed weights, shared by every session of an engine whose plans hold the same tensor.
+
+use aneforge_kernels::conv::PackedConv;
+use aneforge_kernels::gemm::PackedB;
+use aneforge_tensor::{DType, Shape, Tensor};
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Weights in the form a kernel reads, and the tensor they are made from.
+pub(super) struct Packed<T> {
+    pub weights: T,
+    /// Held so that no other tensor can come to lie at its address while the key names it.
+    _source: Tensor,
+}
+
+/// A tensor's identity: where its bytes lie, and as what they are read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    address: usize,
+    dtype: DType,
+    shape: Shape,
+    groups: usize,
+}
+
+type Table<T> = Mutex<HashMap<Key, Weak<Packed<T>>>>;
+
+/// What an engine has packed and some session still uses.
+#[derive(Default)]
+pub(super) struct Packs {
+    rows: Table<PackedB>,
+    convs: Table<PackedConv>,
+}
+
+impl Packs {
+    /// The weight of a linear layer.
+    pub(super) fn rows(&self, source: &Tensor, pack: impl FnOnce() -> PackedB) -> Arc<Packed<PackedB>> {
+        share(&self.rows, source, 1, pack)
+    }
+
+    /// The weight of a convolution in this many groups.
+    pub(super) fn conv(
+        &self,
+        source: &Tensor,
+        groups: usize,
+        pack: impl FnOnce() -> PackedConv,
+    ) -> Arc<Packed<PackedConv>> {
+        share(&self.convs, source, groups, pack)
+    }
+}
+
+fn share<T>(table: &Table<T>, source: &Tensor, groups: usize, pack: impl FnOnce() -> T) -> Arc<Packed<T>> {
+    let address = source.bytes().as_ptr().addr();
+    let key = Key { address, dtype: source.dtype(), shape: source.shape(), groups };
+    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(packed) = table.get(&key).and_then(Weak::upgrade) {
+        return packed;
+    }
+    table.retain(|_, packed| packed.strong_count() > 0);
+    let packed = Arc::new(Packed { weights: pack(), _source: source.clone() });
+    table.insert(key, Arc::downgrade(&packed));
+    packed
+}
+
+impl fmt::Debug for Packs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Packs")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_packed_once_while_they_are_used() {
+        let packs = Packs::default();
+        let shape = Shape::new(&[2, 3]).unwrap();
+        let source = Tensor::from_slice(shape, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        let pack = || PackedB::from_nk(source.as_slice::<f32>().unwrap(), 2, 3);
+        let first = packs.rows(&source, pack);
+        let second = packs.rows(&source.clone(), || unreachable!("packed already"));
+        assert!(Arc::ptr_eq(&first, &second));
+        drop((first, second));
+        let mut again = false;
+        packs.rows(&source, || {
+            again = true;
+            pack()
+        });
+        assert!(again);
+    }
+}
