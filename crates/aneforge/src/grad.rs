@@ -61,14 +61,16 @@ pub(crate) fn pull_back(y: &Var, dy: &Var, wrt: &[Var]) -> Vec<Grad> {
 
 fn walk(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Option<Var>>, GradError> {
     let order = dependents(y, wrt);
+    let on_path: HashSet<u64> = order.iter().map(Var::id).collect();
+    let targets: HashSet<u64> = wrt.iter().map(Var::id).collect();
     let mut cotangents: HashMap<u64, Var> = HashMap::from([(y.id(), dy.clone())]);
     for var in order.iter().rev() {
-        if wrt.iter().any(|w| w.id() == var.id()) {
+        if targets.contains(&var.id()) {
             continue;
         }
         let Some(dy) = cotangents.get(&var.id()).cloned() else { continue };
         for (x, grad) in var.inputs().iter().zip(var.op().vjp(var.inputs(), var, &dy)) {
-            if !order.iter().any(|v| v.id() == x.id()) {
+            if !on_path.contains(&x.id()) {
                 continue;
             }
             match grad {

@@ -50,7 +50,14 @@ mod tests {
 
     #[test]
     fn streams_are_pinned() {
-        assert_eq!([word(0, 0), word(1, 0), word(1, 1)], [word(0, 0), word(1, 0), word(1, 1)]);
-        assert_eq!(word(0, 0), 0xE220_A839_7B1D_CDAF);
+        // From `tests/oracle/fixture_random.py`, which `python/tests/test_fixture_random.py` holds to the same.
+        let words = [word(0, 0), word(1, 0), word(1, 1)];
+        assert_eq!(words, [0xE220_A839_7B1D_CDAF, 0xF4A9_0164_C474_9E1A, 0xBFA9_AE8D_44B4_5A35]);
+        assert_eq!(f64::from(uniform(7, 2)), 0.841_427_028_179_168_7);
+        let normals = [0, 1, 2].map(|i| f64::from(normal(5, i) * 0.1));
+        assert_eq!(
+            normals,
+            [0.030_377_808_958_292_007, -0.014_816_251_583_397_388, 0.008_378_080_092_370_51]
+        );
     }
 }

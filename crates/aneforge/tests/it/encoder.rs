@@ -322,35 +322,3 @@ fn a_weight_that_is_no_number_is_named() {
         }
     }
 }
-
-/// The real model, where `ANEFORGE_MINILM_DIR` says where it is.
-#[test]
-fn minilm_agrees_with_its_reference() {
-    let Some(directory) = std::env::var_os("ANEFORGE_MINILM_DIR") else {
-        eprintln!("skipped: ANEFORGE_MINILM_DIR names no directory of all-MiniLM-L6-v2");
-        return;
-    };
-    let (texts, want) = expected(&models().join("minilm-expected.json"), "mean");
-    let mut encoder = load(Path::new(&directory), options());
-    let got = encoder.encode(&texts).unwrap();
-    for ((text, got), want) in texts.iter().zip(&got).zip(&want) {
-        let text: String = text.chars().take(40).collect();
-        eprintln!("{:.7}  {text:?}", cosine(got, want));
-    }
-    let least = least_cosine(&got, &want);
-    eprintln!("least cosine {least:.7}");
-    assert!(least >= 0.9999, "{least}");
-    let text = "wind ".repeat(126);
-    let start = std::time::Instant::now();
-    encoder.program(128).unwrap();
-    eprintln!("program for 128 tokens: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-    let mut times: Vec<f64> = (0..20)
-        .map(|_| {
-            let start = std::time::Instant::now();
-            encoder.encode(&[&text]).unwrap();
-            start.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    eprintln!("128 tokens: median {:.2} ms, least {:.2} ms", times[10], times[0]);
-}

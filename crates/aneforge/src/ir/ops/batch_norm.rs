@@ -40,8 +40,14 @@ impl Operator for BatchNorm {
         let eps = p.scalar(self.eps.0);
         Array::from_fn(out.shape, |i| {
             let at = |input: usize| x[input].data[i / stride % channels];
-            let scale = at(1) / (at(4) + eps).sqrt();
-            p.store((x[0].data[i] - at(3)) * scale + at(2))
+            p.store(match p {
+                Precision::F64 => (x[0].data[i] - at(3)) * (at(1) / (at(4) + eps).sqrt()) + at(2),
+                Precision::F16(_) => {
+                    let [x, gamma, beta, mean, variance] =
+                        [x[0].data[i], at(1), at(2), at(3), at(4)].map(|v| v as f32);
+                    f64::from((x - mean) * (gamma / (variance + eps as f32).sqrt()) + beta)
+                }
+            })
         })
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
