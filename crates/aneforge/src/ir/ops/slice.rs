@@ -45,8 +45,16 @@ fn embed(dy: &Var, shape: Shape, begin: &[usize]) -> Var {
     out
 }
 
-/// Copies the window at `begin`.
-fn window(x: &Array, out: Shape, begin: &[usize], store: impl Fn(f64) -> f64) -> Array {
+/// Copies the window at `begin`. One that starts past zero on the last axis saturates on older engines.
+pub(crate) fn window(x: &Array, out: Shape, begin: &[usize], p: Precision) -> Array {
+    let limit = match p {
+        Precision::F16(numerics) if begin.last().is_some_and(|&b| b > 0) => numerics.offset_slice_limit(),
+        _ => f64::INFINITY,
+    };
+    copied(x, out, begin, |v| if v.abs() > limit { f64::INFINITY.copysign(v) } else { v })
+}
+
+fn copied(x: &Array, out: Shape, begin: &[usize], store: impl Fn(f64) -> f64) -> Array {
     let (from, to) = (x.shape.strides(), out.strides());
     Array::from_fn(out, |i| {
         let at: usize = (0..out.rank()).map(|a| (i / to[a] % out[a] + begin[a]) * from[a]).sum();
@@ -80,14 +88,7 @@ impl Operator for SliceBySize {
         Ok(TensorType::f16(Shape::new(&extents).map_err(|e| e.to_string())?))
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
-        let limit = match p {
-            Precision::F16(numerics) if self.begin.last().is_some_and(|&b| b > 0) => {
-                numerics.offset_slice_limit()
-            }
-            _ => f64::INFINITY,
-        };
-        let store = |v: f64| if v.abs() > limit { f64::INFINITY.copysign(v) } else { v };
-        window(x[0], out.shape, &self.begin(), store)
+        window(x[0], out.shape, &self.begin(), p)
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
         vec![Grad::To(embed(dy, x[0].shape(), &self.begin()))]
@@ -135,7 +136,7 @@ impl Operator for Split {
         Ok(TensorType::f16(x[0].shape.with(axis, size / n as usize)))
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
-        window(x[0], out.shape, &self.begin(x[0].shape), |v| v)
+        copied(x[0], out.shape, &self.begin(x[0].shape), |v| v)
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
         vec![Grad::To(embed(dy, x[0].shape(), &self.begin(x[0].shape())))]
