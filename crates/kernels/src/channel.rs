@@ -86,7 +86,10 @@ pub fn instance_norm(
         return;
     }
     let channels = affine.gamma.len();
-    assert!(x.len().is_multiple_of(inner * channels), "instance_norm: planes of {inner} do not fill the input");
+    assert!(
+        x.len().is_multiple_of(inner * channels),
+        "instance_norm: planes of {inner} do not fill the input"
+    );
     chunks(&kernels.pool, out, (GRAIN / inner).max(1) * inner, |start, out| {
         let planes = x[start..start + out.len()].chunks_exact(inner).zip(out.chunks_exact_mut(inner));
         for (plane, (x, out)) in planes.enumerate() {

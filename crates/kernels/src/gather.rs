@@ -16,12 +16,7 @@ const BLOCK: usize = 256;
 ///
 /// # Panics
 /// When there is not one table per axis, a place is outside of its axis, or a length does not fit.
-pub fn gather<T: Pod + Send + Sync>(
-    kernels: &Kernels,
-    x: View<'_, T>,
-    tables: &[Vec<usize>],
-    out: &mut [T],
-) {
+pub fn gather<T: Pod + Send + Sync>(kernels: &Kernels, x: View<'_, T>, tables: &[Vec<usize>], out: &mut [T]) {
     assert_eq!(tables.len(), x.shape.len(), "gather: {} tables for {:?}", tables.len(), x.shape);
     assert_eq!(out.len(), tables.iter().map(Vec::len).product::<usize>(), "gather: output length");
     let inside = tables.iter().zip(x.shape).all(|(table, &size)| table.iter().all(|&place| place < size));

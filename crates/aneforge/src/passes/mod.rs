@@ -9,6 +9,7 @@ mod fold;
 pub mod legal;
 mod legalize;
 mod merge;
+mod trigonometry;
 
 use crate::ir::graph::Graph;
 use crate::ir::var::BuildError;
@@ -20,6 +21,7 @@ use legal::LegalError;
 pub use canonicalize::CANONICALIZE;
 pub use fold::FOLD;
 pub use legalize::LEGALIZE;
+pub use trigonometry::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE, TRIGONOMETRY};
 
 /// A graph did not come through the pipeline.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

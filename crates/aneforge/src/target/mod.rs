@@ -138,8 +138,7 @@ impl Family {
 ///
 /// Evidence: the public package's table of floors; sine and cosine need the trigonometric unit of A15, and a
 /// warp the texture unit of A14.
-pub const FLOORS: [(&str, Family); 3] =
-    [("sin", Family::A15), ("cos", Family::A15), ("affine", Family::A14)];
+pub const FLOORS: [(&str, Family); 3] = [("sin", Family::A15), ("cos", Family::A15), ("affine", Family::A14)];
 
 /// The first family that computes the op called `name`.
 pub fn floor(name: &str) -> Family {

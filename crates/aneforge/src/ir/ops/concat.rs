@@ -105,7 +105,11 @@ impl Operator for Stack {
         let mut dims = shape.dims().to_vec();
         let axis = usize::try_from(self.axis).ok().filter(|&axis| axis <= dims.len());
         let Some(axis) = axis else {
-            return Err(format!("axis {} is out of range for a result of rank {}", self.axis, dims.len() + 1));
+            return Err(format!(
+                "axis {} is out of range for a result of rank {}",
+                self.axis,
+                dims.len() + 1
+            ));
         };
         dims.insert(axis, x.len());
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))

@@ -118,7 +118,7 @@ pub(crate) fn four(shape: Shape) -> [usize; 4] {
 }
 
 /// `dy` with `stride - 1` zeros between neighbours.
-fn spread(dy: &Var, strides: [i64; 2]) -> Var {
+pub(crate) fn spread(dy: &Var, strides: [i64; 2]) -> Var {
     if strides == [1, 1] {
         return dy.clone();
     }

@@ -41,7 +41,10 @@ impl Operator for Crop {
             }
             let left = shape[axis] as i64 - cut[0].saturating_add(cut[1]);
             if left < 1 {
-                return Err(format!("cutting {} and {} of axis {axis} leaves nothing of {shape}", cut[0], cut[1]));
+                return Err(format!(
+                    "cutting {} and {} of axis {axis} leaves nothing of {shape}",
+                    cut[0], cut[1]
+                ));
             }
             shape = shape.with(axis, left as usize);
         }

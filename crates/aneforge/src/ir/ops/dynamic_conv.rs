@@ -52,9 +52,8 @@ impl Operator for DynamicConv {
         })
     }
     fn cases() -> Vec<Case> {
-        let on = |op: DynamicConv, x: &[usize], w: &[usize]| {
-            Case::new(op, &[x, w], (-1.0, 1.0), Tolerance::SUM)
-        };
+        let on =
+            |op: DynamicConv, x: &[usize], w: &[usize]| Case::new(op, &[x, w], (-1.0, 1.0), Tolerance::SUM);
         let plain = DynamicConv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
         vec![
             on(DynamicConv { pad: [1; 4], ..plain.clone() }, &[1, 5, 5, 4], &[3, 5, 3, 3]),

@@ -34,8 +34,10 @@ impl Operator for BmmW {
             return Err(format!("x must be [B, M, K] and weight [B, K, N], got {a} and {w}"));
         }
         if a[0] != w[0] || a[2] != w[1] {
-            return Err(format!("x {a} and weight {w} must share the batch, {} and {}, and the inner size, {} and {}",
-                a[0], w[0], a[2], w[1]));
+            return Err(format!(
+                "x {a} and weight {w} must share the batch, {} and {}, and the inner size, {} and {}",
+                a[0], w[0], a[2], w[1]
+            ));
         }
         Ok(TensorType::f16(a.with(2, w[2])))
     }

@@ -10,7 +10,8 @@ use crate::ir::var::Var;
 use aneforge_tensor::{Shape, Tensor};
 
 /// The chain rounds after every op, so its error is a few units, and absolute where the mean cancels.
-pub(crate) const CHAIN: Tolerance = Tolerance { ulp: 8.0, absolute: 4e-3, reason: "each op of the chain rounds" };
+pub(crate) const CHAIN: Tolerance =
+    Tolerance { ulp: 8.0, absolute: 4e-3, reason: "each op of the chain rounds" };
 
 op! {
     /// `(x - mean) / sqrt(variance + eps) * gamma + beta` over the last axis.

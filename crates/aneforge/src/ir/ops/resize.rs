@@ -59,7 +59,10 @@ fn sampled(x: &TensorType, target: [i64; 2]) -> Result<TensorType, String> {
     }
     let [h, w] = target.map(|t| usize::try_from(t).unwrap_or(0));
     if h == 0 || w == 0 {
-        return Err(format!("the result would have {} by {} pixels; both must be at least 1", target[0], target[1]));
+        return Err(format!(
+            "the result would have {} by {} pixels; both must be at least 1",
+            target[0], target[1]
+        ));
     }
     let dims = [x.shape[0], x.shape[1], h, w];
     Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))

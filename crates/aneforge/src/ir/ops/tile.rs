@@ -64,7 +64,10 @@ impl Operator for Tile {
         vec![Grad::To(dx)]
     }
     fn mil() -> Mil {
-        Mil::Stmt(Spelling { op: "tile", args: &[("x", Arg::In(0)), ("reps", Arg::Named("reps", Lit::Ints))] })
+        Mil::Stmt(Spelling {
+            op: "tile",
+            args: &[("x", Arg::In(0)), ("reps", Arg::Named("reps", Lit::Ints))],
+        })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], reps: &[i64]| {
