@@ -6,6 +6,7 @@ mod conformance;
 mod encoder;
 mod errors;
 mod golden;
+mod lowering;
 mod passes;
 mod random_graph;
 mod reference;

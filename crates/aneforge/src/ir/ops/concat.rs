@@ -89,7 +89,12 @@ impl Operator for Concat {
         let on = |axis: i64, shapes: &[&[usize]]| {
             Case::new(Concat { axis }, shapes, (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(0, &[&[2, 3], &[1, 3]]), on(1, &[&[1, 2, 2, 3], &[1, 1, 2, 3], &[1, 3, 2, 3]])]
+        vec![
+            on(0, &[&[2, 3], &[1, 3]]),
+            on(1, &[&[1, 2, 2, 3], &[1, 1, 2, 3], &[1, 3, 2, 3]]),
+            on(0, &[&[3], &[1]]),
+            on(4, &[&[2, 1, 2, 1, 2], &[2, 1, 2, 1, 3]]),
+        ]
     }
 }
 
@@ -165,7 +170,7 @@ impl Operator for Reverse {
         let on = |x: &[usize], axes: &[i64]| {
             Case::new(Reverse { axes: axes.to_vec() }, &[x], (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(&[2, 3], &[1]), on(&[2, 3, 4], &[0, 2])]
+        vec![on(&[2, 3], &[1]), on(&[2, 3, 4], &[0, 2]), on(&[5], &[0]), on(&[1, 2, 2, 3, 2], &[1, 3, 4])]
     }
 }
 

@@ -125,7 +125,11 @@ impl Operator for LayerNorm {
         let on = |shapes: &[&[usize]], eps: f64| {
             Case::new(LayerNorm { eps: Real(eps) }, shapes, (-2.0, 2.0), CHAIN).constants_from(1)
         };
-        vec![on(&[&[3, 8], &[1, 8], &[1, 8]], 1e-5), on(&[&[2, 3, 40], &[40], &[40]], 0.125)]
+        vec![
+            on(&[&[3, 8], &[1, 8], &[1, 8]], 1e-5),
+            on(&[&[2, 3, 40], &[40], &[40]], 0.125),
+            on(&[&[7], &[7], &[7]], 1e-3),
+        ]
     }
 }
 
@@ -159,7 +163,7 @@ impl Operator for RmsNorm {
         let on = |shapes: &[&[usize]]| {
             Case::new(RmsNorm { eps: Real(1e-5) }, shapes, (-2.0, 2.0), CHAIN).constants_from(1)
         };
-        vec![on(&[&[3, 8], &[1, 8]]), on(&[&[2, 3, 40], &[40]])]
+        vec![on(&[&[3, 8], &[1, 8]]), on(&[&[2, 3, 40], &[40]]), on(&[&[5], &[5]])]
     }
 }
 
@@ -199,7 +203,7 @@ impl Operator for L2Norm {
     fn cases() -> Vec<Case> {
         let on =
             |axis: i64, x: &[usize]| Case::new(L2Norm { axis, eps: Real(1e-12) }, &[x], (-2.0, 2.0), CHAIN);
-        vec![on(-1, &[3, 8]), on(1, &[1, 4, 2, 3])]
+        vec![on(-1, &[3, 8]), on(1, &[1, 4, 2, 3]), on(0, &[17])]
     }
 }
 

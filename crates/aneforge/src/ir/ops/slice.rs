@@ -108,7 +108,12 @@ impl Operator for SliceBySize {
             let op = SliceBySize { begin: begin.to_vec(), size: size.to_vec() };
             Case::new(op, &[x], (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(&[4, 6], &[1, 2], &[2, 3]), on(&[1, 5, 3, 4], &[0, 2, 0, 0], &[1, 3, 3, 4])]
+        vec![
+            on(&[4, 6], &[1, 2], &[2, 3]),
+            on(&[1, 5, 3, 4], &[0, 2, 0, 0], &[1, 3, 3, 4]),
+            on(&[7], &[6], &[1]),
+            on(&[2, 3, 2, 2, 4], &[1, 0, 1, 0, 2], &[1, 2, 1, 2, 2]),
+        ]
     }
 }
 
@@ -155,7 +160,12 @@ impl Operator for Split {
         let on = |x: &[usize], num_splits, axis, index| {
             Case::new(Split { num_splits, axis, index }, &[x], (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(&[4, 6], 2, 0, 1), on(&[1, 6, 2, 3], 3, 1, 0)]
+        vec![
+            on(&[4, 6], 2, 0, 1),
+            on(&[1, 6, 2, 3], 3, 1, 0),
+            on(&[5], 5, 0, 3),
+            on(&[1, 2, 1, 2, 4], 2, 4, 1),
+        ]
     }
 }
 
