@@ -32,7 +32,7 @@ mod _native {
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]
-    use crate::nn::{attention, geglu};
+    use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul};
     #[pymodule_export]
     use crate::tensor::Tensor;
 
