@@ -365,6 +365,26 @@ class OpMethods:
         """
         return _native.apply("reverse", [cast(Tensor, self)], {"axes": axes})
 
+    def tile(self, reps: int | Sequence[int]) -> Tensor:
+        """`x` repeated along its axes, as a whole: `y[i] = x[i mod d]` per axis of size `d`.
+
+        The engine repeats 2, 3, 4 and 8 times; legalization writes other factors with these, and with
+        `concat`.
+
+        Args:
+            reps: how often each axis repeats, at least once.
+        """
+        return _native.apply("tile", [cast(Tensor, self)], {"reps": reps})
+
+    def upsample(self, scale: int = 2) -> Tensor:
+        """Every pixel as a square of `scale` by `scale` equal ones: `y[h, w] = x[h / scale, w / scale]`, rounded
+        down. `x` is `[N, C, H, W]`.
+
+        Args:
+            scale: the factor of height and width, at least 1.
+        """
+        return _native.apply("upsample", [cast(Tensor, self)], {"scale": scale})
+
     def cast(self) -> Tensor:
         """As half precision. Bytes convert exactly."""
         return _native.apply("cast", [cast(Tensor, self)])

@@ -132,3 +132,18 @@ fn large_groups_are_normalised_without_overflow() {
     let wrong = session.output(0).iter().enumerate().find(|(i, v)| v.to_f32() != [-1.0, 1.0][i % 2]);
     assert_eq!(wrong, None);
 }
+
+/// Once, the definition multiplied by the reciprocal of the sum, and was off by a unit now and then.
+#[test]
+fn softmax_divides_by_its_sum() {
+    let x = Var::input(shape(&[3000, 2]));
+    let feed = normal_tensor(5, x.shape(), 1.0);
+    let plan = compile(&[x.softmax(-1)], &Options::default()).unwrap();
+    let array = Array::from_tensor(&feed, IEEE);
+    let want = evaluate(&plan.segments[0].graph, std::slice::from_ref(&array), IEEE);
+    let host = device::named("host").unwrap();
+    let options = SessionOptions { numerics: Some(Numerics::Ieee) };
+    let mut session = Session::new(plan, &*host, options).unwrap();
+    session.run(&[feed]).unwrap();
+    assert!(session.output(0).iter().zip(&want.data).all(|(got, want)| got.to_f64() == *want));
+}
