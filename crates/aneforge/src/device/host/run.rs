@@ -1,5 +1,5 @@
 //! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading,
-//! but by ops that run as their scalar definition.
+//! but by ops that run as their scalar definition, and by convolutions with a computed weight.
 
 use crate::device::host::packs::Packs;
 use crate::device::host::plan::{HostPlan, Place, Step};
