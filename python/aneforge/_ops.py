@@ -56,11 +56,11 @@ class OpMethods:
         return _native.apply("square", [cast(Tensor, self)])
 
     def sin(self) -> Tensor:
-        """The sine of `x` in radians. Needs A15 or newer."""
+        """The sine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400."""
         return _native.apply("sin", [cast(Tensor, self)])
 
     def cos(self) -> Tensor:
-        """The cosine of `x` in radians. Needs A15 or newer."""
+        """The cosine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400."""
         return _native.apply("cos", [cast(Tensor, self)])
 
     def atan(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import erf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,14 @@ def test_candidates_that_cannot_run_are_an_error(monkeypatch: pytest.MonkeyPatch
         af.tune_attention(3, 1, 2, candidates=(7,))
 
 
-def attended(x: np.ndarray, context: np.ndarray, ws: list[np.ndarray], heads: int, mask: Any = 0.0) -> np.ndarray:
+def attended(
+    x: np.ndarray, context: np.ndarray, ws: list[np.ndarray], heads: int, mask: Any = 0.0
+) -> np.ndarray:
     q, k, v = (m @ w.T for m, w in zip((x, context, context), ws, strict=False))
-    split = lambda m: m.reshape(len(m), heads, -1).swapaxes(0, 1)  # noqa: E731
+
+    def split(m: np.ndarray) -> np.ndarray:
+        return m.reshape(len(m), heads, -1).swapaxes(0, 1)
+
     scores = split(q) @ split(k).swapaxes(1, 2) / np.sqrt(q.shape[1] / heads) + mask
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     merged = (scores / scores.sum(-1, keepdims=True)) @ split(v)
@@ -100,7 +106,12 @@ def test_masks_of_long_sequences(kind: str, given: str) -> None:
     ws = [RNG.standard_normal((d, d)) / 2 for _ in range(4)]
     values = RNG.standard_normal((s, d))
     causal = np.triu(np.full((s, s), -1e4), 1)
-    masks = {"none": None, "[S, S]": causal, "[1, S, S]": causal[None], "[H, S, S]": np.stack([causal, causal.T])}
+    masks = {
+        "none": None,
+        "[S, S]": causal,
+        "[1, S, S]": causal[None],
+        "[H, S, S]": np.stack([causal, causal.T]),
+    }
     mask = masks[kind]
     x = af.input((s, d))
     fed = mask is not None and given == "Tensor"
@@ -108,7 +119,9 @@ def test_masks_of_long_sequences(kind: str, given: str) -> None:
     y = af.mha(x, ws[0], None, ws[1], None, ws[2], None, ws[3], None, heads, mask=operand)
     assert softmaxes(y) == 2
     got = af.compile(y, device="host", numerics="ieee")(*([values, mask] if fed else [values]))
-    np.testing.assert_allclose(got, attended(values, values, ws, heads, 0.0 if mask is None else mask), atol=0.03)
+    np.testing.assert_allclose(
+        got, attended(values, values, ws, heads, 0.0 if mask is None else mask), atol=0.03
+    )
 
 
 def test_a_context_is_cut_only_when_both_are_long() -> None:
@@ -129,8 +142,8 @@ def test_gated_units_are_two_layers() -> None:
     values = RNG.standard_normal((3, 4))
     y = af.geglu(af.input((3, 4)), w, b)
     value, gate = np.split(values @ w.T + b, 2, -1)
-    from math import erf, sqrt
-
     want = value * gate * np.vectorize(lambda g: 0.5 * (1 + erf(g / sqrt(2))))(gate)
-    np.testing.assert_allclose(af.compile(y, device="host", numerics="ieee")(values), want, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(
+        af.compile(y, device="host", numerics="ieee")(values), want, rtol=1e-2, atol=1e-2
+    )
     assert y.srcs[0].op == "matmul"

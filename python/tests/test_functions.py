@@ -76,8 +76,10 @@ FUNCTIONS: dict[str, tuple[Callable[[af.Tensor], af.Tensor], str, Callable[[np.n
     "group_norm": (
         lambda x: x.group_norm(C, C, 2),
         "group_norm",
-        lambda x: normalized(x.reshape(1, 2, -1), 2).reshape(x.shape) * C.reshape(1, 4, 1, 1)
-        + C.reshape(1, 4, 1, 1),
+        lambda x: (
+            normalized(x.reshape(1, 2, -1), 2).reshape(x.shape) * C.reshape(1, 4, 1, 1)
+            + C.reshape(1, 4, 1, 1)
+        ),
     ),
     "channel_layer_norm": (
         lambda x: x.reshape(1, 4, 1, 24).channel_layer_norm(C, C),
@@ -181,7 +183,11 @@ MISTAKES: dict[str, tuple[Callable[[af.Tensor], Any], type[Exception], str]] = {
         r"prelu: x must be \[N, C, ...\] of rank 3 or more, got \[4, 24\]",
     ),
     "groups": (lambda x: x.group_norm(C, C, 3), ValueError, "4 channels do not divide into 3 groups"),
-    "group_norm_lengths": (lambda x: x.group_norm(C, C[:2], 2), ValueError, r"beta must be \[4\] or \[1, 4, 1, 1\]"),
+    "group_norm_lengths": (
+        lambda x: x.group_norm(C, C[:2], 2),
+        ValueError,
+        r"beta must be \[4\] or \[1, 4, 1, 1\]",
+    ),
     "group_norm_batch": (
         lambda x: x.reshape(2, 2, 6, 4).group_norm(C[:2], C[:2], 2),
         ValueError,
@@ -204,8 +210,16 @@ MISTAKES: dict[str, tuple[Callable[[af.Tensor], Any], type[Exception], str]] = {
         TypeError,
         "instance_norm: gamma must be a float16, float32 or float64 array, got int64",
     ),
-    "local_response_norm": (lambda x: af.local_response_norm(x, 0), ValueError, "size must be at least 1, got 0"),
-    "dynamic_conv": (lambda x: af.dynamic_conv(x, np.ones((1, 4, 1, 1))), TypeError, "weight must be a Tensor"),
+    "local_response_norm": (
+        lambda x: af.local_response_norm(x, 0),
+        ValueError,
+        "size must be at least 1, got 0",
+    ),
+    "dynamic_conv": (
+        lambda x: af.dynamic_conv(x, np.ones((1, 4, 1, 1))),
+        TypeError,
+        "weight must be a Tensor",
+    ),
     "dynamic_conv_batch": (
         lambda x: af.dynamic_conv(af.input((2, 4, 3, 3)), af.input((1, 4, 1, 1))),
         ValueError,
@@ -228,11 +242,19 @@ MISTAKES: dict[str, tuple[Callable[[af.Tensor], Any], type[Exception], str]] = {
         "must share the batch, 4 and 2",
     ),
     "stack": (lambda x: af.stack([x[0], x[0, 0]]), ValueError, "stack: value 1 is"),
-    "stack_axis": (lambda x: af.stack([x[0]], 7), ValueError, "axis 7 is out of range for a result of rank 4"),
+    "stack_axis": (
+        lambda x: af.stack([x[0]], 7),
+        ValueError,
+        "axis 7 is out of range for a result of rank 4",
+    ),
     "stack_rank": (lambda x: af.stack([af.input((1,) * 5)] * 2), ValueError, "rank 6 is above"),
     "tile": (lambda x: x.tile((2, 2)), ValueError, "one factor per axis"),
     "tile_zero": (lambda x: x.tile((1, 1, 1, 0)), ValueError, "must be at least 1"),
-    "pixel_shuffle": (lambda x: af.pixel_shuffle(x, 3), ValueError, "4 channels do not divide into blocks of 3 by 3"),
+    "pixel_shuffle": (
+        lambda x: af.pixel_shuffle(x, 3),
+        ValueError,
+        "4 channels do not divide into blocks of 3 by 3",
+    ),
     "pixel_unshuffle": (
         lambda x: af.pixel_unshuffle(x, 4),
         ValueError,
@@ -242,8 +264,16 @@ MISTAKES: dict[str, tuple[Callable[[af.Tensor], Any], type[Exception], str]] = {
     "crop_negative": (lambda x: af.crop(x, -1, 0, 0, 0), ValueError, "must not be negative"),
     "upsample": (lambda x: x.upsample(0), ValueError, "would have 0 by 0 pixels"),
     "resize": (lambda x: af.resize_bilinear(x, 0, 3), ValueError, "would have 0 by 3 pixels"),
-    "resize_rank": (lambda x: af.resize_nearest_neighbor(x[0], 2, 2), ValueError, r"x must be \[N, C, H, W\]"),
-    "affine": (lambda x: af.affine(x, np.ones((2, 6)), 2, 2), ValueError, r"transform must be \[1, 6\] or \[1, 6\]"),
+    "resize_rank": (
+        lambda x: af.resize_nearest_neighbor(x[0], 2, 2),
+        ValueError,
+        r"x must be \[N, C, H, W\]",
+    ),
+    "affine": (
+        lambda x: af.affine(x, np.ones((2, 6)), 2, 2),
+        ValueError,
+        r"transform must be \[1, 6\] or \[1, 6\]",
+    ),
     "paired": (lambda x: af.paired(C), TypeError, "paired: hi must be a Tensor, got ndarray"),
     "paired_shapes": (lambda x: af.paired(x, x[0]), ValueError, "hi and lo must have one shape"),
     "sums": (lambda x: af.reduce_sum_to_matmul(x, -1), ValueError, "only_idx must be at least 0, got -1"),
@@ -274,7 +304,9 @@ def test_parameters_may_be_trained(name: str) -> None:
     values = RNG.standard_normal(shape)
     x, gamma, beta = af.input(shape), af.input(extents), af.input(extents)
     baked = run(build(x, C.reshape(extents), C.reshape(extents)), values)
-    feeds = [values, C.reshape(extents), C.reshape(extents)][: 3 if "norm" in name and name != "rms_norm" else 2]
+    feeds = [values, C.reshape(extents), C.reshape(extents)][
+        : 3 if "norm" in name and name != "rms_norm" else 2
+    ]
     got = run(build(x, gamma, beta), *feeds)
     np.testing.assert_allclose(got, baked, rtol=4e-3, atol=4e-3)
 

@@ -299,8 +299,12 @@ EXPRESSIONS: dict[str, Expression] = {
     "tile": lambda x, reps: jnp.tile(x, reps),
     "pixel_shuffle": lambda x, r: to_space(x, r, lambda c, i, j, _: (c * r + i) * r + j),
     "pixel_unshuffle": lambda x, r: to_depth(x, r, lambda c, i, j, _: (c * r + i) * r + j),
-    "depth_to_space": lambda x, block_size: to_space(x, block_size, lambda c, i, j, n: (i * block_size + j) * n + c),
-    "space_to_depth": lambda x, block_size: to_depth(x, block_size, lambda c, i, j, n: (i * block_size + j) * n + c),
+    "depth_to_space": lambda x, block_size: to_space(
+        x, block_size, lambda c, i, j, n: (i * block_size + j) * n + c
+    ),
+    "space_to_depth": lambda x, block_size: to_depth(
+        x, block_size, lambda c, i, j, n: (i * block_size + j) * n + c
+    ),
     "upsample": lambda x, scale: x.repeat(scale, 2).repeat(scale, 3),
     "upsample_bilinear": upsample_bilinear,
     "resize_nearest_neighbor": resize_nearest_neighbor,
