@@ -1,6 +1,6 @@
 //! Random well-typed graphs, and what must hold for each of them.
 
-use crate::support::{IEEE, assert_same, draw, evaluate, feed_tensors, tensor, to_f64};
+use crate::support::{IEEE, assert_same, draw, feed_tensors, run_segments, tensor, to_f64};
 use aneforge::device::host::Host;
 use aneforge::ir::op::{OPS, Op};
 use aneforge::ir::ops::binary::{Add, Maximum, Mul, Sub};
@@ -209,7 +209,7 @@ proptest! {
         let values = graph.eval(&feeds, IEEE);
         prop_assume!(values.iter().all(|v| v.data.iter().all(|x| x.is_finite())));
 
-        let traces = passes::run(&graph, Options::default().target).unwrap();
+        let traces = passes::run(&graph, &Options::default()).unwrap();
         for trace in traces.iter().filter(|t| t.stage != "legalize") {
             let got = trace.graph.eval(&feeds, IEEE);
             for (a, b) in graph.outputs().iter().zip(trace.graph.outputs()) {
@@ -218,7 +218,7 @@ proptest! {
         }
 
         let plan = compile(&outputs, &Options::default()).unwrap();
-        let legal = plan.segments[0].graph.clone();
+        let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);
         let options = SessionOptions { numerics: Some(Numerics::Ieee) };
         for engine in [Host::new(2), Host::new(1).unfused()] {
@@ -229,10 +229,21 @@ proptest! {
             }
         }
 
-        let bytes = plan.segments[0].blob.write(&legal, Vec::new()).unwrap();
-        let program = aneforge_mil::parse(&plan.segments[0].program.to_string()).unwrap();
-        let read = aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(bytes)).unwrap();
-        assert_same(&evaluate(&read, &feeds, IEEE).data, &want[legal.outputs()[0].index()].data, "read back");
+        let results = run_segments(&plan, &feeds, IEEE);
+        for (output, (_, source)) in legal.outputs().iter().zip(&plan.outputs) {
+            assert_same(&results.of(*source).data, &want[output.index()].data, "cut into segments");
+        }
+        for (i, segment) in plan.segments.iter().enumerate() {
+            let Some((program, blob)) = segment.mil() else { continue };
+            let bytes = blob.write(&segment.graph, Vec::new()).unwrap();
+            let program = aneforge_mil::parse(&program.to_string()).unwrap();
+            let read = aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(bytes)).unwrap();
+            let inputs: Vec<Array> = segment.inputs.iter().map(|s| results.of(*s).clone()).collect();
+            let values = read.eval(&inputs, IEEE);
+            for (output, want) in read.outputs().iter().zip(&results.segments[i]) {
+                assert_same(&values[output.index()].data, &want.data, "read back");
+            }
+        }
     }
 
     #[test]
@@ -272,10 +283,11 @@ proptest! {
         let (outputs, _) = generate(seed, 8);
         let plan = compile(&outputs, &Options::default()).unwrap();
         let segment = &plan.segments[0];
-        let mut weights = segment.blob.write(&segment.graph, Vec::new()).unwrap();
+        let (program, blob) = segment.mil().unwrap();
+        let mut weights = blob.write(&segment.graph, Vec::new()).unwrap();
         let damaged = at.index(weights.len());
         weights[damaged] ^= byte;
-        let mut text = segment.program.to_string().into_bytes();
+        let mut text = program.to_string().into_bytes();
         let index = at.index(text.len());
         text[index] = byte;
         if let Some(program) = String::from_utf8(text).ok().and_then(|t| aneforge_mil::parse(&t).ok()) {

@@ -9,6 +9,7 @@ pub mod conv;
 pub mod conv_transpose;
 pub mod leaf;
 pub mod matmul;
+pub mod native;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
