@@ -48,8 +48,8 @@ def compile(
         out: the result, or several; the model returns one array, or a tuple of them.
         int8: store weights in eight bits. Not implemented.
         build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing.
-        opt: `"routes"` or 0, which are the same while every op is fused. `1`, `2` and `"max"` are not
-            implemented.
+        opt: `"routes"` writes native layers with fused ops where those compute the same, which saves the
+            cut; 0 and None keep every layer. `1`, `2` and `"max"` are not implemented.
         compress: a compressed form of the weights. Not implemented.
         compress_atol: the error that compression may make; without `compress` it means nothing.
         block_size: the block of blockwise compression; without `compress` it means nothing.
@@ -85,6 +85,7 @@ def compile(
     _env.set_threads()
     return _native.compile(
         out,
+        native=opt != "routes",
         target=target if target is not None else _env.target(),
         device=device if device is not None else _env.device(),
         numerics=numerics if numerics is not None else _env.numerics(),

@@ -1,5 +1,5 @@
 # Written by `cargo xtask gen` from the declarations in crates/aneforge/src/ir/ops. Do not edit.
-"""Methods of `Tensor` whose signatures follow from the op list."""
+"""Methods of `Tensor` and functions of native layers, whose signatures follow from the op list."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import cast
 
 from aneforge import _native
 from aneforge._native import Tensor
+from aneforge._operand import Array, value
 
 
 class OpMethods:
@@ -368,3 +369,202 @@ class OpMethods:
     def cast(self) -> Tensor:
         """As half precision. Bytes convert exactly."""
         return _native.apply("cast", [cast(Tensor, self)])
+
+    def argmax(self, axis: int = -1) -> Tensor:
+        """The place of the greatest element of each row or column, as a number.
+
+        `x` is `[C, W]`; the result is `[C, 1]` for axis 1 and `[1, W]` for axis 0. Of equal elements the first
+        counts. Places above 2048 round to half precision.
+
+        Args:
+            axis: the axis searched; negative counts from the last.
+        """
+        return _native.apply("argmax", [cast(Tensor, self)], {"axis": axis})
+
+
+def topk(x: Tensor | Array, k: int, largest: bool = True) -> Tensor:
+    """The `k` greatest (or least) elements of each row, best first.
+
+    `x` is `[C, W]`; the result is `[C, k]`. The engine's compiler fails for `k` of 3 and 4, so they are
+    refused. Needs A14 or newer.
+
+    Args:
+        k: how many elements.
+        largest: whether the greatest are wanted, rather than the least.
+    """
+    return _native.apply("topk", [value(x)], {"k": k, "largest": largest})
+
+
+def sort(x: Tensor | Array, descending: bool = False, return_indices: bool = False) -> Tensor:
+    """The elements of each row in order, or their places.
+
+    `x` is `[C, W]`, and so is the result. Equal elements keep their order. Places are numbers, and above
+    2048 round to half precision. Needs A14 or newer.
+
+    Args:
+        descending: whether the greatest comes first.
+        return_indices: whether places in the row are wanted, rather than elements.
+    """
+    return _native.apply("sort", [value(x)], {"descending": descending, "return_indices": return_indices})
+
+
+def cross_product(a: Tensor | Array, b: Tensor | Array) -> Tensor:
+    """The cross product of two vectors of three elements.
+
+    The result is `[3]`, whatever the shapes of `a` and `b`. Each element is a difference of two products
+    in single precision, rounded once.
+    """
+    return _native.apply("cross_product", [value(a), value(b)])
+
+
+def cross_correlation(x: Tensor | Array, template: Tensor | Array) -> Tensor:
+    """Correlation of a map with a template at every place where it fits: `y[i, j] = sum x[i+u, j+v] *
+    template[u, v]`.
+
+    `x` is `[H, W]`, `template` `[Th, Tw]`, both values; the result is `[H-Th+1, W-Tw+1]`. The template is
+    at most 15 wide (13 before A16) and, on the engine, smaller than the map.
+    """
+    return _native.apply("cross_correlation", [value(x), value(template)])
+
+
+def cost_volume(aux: Tensor | Array, ref: Tensor | Array, disparity_range: int = 1) -> Tensor:
+    """Distances of every pixel of a line to its candidates in another: `out[d, x] = |aux[x] - ref[x + d]|`.
+
+    `aux` has `Wa` elements and `ref` at least `Wa + R`, of any shapes; the result is `[R+1, Wa]`.
+
+    Args:
+        disparity_range: the greatest disparity, `R`.
+    """
+    return _native.apply("cost_volume", [value(aux), value(ref)], {"disparity_range": disparity_range})
+
+
+def fps(points: Tensor | Array, k: int) -> Tensor:
+    """Farthest-point sampling: `k` points, each as far as can be from those before it, from the first on.
+
+    `points` is `[N, 3]`; the result is `[k, 3]`. The distance is Euclidean; of equally far points the
+    first counts. At most 1024 of 8192 points. Distances are in single precision.
+
+    Args:
+        k: how many points.
+    """
+    return _native.apply("fps", [value(points)], {"k": k})
+
+
+def radius_search(points: Tensor | Array, centroids: Tensor | Array, radius: float) -> Tensor:
+    """Whether each point lies within `radius` of each centre, as 0 or 1.
+
+    `points` is `[N, 3]`, `centroids` `[M, 3]`; the result is `[N, M]`. The distance is Euclidean, in single
+    precision, and a point at the radius lies within.
+
+    Args:
+        radius: the radius, above 0.
+    """
+    return _native.apply("radius_search", [value(points), value(centroids)], {"radius": radius})
+
+
+def minmax_norm(x: Tensor | Array, dimension: str = "Width", eps: float = 0.0001) -> Tensor:
+    """`(x - min) / (max - min + eps)` over each row, or each column, of every channel.
+
+    `x` is `[1, C, H, W]`. Every step of the formula rounds; a constant row gives 0. Compiling writes it
+    with other ops, which need no cut, unless native layers are asked for.
+
+    Args:
+        dimension: `Width` for rows, `Height` for columns.
+        eps: added to the range.
+    """
+    return _native.apply("minmax_norm", [value(x)], {"dimension": dimension, "eps": eps})
+
+
+def space_to_channel(x: Tensor | Array, r: int) -> Tensor:
+    """Each block of `r` by `r` pixels becomes channels.
+
+    `x` is `[1, C, H, W]`; the result is `[1, C*r*r, H/r, W/r]`, with channel `(i*r + j)*C + c` from row `i`
+    and column `j` of the block. Elements move as they are.
+
+    Args:
+        r: rows and columns of a block.
+    """
+    return _native.apply("space_to_channel", [value(x)], {"r": r})
+
+
+def channel_to_space(x: Tensor | Array, r: int) -> Tensor:
+    """Channels become blocks of `r` by `r` pixels: the inverse of `space_to_channel`.
+
+    `x` is `[1, C*r*r, H, W]`; the result is `[1, C, H*r, W*r]`. Elements move as they are.
+
+    Args:
+        r: rows and columns of a block.
+    """
+    return _native.apply("channel_to_space", [value(x)], {"r": r})
+
+
+def space_to_batch(x: Tensor | Array, bh: int, bw: int) -> Tensor:
+    """Each place of the blocks of `bh` by `bw` pixels becomes an image of its own.
+
+    `x` is `[N, C, H, W]`; the result is `[N*bh*bw, C, H/bh, W/bw]`, with image `(n*bh + i)*bw + j` from row
+    `i` and column `j` of every block. Elements move as they are.
+
+    Args:
+        bh: rows of a block.
+        bw: columns of a block.
+    """
+    return _native.apply("space_to_batch", [value(x)], {"bh": bh, "bw": bw})
+
+
+def batch_to_space(x: Tensor | Array, bh: int, bw: int) -> Tensor:
+    """Images become the places of blocks of `bh` by `bw` pixels: the inverse of `space_to_batch`.
+
+    `x` is `[N*bh*bw, C, H, W]`; the result is `[N, C, H*bh, W*bw]`. Elements move as they are.
+
+    Args:
+        bh: rows of a block.
+        bw: columns of a block.
+    """
+    return _native.apply("batch_to_space", [value(x)], {"bh": bh, "bw": bw})
+
+
+def flatten(x: Tensor | Array) -> Tensor:
+    """All elements of a value as one line, row by row.
+
+    `x` is `[C, H, W]`; the result is `[C*H*W]`. Compiling writes it as `reshape`, which needs no cut, unless
+    native layers are asked for.
+    """
+    return _native.apply("flatten", [value(x)])
+
+
+def input_view(x: Tensor | Array, offset: int, size: int) -> Tensor:
+    """`size` elements of a value from `offset` on, counted row by row.
+
+    `x` has any shape; the result is `[size]`.
+
+    Args:
+        offset: the first element.
+        size: how many.
+    """
+    return _native.apply("input_view", [value(x)], {"offset": offset, "size": size})
+
+
+def dynamic_slice(x: Tensor | Array, start: int, size: int = 2) -> Tensor:
+    """Two of four elements, from `start` on, where the start is data of the program and not its text.
+
+    `x` has 4 elements; the result is `[2]`. Other sizes are not known to work on the engine; use
+    `slice_by_size`. Needs A14 or newer.
+
+    Args:
+        start: the first element, 0 to 2.
+        size: how many; 2.
+    """
+    return _native.apply("dynamic_slice", [value(x)], {"start": start, "size": size})
+
+
+def scaled_elementwise(x: Tensor | Array, z: Tensor | Array, op: str = "Add", scale: float = 1.0) -> Tensor:
+    """`scale * (x op z)` of two values with as many elements.
+
+    The result is one line of elements. `op` is `Add`, `Mult`, `Min` or `Max`; the engine ignores the scale
+    of `Mult`, which must be 1. Computed in single precision and rounded once.
+
+    Args:
+        op: what is computed: `Add`, `Mult`, `Min` or `Max`.
+        scale: the factor of the result.
+    """
+    return _native.apply("scaled_elementwise", [value(x), value(z)], {"op": op, "scale": scale})

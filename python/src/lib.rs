@@ -12,6 +12,7 @@ mod error;
 mod feed;
 mod model;
 mod nn;
+mod node;
 mod operand;
 mod tensor;
 mod window;
@@ -30,9 +31,9 @@ mod _native {
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]
-    use crate::model::Model;
+    use crate::model::{Model, SegmentedModel};
     #[pymodule_export]
-    use crate::nn::{attention, geglu};
+    use crate::nn::{attention, geglu, sdpa};
     #[pymodule_export]
     use crate::tensor::Tensor;
 

@@ -13,6 +13,7 @@ import pytest
 from aneforge import _native
 from jax import lax
 from jax.scipy.special import erf, logsumexp
+from layers import LAYERS
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_platforms", "cpu")
@@ -178,6 +179,7 @@ EXPRESSIONS: dict[str, Expression] = {
     "concat": lambda *values, axis: jnp.concatenate(values, axis),
     "reverse": lambda x, axes: jnp.flip(x, axes),
     "cast": lambda x: x,
+    **LAYERS,
 }
 """What each op computes, from its inputs and attributes."""
 

@@ -2,7 +2,7 @@
 
 use crate::ir::attr::Real;
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
-use crate::ir::ops::native::{of, through, written};
+use crate::ir::ops::native::{through, written};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -70,8 +70,9 @@ const WRITE: Decompose = |op, x| {
     scores.softmax(-1).matmul_value(&x[2])
 };
 
-impl Operator for Sdpa {
-    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
+impl Sdpa {
+    /// How many queries and keys there are, if all but the range in which the layer is reliable is right.
+    pub(crate) fn lengths(&self, x: &[TensorType]) -> Result<[usize; 2], String> {
         self.scale.check()?;
         let [heads, queries, features] = operand("query", &x[0])?;
         let [k_heads, keys, k_features] = operand("key", &x[1])?;
@@ -82,27 +83,33 @@ impl Operator for Sdpa {
         if (heads, features) != (k_heads, k_features) {
             return Err(format!("query {} and key {} differ in heads or features", x[0].shape, x[1].shape));
         }
+        if self.causal && queries != keys {
+            return Err(format!("causal attention needs as many queries as keys, got {queries} and {keys}"));
+        }
+        let Some(mask) = x.get(3) else { return Ok([queries, keys]) };
+        if self.causal {
+            return Err("takes a causal mask or one of yours, not both; add the causal one to yours".into());
+        }
+        half_only(mask)?;
+        if mask.shape.dims() != [1, 1, queries, keys] {
+            return Err(format!(
+                "mask must be [1, 1, {queries}, {keys}], one for all heads, got {}; use matmul and softmax for \
+                 a mask per head",
+                mask.shape
+            ));
+        }
+        Ok([queries, keys])
+    }
+}
+
+impl Operator for Sdpa {
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
+        let [queries, keys] = self.lengths(x)?;
         if !is_native(queries, keys) {
             return Err(format!(
                 "{queries} queries and {keys} keys are beyond the layer's reliable range (shorter below \
                  {NATIVE_MIN_BOTH}, longer at most {NATIVE_MAX_SEQ}); use matmul and softmax, or nn::sdpa"
             ));
-        }
-        if self.causal && queries != keys {
-            return Err(format!("causal attention needs as many queries as keys, got {queries} and {keys}"));
-        }
-        if self.causal && x.len() > 3 {
-            return Err("takes a causal mask or one of yours, not both; add the causal one to yours".into());
-        }
-        if let Some(mask) = x.get(3) {
-            half_only(mask)?;
-            if mask.shape.dims() != [1, 1, queries, keys] {
-                return Err(format!(
-                    "mask must be [1, 1, {queries}, {keys}], one for all heads, got {}; use matmul and \
-                     softmax for a mask per head",
-                    mask.shape
-                ));
-            }
         }
         Ok(x[0])
     }
@@ -156,12 +163,4 @@ impl Operator for Sdpa {
             on([3, 4, 6, 8], false, true),
         ]
     }
-}
-
-/// The type of a value like `query`, for checks above the op.
-pub(crate) fn check_operands(query: &Var, key: &Var) -> Result<[usize; 4], String> {
-    let [heads, queries, features] = operand("query", &query.ty())?;
-    let [_, keys, _] = operand("key", &key.ty())?;
-    of(&[heads, queries, keys, features])?;
-    Ok([heads, queries, keys, features])
 }
