@@ -14,6 +14,16 @@ silicon, this machine's processor elsewhere. Every model says which.
 """
 
 from aneforge import _tensor
+from aneforge._catalog import (
+    OP_CATALOG,
+    categories,
+    device_status,
+    is_native,
+    min_native_family,
+    op_info,
+    ops_on,
+    walled_everywhere,
+)
 from aneforge._compile import Device, compile, devices
 from aneforge._encoder import load
 from aneforge._functions import (
@@ -62,11 +72,13 @@ __all__ = [
     "Device",
     "Encoder",
     "Model",
+    "OP_CATALOG",
     "SegmentedModel",
     "Tensor",
     "__version__",
     "batch_norm",
     "batch_to_space",
+    "categories",
     "channel_to_space",
     "compile",
     "concat",
@@ -76,6 +88,7 @@ __all__ = [
     "cross_attention",
     "cross_correlation",
     "cross_product",
+    "device_status",
     "devices",
     "dynamic_conv",
     "dynamic_slice",
@@ -86,11 +99,15 @@ __all__ = [
     "image_input",
     "input",
     "input_view",
+    "is_native",
     "load",
     "maximum",
     "mha",
+    "min_native_family",
     "minimum",
     "minmax_norm",
+    "op_info",
+    "ops_on",
     "radius_search",
     "scaled_elementwise",
     "sdpa",
@@ -101,5 +118,6 @@ __all__ = [
     "split",
     "stack",
     "topk",
+    "walled_everywhere",
     "where",
 ]

@@ -18,6 +18,8 @@ __all__ = [
     "apply",
     "attention",
     "cases",
+    "catalog",
+    "catalog_column",
     "compile",
     "constant",
     "devices",
@@ -269,3 +271,9 @@ def ops() -> list[str]:
 
 def cases() -> list[dict[str, Any]]:
     """Every worked example of every op: what goes in, what the host engine makes of it, and the gradients."""
+
+def catalog() -> list[tuple[str, dict[str, str]]]:
+    """Every op's record in the catalog of MIL's ops, with its name."""
+
+def catalog_column(chip: str) -> str:
+    """The column of the catalog that a chip belongs to, by any of its names."""

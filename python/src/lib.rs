@@ -6,6 +6,7 @@
 mod apply;
 mod caller;
 mod cases;
+mod catalog;
 mod compile;
 mod encoder;
 mod error;
@@ -26,6 +27,8 @@ mod _native {
     use crate::apply::{apply, constant, gather, input};
     #[pymodule_export]
     use crate::cases::{cases, ops};
+    #[pymodule_export]
+    use crate::catalog::{catalog, catalog_column};
     #[pymodule_export]
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]

@@ -3,6 +3,8 @@
 //! Nothing here has been run on silicon by this project. Every figure is from the public package's
 //! tables and the device measurements its authors report.
 
+pub mod catalog;
+
 pub use crate::ir::numerics::Family;
 use std::fmt;
 
@@ -142,4 +144,17 @@ pub const FLOORS: [(&str, Family); 2] = [("sin", Family::A15), ("cos", Family::A
 /// The first family that computes the op called `name`.
 pub fn floor(name: &str) -> Family {
     FLOORS.iter().find(|(n, _)| *n == name).map_or(Family::A13, |(_, f)| *f)
+}
+
+/// The family that a chip belongs to, by any of its names: of the marketed chip (`m1`), of the family (`a13`),
+/// or of a target (`h13g`).
+pub fn family_of(chip: &str) -> Option<Family> {
+    let name = chip.trim().to_ascii_lowercase();
+    Some(match name.as_str() {
+        "m1" | "a13" => Family::A13,
+        "m2" | "a14" => Family::A14,
+        "m3" | "a15" => Family::A15,
+        "m4" | "m5" | "a16" | "a17" => Family::A16,
+        other => Target::named(other).ok()?.family(),
+    })
 }
