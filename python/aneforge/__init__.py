@@ -46,6 +46,15 @@ from aneforge._functions import (
     stack,
     where,
 )
+from aneforge._judge import (
+    CrossChipFP16Warning,
+    DispatchFloorWarning,
+    PrecisionWarning,
+    estimate,
+    estimate_provenance,
+    precision_risk,
+    project_peak,
+)
 from aneforge._native import Encoder, Model, SegmentedModel, Tensor, __version__
 from aneforge._ops import (
     batch_to_space,
@@ -69,10 +78,13 @@ from aneforge._ops import (
 _tensor.install()
 
 __all__ = [
+    "CrossChipFP16Warning",
     "Device",
+    "DispatchFloorWarning",
     "Encoder",
     "Model",
     "OP_CATALOG",
+    "PrecisionWarning",
     "SegmentedModel",
     "Tensor",
     "__version__",
@@ -92,6 +104,8 @@ __all__ = [
     "devices",
     "dynamic_conv",
     "dynamic_slice",
+    "estimate",
+    "estimate_provenance",
     "flatten",
     "fps",
     "gather",
@@ -108,6 +122,8 @@ __all__ = [
     "minmax_norm",
     "op_info",
     "ops_on",
+    "precision_risk",
+    "project_peak",
     "radius_search",
     "scaled_elementwise",
     "sdpa",

@@ -23,11 +23,15 @@ __all__ = [
     "compile",
     "constant",
     "devices",
+    "estimate",
+    "estimate_provenance",
     "gather",
     "geglu",
     "input",
     "load",
     "ops",
+    "precision_risk",
+    "project_peak",
     "sdpa",
     "set_threads",
 ]
@@ -277,3 +281,15 @@ def catalog() -> list[tuple[str, dict[str, str]]]:
 
 def catalog_column(chip: str) -> str:
     """The column of the catalog that a chip belongs to, by any of its names."""
+
+def estimate(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> float:
+    """Microseconds that a graph may take, on the chip of the measured model or on a named one."""
+
+def project_peak(arch: str) -> dict[str, float]:
+    """A chip's ceiling."""
+
+def estimate_provenance(target: str) -> dict[str, Any]:
+    """Where a chip's estimate comes from."""
+
+def precision_risk(out: Tensor | Sequence[Tensor]) -> dict[str, Any]:
+    """Where a graph may lose precision."""

@@ -11,6 +11,7 @@ mod compile;
 mod encoder;
 mod error;
 mod feed;
+mod judge;
 mod model;
 mod nn;
 mod node;
@@ -33,6 +34,8 @@ mod _native {
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
+    #[pymodule_export]
+    use crate::judge::{estimate, estimate_provenance, precision_risk, project_peak};
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]

@@ -36,6 +36,7 @@ pub mod nn;
 pub mod passes;
 pub mod plan;
 pub mod rewrite;
+pub mod risk;
 pub mod session;
 pub mod target;
 

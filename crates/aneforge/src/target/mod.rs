@@ -4,6 +4,8 @@
 //! tables and the device measurements its authors report.
 
 pub mod catalog;
+mod clocks;
+pub mod cost;
 
 pub use crate::ir::numerics::Family;
 use std::fmt;
