@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from aneforge import _native
 
@@ -27,6 +28,16 @@ def numerics() -> str | None:
 def offline() -> bool:
     """`HF_HUB_OFFLINE`: whether models come from directories and the hub's cache alone."""
     return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def tune_attention() -> bool:
+    """`ANEFORGE_TUNE_ATTENTION`: whether attention is measured where nothing is known of its shape."""
+    return os.environ.get("ANEFORGE_TUNE_ATTENTION", "").strip().lower() in {"1", "true", "yes"}
+
+
+def cache_dir() -> Path:
+    """`ANEFORGE_CACHE_DIR`: where measurements are kept, by default `.cache/aneforge` at home."""
+    return Path(os.environ.get("ANEFORGE_CACHE_DIR") or Path.home() / ".cache" / "aneforge")
 
 
 def set_threads() -> None:

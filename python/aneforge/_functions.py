@@ -115,9 +115,7 @@ def dynamic_conv(
     """`conv` with a weight that the graph computes; the batch must be 1."""
     if not isinstance(weight, Tensor):
         raise TypeError(f"dynamic_conv: weight must be a Tensor, got {type(weight).__name__}; use conv")
-    if x.ndim == 4 and x.shape[0] != 1:
-        raise ValueError(f"dynamic_conv: the batch must be 1, got shape {x.shape}")
-    return _convolution("conv", x, weight, 0, stride, pad, dilation, groups, None)
+    return _convolution("dynamic_conv", x, weight, 0, stride, pad, dilation, groups, None)
 
 
 def conv_transpose(
@@ -165,6 +163,26 @@ def batch_norm(
     return _native.apply("batch_norm", [x, *params], {"eps": eps})
 
 
+def instance_norm(x: Tensor, gamma: Tensor | Array, beta: Tensor | Array, eps: float = 1e-5) -> Tensor:
+    """`(x - mean) / sqrt(variance + eps) * gamma + beta` over each channel of each image.
+
+    `x` is `[N, C, H, W]`, `gamma` and `beta` `[C]`. The variance is the population's.
+    """
+    params = [weight("instance_norm: gamma", gamma), weight("instance_norm: beta", beta)]
+    return _native.apply("instance_norm", [x, *params], {"eps": eps})
+
+
+def local_response_norm(
+    x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """`x / (k + alpha / size * sum of x^2 over size neighbouring channels)^beta`, for `[N, C, H, W]`.
+
+    The neighbours of channel `c` are `c - (size-1)//2` to `c + size//2`, as far as they exist.
+    """
+    attrs = {"size": size, "alpha": alpha, "beta": beta, "k": k}
+    return _native.apply("local_response_norm", [x], attrs)
+
+
 def maximum(a: Tensor, b: Tensor | Array | float) -> Tensor:
     """The greater of `a` and `b`, element by element; they broadcast."""
     return _native.apply("maximum", [value(a), value(b)])
@@ -188,9 +206,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     parts = [value(t) for t in tensors]
     if not parts:
         raise ValueError("stack: there are no tensors; give at least one")
-    if any(t.shape != parts[0].shape for t in parts):
-        raise ValueError(f"stack: shapes differ: {', '.join(str(t.shape) for t in parts)}")
-    return concat([_native.apply("expand_dims", [t], {"axes": axis}) for t in parts], axis)
+    return _native.apply("stack", parts, {"axis": axis})
 
 
 def split(x: Tensor, num_splits: int, axis: int = 0) -> list[Tensor]:
@@ -222,86 +238,32 @@ def gather(x: Tensor, indices: Sequence[int] | Array, axis: int = 0) -> Tensor:
     return _native.gather(x, places, axis)
 
 
-def _optional(where: str, array: Tensor | Array | None, length: int) -> Tensor | None:
-    return None if array is None else vector(where, array, (length,))
-
-
-def _attention(
-    name: str,
-    x: Tensor,
-    context: Tensor | None,
-    projections: Sequence[Tensor | Array],
-    biases: Sequence[Tensor | Array | None],
-    n_heads: int,
-    mask: Tensor | Array | None,
-) -> Tensor:
-    letters = ("q", "k", "v", "o")
-    weights = [weight(f"{name}: W{c}", w) for c, w in zip(letters, projections, strict=True)]
-    for c, w in zip(letters, weights, strict=True):
-        if w.ndim != 2:
-            raise ValueError(f"{name}: W{c} must be [out, in], got shape {w.shape}")
-    offsets = [
-        _optional(f"{name}: b{c}", b, w.shape[0]) for c, b, w in zip(letters, biases, weights, strict=True)
-    ]
-    added = None if mask is None else value(mask)
-    return _native.attention(x, context, weights, offsets, integer(f"{name}: n_heads", n_heads), added)
-
-
-def mha(
-    x: Tensor,
-    Wq: Tensor | Array,
-    bq: Tensor | Array | None,
-    Wk: Tensor | Array,
-    bk: Tensor | Array | None,
-    Wv: Tensor | Array,
-    bv: Tensor | Array | None,
-    Wo: Tensor | Array,
-    bo: Tensor | Array | None,
-    n_heads: int,
-    mask: Tensor | Array | None = None,
-) -> Tensor:
-    """Multi-head self-attention: `softmax(q k^T / sqrt(d) + mask) v` per head, merged and projected.
+def einsum_native(equation: str, a: Tensor, b: Tensor | Array) -> Tensor:
+    """`nchw,nwhu->nchu` as one op: the only equation that the engine's einsum is known to compute.
 
     Args:
-        x: `[S, D]`.
-        Wq: projection to queries, `[D, D]`; `Wk`, `Wv` and `Wo` likewise.
-        bq: bias of the queries, `[D]`, or None; `bk`, `bv` and `bo` likewise.
-        n_heads: how many heads `D` divides into.
-        mask: added to the scores: `[S, S]`, `[1, S, S]` or `[H, S, S]`, with -1e4 where a key is hidden.
+        equation: `"nchw,nwhu->nchu"`; blanks do not count.
+        a: `[N, C, H, W]`.
+        b: `[N, W, H, U]`, a weight. The result is `[N, C, H, U]`.
     """
-    return _attention("mha", x, None, (Wq, Wk, Wv, Wo), (bq, bk, bv, bo), n_heads, mask)
+    if equation.replace(" ", "") != "nchw,nwhu->nchu":
+        raise NotImplementedError(
+            f"einsum_native: the engine computes nchw,nwhu->nchu only, got {equation!r}; transpose and use @"
+        )
+    return _native.apply("einsum", [a, weight("einsum_native: b", b)])
 
 
-def cross_attention(
-    x: Tensor,
-    context: Tensor,
-    Wq: Tensor | Array,
-    Wk: Tensor | Array,
-    Wv: Tensor | Array,
-    Wo: Tensor | Array,
-    n_heads: int,
-    bq: Tensor | Array | None = None,
-    bk: Tensor | Array | None = None,
-    bv: Tensor | Array | None = None,
-    bo: Tensor | Array | None = None,
-) -> Tensor:
-    """Multi-head attention of `x` `[S, D]` to `context` `[T, E]`.
+def reduce_sum_to_matmul(out: Tensor, only_idx: int | None = None) -> Tensor:
+    """The same graph with sums over one axis written as products with ones, which accumulate wide everywhere.
 
-    Queries are projected from `x`, keys and values from `context`; weights are `[out, in]`.
+    Args:
+        out: the result. Parts of its graph without such a sum are shared with the new one.
+        only_idx: the place of the one sum to rewrite, counting nodes from the inputs on; by default all.
     """
-    projections, biases = (Wq, Wk, Wv, Wo), (bq, bk, bv, bo)
-    return _attention("cross_attention", x, context, projections, biases, n_heads, None)
-
-
-def geglu(x: Tensor, W: Tensor | Array, b: Tensor | Array | None = None) -> Tensor:
-    """`value * gelu(gate)`, where `x @ W.T + b` is `value` and `gate` side by side.
-
-    `x` is `[..., D]` and `W` `[2F, D]`, its first half for the value; the result is `[..., F]`.
-    """
-    matrix = weight("geglu: W", W)
-    if matrix.ndim != 2:
-        raise ValueError(f"geglu: W must be [2F, D], got shape {matrix.shape}")
-    return _native.geglu(x, matrix, _optional("geglu: b", b, matrix.shape[0]))
+    only = None if only_idx is None else integer("reduce_sum_to_matmul: only_idx", only_idx)
+    if only is not None and only < 0:
+        raise ValueError(f"reduce_sum_to_matmul: only_idx must be at least 0, got {only}")
+    return _native.reduce_sum_to_matmul(out, only)
 
 
 def sdpa(

@@ -17,6 +17,7 @@ __all__ = [
     "__version__",
     "apply",
     "attention",
+    "attention_tiles",
     "cases",
     "catalog",
     "catalog_column",
@@ -33,6 +34,7 @@ __all__ = [
     "precision_risk",
     "project_peak",
     "sdpa",
+    "reduce_sum_to_matmul",
     "set_threads",
 ]
 
@@ -221,9 +223,16 @@ def attention(
     projections: Sequence[Tensor],
     biases: Sequence[Tensor | None],
     n_heads: int,
+    parts: int,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Multi-head attention of `x` to itself, or to `context`."""
+    """Multi-head attention of `x` to itself, or to `context`, with the queries in `parts` parts."""
+
+def attention_tiles(queries: int) -> int:
+    """In how many parts attention takes its queries when nothing was measured."""
+
+def reduce_sum_to_matmul(x: Tensor, only: int | None = None) -> Tensor:
+    """Sums over one axis as products with ones: all, or the one at a place of the graph."""
 
 def sdpa(
     query: Tensor,

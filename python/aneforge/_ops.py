@@ -366,6 +366,26 @@ class OpMethods:
         """
         return _native.apply("reverse", [cast(Tensor, self)], {"axes": axes})
 
+    def tile(self, reps: int | Sequence[int]) -> Tensor:
+        """`x` repeated along its axes, as a whole: `y[i] = x[i mod d]` per axis of size `d`.
+
+        The engine repeats 2, 3, 4 and 8 times; legalization writes other factors with these, and with
+        `concat`.
+
+        Args:
+            reps: how often each axis repeats, at least once.
+        """
+        return _native.apply("tile", [cast(Tensor, self)], {"reps": reps})
+
+    def upsample(self, scale: int = 2) -> Tensor:
+        """Every pixel as a square of `scale` by `scale` equal ones: `y[h, w] = x[h / scale, w / scale]`, rounded
+        down. `x` is `[N, C, H, W]`.
+
+        Args:
+            scale: the factor of height and width, at least 1.
+        """
+        return _native.apply("upsample", [cast(Tensor, self)], {"scale": scale})
+
     def cast(self) -> Tensor:
         """As half precision. Bytes convert exactly."""
         return _native.apply("cast", [cast(Tensor, self)])
@@ -473,6 +493,22 @@ def minmax_norm(x: Tensor | Array, dimension: str = "Width", eps: float = 0.0001
         eps: added to the range.
     """
     return _native.apply("minmax_norm", [value(x)], {"dimension": dimension, "eps": eps})
+
+
+def lrn(x: Tensor | Array, alpha: float = 1.0, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """`x / (k + alpha * sum of x^2 over neighbouring channels)^beta`, with as many neighbours as channels.
+
+    `x` is `[1, C, H, W]` with at most 15 channels. The neighbours of channel `c` are `c - (C-1)/2` to
+    `c + C/2`, rounded down, as far as they exist. `alpha` is not divided by their number, as it is in
+    `local_response_norm`, whose arithmetic this is. Compiling writes it as that op, which needs no cut,
+    unless native layers are asked for.
+
+    Args:
+        alpha: the weight of the sum of squares.
+        beta: the power.
+        k: the summand.
+    """
+    return _native.apply("lrn", [value(x)], {"alpha": alpha, "beta": beta, "k": k})
 
 
 def space_to_channel(x: Tensor | Array, r: int) -> Tensor:

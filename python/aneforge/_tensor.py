@@ -83,7 +83,11 @@ class TensorMethods:
         matrices = weight("bmm_weight: W", W)
         if matrices.ndim != 3:
             raise ValueError(f"bmm_weight: W must be [B, K, N], got shape {matrices.shape}; use @ for [K, N]")
-        return _native.apply("bmm", [cast(Tensor, self), matrices])
+        return _native.apply("bmm_w", [cast(Tensor, self), matrices])
+
+    def prelu(self, alpha: Tensor | Array) -> Tensor:
+        """`x` where it is positive, else `alpha * x`: `x` is `[N, C, ...]`, `alpha` `[C]`."""
+        return _native.apply("prelu", [cast(Tensor, self), value(alpha)])
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """The same elements, row by row, in another shape. One size may be -1: what the others leave.
@@ -107,10 +111,29 @@ class TensorMethods:
         `x` is `[..., D]`, `gamma` and `beta` `[D]`; both are arrays or both tensors. The variance is the
         population's. `eps` is rounded to half precision, so 1e-8 and less become 0.
         """
-        if isinstance(gamma, Tensor) != isinstance(beta, Tensor):
-            raise TypeError("layer_norm: gamma and beta must both be arrays or both be Tensors")
-        params = [weight("layer_norm: gamma", gamma), weight("layer_norm: beta", beta)]
-        return _native.apply("layer_norm", [cast(Tensor, self), *params], {"eps": eps})
+        return normed("layer_norm", self, gamma, beta, {"eps": eps})
+
+    def channel_layer_norm(
+        self, gamma: Tensor | Array, beta: Tensor | Array, eps: float = 1e-5
+    ) -> Tensor:
+        """`layer_norm` over the channels of `[N, C, 1, S]`.
+
+        `gamma` and `beta` are `[C]` or `[1, C, 1, 1]`; both are arrays or both tensors.
+        """
+        return normed("channel_layer_norm", self, gamma, beta, {"eps": eps})
+
+    def group_norm(
+        self, gamma: Tensor | Array, beta: Tensor | Array, num_groups: int, eps: float = 1e-5
+    ) -> Tensor:
+        """`(x - mean) / sqrt(variance + eps) * gamma + beta` over each of `num_groups` groups of channels.
+
+        `x` is `[1, C, H, W]`, `gamma` and `beta` `[C]` or `[1, C, 1, 1]`; both are arrays or both tensors.
+        `num_groups` divides `C`, and neither `C / num_groups` nor `H * W` is above 65536.
+        """
+        x = cast(Tensor, self)
+        if x.ndim == 4 and x.shape[0] != 1:
+            raise ValueError(f"group_norm: the batch must be 1, got shape {x.shape}; normalise image by image")
+        return normed("group_norm", self, gamma, beta, {"num_groups": num_groups, "eps": eps})
 
     def max_pool(
         self,
@@ -149,6 +172,14 @@ class TensorMethods:
         if x.ndim == 0 or integer("cumsum: axis", axis) not in (-1, x.ndim - 1):
             raise ValueError(f"cumsum: axis {axis} of shape {x.shape} must be the last; transpose first")
         return x.linear(np.tril(np.ones((x.shape[-1], x.shape[-1]), dtype=np.float16)))
+
+
+def normed(name: str, x: object, gamma: object, beta: object, attrs: dict[str, object]) -> Tensor:
+    """A norm whose factor and summand are both constants, or both computed."""
+    if isinstance(gamma, Tensor) != isinstance(beta, Tensor):
+        raise TypeError(f"{name}: gamma and beta must both be arrays or both be Tensors")
+    params = [weight(f"{name}: gamma", gamma), weight(f"{name}: beta", beta)]
+    return _native.apply(name, [cast(Tensor, x), *params], attrs)
 
 
 def pair(where: str, sizes: int | Sequence[int]) -> list[int]:

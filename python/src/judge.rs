@@ -20,7 +20,9 @@ pub fn estimate(out: &Bound<'_, PyAny>, int8: bool, target: Option<&str>) -> PyR
     let graph = frozen(out)?;
     match target {
         None => Ok(cost::estimate(&graph, int8)),
-        Some(_) => cost::estimate_on(&graph, chip(target)?, int8).map_err(|e| PyValueError::new_err(e.to_string())),
+        Some(_) => {
+            cost::estimate_on(&graph, chip(target)?, int8).map_err(|e| PyValueError::new_err(e.to_string()))
+        }
     }
 }
 

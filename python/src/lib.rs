@@ -39,7 +39,7 @@ mod _native {
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]
-    use crate::nn::{attention, geglu, sdpa};
+    use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul, sdpa};
     #[pymodule_export]
     use crate::tensor::Tensor;
 

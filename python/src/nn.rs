@@ -20,9 +20,24 @@ fn weights([wq, wk, wv, wo]: &Projections<'_>, biases: &Biases<'_>) -> Attention
     AttentionWeights { wq: var(wq), bq, wk: var(wk), bk, wv: var(wv), bv, wo: var(wo), bo }
 }
 
-/// Multi-head attention of `x` to itself, or to `context`.
+/// In how many parts attention takes its queries when nothing was measured.
 #[pyfunction]
-#[pyo3(signature = (x, context, projections, biases, n_heads, mask = None))]
+pub fn attention_tiles(queries: usize) -> usize {
+    nn::attention_tiles(queries)
+}
+
+/// Sums over one axis as products with ones: all, or the one at a place of the graph.
+#[pyfunction]
+#[pyo3(signature = (x, only = None))]
+pub fn reduce_sum_to_matmul(py: Python<'_>, x: &Bound<'_, Tensor>, only: Option<usize>) -> PyResult<Tensor> {
+    let var = attributed(py, || aneforge::rewrite::reduce_sum_to_matmul(&x.get().var, only))?;
+    Ok(Tensor { var: checked(var)? })
+}
+
+/// Multi-head attention of `x` to itself, or to `context`, with the queries in `parts` parts.
+#[pyfunction]
+#[pyo3(signature = (x, context, projections, biases, n_heads, parts, mask = None))]
+#[expect(clippy::too_many_arguments, reason = "what Python passes")]
 pub fn attention(
     py: Python<'_>,
     x: &Bound<'_, Tensor>,
@@ -30,6 +45,7 @@ pub fn attention(
     projections: Projections<'_>,
     biases: Biases<'_>,
     n_heads: i64,
+    parts: usize,
     mask: Option<&Bound<'_, Tensor>>,
 ) -> PyResult<Tensor> {
     let heads = usize::try_from(n_heads)
@@ -38,8 +54,8 @@ pub fn attention(
     let x = &x.get().var;
     let mask: Option<&Var> = mask.map(|mask| &mask.get().var);
     let var = attributed(py, || match context {
-        Some(context) => nn::cross_attention(x, &context.get().var, &weights, heads),
-        None => nn::mha(x, &weights, heads, mask),
+        Some(context) => nn::cross_attention_in_parts(x, &context.get().var, &weights, heads, parts),
+        None => nn::mha_in_parts(x, &weights, heads, mask, parts),
     })?;
     Ok(Tensor { var: checked(var)? })
 }

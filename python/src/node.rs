@@ -42,8 +42,7 @@ fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> Bound<'py, PyAny
 }
 
 /// Attributes that ANEForge gives as one number where both directions agree.
-const SINGULAR: [(&str, &str); 3] =
-    [("strides", "stride"), ("dilations", "dilation"), ("kernel_sizes", "k")];
+const SINGULAR: [(&str, &str); 3] = [("strides", "stride"), ("dilations", "dilation"), ("kernel_sizes", "k")];
 
 pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
     if let Op::Input(leaf) = var.op() {

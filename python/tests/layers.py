@@ -111,6 +111,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "fps": fps,
     "radius_search": radius_search,
     "minmax_norm": minmax_norm,
+    "lrn": lrn,
     "space_to_channel": space_to_channel,
     "channel_to_space": channel_to_space,
     "space_to_batch": space_to_batch,

@@ -131,9 +131,14 @@ fn literal(attr: &Attr, lit: Lit) -> Literal {
     let int = |i: i64| i32::try_from(i).expect("invariant: legal extents fit 32 bits");
     match (lit, attr) {
         (Lit::Int32, Attr::Int(i)) => Literal::int32(int(*i)),
+        (Lit::Uint32, Attr::Int(i)) => {
+            Literal::uint32(u32::try_from(*i).expect("invariant: legal factors fit 32 bits"))
+        }
         (Lit::Ints, Attr::Ints(v)) => Literal::ints(&v.iter().map(|&i| int(i)).collect::<Vec<_>>()),
         (Lit::Fp16, Attr::Real(k)) => fp16(Real(*k).0),
+        (Lit::Fp32, Attr::Int(i)) => Literal::fp32(*i as f32).expect("invariant: integers are finite"),
         (Lit::Bool, Attr::Bool(b)) => Literal::bool(*b),
+        (Lit::Switch(no, yes), Attr::Bool(b)) => Literal::string(if *b { yes } else { no }),
         (Lit::Str, Attr::Str(s)) => Literal::string(s.clone()),
         (lit, attr) => unreachable!("spelling wants {lit:?}, the attribute is {attr}"),
     }

@@ -42,8 +42,8 @@ impl AttentionWeights {
 ///
 /// `x` is `[S, D]`; the result is `[S, out]`. `mask` is added to the scores of head, query and key, and is
 /// `[S, S]`, `[1, S, S]` or `[H, S, S]`; a key is hidden by -1e4, as half precision has no use for -inf.
-/// Queries are taken `max(1, (S + 256) / 512)` parts at a time, which bounds the scores and changes no
-/// result.
+/// Queries are taken in [`attention_tiles`] parts, which bounds the scores and changes no result;
+/// [`mha_in_parts`] takes another number.
 ///
 /// ```
 /// use aneforge::nn::{AttentionWeights, mha};
@@ -60,8 +60,29 @@ impl AttentionWeights {
 /// ```
 #[track_caller]
 pub fn mha(x: &Var, weights: &AttentionWeights, n_heads: usize, mask: Option<&Var>) -> Var {
-    let parts = ((x.shape().dims().first().copied().unwrap_or(1) + 256) / 512).max(1);
+    mha_in_parts(x, weights, n_heads, mask, attention_tiles(length(x)))
+}
+
+/// [`mha`] with queries in `parts` parts.
+#[track_caller]
+pub fn mha_in_parts(
+    x: &Var,
+    weights: &AttentionWeights,
+    n_heads: usize,
+    mask: Option<&Var>,
+    parts: usize,
+) -> Var {
     Caller::here().scope(|| attention("mha", [x, x], weights, n_heads, mask, parts))
+}
+
+/// In how many parts attention takes `queries`: `max(1, (queries + 256) / 512)`, rounded down.
+pub fn attention_tiles(queries: usize) -> usize {
+    (queries.saturating_add(256) / 512).max(1)
+}
+
+/// The rows of a matrix.
+fn length(x: &Var) -> usize {
+    x.shape().dims().first().copied().unwrap_or(1)
 }
 
 /// Multi-head attention of `x` `[S, D]` to `context` `[T, E]`; the result is `[S, out]`.
@@ -69,22 +90,36 @@ pub fn mha(x: &Var, weights: &AttentionWeights, n_heads: usize, mask: Option<&Va
 /// Queries are taken in parts, as in [`mha`], from 768 queries and 512 keys on.
 #[track_caller]
 pub fn cross_attention(x: &Var, context: &Var, weights: &AttentionWeights, n_heads: usize) -> Var {
-    let length = |v: &Var| v.shape().dims().first().copied().unwrap_or(1);
     let parts = match (length(x), length(context)) {
-        (s @ 768.., 512..) => (s + 256) / 512,
+        (s @ 768.., 512..) => attention_tiles(s),
         _ => 1,
     };
+    cross_attention_in_parts(x, context, weights, n_heads, parts)
+}
+
+/// [`cross_attention`] with queries in `parts` parts.
+#[track_caller]
+pub fn cross_attention_in_parts(
+    x: &Var,
+    context: &Var,
+    weights: &AttentionWeights,
+    n_heads: usize,
+    parts: usize,
+) -> Var {
     Caller::here().scope(|| attention("cross_attention", [x, context], weights, n_heads, None, parts))
 }
 
 /// `value * gelu(gate)` where `x @ weight^T + bias` is `value` and `gate` side by side.
 ///
-/// `weight` is `[2F, D]`, its first half for the value; the result is `[..., F]`.
+/// `weight` is `[2F, D]`, its first half for the value; the result is `[..., F]`. Each half is a layer of its
+/// own: the product is never cut along its last axis, where older engines saturate.
 #[track_caller]
 pub fn geglu(x: &Var, weight: &Var, bias: Option<&Var>) -> Var {
     Caller::here().scope(|| {
-        let both = x.linear(weight, bias).split(2, -1);
-        &both[0] * both[1].gelu()
+        let rows = weight.split(2, 0);
+        let biases = bias.map(|bias| bias.split(2, -1));
+        let half = |i: usize| x.linear(&rows[i], biases.as_ref().map(|parts| &parts[i]));
+        half(0) * half(1).gelu()
     })
 }
 
@@ -162,7 +197,7 @@ fn heads(x: &Var, n: usize) -> Var {
 fn attend(q: Var, k: Var, v: Var, mask: Option<&Var>, parts: usize) -> Var {
     let (queries, scale) = (q.shape()[1], (q.shape()[2] as f64).powf(-0.5));
     let keys = k.swap_last();
-    let size = queries.div_ceil(parts);
+    let size = queries.div_ceil(parts.max(1));
     let mut results = Vec::new();
     for start in (0..queries).step_by(size) {
         let end = (start + size).min(queries);

@@ -90,8 +90,14 @@ fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
     let terms = source.ty.shape.count() / node.ty.shape.count().max(1);
     let never_negative = matches!(
         source.op,
-        Op::Square(_) | Op::Abs(_) | Op::Relu(_) | Op::Relu6(_) | Op::Sigmoid(_) | Op::Exp(_)
-            | Op::Softplus(_) | Op::Softmax(_)
+        Op::Square(_)
+            | Op::Abs(_)
+            | Op::Relu(_)
+            | Op::Relu6(_)
+            | Op::Sigmoid(_)
+            | Op::Exp(_)
+            | Op::Softplus(_)
+            | Op::Softmax(_)
     );
     let reason = format!("sums {terms} values of {}, which may cancel", source.op.name());
     let error = (1e-3 * (terms as f64).sqrt()).min(1.0);

@@ -11,8 +11,10 @@ mod context;
 mod scratch;
 mod simd;
 
+pub mod channel;
 pub mod conv;
 pub mod convert;
+pub mod gather;
 pub mod gemm;
 pub mod layout;
 pub mod map;

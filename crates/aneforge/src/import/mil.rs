@@ -145,7 +145,11 @@ impl<'a> Reader<'a> {
                 (Arg::In(index), arg) => inputs.push((index, value(self.find(arg)?)?)),
                 (Arg::Named(attr, lit) | Arg::Inline(attr, lit), arg) => match self.find(arg)? {
                     Found::Literal(literal) => {
-                        attrs.insert(attr, attribute(literal, lit).ok_or_else(wrong)?);
+                        let value = attribute(literal, lit).ok_or_else(wrong)?;
+                        if attrs.get(attr).is_some_and(|earlier| *earlier != value) {
+                            return Err(format!("argument `{name}` of {} must equal its others", stmt.op));
+                        }
+                        attrs.insert(attr, value);
                     }
                     Found::Value(_) => return Err(wrong()),
                 },
@@ -202,13 +206,15 @@ fn value(found: Found<'_>) -> Result<Var, String> {
 
 fn attribute(literal: &Literal, lit: Lit) -> Option<Attr> {
     match (lit, literal) {
-        (Lit::Int32, Literal::Int { value, .. }) => Some(Attr::Int(*value)),
+        (Lit::Int32 | Lit::Uint32, Literal::Int { value, .. }) => Some(Attr::Int(*value)),
+        (Lit::Fp32, Literal::Fp32(v)) if v.fract() == 0.0 => Some(Attr::Int(*v as i64)),
         (Lit::Ints, Literal::Tensor { value: TensorValue::Ints(values), .. }) => {
             Some(Attr::Ints(values.clone()))
         }
         (Lit::Fp16, Literal::Fp16(v)) => Some(Attr::Real(v.to_f64())),
         (Lit::Bool, Literal::Bool(b)) => Some(Attr::Bool(*b)),
         (Lit::Str, Literal::String(s)) => Some(Attr::Str(s.clone())),
+        (Lit::Switch(no, yes), Literal::String(s)) if s == no || s == yes => Some(Attr::Bool(s == yes)),
         _ => None,
     }
 }

@@ -181,8 +181,9 @@ impl Op {
     /// The first input that is a weight, where the op has any: weights do not count as ops.
     pub fn weights_from(&self) -> usize {
         match self {
-            Op::Matmul(_) | Op::Conv(_) | Op::ConvTranspose(_) => 1,
-            Op::LayerNorm(_) | Op::RmsNorm(_) | Op::BatchNorm(_) => 1,
+            Op::Matmul(_) | Op::Conv(_) | Op::ConvTranspose(_) | Op::BmmW(_) | Op::Einsum(_) => 1,
+            Op::LayerNorm(_) | Op::RmsNorm(_) | Op::ChannelLayerNorm(_) | Op::GroupNorm(_) => 1,
+            Op::BatchNorm(_) | Op::InstanceNorm(_) | Op::Prelu(_) | Op::Affine(_) => 1,
             _ => usize::MAX,
         }
     }

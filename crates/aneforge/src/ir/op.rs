@@ -131,14 +131,20 @@ pub enum Arg {
 pub enum Lit {
     /// `int32`.
     Int32,
+    /// `uint32`.
+    Uint32,
     /// `tensor<int32, [n]>`.
     Ints,
     /// `fp16`.
     Fp16,
+    /// `fp32`, of an integer.
+    Fp32,
     /// `bool`.
     Bool,
     /// `string`.
     Str,
+    /// `string`, one for false and one for true.
+    Switch(&'static str, &'static str),
 }
 
 /// A literal that is the same in every statement of an op.
@@ -401,16 +407,22 @@ ops! {
     binary::Add, binary::Sub, binary::Mul, binary::RealDiv, binary::Maximum, binary::Minimum, binary::Pow,
     compare::Greater, compare::Less, compare::Equal, compare::NotEqual, compare::LessEqual,
     compare::GreaterEqual, select::LogicalNot, select::Select,
-    matmul::Matmul, matmul::Bmm, conv::Conv, conv_transpose::ConvTranspose,
+    prelu::Prelu, matmul::Matmul, matmul::Bmm, einsum::BmmW, einsum::Einsum,
+    conv::Conv, dynamic_conv::DynamicConv, conv_transpose::ConvTranspose,
     pool::MaxPool, pool::AvgPool,
     reduce::ReduceMean, reduce::ReduceSum, reduce::ReduceMax, reduce::ReduceMin, reduce::ReduceL1Norm,
     reduce::ReduceL2Norm, reduce::ReduceLogSum, reduce::ReduceSumSquare, reduce::ReduceLogSumExp,
-    softmax::Softmax, norm::LayerNorm, norm::RmsNorm, norm::L2Norm, batch_norm::BatchNorm,
+    softmax::Softmax, norm::LayerNorm, norm::RmsNorm, norm::L2Norm,
+    channel_norm::ChannelLayerNorm, channel_norm::GroupNorm, batch_norm::BatchNorm,
+    image_norm::InstanceNorm, image_norm::LocalResponseNorm,
     shape::Reshape, shape::Transpose, shape::Squeeze, shape::ExpandDims, shape::Flatten2d,
-    slice::SliceBySize, slice::Split, concat::Concat, concat::Reverse, cast::Cast,
+    slice::SliceBySize, crop::Crop, slice::Split, concat::Concat, concat::Stack, concat::Reverse,
+    tile::Tile, blocks::PixelShuffle, blocks::PixelUnshuffle, blocks::DepthToSpace, blocks::SpaceToDepth,
+    resize::Upsample, resize::UpsampleBilinear, resize::ResizeNearest, resize::ResizeBilinear,
+    affine::Affine, cast::Cast,
     native::Sdpa, native::Argmax, native::Topk, native::Sort,
     native::CrossProduct, native::CrossCorrelation, native::CostVolume,
-    native::Fps, native::RadiusSearch, native::MinmaxNorm,
+    native::Fps, native::RadiusSearch, native::MinmaxNorm, native::Lrn,
     native::SpaceToChannel, native::ChannelToSpace,
     native::SpaceToBatch, native::BatchToSpace,
     native::Flatten, native::InputView, native::DynamicSlice,

@@ -25,10 +25,12 @@ impl Array {
 
     /// A tensor's elements.
     pub fn from_tensor(tensor: &Tensor, precision: Precision) -> Array {
-        let values = tensor.to_f32();
-        let exact = matches!(precision, Precision::F64);
-        let store = |v: f32| if exact { f64::from(v) } else { f16::from_f32(v).to_f64() };
-        Array { shape: tensor.shape(), data: values.into_iter().map(store).collect() }
+        let data = match (precision, tensor.as_slice::<f64>()) {
+            (Precision::F64, Some(values)) => values.to_vec(),
+            (Precision::F64, None) => tensor.to_f32().into_iter().map(f64::from).collect(),
+            (Precision::F16(_), _) => tensor.to_f16().into_iter().map(f16::to_f64).collect(),
+        };
+        Array { shape: tensor.shape(), data }
     }
 }
 

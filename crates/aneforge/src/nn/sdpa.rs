@@ -77,8 +77,8 @@ fn tiled(op: &Sdpa, x: &[&Var], queries: usize, keys: usize) -> Var {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Graph, Numerics, Shape};
     use crate::ir::precision::{Array, Precision};
+    use crate::{Graph, Numerics, Shape};
     use aneforge_tensor::random;
 
     /// Attention in tiles is attention: compared with the layer's own definition, which has no bound.

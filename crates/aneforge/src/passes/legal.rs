@@ -126,7 +126,7 @@ fn available(graph: &Graph, node: &GraphNode, target: Target) -> Result<(), Stri
     let first = floor(node.op.name());
     if target.family() < first {
         return Err(format!(
-            "needs {first} or newer; target {target} is {}. Compile for a newer target or use a polynomial",
+            "needs {first} or newer; target {target} is {}. Compile for a newer target",
             target.family()
         ));
     }

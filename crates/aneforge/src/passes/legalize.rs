@@ -5,10 +5,15 @@ use crate::ir::attr::Attr;
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::{Mil, Op, find};
 use crate::ir::ops::binary::Mul;
+use crate::ir::ops::conv::{Conv, four, spread};
+use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::native::{Fps, Sdpa, attention};
+use crate::ir::ops::prelu::along_channels;
+use crate::ir::ops::tile::Tile;
 use crate::ir::var::Var;
-use crate::passes::{Options, PassError, merge};
+use crate::passes::{Options, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
+use crate::target::floor;
 use std::collections::HashSet;
 
 /// The rules of legalization. The order decides which of two that match a node goes first.
@@ -16,6 +21,9 @@ pub static LEGALIZE: &[Rule] = &[
     Rule { name: "decompose", apply: decompose },
     Rule { name: "value_matmul", apply: value_matmul },
     Rule { name: "value_conv", apply: value_conv },
+    Rule { name: "value_conv_transpose", apply: value_conv_transpose },
+    Rule { name: "value_parameter", apply: value_parameter },
+    Rule { name: "tile_factor", apply: tile_factor },
     Rule { name: "mul_zero", apply: mul_zero },
     Rule { name: "rounded_scale", apply: rounded_scale },
     Rule { name: "scalar_reshape", apply: scalar_reshape },
@@ -24,8 +32,17 @@ pub static LEGALIZE: &[Rule] = &[
     Rule { name: "sample_one", apply: sample_one },
 ];
 
-pub(super) fn legalize(graph: &Graph, _: &Options, events: &mut Vec<Event>) -> Result<Graph, PassError> {
-    let rewritten = crate::rewrite::run(graph, LEGALIZE, events)?;
+pub(super) fn legalize(
+    graph: &Graph,
+    options: &Options,
+    events: &mut Vec<Event>,
+) -> Result<Graph, PassError> {
+    let without_unit = options.target.family() < floor("sin");
+    let computed = match without_unit {
+        true => &crate::rewrite::run(graph, TRIGONOMETRY, events)?,
+        false => graph,
+    };
+    let rewritten = crate::rewrite::run(computed, LEGALIZE, events)?;
     let folded = crate::rewrite::run(&rewritten, super::FOLD, events)?;
     let tidy = crate::rewrite::run(&folded, super::CANONICALIZE, events)?;
     Ok(compute_outputs(&merge::merge(&tidy)?, events)?)
@@ -63,6 +80,87 @@ fn value_conv(m: &Match<'_>) -> Result<Var, Miss> {
     let images: Vec<Var> =
         (0..batch).map(|n| Var::apply(op.clone(), &[&x.narrow(0, n, n + 1), &weight])).collect();
     Ok(Var::concat(&images.iter().collect::<Vec<_>>(), 0))
+}
+
+/// A transposed convolution with a computed weight is the convolution of the spread image with the kernel
+/// turned around, and its channels exchanged in each group: that statement takes its weight as a constant.
+fn value_conv_transpose(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::ConvTranspose(op), &[x, weight]) = (&m.node().op, &m.node().inputs[..]) else {
+        return Err(Miss::Other);
+    };
+    if m.constant(weight).is_some() {
+        return Err(Miss::Other);
+    }
+    let (x, weight) = (m.var(x), m.var(weight));
+    let [cin, per_group, kh, kw] = four(weight.shape()).map(|d| d as i64);
+    let groups = op.groups;
+    let apart = weight.reshape(&[groups, cin / groups, per_group, kh * kw]).transpose(&[0, 2, 1, 3]);
+    let turned = apart.reshape(&[groups * per_group, cin / groups, kh, kw]).reverse(&[2, 3]);
+    let reach = [0, 0, 1, 1].map(|axis| op.dilations[axis] * ([kh, kw][axis] - 1));
+    let sides: [i64; 4] = std::array::from_fn(|side| reach[side] - op.pad[side]);
+    let conv = Conv { strides: [1; 2], pad: sides.map(|p| p.max(0)), dilations: op.dilations, groups };
+    let [top, bottom, left, right] = sides.map(|p| (-p).max(0) as usize);
+    let full = Var::apply(conv, &[&spread(&x, op.strides), &turned]);
+    Ok(if full.shape() == m.node().ty.shape { full } else { full.crop(top, bottom, left, right) })
+}
+
+/// An op whose parameters are computed, though its statement takes constants, is written with ops that take
+/// values.
+fn value_parameter(m: &Match<'_>) -> Result<Var, Miss> {
+    let node = m.node();
+    let parameters = node.inputs.get(node.op.weights_from()..).unwrap_or_default();
+    if parameters.iter().all(|&id| m.constant(id).is_some()) {
+        return Err(Miss::Other);
+    }
+    let x = m.inputs();
+    let wide = |v: &Var| along_channels(v, x[0].shape().rank());
+    Ok(match &node.op {
+        Op::BmmW(_) => x[0].matmul_value(&x[1]),
+        Op::Einsum(_) => Einsum::of_values(&x[0], &x[1]),
+        Op::Prelu(_) => x[0].greater(&Var::from(0.0)).select(&x[0], &(&x[0] * wide(&x[1]))),
+        Op::InstanceNorm(op) => {
+            let channels = x[1].shape();
+            let unit = x[0].instance_norm(&Var::full(channels, 1.0), &Var::full(channels, 0.0), op.eps.0);
+            unit * wide(&x[1]) + wide(&x[2])
+        }
+        Op::BatchNorm(op) => {
+            let scale = &x[1] * x[4].rsqrt(op.eps.0);
+            (&x[0] - wide(&x[3])) * wide(&scale) + wide(&x[2])
+        }
+        Op::Affine(_) => return Err(Miss::Because("the engine takes the map as a constant")),
+        _ => return Err(Miss::Other),
+    })
+}
+
+/// Factors that the engine's tile takes, the largest first, beside 1.
+///
+/// Evidence: the public package's documentation; it does not check them.
+const TILE_FACTORS: [i64; 4] = [8, 4, 3, 2];
+
+/// Another factor is a product of these, and what is left of it is a `concat` of copies.
+fn tile_factor(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Tile(op), Some(x)) = (&m.node().op, m.input(0)) else { return Err(Miss::Other) };
+    let taken = |&r: &i64| r == 1 || TILE_FACTORS.contains(&r);
+    let once = op.reps.iter().all(|&r| r == 1);
+    if op.reps.iter().all(taken) && !once {
+        return Err(Miss::Other);
+    }
+    let mut y = m.var(x);
+    for (axis, &reps) in op.reps.iter().enumerate() {
+        let mut left = reps;
+        for factor in TILE_FACTORS {
+            while left % factor == 0 {
+                let mut reps = vec![1; op.reps.len()];
+                reps[axis] = factor;
+                y = Var::apply(Tile { reps }, &[&y]);
+                left /= factor;
+            }
+        }
+        if left > 1 {
+            y = Var::concat(&vec![&y; left as usize], axis as i64);
+        }
+    }
+    Ok(y)
 }
 
 /// `x * 0`, also where the factor only rounds to zero, is `x - x`: the engine's compiler fails on a

@@ -13,6 +13,7 @@ mod legalize;
 mod merge;
 pub mod partition;
 mod route;
+mod trigonometry;
 
 use crate::ir::graph::Graph;
 use crate::ir::var::BuildError;
@@ -26,6 +27,7 @@ pub use fold::FOLD;
 pub use legalize::LEGALIZE;
 pub use partition::partition;
 pub use route::{ROUTE, written_out};
+pub use trigonometry::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE, TRIGONOMETRY};
 
 /// How to compile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

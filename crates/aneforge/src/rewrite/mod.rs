@@ -1,5 +1,9 @@
 //! Replacing nodes: type-checked rules, run to a fixpoint, with reasons for what they leave alone.
 
+mod sums;
+
+pub use sums::reduce_sum_to_matmul;
+
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
 use crate::ir::var::{BuildError, Var};

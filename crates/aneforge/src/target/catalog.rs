@@ -62,7 +62,8 @@ pub enum Class {
 }
 
 use Class::{
-    Convolution, Curated, Elementwise, Immediate, Lut, Pool, PoolLut, Template, Unproven, Unrecorded, Unsupported,
+    Convolution, Curated, Elementwise, Immediate, Lut, Pool, PoolLut, Template, Unproven, Unrecorded,
+    Unsupported,
 };
 
 impl Class {

@@ -140,8 +140,16 @@ impl Family {
 
 /// The first family whose engine computes an op; any family that runs MIL when it is not listed.
 ///
-/// Evidence: the public package's table of floors; sine and cosine need the trigonometric unit of A15.
-pub const FLOORS: [(&str, Family); 2] = [("sin", Family::A15), ("cos", Family::A15)];
+/// Evidence: the public package's table of floors; sine and cosine need the trigonometric unit of A15, and a
+/// warp the texture unit of A14. The engine of A13 takes ranking and dynamic slices until it generates code.
+pub const FLOORS: [(&str, Family); 6] = [
+    ("sin", Family::A15),
+    ("cos", Family::A15),
+    ("affine", Family::A14),
+    ("topk", Family::A14),
+    ("sort", Family::A14),
+    ("dynamic_slice", Family::A14),
+];
 
 /// The first family that computes the op called `name`.
 pub fn floor(name: &str) -> Family {

@@ -1,9 +1,9 @@
 //! The cost models, against the numbers that the reference works out.
 
+use aneforge::ir::ops::conv::Conv;
 use aneforge::nn::{Attention, sdpa};
 use aneforge::target::cost::{estimate, estimate_on, peak, provenance};
 use aneforge::{Graph, Shape, Target, Var};
-use aneforge::ir::ops::conv::Conv;
 
 fn input(dims: &[usize]) -> Var {
     Var::input(Shape::new(dims).unwrap())
@@ -62,7 +62,8 @@ fn the_analytic_model() {
             close(estimate_on(&graph, Target::named(name).unwrap(), false).unwrap(), want, name);
         }
     }
-    let on = |graph: &Graph, name: &str, int8| estimate_on(graph, Target::named(name).unwrap(), int8).unwrap();
+    let on =
+        |graph: &Graph, name: &str, int8| estimate_on(graph, Target::named(name).unwrap(), int8).unwrap();
     close(on(&linear(768, 768, 768), "h14", false), 486.45, "768^3 on h14");
     close(on(&linear(1, 4096, 4096), "h13", true), 2085.96, "int8 on h13");
     close(on(&linear(1, 4096, 4096), "h17s", true), 404.62, "int8 on h17s");

@@ -7,6 +7,7 @@ mod cost;
 mod encoder;
 mod errors;
 mod golden;
+mod lowering;
 mod passes;
 mod random_graph;
 mod reference;

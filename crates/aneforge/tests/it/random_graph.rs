@@ -13,7 +13,7 @@ use aneforge::ir::precision::Array;
 use aneforge::ir::{text, verify};
 use aneforge::plan::{Span, assign_slots};
 use aneforge::{
-    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, TensorType, Var, compile, passes,
+    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, TensorType, Var, compile, nn, passes,
 };
 use aneforge_tensor::random;
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ impl Generator {
     fn layout(&mut self, x: &Var) -> Var {
         let rank = x.shape().rank() as i64;
         let axis = self.below(rank as usize) as i64;
-        match self.below(6) {
+        match self.below(9) {
             0 => {
                 let shift = axis;
                 x.transpose(&(0..rank).map(|a| (a + shift) % rank).collect::<Vec<_>>())
@@ -96,10 +96,62 @@ impl Generator {
             }
             3 => Var::apply(Concat { axis }, &[x, x]),
             4 => Var::apply(Reverse { axes: vec![axis] }, &[x]),
+            5 => Var::stack(&[x, x], axis),
+            6 => {
+                let reps: Vec<usize> = (0..rank).map(|_| 1 + self.below(2) * self.below(3)).collect();
+                x.tile(&reps)
+            }
+            7 => self.image(x),
             _ => {
                 let size = x.shape()[axis as usize] as i64;
                 let index = self.below(size as usize) as i64;
                 Var::apply(Split { num_splits: size, axis, index }, &[x])
+            }
+        }
+    }
+
+    /// `x` as an image through an op that moves or mixes its pixels.
+    fn image(&mut self, x: &Var) -> Var {
+        let rank = x.shape().rank();
+        let pixels = x.shape()[rank - 1] as i64;
+        let x = x.reshape(&[1, -1, 1, pixels]);
+        let x = Var::concat(&[&x, &x], 2);
+        let channels = x.shape()[1];
+        match self.below(10) {
+            0 => x.upsample(1 + self.below(3)),
+            1 => x.upsample_bilinear(2, self.below(2) == 0),
+            2 => x.resize_nearest_neighbor(3, 1 + self.below(6)),
+            3 => x.resize_bilinear(1 + self.below(4), 5, self.below(2) == 0),
+            4 => Var::concat(&[&x; 4], 1).pixel_shuffle(2),
+            5 => Var::concat(&[&x; 4], 1).depth_to_space(2),
+            6 => x.upsample(2).pixel_unshuffle(2),
+            7 => x.upsample(2).space_to_depth(2),
+            8 => x.crop(self.below(2), 0, 0, self.below(pixels as usize)),
+            _ => x.affine(&self.constant(&[1, 6]), 2, 3, channels % 2 == 0),
+        }
+    }
+
+    /// An image or a sequence through an op with parameters per channel, or per batch.
+    fn channelwise(&mut self, x: &Var) -> Var {
+        let (rank, columns) = (x.shape().rank(), x.shape()[x.shape().rank() - 1]);
+        let x = if rank == 4 { x.clone() } else { x.reshape(&[1, columns as i64, 1, -1]) };
+        let c = x.shape()[1];
+        let [gamma, beta] = [self.constant(&[c]), self.constant(&[c])];
+        match self.below(8) {
+            0 => x.prelu(&gamma),
+            1 => x.instance_norm(&gamma, &beta, 0.25),
+            2 => x.batch_norm(&gamma, &beta, &beta, &gamma.square(), 0.25),
+            3 => x.group_norm(&gamma, &beta, c, 0.25),
+            4 if x.shape()[2] == 1 => x.channel_layer_norm(&gamma, &beta, 0.25),
+            5 => x.local_response_norm(1 + self.below(4), 0.5, 0.75, 1.0),
+            6 => {
+                let b = self.constant(&[x.shape()[0], x.shape()[3], x.shape()[2], 3]);
+                x.einsum_native(&b)
+            }
+            _ => {
+                let flat = x.reshape(&[x.shape()[0] as i64, c as i64, -1]);
+                let weight = self.constant(&[x.shape()[0], flat.shape()[2], 2]);
+                flat.bmm_weight(&weight)
             }
         }
     }
@@ -118,7 +170,12 @@ impl Generator {
         let columns = x.shape()[x.shape().rank() - 1];
         if x.shape().rank() == 4 && self.below(2) == 0 {
             let [c, h, w] = [1, 2, 3].map(|a| x.shape()[a]);
-            return match self.below(3) {
+            return match self.below(4) {
+                3 => {
+                    let weight = x.narrow(0, 0, 1).reshape(&[1, c as i64, h as i64, w as i64]);
+                    let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+                    x.narrow(0, 0, 1).conv(op, &weight, None)
+                }
                 0 => {
                     let weight = self.constant(&[3, c, 2.min(h), 2.min(w)]);
                     let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
@@ -148,17 +205,46 @@ impl Generator {
         x.linear(&weight, (self.below(2) == 0).then_some(&bias))
     }
 
+    /// A native layer, at which the graph is cut.
+    fn layer(&mut self, x: &Var) -> Var {
+        let (dims, count) = (x.shape(), x.shape().count());
+        let chosen = self.below(6);
+        match dims.dims() {
+            [_, w] => match chosen {
+                0 => x.argmax(self.below(2) as i64),
+                1 => x.topk(1 + self.below((*w).min(2)), self.below(2) == 0),
+                2 if count % 3 == 0 => x.reshape(&[-1, 3]).fps((count / 3).min(2)),
+                3 if count % 3 == 0 => x.reshape(&[-1, 3]).radius_search(&x.reshape(&[-1, 3]), 0.75),
+                _ => x.sort(self.below(2) == 0, self.below(2) == 0),
+            },
+            [_, _, _] if chosen < 3 => x.flatten(),
+            [1, _, h, _] => match chosen {
+                0 => x.minmax_norm("Height", 0.25),
+                1 => x.lrn(0.5, 0.75, 1.0),
+                2 => nn::sdpa(x, x, x, &nn::Attention { causal: true, ..Default::default() }),
+                3 => nn::sdpa(x, x, x, &nn::Attention::default()),
+                4 => x.space_to_batch(*h, 1),
+                _ => x.space_to_channel(1),
+            },
+            _ if chosen < 3 => x.scaled_elementwise(x, "Max", 0.5),
+            _ => x.input_view(count / 3, count - count / 3),
+        }
+    }
+
     fn step(&mut self) {
         let x = self.pick();
         if x.shape().rank() == 0 || x.shape().count() > 600 {
             return;
         }
-        let y = match self.below(9) {
+        let y = match self.below(12) {
             0 | 1 => self.unary(&x),
             2 | 3 => self.binary(&x),
             4 | 5 => self.layout(&x),
             6 => self.reduction(&x),
             7 => self.product(&x),
+            8 => self.image(&x),
+            9 => self.channelwise(&x),
+            10 => self.layer(&x),
             _ => {
                 let other = self.unary(&x);
                 x.greater(&Var::from(0.25)).select(&other, &x)
@@ -282,7 +368,7 @@ proptest! {
     fn mutated_programs_never_panic(seed in any::<u64>(), at in any::<prop::sample::Index>(), byte in 32u8..127) {
         let (outputs, _) = generate(seed, 8);
         let plan = compile(&outputs, &Options::default()).unwrap();
-        let segment = &plan.segments[0];
+        let Some(segment) = plan.segments.iter().find(|s| s.mil().is_some()) else { return Ok(()) };
         let (program, blob) = segment.mil().unwrap();
         let mut weights = blob.write(&segment.graph, Vec::new()).unwrap();
         let damaged = at.index(weights.len());

@@ -97,6 +97,7 @@ impl Planner<'_> {
                     draft.fused.transposed = true;
                 }
             }
+            Op::BmmW(_) => {}
             Op::Matmul(_) | Op::Conv(_) if self.graph.constant(draft.inputs[1]).is_some() => {}
             _ => return,
         }
@@ -203,10 +204,11 @@ impl Planner<'_> {
     fn finish(&self, draft: &Draft) -> Finish {
         let op = self.op(draft.node);
         let limit = match op {
-            Op::Matmul(_) | Op::Bmm(_) => self.numerics.matmul_limit(),
+            Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) => self.numerics.matmul_limit(),
             Op::SliceBySize(slice) if slice.begin.last().is_some_and(|&b| b > 0) => {
                 self.numerics.offset_slice_limit()
             }
+            Op::Crop(crop) if crop.crop_width[0] > 0 => self.numerics.offset_slice_limit(),
             _ => f64::INFINITY,
         };
         let computes = self.ty(draft.last).dtype == DType::F16 && may_make_nan(op);
@@ -238,8 +240,17 @@ fn may_make_nan(op: &Op) -> bool {
             | Op::Transpose(_)
             | Op::SliceBySize(_)
             | Op::Split(_)
+            | Op::Crop(_)
             | Op::Concat(_)
+            | Op::Stack(_)
             | Op::Reverse(_)
+            | Op::Tile(_)
+            | Op::PixelShuffle(_)
+            | Op::PixelUnshuffle(_)
+            | Op::DepthToSpace(_)
+            | Op::SpaceToDepth(_)
+            | Op::Upsample(_)
+            | Op::ResizeNearest(_)
             | Op::Cast(_)
     )
 }

@@ -10,7 +10,8 @@ use crate::ir::numerics::Numerics;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use aneforge_kernels::{
-    Bias, Epilogue, Kernels, Scratch, View, conv, convert, gemm, layout, map, pool, reduce, softmax,
+    Bias, Epilogue, Kernels, Scratch, View, channel, conv, convert, gather, gemm, layout, map, pool, reduce,
+    softmax,
 };
 use aneforge_tensor::{AlignedBytes, DType, Tensor, f16};
 
@@ -163,8 +164,21 @@ impl<'a> Call<'a> {
         self.step.inputs[index].1.shape.dims()
     }
 
+    fn four(&self, index: usize) -> [usize; 4] {
+        std::array::from_fn(|axis| self.extents(index)[axis])
+    }
+
     fn image(&self) -> [usize; 4] {
-        std::array::from_fn(|axis| self.extents(0)[axis])
+        self.four(0)
+    }
+
+    /// Elements of an operand's channel.
+    fn inner(&self) -> usize {
+        self.extents(0)[2..].iter().product()
+    }
+
+    fn affine(&self) -> channel::Affine<'a> {
+        channel::Affine { gamma: self.half(1), beta: self.half(2) }
     }
 
     fn view(&self, index: usize) -> View<'a, f16> {
@@ -218,6 +232,20 @@ impl<'a> Call<'a> {
                     out,
                 );
             }
+            Work::ValueConv { params, groups } => {
+                let weights = conv::PackedConv::new(k, self.half(1), self.four(1), *groups);
+                let epilogue = self.epilogue(Bias::Row);
+                return conv::conv2d(
+                    k,
+                    self.half(0),
+                    self.four(0),
+                    &weights,
+                    params,
+                    &epilogue,
+                    scratch,
+                    out,
+                );
+            }
             other => self.simple(other, out),
         }
         if let Some(limit) = self.step.finish.limit {
@@ -257,7 +285,22 @@ impl<'a> Call<'a> {
                 reduce::reduce(k, *reduction, self.half(0), self.extents(0), *axes, out);
             }
             Work::Softmax(axis) => softmax::softmax(k, self.half(0), self.extents(0), *axis, out),
-            Work::Transpose(perm) => layout::transpose(k, self.view(0), perm, out),
+            Work::Transpose { extents, perm } => {
+                layout::transpose(k, View::new(self.half(0), extents), perm, out);
+            }
+            Work::Gather(places) => gather::gather(k, self.view(0), places, out),
+            Work::Bilinear([rows, columns]) => {
+                let [_, _, h, w] = self.image();
+                gather::bilinear(k, self.half(0), [h, w], rows, columns, out);
+            }
+            Work::Prelu => channel::prelu(k, self.half(0), self.inner(), self.half(1), out),
+            Work::BatchNorm(eps) => {
+                let statistics = [self.half(3), self.half(4)];
+                channel::batch_norm(k, self.half(0), self.inner(), self.affine(), statistics, *eps, out);
+            }
+            Work::InstanceNorm(eps) => {
+                channel::instance_norm(k, self.half(0), self.inner(), self.affine(), *eps, out);
+            }
             Work::Slice(begin) => {
                 layout::slice(
                     k,
@@ -275,9 +318,12 @@ impl<'a> Call<'a> {
                 _ => out.copy_from_slice(self.half(0)),
             },
             Work::Definition(op) => self.define(op, out),
-            Work::Gemm(_) | Work::Bmm { .. } | Work::Conv { .. } | Work::Compare(_) | Work::Not => {
-                unreachable!("these have their own calls")
-            }
+            Work::Gemm(_)
+            | Work::Bmm { .. }
+            | Work::Conv { .. }
+            | Work::ValueConv { .. }
+            | Work::Compare(_)
+            | Work::Not => unreachable!("these have their own calls"),
         }
     }
 

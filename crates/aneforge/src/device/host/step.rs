@@ -4,13 +4,16 @@ use crate::device::host::packs::{Packed, Packs};
 use crate::device::host::plan::Step;
 use crate::ir::graph::Graph;
 use crate::ir::op::Op;
+use crate::ir::ops::blocks::Moves;
+use crate::ir::ops::conv::Conv;
 use crate::ir::ops::matmul::lead;
 use crate::ir::ops::pool::Window;
+use crate::ir::ops::resize::Tap;
 use aneforge_kernels::conv::{ConvParams, PackedConv};
 use aneforge_kernels::gemm::{BatchShape, PackedB};
 use aneforge_kernels::map::{Binary, Compare, Unary};
 use aneforge_kernels::reduce::Reduction;
-use aneforge_kernels::{Kernels, pool};
+use aneforge_kernels::{Kernels, gather, pool};
 use aneforge_tensor::{Shape, Tensor, f16, round_f16};
 use std::sync::Arc;
 
@@ -33,11 +36,27 @@ pub(super) enum Work {
         weights: Arc<Packed<PackedConv>>,
         params: ConvParams,
     },
+    /// A convolution whose weight is packed on every call.
+    ValueConv {
+        params: ConvParams,
+        groups: usize,
+    },
     MaxPool(pool::Window),
     AvgPool(pool::Window, bool),
     Reduce(Reduction, u32),
     Softmax(usize),
-    Transpose(Vec<usize>),
+    Transpose {
+        /// What the operand's axes are split into, or its own extents.
+        extents: Vec<usize>,
+        perm: Vec<usize>,
+    },
+    /// Places per axis.
+    Gather(Vec<Vec<usize>>),
+    /// Where the rows and the columns of the result read.
+    Bilinear([Vec<gather::Tap>; 2]),
+    Prelu,
+    BatchNorm(f32),
+    InstanceNorm(f32),
     Slice(Vec<usize>),
     Concat(usize),
     Reverse(u32),
@@ -137,6 +156,47 @@ fn window(w: Window) -> pool::Window {
     }
 }
 
+/// Work that moves elements, or mixes neighbours: what an op says about places, as tables.
+fn moved(op: &Op, x: Shape, out: Shape) -> Option<Work> {
+    let blocks =
+        |Moves { extents, perm }: Moves| Work::Transpose { extents: extents.into(), perm: perm.into() };
+    let whole = |axis: usize| (0..x[axis]).collect::<Vec<_>>();
+    let nearest = |taps: [Vec<Tap>; 2]| {
+        let places = taps.iter().map(|taps| taps.iter().map(Tap::low).collect());
+        Work::Gather([whole(0), whole(1)].into_iter().chain(places).collect())
+    };
+    let mixed = |taps: [Vec<Tap>; 2]| Work::Bilinear(taps.map(|t| t.iter().map(Tap::single).collect()));
+    Some(match op {
+        Op::Transpose(t) => {
+            Work::Transpose { extents: x.dims().into(), perm: t.perm.iter().map(|&p| p as usize).collect() }
+        }
+        Op::PixelShuffle(op) => blocks(op.moves(x)),
+        Op::PixelUnshuffle(op) => blocks(op.moves(x)),
+        Op::DepthToSpace(op) => blocks(op.moves(x)),
+        Op::SpaceToDepth(op) => blocks(op.moves(x)),
+        Op::Tile(tile) => Work::Gather((0..x.rank()).map(|axis| tile.places(x, axis)).collect()),
+        Op::Upsample(op) => nearest(op.taps(x, out)),
+        Op::ResizeNearest(op) => nearest(op.taps(x, out)),
+        Op::UpsampleBilinear(op) => mixed(op.taps(x, out)),
+        Op::ResizeBilinear(op) => mixed(op.taps(x, out)),
+        Op::SliceBySize(slice) => Work::Slice(slice.begin()),
+        Op::Crop(crop) => Work::Slice(crop.begin().into()),
+        Op::Split(split) => Work::Slice(split.begin(x)),
+        Op::Concat(concat) => Work::Concat(x.axis(concat.axis).expect("invariant: inferred")),
+        Op::Stack(stack) => Work::Concat(stack.axis as usize),
+        Op::Reverse(reverse) => Work::Reverse(bits(x, &reverse.axes)),
+        _ => return None,
+    })
+}
+
+fn conv_params(conv: &Conv) -> ConvParams {
+    ConvParams {
+        stride: conv.strides.map(|v| v as usize),
+        pad: conv.pad.map(|v| v as usize),
+        dilation: conv.dilations.map(|v| v as usize),
+    }
+}
+
 /// The axes as a set of bits, the outermost axis first.
 fn bits(shape: Shape, axes: &[i64]) -> u32 {
     axes.iter().map(|&a| 1 << shape.axis(a).expect("invariant: inferred")).sum()
@@ -156,6 +216,9 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Pac
     if let Some(function) = compare_of(op) {
         return Work::Compare(function);
     }
+    if let Some(work) = moved(op, shape, step.ty.shape) {
+        return work;
+    }
     if let Some((reduction, axes)) = reduction_of(op) {
         return Work::Reduce(reduction, bits(shape, axes));
     }
@@ -166,7 +229,7 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Pac
             let weights = constant(step, graph);
             Work::Gemm(packs.rows(weights, || pack_rows(weights)))
         }
-        Op::Bmm(_) => batched(step),
+        Op::Bmm(_) | Op::BmmW(_) => batched(step),
         Op::Conv(conv) if constant_of(step, graph).is_some() => {
             let weights = constant(step, graph);
             let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
@@ -176,21 +239,16 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Pac
                 None => PackedConv::new(kernels, &weights.to_f16(), extents, groups),
             };
             let weights = packs.conv(weights, groups, pack);
-            let params = ConvParams {
-                stride: conv.strides.map(|v| v as usize),
-                pad: conv.pad.map(|v| v as usize),
-                dilation: conv.dilations.map(|v| v as usize),
-            };
+            let params = conv_params(conv);
             Work::Conv { weights, params }
         }
+        Op::Conv(conv) => Work::ValueConv { params: conv_params(conv), groups: conv.groups as usize },
         Op::MaxPool(pool) => Work::MaxPool(window(pool.window())),
         Op::AvgPool(pool) => Work::AvgPool(window(pool.window()), pool.exclude_pad),
         Op::Softmax(softmax) => Work::Softmax(shape.axis(softmax.axis).expect("invariant: inferred")),
-        Op::Transpose(t) => Work::Transpose(t.perm.iter().map(|&p| p as usize).collect()),
-        Op::SliceBySize(slice) => Work::Slice(slice.begin()),
-        Op::Split(split) => Work::Slice(split.begin(shape)),
-        Op::Concat(concat) => Work::Concat(shape.axis(concat.axis).expect("invariant: inferred")),
-        Op::Reverse(reverse) => Work::Reverse(bits(shape, &reverse.axes)),
+        Op::Prelu(_) => Work::Prelu,
+        Op::BatchNorm(op) => Work::BatchNorm(round_f16(op.eps.0).to_f32()),
+        Op::InstanceNorm(op) => Work::InstanceNorm(round_f16(op.eps.0).to_f32()),
         Op::Cast(_) => Work::Cast,
         other => Work::Definition(other.clone()),
     }
@@ -246,6 +304,13 @@ impl Work {
             Work::Conv { weights, params } => {
                 let input = std::array::from_fn(|a| step.inputs[0].1.shape[a]);
                 aneforge_kernels::conv::conv2d_scratch(kernels, input, &weights.weights, params)
+            }
+            Work::ValueConv { params, groups } => {
+                let [input, extents]: [[usize; 4]; 2] =
+                    [0, 1].map(|i: usize| std::array::from_fn(|a| step.inputs[i].1.shape[a]));
+                let zeros = vec![f16::ZERO; extents.iter().product()];
+                let weights = PackedConv::new(kernels, &zeros, extents, *groups);
+                aneforge_kernels::conv::conv2d_scratch(kernels, input, &weights, params)
             }
             _ => 0,
         }

@@ -89,7 +89,7 @@ impl Operator for BatchNorm {
             Case::new(BatchNorm { eps: Real(1e-5) }, &[x, c, c, c, c], (0.5, 2.0), Tolerance::SUM)
                 .constants_from(1)
         };
-        vec![on(&[1, 4, 3, 5]), on(&[2, 3, 4])]
+        vec![on(&[1, 4, 3, 5]), on(&[2, 3, 4]), on(&[1, 2, 2, 1, 3])]
     }
 }
 

@@ -6,6 +6,7 @@ use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_tensor::Shape;
 
 op! {
     /// Tensors one after another along one axis; their other extents are equal.
@@ -16,11 +17,33 @@ op! {
 }
 
 op! {
+    /// Tensors of one shape side by side along a new axis.
+    pub struct Stack = "stack"("values..") {
+        /// The axis of the result that tells them apart.
+        axis: i64 = 0,
+    }
+}
+
+op! {
     /// The elements of some axes in the opposite order.
     pub struct Reverse = "reverse"("x") {
         /// The axes turned around.
         axes: Vec<i64>,
     }
+}
+
+/// What `x` hold from `axis` of the result on, in turn.
+fn together(x: &[&Array], out: Shape, axis: i64) -> Array {
+    let axis = out.axis(axis).expect("invariant: inferred");
+    let outer: usize = out.dims()[..axis].iter().product();
+    let mut data = Vec::with_capacity(out.count());
+    for o in 0..outer {
+        for part in x {
+            let run = part.shape.count() / outer;
+            data.extend_from_slice(&part.data[o * run..(o + 1) * run]);
+        }
+    }
+    Array { shape: out, data }
 }
 
 impl Operator for Concat {
@@ -39,17 +62,7 @@ impl Operator for Concat {
         Ok(TensorType::f16(shape.with(axis, total)))
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
-        let axis = out.shape.axis(self.axis).expect("invariant: inferred");
-        let inner = out.shape.strides()[axis];
-        let outer = out.shape.count() / (inner * out.shape[axis]);
-        let mut data = Vec::with_capacity(out.shape.count());
-        for o in 0..outer {
-            for part in x {
-                let run = part.shape[axis] * inner;
-                data.extend_from_slice(&part.data[o * run..(o + 1) * run]);
-            }
-        }
-        Array { shape: out.shape, data }
+        together(x, out.shape, self.axis)
     }
     fn vjp(&self, x: &[Var], y: &Var, dy: &Var) -> Vec<Grad> {
         let axis = y.shape().axis(self.axis).expect("invariant: inferred");
@@ -76,7 +89,54 @@ impl Operator for Concat {
         let on = |axis: i64, shapes: &[&[usize]]| {
             Case::new(Concat { axis }, shapes, (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(0, &[&[2, 3], &[1, 3]]), on(1, &[&[1, 2, 2, 3], &[1, 1, 2, 3], &[1, 3, 2, 3]])]
+        vec![
+            on(0, &[&[2, 3], &[1, 3]]),
+            on(1, &[&[1, 2, 2, 3], &[1, 1, 2, 3], &[1, 3, 2, 3]]),
+            on(0, &[&[3], &[1]]),
+            on(4, &[&[2, 1, 2, 1, 2], &[2, 1, 2, 1, 3]]),
+        ]
+    }
+}
+
+impl Operator for Stack {
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
+        let shape = x[0].shape;
+        for (i, ty) in x.iter().enumerate() {
+            half_only(ty)?;
+            if ty.shape != shape {
+                return Err(format!("value {i} is {}, the first {shape}; all must have one shape", ty.shape));
+            }
+        }
+        let mut dims = shape.dims().to_vec();
+        let axis = usize::try_from(self.axis).ok().filter(|&axis| axis <= dims.len());
+        let Some(axis) = axis else {
+            return Err(format!(
+                "axis {} is out of range for a result of rank {}",
+                self.axis,
+                dims.len() + 1
+            ));
+        };
+        dims.insert(axis, x.len());
+        Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
+    }
+    fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
+        together(x, out.shape, self.axis)
+    }
+    fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
+        let part = |i| dy.narrow(self.axis as usize, i, i + 1).squeeze(&[self.axis]);
+        (0..x.len()).map(|i| Grad::To(part(i))).collect()
+    }
+    fn mil() -> Mil {
+        Mil::Stmt(Spelling {
+            op: "stack",
+            args: &[("axis", Arg::Named("axis", Lit::Int32)), ("values", Arg::All)],
+        })
+    }
+    fn cases() -> Vec<Case> {
+        let on = |axis: i64, n: usize, shape: &[usize]| {
+            Case::new(Stack { axis }, &vec![shape; n], (-4.0, 4.0), Tolerance::EXACT)
+        };
+        vec![on(0, 2, &[2, 3]), on(2, 3, &[2, 3]), on(1, 2, &[2, 1, 3, 2]), on(0, 4, &[]), on(1, 1, &[3])]
     }
 }
 
@@ -110,7 +170,7 @@ impl Operator for Reverse {
         let on = |x: &[usize], axes: &[i64]| {
             Case::new(Reverse { axes: axes.to_vec() }, &[x], (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(&[2, 3], &[1]), on(&[2, 3, 4], &[0, 2])]
+        vec![on(&[2, 3], &[1]), on(&[2, 3, 4], &[0, 2]), on(&[5], &[0]), on(&[1, 2, 2, 3, 2], &[1, 3, 4])]
     }
 }
 
@@ -120,6 +180,14 @@ impl Var {
     pub fn concat(values: &[&Var], axis: i64) -> Var {
         let axis = values.first().and_then(|v| v.shape().axis(axis).ok()).map_or(axis, |at| at as i64);
         Var::apply(Concat { axis }, values)
+    }
+
+    /// `values` of one shape side by side along a new axis, which becomes `axis` of the result.
+    #[track_caller]
+    pub fn stack(values: &[&Var], axis: i64) -> Var {
+        let rank = values.first().map_or(0, |v| v.shape().rank()) as i64 + 1;
+        let axis = if (-rank..0).contains(&axis) { axis + rank } else { axis };
+        Var::apply(Stack { axis }, values)
     }
 
     /// The elements of `axes` in the opposite order.

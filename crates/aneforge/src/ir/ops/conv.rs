@@ -118,7 +118,7 @@ pub(crate) fn four(shape: Shape) -> [usize; 4] {
 }
 
 /// `dy` with `stride - 1` zeros between neighbours.
-fn spread(dy: &Var, strides: [i64; 2]) -> Var {
+pub(crate) fn spread(dy: &Var, strides: [i64; 2]) -> Var {
     if strides == [1, 1] {
         return dy.clone();
     }
@@ -270,7 +270,13 @@ impl Operator for Conv {
             on(Conv { strides: [2, 2], pad: [1, 0, 2, 1], ..plain }, &[&[2, 3, 6, 5], &[4, 3, 3, 2]]),
             on(Conv { dilations: [2, 1], groups: 2, ..plain }, &[&[1, 4, 6, 4], &[6, 2, 2, 3]]),
             on(Conv { groups: 3, pad: [1; 4], ..plain }, &[&[1, 3, 4, 4], &[3, 1, 3, 3]]),
-            on(plain, &[&[1, 40, 2, 2], &[2, 40, 1, 1]]),
+            on(plain.clone(), &[&[1, 40, 2, 2], &[2, 40, 1, 1]]),
+            on(Conv { pad: [0, 0, 7, 7], ..plain.clone() }, &[&[1, 2, 1, 9], &[2, 2, 1, 15]]),
+            on(
+                Conv { strides: [3, 2], dilations: [2, 2], groups: 2, pad: [2, 1, 1, 2] },
+                &[&[2, 4, 7, 6], &[4, 2, 2, 3], &[1, 4, 1, 1]],
+            ),
+            on(Conv { strides: [2, 3], ..plain }, &[&[1, 1, 4, 5], &[1, 1, 1, 1]]),
         ]
     }
 }

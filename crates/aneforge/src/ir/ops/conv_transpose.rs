@@ -145,7 +145,11 @@ impl Operator for ConvTranspose {
                 ConvTranspose { strides: [2, 2], pad: [1, 0, 1, 1], ..plain.clone() },
                 &[&[2, 3, 3, 3], &[3, 4, 3, 3]],
             ),
-            on(ConvTranspose { groups: 2, dilations: [1, 2], ..plain }, &[&[1, 4, 3, 3], &[4, 3, 2, 2]]),
+            on(
+                ConvTranspose { groups: 2, dilations: [1, 2], ..plain.clone() },
+                &[&[1, 4, 3, 3], &[4, 3, 2, 2]],
+            ),
+            on(ConvTranspose { strides: [1, 3], ..plain }, &[&[1, 1, 1, 4], &[1, 2, 1, 2], &[1, 2, 1, 1]]),
         ]
     }
 }

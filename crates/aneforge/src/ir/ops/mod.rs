@@ -1,21 +1,31 @@
 //! The ops, one file each or one per family. `ir/op.rs` holds the one list of them.
 
+pub mod affine;
 pub mod batch_norm;
 pub mod binary;
+pub mod blocks;
 pub mod cast;
+pub mod channel_norm;
 pub mod compare;
 pub mod concat;
 pub mod conv;
 pub mod conv_transpose;
+pub mod crop;
+pub mod dynamic_conv;
+pub mod einsum;
+pub mod image_norm;
 pub mod leaf;
 pub mod matmul;
 pub mod native;
 pub mod norm;
 pub mod pool;
+pub mod prelu;
 pub mod reduce;
+pub mod resize;
 pub mod scalar;
 pub mod select;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
+pub mod tile;
 pub mod unary;

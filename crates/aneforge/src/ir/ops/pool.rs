@@ -251,7 +251,8 @@ impl Operator for MaxPool {
         vec![
             on(plain.clone(), &[1, 3, 4, 6]),
             on(MaxPool { kernel_sizes: [3, 3], pad: [1; 4], ..plain.clone() }, &[2, 2, 5, 4]),
-            on(MaxPool { ceil_mode: true, ..plain }, &[1, 2, 5, 3]),
+            on(MaxPool { ceil_mode: true, ..plain.clone() }, &[1, 2, 5, 3]),
+            on(MaxPool { kernel_sizes: [1, 3], strides: [1, 2], pad: [0, 0, 2, 1], ..plain }, &[1, 1, 3, 6]),
         ]
     }
 }
@@ -315,7 +316,17 @@ impl Operator for AvgPool {
                 AvgPool { kernel_sizes: [3, 3], pad: [1; 4], exclude_pad: true, ..plain.clone() },
                 &[1, 2, 5, 4],
             ),
-            on(AvgPool { ceil_mode: true, ..plain }, &[1, 2, 5, 3]),
+            on(AvgPool { ceil_mode: true, ..plain.clone() }, &[1, 2, 5, 3]),
+            on(
+                AvgPool {
+                    kernel_sizes: [3, 2],
+                    strides: [2, 1],
+                    pad: [1, 0, 1, 1],
+                    ceil_mode: true,
+                    exclude_pad: true,
+                },
+                &[2, 1, 4, 3],
+            ),
         ]
     }
 }

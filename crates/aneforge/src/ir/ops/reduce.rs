@@ -92,7 +92,13 @@ macro_rules! reduce {
                 let on = |axes: &[i64], x: &[usize]| {
                     Case::new($Op { axes: axes.to_vec() }, &[x], $domain, Tolerance::$tolerance)
                 };
-                vec![on(&[1], &[2, 5]), on(&[2, 3], &[1, 3, 4, 6]), on(&[0, 2], &[3, 2, 7])]
+                vec![
+                    on(&[1], &[2, 5]),
+                    on(&[2, 3], &[1, 3, 4, 6]),
+                    on(&[0, 2], &[3, 2, 7]),
+                    on(&[0], &[37]),
+                    on(&[1, 4], &[2, 3, 1, 2, 3]),
+                ]
             }
         }
 

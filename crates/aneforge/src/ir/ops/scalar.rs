@@ -46,7 +46,7 @@ macro_rules! scalar {
             }
             fn cases() -> Vec<Case> {
                 let on = |dims: &[usize]| Case::new($Op $example, &[dims], $domain, Tolerance::$tolerance);
-                vec![on(&[2, 3]), on(&[1, 4, 3, 5])]
+                vec![on(&[2, 3]), on(&[1, 4, 3, 5]), on(&[1, 2, 1, 2, 3])]
             }
         }
     )* };

@@ -125,7 +125,12 @@ impl Operator for Transpose {
         let on = |x: &[usize], perm: &[i64]| {
             Case::new(Transpose { perm: perm.to_vec() }, &[x], (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(&[2, 3], &[1, 0]), on(&[2, 3, 4], &[1, 0, 2]), on(&[2, 3, 4, 5], &[0, 3, 1, 2])]
+        vec![
+            on(&[2, 3], &[1, 0]),
+            on(&[2, 3, 4], &[1, 0, 2]),
+            on(&[2, 3, 4, 5], &[0, 3, 1, 2]),
+            on(&[2, 1, 3, 2, 2], &[4, 2, 0, 3, 1]),
+        ]
     }
 }
 

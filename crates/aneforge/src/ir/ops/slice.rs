@@ -45,8 +45,16 @@ fn embed(dy: &Var, shape: Shape, begin: &[usize]) -> Var {
     out
 }
 
-/// Copies the window at `begin`.
-fn window(x: &Array, out: Shape, begin: &[usize], store: impl Fn(f64) -> f64) -> Array {
+/// Copies the window at `begin`. One that starts past zero on the last axis saturates on older engines.
+pub(crate) fn window(x: &Array, out: Shape, begin: &[usize], p: Precision) -> Array {
+    let limit = match p {
+        Precision::F16(numerics) if begin.last().is_some_and(|&b| b > 0) => numerics.offset_slice_limit(),
+        _ => f64::INFINITY,
+    };
+    copied(x, out, begin, |v| if v.abs() > limit { f64::INFINITY.copysign(v) } else { v })
+}
+
+fn copied(x: &Array, out: Shape, begin: &[usize], store: impl Fn(f64) -> f64) -> Array {
     let (from, to) = (x.shape.strides(), out.strides());
     Array::from_fn(out, |i| {
         let at: usize = (0..out.rank()).map(|a| (i / to[a] % out[a] + begin[a]) * from[a]).sum();
@@ -80,14 +88,7 @@ impl Operator for SliceBySize {
         Ok(TensorType::f16(Shape::new(&extents).map_err(|e| e.to_string())?))
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
-        let limit = match p {
-            Precision::F16(numerics) if self.begin.last().is_some_and(|&b| b > 0) => {
-                numerics.offset_slice_limit()
-            }
-            _ => f64::INFINITY,
-        };
-        let store = |v: f64| if v.abs() > limit { f64::INFINITY.copysign(v) } else { v };
-        window(x[0], out.shape, &self.begin(), store)
+        window(x[0], out.shape, &self.begin(), p)
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
         vec![Grad::To(embed(dy, x[0].shape(), &self.begin()))]
@@ -107,7 +108,12 @@ impl Operator for SliceBySize {
             let op = SliceBySize { begin: begin.to_vec(), size: size.to_vec() };
             Case::new(op, &[x], (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(&[4, 6], &[1, 2], &[2, 3]), on(&[1, 5, 3, 4], &[0, 2, 0, 0], &[1, 3, 3, 4])]
+        vec![
+            on(&[4, 6], &[1, 2], &[2, 3]),
+            on(&[1, 5, 3, 4], &[0, 2, 0, 0], &[1, 3, 3, 4]),
+            on(&[7], &[6], &[1]),
+            on(&[2, 3, 2, 2, 4], &[1, 0, 1, 0, 2], &[1, 2, 1, 2, 2]),
+        ]
     }
 }
 
@@ -135,7 +141,7 @@ impl Operator for Split {
         Ok(TensorType::f16(x[0].shape.with(axis, size / n as usize)))
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
-        window(x[0], out.shape, &self.begin(x[0].shape), |v| v)
+        copied(x[0], out.shape, &self.begin(x[0].shape), |v| v)
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
         vec![Grad::To(embed(dy, x[0].shape(), &self.begin(x[0].shape())))]
@@ -154,7 +160,12 @@ impl Operator for Split {
         let on = |x: &[usize], num_splits, axis, index| {
             Case::new(Split { num_splits, axis, index }, &[x], (-4.0, 4.0), Tolerance::EXACT)
         };
-        vec![on(&[4, 6], 2, 0, 1), on(&[1, 6, 2, 3], 3, 1, 0)]
+        vec![
+            on(&[4, 6], 2, 0, 1),
+            on(&[1, 6, 2, 3], 3, 1, 0),
+            on(&[5], 5, 0, 3),
+            on(&[1, 2, 1, 2, 4], 2, 4, 1),
+        ]
     }
 }
 

@@ -81,7 +81,7 @@ macro_rules! unary {
             }
             fn cases() -> Vec<Case> {
                 let on = |dims: &[usize]| Case::new($Op {}, &[dims], $domain, Tolerance::$tolerance);
-                vec![on(&[2, 3]), on(&[1, 4, 3, 5])]
+                vec![on(&[2, 3]), on(&[1, 4, 3, 5]), on(&[19]), on(&[2, 1, 3, 1, 2])]
             }
         }
 

@@ -15,7 +15,7 @@ pub mod view;
 
 pub use attention::Sdpa;
 pub use geometry::{CostVolume, CrossCorrelation, CrossProduct};
-pub use normalize::MinmaxNorm;
+pub use normalize::{Lrn, MinmaxNorm};
 pub use points::{Fps, RadiusSearch};
 pub use rank::{Argmax, Sort, Topk};
 pub use rearrange::{BatchToSpace, ChannelToSpace, SpaceToBatch, SpaceToChannel};

@@ -1,0 +1,138 @@
+//! What ops become on the way to a program, where one example each is not enough.
+
+use crate::support::{Built, IEEE, build, evaluate, numbers};
+use aneforge::ir::op::{Case, OPS};
+use aneforge::ir::precision::{Array, Precision};
+use aneforge::passes::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE};
+use aneforge::{
+    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, Target, Tensor, Var, compile, device,
+    f16, grad,
+};
+use aneforge_tensor::random::normal_tensor;
+
+fn shape(dims: &[usize]) -> Shape {
+    Shape::new(dims).unwrap()
+}
+
+/// Every half-precision number of magnitude up to `limit`, as rows.
+fn all_up_to(limit: f64) -> Array {
+    let mut values: Vec<f64> = (0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f64()).collect();
+    values.retain(|v| v.abs() <= limit);
+    values.resize(values.len().next_multiple_of(1024), 0.0);
+    Array { shape: shape(&[values.len() / 1024, 1024]), data: values }
+}
+
+#[test]
+fn polynomials_of_every_argument_are_within_their_bound() {
+    let x = all_up_to(POLYNOMIAL_RANGE);
+    assert!(x.data.len() > 48_000);
+    let var = Var::input(x.shape);
+    let exact: [(Var, fn(f64) -> f64); 2] = [(var.sin(), f64::sin), (var.cos(), f64::cos)];
+    for (y, exact) in exact {
+        for target in ["h13", "h14"] {
+            let plan = compile(
+                std::slice::from_ref(&y),
+                &Options { target: Target::named(target).unwrap(), ..Options::default() },
+            );
+            let legal = &plan.unwrap().segments[0].graph;
+            assert!(legal.nodes().all(|(_, node)| !matches!(node.op.name(), "sin" | "cos")));
+            let got = evaluate(legal, std::slice::from_ref(&x), IEEE);
+            for (x, got) in x.data.iter().zip(&got.data) {
+                let error = (got - exact(*x)).abs();
+                assert!(error <= POLYNOMIAL_ERROR, "{} of {x} is {got}, off by {error}", y.op().name());
+            }
+        }
+    }
+}
+
+#[test]
+fn polynomials_stay_small_out_of_their_range() {
+    let x = all_up_to(65504.0);
+    let var = Var::input(x.shape);
+    for y in [var.sin(), var.cos()] {
+        let plan =
+            compile(&[y], &Options { target: Target::named("h13").unwrap(), ..Options::default() }).unwrap();
+        let got = evaluate(&plan.segments[0].graph, std::slice::from_ref(&x), IEEE);
+        assert!(got.data.iter().all(|v| v.abs() <= 1.01));
+    }
+}
+
+fn each(check: impl Fn(&Case, &str)) {
+    for entry in OPS {
+        for (i, case) in (entry.cases)().iter().enumerate() {
+            check(case, &format!("{} case {i}", entry.info.name));
+        }
+    }
+}
+
+/// Weights that are computed need another form, which rounds at other places.
+#[test]
+fn parameters_may_be_computed() {
+    each(|case, what| {
+        if case.constants_from >= case.inputs.len() || case.op.name() == "affine" {
+            return;
+        }
+        let Built { output, feeds, .. } = build(case, true);
+        let before = Graph::freeze(&[numbers(&output)]).unwrap();
+        let plan =
+            compile(&[numbers(&output)], &Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let legal = &plan.segments[0].graph;
+        let (want, got) = (evaluate(&before, &feeds, Precision::F64), evaluate(legal, &feeds, IEEE));
+        let scale = want.data.iter().fold(1.0, |m: f64, v| m.max(v.abs()));
+        for (want, got) in want.data.iter().zip(&got.data) {
+            assert!((want - got).abs() <= 0.01 * scale, "{what}: {got}, exactly {want}");
+        }
+    });
+}
+
+#[test]
+fn gradients_are_programs() {
+    each(|case, what| {
+        let Built { inputs, output, .. } = build(case, true);
+        if output.ty().dtype != DType::F16 {
+            return;
+        }
+        let dy = Var::input(output.shape());
+        for input in inputs.iter().filter(|input| input.ty().dtype == DType::F16) {
+            match grad::grad(&output, &dy, std::slice::from_ref(input)) {
+                Err(grad::GradError::Independent { .. }) => {}
+                Err(e) => panic!("{what}: {e}"),
+                Ok(dx) => {
+                    compile(&dx, &Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_input_given_twice_gets_the_cotangent_of_each_use_once() {
+    let (x, g) = (Var::input(shape(&[2, 6])), Var::input(shape(&[6])));
+    let dy = Var::input(x.shape());
+    let twice = x.layer_norm(&g, &g, 1e-5);
+    let apart = x.layer_norm(&g, &g.muls(1.0), 1e-5);
+    let gradient = |y: &Var| {
+        let dg = grad::grad(y, &dy, std::slice::from_ref(&g)).unwrap();
+        let graph = Graph::freeze(&[dg[0].clone(), x.muls(1.0), g.muls(1.0), dy.muls(1.0)]).unwrap();
+        let feeds = [(&x, 1), (&g, 2), (&dy, 3)]
+            .map(|(v, seed)| Array::from_tensor(&normal_tensor(seed, v.shape(), 1.0), Precision::F64));
+        graph.eval(&feeds, Precision::F64)[graph.outputs()[0].index()].data.clone()
+    };
+    assert_eq!(gradient(&twice), gradient(&apart));
+}
+
+/// 262,144 elements per group: a sum per axis in half precision would overflow.
+#[test]
+fn large_groups_are_normalised_without_overflow() {
+    let dims = [1, 512, 128, 128];
+    let x = Var::input(shape(&dims));
+    let (one, zero) = (Var::full(shape(&[512]), 1.0), Var::full(shape(&[512]), 0.0));
+    let plan = compile(&[x.group_norm(&one, &zero, 32, 1e-5)], &Options::default()).unwrap();
+    let host = device::named("host").unwrap();
+    let options = SessionOptions { numerics: Some(Numerics::Ieee) };
+    let mut session = Session::new(plan, &*host, options).unwrap();
+    let values: Vec<f16> = (0..shape(&dims).count()).map(|i| f16::from_f32([3.0, 5.0][i % 2])).collect();
+    session.run(&[Tensor::from_slice(shape(&dims), &values).unwrap()]).unwrap();
+    let wrong = session.output(0).iter().enumerate().find(|(i, v)| v.to_f32() != [-1.0, 1.0][i % 2]);
+    assert_eq!(wrong, None);
+}

@@ -1,0 +1,191 @@
+//! Functions with parameters per channel: of an array `[batch, channels, ...]`, whose axes from the third on
+//! have `inner` elements together.
+
+use half::f16;
+
+use crate::Kernels;
+use crate::order::{LANES, tree};
+use crate::simd::{Lanes, Task, chunks};
+
+/// Elements that one thread computes at a time.
+const GRAIN: usize = 1 << 14;
+/// Elements converted at a time; a multiple of [`LANES`].
+const BLOCK: usize = 256;
+
+/// `out = f16(x > 0 ? x : alpha x)`, with the `alpha` of the element's channel.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn prelu(kernels: &Kernels, x: &[f16], inner: usize, alpha: &[f16], out: &mut [f16]) {
+    per_channel(kernels, x, [alpha.len(), inner], out, |channel, values| {
+        let slope = alpha[channel].to_f32();
+        values.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { slope * *x });
+    });
+}
+
+/// Parameters of a normalisation, one of each per channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// Factors.
+    pub gamma: &'a [f16],
+    /// Summands.
+    pub beta: &'a [f16],
+}
+
+/// `(x - mean) * scale + beta`, and the scale that belongs to a variance: the definition of both norms, in
+/// `f32`, before the rounding to `f16`.
+#[must_use]
+#[inline(always)]
+pub fn normalized(x: f32, mean: f32, scale: f32, beta: f32) -> f32 {
+    (x - mean) * scale + beta
+}
+
+/// `gamma / sqrt(variance + eps)`.
+#[must_use]
+#[inline(always)]
+pub fn scale(gamma: f32, variance: f32, eps: f32) -> f32 {
+    gamma / (variance + eps).sqrt()
+}
+
+/// [`normalized`] with given statistics per channel.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn batch_norm(
+    kernels: &Kernels,
+    x: &[f16],
+    inner: usize,
+    affine: Affine<'_>,
+    [mean, variance]: [&[f16]; 2],
+    eps: f32,
+    out: &mut [f16],
+) {
+    per_channel(kernels, x, [mean.len(), inner], out, |channel, values| {
+        let [gamma, beta, mean, variance] =
+            [affine.gamma, affine.beta, mean, variance].map(|of| of[channel].to_f32());
+        let scale = scale(gamma, variance, eps);
+        values.iter_mut().for_each(|x| *x = normalized(*x, mean, scale, beta));
+    });
+}
+
+/// [`normalized`] with the statistics of each plane of `inner` elements: the sums in the order of
+/// [`crate::order::LaneSum`], the variance that of the population.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn instance_norm(
+    kernels: &Kernels,
+    x: &[f16],
+    inner: usize,
+    affine: Affine<'_>,
+    eps: f32,
+    out: &mut [f16],
+) {
+    assert_eq!(x.len(), out.len(), "instance_norm: lengths differ");
+    if out.is_empty() {
+        return;
+    }
+    let channels = affine.gamma.len();
+    assert!(
+        x.len().is_multiple_of(inner * channels),
+        "instance_norm: planes of {inner} do not fill the input"
+    );
+    chunks(&kernels.pool, out, (GRAIN / inner).max(1) * inner, |start, out| {
+        let planes = x[start..start + out.len()].chunks_exact(inner).zip(out.chunks_exact_mut(inner));
+        for (plane, (x, out)) in planes.enumerate() {
+            let channel = (start / inner + plane) % channels;
+            let [gamma, beta] = [affine.gamma, affine.beta].map(|of| of[channel].to_f32());
+            kernels.simd.run(PlaneTask { x, gamma, beta, eps, out });
+        }
+    });
+}
+
+struct PlaneTask<'a> {
+    x: &'a [f16],
+    gamma: f32,
+    beta: f32,
+    eps: f32,
+    out: &'a mut [f16],
+}
+
+impl Task for PlaneTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let count = self.x.len() as f32;
+        let mean = sum::<L>(self.x, |x| x) / count;
+        let variance = sum::<L>(self.x, |x| (x - mean) * (x - mean)) / count;
+        let scale = scale(self.gamma, variance, self.eps);
+        map::<L>(self.x, self.out, |values| {
+            values.iter_mut().for_each(|x| *x = normalized(*x, mean, scale, self.beta));
+        });
+    }
+}
+
+/// The sum of `function` of all elements.
+#[inline(always)]
+fn sum<L: Lanes>(x: &[f16], function: impl Fn(f32) -> f32) -> f32 {
+    let (mut lanes, mut buffer) = ([0.0; LANES], [0.0; BLOCK]);
+    for x in x.chunks(BLOCK) {
+        let values = &mut buffer[..x.len()];
+        L::widen(x, values);
+        for group in values.chunks(LANES) {
+            lanes.iter_mut().zip(group).for_each(|(lane, x)| *lane += function(*x));
+        }
+    }
+    tree(lanes, |a, b| a + b)
+}
+
+/// `out = f16(function(x))`, in blocks.
+#[inline(always)]
+fn map<L: Lanes>(x: &[f16], out: &mut [f16], function: impl Fn(&mut [f32])) {
+    let mut buffer = [0.0; BLOCK];
+    for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+        let values = &mut buffer[..x.len()];
+        L::widen(x, values);
+        function(values);
+        L::narrow(values, out);
+    }
+}
+
+/// `out = f16(function(channel, x))` for every run of elements of one channel.
+fn per_channel(
+    kernels: &Kernels,
+    x: &[f16],
+    [channels, inner]: [usize; 2],
+    out: &mut [f16],
+    function: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    assert_eq!(x.len(), out.len(), "per channel: lengths differ");
+    chunks(&kernels.pool, out, GRAIN, |start, out| {
+        let x = &x[start..start + out.len()];
+        kernels.simd.run(RunsTask { x, start, channels, inner, function: &function, out });
+    });
+}
+
+struct RunsTask<'a, F> {
+    x: &'a [f16],
+    /// The place of the first element in the whole array.
+    start: usize,
+    channels: usize,
+    inner: usize,
+    function: &'a F,
+    out: &'a mut [f16],
+}
+
+impl<F: Fn(usize, &mut [f32])> Task for RunsTask<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let mut done = 0;
+        while done < self.out.len() {
+            let at = self.start + done;
+            let end = (done + self.inner - at % self.inner).min(self.out.len());
+            let channel = at / self.inner % self.channels;
+            map::<L>(&self.x[done..end], &mut self.out[done..end], |values| (self.function)(channel, values));
+            done = end;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+"""Attention and gated units, and into how many parts attention is cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aneforge import _env, _native
+from aneforge._compile import compile
+from aneforge._native import Tensor
+from aneforge._tensor import Array, integer, value, vector, weight
+
+_CANDIDATES = (1, 2, 3, 4, 5, 6, 8)
+_WARM_UPS, _RUNS = 5, 20
+
+_known: dict[str, int] = {}
+
+
+def _optional(where: str, array: Tensor | Array | None, length: int) -> Tensor | None:
+    return None if array is None else vector(where, array, (length,))
+
+
+def _attention(
+    name: str,
+    x: Tensor,
+    context: Tensor | None,
+    projections: Sequence[Tensor | Array],
+    biases: Sequence[Tensor | Array | None],
+    n_heads: int,
+    mask: Tensor | Array | None,
+) -> Tensor:
+    letters = ("q", "k", "v", "o")
+    weights = [weight(f"{name}: W{c}", w) for c, w in zip(letters, projections, strict=True)]
+    for c, w in zip(letters, weights, strict=True):
+        if w.ndim != 2:
+            raise ValueError(f"{name}: W{c} must be [out, in], got shape {w.shape}")
+    offsets = [
+        _optional(f"{name}: b{c}", b, w.shape[0]) for c, b, w in zip(letters, biases, weights, strict=True)
+    ]
+    added = None if mask is None else value(mask)
+    heads = integer(f"{name}: n_heads", n_heads)
+    parts = _parts(x, x if context is None else context, weights[0], heads, context is not None)
+    return _native.attention(x, context, weights, offsets, heads, parts, added)
+
+
+def _parts(x: Tensor, context: Tensor, wq: Tensor, heads: int, crossed: bool) -> int:
+    """Into how many parts these queries go; 1 where the shapes are wrong, which the op says better."""
+    if x.ndim != 2 or context.ndim != 2 or heads < 1:
+        return 1
+    queries, keys = x.shape[0], context.shape[0]
+    if crossed and (queries < 768 or keys < 512):
+        return 1
+    return attention_tiles(queries, heads, wq.shape[0] // heads, keys)
+
+
+def mha(
+    x: Tensor,
+    Wq: Tensor | Array,
+    bq: Tensor | Array | None,
+    Wk: Tensor | Array,
+    bk: Tensor | Array | None,
+    Wv: Tensor | Array,
+    bv: Tensor | Array | None,
+    Wo: Tensor | Array,
+    bo: Tensor | Array | None,
+    n_heads: int,
+    mask: Tensor | Array | None = None,
+) -> Tensor:
+    """Multi-head self-attention: `softmax(q k^T / sqrt(d) + mask) v` per head, merged and projected.
+
+    Args:
+        x: `[S, D]`.
+        Wq: projection to queries, `[D, D]`; `Wk`, `Wv` and `Wo` likewise.
+        bq: bias of the queries, `[D]`, or None; `bk`, `bv` and `bo` likewise.
+        n_heads: how many heads `D` divides into.
+        mask: added to the scores: `[S, S]`, `[1, S, S]` or `[H, S, S]`, with -1e4 where a key is hidden.
+    """
+    return _attention("mha", x, None, (Wq, Wk, Wv, Wo), (bq, bk, bv, bo), n_heads, mask)
+
+
+def cross_attention(
+    x: Tensor,
+    context: Tensor,
+    Wq: Tensor | Array,
+    Wk: Tensor | Array,
+    Wv: Tensor | Array,
+    Wo: Tensor | Array,
+    n_heads: int,
+    bq: Tensor | Array | None = None,
+    bk: Tensor | Array | None = None,
+    bv: Tensor | Array | None = None,
+    bo: Tensor | Array | None = None,
+) -> Tensor:
+    """Multi-head attention of `x` `[S, D]` to `context` `[T, E]`.
+
+    Queries are projected from `x`, keys and values from `context`; weights are `[out, in]`.
+    """
+    projections, biases = (Wq, Wk, Wv, Wo), (bq, bk, bv, bo)
+    return _attention("cross_attention", x, context, projections, biases, n_heads, None)
+
+
+def geglu(x: Tensor, W: Tensor | Array, b: Tensor | Array | None = None) -> Tensor:
+    """`value * gelu(gate)`, where `x @ W.T + b` is `value` and `gate` side by side.
+
+    `x` is `[..., D]` and `W` `[2F, D]`, its first half for the value; the result is `[..., F]`.
+    """
+    matrix = weight("geglu: W", W)
+    if matrix.ndim != 2:
+        raise ValueError(f"geglu: W must be [2F, D], got shape {matrix.shape}")
+    return _native.geglu(x, matrix, _optional("geglu: b", b, matrix.shape[0]))
+
+
+def attention_tiles(
+    S: int,
+    n_heads: int,
+    dh: int,
+    T: int | None = None,
+    tune: bool = False,
+    candidates: Sequence[int] = _CANDIDATES,
+) -> int:
+    """Into how many parts attention cuts its queries.
+
+    What was measured on this machine before is taken from memory or from `ANEFORGE_CACHE_DIR`; with `tune`, or
+    under `ANEFORGE_TUNE_ATTENTION=1`, it is measured now. Otherwise it is `max(1, (S + 256) // 512)`. The
+    number changes the time that attention takes, and no result.
+
+    Args:
+        S: the number of queries.
+        n_heads: the number of heads.
+        dh: the size of a head.
+        T: the number of keys; by default `S`.
+        tune: measure if it is not known yet.
+        candidates: the numbers to try.
+    """
+    queries, heads, size = (integer(f"attention_tiles: {n}", v) for n, v in (("S", S), ("n_heads", n_heads), ("dh", dh)))
+    keys = queries if T is None else integer("attention_tiles: T", T)
+    if min(queries, heads, size, keys) < 1:
+        raise ValueError(f"attention_tiles: S, n_heads, dh and T must be at least 1, got {(S, n_heads, dh, T)}")
+    key = f"attn_tiles:{_processor()}:{queries}:{keys}:{heads}:{size}"
+    if key not in _known:
+        stored = _stored().get(key)
+        if isinstance(stored, int) and stored >= 1:
+            _known[key] = stored
+    if key in _known:
+        return _known[key]
+    if not tune and not _env.tune_attention():
+        return _native.attention_tiles(queries)
+    tried = [integer("attention_tiles: each candidate", c) for c in candidates]
+    _known[key] = _fastest(queries, keys, heads, size, [c for c in tried if 1 <= c <= queries])
+    _store(key, _known[key])
+    return _known[key]
+
+
+def tune_attention(
+    S: int, n_heads: int, dh: int, T: int | None = None, candidates: Sequence[int] = _CANDIDATES
+) -> int:
+    """Measures into how many parts attention is best cut, and remembers it for `attention_tiles`."""
+    return attention_tiles(S, n_heads, dh, T, tune=True, candidates=candidates)
+
+
+def _fastest(queries: int, keys: int, heads: int, size: int, candidates: Sequence[int]) -> int:
+    """The candidate with the least median time, on the device that models run on by default."""
+    rng = np.random.default_rng(0)
+    shape = (heads * size, heads * size)
+    feeds = [rng.standard_normal((n, shape[0])).astype(np.float16) for n in (queries, keys)]
+    matrices = [(rng.standard_normal(shape) / shape[0] ** 0.5).astype(np.float16) for _ in range(4)]
+    weights = [_native.constant(matrix) for matrix in matrices]
+    times: dict[int, float] = {}
+    for parts in candidates:
+        x, context = _native.input(feeds[0].shape, "fp16"), _native.input(feeds[1].shape, "fp16")
+        y = _native.attention(x, context, weights, [None] * 4, heads, parts)
+        try:
+            model = compile(y)
+        except (NotImplementedError, RuntimeError):
+            continue  # This device cannot run that many parts.
+        for _ in range(_WARM_UPS):
+            model(*feeds)
+        runs = []
+        for _ in range(_RUNS):
+            start = time.perf_counter()
+            model(*feeds)
+            runs.append(time.perf_counter() - start)
+        times[parts] = statistics.median(runs)
+        model.release()
+    if not times:
+        raise RuntimeError(f"tune_attention: none of {tuple(candidates)} parts of {queries} queries could run")
+    return min(times, key=times.__getitem__)
+
+
+def _processor() -> str:
+    """The processor's name, which measurements belong to."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def _stored() -> dict[str, object]:
+    """What earlier processes measured; nothing when the file is missing or damaged."""
+    try:
+        stored = json.loads((_env.cache_dir() / "autotune.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _store(key: str, parts: int) -> None:
+    """Adds a measurement. The file is replaced as a whole, so that readers see the old one or the new."""
+    folder = _env.cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix="autotune.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(_stored() | {key: parts}, file, indent=1, sort_keys=True)
+        os.replace(temporary, folder / "autotune.json")
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
