@@ -77,6 +77,7 @@ from aneforge._ops import (
     space_to_channel,
     topk,
 )
+from aneforge._pacing import CompileBackoffError, reset_compile_breaker
 from aneforge._paired import Paired, paired, paired_subtract
 from aneforge._spatial import (
     affine,
@@ -93,6 +94,7 @@ from aneforge._spatial import (
 _tensor.install()
 
 __all__ = [
+    "CompileBackoffError",
     "CrossChipFP16Warning",
     "Device",
     "DispatchFloorWarning",
@@ -154,6 +156,7 @@ __all__ = [
     "project_peak",
     "radius_search",
     "reduce_sum_to_matmul",
+    "reset_compile_breaker",
     "resize_bilinear",
     "resize_nearest_neighbor",
     "scaled_elementwise",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from aneforge import _env, _judge, _native
 from aneforge._native import Model, Tensor
+from aneforge._pacing import BREAKER
 
 
 class Device(NamedTuple):
@@ -84,11 +85,22 @@ def compile(
     _env.set_threads()
     chosen = device if device is not None else _env.device()
     _judge.signal(out, validate, on_engine=chosen == "ane")
-    return _native.compile(
-        out,
-        native=opt != "routes",
-        target=target if target is not None else _env.target(),
-        device=chosen,
-        numerics=numerics if numerics is not None else _env.numerics(),
-        build_dir=None if build_dir is None else os.fspath(build_dir),
-    )
+    on_engine = (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
+    if on_engine:
+        BREAKER.before()
+    try:
+        model = _native.compile(
+            out,
+            native=opt != "routes",
+            target=target if target is not None else _env.target(),
+            device=chosen,
+            numerics=numerics if numerics is not None else _env.numerics(),
+            build_dir=None if build_dir is None else os.fspath(build_dir),
+        )
+    except RuntimeError:
+        if on_engine:
+            BREAKER.failed()
+        raise
+    if on_engine:
+        BREAKER.reset()
+    return model

@@ -17,91 +17,194 @@ class OpMethods:
     __slots__ = ()
 
     def relu(self) -> Tensor:
-        """`max(x, 0)`."""
+        """`max(x, 0)`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.relu()
+        """
         return _native.apply("relu", [cast(Tensor, self)])
 
     def gelu(self) -> Tensor:
-        """`x * Phi(x)` with the normal distribution's `Phi`: the exact form, through the error function."""
+        """`x * Phi(x)` with the normal distribution's `Phi`: the exact form, through the error function.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.gelu()
+        """
         return _native.apply("gelu", [cast(Tensor, self)])
 
     def silu(self) -> Tensor:
-        """`x * sigmoid(x)`, also called swish."""
+        """`x * sigmoid(x)`, also called swish.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.silu()
+        """
         return _native.apply("silu", [cast(Tensor, self)])
 
     def sigmoid(self) -> Tensor:
-        """The logistic function, `1 / (1 + exp(-x))`."""
+        """The logistic function, `1 / (1 + exp(-x))`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.sigmoid()
+        """
         return _native.apply("sigmoid", [cast(Tensor, self)])
 
     def tanh(self) -> Tensor:
-        """The hyperbolic tangent."""
+        """The hyperbolic tangent.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.tanh()
+        """
         return _native.apply("tanh", [cast(Tensor, self)])
 
     def exp(self) -> Tensor:
-        """`e` to the power `x`. Overflows to infinity above 11.09."""
+        """`e` to the power `x`. Overflows to infinity above 11.09.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.exp()
+        """
         return _native.apply("exp", [cast(Tensor, self)])
 
     def exp2(self) -> Tensor:
-        """Two to the power `x`."""
+        """Two to the power `x`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.exp2()
+        """
         return _native.apply("exp2", [cast(Tensor, self)])
 
     def sqrt(self) -> Tensor:
-        """The square root."""
+        """The square root.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.sqrt()
+        """
         return _native.apply("sqrt", [cast(Tensor, self)])
 
     def abs(self) -> Tensor:
-        """The magnitude."""
+        """The magnitude.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.abs()
+        """
         return _native.apply("abs", [cast(Tensor, self)])
 
     def square(self) -> Tensor:
-        """`x * x`. Written as a product: the engine's own square op miscompiles at some widths."""
+        """`x * x`. Written as a product: the engine's own square op miscompiles at some widths.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.square()
+        """
         return _native.apply("square", [cast(Tensor, self)])
 
     def sin(self) -> Tensor:
-        """The sine of `x` in radians. Needs A15 or newer."""
+        """The sine of `x` in radians. Needs A15 or newer.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.sin()
+        """
         return _native.apply("sin", [cast(Tensor, self)])
 
     def cos(self) -> Tensor:
-        """The cosine of `x` in radians. Needs A15 or newer."""
+        """The cosine of `x` in radians. Needs A15 or newer.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.cos()
+        """
         return _native.apply("cos", [cast(Tensor, self)])
 
     def atan(self) -> Tensor:
-        """The angle in radians whose tangent is `x`."""
+        """The angle in radians whose tangent is `x`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.atan()
+        """
         return _native.apply("atan", [cast(Tensor, self)])
 
     def erf(self) -> Tensor:
-        """The error function."""
+        """The error function.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.erf()
+        """
         return _native.apply("erf", [cast(Tensor, self)])
 
     def relu6(self) -> Tensor:
-        """`min(max(x, 0), 6)`."""
+        """`min(max(x, 0), 6)`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.relu6()
+        """
         return _native.apply("relu6", [cast(Tensor, self)])
 
     def softsign(self) -> Tensor:
-        """`x / (1 + abs(x))`."""
+        """`x / (1 + abs(x))`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.softsign()
+        """
         return _native.apply("softsign", [cast(Tensor, self)])
 
     def softplus(self) -> Tensor:
         """`ln(1 + exp(x))`. Written as `softplus(min(x, 10)) + relu(x - 10)`, because the engine's own op
         returns 0 from 11.09 on; the error of the sum is at most 4.6e-5.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.softplus()
         """
         return _native.apply("softplus", [cast(Tensor, self)])
 
     def floor(self) -> Tensor:
-        """The greatest integer not above `x`."""
+        """The greatest integer not above `x`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.floor()
+        """
         return _native.apply("floor", [cast(Tensor, self)])
 
     def ceil(self) -> Tensor:
-        """The least integer not below `x`."""
+        """The least integer not below `x`.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.ceil()
+        """
         return _native.apply("ceil", [cast(Tensor, self)])
 
     def round(self) -> Tensor:
         """The nearest integer, ties away from zero. Magnitudes from 1024 on are integers already and are
         passed through, because the engine's own op adds a half to them.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.round()
         """
         return _native.apply("round", [cast(Tensor, self)])
 
     def sign(self) -> Tensor:
-        """-1, 0 or 1."""
+        """-1, 0 or 1.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.sign()
+        """
         return _native.apply("sign", [cast(Tensor, self)])
 
     def muls(self, k: float = 1.0) -> Tensor:
@@ -109,6 +212,10 @@ class OpMethods:
 
         Args:
             k: the factor.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.muls(k=0.75)
         """
         return _native.apply("muls", [cast(Tensor, self)], {"k": k})
 
@@ -117,6 +224,10 @@ class OpMethods:
 
         Args:
             k: the summand.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.adds(k=0.75)
         """
         return _native.apply("adds", [cast(Tensor, self)], {"k": k})
 
@@ -125,6 +236,10 @@ class OpMethods:
 
         Args:
             eps: added to `x`; rounded to half precision.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.log(eps=0.125)
         """
         return _native.apply("log", [cast(Tensor, self)], {"eps": eps})
 
@@ -133,6 +248,10 @@ class OpMethods:
 
         Args:
             eps: added to `x`; rounded to half precision.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.rsqrt(eps=0.125)
         """
         return _native.apply("rsqrt", [cast(Tensor, self)], {"eps": eps})
 
@@ -141,6 +260,10 @@ class OpMethods:
 
         Args:
             eps: added to `x`; rounded to half precision.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.inverse(eps=0.125)
         """
         return _native.apply("inverse", [cast(Tensor, self)], {"eps": eps})
 
@@ -149,6 +272,10 @@ class OpMethods:
 
         Args:
             alpha: the limit far below zero, negated.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.elu(alpha=0.5)
         """
         return _native.apply("elu", [cast(Tensor, self)], {"alpha": alpha})
 
@@ -157,6 +284,10 @@ class OpMethods:
 
         Args:
             alpha: the slope below zero.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.leaky_relu(alpha=0.125)
         """
         return _native.apply("leaky_relu", [cast(Tensor, self)], {"alpha": alpha})
 
@@ -165,6 +296,10 @@ class OpMethods:
 
         Args:
             alpha: the lower bound.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.threshold(alpha=0.5)
         """
         return _native.apply("threshold", [cast(Tensor, self)], {"alpha": alpha})
 
@@ -173,6 +308,10 @@ class OpMethods:
 
         Args:
             alpha: the least value kept.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.thresholded_relu(alpha=0.5)
         """
         return _native.apply("thresholded_relu", [cast(Tensor, self)], {"alpha": alpha})
 
@@ -182,6 +321,10 @@ class OpMethods:
         Args:
             lo: the lower bound.
             hi: the upper bound.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.clip(lo=-0.5, hi=0.75)
         """
         return _native.apply("clip", [cast(Tensor, self)], {"lo": lo, "hi": hi})
 
@@ -191,6 +334,10 @@ class OpMethods:
         Args:
             alpha: the bound of the result.
             beta: the factor of the argument.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.scaled_tanh(alpha=1.5, beta=0.5)
         """
         return _native.apply("scaled_tanh", [cast(Tensor, self)], {"alpha": alpha, "beta": beta})
 
@@ -200,6 +347,10 @@ class OpMethods:
         Args:
             alpha: the slope below zero.
             beta: the upper bound.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.clamped_relu(alpha=0.25, beta=6.0)
         """
         return _native.apply("clamped_relu", [cast(Tensor, self)], {"alpha": alpha, "beta": beta})
 
@@ -209,6 +360,10 @@ class OpMethods:
         Args:
             alpha: the slope.
             beta: the value at zero.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.sigmoid_hard(alpha=0.25, beta=0.5)
         """
         return _native.apply("sigmoid_hard", [cast(Tensor, self)], {"alpha": alpha, "beta": beta})
 
@@ -218,11 +373,20 @@ class OpMethods:
         Args:
             alpha: the slope.
             beta: the value at zero.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.linear_activation(alpha=0.75, beta=0.5)
         """
         return _native.apply("linear_activation", [cast(Tensor, self)], {"alpha": alpha, "beta": beta})
 
     def logical_not(self) -> Tensor:
-        """Whether `x` does not hold, for each element."""
+        """Whether `x` does not hold, for each element.
+
+        Example:
+            x = af.input((2, 3)).greater(af.input((2, 3)))
+            out = x.logical_not()
+        """
         return _native.apply("logical_not", [cast(Tensor, self)])
 
     def mean(self, axes: int | Sequence[int]) -> Tensor:
@@ -230,6 +394,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.mean(axes=(1,))
         """
         return _native.apply("reduce_mean", [cast(Tensor, self)], {"axes": axes})
 
@@ -238,6 +406,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.sum(axes=(1,))
         """
         return _native.apply("reduce_sum", [cast(Tensor, self)], {"axes": axes})
 
@@ -246,6 +418,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.amax(axes=(1,))
         """
         return _native.apply("reduce_max", [cast(Tensor, self)], {"axes": axes})
 
@@ -254,6 +430,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.amin(axes=(1,))
         """
         return _native.apply("reduce_min", [cast(Tensor, self)], {"axes": axes})
 
@@ -262,6 +442,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.l1_norm(axes=(1,))
         """
         return _native.apply("reduce_l1_norm", [cast(Tensor, self)], {"axes": axes})
 
@@ -270,6 +454,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.reduce_l2_norm(axes=(1,))
         """
         return _native.apply("reduce_l2_norm", [cast(Tensor, self)], {"axes": axes})
 
@@ -278,6 +466,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.log_sum(axes=(1,))
         """
         return _native.apply("reduce_log_sum", [cast(Tensor, self)], {"axes": axes})
 
@@ -286,6 +478,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.sum_square(axes=(1,))
         """
         return _native.apply("reduce_sum_square", [cast(Tensor, self)], {"axes": axes})
 
@@ -294,6 +490,10 @@ class OpMethods:
 
         Args:
             axes: the axes reduced; negative ones count from the last.
+
+        Example:
+            x = af.input((2, 5))
+            out = x.reduce_log_sum_exp(axes=(1,))
         """
         return _native.apply("reduce_log_sum_exp", [cast(Tensor, self)], {"axes": axes})
 
@@ -305,6 +505,10 @@ class OpMethods:
 
         Args:
             axis: the axis normalised over; negative counts from the last.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.softmax(axis=1)
         """
         return _native.apply("softmax", [cast(Tensor, self)], {"axis": axis})
 
@@ -314,6 +518,10 @@ class OpMethods:
         Args:
             axis: the axis; negative counts from the last.
             eps: the floor of the squared length.
+
+        Example:
+            x = af.input((3, 8))
+            out = x.l2_norm(axis=-1, eps=1e-12)
         """
         return _native.apply("l2_norm", [cast(Tensor, self)], {"axis": axis, "eps": eps})
 
@@ -322,6 +530,10 @@ class OpMethods:
 
         Args:
             perm: a permutation of the axes.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.transpose(perm=(1, 0))
         """
         return _native.apply("transpose", [cast(Tensor, self)], {"perm": perm})
 
@@ -330,6 +542,10 @@ class OpMethods:
 
         Args:
             axes: axes of `x`.
+
+        Example:
+            x = af.input((1, 3))
+            out = x.squeeze(axes=(0,))
         """
         return _native.apply("squeeze", [cast(Tensor, self)], {"axes": axes})
 
@@ -338,6 +554,10 @@ class OpMethods:
 
         Args:
             axes: axes of the result.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.expand_dims(axes=(0,))
         """
         return _native.apply("expand_dims", [cast(Tensor, self)], {"axes": axes})
 
@@ -346,6 +566,10 @@ class OpMethods:
 
         Args:
             axis: the first axis that is part of the columns.
+
+        Example:
+            x = af.input((2, 3, 4))
+            out = x.flatten2d(axis=1)
         """
         return _native.apply("flatten2d", [cast(Tensor, self)], {"axis": axis})
 
@@ -355,6 +579,10 @@ class OpMethods:
         Args:
             begin: the first element, per axis.
             size: extents of the window.
+
+        Example:
+            x = af.input((4, 6))
+            out = x.slice_by_size(begin=(1, 2), size=(2, 3))
         """
         return _native.apply("slice_by_size", [cast(Tensor, self)], {"begin": begin, "size": size})
 
@@ -363,6 +591,10 @@ class OpMethods:
 
         Args:
             axes: the axes turned around.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.reverse(axes=(1,))
         """
         return _native.apply("reverse", [cast(Tensor, self)], {"axes": axes})
 
@@ -374,6 +606,10 @@ class OpMethods:
 
         Args:
             reps: how often each axis repeats, at least once.
+
+        Example:
+            x = af.input((2, 3))
+            out = x.tile(reps=(1, 2))
         """
         return _native.apply("tile", [cast(Tensor, self)], {"reps": reps})
 
@@ -383,11 +619,20 @@ class OpMethods:
 
         Args:
             scale: the factor of height and width, at least 1.
+
+        Example:
+            x = af.input((1, 3, 2, 5))
+            out = x.upsample(scale=2)
         """
         return _native.apply("upsample", [cast(Tensor, self)], {"scale": scale})
 
     def cast(self) -> Tensor:
-        """As half precision. Bytes convert exactly."""
+        """As half precision. Bytes convert exactly.
+
+        Example:
+            x = af.input((1, 3, 2, 4), "uint8")
+            out = x.cast()
+        """
         return _native.apply("cast", [cast(Tensor, self)])
 
     def argmax(self, axis: int = -1) -> Tensor:
@@ -398,6 +643,10 @@ class OpMethods:
 
         Args:
             axis: the axis searched; negative counts from the last.
+
+        Example:
+            x = af.input((3, 9))
+            out = x.argmax(axis=1)
         """
         return _native.apply("argmax", [cast(Tensor, self)], {"axis": axis})
 
@@ -411,6 +660,10 @@ def topk(x: Tensor | Array, k: int, largest: bool = True) -> Tensor:
     Args:
         k: how many elements.
         largest: whether the greatest are wanted, rather than the least.
+
+    Example:
+        x = af.input((2, 9))
+        out = af.topk(x, k=5, largest=True)
     """
     return _native.apply("topk", [value(x)], {"k": k, "largest": largest})
 
@@ -424,6 +677,10 @@ def sort(x: Tensor | Array, descending: bool = False, return_indices: bool = Fal
     Args:
         descending: whether the greatest comes first.
         return_indices: whether places in the row are wanted, rather than elements.
+
+    Example:
+        x = af.input((2, 9))
+        out = af.sort(x, descending=False, return_indices=False)
     """
     return _native.apply("sort", [value(x)], {"descending": descending, "return_indices": return_indices})
 
@@ -433,6 +690,11 @@ def cross_product(a: Tensor | Array, b: Tensor | Array) -> Tensor:
 
     The result is `[3]`, whatever the shapes of `a` and `b`. Each element is a difference of two products
     in single precision, rounded once.
+
+    Example:
+        a = af.input((3,))
+        b = af.input((3,))
+        out = af.cross_product(a, b)
     """
     return _native.apply("cross_product", [value(a), value(b)])
 
@@ -443,6 +705,11 @@ def cross_correlation(x: Tensor | Array, template: Tensor | Array) -> Tensor:
 
     `x` is `[H, W]`, `template` `[Th, Tw]`, both values; the result is `[H-Th+1, W-Tw+1]`. The template is
     at most 15 wide (13 before A16) and, on the engine, smaller than the map.
+
+    Example:
+        x = af.input((5, 5))
+        template = af.input((3, 3))
+        out = af.cross_correlation(x, template)
     """
     return _native.apply("cross_correlation", [value(x), value(template)])
 
@@ -454,6 +721,11 @@ def cost_volume(aux: Tensor | Array, ref: Tensor | Array, disparity_range: int =
 
     Args:
         disparity_range: the greatest disparity, `R`.
+
+    Example:
+        aux = af.input((6,))
+        ref = af.input((8,))
+        out = af.cost_volume(aux, ref, disparity_range=2)
     """
     return _native.apply("cost_volume", [value(aux), value(ref)], {"disparity_range": disparity_range})
 
@@ -466,6 +738,10 @@ def fps(points: Tensor | Array, k: int) -> Tensor:
 
     Args:
         k: how many points.
+
+    Example:
+        points = af.input((9, 3))
+        out = af.fps(points, k=4)
     """
     return _native.apply("fps", [value(points)], {"k": k})
 
@@ -478,6 +754,11 @@ def radius_search(points: Tensor | Array, centroids: Tensor | Array, radius: flo
 
     Args:
         radius: the radius, above 0.
+
+    Example:
+        points = af.input((8, 3))
+        centroids = af.input((3, 3))
+        out = af.radius_search(points, centroids, radius=1.5)
     """
     return _native.apply("radius_search", [value(points), value(centroids)], {"radius": radius})
 
@@ -491,6 +772,10 @@ def minmax_norm(x: Tensor | Array, dimension: str = "Width", eps: float = 0.0001
     Args:
         dimension: `Width` for rows, `Height` for columns.
         eps: added to the range.
+
+    Example:
+        x = af.input((1, 2, 3, 8))
+        out = af.minmax_norm(x, dimension="Width", eps=0.0001)
     """
     return _native.apply("minmax_norm", [value(x)], {"dimension": dimension, "eps": eps})
 
@@ -507,6 +792,10 @@ def lrn(x: Tensor | Array, alpha: float = 1.0, beta: float = 0.75, k: float = 1.
         alpha: the weight of the sum of squares.
         beta: the power.
         k: the summand.
+
+    Example:
+        x = af.input((1, 6, 2, 3))
+        out = af.lrn(x, alpha=1.0, beta=0.75, k=1.0)
     """
     return _native.apply("lrn", [value(x)], {"alpha": alpha, "beta": beta, "k": k})
 
@@ -519,6 +808,10 @@ def space_to_channel(x: Tensor | Array, r: int) -> Tensor:
 
     Args:
         r: rows and columns of a block.
+
+    Example:
+        x = af.input((1, 3, 4, 6))
+        out = af.space_to_channel(x, r=2)
     """
     return _native.apply("space_to_channel", [value(x)], {"r": r})
 
@@ -530,6 +823,10 @@ def channel_to_space(x: Tensor | Array, r: int) -> Tensor:
 
     Args:
         r: rows and columns of a block.
+
+    Example:
+        x = af.input((1, 8, 2, 3))
+        out = af.channel_to_space(x, r=2)
     """
     return _native.apply("channel_to_space", [value(x)], {"r": r})
 
@@ -543,6 +840,10 @@ def space_to_batch(x: Tensor | Array, bh: int, bw: int) -> Tensor:
     Args:
         bh: rows of a block.
         bw: columns of a block.
+
+    Example:
+        x = af.input((1, 2, 4, 6))
+        out = af.space_to_batch(x, bh=2, bw=3)
     """
     return _native.apply("space_to_batch", [value(x)], {"bh": bh, "bw": bw})
 
@@ -555,6 +856,10 @@ def batch_to_space(x: Tensor | Array, bh: int, bw: int) -> Tensor:
     Args:
         bh: rows of a block.
         bw: columns of a block.
+
+    Example:
+        x = af.input((6, 2, 2, 2))
+        out = af.batch_to_space(x, bh=2, bw=3)
     """
     return _native.apply("batch_to_space", [value(x)], {"bh": bh, "bw": bw})
 
@@ -564,6 +869,10 @@ def flatten(x: Tensor | Array) -> Tensor:
 
     `x` is `[C, H, W]`; the result is `[C*H*W]`. Compiling writes it as `reshape`, which needs no cut, unless
     native layers are asked for.
+
+    Example:
+        x = af.input((2, 3, 4))
+        out = af.flatten(x)
     """
     return _native.apply("flatten", [value(x)])
 
@@ -576,6 +885,10 @@ def input_view(x: Tensor | Array, offset: int, size: int) -> Tensor:
     Args:
         offset: the first element.
         size: how many.
+
+    Example:
+        x = af.input((12,))
+        out = af.input_view(x, offset=3, size=5)
     """
     return _native.apply("input_view", [value(x)], {"offset": offset, "size": size})
 
@@ -589,6 +902,10 @@ def dynamic_slice(x: Tensor | Array, start: int, size: int = 2) -> Tensor:
     Args:
         start: the first element, 0 to 2.
         size: how many; 2.
+
+    Example:
+        x = af.input((4,))
+        out = af.dynamic_slice(x, start=0, size=2)
     """
     return _native.apply("dynamic_slice", [value(x)], {"start": start, "size": size})
 
@@ -602,5 +919,10 @@ def scaled_elementwise(x: Tensor | Array, z: Tensor | Array, op: str = "Add", sc
     Args:
         op: what is computed: `Add`, `Mult`, `Min` or `Max`.
         scale: the factor of the result.
+
+    Example:
+        x = af.input((7,))
+        z = af.input((7,))
+        out = af.scaled_elementwise(x, z, op="Add", scale=0.5)
     """
     return _native.apply("scaled_elementwise", [value(x), value(z)], {"op": op, "scale": scale})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import plistlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,40 +12,8 @@ import numpy as np
 import pytest
 from aneforge import Tensor
 
-EMPTY = inspect.Parameter.empty
-
-
 def image(*shape: int) -> Tensor:
     return af.input(shape)
-
-
-SIGNATURES: dict[str, dict[str, Any]] = {
-    "sdpa": {"q": EMPTY, "k": EMPTY, "v": EMPTY, "scale": None, "is_causal": False, "attn_mask": None},
-    "topk": {"x": EMPTY, "k": EMPTY, "largest": True},
-    "sort": {"x": EMPTY, "descending": False, "return_indices": False},
-    "cross_product": {"a": EMPTY, "b": EMPTY},
-    "cross_correlation": {"x": EMPTY, "template": EMPTY},
-    "cost_volume": {"aux": EMPTY, "ref": EMPTY, "disparity_range": 1},
-    "fps": {"points": EMPTY, "k": EMPTY},
-    "radius_search": {"points": EMPTY, "centroids": EMPTY, "radius": EMPTY},
-    "minmax_norm": {"x": EMPTY, "dimension": "Width", "eps": 1e-4},
-    "lrn": {"x": EMPTY, "alpha": 1.0, "beta": 0.75, "k": 1.0},
-    "space_to_channel": {"x": EMPTY, "r": EMPTY},
-    "channel_to_space": {"x": EMPTY, "r": EMPTY},
-    "space_to_batch": {"x": EMPTY, "bh": EMPTY, "bw": EMPTY},
-    "batch_to_space": {"x": EMPTY, "bh": EMPTY, "bw": EMPTY},
-    "flatten": {"x": EMPTY},
-    "input_view": {"x": EMPTY, "offset": EMPTY, "size": EMPTY},
-    "dynamic_slice": {"x": EMPTY, "start": EMPTY, "size": 2},
-    "scaled_elementwise": {"x": EMPTY, "z": EMPTY, "op": "Add", "scale": 1.0},
-}
-"""The reference's signatures, from its section 5 and 6."""
-
-
-@pytest.mark.parametrize("name", SIGNATURES)
-def test_signature(name: str) -> None:
-    parameters = inspect.signature(getattr(af, name)).parameters
-    assert {p.name: p.default for p in parameters.values()} == SIGNATURES[name]
 
 
 def test_cut_programs_are_segmented_models() -> None:

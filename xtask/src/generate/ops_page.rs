@@ -1,5 +1,6 @@
 //! The reference page of the ops, from their declarations.
 
+use super::examples::example;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Entry, Mil, Native, OPS};
 use aneforge::target::FLOORS;
@@ -32,6 +33,8 @@ attributes and gives one value. Values are half precision (`fp16`) unless the te
 are counted from 0, and negative numbers count from the last. An input marked *optional* may be left out; one marked
 *repeated* stands for one or more. The line *MIL* says how the op reaches the engine's language: as one statement,
 written with other ops first, or as a native layer at which the graph is cut. [numerics.md](numerics.md) says how results are rounded.
+
+Each example is complete after `import aneforge as af` and `import numpy as np`; the tests run all of them.
 ";
 
 /// The page.
@@ -96,6 +99,9 @@ fn section(entry: &Entry) -> String {
     }
     if let Some((_, family)) = FLOORS.iter().find(|(name, _)| *name == info.name) {
         out += &format!("\n*Chips:* {family} or newer\n");
+    }
+    if let Some(lines) = example(entry) {
+        out += &format!("\n```python\n{}\n```\n", lines.join("\n"));
     }
     out
 }

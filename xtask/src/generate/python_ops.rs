@@ -1,5 +1,6 @@
 //! Methods of Python's `Tensor`, and functions for native layers, whose signatures follow from the declaration.
 
+use super::examples::example;
 use super::ops_page::{defaults, unindented};
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{AttrInfo, Entry, Mil, OPS};
@@ -62,7 +63,7 @@ const BY_HAND: &[&str] = &[
 const LAYER_METHODS: &[&str] = &["argmax"];
 
 /// Ops whose method has another name.
-const METHODS: &[(&str, &str)] = &[
+pub const METHODS: &[(&str, &str)] = &[
     ("reduce_mean", "mean"),
     ("reduce_sum", "sum"),
     ("reduce_max", "amax"),
@@ -110,7 +111,13 @@ pub fn text() -> Result<String> {
     Ok(out)
 }
 
-fn is_function(entry: &Entry) -> bool {
+/// Whether Python's side of an op is written by hand.
+pub fn is_by_hand(name: &str) -> bool {
+    BY_HAND.contains(&name)
+}
+
+/// Whether an op is a function of the package rather than a method of `Tensor`.
+pub fn is_function(entry: &Entry) -> bool {
     matches!((entry.mil)(), Mil::Native(_)) && !LAYER_METHODS.contains(&entry.info.name)
 }
 
@@ -182,6 +189,10 @@ fn docstring(entry: &Entry) -> String {
             doc = first.to_lowercase() + &doc[1..];
         }
         lines.push(format!("    {}: {doc}", attr.name));
+    }
+    if let Some(example) = example(entry) {
+        lines.extend([String::new(), "Example:".to_owned()]);
+        lines.extend(example.into_iter().map(|line| format!("    {line}")));
     }
     match &lines[..] {
         [one] => format!("        \"\"\"{one}\"\"\"\n"),
