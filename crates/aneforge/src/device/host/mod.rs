@@ -3,6 +3,7 @@
 //! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `run`
 //! executes them. Fusing never changes a bit: each node rounds as if it stood alone.
 
+mod layers;
 mod packs;
 mod plan;
 mod planner;
