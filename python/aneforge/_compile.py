@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import NamedTuple
 
-from aneforge import _env, _native
+from aneforge import _env, _judge, _native
 from aneforge._native import Model, Tensor
+from aneforge._pacing import BREAKER
 
 
 class Device(NamedTuple):
@@ -48,12 +49,12 @@ def compile(
         out: the result, or several; the model returns one array, or a tuple of them.
         int8: store weights in eight bits. Not implemented.
         build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing.
-        opt: `"routes"` or 0, which are the same while every op is fused. `1`, `2` and `"max"` are not
-            implemented.
+        opt: `"routes"` writes native layers with fused ops where those compute the same, which saves the
+            cut; 0 and None keep every layer. `1`, `2` and `"max"` are not implemented.
         compress: a compressed form of the weights. Not implemented.
         compress_atol: the error that compression may make; without `compress` it means nothing.
         block_size: the block of blockwise compression; without `compress` it means nothing.
-        validate: raise when a sum or product is at risk in half precision. Not implemented.
+        validate: raise ValueError, instead of warning, when a sum may lose precision; see `precision_risk`.
         target: the chip to compile for, such as `"h13"`; by default `ANEFORGE_TARGET`, else `"h17s"`. Its
             limits apply on every device.
         device: `"ane"` or `"host"`; by default `ANEFORGE_DEVICE`, else the engine on Apple silicon and the
@@ -70,7 +71,6 @@ def compile(
     planned = {
         "int8": bool(int8),
         "compress": compress is not None,
-        "validate": bool(validate),
     }
     for name, wanted in planned.items():
         if wanted:
@@ -83,10 +83,24 @@ def compile(
     if opt is True or opt not in ("routes", 0, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
-    return _native.compile(
-        out,
-        target=target if target is not None else _env.target(),
-        device=device if device is not None else _env.device(),
-        numerics=numerics if numerics is not None else _env.numerics(),
-        build_dir=None if build_dir is None else os.fspath(build_dir),
-    )
+    chosen = device if device is not None else _env.device()
+    _judge.signal(out, validate, on_engine=chosen == "ane")
+    on_engine = (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
+    if on_engine:
+        BREAKER.before()
+    try:
+        model = _native.compile(
+            out,
+            native=opt != "routes",
+            target=target if target is not None else _env.target(),
+            device=chosen,
+            numerics=numerics if numerics is not None else _env.numerics(),
+            build_dir=None if build_dir is None else os.fspath(build_dir),
+        )
+    except RuntimeError:
+        if on_engine:
+            BREAKER.failed()
+        raise
+    if on_engine:
+        BREAKER.reset()
+    return model

@@ -25,6 +25,20 @@ def numerics() -> str | None:
     return os.environ.get("ANEFORGE_NUMERICS") or None
 
 
+def compile_backoff() -> tuple[float, bool]:
+    """`ANEFORGE_COMPILE_BACKOFF`, in seconds, and `ANEFORGE_COMPILE_BREAKER_STRICT`: pacing after a failed
+    compile on the engine, which `ANEFORGE_DISABLE_COMPILE_BREAKER` switches off.
+    """
+    if os.environ.get("ANEFORGE_DISABLE_COMPILE_BREAKER") == "1":
+        return 0.0, False
+    value = os.environ.get("ANEFORGE_COMPILE_BACKOFF") or "15"
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise ValueError(f"ANEFORGE_COMPILE_BACKOFF must be a number of seconds, got {value!r}") from None
+    return seconds, os.environ.get("ANEFORGE_COMPILE_BREAKER_STRICT") == "1"
+
+
 def offline() -> bool:
     """`HF_HUB_OFFLINE`: whether models come from directories and the hub's cache alone."""
     return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from aneforge import _native
 from aneforge._native import Tensor
-from aneforge._tensor import Array, border, integer, pair, value, vector, weight
+from aneforge._operand import Array, integer, value, vector, weight
+from aneforge._tensor import border, pair
 
 
 def input(shape: Sequence[int] | int, dtype: str = "fp16", max_abs: float | None = None) -> Tensor:
@@ -22,7 +23,10 @@ def input(shape: Sequence[int] | int, dtype: str = "fp16", max_abs: float | None
     """
     if max_abs is not None and not float(max_abs) >= 0:
         raise ValueError(f"input: max_abs must be at least 0, got {max_abs}")
-    return _native.input(shape, dtype)
+    made = _native.input(shape, dtype)
+    if max_abs is not None:
+        cast(dict[str, object], made.attrs)["max_abs"] = float(max_abs)
+    return made
 
 
 def image_input(shape: Sequence[int], scale: float | Array = 1 / 255, bias: float | Array = 0.0) -> Tensor:
@@ -260,3 +264,28 @@ def reduce_sum_to_matmul(out: Tensor, only_idx: int | None = None) -> Tensor:
     if only is not None and only < 0:
         raise ValueError(f"reduce_sum_to_matmul: only_idx must be at least 0, got {only}")
     return _native.reduce_sum_to_matmul(out, only)
+
+
+def sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None = None,
+    is_causal: bool = False,
+    attn_mask: Tensor | Array | None = None,
+) -> Tensor:
+    """Attention of given queries, keys and values: `softmax(q @ k.T * scale + mask) @ v` per head.
+
+    In the range in which the engine's own layer is reliable (the shorter of both lengths below 512, the longer
+    at most 2048) this is that layer; beyond it, products and a softmax over parts of the queries.
+
+    Args:
+        q: queries, `[1, H, Sq, D]`.
+        k: keys, `[1, H, Skv, D]`.
+        v: values, as `k`.
+        scale: the factor of the scores, by default `1 / sqrt(D)`.
+        is_causal: whether query `i` sees keys up to `i` only; `Sq` and `Skv` must agree.
+        attn_mask: added to the scores, `[1, 1, Sq, Skv]`, with -1e4 where a key is hidden.
+    """
+    mask = None if attn_mask is None else value(attn_mask)
+    return _native.sdpa(q, k, v, scale, bool(is_causal), mask)

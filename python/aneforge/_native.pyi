@@ -12,20 +12,28 @@ from aneforge._tensor import TensorMethods
 __all__ = [
     "Encoder",
     "Model",
+    "SegmentedModel",
     "Tensor",
     "__version__",
     "apply",
     "attention",
     "attention_tiles",
     "cases",
+    "catalog",
+    "catalog_column",
     "compile",
     "constant",
     "devices",
+    "estimate",
+    "estimate_provenance",
     "gather",
     "geglu",
     "input",
     "load",
     "ops",
+    "precision_risk",
+    "project_peak",
+    "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
 ]
@@ -57,15 +65,33 @@ class Tensor(OpMethods, TensorMethods):
     @property
     def op(self) -> str:
         """The name of the op that makes it."""
+    def __new__(
+        cls,
+        shape: Sequence[int],
+        op: str,
+        srcs: Sequence[Tensor] = (),
+        attrs: Mapping[str, Any] | None = None,
+    ) -> Tensor:
+        """The node of this op, as its own function or method would make it.
+
+        `shape` must be that of the result. `attrs` are the op's, with constant weights under their names: what
+        `op`, `srcs` and `attrs` of a tensor show makes an equal one.
+        """
     @property
     def srcs(self) -> tuple[Tensor, ...]:
-        """The tensors it is made from."""
+        """The tensors it is made from, without the constants that are its weights."""
     @property
     def attrs(self) -> Mapping[str, Any]:
-        """The op's attributes, read-only. A constant has one, `value`: its contents."""
+        """The op's attributes, and its constant weights under their names, read-only.
+
+        A constant has one, `value`: its contents. Those of an input are a dictionary that lives as long as the
+        input, for notes of your own.
+        """
     @property
     def T(self) -> Tensor:
         """The axes in reverse order."""
+    def _repr_html_(self) -> str:
+        """What notebooks show: the node, and those before it, last first."""
     def __getitem__(self, index: Any, /) -> Tensor:
         """A window: integers, slices of step one and an ellipsis."""
     def __iter__(self) -> NoReturn: ...
@@ -93,7 +119,6 @@ class Tensor(OpMethods, TensorMethods):
         """With a tensor, the product of two values; with a matrix `[K, N]`, a product with a weight."""
     def __rmatmul__(self, other: ArrayLike, /) -> Tensor: ...
 
-@final
 class Model:
     """A compiled graph, ready to be called.
 
@@ -139,6 +164,20 @@ class Model:
     @property
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the results."""
+
+@final
+class SegmentedModel(Model):
+    """A model whose graph is cut at native layers, which are programs of their own.
+
+    It is called like any model; values pass between the parts in half precision.
+    """
+
+    @property
+    def n_netplist(self) -> int:
+        """The number of native layers."""
+    @property
+    def n_sdpa(self) -> int:
+        """The number of native layers, under the name it had when attention was the only one."""
 
 @final
 class Encoder:
@@ -195,6 +234,16 @@ def attention_tiles(queries: int) -> int:
 def reduce_sum_to_matmul(x: Tensor, only: int | None = None) -> Tensor:
     """Sums over one axis as products with ones: all, or the one at a place of the graph."""
 
+def sdpa(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None = None,
+    causal: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attention of given queries, keys and values."""
+
 def geglu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`value * gelu(gate)`, where `x @ weight^T + bias` is `value` and `gate` side by side."""
 
@@ -216,6 +265,7 @@ def gather(x: Tensor, indices: Sequence[int], axis: int) -> Tensor:
 def compile(
     out: Tensor | Sequence[Tensor],
     *,
+    native: bool = False,
     target: str | None = None,
     device: str | None = None,
     numerics: str | None = None,
@@ -234,3 +284,21 @@ def ops() -> list[str]:
 
 def cases() -> list[dict[str, Any]]:
     """Every worked example of every op: what goes in, what the host engine makes of it, and the gradients."""
+
+def catalog() -> list[tuple[str, dict[str, str]]]:
+    """Every op's record in the catalog of MIL's ops, with its name."""
+
+def catalog_column(chip: str) -> str:
+    """The column of the catalog that a chip belongs to, by any of its names."""
+
+def estimate(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> float:
+    """Microseconds that a graph may take, on the chip of the measured model or on a named one."""
+
+def project_peak(arch: str) -> dict[str, float]:
+    """A chip's ceiling."""
+
+def estimate_provenance(target: str) -> dict[str, Any]:
+    """Where a chip's estimate comes from."""
+
+def precision_risk(out: Tensor | Sequence[Tensor]) -> dict[str, Any]:
+    """Where a graph may lose precision."""

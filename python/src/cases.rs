@@ -62,7 +62,7 @@ fn row<'py>(py: Python<'py>, case: &Case) -> PyResult<Bound<'py, PyDict>> {
 
 fn is_decomposed(case: &Case) -> bool {
     match case.op.mil() {
-        Mil::Leaf | Mil::Stmt(_) => false,
+        Mil::Leaf | Mil::Stmt(_) | Mil::Native(_) => false,
         Mil::StmtWith(_, n, _) => n != case.inputs.len(),
         Mil::Decompose(_) => true,
     }

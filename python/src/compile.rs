@@ -4,7 +4,9 @@ use crate::apply::outputs;
 use crate::error::Error;
 use crate::model::Model;
 use aneforge::device::host;
-use aneforge::{Device, Family, Numerics, Options, Session, SessionOptions, Target, artifact, device};
+use aneforge::{
+    Device, Family, Numerics, Options, Routes, Session, SessionOptions, Target, artifact, device,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -13,20 +15,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Compiles run one at a time in a process.
 static COMPILING: Mutex<()> = Mutex::new(());
 
-/// Compiles what one tensor, or several, need, writes it to a folder if one is given, and loads it into a
+/// Compiles what one tensor, or several, need (layers stay `native` where there is a choice), writes it to a folder if one is given, and loads it into a
 /// device.
 #[pyfunction]
-#[pyo3(signature = (out, *, target = None, device = None, numerics = None, build_dir = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, build_dir = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
+    native: bool,
     target: Option<&str>,
     device: Option<&str>,
     numerics: Option<&str>,
     build_dir: Option<PathBuf>,
-) -> PyResult<Model> {
+) -> PyResult<Py<Model>> {
     let (outputs, single) = outputs(out)?;
-    let options = Options { target: chip(target)? };
+    let routes = if native { Routes::Native } else { Routes::Fused };
+    let options = Options { target: chip(target)?, routes };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
     let device = on(device)?;
     let session = py.detach(|| {
@@ -37,7 +41,7 @@ pub fn compile(
         }
         Session::new(plan, &*device, SessionOptions { numerics }).map_err(Error::Run)
     })?;
-    Ok(Model::new(session, single))
+    Model::new(py, session, single)
 }
 
 /// The target of this name, or the default.

@@ -6,12 +6,15 @@
 mod apply;
 mod caller;
 mod cases;
+mod catalog;
 mod compile;
 mod encoder;
 mod error;
 mod feed;
+mod judge;
 mod model;
 mod nn;
+mod node;
 mod operand;
 mod tensor;
 mod window;
@@ -26,13 +29,17 @@ mod _native {
     #[pymodule_export]
     use crate::cases::{cases, ops};
     #[pymodule_export]
+    use crate::catalog::{catalog, catalog_column};
+    #[pymodule_export]
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]
-    use crate::model::Model;
+    use crate::judge::{estimate, estimate_provenance, precision_risk, project_peak};
     #[pymodule_export]
-    use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul};
+    use crate::model::{Model, SegmentedModel};
+    #[pymodule_export]
+    use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul, sdpa};
     #[pymodule_export]
     use crate::tensor::Tensor;
 

@@ -5,6 +5,7 @@ use crate::feed::Ready;
 use crate::tensor::Tensor;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::Input;
+use aneforge::plan::{Code, Segment, Source};
 use aneforge::{Plan, RunError, Session, TensorType, f16};
 use numpy::ndarray::{ArrayView, IxDyn};
 use numpy::{PyArrayDyn, PyArrayMethods};
@@ -34,7 +35,7 @@ struct Port {
 ///
 /// Call it with one array per input, in the order in which the inputs were made; it returns float32 arrays.
 /// Calls from several threads take turns, and other Python threads run meanwhile.
-#[pyclass(frozen, weakref, module = "aneforge")]
+#[pyclass(frozen, weakref, subclass, module = "aneforge")]
 pub struct Model {
     shared: Mutex<Option<Arc<Shared>>>,
     plan: Arc<Plan>,
@@ -43,11 +44,18 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model around a session; `single` when its result is one array and not a tuple.
-    pub fn new(session: Session, single: bool) -> Model {
+    /// A model around a session, segmented if its plan is; `single` when its result is one array and not a
+    /// tuple.
+    pub fn new(py: Python<'_>, session: Session, single: bool) -> PyResult<Py<Model>> {
         let (plan, device) = (session.plan().clone(), session.device().to_owned());
         let shared = Arc::new(Shared(Mutex::new(session)));
-        Model { shared: Mutex::new(Some(shared)), plan, device, single }
+        let cut = plan.n_native() > 0;
+        let model = Model { shared: Mutex::new(Some(shared)), plan, device, single };
+        if !cut {
+            return Py::new(py, model);
+        }
+        let segmented = PyClassInitializer::from(model).add_subclass(SegmentedModel {});
+        Ok(Bound::new(py, segmented)?.into_super().unbind())
     }
 
     fn shared(&self) -> PyResult<Arc<Shared>> {
@@ -78,10 +86,19 @@ impl Model {
         })
     }
 
-    /// Names of the ports in the emitted program, for inputs that some op reads.
+    /// Names of the inputs in the program that reads them first, empty for those that none reads.
     fn names(&self) -> Vec<String> {
-        let functions = self.plan.segments.iter().flat_map(|s| &s.program.functions);
-        functions.flat_map(|f| &f.params).map(|port| port.name.clone()).collect()
+        let name = |segment: &Segment, port: usize| match &segment.code {
+            Code::Mil { program, .. } => program.functions[0].params[port].name.clone(),
+            Code::Native(netplist) => netplist.layer.feeds[port].1.name.to_owned(),
+        };
+        let read = |feed: usize| {
+            self.plan.segments.iter().find_map(|segment| {
+                let port = segment.inputs.iter().position(|&source| source == Source::Feed(feed))?;
+                Some(name(segment, port))
+            })
+        };
+        (0..self.plan.feeds.len()).map(|feed| read(feed).unwrap_or_default()).collect()
     }
 }
 
@@ -98,7 +115,7 @@ impl Model {
             |(index, array): (usize, Bound<'py, PyAny>)| Ready::new(index, self.plan.feeds[index].ty, &array);
         // Nothing below runs Python code while the session is locked, so no call can wait for itself.
         let feeds = arrays.iter().enumerate().map(ready).collect::<PyResult<Vec<Ready<'py>>>>()?;
-        let zeros = |ty: &TensorType| PyArrayDyn::<f32>::zeros(py, ty.shape.dims(), false);
+        let zeros = |(ty, _): &(TensorType, Source)| PyArrayDyn::<f32>::zeros(py, ty.shape.dims(), false);
         let results: Vec<Bound<'py, PyArrayDyn<f32>>> = self.plan.outputs.iter().map(zeros).collect();
         {
             let mut session = shared.lock(py);
@@ -208,7 +225,7 @@ impl Model {
     /// Shapes of the results.
     #[getter]
     fn output_shapes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.plan.outputs.iter().map(|ty| PyTuple::new(py, ty.shape.dims())).collect()
+        self.plan.outputs.iter().map(|(ty, _)| PyTuple::new(py, ty.shape.dims())).collect()
     }
 
     /// The plan, and the steps and memory it runs with, as text.
@@ -219,14 +236,41 @@ impl Model {
 
     fn __repr__(&self) -> String {
         let released = self.shared.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let native = match self.plan.n_native() {
+            0 => String::new(),
+            1 => " and 1 native layer".into(),
+            n => format!(" and {n} native layers"),
+        };
         format!(
-            "Model({} op{}, target {}, device {}{})",
+            "{}({} op{}{native}, target {}, device {}{})",
+            if native.is_empty() { "Model" } else { "SegmentedModel" },
             self.plan.n_ops,
             if self.plan.n_ops == 1 { "" } else { "s" },
             self.plan.target,
             self.device,
             if released { ", released" } else { "" }
         )
+    }
+}
+
+/// A model whose graph is cut at native layers, which are programs of their own.
+///
+/// It is called like any model; values pass between the parts in half precision.
+#[pyclass(frozen, extends = Model, module = "aneforge")]
+pub struct SegmentedModel {}
+
+#[pymethods]
+impl SegmentedModel {
+    /// The number of native layers.
+    #[getter]
+    fn n_netplist(slf: PyRef<'_, Self>) -> usize {
+        slf.as_super().plan.n_native()
+    }
+
+    /// The number of native layers, under the name it had when attention was the only one.
+    #[getter]
+    fn n_sdpa(slf: PyRef<'_, Self>) -> usize {
+        slf.as_super().plan.n_native()
     }
 }
 

@@ -4,7 +4,7 @@ use crate::caller::attributed;
 use crate::error::checked;
 use crate::tensor::Tensor;
 use aneforge::Var;
-use aneforge::nn::{self, AttentionWeights};
+use aneforge::nn::{self, Attention, AttentionWeights};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -71,5 +71,23 @@ pub fn geglu(
 ) -> PyResult<Tensor> {
     let bias: Option<&Var> = bias.map(|bias| &bias.get().var);
     let var = attributed(py, || nn::geglu(&x.get().var, &weight.get().var, bias))?;
+    Ok(Tensor { var: checked(var)? })
+}
+
+/// Attention of given queries, keys and values: the engine's layer where it is reliable.
+#[pyfunction]
+#[pyo3(signature = (query, key, value, scale = None, causal = false, mask = None))]
+pub fn sdpa(
+    py: Python<'_>,
+    query: &Bound<'_, Tensor>,
+    key: &Bound<'_, Tensor>,
+    value: &Bound<'_, Tensor>,
+    scale: Option<f64>,
+    causal: bool,
+    mask: Option<&Bound<'_, Tensor>>,
+) -> PyResult<Tensor> {
+    let options = Attention { scale, causal, mask: mask.map(|mask| &mask.get().var) };
+    let [query, key, value] = [query, key, value].map(|operand| &operand.get().var);
+    let var = attributed(py, || nn::sdpa(query, key, value, &options))?;
     Ok(Tensor { var: checked(var)? })
 }

@@ -1,15 +1,14 @@
 //! `Tensor`: a node of the lazy graph with Python's operators.
 
-use crate::apply::to_python;
 use crate::caller::attributed;
 use crate::error::checked;
+use crate::node;
 use crate::operand::{Operand, float_array, is_array, operand};
-use aneforge::ir::op::Op;
 use aneforge::{DType, Var};
-use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::PyUntypedArrayMethods;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
 /// A value of a lazy graph. Nothing is computed until the graph is compiled and called.
 ///
@@ -40,6 +39,23 @@ impl Tensor {
 
 #[pymethods]
 impl Tensor {
+    /// The node of this op, as its own function or method would make it.
+    ///
+    /// `shape` must be that of the result. `attrs` are the op's, with constant weights under their names:
+    /// what `op`, `srcs` and `attrs` of a tensor show makes an equal one.
+    #[new]
+    #[pyo3(signature = (shape, op, srcs = Vec::new(), attrs = None))]
+    fn create(
+        py: Python<'_>,
+        shape: &Bound<'_, PyAny>,
+        op: &str,
+        srcs: Vec<Bound<'_, Tensor>>,
+        attrs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Tensor> {
+        let attrs = attrs.map_or_else(|| PyDict::new(py), Clone::clone);
+        node::create(py, shape, op, srcs, &attrs)
+    }
+
     /// NumPy leaves operators with an array on the left to this class.
     #[classattr]
     fn __array_ufunc__() -> Option<()> {
@@ -81,33 +97,19 @@ impl Tensor {
         self.var.op().name()
     }
 
-    /// The tensors it is made from.
+    /// The tensors it is made from, without the constants that are its weights.
     #[getter]
     fn srcs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.var.inputs().iter().map(|var| Tensor { var: var.clone() }))
+        PyTuple::new(py, node::sources(&self.var).map(|var| Tensor { var: var.clone() }))
     }
 
-    /// The op's attributes, read-only. A constant has one, `value`: its contents.
+    /// The op's attributes, and its constant weights under their names, read-only.
+    ///
+    /// A constant has one, `value`: its contents. Those of an input are a dictionary that lives as long as
+    /// the input, for notes of your own.
     #[getter]
-    fn attrs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMappingProxy>> {
-        let attrs = PyDict::new(py);
-        match (self.var.op(), self.var.data()) {
-            (Op::Constant(_), Some(tensor)) => {
-                let values = PyArrayDyn::from_owned_array(
-                    py,
-                    numpy::ndarray::ArrayD::from_shape_vec(tensor.shape().dims(), tensor.to_f16())
-                        .expect("invariant: one value per element"),
-                );
-                values.readwrite().make_nonwriteable();
-                attrs.set_item("value", values)?;
-            }
-            (op, _) => {
-                for (name, attr) in op.attrs() {
-                    attrs.set_item(name, to_python(py, &attr)?)?;
-                }
-            }
-        }
-        Ok(PyMappingProxy::new(py, attrs.as_mapping()))
+    fn attrs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        node::attrs(py, &self.var)
     }
 
     /// The axes in reverse order.
@@ -125,6 +127,11 @@ impl Tensor {
             other => format!(", dtype={other}"),
         };
         format!("Tensor({}, shape=({}{comma}){dtype})", self.var.op().name(), dims.join(", "))
+    }
+
+    /// What notebooks show: the node, and those before it, last first.
+    fn _repr_html_(&self) -> String {
+        node::html(&self.var)
     }
 
     fn __hash__(&self) -> u64 {

@@ -14,6 +14,7 @@ from aneforge import _native
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 from jax.scipy.special import erf, logsumexp
+from layers import LAYERS
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_platforms", "cpu")
@@ -311,6 +312,7 @@ EXPRESSIONS: dict[str, Expression] = {
     "resize_bilinear": resize_bilinear,
     "affine": affine,
     "cast": lambda x: x,
+    **LAYERS,
 }
 """What each op computes, from its inputs and attributes."""
 

@@ -1,5 +1,6 @@
 //! `cargo xtask gen`: files that are written from the op list, and committed.
 
+mod examples;
 mod ops_page;
 mod python_ops;
 

@@ -9,8 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let y = x.linear(&Var::constant(weight), None).softmax(-1);
 
     // One fused program for the engine of an M1, compiled on any machine.
-    let plan = compile(&[y], &Options { target: Target::named("h13")? })?;
-    println!("{}", plan.segments[0].program);
+    let plan = compile(&[y], &Options { target: Target::named("h13")?, ..Options::default() })?;
+    println!("{}", plan.segments[0].text());
 
     // The same program on the device at hand.
     let mut session = Session::new(plan, &*device::default()?, Default::default())?;

@@ -1,7 +1,8 @@
-//! Compiled programs on disk: `model.mil`, `weights.bin` and a readable report, each written whole or not
-//! at all.
+//! Compiled programs on disk: `model.mil` and `weights.bin`, or `net.plist` and its weight files for a native
+//! layer, and a readable report; each file is written whole or not at all.
 
-use crate::plan::{Plan, Segment};
+use crate::plan::{Code, Plan, Segment};
+use aneforge_mil::netplist::NET_FILE;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -48,11 +49,21 @@ pub fn write(plan: &Plan, folder: &Path) -> Result<Vec<PathBuf>, ArtifactError> 
 
 fn write_segment(segment: &Segment, folder: &Path) -> Result<(), ArtifactError> {
     // Weights first: a program without its weights never stands in the folder.
-    let encode = |file: &mut BufWriter<File>| {
-        segment.blob.write(&segment.graph, file).map(|_| ()).map_err(io::Error::other)
-    };
-    replace(&folder.join(WEIGHTS_FILE), encode)?;
-    replace(&folder.join(PROGRAM_FILE), |file| write!(file, "{}", segment.program))
+    match &segment.code {
+        Code::Mil { program, blob } => {
+            let encode = |file: &mut BufWriter<File>| {
+                blob.write(&segment.graph, file).map(|_| ()).map_err(io::Error::other)
+            };
+            replace(&folder.join(WEIGHTS_FILE), encode)?;
+            replace(&folder.join(PROGRAM_FILE), |file| write!(file, "{program}"))
+        }
+        Code::Native(netplist) => {
+            for (name, bytes) in &netplist.weights {
+                replace(&folder.join(name), |file| file.write_all(bytes))?;
+            }
+            replace(&folder.join(NET_FILE), |file| write!(file, "{}", netplist.document))
+        }
+    }
 }
 
 /// What was compiled, for people.

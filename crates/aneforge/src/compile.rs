@@ -2,18 +2,13 @@
 
 use crate::emit::emit;
 use crate::ir::graph::Graph;
+use crate::ir::op::Mil;
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
-use crate::passes::{self, PassError};
-use crate::plan::{Plan, Segment};
-use crate::target::Target;
-
-/// How to compile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// The chip to compile for.
-    pub target: Target,
-}
+use crate::netplist::netplist;
+use crate::passes::partition::{self, Part, partition};
+use crate::passes::{self, Options, PassError, Trace};
+use crate::plan::{Code, Plan, Segment, Source};
 
 /// A graph could not be compiled.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -34,7 +29,8 @@ pub enum CompileError {
 /// let x = Var::input(Shape::new(&[2, 8])?);
 /// let plan = compile(&[(&x * 2.0).softmax(-1)], &Options::default())?;
 /// assert_eq!(plan.n_ops, 2);
-/// assert!(plan.segments[0].program.to_string().contains("softmax"));
+/// let (program, _) = plan.segments[0].mil().ok_or("a native layer")?;
+/// assert!(program.to_string().contains("softmax"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn compile(outputs: &[Var], options: &Options) -> Result<Plan, CompileError> {
@@ -49,21 +45,42 @@ pub fn compile_graph(graph: &Graph, options: &Options) -> Result<Plan, CompileEr
         let why = "nothing is returned; pass at least one value".into();
         return Err(PassError::Build(crate::ir::var::BuildError { op: "compile".into(), why, at }).into());
     }
-    let traces = passes::run(graph, options.target)?;
-    let legal = traces.last().expect("invariant: the pipeline has stages").graph.clone();
-    let (program, blob) = emit(&legal);
+    let traces = passes::run(graph, options)?;
+    let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
+    let feeds = graph.feed_types();
+    let source = |source: partition::Source| match source {
+        partition::Source::Leaf(leaf) => {
+            Source::Feed(feeds.iter().position(|f| f.leaf == leaf).expect("invariant: leaves are fed"))
+        }
+        partition::Source::Part { part, output } => Source::Segment { segment: part, output },
+    };
+    let (parts, outputs) = partition(legal).map_err(PassError::from)?;
+    let types = legal.outputs().iter().map(|&o| legal.node(o).ty);
+    let outputs: Vec<(TensorType, Source)> = types.zip(outputs.into_iter().map(source)).collect();
+    let segment = |part: Part| {
+        let inputs = part.inputs.iter().map(|&s| source(s)).collect();
+        Ok(Segment { code: code(&part)?, graph: part.graph, inputs })
+    };
+    let segments = parts.into_iter().map(segment).collect::<Result<Vec<_>, CompileError>>()?;
+    let n_ops = n_ops(&traces);
+    // Leaves that passes made unused are still fed, so feeds are those of the graph as written.
+    Ok(Plan { target: options.target, feeds, outputs, n_ops, segments, traces })
+}
+
+/// Ops as written, after layers that are written out, without those that are not.
+fn n_ops(traces: &[Trace]) -> usize {
+    let routed = &traces[0].graph;
+    routed.n_ops() - routed.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count()
+}
+
+fn code(part: &Part) -> Result<Code, CompileError> {
+    if part.native {
+        return Ok(Code::Native(netplist(&part.graph)));
+    }
+    let (program, blob) = emit(&part.graph);
     aneforge_mil::verify(&program, Some(blob.layout.directory())).map_err(|errors| {
         let messages: Vec<String> = errors.iter().map(ToString::to_string).collect();
         CompileError::Emit(messages.join("; "))
     })?;
-    let outputs: Vec<TensorType> = legal.outputs().iter().map(|&o| legal.node(o).ty).collect();
-    Ok(Plan {
-        target: options.target,
-        // Leaves that passes made unused are still fed, so feeds are those of the graph as written.
-        feeds: graph.feed_types(),
-        outputs,
-        n_ops: graph.n_ops(),
-        segments: vec![Segment { graph: legal, program, blob }],
-        traces,
-    })
+    Ok(Code::Mil { program, blob })
 }

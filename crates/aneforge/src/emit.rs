@@ -63,7 +63,9 @@ impl Emitter {
                 let args = self.args(&name, &spelling, node);
                 self.body.push(Stmt::op(Port::new(name.clone(), mil_type(node.ty)), spelling.op, args));
             }
-            (_, Mil::Decompose(_)) => panic!("invariant: a legal graph has no {}", node.op.name()),
+            (_, Mil::Decompose(_) | Mil::Native(_)) => {
+                panic!("invariant: a region of a legal graph has no {}", node.op.name())
+            }
         }
         name
     }

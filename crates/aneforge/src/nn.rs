@@ -3,6 +3,10 @@
 //! They build the ops of [`ir`](crate::ir) and add none. Like every method of [`Var`] they never panic: a
 //! mistake stays in the result, with the line that made it.
 
+mod sdpa;
+
+pub use sdpa::{Attention, sdpa};
+
 use crate::ir::types::Caller;
 use crate::ir::var::Var;
 

@@ -6,17 +6,80 @@ use crate::ir::types::TensorType;
 use crate::passes::Trace;
 use crate::target::Target;
 use aneforge_mil::Program;
+use aneforge_mil::netplist::Netplist;
 use std::fmt;
 
-/// A part of a plan that runs as one program: always the graph, the text and the weights together.
+/// A part of a plan that runs as one program: always the graph and what the engine is given, together.
 #[derive(Clone, Debug)]
 pub struct Segment {
     /// The graph, `Legal(target)`.
     pub graph: Graph,
-    /// The same as MIL.
-    pub program: Program,
-    /// The plan of its weight file.
-    pub blob: Blob,
+    /// Where each of its feeds comes from, in feed order.
+    pub inputs: Vec<Source>,
+    /// The same for the engine.
+    pub code: Code,
+}
+
+/// What the engine is given.
+#[derive(Clone, Debug)]
+pub enum Code {
+    /// A program with the plan of its weight file.
+    Mil {
+        /// The program.
+        program: Program,
+        /// The plan of its weight file.
+        blob: Blob,
+    },
+    /// One native layer, as a property list with its weight files.
+    Native(Netplist),
+}
+
+/// Where a value of a plan comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The feed of this number.
+    Feed(usize),
+    /// A result of an earlier segment.
+    Segment {
+        /// Which segment.
+        segment: usize,
+        /// Which of its outputs.
+        output: usize,
+    },
+}
+
+impl Segment {
+    /// The program and its weight file, of a segment that is not a native layer.
+    pub fn mil(&self) -> Option<(&Program, &Blob)> {
+        match &self.code {
+            Code::Mil { program, blob } => Some((program, blob)),
+            Code::Native(_) => None,
+        }
+    }
+
+    /// The property list, of a segment that is a native layer.
+    pub fn netplist(&self) -> Option<&Netplist> {
+        match &self.code {
+            Code::Mil { .. } => None,
+            Code::Native(netplist) => Some(netplist),
+        }
+    }
+
+    /// What the engine reads: the program, or the property list.
+    pub fn text(&self) -> String {
+        match &self.code {
+            Code::Mil { program, .. } => program.to_string(),
+            Code::Native(netplist) => netplist.document.to_string(),
+        }
+    }
+
+    /// Bytes of its weight files.
+    pub fn weight_bytes(&self) -> u64 {
+        match &self.code {
+            Code::Mil { blob, .. } => blob.layout.file_len(),
+            Code::Native(netplist) => netplist.weights.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
+        }
+    }
 }
 
 /// A compiled program, for one target and any device.
@@ -28,9 +91,9 @@ pub struct Plan {
     pub segments: Vec<Segment>,
     /// What is fed, in order.
     pub feeds: Vec<Feed>,
-    /// What is returned, in order.
-    pub outputs: Vec<TensorType>,
-    /// The number of ops as written, weights and inputs not counted.
+    /// What is returned, in order, and from where.
+    pub outputs: Vec<(TensorType, Source)>,
+    /// The number of ops as written, but for native layers; weights and inputs do not count.
     pub n_ops: usize,
     /// What each stage of the pipeline did.
     pub traces: Vec<Trace>,
@@ -39,12 +102,27 @@ pub struct Plan {
 impl Plan {
     /// MIL statements over all segments, constants included.
     pub fn n_statements(&self) -> usize {
-        self.segments.iter().flat_map(|s| &s.program.functions).map(|f| f.body.len()).sum()
+        let programs = self.segments.iter().filter_map(Segment::mil);
+        programs.flat_map(|(program, _)| &program.functions).map(|f| f.body.len()).sum()
+    }
+
+    /// The number of native layers, at which the graph is cut.
+    pub fn n_native(&self) -> usize {
+        self.segments.iter().filter(|s| s.netplist().is_some()).count()
     }
 
     /// Bytes of all weight files.
     pub fn weight_bytes(&self) -> u64 {
-        self.segments.iter().map(|s| s.blob.layout.file_len()).sum()
+        self.segments.iter().map(Segment::weight_bytes).sum()
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Feed(i) => write!(f, "input {i}"),
+            Source::Segment { segment, output } => write!(f, "segment {segment}.{output}"),
+        }
     }
 }
 
@@ -54,14 +132,25 @@ impl fmt::Display for Plan {
         for (i, feed) in self.feeds.iter().enumerate() {
             writeln!(f, "  input {i}: {}", feed.ty)?;
         }
-        for (i, ty) in self.outputs.iter().enumerate() {
-            writeln!(f, "  output {i}: {ty}")?;
+        let cut = self.segments.len() > 1;
+        for (i, (ty, source)) in self.outputs.iter().enumerate() {
+            let from = if cut { format!(" from {source}") } else { String::new() };
+            writeln!(f, "  output {i}: {ty}{from}")?;
         }
         for (i, segment) in self.segments.iter().enumerate() {
-            let statements: usize = segment.program.functions.iter().map(|f| f.body.len()).sum();
-            let records = segment.blob.constants.len();
-            let bytes = segment.blob.layout.file_len();
-            writeln!(f, "  segment {i}: {statements} statements, {records} weights in {bytes} bytes")?;
+            match &segment.code {
+                Code::Mil { program, blob } => {
+                    let statements: usize = program.functions.iter().map(|f| f.body.len()).sum();
+                    let (records, bytes) = (blob.constants.len(), blob.layout.file_len());
+                    write!(f, "  segment {i}: {statements} statements, {records} weights in {bytes} bytes")?;
+                }
+                Code::Native(netplist) => write!(f, "  segment {i}: native layer {}", netplist.layer.kind)?,
+            }
+            if cut {
+                let sources: Vec<String> = segment.inputs.iter().map(Source::to_string).collect();
+                write!(f, ", of {}", sources.join(", "))?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use crate::compile::CompileError;
 use crate::device::{Device, DeviceError, Kernel};
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
-use crate::plan::Plan;
+use crate::plan::{Plan, Source};
 use aneforge_tensor::{DType, Shape, Tensor, f16};
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
@@ -77,11 +77,12 @@ pub struct SessionOptions {
 /// ```
 pub struct Session {
     plan: Arc<Plan>,
-    kernel: Box<dyn Kernel>,
+    /// One per segment.
+    kernels: Vec<Box<dyn Kernel>>,
     device: String,
     numerics: Numerics,
-    /// For each feed of the plan, its port in the segment; `None` when no op reads it.
-    ports: Vec<Option<usize>>,
+    /// For each feed of the plan, the first segment that reads it and its port there; `None` when none does.
+    ports: Vec<Option<(usize, usize)>>,
 }
 
 impl Session {
@@ -93,14 +94,16 @@ impl Session {
     ) -> Result<Session, RunError> {
         let plan = plan.into();
         let numerics = options.numerics.unwrap_or(Numerics::Ane(plan.target.family()));
-        let [segment] = &plan.segments[..] else {
-            let why = format!("the plan has {} segments and this version runs one", plan.segments.len());
-            return Err(DeviceError::Unsupported { op: "plan", why }.into());
+        let kernels: Result<_, DeviceError> =
+            plan.segments.iter().map(|segment| device.load(segment, numerics)).collect();
+        let reads = |feed: usize| {
+            plan.segments.iter().enumerate().find_map(|(at, segment)| {
+                let port = segment.inputs.iter().position(|&s| s == Source::Feed(feed))?;
+                Some((at, port))
+            })
         };
-        let kernel = device.load(segment, numerics)?;
-        let feeds = segment.graph.feed_types();
-        let ports = plan.feeds.iter().map(|f| feeds.iter().position(|g| g.leaf == f.leaf)).collect();
-        Ok(Session { plan, kernel, device: device.name().to_owned(), numerics, ports })
+        let ports = (0..plan.feeds.len()).map(reads).collect();
+        Ok(Session { kernels: kernels?, device: device.name().to_owned(), numerics, ports, plan })
     }
 
     /// The plan.
@@ -120,7 +123,14 @@ impl Session {
 
     /// The steps and the memory it runs with.
     pub fn describe(&self) -> String {
-        self.kernel.describe()
+        let mut text = String::new();
+        for (i, kernel) in self.kernels.iter().enumerate() {
+            if self.kernels.len() > 1 {
+                text += &format!("segment {i}: ");
+            }
+            text += &kernel.describe();
+        }
+        text
     }
 
     /// Writes an input: checked, converted to the port's type and rounded once.
@@ -139,8 +149,8 @@ impl Session {
             (DType::U8, Feed::U8(_)) | (DType::F16, _) => {}
             _ => return Err(mismatch()),
         }
-        let Some(port) = self.ports[index] else { return Ok(()) };
-        let port = self.kernel.feed(port);
+        let Some((segment, port)) = self.ports[index] else { return Ok(()) };
+        let port = self.kernels[segment].feed(port);
         match feed {
             Feed::U8(values) if want.dtype == DType::U8 => port.copy_from_slice(values),
             Feed::U8(values) => convert(port, values, |&v| f16::from_f32(f32::from(v))),
@@ -153,12 +163,34 @@ impl Session {
 
     /// Runs with what the ports hold.
     pub fn execute(&mut self) -> Result<(), RunError> {
-        Ok(self.kernel.execute()?)
+        for segment in 0..self.kernels.len() {
+            self.hand_over(segment);
+            self.kernels[segment].execute()?;
+        }
+        Ok(())
+    }
+
+    /// Copies what a segment reads from earlier ones into its ports.
+    fn hand_over(&mut self, segment: usize) {
+        let (earlier, later) = self.kernels.split_at_mut(segment);
+        for (port, source) in self.plan.segments[segment].inputs.iter().enumerate() {
+            match *source {
+                Source::Segment { segment: from, output } => {
+                    later[0].feed(port).copy_from_slice(bytemuck::cast_slice(earlier[from].output(output)));
+                }
+                Source::Feed(feed) => match self.ports[feed] {
+                    Some((first, at)) if first < segment => {
+                        later[0].feed(port).copy_from_slice(earlier[first].feed(at));
+                    }
+                    _ => {}
+                },
+            }
+        }
     }
 
     /// The type of an output.
     pub fn output_type(&self, index: usize) -> Option<TensorType> {
-        self.plan.outputs.get(index).copied()
+        self.plan.outputs.get(index).map(|(ty, _)| *ty)
     }
 
     /// The values of an output, valid until the next run.
@@ -167,7 +199,10 @@ impl Session {
     /// If there is no such output.
     pub fn output(&self, index: usize) -> &[f16] {
         assert!(index < self.plan.outputs.len(), "output {index} of {}", self.plan.outputs.len());
-        self.kernel.output(index)
+        match self.plan.outputs[index].1 {
+            Source::Segment { segment, output } => self.kernels[segment].output(output),
+            Source::Feed(_) => unreachable!("outputs are computed"),
+        }
     }
 
     /// Copies an output in single precision.
@@ -180,11 +215,11 @@ impl Session {
 
     /// The port of an input, to be written in place; `None` when no op reads it or it takes bytes.
     pub fn input_mut(&mut self, index: usize) -> Option<&mut [f16]> {
-        let port = (*self.ports.get(index)?)?;
+        let (segment, port) = (*self.ports.get(index)?)?;
         if self.plan.feeds[index].ty.dtype != DType::F16 {
             return None;
         }
-        Some(bytemuck::cast_slice_mut(self.kernel.feed(port)))
+        Some(bytemuck::cast_slice_mut(self.kernels[segment].feed(port)))
     }
 
     /// Runs once: inputs in the order in which they were made, outputs in single precision.
@@ -206,7 +241,7 @@ impl Session {
             self.set(index, feed, tensor.shape().dims())?;
         }
         self.execute()?;
-        let collect = |(index, ty): (usize, &TensorType)| {
+        let collect = |(index, (ty, _)): (usize, &(TensorType, Source))| {
             let mut values = vec![0.0f32; ty.shape.count()];
             self.read(index, &mut values);
             Tensor::from_slice(ty.shape, &values).expect("invariant: one value per element")

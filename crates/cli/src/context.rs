@@ -67,7 +67,7 @@ impl Context {
 
     /// How to compile.
     pub fn options(&self) -> Options {
-        Options { target: self.target }
+        Options { target: self.target, ..Options::default() }
     }
 
     /// Compiles a graph for the target.

@@ -16,6 +16,7 @@ pub mod conv;
 pub mod convert;
 pub mod gather;
 pub mod gemm;
+pub mod layers;
 pub mod layout;
 pub mod map;
 pub mod math;

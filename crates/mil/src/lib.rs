@@ -14,6 +14,7 @@
 //! | [`mod@verify`] | the list of what a program must satisfy, and [`verify()`], which checks it |
 //! | [`blob`] | the weights file: [`BlobLayout`] plans it, [`BlobWriter`] streams it, [`BlobFile`] reads it |
 //! | [`weights`] | payloads of elements smaller than a byte |
+//! | [`netplist`] | native layers, which MIL cannot spell: property lists with their weight files |
 //!
 //! # A round
 //!
@@ -73,6 +74,7 @@
 
 pub mod blob;
 mod lex;
+pub mod netplist;
 mod number;
 mod parse;
 mod print;

@@ -1,7 +1,8 @@
 //! The reference page of the ops, from their declarations.
 
+use super::examples::example;
 use aneforge::ir::attr::Attr;
-use aneforge::ir::op::{Entry, Mil, OPS};
+use aneforge::ir::op::{Entry, Mil, Native, OPS};
 use aneforge::target::FLOORS;
 use anyhow::{Result, bail};
 use std::fmt::Write;
@@ -19,6 +20,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("Softmax and normalisation", "softmax"),
     ("Shape", "reshape"),
     ("Parts and wholes", "slice_by_size"),
+    ("Native layers", "sdpa"),
 ];
 
 const INTRODUCTION: &str = "\
@@ -29,8 +31,10 @@ const INTRODUCTION: &str = "\
 Every op of the graph language, in the order of the list in `crates/aneforge/src/ir/op.rs`. Each takes values and
 attributes and gives one value. Values are half precision (`fp16`) unless the text says otherwise; the axes of a value
 are counted from 0, and negative numbers count from the last. An input marked *optional* may be left out; one marked
-*repeated* stands for one or more. The line *MIL* says how the op reaches the engine's language: as one statement, or
-written with other ops first. [numerics.md](numerics.md) says how results are rounded.
+*repeated* stands for one or more. The line *MIL* says how the op reaches the engine's language: as one statement,
+written with other ops first, or as a native layer at which the graph is cut. [numerics.md](numerics.md) says how results are rounded.
+
+Each example is complete after `import aneforge as af` and `import numpy as np`; the tests run all of them.
 ";
 
 /// The page.
@@ -96,6 +100,9 @@ fn section(entry: &Entry) -> String {
     if let Some((_, family)) = FLOORS.iter().find(|(name, _)| *name == info.name) {
         out += &format!("\n*Chips:* {family} or newer\n");
     }
+    if let Some(lines) = example(entry) {
+        out += &format!("\n```python\n{}\n```\n", lines.join("\n"));
+    }
     out
 }
 
@@ -128,6 +135,13 @@ pub fn defaults(entry: &Entry) -> Option<Vec<(&'static str, Attr)>> {
     (entry.from_attrs)(&get).ok().map(|op| op.attrs())
 }
 
+fn native_text(native: &Native) -> &'static str {
+    match native.fused {
+        Some(_) => ". The host runs it as a chain of other ops",
+        None => "",
+    }
+}
+
 fn mil_text(mil: &Mil) -> Option<String> {
     match mil {
         Mil::Leaf => None,
@@ -136,6 +150,10 @@ fn mil_text(mil: &Mil) -> Option<String> {
             Some(format!("`{}` with {n} inputs, else with other ops", spelling.op))
         }
         Mil::Decompose(_) => Some("written with other ops".into()),
+        Mil::Native(native) => {
+            let entry = native_text(native);
+            Some(format!("none; the graph is cut and the layer is a program of its own{entry}"))
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Methods of Python's `Tensor` for ops whose signature follows from the declaration.
+//! Methods of Python's `Tensor`, and functions for native layers, whose signatures follow from the declaration.
 
+use super::examples::example;
 use super::ops_page::{defaults, unindented};
 use aneforge::ir::attr::Attr;
-use aneforge::ir::op::{AttrInfo, Entry, OPS};
+use aneforge::ir::op::{AttrInfo, Entry, Mil, OPS};
 use anyhow::{Context, Result, bail};
 
 /// Ops that `python/aneforge` writes by hand, or that legalization alone makes.
@@ -46,6 +47,7 @@ const BY_HAND: &[&str] = &[
     "crop",
     "split",
     "concat",
+    "sdpa",
     "stack",
     "pixel_shuffle",
     "pixel_unshuffle",
@@ -57,8 +59,11 @@ const BY_HAND: &[&str] = &[
     "affine",
 ];
 
+/// Native layers that are methods, as the reference has them; the others are functions.
+const LAYER_METHODS: &[&str] = &["argmax"];
+
 /// Ops whose method has another name.
-const METHODS: &[(&str, &str)] = &[
+pub const METHODS: &[(&str, &str)] = &[
     ("reduce_mean", "mean"),
     ("reduce_sum", "sum"),
     ("reduce_max", "amax"),
@@ -69,7 +74,7 @@ const METHODS: &[(&str, &str)] = &[
 ];
 
 const HEADER: &str = r#"# Written by `cargo xtask gen` from the declarations in crates/aneforge/src/ir/ops. Do not edit.
-"""Methods of `Tensor` whose signatures follow from the op list."""
+"""Methods of `Tensor` and functions of native layers, whose signatures follow from the op list."""
 
 from __future__ import annotations
 
@@ -78,6 +83,7 @@ from typing import cast
 
 from aneforge import _native
 from aneforge._native import Tensor
+from aneforge._operand import Array, value
 
 
 class OpMethods:
@@ -94,18 +100,30 @@ pub fn text() -> Result<String> {
         }
     }
     let mut out = HEADER.to_owned();
-    for entry in OPS.iter().filter(|entry| !BY_HAND.contains(&entry.info.name)) {
+    let (layers, methods): (Vec<&Entry>, Vec<&Entry>) =
+        OPS.iter().filter(|entry| !BY_HAND.contains(&entry.info.name)).partition(|entry| is_function(entry));
+    for entry in methods {
         out += &method(entry)?;
+    }
+    for entry in layers {
+        out += &function(entry)?;
     }
     Ok(out)
 }
 
-fn method(entry: &Entry) -> Result<String> {
+/// Whether Python's side of an op is written by hand.
+pub fn is_by_hand(name: &str) -> bool {
+    BY_HAND.contains(&name)
+}
+
+/// Whether an op is a function of the package rather than a method of `Tensor`.
+pub fn is_function(entry: &Entry) -> bool {
+    matches!((entry.mil)(), Mil::Native(_)) && !LAYER_METHODS.contains(&entry.info.name)
+}
+
+/// Attributes as parameters, each with a comma before it, and as the dictionary that is passed on.
+fn attributes(entry: &Entry) -> Result<(String, String)> {
     let op = entry.info.name;
-    if entry.info.inputs.len() != 1 {
-        bail!("op `{op}` has several inputs; write it by hand in python/aneforge and name it in BY_HAND");
-    }
-    let name = METHODS.iter().find(|(from, _)| *from == op).map_or(op, |(_, to)| to);
     let defaults = defaults(entry).with_context(|| format!("op `{op}` cannot be made from its defaults"))?;
     let (mut parameters, mut passed) = (String::new(), Vec::new());
     for attr in entry.info.attrs {
@@ -114,6 +132,30 @@ fn method(entry: &Entry) -> Result<String> {
         passed.push(format!("{0:?}: {0}", attr.name));
     }
     let attrs = if passed.is_empty() { String::new() } else { format!(", {{{}}}", passed.join(", ")) };
+    Ok((parameters, attrs))
+}
+
+fn function(entry: &Entry) -> Result<String> {
+    let (op, inputs) = (entry.info.name, entry.info.inputs);
+    let (parameters, attrs) = attributes(entry)?;
+    let taken: Vec<String> = inputs.iter().map(|input| format!("{input}: Tensor | Array")).collect();
+    let given: Vec<String> = inputs.iter().map(|input| format!("value({input})")).collect();
+    let docstring = docstring(entry).replace("\n    ", "\n");
+    Ok(format!(
+        "\n\ndef {op}({}{parameters}) -> Tensor:\n{}    return _native.apply({op:?}, [{}]{attrs})\n",
+        taken.join(", "),
+        docstring.strip_prefix("    ").unwrap_or(&docstring),
+        given.join(", ")
+    ))
+}
+
+fn method(entry: &Entry) -> Result<String> {
+    let op = entry.info.name;
+    if entry.info.inputs.len() != 1 {
+        bail!("op `{op}` has several inputs; write it by hand in python/aneforge and name it in BY_HAND");
+    }
+    let name = METHODS.iter().find(|(from, _)| *from == op).map_or(op, |(_, to)| to);
+    let (parameters, attrs) = attributes(entry)?;
     Ok(format!(
         "\n    def {name}(self{parameters}) -> Tensor:\n{}        return _native.apply({op:?}, [cast(Tensor, self)]{attrs})\n",
         docstring(entry)
@@ -147,6 +189,10 @@ fn docstring(entry: &Entry) -> String {
             doc = first.to_lowercase() + &doc[1..];
         }
         lines.push(format!("    {}: {doc}", attr.name));
+    }
+    if let Some(example) = example(entry) {
+        lines.extend([String::new(), "Example:".to_owned()]);
+        lines.extend(example.into_iter().map(|line| format!("    {line}")));
     }
     match &lines[..] {
         [one] => format!("        \"\"\"{one}\"\"\"\n"),

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 /// The modules of `crates/aneforge`: each uses only those before it, and itself.
 pub const ORDER: &[&str] = &[
-    "ir", "grad", "target", "rewrite", "passes", "emit", "plan", "compile", "device", "session", "artifact",
-    "import", "nn", "models", "error",
+    "ir", "grad", "risk", "target", "rewrite", "passes", "emit", "netplist", "plan", "compile", "device",
+    "session", "artifact", "import", "nn", "models", "error",
 ];
 
 /// Where they are.

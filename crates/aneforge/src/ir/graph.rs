@@ -179,7 +179,7 @@ impl Graph {
 
 impl Op {
     /// The first input that is a weight, where the op has any: weights do not count as ops.
-    pub(crate) fn weights_from(&self) -> usize {
+    pub fn weights_from(&self) -> usize {
         match self {
             Op::Matmul(_) | Op::Conv(_) | Op::ConvTranspose(_) | Op::BmmW(_) | Op::Einsum(_) => 1,
             Op::LayerNorm(_) | Op::RmsNorm(_) | Op::ChannelLayerNorm(_) | Op::GroupNorm(_) => 1,

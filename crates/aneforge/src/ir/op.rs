@@ -4,6 +4,7 @@ use crate::ir::attr::Attr;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_mil::netplist::Layer;
 use std::fmt::Debug;
 use std::hash::Hash;
 
@@ -74,6 +75,26 @@ pub enum Mil {
     StmtWith(Spelling, usize, Decompose),
     /// Rewritten away before emission.
     Decompose(Decompose),
+    /// A layer of the engine that MIL cannot spell: a program of its own, at which the graph is cut.
+    Native(Native),
+}
+
+/// A native layer as a table row.
+#[derive(Clone, Copy)]
+pub struct Native {
+    /// The layer for inputs of these types.
+    pub layer: fn(&Op, &[TensorType]) -> Layer,
+    /// The same values to the bit, written with ops of MIL: what the host runs, and what `route` may choose.
+    pub fused: Option<Decompose>,
+    /// Whether compiling may put `fused` in its place, which saves the cut.
+    pub route: fn(&Op, &[TensorType]) -> bool,
+}
+
+impl Native {
+    /// A layer that is always a program of its own.
+    pub const fn only(layer: fn(&Op, &[TensorType]) -> Layer) -> Native {
+        Native { layer, fused: None, route: |_, _| false }
+    }
 }
 
 /// Writes an op with other ops.
@@ -399,4 +420,11 @@ ops! {
     tile::Tile, blocks::PixelShuffle, blocks::PixelUnshuffle, blocks::DepthToSpace, blocks::SpaceToDepth,
     resize::Upsample, resize::UpsampleBilinear, resize::ResizeNearest, resize::ResizeBilinear,
     affine::Affine, cast::Cast,
+    native::Sdpa, native::Argmax, native::Topk, native::Sort,
+    native::CrossProduct, native::CrossCorrelation, native::CostVolume,
+    native::Fps, native::RadiusSearch, native::MinmaxNorm, native::Lrn,
+    native::SpaceToChannel, native::ChannelToSpace,
+    native::SpaceToBatch, native::BatchToSpace,
+    native::Flatten, native::InputView, native::DynamicSlice,
+    native::ScaledElementwise,
 }

@@ -6,9 +6,10 @@ use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::ops::scalar::{Adds, Muls};
 use crate::ir::types::{Caller, TensorType};
 use aneforge_tensor::{DType, Shape, Tensor, f16};
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A node could not be built. The caller's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,7 @@ struct Node {
     ty: Result<TensorType, Arc<BuildError>>,
     at: Caller,
     data: Option<Tensor>,
+    note: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -65,7 +67,7 @@ impl Var {
         data: Option<Tensor>,
     ) -> Var {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Var(Arc::new(Node { id, op, inputs, ty, at, data }))
+        Var(Arc::new(Node { id, op, inputs, ty, at, data, note: OnceLock::new() }))
     }
 
     /// A half-precision value that is fed at run time. Feeds go in the order in which inputs were made.
@@ -168,6 +170,16 @@ impl Var {
     /// A constant's contents.
     pub fn data(&self) -> Option<&Tensor> {
         self.0.data.as_ref()
+    }
+
+    /// What a binding to another language keeps beside this node, made when it is first asked for. It lives
+    /// as long as the node and takes part in nothing.
+    ///
+    /// # Panics
+    /// If it was made with another type.
+    pub fn note<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> &T {
+        let note = self.0.note.get_or_init(|| Box::new(make()));
+        note.downcast_ref().expect("invariant: a binding uses one type for its notes")
     }
 
     /// A number that no other node has.

@@ -8,10 +8,11 @@ mod pooling;
 pub use error::{EncodeError, LoadError};
 pub use pooling::{Pooling, PoolingError};
 
-use crate::compile::{Options, compile};
+use crate::compile::compile;
 use crate::device::{self, Device};
 use crate::ir::numerics::Numerics;
 use crate::models::resolve::{HubOptions, resolve};
+use crate::passes::Options;
 use crate::session::{Feed, RunError, Session, SessionOptions};
 use crate::target::Target;
 use aneforge_formats::{Checkpoint, FileError};
@@ -258,7 +259,8 @@ impl Encoder {
     }
 
     fn compile(&self, s: usize) -> Result<Session, EncodeError> {
-        let plan = compile(&[self.bert.graph(s)], &Options { target: self.settings.target });
+        let plan =
+            compile(&[self.bert.graph(s)], &Options { target: self.settings.target, ..Options::default() });
         // The compiler knows constants by number; whoever wrote the file knows them by name.
         let plan = plan.map_err(|e| self.bert.bad_weight().unwrap_or(RunError::from(e).into()))?;
         let options = SessionOptions { numerics: self.settings.numerics };

@@ -1,6 +1,7 @@
 //! The spec `Legal(target)`: what a graph satisfies before it is emitted.
 //!
-//! 1. Every node is a port, a constant, or has exactly one MIL statement for its number of inputs.
+//! 1. Every node is a port, a constant, one native layer, or has exactly one MIL statement for its number
+//!    of inputs.
 //! 2. Weights of `matmul`, `conv_transpose` and normalisations are constants; that of `conv` is one too,
 //!    or the batch is 1.
 //! 3. Every constant is finite in half precision.
@@ -62,7 +63,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
 
 fn spelled(node: &GraphNode) -> Result<(), String> {
     match node.op.mil() {
-        Mil::Leaf | Mil::Stmt(_) => Ok(()),
+        Mil::Leaf | Mil::Stmt(_) | Mil::Native(_) => Ok(()),
         Mil::StmtWith(_, n, _) if n == node.inputs.len() => Ok(()),
         Mil::StmtWith(..) | Mil::Decompose(_) => Err("has no single MIL statement after legalization".into()),
     }
@@ -129,14 +130,26 @@ fn available(graph: &Graph, node: &GraphNode, target: Target) -> Result<(), Stri
             target.family()
         ));
     }
-    if let (Op::Conv(_) | Op::ConvTranspose(_), Some(&weight)) = (&node.op, node.inputs.get(1)) {
-        let (width, limit) = (graph.node(weight).ty.shape[3], target.family().limits().kernel_width);
-        if width > limit {
-            return Err(format!(
-                "kernel width {width} is above the {limit} that {target} ({}) allows; use space_to_depth",
-                target.family()
-            ));
-        }
+    let kernel = |index: usize| graph.node(node.inputs[index]).ty.shape;
+    let width = match node.op {
+        Op::Conv(_) | Op::ConvTranspose(_) => kernel(1)[3],
+        // The layer is a convolution inside.
+        Op::CrossCorrelation(_) => kernel(1)[1],
+        _ => return Ok(()),
+    };
+    let limit = target.family().limits().kernel_width;
+    if width > limit {
+        return Err(format!(
+            "kernel width {width} is above the {limit} that {target} ({}) allows; use space_to_depth, or add \
+             the results of narrower kernels",
+            target.family()
+        ));
+    }
+    if matches!(node.op, Op::CrossCorrelation(_)) && kernel(0) == kernel(1) {
+        return Err(format!(
+            "the engine needs a template smaller than the map {}; multiply and sum instead",
+            kernel(0)
+        ));
     }
     Ok(())
 }

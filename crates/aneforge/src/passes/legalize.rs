@@ -7,12 +7,13 @@ use crate::ir::op::{Mil, Op, find};
 use crate::ir::ops::binary::Mul;
 use crate::ir::ops::conv::{Conv, four, spread};
 use crate::ir::ops::einsum::Einsum;
+use crate::ir::ops::native::{Fps, Sdpa, attention};
 use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
 use crate::ir::var::Var;
-use crate::passes::{PassError, TRIGONOMETRY, merge};
+use crate::passes::{Options, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
-use crate::target::{Target, floor};
+use crate::target::floor;
 use std::collections::HashSet;
 
 /// The rules of legalization. The order decides which of two that match a node goes first.
@@ -27,10 +28,16 @@ pub static LEGALIZE: &[Rule] = &[
     Rule { name: "rounded_scale", apply: rounded_scale },
     Rule { name: "scalar_reshape", apply: scalar_reshape },
     Rule { name: "reduce_nothing", apply: reduce_nothing },
+    Rule { name: "causal_mask", apply: causal_mask },
+    Rule { name: "sample_one", apply: sample_one },
 ];
 
-pub(super) fn legalize(graph: &Graph, target: Target, events: &mut Vec<Event>) -> Result<Graph, PassError> {
-    let without_unit = target.family() < floor("sin");
+pub(super) fn legalize(
+    graph: &Graph,
+    options: &Options,
+    events: &mut Vec<Event>,
+) -> Result<Graph, PassError> {
+    let without_unit = options.target.family() < floor("sin");
     let computed = match without_unit {
         true => &crate::rewrite::run(graph, TRIGONOMETRY, events)?,
         false => graph,
@@ -211,6 +218,22 @@ fn reduce_nothing(m: &Match<'_>) -> Result<Var, Miss> {
     let op =
         (entry.from_attrs)(&|_| Some(Attr::Ints(last.to_vec()))).expect("invariant: reductions have axes");
     Ok(Var::apply(op, &[&x.expand_dims(&last)]).squeeze(&last))
+}
+
+/// The attention layer has no causal mode: it reads a mask, which is a constant here.
+fn causal_mask(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Sdpa(Sdpa { scale, causal: true }), shape) = (&m.node().op, m.node().ty.shape) else {
+        return Err(Miss::Other);
+    };
+    let x = m.inputs();
+    let mask = attention::causal_mask(0, shape[2], shape[2]);
+    Ok(Var::apply(Sdpa { scale: *scale, causal: false }, &[&x[0], &x[1], &x[2], &mask]))
+}
+
+/// The sampling layer takes two points or more; the first point is its first sample.
+fn sample_one(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Fps(Fps { k: 1 }), Some(points)) = (&m.node().op, m.input(0)) else { return Err(Miss::Other) };
+    Ok(m.var(points).narrow(0, 0, 1))
 }
 
 /// Whether a value is rounded, with nothing but changes of shape since.

@@ -3,6 +3,10 @@
 //! Nothing here has been run on silicon by this project. Every figure is from the public package's
 //! tables and the device measurements its authors report.
 
+pub mod catalog;
+mod clocks;
+pub mod cost;
+
 pub use crate::ir::numerics::Family;
 use std::fmt;
 
@@ -137,10 +141,30 @@ impl Family {
 /// The first family whose engine computes an op; any family that runs MIL when it is not listed.
 ///
 /// Evidence: the public package's table of floors; sine and cosine need the trigonometric unit of A15, and a
-/// warp the texture unit of A14.
-pub const FLOORS: [(&str, Family); 3] = [("sin", Family::A15), ("cos", Family::A15), ("affine", Family::A14)];
+/// warp the texture unit of A14. The engine of A13 takes ranking and dynamic slices until it generates code.
+pub const FLOORS: [(&str, Family); 6] = [
+    ("sin", Family::A15),
+    ("cos", Family::A15),
+    ("affine", Family::A14),
+    ("topk", Family::A14),
+    ("sort", Family::A14),
+    ("dynamic_slice", Family::A14),
+];
 
 /// The first family that computes the op called `name`.
 pub fn floor(name: &str) -> Family {
     FLOORS.iter().find(|(n, _)| *n == name).map_or(Family::A13, |(_, f)| *f)
+}
+
+/// The family that a chip belongs to, by any of its names: of the marketed chip (`m1`), of the family (`a13`),
+/// or of a target (`h13g`).
+pub fn family_of(chip: &str) -> Option<Family> {
+    let name = chip.trim().to_ascii_lowercase();
+    Some(match name.as_str() {
+        "m1" | "a13" => Family::A13,
+        "m2" | "a14" => Family::A14,
+        "m3" | "a15" => Family::A15,
+        "m4" | "m5" | "a16" | "a17" => Family::A16,
+        other => Target::named(other).ok()?.family(),
+    })
 }

@@ -4,10 +4,10 @@ use crate::support::{
     Built, IEEE, assert_close, assert_same, build, draw, evaluate, feed_tensors, numbers, to_f64,
 };
 use aneforge::device::host::Host;
-use aneforge::ir::op::{Case, OPS, Op, Tolerance};
+use aneforge::ir::op::{Case, Mil, OPS, Op, Tolerance};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
-use aneforge::{DType, Graph, Numerics, Options, Session, SessionOptions, Var, compile, grad};
+use aneforge::{DType, Graph, Numerics, Options, Plan, Routes, Session, SessionOptions, Var, compile, grad};
 
 /// Calls `check` with every case of every op, and counts them.
 fn each(check: impl Fn(&Case, &str)) -> usize {
@@ -150,27 +150,47 @@ fn text_comes_back() {
     });
 }
 
-/// Compiles a case; the legal graph, and the case as it was.
-fn compiled(case: &Case, what: &str) -> (aneforge::Plan, Graph, Vec<Array>) {
+/// What becomes of native layers; other ops compile to the same either way.
+const ROUTES: [Routes; 2] = [Routes::Fused, Routes::Native];
+
+/// A case, frozen, with what to feed it and its plans: one per route.
+fn compiled(case: &Case, what: &str) -> (Graph, Vec<Array>, Vec<Plan>) {
     let Built { output, feeds, .. } = build(case, false);
     let output = numbers(&output);
     let before = Graph::freeze(std::slice::from_ref(&output)).unwrap();
-    let plan = compile(&[output], &Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
-    (plan, before, feeds)
+    let native = matches!(case.op.mil(), Mil::Native(_));
+    let plan = |routes: &Routes| {
+        let options = Options { routes: *routes, ..Options::default() };
+        compile(&[output.clone()], &options).unwrap_or_else(|e| panic!("{what}: {e}"))
+    };
+    (before, feeds, ROUTES[..1 + usize::from(native)].iter().map(plan).collect())
+}
+
+/// The whole graph of a plan before it is cut.
+fn legal(plan: &Plan) -> &Graph {
+    &plan.traces.last().unwrap().graph
 }
 
 #[test]
 fn legal_graphs_compute_what_was_written() {
     each(|case, what| {
-        let (plan, before, feeds) = compiled(case, what);
-        let legal = &plan.segments[0].graph;
-        let (want, got) = (evaluate(&before, &feeds, IEEE), evaluate(legal, &feeds, IEEE));
-        let decomposed = legal.nodes().all(|(_, n)| n.op.name() != case.op.name());
-        match decomposed {
-            true => {
-                assert_close(&got, &evaluate(&before, &feeds, Precision::F64), chain(case.tolerance), what)
+        let (before, feeds, plans) = compiled(case, what);
+        for plan in &plans {
+            let legal = legal(plan);
+            let (want, got) = (evaluate(&before, &feeds, IEEE), evaluate(legal, &feeds, IEEE));
+            // A layer and the ops that may stand for it agree to the bit.
+            let native = matches!(case.op.mil(), Mil::Native(_));
+            match native || legal.nodes().any(|(_, n)| n.op.name() == case.op.name()) {
+                true => assert_same(&got.data, &want.data, what),
+                false => {
+                    assert_close(
+                        &got,
+                        &evaluate(&before, &feeds, Precision::F64),
+                        chain(case.tolerance),
+                        what,
+                    );
+                }
             }
-            false => assert_same(&got.data, &want.data, what),
         }
     });
 }
@@ -184,17 +204,19 @@ fn chain(t: Tolerance) -> Tolerance {
 #[test]
 fn programs_verify_and_read_back() {
     each(|case, what| {
-        let (plan, _, feeds) = compiled(case, what);
-        let segment = &plan.segments[0];
-        let text = segment.program.to_string();
-        let parsed = aneforge_mil::parse(&text).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
-        assert_eq!(parsed, segment.program, "{what}");
-        let bytes = segment.blob.write(&segment.graph, Vec::new()).unwrap();
-        let weights = aneforge_tensor::Bytes::new(bytes);
-        let graph =
-            aneforge::import::mil::read(&parsed, &weights).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
-        let (want, got) = (evaluate(&segment.graph, &feeds, IEEE), evaluate(&graph, &feeds, IEEE));
-        assert_same(&got.data, &want.data, what);
+        let (_, feeds, plans) = compiled(case, what);
+        for segment in plans.iter().flat_map(|plan| &plan.segments) {
+            let Some((program, blob)) = segment.mil() else { continue };
+            let text = program.to_string();
+            let parsed = aneforge_mil::parse(&text).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
+            assert_eq!(parsed, *program, "{what}");
+            let bytes = blob.write(&segment.graph, Vec::new()).unwrap();
+            let weights = aneforge_tensor::Bytes::new(bytes);
+            let graph = aneforge::import::mil::read(&parsed, &weights)
+                .unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
+            let (want, got) = (evaluate(&segment.graph, &feeds, IEEE), evaluate(&graph, &feeds, IEEE));
+            assert_same(&got.data, &want.data, what);
+        }
     });
 }
 
@@ -202,14 +224,16 @@ fn programs_verify_and_read_back() {
 fn host_computes_the_definition_to_the_bit() {
     let engines = [Host::new(2), Host::new(1).unfused()];
     each(|case, what| {
-        let (plan, before, feeds) = compiled(case, what);
-        for numerics in [Numerics::Ieee, Numerics::Ane(plan.target.family())] {
-            let want = evaluate(&plan.segments[0].graph, &feeds, Precision::F16(numerics));
-            for engine in &engines {
-                let options = SessionOptions { numerics: Some(numerics) };
-                let mut session = Session::new(plan.clone(), engine, options).unwrap();
-                session.run(&feed_tensors(&before, &feeds)).unwrap();
-                assert_same(&to_f64(session.output(0)), &want.data, &format!("{what} on {engine:?}"));
+        let (before, feeds, plans) = compiled(case, what);
+        for plan in &plans {
+            for numerics in [Numerics::Ieee, Numerics::Ane(plan.target.family())] {
+                let want = evaluate(legal(plan), &feeds, Precision::F16(numerics));
+                for engine in &engines {
+                    let options = SessionOptions { numerics: Some(numerics) };
+                    let mut session = Session::new(plan.clone(), engine, options).unwrap();
+                    session.run(&feed_tensors(&before, &feeds)).unwrap();
+                    assert_same(&to_f64(session.output(0)), &want.data, &format!("{what} on {engine:?}"));
+                }
             }
         }
     });

@@ -1,8 +1,9 @@
 //! Texts held to files under `tests/ir`: the MIL of every op's cases. `cargo bless` rewrites them.
 
 use crate::support::{build, numbers};
-use aneforge::ir::op::OPS;
-use aneforge::{Options, compile};
+use aneforge::ir::op::{Case, Mil, OPS};
+use aneforge::plan::Segment;
+use aneforge::{Options, Routes, compile};
 use std::path::{Path, PathBuf};
 
 /// Compares `text` with a golden file, or rewrites it under `ANEFORGE_BLESS=1`.
@@ -18,16 +19,37 @@ pub fn check(name: &str, text: &str) {
     assert!(golden == text, "{name} is stale; run `cargo bless` and review the diff. Now:\n{text}");
 }
 
+/// The texts of one kind of segment over all cases of an op, each under a heading.
+fn texts(cases: &[Case], routes: Routes, wanted: fn(&Segment) -> bool) -> String {
+    let options = Options { routes, ..Options::default() };
+    let mut text = String::new();
+    for (i, case) in cases.iter().enumerate() {
+        let plan = compile(&[numbers(&build(case, false).output)], &options).unwrap();
+        for segment in plan.segments.iter().filter(|s| wanted(s)) {
+            text += &format!("// case {i}\n{}", segment.text());
+        }
+    }
+    text
+}
+
 #[test]
 fn mil_of_every_op() {
     for entry in OPS {
-        let mut text = String::new();
-        for (i, case) in (entry.cases)().iter().enumerate() {
-            let plan = compile(&[numbers(&build(case, false).output)], &Options::default()).unwrap();
-            text += &format!("// case {i}\n{}", plan.segments[0].program);
-        }
+        let text = texts(&(entry.cases)(), Routes::Fused, |s| s.mil().is_some());
         if !text.is_empty() {
             check(&format!("emit/{}.mil", entry.info.name), &text);
         }
     }
+}
+
+#[test]
+fn netplist_of_every_layer() {
+    let mut layers = 0;
+    for entry in OPS.iter().filter(|entry| matches!((entry.mil)(), Mil::Native(_))) {
+        let text = texts(&(entry.cases)(), Routes::Native, |s| s.netplist().is_some());
+        assert!(!text.is_empty(), "{} has no layer", entry.info.name);
+        check(&format!("netplist/{}.plist", entry.info.name), &text);
+        layers += 1;
+    }
+    assert_eq!(layers, 19, "the reference has 19 native layers");
 }

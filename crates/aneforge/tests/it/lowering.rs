@@ -30,7 +30,10 @@ fn polynomials_of_every_argument_are_within_their_bound() {
     for (y, sine) in [(var.sin(), true), (var.cos(), false)] {
         let exact = |x: f64| if sine { x.sin() } else { x.cos() };
         for target in ["h13", "h14"] {
-            let plan = compile(std::slice::from_ref(&y), &Options { target: Target::named(target).unwrap() });
+            let plan = compile(
+                std::slice::from_ref(&y),
+                &Options { target: Target::named(target).unwrap(), ..Options::default() },
+            );
             let legal = &plan.unwrap().segments[0].graph;
             assert!(legal.nodes().all(|(_, node)| !matches!(node.op.name(), "sin" | "cos")));
             let got = evaluate(legal, std::slice::from_ref(&x), IEEE);
@@ -47,7 +50,8 @@ fn polynomials_stay_small_out_of_their_range() {
     let x = all_up_to(65504.0);
     let var = Var::input(x.shape);
     for y in [var.sin(), var.cos()] {
-        let plan = compile(&[y], &Options { target: Target::named("h13").unwrap() }).unwrap();
+        let plan =
+            compile(&[y], &Options { target: Target::named("h13").unwrap(), ..Options::default() }).unwrap();
         let got = evaluate(&plan.segments[0].graph, std::slice::from_ref(&x), IEEE);
         assert!(got.data.iter().all(|v| v.abs() <= 1.01));
     }
@@ -153,10 +157,11 @@ fn softmax_divides_by_its_sum() {
 fn factors_that_differ_are_not_read() {
     let x = Var::input(shape(&[1, 2, 3, 4]));
     let plan = compile(&[x.upsample_bilinear(2, true)], &Options::default()).unwrap();
-    let text = plan.segments[0].program.to_string();
+    let (program, blob) = plan.segments[0].mil().unwrap();
+    let text = program.to_string();
     let read = |text: &str| {
         let program = aneforge_mil::parse(text).unwrap();
-        let weights = plan.segments[0].blob.write(&plan.segments[0].graph, Vec::new()).unwrap();
+        let weights = blob.write(&plan.segments[0].graph, Vec::new()).unwrap();
         aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(weights))
     };
     assert!(read(&text).is_ok());

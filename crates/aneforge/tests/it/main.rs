@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod conformance;
+mod cost;
 mod encoder;
 mod errors;
 mod golden;

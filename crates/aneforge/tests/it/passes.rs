@@ -1,15 +1,21 @@
 //! File tests of the pipeline: `tests/ir/passes/*.ir` hold a graph, and after a line of `----` what the
-//! pipeline makes of it and why rules refused. `cargo bless` rewrites the second half.
+//! pipeline makes of it and why rules refused; `tests/ir/partition/*.ir` the same with the segments of its
+//! plan. `cargo bless` rewrites the second half.
 
+use aneforge::compile::compile_graph;
 use aneforge::ir::text;
-use aneforge::{Target, passes};
+use aneforge::{Options, Routes, Target, passes};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 const RULE: &str = "----\n";
 
 fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/ir/passes");
+    files_of("passes")
+}
+
+fn files_of(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/ir").join(folder);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     files
@@ -22,7 +28,8 @@ fn outcome(source: &str) -> String {
         Ok(graph) => graph,
         Err(e) => return format!("error: {e}\n"),
     };
-    let traces = match passes::run(&graph, Target::named(target).unwrap()) {
+    let options = Options { target: Target::named(target).unwrap(), ..Options::default() };
+    let traces = match passes::run(&graph, &options) {
         Ok(traces) => traces,
         Err(e) => return format!("error: {e}\n"),
     };
@@ -36,12 +43,32 @@ fn outcome(source: &str) -> String {
     out + &text::print(&traces.last().unwrap().graph)
 }
 
+/// The segments of a graph's plan with native layers kept: where each is fed from, and its graph.
+fn segments(source: &str) -> String {
+    let options = Options { routes: Routes::Native, ..Options::default() };
+    let graph = text::parse(source).unwrap();
+    let plan = match compile_graph(&graph, &options) {
+        Ok(plan) => plan,
+        Err(e) => return format!("error: {e}\n"),
+    };
+    let graphs = plan.segments.iter().enumerate();
+    graphs.fold(plan.to_string(), |out, (i, s)| out + &format!("# segment {i}\n{}", text::print(&s.graph)))
+}
+
 #[test]
 fn pipeline_files() {
+    hold(files(), outcome);
+}
+
+#[test]
+fn partition_files() {
+    hold(files_of("partition"), segments);
+}
+
+fn hold(files: Vec<PathBuf>, outcome: fn(&str) -> String) {
     let bless = std::env::var_os("ANEFORGE_BLESS").is_some_and(|v| v == "1");
     let mut stale = Vec::new();
-    let files = files();
-    assert!(files.len() >= 20, "{} files", files.len());
+    assert!(files.len() >= 6, "{} files", files.len());
     for path in files {
         let file = std::fs::read_to_string(&path).unwrap();
         let source = file.split(RULE).next().unwrap();
@@ -62,7 +89,8 @@ fn every_rule_has_its_files() {
     let names: Vec<String> =
         files().iter().map(|p| p.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     let target_rules = passes::LEGALIZE.iter().chain(passes::TRIGONOMETRY);
-    for rule in passes::CANONICALIZE.iter().chain(passes::FOLD).chain(target_rules) {
+    let always = passes::ROUTE.iter().chain(passes::CANONICALIZE).chain(passes::FOLD);
+    for rule in always.chain(target_rules) {
         assert!(all.contains(&format!("{} fired", rule.name)), "{} fires in no file", rule.name);
         let not = format!("{}_not", rule.name);
         let path = files().into_iter().find(|p| p.file_stem().is_some_and(|s| *s == *not));

@@ -1,6 +1,6 @@
 //! Random well-typed graphs, and what must hold for each of them.
 
-use crate::support::{IEEE, assert_same, draw, evaluate, feed_tensors, tensor, to_f64};
+use crate::support::{IEEE, assert_same, draw, feed_tensors, run_segments, tensor, to_f64};
 use aneforge::device::host::Host;
 use aneforge::ir::op::{OPS, Op};
 use aneforge::ir::ops::binary::{Add, Maximum, Mul, Sub};
@@ -13,7 +13,7 @@ use aneforge::ir::precision::Array;
 use aneforge::ir::{text, verify};
 use aneforge::plan::{Span, assign_slots};
 use aneforge::{
-    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, TensorType, Var, compile, passes,
+    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, TensorType, Var, compile, nn, passes,
 };
 use aneforge_tensor::random;
 use proptest::prelude::*;
@@ -205,12 +205,38 @@ impl Generator {
         x.linear(&weight, (self.below(2) == 0).then_some(&bias))
     }
 
+    /// A native layer, at which the graph is cut.
+    fn layer(&mut self, x: &Var) -> Var {
+        let (dims, count) = (x.shape(), x.shape().count());
+        let chosen = self.below(6);
+        match dims.dims() {
+            [_, w] => match chosen {
+                0 => x.argmax(self.below(2) as i64),
+                1 => x.topk(1 + self.below((*w).min(2)), self.below(2) == 0),
+                2 if count % 3 == 0 => x.reshape(&[-1, 3]).fps((count / 3).min(2)),
+                3 if count % 3 == 0 => x.reshape(&[-1, 3]).radius_search(&x.reshape(&[-1, 3]), 0.75),
+                _ => x.sort(self.below(2) == 0, self.below(2) == 0),
+            },
+            [_, _, _] if chosen < 3 => x.flatten(),
+            [1, _, h, _] => match chosen {
+                0 => x.minmax_norm("Height", 0.25),
+                1 => x.lrn(0.5, 0.75, 1.0),
+                2 => nn::sdpa(x, x, x, &nn::Attention { causal: true, ..Default::default() }),
+                3 => nn::sdpa(x, x, x, &nn::Attention::default()),
+                4 => x.space_to_batch(*h, 1),
+                _ => x.space_to_channel(1),
+            },
+            _ if chosen < 3 => x.scaled_elementwise(x, "Max", 0.5),
+            _ => x.input_view(count / 3, count - count / 3),
+        }
+    }
+
     fn step(&mut self) {
         let x = self.pick();
         if x.shape().rank() == 0 || x.shape().count() > 600 {
             return;
         }
-        let y = match self.below(11) {
+        let y = match self.below(12) {
             0 | 1 => self.unary(&x),
             2 | 3 => self.binary(&x),
             4 | 5 => self.layout(&x),
@@ -218,6 +244,7 @@ impl Generator {
             7 => self.product(&x),
             8 => self.image(&x),
             9 => self.channelwise(&x),
+            10 => self.layer(&x),
             _ => {
                 let other = self.unary(&x);
                 x.greater(&Var::from(0.25)).select(&other, &x)
@@ -268,7 +295,7 @@ proptest! {
         let values = graph.eval(&feeds, IEEE);
         prop_assume!(values.iter().all(|v| v.data.iter().all(|x| x.is_finite())));
 
-        let traces = passes::run(&graph, Options::default().target).unwrap();
+        let traces = passes::run(&graph, &Options::default()).unwrap();
         for trace in traces.iter().filter(|t| t.stage != "legalize") {
             let got = trace.graph.eval(&feeds, IEEE);
             for (a, b) in graph.outputs().iter().zip(trace.graph.outputs()) {
@@ -277,7 +304,7 @@ proptest! {
         }
 
         let plan = compile(&outputs, &Options::default()).unwrap();
-        let legal = plan.segments[0].graph.clone();
+        let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);
         let options = SessionOptions { numerics: Some(Numerics::Ieee) };
         for engine in [Host::new(2), Host::new(1).unfused()] {
@@ -288,10 +315,21 @@ proptest! {
             }
         }
 
-        let bytes = plan.segments[0].blob.write(&legal, Vec::new()).unwrap();
-        let program = aneforge_mil::parse(&plan.segments[0].program.to_string()).unwrap();
-        let read = aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(bytes)).unwrap();
-        assert_same(&evaluate(&read, &feeds, IEEE).data, &want[legal.outputs()[0].index()].data, "read back");
+        let results = run_segments(&plan, &feeds, IEEE);
+        for (output, (_, source)) in legal.outputs().iter().zip(&plan.outputs) {
+            assert_same(&results.of(*source).data, &want[output.index()].data, "cut into segments");
+        }
+        for (i, segment) in plan.segments.iter().enumerate() {
+            let Some((program, blob)) = segment.mil() else { continue };
+            let bytes = blob.write(&segment.graph, Vec::new()).unwrap();
+            let program = aneforge_mil::parse(&program.to_string()).unwrap();
+            let read = aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(bytes)).unwrap();
+            let inputs: Vec<Array> = segment.inputs.iter().map(|s| results.of(*s).clone()).collect();
+            let values = read.eval(&inputs, IEEE);
+            for (output, want) in read.outputs().iter().zip(&results.segments[i]) {
+                assert_same(&values[output.index()].data, &want.data, "read back");
+            }
+        }
     }
 
     #[test]
@@ -330,11 +368,12 @@ proptest! {
     fn mutated_programs_never_panic(seed in any::<u64>(), at in any::<prop::sample::Index>(), byte in 32u8..127) {
         let (outputs, _) = generate(seed, 8);
         let plan = compile(&outputs, &Options::default()).unwrap();
-        let segment = &plan.segments[0];
-        let mut weights = segment.blob.write(&segment.graph, Vec::new()).unwrap();
+        let Some(segment) = plan.segments.iter().find(|s| s.mil().is_some()) else { return Ok(()) };
+        let (program, blob) = segment.mil().unwrap();
+        let mut weights = blob.write(&segment.graph, Vec::new()).unwrap();
         let damaged = at.index(weights.len());
         weights[damaged] ^= byte;
-        let mut text = segment.program.to_string().into_bytes();
+        let mut text = program.to_string().into_bytes();
         let index = at.index(text.len());
         text[index] = byte;
         if let Some(program) = String::from_utf8(text).ok().and_then(|t| aneforge_mil::parse(&t).ok()) {

@@ -55,8 +55,8 @@ fn text_and_weights_of_a_linear_layer() {
     let y = Var::input(shape(&[2, 4])).linear(&weight, Some(&bias)).softmax(-1);
     let plan = compile(&[y], &Options::default()).unwrap();
     let segment = &plan.segments[0];
-    assert_eq!(renamed(&segment.program.to_string()), renamed(GOLDEN));
-    let bytes = segment.blob.write(&segment.graph, Vec::new()).unwrap();
+    assert_eq!(renamed(&segment.text()), renamed(GOLDEN));
+    let bytes = segment.mil().unwrap().1.write(&segment.graph, Vec::new()).unwrap();
     assert_eq!(bytes.len(), 222);
     let mut want = vec![0u8; 222];
     want[..8].copy_from_slice(&[2, 0, 0, 0, 2, 0, 0, 0]);

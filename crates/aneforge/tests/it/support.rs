@@ -3,6 +3,7 @@
 use aneforge::ir::graph::Graph;
 use aneforge::ir::op::{Case, Tolerance};
 use aneforge::ir::precision::{Array, Precision};
+use aneforge::plan::{Plan, Source};
 use aneforge::{DType, Numerics, Shape, Tensor, TensorType, Var, f16};
 use aneforge_tensor::random;
 
@@ -102,4 +103,30 @@ pub fn feed_tensors(graph: &Graph, feeds: &[Array]) -> Vec<Tensor> {
         _ => tensor(array),
     };
     graph.feed_types().iter().map(|f| f.ty).zip(feeds).map(as_tensor).collect()
+}
+
+/// What every segment of a plan computes, by the scalar definition.
+pub struct Results {
+    feeds: Vec<Array>,
+    pub segments: Vec<Vec<Array>>,
+}
+
+impl Results {
+    pub fn of(&self, source: Source) -> &Array {
+        match source {
+            Source::Feed(i) => &self.feeds[i],
+            Source::Segment { segment, output } => &self.segments[segment][output],
+        }
+    }
+}
+
+/// Runs the segments of a plan one after the other, by the scalar definition.
+pub fn run_segments(plan: &Plan, feeds: &[Array], precision: Precision) -> Results {
+    let mut results = Results { feeds: feeds.to_vec(), segments: Vec::new() };
+    for segment in &plan.segments {
+        let inputs: Vec<Array> = segment.inputs.iter().map(|s| results.of(*s).clone()).collect();
+        let values = segment.graph.eval(&inputs, precision);
+        results.segments.push(segment.graph.outputs().iter().map(|o| values[o.index()].clone()).collect());
+    }
+    results
 }

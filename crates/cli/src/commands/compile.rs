@@ -56,7 +56,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
 }
 
 fn machine(plan: &Plan, folders: &[PathBuf], output: &Path) -> serde_json::Value {
-    let program_bytes: usize = plan.segments.iter().map(|s| s.program.to_string().len()).sum();
+    let program_bytes: usize = plan.segments.iter().map(|s| s.text().len()).sum();
     json!({
         "target": plan.target.name(),
         "family": plan.target.family().to_string(),
@@ -65,7 +65,7 @@ fn machine(plan: &Plan, folders: &[PathBuf], output: &Path) -> serde_json::Value
         "program_bytes": program_bytes,
         "weight_bytes": plan.weight_bytes(),
         "inputs": plan.feeds.iter().map(|f| output::type_json(f.ty)).collect::<Vec<_>>(),
-        "outputs": plan.outputs.iter().map(|&ty| output::type_json(ty)).collect::<Vec<_>>(),
+        "outputs": plan.outputs.iter().map(|&(ty, _)| output::type_json(ty)).collect::<Vec<_>>(),
         "folders": folders,
         "report": output.join(REPORT_FILE),
     })

@@ -152,7 +152,7 @@ impl Findings<'_> {
     }
 
     fn program_bytes(&self) -> usize {
-        self.plan.segments.iter().map(|s| s.program.to_string().len()).sum()
+        self.plan.segments.iter().map(|s| s.text().len()).sum()
     }
 
     fn json(&self) -> serde_json::Value {

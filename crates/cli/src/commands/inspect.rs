@@ -77,13 +77,13 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         title(out, "plan")?;
         write!(out, "{plan}")?;
         for segment in &plan.segments {
-            write!(out, "{}", host::shared().plan(segment, context.numerics()))?;
+            write!(out, "{}", host::shared().plan(segment, context.numerics())?)?;
         }
     }
     if shown(Part::Mil) {
         title(out, "mil")?;
         for segment in &plan.segments {
-            writeln!(out, "{}", segment.program.to_string().trim_end())?;
+            writeln!(out, "{}", segment.text().trim_end())?;
         }
     }
     Ok(())
@@ -111,12 +111,13 @@ fn machine(graph: &Graph, plan: Option<&Plan>, shown: impl Fn(Part) -> bool, con
         value["passes"] = plan.traces.iter().map(pass_json).collect();
     }
     if shown(Part::Plan) {
-        let plans = plan.segments.iter().map(|s| host::shared().plan(s, context.numerics()));
+        // A layer that the host has no steps for has been reported when the plan was made.
+        let plans = plan.segments.iter().filter_map(|s| host::shared().plan(s, context.numerics()).ok());
         let (steps, slots): (Vec<_>, Vec<_>) = plans.map(|p| (steps_json(&p), p.slots.bytes)).unzip();
         value["plan"] = json!({ "steps": steps.concat(), "slots": slots.concat() });
     }
     if shown(Part::Mil) {
-        value["mil"] = plan.segments.iter().map(|s| s.program.to_string()).collect();
+        value["mil"] = plan.segments.iter().map(aneforge::plan::Segment::text).collect();
     }
     value
 }

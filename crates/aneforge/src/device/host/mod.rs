@@ -3,6 +3,7 @@
 //! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `run`
 //! executes them. Fusing never changes a bit: each node rounds as if it stood alone.
 
+mod layers;
 mod packs;
 mod plan;
 mod planner;
@@ -12,10 +13,13 @@ mod step;
 pub use plan::{HostPlan, Step};
 
 use crate::device::{Device, DeviceError, Kernel};
+use crate::ir::graph::Graph;
 use crate::ir::numerics::Numerics;
+use crate::passes::{self, Options};
 use crate::plan::Segment;
 use aneforge_kernels::{Isa, Kernels};
 use packs::Packs;
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 /// This machine's processor.
@@ -48,9 +52,21 @@ impl Host {
     }
 
     /// The steps that a segment runs as.
-    pub fn plan(&self, segment: &Segment, numerics: Numerics) -> HostPlan {
-        planner::plan(&segment.graph, numerics, self.fuse)
+    pub fn plan(&self, segment: &Segment, numerics: Numerics) -> Result<HostPlan, DeviceError> {
+        let graph = graph_of(segment)?;
+        Ok(planner::plan(&graph, numerics, self.fuse))
     }
+}
+
+/// What the host runs for a segment: its graph, with layers written out that MIL's ops compute too.
+fn graph_of(segment: &Segment) -> Result<Cow<'_, Graph>, DeviceError> {
+    let Some(netplist) = segment.netplist() else { return Ok(Cow::Borrowed(&segment.graph)) };
+    let written = passes::written_out(&segment.graph, &Options::default());
+    let failed = |error: passes::PassError| DeviceError::Unsupported {
+        op: netplist.layer.kind,
+        why: error.to_string(),
+    };
+    written.map(Cow::Owned).map_err(failed)
 }
 
 /// Names of the instruction sets that this processor runs and the kernels have code for, slowest first.
@@ -85,7 +101,8 @@ impl Device for Host {
     }
 
     fn load(&self, segment: &Segment, numerics: Numerics) -> Result<Box<dyn Kernel>, DeviceError> {
-        let plan = self.plan(segment, numerics);
-        Ok(Box::new(run::HostKernel::new(&segment.graph, plan, self.kernels.clone(), &self.packs)))
+        let graph = graph_of(segment)?;
+        let plan = planner::plan(&graph, numerics, self.fuse);
+        Ok(Box::new(run::HostKernel::new(&graph, plan, self.kernels.clone(), &self.packs)))
     }
 }

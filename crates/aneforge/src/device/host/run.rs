@@ -232,6 +232,10 @@ impl<'a> Call<'a> {
                     out,
                 );
             }
+            Work::Layer(layer) => {
+                let second = self.step.inputs.get(1).map_or(&[][..], |_| self.half(1));
+                layer.run(k, &[self.half(0), second], scratch, out);
+            }
             Work::ValueConv { params, groups } => {
                 let weights = conv::PackedConv::new(k, self.half(1), self.four(1), *groups);
                 let epilogue = self.epilogue(Bias::Row);

@@ -1,5 +1,6 @@
 //! What each op's step does: which kernel, with what prepared once.
 
+use crate::device::host::layers::Layer;
 use crate::device::host::packs::{Packed, Packs};
 use crate::device::host::plan::Step;
 use crate::ir::graph::Graph;
@@ -61,6 +62,8 @@ pub(super) enum Work {
     Concat(usize),
     Reverse(u32),
     Cast,
+    /// A native layer.
+    Layer(Layer),
     /// The scalar definition: exact to the bit, and slow. For ops whose kernel has not been written.
     Definition(Op),
 }
@@ -219,6 +222,9 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Pac
     if let Some(work) = moved(op, shape, step.ty.shape) {
         return work;
     }
+    if let Some(layer) = Layer::of(step) {
+        return Work::Layer(layer);
+    }
     if let Some((reduction, axes)) = reduction_of(op) {
         return Work::Reduce(reduction, bits(shape, axes));
     }
@@ -312,6 +318,7 @@ impl Work {
                 let weights = PackedConv::new(kernels, &zeros, extents, *groups);
                 aneforge_kernels::conv::conv2d_scratch(kernels, input, &weights, params)
             }
+            Work::Layer(layer) => layer.scratch(step),
             _ => 0,
         }
     }

@@ -16,6 +16,7 @@ pub mod einsum;
 pub mod image_norm;
 pub mod leaf;
 pub mod matmul;
+pub mod native;
 pub mod norm;
 pub mod pool;
 pub mod prelu;

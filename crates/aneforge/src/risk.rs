@@ -1,0 +1,112 @@
+//! Where a graph may lose precision in half-precision arithmetic, judged from its structure alone.
+//!
+//! The judgement is the reference's pessimistic one (lowering, section 10): it takes sums as accumulated in
+//! half precision, while this library's numerics, with the reference's own device tests, take them as wide. Its
+//! third finding, a group normalisation beyond the axis limit, is an error here when it is built.
+
+use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::op::Op;
+use crate::ir::types::Caller;
+
+/// What a graph computes to within when nothing stands out.
+pub const CLEAN: f64 = 1e-3;
+/// Elements from which a sum of mixed signs stands out.
+const LONG_SUM: usize = 256;
+/// Elements from which a difference is worth a note.
+const WIDE_DIFFERENCE: usize = 64;
+
+/// What stands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A long sum over values that may cancel.
+    NarrowSum,
+    /// A difference that may cancel. A note, not a risk.
+    CancelSub,
+}
+
+/// One node that stands out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Its place in topological order.
+    pub index: usize,
+    /// Its op.
+    pub op: &'static str,
+    /// The line that built it.
+    pub at: Caller,
+    /// What stands out.
+    pub kind: Kind,
+    /// The relative error it may make.
+    pub error: f64,
+    /// Why, with the numbers.
+    pub reason: String,
+}
+
+impl Kind {
+    /// Its name in the reference.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::NarrowSum => "narrow_sum",
+            Kind::CancelSub => "cancel_sub",
+        }
+    }
+
+    /// What mends it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Kind::NarrowSum => "reduce_sum->matmul",
+            Kind::CancelSub => "paired-fp16",
+        }
+    }
+}
+
+impl Finding {
+    /// Whether it is a risk, not a note.
+    pub fn is_hotspot(&self) -> bool {
+        self.kind != Kind::CancelSub
+    }
+}
+
+/// Every node that stands out, in topological order.
+pub fn findings(graph: &Graph) -> Vec<Finding> {
+    graph.nodes().filter_map(|(id, node)| finding(graph, id, node)).collect()
+}
+
+/// The relative error of the whole graph.
+pub fn error(findings: &[Finding]) -> f64 {
+    findings.iter().map(|f| f.error).fold(CLEAN, f64::max)
+}
+
+fn finding(graph: &Graph, id: NodeId, node: &GraphNode) -> Option<Finding> {
+    let (kind, error, reason) = match &node.op {
+        Op::ReduceSum(_) => narrow_sum(graph, node)?,
+        Op::Sub(_) => cancel_sub(graph, node)?,
+        _ => return None,
+    };
+    Some(Finding { index: id.index(), op: node.op.name(), at: node.at, kind, error, reason })
+}
+
+fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
+    let source = graph.node(node.inputs[0]);
+    let terms = source.ty.shape.count() / node.ty.shape.count().max(1);
+    let never_negative = matches!(
+        source.op,
+        Op::Square(_)
+            | Op::Abs(_)
+            | Op::Relu(_)
+            | Op::Relu6(_)
+            | Op::Sigmoid(_)
+            | Op::Exp(_)
+            | Op::Softplus(_)
+            | Op::Softmax(_)
+    );
+    let reason = format!("sums {terms} values of {}, which may cancel", source.op.name());
+    let error = (1e-3 * (terms as f64).sqrt()).min(1.0);
+    (terms >= LONG_SUM && !never_negative).then_some((Kind::NarrowSum, error, reason))
+}
+
+fn cancel_sub(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
+    let count = node.ty.shape.count();
+    let scaled = node.inputs.iter().any(|&i| matches!(graph.node(i).op, Op::Muls(_)));
+    let reason = format!("subtracts {count} pairs of values, which may be close");
+    (count >= WIDE_DIFFERENCE && !scaled).then_some((Kind::CancelSub, 1e-3, reason))
+}

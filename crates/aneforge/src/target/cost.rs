@@ -1,0 +1,230 @@
+//! What a graph may cost on the engine, in microseconds, from its shapes alone.
+//!
+//! Two models. The measured one is fitted to an M5 Pro and ranks ways to write a program; the analytic one
+//! is a roofline per chip, scaled from the nearest chip that was measured. Both order programs; neither
+//! replaces a measurement. Every constant is ANEForge 0.4.0's (reference, targets, sections 6, 7 and 9), from
+//! its authors' devices; nothing here has run on silicon by this project.
+
+use super::clocks::Curve;
+use super::{Family, Target};
+use crate::ir::graph::{Graph, GraphNode};
+use crate::ir::op::{Mil, Op};
+
+/// Time of an empty program on an M5 Pro.
+pub const FLOOR_US: f64 = 63.3;
+/// Arithmetic per microsecond, from the steeper of two fits: convolutions in their channels.
+const FLOPS_PER_US: f64 = 19_623_233.9;
+/// Bytes per microsecond.
+const BYTES_PER_US: f64 = 1.1e5;
+/// What a cut costs beside its layer: the cheapest layer measured.
+const CUT_US: f64 = 75.6;
+/// The same in the analytic model, for every chip.
+const ANALYTIC_CUT_US: f64 = 200.0;
+/// The reference's ceiling of an M1, in 10^12 operations per second.
+const M1_TERAFLOPS: f64 = 1.8;
+
+/// A target is older than every curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("target {0} has no recorded clock; estimates need h11, or h13 and newer")]
+pub struct NoCurve(pub Target);
+
+/// What a node does: bytes moved, weights among them, and operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Work {
+    bytes: f64,
+    /// Elements of weights that eight bits would halve.
+    weights: f64,
+    flops: f64,
+}
+
+/// The measured model's time for a graph, in microseconds, with weights of products in eight bits or not.
+pub fn estimate(graph: &Graph, int8: bool) -> f64 {
+    let mut time = 0.0;
+    let mut weights = 0.0;
+    for (node, work) in works(graph, int8) {
+        weights += work.weights;
+        let roof = (work.bytes / BYTES_PER_US).max(work.flops / FLOPS_PER_US);
+        time += match layer_cost(graph, node) {
+            Some(cost) => cost + CUT_US,
+            None => (roof - FLOOR_US).max(0.0),
+        };
+    }
+    let discount = if int8 { (0.49 * FLOOR_US).min(0.5 * weights / BYTES_PER_US) } else { 0.0 };
+    regions(graph) as f64 * FLOOR_US + time - discount
+}
+
+/// The analytic model's time for a graph on a chip, in microseconds.
+pub fn estimate_on(graph: &Graph, target: Target, int8: bool) -> Result<f64, NoCurve> {
+    let chip = Chip::of(target)?;
+    let mut time = 0.0;
+    let mut cuts = 0;
+    for (node, work) in works(graph, int8) {
+        cuts += usize::from(is_layer(node));
+        time += (work.bytes / chip.bytes_per_us).max(work.flops / chip.flops_per_us(work.flops));
+    }
+    Ok(regions(graph) as f64 * chip.floor_us + time + cuts as f64 * ANALYTIC_CUT_US)
+}
+
+fn is_layer(node: &GraphNode) -> bool {
+    matches!(node.op.mil(), Mil::Native(_))
+}
+
+/// Programs as the reference counts them: one more than there are cuts, if anything but layers is computed.
+fn regions(graph: &Graph) -> usize {
+    let computed = |n: &&GraphNode| !matches!(n.op.mil(), Mil::Leaf);
+    let cuts = graph.nodes.iter().filter(|n| is_layer(n)).count();
+    let others = graph.nodes.iter().filter(computed).any(|n| !is_layer(n));
+    if cuts == 0 || others { cuts + 1 } else { 0 }
+}
+
+/// Every node that computes, with what it does.
+fn works(graph: &Graph, int8: bool) -> impl Iterator<Item = (&GraphNode, Work)> {
+    let computed = |n: &&GraphNode| !matches!(n.op.mil(), Mil::Leaf);
+    graph.nodes.iter().filter(computed).map(move |node| (node, work(graph, node, int8)))
+}
+
+fn work(graph: &Graph, node: &GraphNode, int8: bool) -> Work {
+    let count = |i: usize| graph.node(node.inputs[i]).ty.shape.count() as f64;
+    let shape = |i: usize| graph.node(node.inputs[i]).ty.shape;
+    let out = node.ty.shape;
+    let flops = match node.op {
+        Op::Matmul(_) => 2.0 * out.count() as f64 * shape(1)[1] as f64,
+        Op::Bmm(_) => 2.0 * out.count() as f64 * shape(0)[shape(0).rank() - 1] as f64,
+        Op::Conv(_) => {
+            let w = shape(1);
+            2.0 * out.count() as f64 * (w[1] * w[2] * w[3]) as f64
+        }
+        Op::ConvTranspose(_) => {
+            let w = shape(1);
+            2.0 * (out[0] * w[1] * out[2] * out[3]) as f64 * (w[0] * w[2] * w[3]) as f64
+        }
+        _ => 0.0,
+    };
+    let weights = if matches!(node.op, Op::Matmul(_)) { count(1) } else { 0.0 };
+    let elements: f64 = (0..node.inputs.len()).map(count).sum::<f64>() + out.count() as f64;
+    Work { bytes: 2.0 * elements - if int8 { weights } else { 0.0 }, weights, flops }
+}
+
+/// The time of a native layer, scaled from the nearest size that was measured.
+fn layer_cost(graph: &Graph, node: &GraphNode) -> Option<f64> {
+    let (_, points) = LAYERS.iter().find(|(name, _)| *name == node.op.name())?;
+    let work = layer_work(graph, node).max(1e-9);
+    let distance = |w: f64| (work.ln() - w.ln()).abs();
+    let nearest = points.iter().min_by(|a, b| distance(a.0).total_cmp(&distance(b.0)))?;
+    Some(FLOOR_US.max(nearest.1 * work / nearest.0))
+}
+
+/// What a layer's time grows with.
+fn layer_work(graph: &Graph, node: &GraphNode) -> f64 {
+    let shape = |i: usize| graph.node(node.inputs[i]).ty.shape;
+    let work = match node.op {
+        Op::Sdpa(_) => shape(0)[1] * shape(0)[2] * shape(0)[2] * shape(0)[3],
+        Op::CrossProduct(_) | Op::DynamicSlice(_) => 1,
+        Op::CrossCorrelation(_) => shape(0).count() * shape(1).count(),
+        Op::Fps(_) => shape(0)[0] * node.ty.shape[0],
+        Op::CostVolume(_) | Op::RadiusSearch(_) | Op::InputView(_) => node.ty.shape.count(),
+        _ => shape(0).count(),
+    };
+    work as f64
+}
+
+/// A chip's roofline.
+struct Chip {
+    floor_us: f64,
+    bytes_per_us: f64,
+    flops_per_us: f64,
+    /// Operations from which the peak is reached, and how steeply: only on chips measured to need it.
+    ramp: Option<(f64, f64)>,
+}
+
+/// A chip that was measured: its name, floor, bandwidth in GB/s, peak in 10^12 operations per second, ramp.
+struct Anchor(&'static str, f64, f64, f64, Option<(f64, f64)>);
+
+static ANCHORS: [Anchor; 3] = [
+    Anchor("h13", 220.0, 9.0, 3.25, None),
+    Anchor("h14", 100.0, 48.0, 7.3, Some((1.8e10, 0.38))),
+    Anchor("h17s", 110.0, 57.0, 8.9, None),
+];
+
+fn anchor_of(target: Target) -> &'static Anchor {
+    let family = match target.family() {
+        Family::Older | Family::A13 => "h13",
+        Family::A14 | Family::A15 => "h14",
+        Family::A16 => "h17s",
+    };
+    ANCHORS.iter().find(|a| a.0 == family).expect("invariant: every family has an anchor")
+}
+
+impl Chip {
+    fn of(target: Target) -> Result<Chip, NoCurve> {
+        let curve = Curve::of(target).ok_or(NoCurve(target))?;
+        let Anchor(name, floor, bandwidth, peak, ramp) = anchor_of(target);
+        let anchor = Target::named(name).ok().and_then(Curve::of).expect("invariant: anchors have curves");
+        let scale = curve.scale() / anchor.scale();
+        let cores = f64::from(curve.cores) / f64::from(anchor.cores);
+        Ok(Chip {
+            floor_us: floor / (curve.clock() / anchor.clock()),
+            bytes_per_us: bandwidth * 1e3 * cores,
+            flops_per_us: peak * 1e6 * scale,
+            ramp: ramp.map(|(from, power)| (from * scale, power)),
+        })
+    }
+
+    fn flops_per_us(&self, flops: f64) -> f64 {
+        match self.ramp {
+            Some((full, power)) if flops > 0.0 => self.flops_per_us * (flops / full).powf(power).min(1.0),
+            _ => self.flops_per_us,
+        }
+    }
+}
+
+/// A chip's ceiling, scaled from the M1's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// 10^12 operations per second.
+    pub tflops: f64,
+    /// In units of an M1.
+    pub rel_m1: f64,
+    /// Cores of the engine.
+    pub cores: u32,
+    /// Sustained clock.
+    pub ghz: f64,
+}
+
+/// A chip's ceiling. Measured speed-ups end to end are about half of it.
+pub fn peak(target: Target) -> Result<Peak, NoCurve> {
+    let curve = Curve::of(target).ok_or(NoCurve(target))?;
+    let rel_m1 = curve.scale();
+    Ok(Peak { tflops: M1_TERAFLOPS * rel_m1, rel_m1, cores: curve.cores, ghz: curve.clock() / 1000.0 })
+}
+
+/// Where a chip's estimate comes from: the chip it is scaled from, and whether its family was measured.
+pub fn provenance(target: Target) -> (&'static str, bool) {
+    let measured = matches!(target.family(), Family::A13 | Family::A14 | Family::A16);
+    (anchor_of(target).0, measured)
+}
+
+/// Times of native layers on an M5 Pro: what each grows with, and microseconds, the least of many runs. Only
+/// attention, argmax and topk ran in a process that stays; the others include starting one.
+#[rustfmt::skip]
+static LAYERS: &[(&str, &[(f64, f64)])] = &[
+    ("sdpa", &[(262144.0, 111.5), (2097152.0, 172.5), (8388608.0, 252.0), (33554432.0, 637.1)]),
+    ("argmax", &[(128.0, 90.7), (512.0, 90.6), (2048.0, 85.6), (2048.0, 90.0), (8192.0, 91.2)]),
+    ("topk", &[(128.0, 87.5), (512.0, 75.6), (2048.0, 385.2), (2048.0, 101.1), (8192.0, 607.0)]),
+    ("sort", &[(128.0, 57315.5), (512.0, 136627.7)]),
+    ("cross_product", &[(1.0, 24988.9)]),
+    ("cross_correlation", &[(2304.0, 52473.0), (9216.0, 22595.2), (36864.0, 32906.0), (82944.0, 40772.8)]),
+    ("cost_volume", &[(128.0, 51400.2), (768.0, 74803.8), (2560.0, 64731.1), (5120.0, 71553.8)]),
+    ("fps", &[(4096.0, 583275.5), (65536.0, 2538468.6), (262144.0, 5583236.5), (524288.0, 5672540.7)]),
+    ("radius_search", &[(4096.0, 53574.5), (65536.0, 61142.5), (262144.0, 70211.0), (1048576.0, 173707.1)]),
+    ("minmax_norm", &[(1024.0, 41948.1), (16384.0, 59956.8), (65536.0, 48960.9), (262144.0, 130352.0)]),
+    ("lrn", &[(1024.0, 88966.0), (8192.0, 95064.2), (15360.0, 61860.7), (61440.0, 62664.8)]),
+    ("space_to_channel", &[(1024.0, 58685.0), (16384.0, 52832.2), (65536.0, 54102.4), (262144.0, 119004.8)]),
+    ("channel_to_space", &[(2048.0, 55078.1), (16384.0, 30764.1), (65536.0, 51982.2), (262144.0, 111665.1)]),
+    ("space_to_batch", &[(1024.0, 43235.4), (16384.0, 41363.0), (65536.0, 47457.0), (262144.0, 127604.6)]),
+    ("batch_to_space", &[(4096.0, 41718.9), (65536.0, 68106.8), (262144.0, 125125.4), (1048576.0, 325799.9)]),
+    ("flatten", &[(1024.0, 42900.3), (16384.0, 26152.3), (65536.0, 56263.5)]),
+    ("input_view", &[(64.0, 34751.0), (256.0, 50080.9), (1024.0, 22351.3), (4096.0, 53592.2)]),
+    ("dynamic_slice", &[(1.0, 51589.7)]),
+    ("scaled_elementwise", &[(128.0, 63548.0), (512.0, 34768.7), (2048.0, 34390.6), (8192.0, 59367.7)]),
+];

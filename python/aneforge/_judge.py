@@ -1,0 +1,86 @@
+"""What is said of a graph without running it: what it may cost, and where it may lose precision."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from aneforge import _native
+from aneforge._native import Tensor
+
+FLOOR_US = 63.3
+"""Time of an empty program on an M5 Pro, in microseconds."""
+
+
+class PrecisionWarning(UserWarning):
+    """A sum or a difference of the graph may lose precision in half-precision arithmetic."""
+
+
+class DispatchFloorWarning(UserWarning):
+    """The program is so small that starting it on the engine takes most of its time."""
+
+
+class CrossChipFP16Warning(UserWarning):
+    """A program may compute other values on another chip."""
+
+
+def estimate(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> float:
+    """Microseconds that `out` may take on the engine, from shapes alone.
+
+    Without `target` by a model fitted to an M5 Pro, which ranks ways to write a program; with one by a roofline
+    scaled from the nearest chip that was measured. See `estimate_provenance`. Neither replaces a measurement.
+
+    Args:
+        out: the result, or several.
+        int8: count weights of products in eight bits.
+        target: a chip such as `"h13"`.
+    """
+    return _native.estimate(out, int8, target)
+
+
+def estimate_provenance(target: str) -> dict[str, Any]:
+    """Where `estimate(..., target=target)` comes from: `target`, `anchor`, `measured` and `basis`."""
+    return _native.estimate_provenance(target)
+
+
+def project_peak(arch: str) -> dict[str, float]:
+    """A chip's ceiling: `tflops`, `rel_m1` (in units of an M1), `cores` and `ghz`.
+
+    Measured speed-ups end to end are about half of what ceilings promise.
+    """
+    return _native.project_peak(arch)
+
+
+def precision_risk(out: Tensor | Sequence[Tensor], verbose: bool = False) -> dict[str, Any]:
+    """Where `out` may lose precision, judged from its structure: `graph_error`, `nodes` and `hotspots`.
+
+    The judgement is pessimistic: it takes sums as accumulated in half precision. Each node has `idx`, `op`,
+    `kind`, `est_error`, `fixable` and `reason`.
+
+    Args:
+        out: the result, or several.
+        verbose: print one line per node.
+    """
+    report = _native.precision_risk(out)
+    if verbose:
+        for node in report["nodes"]:
+            print(f"{node['kind']}: {node['op']} {node['reason']}, error up to {node['est_error']:.2g}")
+    return report
+
+
+def signal(out: Tensor | Sequence[Tensor], validate: bool, on_engine: bool) -> None:
+    """What `compile` says of a graph before it compiles it."""
+    hotspots = _native.precision_risk(out)["hotspots"]
+    if hotspots:
+        said = "; ".join(f"{h['op']} {h['reason']}: {h['fixable']}" for h in hotspots[:3])
+        message = f"compile: {len(hotspots)} places may lose precision: {said}"
+        if validate:
+            raise ValueError(message)
+        warnings.warn(message, PrecisionWarning, stacklevel=3)
+    if on_engine and (cost := _native.estimate(out)) <= 1.5 * FLOOR_US:
+        message = (
+            f"compile: the program may take {cost:.0f} us, and starting one takes {FLOOR_US} us; "
+            "use larger batches or fewer, longer programs"
+        )
+        warnings.warn(message, DispatchFloorWarning, stacklevel=3)

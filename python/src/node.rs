@@ -1,0 +1,198 @@
+//! A tensor as a node: its attributes as ANEForge names them, making one from them, and showing the graph
+//! behind it.
+
+use crate::apply::{apply, constant, input, to_python};
+use crate::tensor::Tensor;
+use aneforge::Var;
+use aneforge::ir::op::{Info, Op, find};
+use aneforge::ir::ops::leaf::Input;
+use numpy::ndarray::ArrayD;
+use numpy::{PyArrayDyn, PyArrayMethods};
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
+use std::collections::HashSet;
+
+/// The names of an op's weights; the first of a product is `wt` in ANEForge.
+fn weight_name<'a>(op: &str, declared: &'a str) -> &'a str {
+    match (op, declared.trim_end_matches('?')) {
+        ("matmul" | "bmm_w", "weight" | "w") => "wt",
+        (_, name) => name,
+    }
+}
+
+/// Inputs that are constants and weights of their op, with their places.
+fn weights(var: &Var) -> impl Iterator<Item = (usize, &Var)> {
+    let from = var.op().weights_from();
+    var.inputs().iter().enumerate().skip(from).filter(|(_, input)| input.data().is_some())
+}
+
+/// Inputs that are not constant weights.
+pub fn sources(var: &Var) -> impl ExactSizeIterator<Item = &Var> {
+    let weights: HashSet<usize> = weights(var).map(|(place, _)| place).collect();
+    let inputs = var.inputs().iter().enumerate().filter(|(i, _)| !weights.contains(i));
+    inputs.map(|(_, input)| input).collect::<Vec<_>>().into_iter()
+}
+
+fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> Bound<'py, PyAny> {
+    let values = ArrayD::from_shape_vec(tensor.shape().dims(), tensor.to_f16());
+    let values = PyArrayDyn::from_owned_array(py, values.expect("invariant: one value per element"));
+    values.readwrite().make_nonwriteable();
+    values.into_any()
+}
+
+/// Attributes that ANEForge gives as one number where both directions agree.
+const SINGULAR: [(&str, &str); 3] = [("strides", "stride"), ("dilations", "dilation"), ("kernel_sizes", "k")];
+
+pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
+    if let Op::Input(leaf) = var.op() {
+        let notes = var.note(|| notes(py, leaf).map(Bound::unbind));
+        return match notes {
+            Ok(notes) => Ok(notes.bind(py).clone().into_any()),
+            Err(error) => Err(error.clone_ref(py)),
+        };
+    }
+    let attrs = PyDict::new(py);
+    if let (Op::Constant(_), Some(tensor)) = (var.op(), var.data()) {
+        attrs.set_item("value", contents(py, tensor))?;
+        return Ok(PyMappingProxy::new(py, attrs.as_mapping()).into_any());
+    }
+    for (name, attr) in var.op().attrs() {
+        let value = to_python(py, &attr)?;
+        if let Some((_, singular)) = SINGULAR.iter().find(|(plural, _)| *plural == name)
+            && let Ok(both) = value.extract::<Vec<i64>>(py)
+            && both.windows(2).all(|pair| pair[0] == pair[1])
+        {
+            attrs.set_item(*singular, both[0])?;
+        }
+        attrs.set_item(name, value)?;
+    }
+    let info = var.op().info();
+    for (place, weight) in weights(var) {
+        let data = weight.data().expect("invariant: weights are constants");
+        attrs.set_item(weight_name(info.name, info.inputs[place]), contents(py, data))?;
+    }
+    Ok(PyMappingProxy::new(py, attrs.as_mapping()).into_any())
+}
+
+fn notes<'py>(py: Python<'py>, leaf: &Input) -> PyResult<Bound<'py, PyDict>> {
+    let notes = PyDict::new(py);
+    notes.set_item("idx", leaf.id)?;
+    if leaf.dtype != aneforge::DType::F16 {
+        notes.set_item("dtype", leaf.dtype.name())?;
+    }
+    Ok(notes)
+}
+
+/// The node of `op` with these attributes, weights among them.
+pub fn create(
+    py: Python<'_>,
+    shape: &Bound<'_, PyAny>,
+    op: &str,
+    srcs: Vec<Bound<'_, Tensor>>,
+    attrs: &Bound<'_, PyDict>,
+) -> PyResult<Tensor> {
+    let made = match op {
+        "input" => leaf(py, shape, attrs)?,
+        "const_array" => {
+            let value = attrs.get_item("value")?;
+            let value = value.ok_or_else(|| PyKeyError::new_err("const_array: attrs need `value`"))?;
+            constant(py, &value, None)?
+        }
+        _ => {
+            let entry = find(op).ok_or_else(|| PyValueError::new_err(format!("unknown op `{op}`")))?;
+            let (inputs, own) = split(py, &entry.info, srcs, attrs)?;
+            apply(py, op, inputs, Some(&own))?
+        }
+    };
+    let wanted: Vec<usize> = shape.try_iter()?.map(|size| size?.extract()).collect::<PyResult<_>>()?;
+    let got = made.var.shape();
+    if got.dims() != wanted {
+        return Err(PyValueError::new_err(format!("{op}: gives {got}, not {wanted:?}")));
+    }
+    Ok(made)
+}
+
+fn leaf(py: Python<'_>, shape: &Bound<'_, PyAny>, attrs: &Bound<'_, PyDict>) -> PyResult<Tensor> {
+    let dtype: Option<String> = attrs.get_item("dtype")?.map(|d| d.extract()).transpose()?;
+    let made = input(py, shape, dtype.as_deref().unwrap_or("fp16"))?;
+    let notes = crate::node::attrs(py, &made.var)?;
+    for (key, value) in attrs {
+        if key.extract::<String>()? != "idx" {
+            notes.set_item(key, value)?;
+        }
+    }
+    Ok(made)
+}
+
+/// Inputs with the weights that `attrs` hold, and the attributes that are left, under their own names.
+fn split<'py>(
+    py: Python<'py>,
+    info: &Info,
+    srcs: Vec<Bound<'py, Tensor>>,
+    attrs: &Bound<'py, PyDict>,
+) -> PyResult<(Vec<Bound<'py, Tensor>>, Bound<'py, PyDict>)> {
+    let (mut inputs, own) = (srcs, attrs.copy()?);
+    for declared in info.inputs.iter().skip(inputs.len()) {
+        let name = weight_name(info.name, declared);
+        let Some(value) = own.get_item(name)?.filter(|value| !value.is_none()) else { continue };
+        inputs.push(Bound::new(py, constant(py, &value, None)?)?);
+        own.del_item(name)?;
+    }
+    for (plural, singular) in SINGULAR {
+        let declared = |name: &str| info.attrs.iter().any(|a| a.name == name);
+        let Some(value) = own.get_item(singular)?.filter(|_| declared(plural)) else { continue };
+        if !own.contains(plural)? {
+            own.set_item(plural, PyTuple::new(py, [&value, &value])?)?;
+        }
+        own.del_item(singular)?;
+    }
+    if let Some(pad) = own.get_item("pad")?
+        && let Ok(side) = pad.extract::<i64>()
+        && info.attrs.iter().any(|a| a.name == "pad")
+    {
+        own.set_item("pad", [side; 4])?;
+    }
+    Ok((inputs, own))
+}
+
+/// Rows of the table that notebooks show.
+const MOST_ROWS: usize = 24;
+
+/// A table of the node and those that it is made from, last first.
+pub fn html(var: &Var) -> String {
+    let mut seen = HashSet::new();
+    let mut pending = vec![var.clone()];
+    let mut nodes = Vec::new();
+    while let Some(node) = pending.pop() {
+        if !seen.insert(node.id()) || nodes.len() > MOST_ROWS {
+            continue;
+        }
+        pending.extend(node.inputs().iter().cloned());
+        nodes.push(node);
+    }
+    // Nodes are numbered as they are built, so a later one never comes before what it is made from.
+    nodes.sort_by_key(|node| std::cmp::Reverse(node.id()));
+    let more = nodes.len() > MOST_ROWS || !pending.is_empty();
+    let row = |node: &Var| {
+        let inputs: Vec<String> = node.inputs().iter().map(|v| format!("#{}", v.id())).collect();
+        let attrs: Vec<String> = node.op().attrs().iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let cells = [
+            format!("#{}", node.id()),
+            node.op().name().to_owned(),
+            inputs.join(", "),
+            if node.data().is_some() { String::new() } else { attrs.join(", ") },
+            node.ty().to_string(),
+        ];
+        let cells: String = cells.iter().map(|c| format!("<td>{}</td>", escaped(c))).collect();
+        format!("<tr>{cells}</tr>")
+    };
+    let rows: String = nodes.iter().take(MOST_ROWS).map(row).collect();
+    let rest = if more { "<tr><td colspan=5>and more before these</td></tr>" } else { "" };
+    let heads: String = ["", "op", "of", "attributes", "type"].map(|h| format!("<th>{h}</th>")).concat();
+    format!("<table><thead><tr>{heads}</tr></thead><tbody>{rows}{rest}</tbody></table>")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

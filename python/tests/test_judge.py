@@ -1,0 +1,54 @@
+"""Estimates and precision risks."""
+
+from __future__ import annotations
+
+import warnings
+
+import aneforge as af
+import numpy as np
+import pytest
+
+
+def test_estimates() -> None:
+    w = np.zeros((4096, 4096), np.float16)
+    y = af.input((1, 4096)) @ w
+    assert af.estimate(y) == pytest.approx(305.189, abs=1e-3)
+    assert af.estimate(y, int8=True) == pytest.approx(121.652, abs=1e-3)
+    assert af.estimate(y, target="h13") == pytest.approx(3950.09, abs=1e-2)
+    with pytest.raises(ValueError, match="unknown target `m77`"):
+        af.estimate(y, target="m77")
+    with pytest.raises(ValueError, match="no recorded clock"):
+        af.estimate(y, target="h12")
+
+
+def test_peaks_and_provenance() -> None:
+    assert af.project_peak("h13") == pytest.approx({"tflops": 1.8, "rel_m1": 1.0, "cores": 4, "ghz": 1.1424})
+    assert af.estimate_provenance("h15") == {
+        "target": "h15", "anchor": "h14", "measured": False, "basis": "extrapolated-from-h14",
+    }
+    assert af.estimate_provenance("h17s")["basis"] == "silicon"
+
+
+def test_long_sums_are_hotspots(capsys: pytest.CaptureFixture[str]) -> None:
+    x = af.input((4, 1024))
+    report = af.precision_risk(x.sum(1), verbose=True)
+    [spot] = report["hotspots"]
+    assert (spot["kind"], spot["fixable"]) == ("narrow_sum", "reduce_sum->matmul")
+    assert report["graph_error"] == spot["est_error"] == pytest.approx(0.032)
+    assert "reduce_sum sums 1024 values of input" in capsys.readouterr().out
+    assert not af.precision_risk(x.relu().sum(1))["hotspots"]
+    assert not af.precision_risk(x[:, :255].sum(1))["hotspots"]
+    difference = af.precision_risk(x - x.relu())
+    assert [n["kind"] for n in difference["nodes"]] == ["cancel_sub"] and not difference["hotspots"]
+
+
+def test_compile_warns_or_refuses() -> None:
+    y = af.input((4, 1024)).sum(1)
+    with pytest.warns(af.PrecisionWarning, match="1 places may lose precision") as caught:
+        af.compile(y, device="host")
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match="may lose precision"):
+        af.compile(y, device="host", validate=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        af.compile(af.input((4, 4)).sum(1), device="host", validate=True)
