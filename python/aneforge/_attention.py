@@ -140,10 +140,14 @@ def attention_tiles(
         tune: measure if it is not known yet.
         candidates: the numbers to try.
     """
-    queries, heads, size = (integer(f"attention_tiles: {n}", v) for n, v in (("S", S), ("n_heads", n_heads), ("dh", dh)))
+    queries, heads, size = (
+        integer(f"attention_tiles: {n}", v) for n, v in (("S", S), ("n_heads", n_heads), ("dh", dh))
+    )
     keys = queries if T is None else integer("attention_tiles: T", T)
     if min(queries, heads, size, keys) < 1:
-        raise ValueError(f"attention_tiles: S, n_heads, dh and T must be at least 1, got {(S, n_heads, dh, T)}")
+        raise ValueError(
+            f"attention_tiles: S, n_heads, dh and T must be at least 1, got {(S, n_heads, dh, T)}"
+        )
     key = f"attn_tiles:{_processor()}:{queries}:{keys}:{heads}:{size}"
     if key not in _known:
         stored = _stored().get(key)
@@ -191,7 +195,9 @@ def _fastest(queries: int, keys: int, heads: int, size: int, candidates: Sequenc
         times[parts] = statistics.median(runs)
         model.release()
     if not times:
-        raise RuntimeError(f"tune_attention: none of {tuple(candidates)} parts of {queries} queries could run")
+        raise RuntimeError(
+            f"tune_attention: none of {tuple(candidates)} parts of {queries} queries could run"
+        )
     return min(times, key=times.__getitem__)
 
 

@@ -107,7 +107,7 @@ class OpMethods:
         return _native.apply("square", [cast(Tensor, self)])
 
     def sin(self) -> Tensor:
-        """The sine of `x` in radians. Needs A15 or newer.
+        """The sine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400.
 
         Example:
             x = af.input((2, 3))
@@ -116,7 +116,7 @@ class OpMethods:
         return _native.apply("sin", [cast(Tensor, self)])
 
     def cos(self) -> Tensor:
-        """The cosine of `x` in radians. Needs A15 or newer.
+        """The cosine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400.
 
         Example:
             x = af.input((2, 3))

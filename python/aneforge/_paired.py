@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from aneforge._functions import concat
 from aneforge._native import Tensor
 from aneforge._tensor import integer
 
@@ -142,7 +143,10 @@ class Paired:
         if at != p.ndim - 1:
             order = [i for i in range(p.ndim) if i != at] + [at]
             p, e = p.transpose(order), e.transpose(order)
-        return self._settled(*_two_sum(_sum_last(p), _sum_last(e)))
+        total = _sum_last(p)
+        # What rounding the sum lost comes out of the same wide sum with the rounded one taken away.
+        lost = _sum_last(concat([p, total * -1.0], -1))
+        return self._settled(*_two_sum(total, _sum_last(e) + lost))
 
     def to_tensor(self) -> Tensor:
         """`hi + lo`, rounded to half precision."""

@@ -113,9 +113,7 @@ class TensorMethods:
         """
         return normed("layer_norm", self, gamma, beta, {"eps": eps})
 
-    def channel_layer_norm(
-        self, gamma: Tensor | Array, beta: Tensor | Array, eps: float = 1e-5
-    ) -> Tensor:
+    def channel_layer_norm(self, gamma: Tensor | Array, beta: Tensor | Array, eps: float = 1e-5) -> Tensor:
         """`layer_norm` over the channels of `[N, C, 1, S]`.
 
         `gamma` and `beta` are `[C]` or `[1, C, 1, 1]`; both are arrays or both tensors.
@@ -132,7 +130,9 @@ class TensorMethods:
         """
         x = cast(Tensor, self)
         if x.ndim == 4 and x.shape[0] != 1:
-            raise ValueError(f"group_norm: the batch must be 1, got shape {x.shape}; normalise image by image")
+            raise ValueError(
+                f"group_norm: the batch must be 1, got shape {x.shape}; normalise image by image"
+            )
         return normed("group_norm", self, gamma, beta, {"num_groups": num_groups, "eps": eps})
 
     def max_pool(

@@ -94,6 +94,7 @@ fn from_first(info: &Info, attrs: &mut Attrs, inputs: &[&Var]) {
     for (name, attr) in attrs {
         let added = match (info.name, &*attr) {
             ("expand_dims", Attr::Ints(axes)) => axes.len(),
+            ("stack", Attr::Int(_)) => 1,
             _ => 0,
         };
         let rank = (first.shape().rank() + added) as i64;

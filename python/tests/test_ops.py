@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from aneforge import _native
 from jax import lax
+from jax.scipy.ndimage import map_coordinates
 from jax.scipy.special import erf, logsumexp
 from layers import LAYERS
 
@@ -86,6 +87,112 @@ def batch_norm(x, gamma, beta, mean, variance, eps):
     return (x - m) / jnp.sqrt(v + eps) * g + b
 
 
+def per_channel(v, x):
+    return v.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def normalized(x, axes, eps):
+    return (x - x.mean(axes, keepdims=True)) / jnp.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+def channel_layer_norm(x, gamma, beta, eps):
+    return normalized(x, 1, eps) * per_channel(gamma, x) + per_channel(beta, x)
+
+
+def group_norm(x, gamma, beta, num_groups, eps):
+    n, c, h, w = x.shape
+    groups = x.reshape(n, num_groups, c // num_groups, h, w)
+    return normalized(groups, (2, 3, 4), eps).reshape(x.shape) * per_channel(gamma, x) + per_channel(beta, x)
+
+
+def instance_norm(x, gamma, beta, eps):
+    return normalized(x, (2, 3), eps) * per_channel(gamma, x) + per_channel(beta, x)
+
+
+def local_response_norm(x, size, alpha, beta, k):
+    channels = x.shape[1]
+    sums = [
+        (x[:, max(0, c - (size - 1) // 2) : min(channels, c + size // 2 + 1)] ** 2).sum(1)
+        for c in range(channels)
+    ]
+    return x / (k + alpha / size * jnp.stack(sums, 1)) ** beta
+
+
+def to_space(x, block, channel_of):
+    """Channels to pixels: `channel_of(c, i, j, channels)` is the one that pixel `(i, j)` of a block comes from."""
+    n, c, h, w = x.shape
+    channels = c // block**2
+    y = jnp.zeros((n, channels, h * block, w * block))
+    for c in range(channels):
+        for i in range(block):
+            for j in range(block):
+                y = y.at[:, c, i::block, j::block].set(x[:, channel_of(c, i, j, channels)])
+    return y
+
+
+def to_depth(x, block, channel_of):
+    """Pixels to channels: the other way round."""
+    n, c, h, w = x.shape
+    y = jnp.zeros((n, c * block**2, h // block, w // block))
+    for k in range(c):
+        for i in range(block):
+            for j in range(block):
+                y = y.at[:, channel_of(k, i, j, c)].set(x[:, k, i::block, j::block])
+    return y
+
+
+def sampled(x, rows, columns, mode):
+    """Every plane at places of its rows and columns, `[n, ...]` per image."""
+    n, c = x.shape[:2]
+    planes = [[map_coordinates(x[i, k], [rows[i], columns[i]], 1, mode) for k in range(c)] for i in range(n)]
+    return jnp.stack([jnp.stack(image) for image in planes])
+
+
+def resized(x, places):
+    """Interpolated at `places(extent, axis)` of either axis, clamped to the border."""
+    rows, columns = jnp.meshgrid(places(x.shape[2], 0), places(x.shape[3], 1), indexing="ij")
+    return sampled(x, [rows] * len(x), [columns] * len(x), "nearest")
+
+
+def corners(extent, to):
+    return jnp.arange(to) * (extent - 1) / max(to - 1, 1)
+
+
+def resize_bilinear(x, target_h, target_w, align_corners):
+    target = (target_h, target_w)
+    if align_corners:
+        return resized(x, lambda extent, axis: corners(extent, target[axis]))
+    return resized(x, lambda extent, axis: jnp.arange(target[axis]) * extent / target[axis])
+
+
+def upsample_bilinear(x, scale, align_corners):
+    if align_corners:
+        return resized(x, lambda extent, _: corners(extent, extent * scale))
+    n, c, h, w = x.shape
+    return jax.image.resize(x, (n, c, h * scale, w * scale), "bilinear")
+
+
+def resize_nearest_neighbor(x, target_h, target_w):
+    h, w = x.shape[2:]
+    return x[:, :, np.arange(target_h) * h // target_h][..., np.arange(target_w) * w // target_w]
+
+
+def affine(x, transform, output_h, output_w, align_corners):
+    def grid(extent):
+        if align_corners:
+            return jnp.linspace(-1.0, 1.0, extent) if extent > 1 else jnp.zeros(1)
+        return (jnp.arange(extent) * 2 + 1) / extent - 1
+
+    def pixels(coordinate, extent):
+        return (coordinate + 1) / 2 * (extent - 1) if align_corners else ((coordinate + 1) * extent - 1) / 2
+
+    v, u = jnp.meshgrid(grid(output_h), grid(output_w), indexing="ij")
+    maps = jnp.broadcast_to(transform, (len(x), 6))
+    columns = [pixels(m[0] * u + m[1] * v + m[2], x.shape[3]) for m in maps]
+    rows = [pixels(m[3] * u + m[4] * v + m[5], x.shape[2]) for m in maps]
+    return sampled(x, rows, columns, "constant")
+
+
 def compared(holds) -> Expression:
     return lambda x, y: holds(x, y).astype(jnp.float64)
 
@@ -149,7 +256,11 @@ EXPRESSIONS: dict[str, Expression] = {
     "select": lambda c, a, b: jnp.where(c != 0, a, b),
     "matmul": lambda x, w, *b: jnp.einsum("...k,nk->...n", x, w) + (b[0].ravel() if b else 0.0),
     "bmm": jnp.matmul,
+    "prelu": lambda x, alpha: jnp.where(x > 0, x, per_channel(alpha, x) * x),
+    "bmm_w": jnp.matmul,
+    "einsum": lambda a, b: jnp.einsum("nchw,nwhu->nchu", a, b),
     "conv": conv,
+    "dynamic_conv": conv,
     "conv_transpose": conv_transpose,
     "max_pool": max_pool,
     "avg_pool": avg_pool,
@@ -166,7 +277,11 @@ EXPRESSIONS: dict[str, Expression] = {
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "l2_norm": lambda x, axis, eps: x / jnp.maximum(jnp.sqrt((x * x).sum(axis, keepdims=True)), np.sqrt(eps)),
+    "channel_layer_norm": channel_layer_norm,
+    "group_norm": group_norm,
     "batch_norm": batch_norm,
+    "instance_norm": instance_norm,
+    "local_response_norm": local_response_norm,
     "reshape": lambda x, shape: x.reshape(shape),
     "transpose": lambda x, perm: x.transpose(perm),
     "squeeze": lambda x, axes: jnp.squeeze(x, axes),
@@ -177,7 +292,25 @@ EXPRESSIONS: dict[str, Expression] = {
     ],
     "split": lambda x, num_splits, axis, index: jnp.split(x, num_splits, axis)[index],
     "concat": lambda *values, axis: jnp.concatenate(values, axis),
+    "crop": lambda x, crop_height, crop_width: x[
+        :, :, crop_height[0] : x.shape[2] - crop_height[1], crop_width[0] : x.shape[3] - crop_width[1]
+    ],
+    "stack": lambda *values, axis: jnp.stack(values, axis),
     "reverse": lambda x, axes: jnp.flip(x, axes),
+    "tile": lambda x, reps: jnp.tile(x, reps),
+    "pixel_shuffle": lambda x, r: to_space(x, r, lambda c, i, j, _: (c * r + i) * r + j),
+    "pixel_unshuffle": lambda x, r: to_depth(x, r, lambda c, i, j, _: (c * r + i) * r + j),
+    "depth_to_space": lambda x, block_size: to_space(
+        x, block_size, lambda c, i, j, n: (i * block_size + j) * n + c
+    ),
+    "space_to_depth": lambda x, block_size: to_depth(
+        x, block_size, lambda c, i, j, n: (i * block_size + j) * n + c
+    ),
+    "upsample": lambda x, scale: x.repeat(scale, 2).repeat(scale, 3),
+    "upsample_bilinear": upsample_bilinear,
+    "resize_nearest_neighbor": resize_nearest_neighbor,
+    "resize_bilinear": resize_bilinear,
+    "affine": affine,
     "cast": lambda x: x,
     **LAYERS,
 }
@@ -188,6 +321,23 @@ NOT_COMPARED = {
     "const_array": "a leaf: its value is given, as the weights of other cases are",
 }
 """Ops without an expression, and why."""
+
+WITH_CONSTANTS = {
+    "affine",
+    "batch_norm",
+    "bmm_w",
+    "channel_layer_norm",
+    "conv",
+    "conv_transpose",
+    "einsum",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "matmul",
+    "prelu",
+    "rms_norm",
+}
+"""Ops whose inputs after the first are weights."""
 
 CASES = _native.cases()
 NAMES = [f"{case['op']}-{i}" for i, case in enumerate(CASES)]
@@ -241,7 +391,7 @@ def test_python_builds_the_same(case: dict[str, Any]) -> None:
         x = af.input(values.shape, "uint8" if dtype == "uint8" else "fp16")
         tensors.append(x.greater(x * 0.0) if dtype == "bool" else x)
         feeds.append(values.astype(np.uint8) if dtype == "uint8" else values)
-    if case["op"] in ("matmul", "conv_transpose", "layer_norm", "rms_norm", "batch_norm", "conv"):
+    if case["op"] in WITH_CONSTANTS:
         tensors[1:] = [_native.constant(values) for values in feeds[1:]]
         del feeds[1:]
     y = _native.apply(case["op"], tensors, case["attrs"])

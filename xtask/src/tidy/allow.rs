@@ -14,12 +14,12 @@ pub struct Size {
 pub const SIZES: &[Size] = &[
     Size {
         id: "crates/aneforge/src/ir/ops/conv.rs",
-        lines: 300,
+        lines: 305,
         reason: "both gradients of convolution are written out as graphs, and read best beside the definition",
     },
     Size {
         id: "crates/aneforge/src/ir/ops/pool.rs",
-        lines: 340,
+        lines: 350,
         reason: "two ops over one kind of window, whose gradients share their geometry",
     },
     Size {

@@ -27,8 +27,8 @@ fn polynomials_of_every_argument_are_within_their_bound() {
     let x = all_up_to(POLYNOMIAL_RANGE);
     assert!(x.data.len() > 48_000);
     let var = Var::input(x.shape);
-    let exact: [(Var, fn(f64) -> f64); 2] = [(var.sin(), f64::sin), (var.cos(), f64::cos)];
-    for (y, exact) in exact {
+    for (y, sine) in [(var.sin(), true), (var.cos(), false)] {
+        let exact = |x: f64| if sine { x.sin() } else { x.cos() };
         for target in ["h13", "h14"] {
             let plan = compile(
                 std::slice::from_ref(&y),
@@ -135,4 +135,38 @@ fn large_groups_are_normalised_without_overflow() {
     session.run(&[Tensor::from_slice(shape(&dims), &values).unwrap()]).unwrap();
     let wrong = session.output(0).iter().enumerate().find(|(i, v)| v.to_f32() != [-1.0, 1.0][i % 2]);
     assert_eq!(wrong, None);
+}
+
+/// Once, the definition multiplied by the reciprocal of the sum, and was off by a unit now and then.
+#[test]
+fn softmax_divides_by_its_sum() {
+    let x = Var::input(shape(&[3000, 2]));
+    let feed = normal_tensor(5, x.shape(), 1.0);
+    let plan = compile(&[x.softmax(-1)], &Options::default()).unwrap();
+    let array = Array::from_tensor(&feed, IEEE);
+    let want = evaluate(&plan.segments[0].graph, std::slice::from_ref(&array), IEEE);
+    let host = device::named("host").unwrap();
+    let options = SessionOptions { numerics: Some(Numerics::Ieee) };
+    let mut session = Session::new(plan, &*host, options).unwrap();
+    session.run(&[feed]).unwrap();
+    assert!(session.output(0).iter().zip(&want.data).all(|(got, want)| got.to_f64() == *want));
+}
+
+/// One attribute stands behind both factors of an upsampling.
+#[test]
+fn factors_that_differ_are_not_read() {
+    let x = Var::input(shape(&[1, 2, 3, 4]));
+    let plan = compile(&[x.upsample_bilinear(2, true)], &Options::default()).unwrap();
+    let text = plan.segments[0].text();
+    let read = |text: &str| {
+        let program = aneforge_mil::parse(text).unwrap();
+        let weights = plan.segments[0].mil().unwrap().1.write(&plan.segments[0].graph, Vec::new()).unwrap();
+        aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(weights))
+    };
+    assert!(read(&text).is_ok());
+    for (width, why) in [("3.0", "must equal its others"), ("2.5", "is not of the expected kind")] {
+        let other = text.replace("width = fp32(2.0)", &format!("width = fp32({width})"));
+        assert_ne!(other, text);
+        assert!(read(&other).unwrap_err().to_string().contains(why));
+    }
 }

@@ -127,7 +127,7 @@ impl Generator {
             6 => x.upsample(2).pixel_unshuffle(2),
             7 => x.upsample(2).space_to_depth(2),
             8 => x.crop(self.below(2), 0, 0, self.below(pixels as usize)),
-            _ => x.affine(&self.constant(&[1, 6]), 2, 3, channels % 2 == 0),
+            _ => x.affine(&self.constant(&[1, 6]), 2, 3, channels.is_multiple_of(2)),
         }
     }
 

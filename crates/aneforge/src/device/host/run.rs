@@ -1,5 +1,5 @@
 //! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading,
-//! but by ops that run as their scalar definition.
+//! but by ops that run as their scalar definition, and by convolutions with a computed weight.
 
 use crate::device::host::packs::Packs;
 use crate::device::host::plan::{HostPlan, Place, Step};
@@ -289,14 +289,6 @@ impl<'a> Call<'a> {
                 reduce::reduce(k, *reduction, self.half(0), self.extents(0), *axes, out);
             }
             Work::Softmax(axis) => softmax::softmax(k, self.half(0), self.extents(0), *axis, out),
-            Work::Transpose { extents, perm } => {
-                layout::transpose(k, View::new(self.half(0), extents), perm, out);
-            }
-            Work::Gather(places) => gather::gather(k, self.view(0), places, out),
-            Work::Bilinear([rows, columns]) => {
-                let [_, _, h, w] = self.image();
-                gather::bilinear(k, self.half(0), [h, w], rows, columns, out);
-            }
             Work::Prelu => channel::prelu(k, self.half(0), self.inner(), self.half(1), out),
             Work::BatchNorm(eps) => {
                 let statistics = [self.half(3), self.half(4)];
@@ -305,12 +297,29 @@ impl<'a> Call<'a> {
             Work::InstanceNorm(eps) => {
                 channel::instance_norm(k, self.half(0), self.inner(), self.affine(), *eps, out);
             }
+            Work::Definition(op) => self.define(op, out),
+            other => self.moved(other, out),
+        }
+    }
+
+    /// Work that moves elements, or mixes neighbours.
+    fn moved(&self, work: &Work, out: &mut [f16]) {
+        let k = self.kernels;
+        match work {
+            Work::Transpose { extents, perm } => {
+                layout::transpose(k, View::new(self.half(0), extents), perm, out);
+            }
+            Work::Gather(places) => gather::gather(k, self.view(0), places, out),
+            Work::Bilinear([rows, columns]) => {
+                let [_, _, h, w] = self.image();
+                gather::bilinear(k, self.half(0), [h, w], rows, columns, out);
+            }
             Work::Slice(begin) => {
                 layout::slice(
                     k,
                     self.view(0),
                     begin,
-                    extents,
+                    self.step.ty.shape.dims(),
                     &[1; aneforge_tensor::MAX_RANK][..begin.len()],
                     out,
                 );
@@ -321,14 +330,7 @@ impl<'a> Call<'a> {
                 DType::U8 => convert::u8_to_f16(k, self.truth(0), out),
                 _ => out.copy_from_slice(self.half(0)),
             },
-            Work::Definition(op) => self.define(op, out),
-            Work::Gemm(_)
-            | Work::Bmm { .. }
-            | Work::Conv { .. }
-            | Work::ValueConv { .. }
-            | Work::Layer(_)
-            | Work::Compare(_)
-            | Work::Not => unreachable!("these have their own calls"),
+            _ => unreachable!("the others have calls of their own"),
         }
     }
 

@@ -338,3 +338,48 @@ impl Work {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::host::planner::plan;
+    use crate::ir::numerics::Numerics;
+    use crate::ir::op::{Case, Mil, OPS};
+    use crate::ir::var::Var;
+    use aneforge_tensor::DType;
+    use std::collections::BTreeSet;
+
+    fn built(case: &Case) -> Option<Graph> {
+        let input = |(i, ty): (usize, &crate::TensorType)| match ty.dtype {
+            DType::Bool => Var::input(ty.shape).greater(&Var::from(0.0)),
+            DType::F16 if i >= case.constants_from => Var::full(ty.shape, 0.5),
+            _ => Var::input_of(*ty),
+        };
+        let inputs: Vec<Var> = case.inputs.iter().enumerate().map(input).collect();
+        let output = Var::apply(case.op.clone(), &inputs.iter().collect::<Vec<_>>());
+        let output = match output.ty().dtype {
+            DType::Bool => output.select(&Var::from(1.0), &Var::from(0.0)),
+            _ => output,
+        };
+        let plan = crate::compile(&[output], &crate::Options::default()).expect("invariant: cases compile");
+        plan.segments.into_iter().next().map(|segment| segment.graph)
+    }
+
+    #[test]
+    fn few_statements_run_as_their_definition() {
+        let kernels = Kernels::with_threads(1);
+        let mut slow = BTreeSet::new();
+        for case in OPS.iter().flat_map(|entry| (entry.cases)()) {
+            let Some(graph) = built(&case) else { continue };
+            for step in plan(&graph, Numerics::Ieee, true).steps {
+                let work = prepare(&step, &graph, &kernels, &Packs::default());
+                let statement = matches!(step.op.mil(), Mil::Stmt(_) | Mil::StmtWith(..));
+                if statement && matches!(work, Work::Definition(_)) {
+                    slow.insert(step.op.name());
+                }
+            }
+        }
+        let known = ["affine", "conv_transpose", "einsum", "local_response_norm"];
+        assert_eq!(slow, BTreeSet::from(known));
+    }
+}

@@ -21,8 +21,11 @@ impl Operator for Cast {
     fn eval(&self, x: &[&Array], _: &TensorType, _: Precision) -> Array {
         x[0].clone()
     }
-    fn vjp(&self, _: &[Var], _: &Var, _: &Var) -> Vec<Grad> {
-        vec![Grad::Zero("bytes are not differentiable")]
+    fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
+        match x[0].ty().dtype {
+            DType::F16 => vec![Grad::To(dy.clone())],
+            _ => vec![Grad::Zero("bytes are not differentiable")],
+        }
     }
     fn mil() -> Mil {
         Mil::Stmt(Spelling {
@@ -31,7 +34,8 @@ impl Operator for Cast {
         })
     }
     fn cases() -> Vec<Case> {
-        vec![Case::new(Cast {}, &[&[1, 3, 2, 4]], (0.0, 255.0), Tolerance::EXACT).dtype(0, DType::U8)]
+        let on = |dims: &[usize]| Case::new(Cast {}, &[dims], (0.0, 255.0), Tolerance::EXACT);
+        vec![on(&[1, 3, 2, 4]).dtype(0, DType::U8), on(&[5]).dtype(0, DType::U8), on(&[2, 3])]
     }
 }
 

@@ -33,10 +33,11 @@ impl DynamicConv {
 
 impl Operator for DynamicConv {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        let out = self.conv().infer(x)?;
-        match out.shape[0] {
-            1 => Ok(out),
-            n => Err(format!("the batch must be 1, got {n}; use conv, which runs image by image")),
+        match x[0].shape.dims() {
+            [n, _, _, _] if *n != 1 => {
+                Err(format!("the batch must be 1, got {n}; use conv, which runs image by image"))
+            }
+            _ => self.conv().infer(x),
         }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {

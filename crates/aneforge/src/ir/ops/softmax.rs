@@ -33,13 +33,8 @@ impl Operator for Softmax {
             let lane = || (0..size).map(|k| start + k * stride);
             let max = lane().map(|i| x[0].data[i]).fold(f64::NEG_INFINITY, f64::max);
             let exps: Vec<f64> = lane().map(|i| p.call(x[0].data[i] - max, f64::exp, math::exp)).collect();
-            let scale = p.divide(1.0, p.sum_of(exps.iter().copied()));
-            for (i, e) in lane().zip(exps) {
-                result.data[i] = p.store(match p {
-                    Precision::F64 => e * scale,
-                    Precision::F16(_) => f64::from(e as f32 * scale as f32),
-                });
-            }
+            let sum = p.sum_of(exps.iter().copied());
+            lane().zip(exps).for_each(|(i, e)| result.data[i] = p.store(p.divide(e, sum)));
         }
         result
     }

@@ -141,10 +141,10 @@ unary! {
     /// `x * x`. Written as a product: the engine's own square op miscompiles at some widths.
     Square square "square" on (-4.0, 4.0), ROUNDED; exact = |x| x * x;
         vjp = |x, _, dy| Grad::To(dy * x.muls(2.0)); mil = Mil::Decompose(|_, x| &x[0] * &x[0]);
-    /// The sine of `x` in radians. Needs A15 or newer.
+    /// The sine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400.
     Sin sin "sin" on (-3.0, 3.0), FUNCTION; exact = f64::sin;
         vjp = |x, _, dy| Grad::To(dy * x.cos()); mil = plain("sin");
-    /// The cosine of `x` in radians. Needs A15 or newer.
+    /// The cosine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400.
     Cos cos "cos" on (-3.0, 3.0), FUNCTION; exact = f64::cos;
         vjp = |x, _, dy| Grad::To(dy * x.sin().muls(-1.0)); mil = plain("cos");
     /// The angle in radians whose tangent is `x`.
