@@ -1,6 +1,6 @@
 //! The command line's shape: global options and the list of commands.
 
-use crate::commands::{compile, demo, devices, embed, inspect, run};
+use crate::commands::{compile, demo, devices, embed, inspect, ops, run};
 use aneforge::Target;
 use aneforge::target::UnknownTarget;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
@@ -75,6 +75,10 @@ pub struct Global {
     )]
     pub target: Option<Target>,
 
+    /// Keep native layers that can also be written in MIL, each as a program of its own
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub native: bool,
+
     /// Arithmetic of the host engine: the target's documented departures from IEEE 754, or none
     #[arg(
         long,
@@ -123,6 +127,8 @@ pub enum Command {
     Run(run::Args),
     #[command(after_help = inspect::JSON)]
     Inspect(inspect::Args),
+    #[command(after_help = ops::JSON)]
+    Ops(ops::Args),
     #[command(after_help = devices::JSON)]
     Devices(devices::Args),
 }

@@ -7,7 +7,7 @@ use aneforge::device::host;
 use aneforge::ir::graph::Graph;
 use aneforge::session::SessionOptions;
 use aneforge::{
-    CompileError, Device, DeviceError, Numerics, Options, Plan, RunError, Session, Target, device,
+    CompileError, Device, DeviceError, Numerics, Options, Plan, Routes, RunError, Session, Target, device,
 };
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ pub struct Context {
     quiet: bool,
     device: Option<DeviceName>,
     numerics: NumericsName,
+    routes: Routes,
 }
 
 impl Context {
@@ -43,6 +44,7 @@ impl Context {
             quiet: global.quiet,
             device: global.device,
             numerics: global.numerics,
+            routes: if global.native { Routes::Native } else { Routes::Fused },
         })
     }
 
@@ -67,7 +69,7 @@ impl Context {
 
     /// How to compile.
     pub fn options(&self) -> Options {
-        Options { target: self.target, ..Options::default() }
+        Options { target: self.target, routes: self.routes }
     }
 
     /// Compiles a graph for the target.

@@ -157,11 +157,10 @@ fn softmax_divides_by_its_sum() {
 fn factors_that_differ_are_not_read() {
     let x = Var::input(shape(&[1, 2, 3, 4]));
     let plan = compile(&[x.upsample_bilinear(2, true)], &Options::default()).unwrap();
-    let (program, blob) = plan.segments[0].mil().unwrap();
-    let text = program.to_string();
+    let text = plan.segments[0].text();
     let read = |text: &str| {
         let program = aneforge_mil::parse(text).unwrap();
-        let weights = blob.write(&plan.segments[0].graph, Vec::new()).unwrap();
+        let weights = plan.segments[0].mil().unwrap().1.write(&plan.segments[0].graph, Vec::new()).unwrap();
         aneforge::import::mil::read(&program, &aneforge_tensor::Bytes::new(weights))
     };
     assert!(read(&text).is_ok());

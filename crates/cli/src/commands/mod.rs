@@ -5,6 +5,7 @@ pub mod demo;
 pub mod devices;
 pub mod embed;
 pub mod inspect;
+pub mod ops;
 pub mod run;
 
 use crate::args::{Cli, Command};
@@ -22,6 +23,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
+        Command::Ops(args) => ops::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),
     }?;
     Ok(out.flush()?)
