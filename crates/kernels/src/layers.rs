@@ -107,7 +107,8 @@ pub fn farthest_scratch(points: usize) -> usize {
 /// # Panics
 /// When a length is not a multiple of 3 or there is no point.
 pub fn farthest_points(points: &[f16], scratch: &mut Scratch, out: &mut [f16]) {
-    assert!(points.len() >= 3 && points.len() % 3 == 0 && out.len() % 3 == 0, "farthest_points: lengths");
+    let whole = points.len().is_multiple_of(3) && out.len().is_multiple_of(3);
+    assert!(whole && !points.is_empty(), "farthest_points: lengths");
     let nearest = scratch.take(points.len() / 3);
     nearest.fill(f32::INFINITY);
     let mut last = 0;

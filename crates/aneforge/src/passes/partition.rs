@@ -158,10 +158,10 @@ impl Cutter<'_> {
         let mut part = Graph::default();
         for id in members.iter().copied() {
             for &input in &self.graph.node(id).inputs {
-                if !local.contains_key(&input) {
+                local.entry(input).or_insert_with(|| {
                     let node = self.outside(input, &mut part, &mut sources);
-                    local.insert(input, push(&mut part, node));
-                }
+                    push(&mut part, node)
+                });
             }
             let mut node = self.graph.node(id).clone();
             node.inputs.iter_mut().for_each(|i| *i = local[i]);

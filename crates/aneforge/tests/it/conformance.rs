@@ -161,7 +161,7 @@ fn compiled(case: &Case, what: &str) -> (Graph, Vec<Array>, Vec<Plan>) {
     let native = matches!(case.op.mil(), Mil::Native(_));
     let plan = |routes: &Routes| {
         let options = Options { routes: *routes, ..Options::default() };
-        compile(&[output.clone()], &options).unwrap_or_else(|e| panic!("{what}: {e}"))
+        compile(std::slice::from_ref(&output), &options).unwrap_or_else(|e| panic!("{what}: {e}"))
     };
     (before, feeds, ROUTES[..1 + usize::from(native)].iter().map(plan).collect())
 }

@@ -1,5 +1,6 @@
 //! Held to the reference's own text and weights: equal but for the names of variables.
 
+use aneforge::ir::op::{Mil, OPS, find};
 use aneforge::{Options, Shape, Tensor, Var, compile};
 use std::collections::HashMap;
 
@@ -72,4 +73,37 @@ fn text_and_weights_of_a_linear_layer() {
     }
     want[216..].copy_from_slice(&[0x00, 0x34, 0x00, 0xb4, 0x00, 0x3c]);
     assert_eq!(bytes, want);
+}
+
+/// Names of ANEForge 0.4.0's graph nodes: what its emitter has a rule for.
+const FUSED: &str = "\
+    relu silu sigmoid tanh exp sqrt abs sin cos erf relu6 softsign atan exp2 floor ceil sign round softplus \
+    gelu square logical_not log rsqrt inverse elu leaky_relu clip threshold thresholded_relu scaled_tanh \
+    clamped_relu sigmoid_hard linear_activation prelu add sub mul real_div maximum minimum pow muls adds \
+    greater less equal not_equal less_equal greater_equal select matmul bmm bmm_w einsum conv dynamic_conv \
+    conv_transpose max_pool avg_pool reduce_mean reduce_sum reduce_max reduce_min reduce_l1_norm \
+    reduce_log_sum reduce_sum_square reduce_log_sum_exp softmax l2_norm rms_norm layer_norm \
+    channel_layer_norm group_norm batch_norm instance_norm local_response_norm reshape transpose squeeze \
+    expand_dims flatten2d slice_by_size concat stack split reverse tile cast upsample pixel_shuffle \
+    pixel_unshuffle space_to_depth depth_to_space crop resize_nearest_neighbor resize_bilinear \
+    upsample_bilinear affine const_array";
+
+/// The nodes at which it cuts the graph.
+const BRIDGES: &str = "\
+    sdpa argmax topk sort cross_product cross_correlation cost_volume fps radius_search minmax_norm lrn \
+    space_to_channel channel_to_space space_to_batch batch_to_space flatten input_view dynamic_slice \
+    scaled_elementwise";
+
+#[test]
+fn every_node_of_the_reference_is_an_op() {
+    let (fused, bridges): (Vec<&str>, Vec<&str>) =
+        (FUSED.split_whitespace().collect(), BRIDGES.split_whitespace().collect());
+    assert_eq!((fused.len(), bridges.len()), (100, 19));
+    let native = |name: &str| match find(name) {
+        Some(entry) => matches!((entry.mil)(), Mil::Native(_)),
+        None => panic!("there is no op {name}"),
+    };
+    assert!(fused.iter().all(|name| !native(name)));
+    assert!(bridges.iter().all(|name| native(name)));
+    assert_eq!(OPS.iter().filter(|e| matches!((e.mil)(), Mil::Native(_))).count(), bridges.len());
 }

@@ -106,7 +106,7 @@ fn inspect_shows_every_form() {
     }
     let starts = [
         ("graph", "@0 : fp32[64, 32] ="),
-        ("passes", "canonicalize: "),
+        ("passes", "route: "),
         ("plan", "plan for h17s"),
         ("mil", "program("),
     ];
@@ -176,4 +176,44 @@ fn the_reference_names_every_command_and_option() {
     for name in ["ANEFORGE_TARGET", "ANEFORGE_DEVICE", "ANEFORGE_NUMERICS", "ANEFORGE_THREADS"] {
         assert!(page.contains(name), "{name}");
     }
+}
+
+#[test]
+fn ops_lists_and_explains() {
+    let list = text(&["ops"]);
+    assert!(list.contains("sdpa(query, key, value, mask?)") && list.contains("native layer"), "{list}");
+    let before = text(&["ops", "--target", "h13"]);
+    assert!(
+        before.lines().any(|l| l.starts_with("topk(x)") && l.ends_with("needs A14 or newer, h13 is A13"))
+    );
+    let page = text(&["ops", "topk"]);
+    for part in ["topk(x)\n", "k: int, required.", "from A14 on", "MIL op topk", "A13: walled", "A16: native"]
+    {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    let value = json(&["ops", "sin"]);
+    assert_eq!(keys(&value), ["catalog", "ops"]);
+    let op = ["attributes", "available", "doc", "first_family", "inputs", "mil", "name"];
+    assert_eq!(keys(&value["ops"][0]), op);
+    assert_eq!(value["catalog"][0]["status"]["A13"], "bridge");
+    assert_eq!(json(&["ops"])["catalog"].as_array().unwrap().len(), 187);
+}
+
+#[test]
+fn native_layers_are_kept_when_asked_for() {
+    let folder = folder();
+    let graph = folder.path().join("rows.ir");
+    fs::write(
+        &graph,
+        "%0 = input(feed=0) : fp16[1, 2, 3, 4]\n%1 = minmax_norm(%0) : fp16[1, 2, 3, 4]\nreturn %1\n",
+    )
+    .unwrap();
+    let (graph, out) = (show(&graph), show(&folder.path().join("program")));
+    let fused = json(&["run", &graph, "--random", "3"]);
+    assert_eq!(json(&["run", &graph, "--random", "3", "--native"])["outputs"], fused["outputs"]);
+    json(&["compile", &graph, "--native", "-o", &out]);
+    let list = fs::read_to_string(format!("{out}/net.plist")).unwrap();
+    assert!(list.contains("<string>MinMaxNormalization</string>"));
+    assert_eq!(fs::read(format!("{out}/weights.0")).unwrap(), b"");
+    assert!(text(&["inspect", &graph, "--native"]).contains("native layer MinMaxNormalization"));
 }

@@ -80,7 +80,7 @@ const HEADER: &str = concat!(
 /// The whole document, as XML.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{HEADER}<plist version=\"1.0\">\n")?;
+        writeln!(f, "{HEADER}<plist version=\"1.0\">")?;
         self.write(0, f)?;
         f.write_str("</plist>\n")
     }

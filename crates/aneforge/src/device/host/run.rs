@@ -219,36 +219,14 @@ impl<'a> Call<'a> {
                 let shape = work.batch_shape().expect("invariant: matched a product");
                 return gemm::bmm(k, self.half(0), self.half(1), &shape, &epilogue, scratch, out);
             }
-            Work::Conv { weights, params } => {
-                let epilogue = self.epilogue(Bias::Row);
-                return conv::conv2d(
-                    k,
-                    self.half(0),
-                    self.image(),
-                    &weights.weights,
-                    params,
-                    &epilogue,
-                    scratch,
-                    out,
-                );
-            }
+            Work::Conv { weights, params } => return self.convolve(&weights.weights, params, scratch, out),
             Work::Layer(layer) => {
                 let second = self.step.inputs.get(1).map_or(&[][..], |_| self.half(1));
                 layer.run(k, &[self.half(0), second], scratch, out);
             }
             Work::ValueConv { params, groups } => {
                 let weights = conv::PackedConv::new(k, self.half(1), self.four(1), *groups);
-                let epilogue = self.epilogue(Bias::Row);
-                return conv::conv2d(
-                    k,
-                    self.half(0),
-                    self.four(0),
-                    &weights,
-                    params,
-                    &epilogue,
-                    scratch,
-                    out,
-                );
+                return self.convolve(&weights, params, scratch, out);
             }
             other => self.simple(other, out),
         }
@@ -258,6 +236,17 @@ impl<'a> Call<'a> {
         if self.step.finish.flush_nan {
             map::sanitize(k, out);
         }
+    }
+
+    fn convolve(
+        &self,
+        weights: &conv::PackedConv,
+        params: &conv::ConvParams,
+        scratch: &mut Scratch,
+        out: &mut [f16],
+    ) {
+        let epilogue = self.epilogue(Bias::Row);
+        conv::conv2d(self.kernels, self.half(0), self.four(0), weights, params, &epilogue, scratch, out);
     }
 
     fn simple(&self, work: &Work, out: &mut [f16]) {

@@ -51,8 +51,8 @@ pub(crate) fn causal_mask(first: usize, rows: usize, keys: usize) -> Var {
 fn operand(name: &str, ty: &TensorType) -> Result<[usize; 3], String> {
     half_only(ty)?;
     match ty.shape.dims() {
-        &[1, heads, length, features] => Ok([heads, length, features]),
-        &[n, _, _, _] => Err(format!("takes batch 1, {name} has {n}; call it per item and concat")),
+        [1, heads, length, features] => Ok([*heads, *length, *features]),
+        [n, _, _, _] => Err(format!("takes batch 1, {name} has {n}; call it per item and concat")),
         _ => Err(format!("{name} must be [1, heads, length, features], got {}", ty.shape)),
     }
 }

@@ -11,6 +11,7 @@ pub mod normalize;
 pub mod points;
 pub mod rank;
 pub mod rearrange;
+pub mod scaled;
 pub mod view;
 
 pub use attention::Sdpa;
@@ -19,7 +20,8 @@ pub use normalize::{Lrn, MinmaxNorm};
 pub use points::{Fps, RadiusSearch};
 pub use rank::{Argmax, Sort, Topk};
 pub use rearrange::{BatchToSpace, ChannelToSpace, SpaceToBatch, SpaceToChannel};
-pub use view::{DynamicSlice, Flatten, InputView, ScaledElementwise};
+pub use scaled::ScaledElementwise;
+pub use view::{DynamicSlice, Flatten, InputView};
 
 use crate::ir::graph::Graph;
 use crate::ir::op::{Decompose, Grad, Op};
