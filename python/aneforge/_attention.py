@@ -107,10 +107,10 @@ def cross_attention(
     return _attention("cross_attention", x, context, projections, biases, n_heads, None)
 
 
-def geglu(x: Tensor, W: Tensor | Array, b: Tensor | Array | None = None) -> Tensor:
+def geglu(x: Tensor, W: Tensor | Array, b: Tensor | Array | None) -> Tensor:
     """`value * gelu(gate)`, where `x @ W.T + b` is `value` and `gate` side by side.
 
-    `x` is `[..., D]` and `W` `[2F, D]`, its first half for the value; the result is `[..., F]`.
+    `x` is `[..., D]` and `W` `[2F, D]`, its first half for the value; `b` is `[2F]` or None; the result is `[..., F]`.
     """
     matrix = weight("geglu: W", W)
     if matrix.ndim != 2:

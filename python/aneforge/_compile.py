@@ -84,8 +84,8 @@ def compile(
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
     chosen = device if device is not None else _env.device()
-    _judge.signal(out, validate, on_engine=chosen == "ane")
     on_engine = (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
+    _judge.signal(out, validate, on_engine)
     if on_engine:
         BREAKER.before()
     try:

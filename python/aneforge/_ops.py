@@ -207,7 +207,7 @@ class OpMethods:
         """
         return _native.apply("sign", [cast(Tensor, self)])
 
-    def muls(self, k: float = 1.0) -> Tensor:
+    def muls(self, k: float) -> Tensor:
         """`x * k` with a scalar.
 
         Args:
@@ -219,7 +219,7 @@ class OpMethods:
         """
         return _native.apply("muls", [cast(Tensor, self)], {"k": k})
 
-    def adds(self, k: float = 0.0) -> Tensor:
+    def adds(self, k: float) -> Tensor:
         """`x + k` with a scalar.
 
         Args:
@@ -315,7 +315,7 @@ class OpMethods:
         """
         return _native.apply("thresholded_relu", [cast(Tensor, self)], {"alpha": alpha})
 
-    def clip(self, lo: float = 0.0, hi: float = 1.0) -> Tensor:
+    def clip(self, lo: float, hi: float) -> Tensor:
         """`min(max(x, lo), hi)`.
 
         Args:

@@ -143,11 +143,11 @@ def test_attention() -> None:
     np.testing.assert_allclose(af.compile(y, device="host")(x), attention(x, x, w, b, 2, mask), **close)
     y = af.cross_attention(tx, tc, *w, 4, bq=b[0], bk=b[1], bv=b[2], bo=b[3])
     np.testing.assert_allclose(af.compile(y, device="host")(x, c), attention(x, c, w, b, 4), **close)
-    y = af.geglu(tx, rng.standard_normal((6, 8)))
+    y = af.geglu(tx, rng.standard_normal((6, 8)), None)
     assert y.shape == (6, 3)
     with pytest.raises(ValueError, match="mha: 8 features do not divide into 3 heads"):
         af.mha(tx, w[0], None, w[1], None, w[2], None, w[3], None, 3)
     with pytest.raises(ValueError, match=r"mha: Wq must be \[out, in\], got shape \(8,\)"):
         af.mha(tx, w[0][0], None, w[1], None, w[2], None, w[3], None, 2)
     with pytest.raises(ValueError, match=r"geglu: W must be \[2F, D\]"):
-        af.geglu(tx, np.ones(8))
+        af.geglu(tx, np.ones(8), None)

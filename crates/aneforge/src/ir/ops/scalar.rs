@@ -22,10 +22,10 @@ mod kernel_of {
 /// arguments.
 macro_rules! scalar {
     ($( $(#[doc = $doc:literal])* $Op:ident $name:literal
-        { $( $(#[doc = $attr_doc:literal])* $attr:ident = $default:expr ),* }
+        { $( $(#[doc = $attr_doc:literal])* $attr:ident $(= $default:expr)? ),* }
         on $domain:expr, $tolerance:ident, $example:tt;
         exact = |$x:ident| $exact:expr; vjp = $vjp:expr; mil = $mil:literal $args:expr; )*) => { $(
-        op! { $(#[doc = $doc])* pub struct $Op = $name("x") { $( $(#[doc = $attr_doc])* $attr: Real = Real($default) ),* } }
+        op! { $(#[doc = $doc])* pub struct $Op = $name("x") { $( $(#[doc = $attr_doc])* $attr: Real $(= Real($default))? ),* } }
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
@@ -73,11 +73,11 @@ fn zero() -> Var {
 scalar! {
     /// `x * k` with a scalar.
     Muls "muls" { /// The factor.
-        k = 1.0 } on (-4.0, 4.0), ROUNDED, { k: Real(0.75) };
+        k } on (-4.0, 4.0), ROUNDED, { k: Real(0.75) };
         exact = |x| x * k; vjp = |op, _, _, dy| dy.muls(op.k.0); mil = "mul" K;
     /// `x + k` with a scalar.
     Adds "adds" { /// The summand.
-        k = 0.0 } on (-4.0, 4.0), ROUNDED, { k: Real(0.75) };
+        k } on (-4.0, 4.0), ROUNDED, { k: Real(0.75) };
         exact = |x| x + k; vjp = |_, _, _, dy| dy.clone(); mil = "add" K;
     /// `ln(x + eps)`.
     Log "log" { /// Added to `x`; rounded to half precision.
@@ -113,8 +113,8 @@ scalar! {
         vjp = |op, x, _, dy| where_at_least(x, op.alpha.0, dy, &zero()); mil = "thresholded_relu" ALPHA;
     /// `min(max(x, lo), hi)`.
     Clip "clip" { /// The lower bound.
-        lo = 0.0, /// The upper bound.
-        hi = 1.0 } on (-2.0, 2.0), EXACT, { lo: Real(-0.5), hi: Real(0.75) };
+        lo, /// The upper bound.
+        hi } on (-2.0, 2.0), EXACT, { lo: Real(-0.5), hi: Real(0.75) };
         exact = |x| x.max(lo).min(hi);
         vjp = |op, x, _, dy| {
             let low = where_at_least(x, op.lo.0, dy, &zero());
