@@ -13,7 +13,7 @@ Graphs are lazy: operators and methods of `Tensor` build nodes, and check shapes
 silicon, this machine's processor elsewhere. Every model says which.
 """
 
-from aneforge import _tensor
+from aneforge import _ops, _tensor
 from aneforge._attention import attention_tiles, cross_attention, geglu, mha, tune_attention
 from aneforge._catalog import (
     OP_CATALOG,
@@ -58,25 +58,7 @@ from aneforge._judge import (
     project_peak,
 )
 from aneforge._native import Encoder, Model, SegmentedModel, Tensor, __version__
-from aneforge._ops import (
-    batch_to_space,
-    channel_to_space,
-    cost_volume,
-    cross_correlation,
-    cross_product,
-    dynamic_slice,
-    flatten,
-    fps,
-    input_view,
-    lrn,
-    minmax_norm,
-    radius_search,
-    scaled_elementwise,
-    sort,
-    space_to_batch,
-    space_to_channel,
-    topk,
-)
+from aneforge._ops import *  # noqa: F403
 from aneforge._pacing import CompileBackoffError, reset_compile_breaker
 from aneforge._paired import Paired, paired, paired_subtract
 from aneforge._spatial import (
@@ -90,10 +72,12 @@ from aneforge._spatial import (
     space_to_depth,
     upsample_bilinear,
 )
+from aneforge._tune import tune, tune_precision
 
 _tensor.install()
 
 __all__ = [
+    *_ops.__all__,
     "CompileBackoffError",
     "CrossChipFP16Warning",
     "Device",
@@ -109,43 +93,32 @@ __all__ = [
     "affine",
     "attention_tiles",
     "batch_norm",
-    "batch_to_space",
     "categories",
-    "channel_to_space",
     "compile",
     "concat",
     "conv",
     "conv_transpose",
-    "cost_volume",
     "crop",
     "cross_attention",
-    "cross_correlation",
-    "cross_product",
     "depth_to_space",
     "device_status",
     "devices",
     "dynamic_conv",
-    "dynamic_slice",
     "einsum_native",
     "estimate",
     "estimate_provenance",
-    "flatten",
-    "fps",
     "gather",
     "geglu",
     "image_input",
     "input",
-    "input_view",
     "instance_norm",
     "is_native",
     "load",
     "local_response_norm",
-    "lrn",
     "maximum",
     "mha",
     "min_native_family",
     "minimum",
-    "minmax_norm",
     "op_info",
     "ops_on",
     "paired",
@@ -154,22 +127,18 @@ __all__ = [
     "pixel_unshuffle",
     "precision_risk",
     "project_peak",
-    "radius_search",
     "reduce_sum_to_matmul",
     "reset_compile_breaker",
     "resize_bilinear",
     "resize_nearest_neighbor",
-    "scaled_elementwise",
     "sdpa",
     "select",
-    "sort",
-    "space_to_batch",
-    "space_to_channel",
     "space_to_depth",
     "split",
     "stack",
-    "topk",
+    "tune",
     "tune_attention",
+    "tune_precision",
     "upsample_bilinear",
     "walled_everywhere",
     "where",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from aneforge import _env, _native
+from aneforge import _autotune, _env, _native
 from aneforge._compile import compile
 from aneforge._native import Tensor
 from aneforge._tensor import Array, integer, value, vector, weight
@@ -150,7 +147,7 @@ def attention_tiles(
         )
     key = f"attn_tiles:{_processor()}:{queries}:{keys}:{heads}:{size}"
     if key not in _known:
-        stored = _stored().get(key)
+        stored = _autotune.stored().get(key)
         if isinstance(stored, int) and stored >= 1:
             _known[key] = stored
     if key in _known:
@@ -159,7 +156,7 @@ def attention_tiles(
         return _native.attention_tiles(queries)
     tried = [integer("attention_tiles: each candidate", c) for c in candidates]
     _known[key] = _fastest(queries, keys, heads, size, [c for c in tried if 1 <= c <= queries])
-    _store(key, _known[key])
+    _autotune.store(key, _known[key])
     return _known[key]
 
 
@@ -210,26 +207,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
-
-
-def _stored() -> dict[str, object]:
-    """What earlier processes measured; nothing when the file is missing or damaged."""
-    try:
-        stored = json.loads((_env.cache_dir() / "autotune.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
-
-
-def _store(key: str, parts: int) -> None:
-    """Adds a measurement. The file is replaced as a whole, so that readers see the old one or the new."""
-    folder = _env.cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix="autotune.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(_stored() | {key: parts}, file, indent=1, sort_keys=True)
-        os.replace(temporary, folder / "autotune.json")
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -50,7 +50,8 @@ def compile(
         int8: store weights in eight bits. Not implemented.
         build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing.
         opt: `"routes"` writes native layers with fused ops where those compute the same, which saves the
-            cut; 0 and None keep every layer. `1`, `2` and `"max"` are not implemented.
+            cut; 0 and None keep every layer. 1 is `"routes"`, as long as there are no compressed weights to
+            choose; 2 and `"max"` measure, with `tune`.
         compress: a compressed form of the weights. Not implemented.
         compress_atol: the error that compression may make; without `compress` it means nothing.
         block_size: the block of blockwise compression; without `compress` it means nothing.
@@ -78,9 +79,9 @@ def compile(
     if compress_atol != 0.05 or block_size != 32:
         name = "compress_atol" if compress_atol != 0.05 else "block_size"
         raise NotImplementedError(f"compile: {name} belongs to compress, which is not implemented yet")
-    if opt in ("2", "max") or (opt in (1, 2) and opt is not True):
-        raise NotImplementedError(f"compile: opt={opt!r} is not implemented yet; use 'routes' or 0")
-    if opt is True or opt not in ("routes", 0, None):
+    if opt in (2, "2", "max"):
+        return _measured(out, build_dir, validate, target, device, numerics)
+    if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
     chosen = device if device is not None else _env.device()
@@ -91,7 +92,7 @@ def compile(
     try:
         model = _native.compile(
             out,
-            native=opt != "routes",
+            native=opt in (0, None),
             target=target if target is not None else _env.target(),
             device=chosen,
             numerics=numerics if numerics is not None else _env.numerics(),
@@ -104,3 +105,24 @@ def compile(
     if on_engine:
         BREAKER.reset()
     return model
+
+
+def _measured(
+    out: Tensor | Sequence[Tensor],
+    build_dir: str | PathLike[str] | None,
+    validate: bool,
+    target: str | None,
+    device: str | None,
+    numerics: str | None,
+) -> Model:
+    """`compile` with `opt=2`."""
+    from aneforge._tune import tune
+
+    if not isinstance(out, Tensor):
+        raise ValueError("compile: opt=2 measures one result; compile several with opt='routes'")
+    given = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics}
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"compile: opt=2 measures on the default device and takes no {name}")
+    _judge.signal(out, validate, on_engine=False)
+    return tune(out)

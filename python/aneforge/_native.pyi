@@ -26,8 +26,12 @@ __all__ = [
     "devices",
     "estimate",
     "estimate_provenance",
+    "estimate_route",
+    "exact",
+    "feeds",
     "gather",
     "geglu",
+    "has_routes",
     "input",
     "load",
     "ops",
@@ -36,6 +40,7 @@ __all__ = [
     "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
+    "structure",
 ]
 
 __version__: str
@@ -302,3 +307,18 @@ def estimate_provenance(target: str) -> dict[str, Any]:
 
 def precision_risk(out: Tensor | Sequence[Tensor]) -> dict[str, Any]:
     """Where a graph may lose precision."""
+
+def estimate_route(out: Tensor | Sequence[Tensor], native: bool) -> float:
+    """Microseconds that a graph may take with its native layers kept, or written out where that can be."""
+
+def has_routes(out: Tensor | Sequence[Tensor]) -> bool:
+    """Whether a graph has a native layer that can also be written with fused ops."""
+
+def structure(out: Tensor | Sequence[Tensor]) -> str:
+    """What a graph is made of, without the contents of its constants."""
+
+def feeds(out: Tensor | Sequence[Tensor]) -> list[tuple[list[int], str]]:
+    """Shapes and element types of a graph's inputs, in feed order."""
+
+def exact(out: Tensor, arrays: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """A graph's result in double precision, by the scalar definition of every op."""

@@ -10,6 +10,26 @@ from aneforge import _native
 from aneforge._native import Tensor
 from aneforge._operand import Array, value
 
+__all__ = [
+    "topk",
+    "sort",
+    "cross_product",
+    "cross_correlation",
+    "cost_volume",
+    "fps",
+    "radius_search",
+    "minmax_norm",
+    "lrn",
+    "space_to_channel",
+    "channel_to_space",
+    "space_to_batch",
+    "batch_to_space",
+    "flatten",
+    "input_view",
+    "dynamic_slice",
+    "scaled_elementwise",
+]
+
 
 class OpMethods:
     """One method per op of one input."""

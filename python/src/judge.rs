@@ -3,8 +3,13 @@
 use crate::apply::outputs;
 use crate::compile::chip;
 use crate::error::Error;
+use aneforge::ir::graph::{Feed, GraphNode};
+use aneforge::ir::op::Mil;
+use aneforge::ir::precision::{Array, Precision};
 use aneforge::target::cost;
-use aneforge::{Graph, risk};
+use aneforge::{Graph, RunError, passes, risk};
+use numpy::ndarray::ArrayD;
+use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -24,6 +29,74 @@ pub fn estimate(out: &Bound<'_, PyAny>, int8: bool, target: Option<&str>) -> PyR
             cost::estimate_on(&graph, chip(target)?, int8).map_err(|e| PyValueError::new_err(e.to_string()))
         }
     }
+}
+
+/// Microseconds that a graph may take with its native layers kept, or written out where that can be.
+#[pyfunction]
+pub fn estimate_route(out: &Bound<'_, PyAny>, native: bool) -> PyResult<f64> {
+    Ok(cost::estimate(&routed(out, native)?, false))
+}
+
+/// Whether a graph has a native layer that can also be written with fused ops.
+#[pyfunction]
+pub fn has_routes(out: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let layers = |graph: Graph| graph.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count();
+    Ok(layers(routed(out, true)?) != layers(routed(out, false)?))
+}
+
+fn routed(out: &Bound<'_, PyAny>, native: bool) -> PyResult<Graph> {
+    let graph = frozen(out)?;
+    if native {
+        return Ok(graph);
+    }
+    let rewritten = aneforge::rewrite::run(&graph, passes::ROUTE, &mut Vec::new());
+    rewritten.map_err(|e| Error::Compile(passes::PassError::from(e).into()).into())
+}
+
+/// What a graph is made of, without the contents of its constants: equal for graphs that take as long.
+#[pyfunction]
+pub fn structure(out: &Bound<'_, PyAny>) -> PyResult<String> {
+    let graph = frozen(out)?;
+    let line = |(_, node): (_, &GraphNode)| {
+        let attrs = node.op.attrs().into_iter().filter(|(name, _)| !matches!(*name, "id" | "index"));
+        let attrs: Vec<String> = attrs.map(|(name, attr)| format!("{name}={attr}")).collect();
+        format!("{}({:?}) {} {}\n", node.op.name(), node.inputs, attrs.join(" "), node.ty)
+    };
+    Ok(graph.nodes().map(line).collect())
+}
+
+/// Shapes and element types of a graph's inputs, in feed order.
+#[pyfunction]
+pub fn feeds(out: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<usize>, &'static str)>> {
+    let describe = |feed: &Feed| (feed.ty.shape.dims().to_vec(), feed.ty.dtype.name());
+    Ok(frozen(out)?.feed_types().iter().map(describe).collect())
+}
+
+/// A graph's result in double precision, by the scalar definition of every op.
+#[pyfunction]
+pub fn exact<'py>(
+    py: Python<'py>,
+    out: &Bound<'py, PyAny>,
+    arrays: Vec<PyReadonlyArrayDyn<'py, f64>>,
+) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
+    let graph = frozen(out)?;
+    let wanted = graph.feed_types();
+    let count = RunError::Count { want: wanted.len(), got: arrays.len() };
+    let mut values = Vec::new();
+    for (index, (feed, array)) in wanted.iter().zip(&arrays).enumerate() {
+        let (want, shape) = (feed.ty.shape, array.as_array());
+        if shape.shape() != want.dims() {
+            return Err(Error::Run(RunError::Shape { index, want, got: shape.shape().to_vec() }).into());
+        }
+        values.push(Array { shape: want, data: shape.iter().copied().collect() });
+    }
+    if wanted.len() != arrays.len() {
+        return Err(Error::Run(count).into());
+    }
+    let results = py.detach(|| graph.eval(&values, Precision::F64));
+    let result = results[graph.outputs()[0].index()].clone();
+    let array = ArrayD::from_shape_vec(result.shape.dims(), result.data);
+    Ok(PyArrayDyn::from_owned_array(py, array.expect("invariant: one value per element")))
 }
 
 /// A chip's ceiling.

@@ -35,7 +35,10 @@ mod _native {
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]
-    use crate::judge::{estimate, estimate_provenance, precision_risk, project_peak};
+    use crate::judge::{
+        estimate, estimate_provenance, estimate_route, exact, feeds, has_routes, precision_risk,
+        project_peak, structure,
+    };
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]

@@ -230,8 +230,6 @@ COMPILE: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (NotImplementedError, "compile: compress is not implemented yet", {"compress": "int4"}),
     (NotImplementedError, "compile: compress_atol belongs to compress", {"compress_atol": 0.1}),
     (NotImplementedError, "compile: block_size belongs to compress", {"block_size": 64}),
-    (NotImplementedError, "compile: opt=1 is not implemented yet", {"opt": 1}),
-    (NotImplementedError, "compile: opt='max' is not implemented yet", {"opt": "max"}),
     (ValueError, "compile: opt must be 'routes', 0, 1, 2 or 'max', got 'fast'", {"opt": "fast"}),
     (ValueError, "unknown target `h99`; known are h11", {"target": "h99"}),
     (

@@ -88,6 +88,14 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "project_peak": {"arch": EMPTY},
     "precision_risk": {"out": EMPTY, "verbose": False},
     "reduce_sum_to_matmul": {"out": EMPTY, "only_idx": None},
+    "tune": {
+        "out": EMPTY, "budget": 8, "inputs": None, "prune_factor": 1.5, "reps": 20, "atol": 5e-3,
+        "min_lossy_speedup": 1.10, "verbose": False, "target_error": None,
+    },
+    "tune_precision": {
+        "out": EMPTY, "target_error": None, "cost_budget_us": None, "inputs": None, "reps": 20,
+        "verbose": False,
+    },
     "paired": {"hi": EMPTY, "lo": None},
     "paired_subtract": {"a": EMPTY, "b": EMPTY},
     "reset_compile_breaker": {},

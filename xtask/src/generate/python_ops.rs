@@ -85,6 +85,8 @@ from aneforge import _native
 from aneforge._native import Tensor
 from aneforge._operand import Array, value
 
+__all__ = [{FUNCTIONS}]
+
 
 class OpMethods:
     """One method per op of one input."""
@@ -99,9 +101,10 @@ pub fn text() -> Result<String> {
             bail!("there is no op `{name}`; fix the tables in xtask/src/generate/python_ops.rs");
         }
     }
-    let mut out = HEADER.to_owned();
     let (layers, methods): (Vec<&Entry>, Vec<&Entry>) =
         OPS.iter().filter(|entry| !BY_HAND.contains(&entry.info.name)).partition(|entry| is_function(entry));
+    let names: Vec<String> = layers.iter().map(|entry| format!("\n    {:?},", entry.info.name)).collect();
+    let mut out = HEADER.replace("{FUNCTIONS}", &(names.concat() + "\n"));
     for entry in methods {
         out += &method(entry)?;
     }
