@@ -20,6 +20,7 @@ pub mod math;
 pub mod order;
 pub mod pool;
 pub mod reduce;
+pub mod roof;
 pub mod softmax;
 pub mod threads;
 

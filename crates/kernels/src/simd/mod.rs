@@ -9,6 +9,7 @@ mod amx;
 mod disjoint;
 mod lines;
 mod micro;
+pub(crate) mod peak;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
