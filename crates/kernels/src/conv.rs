@@ -9,7 +9,7 @@ use half::f16;
 use crate::gemm::{Weight, multiply_panel, row_groups};
 use crate::order::{BLOCK, NARROW, conv_term, conv_terms};
 use crate::simd::{COLUMNS, Cuts, Grid, Lines, Panel, Tiles, tiles};
-use crate::{Bias, Epilogue, Kernels, Scratch};
+use crate::{Epilogue, Kernels, Scratch};
 
 use direct::direct;
 use image::{Geometry, PANEL_SLACK, fill_image};
@@ -171,7 +171,7 @@ fn panel_len(weights: &PackedConv) -> usize {
 /// the image are zeros.
 ///
 /// `input` is the shape `[n, c, h, w]` of `x`; `out` is `[n, outputs, oh, ow]` with the size of
-/// [`ConvParams::output_size`]. [`Bias::Row`] is the bias per output channel.
+/// [`ConvParams::output_size`]. [`crate::Bias::Row`] is the bias per output channel.
 ///
 /// # Panics
 /// When a slice's length differs from its shape's, the channels do not fit the weights, a stride is zero, or the
@@ -193,14 +193,16 @@ pub fn conv2d(
     assert_eq!(x.len(), input.iter().product::<usize>(), "conv: input is not {input:?}");
     assert_eq!(channels, weights.channels * weights.groups, "conv: channels");
     assert_eq!(out.len(), images * weights.outputs * pixels, "conv: output is not {size:?} per channel");
-    epilogue.check(weights.outputs, pixels);
+    epilogue.check(weights.outputs, pixels, images);
     if out.is_empty() {
         return;
     }
     let geometry = weights.geometry(input, params);
     let scratch = scratch.take(conv2d_scratch(kernels, input, weights, params));
     let inputs = x.chunks_exact((channels * height * width).max(1));
-    for (x, out) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)) {
+    for (image, (x, out)) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)).enumerate() {
+        let range = image * out.len()..(image + 1) * out.len();
+        let epilogue = &Epilogue { residual: epilogue.residual.part(range), ..*epilogue };
         match &weights.data {
             Data::Tiles(data) => {
                 assert!(Tiles::usable(kernels.simd), "conv: weights packed for another instruction set");
@@ -221,11 +223,8 @@ pub fn conv2d(
 
 /// `epilogue` for the outputs of one group, the first of which is `first`.
 fn group_epilogue<'a>(epilogue: &Epilogue<'a>, first: usize, outputs: usize) -> Epilogue<'a> {
-    let bias = match epilogue.bias {
-        Bias::Row(bias) => Bias::Row(&bias[first..first + outputs]),
-        other => other,
-    };
-    Epilogue { bias, ..*epilogue }
+    let (scale, bias) = (epilogue.scale.rows_from(first, outputs), epilogue.bias.rows_from(first, outputs));
+    Epilogue { scale, bias, ..*epilogue }
 }
 
 fn by_panels(

@@ -87,7 +87,7 @@ pub fn gemm(
     let (terms, columns) = (b.terms(), b.columns());
     assert_eq!(a.len(), rows * terms, "gemm: left operand is not [{rows}, {terms}]");
     assert_eq!(out.len(), rows * columns, "gemm: output is not [{rows}, {columns}]");
-    epilogue.check(rows, columns);
+    epilogue.check(rows, columns, 1);
     if out.is_empty() {
         return;
     }

@@ -29,6 +29,6 @@ mod epilogue;
 
 pub use broadcast::View;
 pub use context::{Isa, Kernels};
-pub use epilogue::{Bias, Epilogue};
+pub use epilogue::{Bias, Epilogue, Residual};
 pub use half::f16;
 pub use scratch::Scratch;

@@ -25,7 +25,8 @@ pub(super) fn direct(
     let planes = (GRAIN / (pixels * taps).max(1)).max(1);
     chunks(&kernels.pool, out, planes * pixels, |start, out| {
         let first = start / pixels;
-        kernels.simd.run(Direct { image, geometry, weights, data, epilogue, first, out });
+        kernels.simd.run(Direct { image, geometry, weights, data, epilogue, first, out: &mut *out });
+        epilogue.after(kernels.simd, start, out);
     });
 }
 
@@ -56,7 +57,7 @@ impl Task for Direct<'_, '_> {
                 for (block, out) in row.chunks_mut(COLUMNS).enumerate() {
                     let x = block * COLUMNS;
                     let image = &image[geometry.row_offset(y) + x..];
-                    let mut sums = if out.len() <= COLUMNS / 2 {
+                    let sums = if out.len() <= COLUMNS / 2 {
                         let narrow = sums::<{ COLUMNS / 2 }>(image, geometry, weights, channel, kernel);
                         let mut sums = [0.0; COLUMNS];
                         sums[..COLUMNS / 2].copy_from_slice(&narrow);
@@ -64,7 +65,9 @@ impl Task for Direct<'_, '_> {
                     } else {
                         sums::<COLUMNS>(image, geometry, weights, channel, kernel)
                     };
-                    store_row::<L>(epilogue, &mut sums, (output, y * row_len + x), out);
+                    let pixel = y * row_len + x;
+                    let at = output * geometry.pixels() + pixel;
+                    store_row::<L>(epilogue, &sums, (output, pixel), at, out);
                 }
             }
         }

@@ -63,7 +63,7 @@ pub fn bmm(
     assert_eq!(a.len(), shape.a_batch.iter().product::<usize>() * a_size, "bmm: left operand's length");
     assert_eq!(b.len(), shape.b_batch.iter().product::<usize>() * b_size, "bmm: right operand's length");
     assert_eq!(out.len(), shape.batch.iter().product::<usize>() * rows * columns, "bmm: output's length");
-    epilogue.check(rows, columns);
+    epilogue.check(rows, columns, shape.batch.iter().product());
     if out.is_empty() {
         return;
     }

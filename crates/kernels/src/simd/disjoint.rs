@@ -75,6 +75,7 @@ impl<T> Shared<T> {
 pub(crate) struct Tile<'a, T> {
     base: *mut T,
     stride: usize,
+    height: usize,
     batch: usize,
     rows: Range<usize>,
     columns: Range<usize>,
@@ -95,6 +96,11 @@ impl<T> Tile<'_, T> {
     /// The columns of this tile, counted in the whole matrix.
     pub(crate) fn columns(&self) -> Range<usize> {
         self.columns.clone()
+    }
+
+    /// The element of the whole stack at `row` and `column` of this matrix.
+    pub(crate) fn index(&self, row: usize, column: usize) -> usize {
+        self.batch * self.height * self.stride + row * self.stride + column
     }
 
     /// The columns `columns` of row `row`, both counted in the whole matrix.
@@ -159,6 +165,7 @@ pub(crate) fn tiles<T: Send>(
             // SAFETY: `batch < batches`, so the offset lies in `out`.
             base: unsafe { shared.0.add(batch * rows * stride) },
             stride,
+            height: rows,
             batch,
             rows: grid.rows.range(index % grid.rows.parts),
             columns: grid.columns.range(index / grid.rows.parts),
