@@ -2,17 +2,18 @@
 
 mod direct;
 mod image;
+mod panels;
 mod tiled;
 
 use half::f16;
 
-use crate::gemm::{Weight, multiply_panel, row_groups};
-use crate::order::{BLOCK, NARROW, conv_term, conv_terms};
-use crate::simd::{COLUMNS, Cuts, Grid, Lines, Panel, Tiles, tiles};
+use crate::gemm::Weight;
+use crate::order::{NARROW, conv_terms};
+use crate::simd::{Lines, Tiles};
 use crate::{Epilogue, Kernels, Scratch};
 
 use direct::direct;
-use image::{Geometry, PANEL_SLACK, fill_image};
+use image::{Geometry, fill_image};
 
 /// Output channels per group up to which a narrow convolution runs without panels.
 const DIRECT_OUTPUTS: usize = 4;
@@ -61,8 +62,8 @@ pub struct PackedConv {
 enum Data {
     /// Narrow and with few outputs per group: `[output][kh][kw][channel]`.
     Direct(Vec<f32>),
-    /// Per group the rows of [`row_groups`], each `[block][row][32]`.
-    Panels(Vec<f32>),
+    /// As [`panels::pack`] orders them.
+    Panels(Lines),
     /// For tile registers, as [`tiled::pack`] orders them.
     Tiles(Lines),
 }
@@ -88,7 +89,7 @@ impl PackedConv {
         } else if Tiles::usable(kernels.simd) {
             Data::Tiles(tiled::pack(&conv, weight))
         } else {
-            Data::Panels(conv.pack_panels(|output, tap| weight(output, tap).to_f32()))
+            Data::Panels(panels::pack(&conv, weight))
         };
         conv
     }
@@ -123,24 +124,6 @@ impl PackedConv {
             .collect()
     }
 
-    fn pack_panels(&self, weight: impl Fn(usize, [usize; 3]) -> f32) -> Vec<f32> {
-        let (terms, per_group) = (self.terms(), self.outputs_per_group());
-        let rows = row_groups(per_group);
-        let mut data = Vec::with_capacity(self.outputs * terms);
-        for group in 0..self.groups {
-            for part in 0..rows.parts {
-                for block in 0..terms / BLOCK {
-                    for row in rows.range(part) {
-                        let term = |k| conv_term(block * BLOCK + k, self.channels, self.kernel);
-                        let output = group * per_group + row;
-                        data.extend((0..BLOCK).map(|k| term(k).map_or(0.0, |tap| weight(output, tap))));
-                    }
-                }
-            }
-        }
-        data
-    }
-
     fn geometry(&self, input: [usize; 4], params: &ConvParams) -> Geometry {
         Geometry::new(input, self.kernel, params)
     }
@@ -157,13 +140,9 @@ pub fn conv2d_scratch(
     let (geometry, threads) = (weights.geometry(input, params), kernels.pool.threads());
     match &weights.data {
         Data::Direct(_) => geometry.image_len(),
-        Data::Panels(_) => geometry.image_len() + panel_len(weights) * threads,
+        Data::Panels(_) => panels::scratch_len(weights, &geometry, threads),
         Data::Tiles(_) => tiled::scratch_len(weights, &geometry, threads),
     }
-}
-
-fn panel_len(weights: &PackedConv) -> usize {
-    weights.terms() * COLUMNS + PANEL_SLACK
 }
 
 /// `out[n, o, y, x] = epilogue(sum over kh, kw, c of
@@ -213,9 +192,7 @@ pub fn conv2d(
                 direct(kernels, scratch, &geometry, (weights, data), epilogue, out);
             }
             Data::Panels(data) => {
-                let (image, panels) = scratch.split_at_mut(geometry.image_len());
-                fill_image(kernels, x, &geometry, channels, image);
-                by_panels(kernels, image, &geometry, (weights, data), epilogue, panels, out);
+                panels::conv2d(kernels, x, &geometry, (weights, data), epilogue, scratch, out);
             }
         }
     }
@@ -225,41 +202,4 @@ pub fn conv2d(
 fn group_epilogue<'a>(epilogue: &Epilogue<'a>, first: usize, outputs: usize) -> Epilogue<'a> {
     let (scale, bias) = (epilogue.scale.rows_from(first, outputs), epilogue.bias.rows_from(first, outputs));
     Epilogue { scale, bias, ..*epilogue }
-}
-
-fn by_panels(
-    kernels: &Kernels,
-    image: &[f32],
-    geometry: &Geometry,
-    (weights, data): (&PackedConv, &[f32]),
-    epilogue: &Epilogue<'_>,
-    scratch: &mut [f32],
-    out: &mut [f16],
-) {
-    let (simd, threads) = (kernels.simd, kernels.pool.threads());
-    let (terms, per_group) = (weights.terms(), weights.outputs_per_group());
-    let pixels = geometry.pixels();
-    let groups = row_groups(per_group);
-    let columns = pixels.div_ceil(COLUMNS);
-    let items = columns * weights.groups;
-    let row_parts = if items.is_multiple_of(threads) || items >= 8 * threads {
-        1
-    } else {
-        (4 * threads).div_ceil(items).min(groups.parts)
-    };
-    let rows = Cuts::grouped(groups, row_parts);
-    let grid = Grid { batches: weights.groups, rows, columns: Cuts::new(pixels, COLUMNS, columns) };
-    tiles(&kernels.pool, out, grid, (scratch, panel_len(weights)), |tile, panel| {
-        geometry.gather(simd, image, weights, tile.batch(), tile.columns(), panel);
-        let first = tile.batch() * per_group;
-        let epilogue = group_epilogue(epilogue, first, per_group);
-        let data = &data[first * terms..(first + per_group) * terms];
-        let rows = &data[tile.rows().start * terms..tile.rows().end * terms];
-        let panel = Panel::F32(&panel[..terms * COLUMNS]);
-        let inside = tile.rows();
-        let sizes =
-            (0..groups.parts).map(|part| groups.range(part)).filter(|range| inside.contains(&range.start));
-        let sizes = sizes.map(|range| range.len());
-        multiply_panel(simd, (rows, sizes), panel, tile.columns().start, &epilogue, tile);
-    });
 }

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::row_groups;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, ROWS, Task};
+use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Task};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -84,8 +83,13 @@ impl PackedB {
 
     /// `[k / 2][32]` pairs of the columns from `32 index` on.
     pub(crate) fn panel(&self, index: usize) -> &[u32] {
+        self.panels(index, 1)
+    }
+
+    /// `count` panels from `index` on.
+    pub(crate) fn panels(&self, index: usize, count: usize) -> &[u32] {
         let size = panel_pairs(self.terms);
-        &self.data.pairs()[index * size..(index + 1) * size]
+        &self.data.pairs()[index * size..(index + count) * size]
     }
 }
 
@@ -109,10 +113,12 @@ impl Strided<'_> {
     }
 }
 
-/// Packs rows of the left operand: groups of [`row_groups`], each `[block][row][32]`, padded with zeros.
+/// Packs rows of the left operand: those of `groups` that they consist of, each `[block][row][32]`, padded with
+/// zeros.
 pub(crate) struct PackRows<'a> {
     pub(crate) source: Strided<'a>,
     pub(crate) rows: Range<usize>,
+    pub(crate) groups: Cuts,
     pub(crate) terms: usize,
     pub(crate) packed: &'a mut [f32],
 }
@@ -122,14 +128,12 @@ impl Task for PackRows<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let PackRows { source, rows, terms, packed } = self;
+        let PackRows { source, rows, groups, terms, packed } = self;
         let padded = terms.next_multiple_of(BLOCK);
-        let groups = row_groups(rows.len());
-        for group in 0..groups.parts {
-            let range = groups.range(group);
+        for range in groups.inside(&rows) {
             let size = range.len();
-            let target = &mut packed[range.start * padded..range.end * padded];
-            let first = rows.start + range.start;
+            let target = &mut packed[(range.start - rows.start) * padded..(range.end - rows.start) * padded];
+            let first = range.start;
             for (block, target) in target.chunks_exact_mut(size * BLOCK).enumerate() {
                 let k = block * BLOCK;
                 let count = BLOCK.min(terms - k);

@@ -185,6 +185,7 @@ pub(super) fn plan(
     Plan {
         grid: Grid { batches, rows: rows_cut, columns: Cuts::new(columns, COLUMNS, column_parts) },
         terms: terms.next_multiple_of(BLOCK),
+        shared: 0,
         per_worker: (STRIP_SUMS + panel + copied).next_multiple_of(16),
     }
 }

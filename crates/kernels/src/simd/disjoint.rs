@@ -31,9 +31,11 @@ impl Cuts {
         self.total
     }
 
-    /// The lengths of the ranges.
-    pub(crate) fn sizes(self) -> impl Iterator<Item = usize> {
-        (0..self.parts).map(move |part| self.range(part).len())
+    /// The ranges that lie in `outer`, whose borders are among theirs.
+    pub(crate) fn inside(self, outer: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let (start, end) = (outer.start, outer.end);
+        let ranges = (0..self.parts).map(move |part| self.range(part));
+        ranges.skip_while(move |range| range.start < start).take_while(move |range| range.start < end)
     }
 
     pub(crate) fn range(&self, part: usize) -> Range<usize> {
@@ -96,6 +98,15 @@ impl<T> Tile<'_, T> {
     /// The columns of this tile, counted in the whole matrix.
     pub(crate) fn columns(&self) -> Range<usize> {
         self.columns.clone()
+    }
+
+    /// All rows of this tile, of a matrix that is not cut into columns.
+    pub(crate) fn whole_rows(&mut self) -> &mut [T] {
+        assert!(self.columns == (0..self.stride), "invariant: a tile of whole rows");
+        let (first, count) = (self.rows.start * self.stride, self.rows.len() * self.stride);
+        // SAFETY: whole rows of this tile are one range of the matrix that overlaps no other tile; `&mut self`
+        // keeps this the only slice of this tile.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(first), count) }
     }
 
     /// The element of the whole stack at `row` and `column` of this matrix.
