@@ -200,18 +200,29 @@ pub(crate) fn sums_len(rows: usize) -> usize {
 pub(crate) fn multiply_panel(
     simd: Simd,
     (packed, groups): (&[f32], Cuts),
-    (panel, part): (Panel<'_>, &mut [f32]),
+    panel: (Panel<'_>, &mut [f32]),
     start: usize,
     sums: &mut [f32],
     epilogue: &Epilogue<'_>,
     tile: &mut Tile<'_, f16>,
 ) {
     let rows = tile.rows();
+    let columns = start..(start + COLUMNS).min(tile.columns().end);
+    let sums = add_products(simd, (packed, groups, rows.clone()), panel, sums);
+    epilogue.store(simd, sums, (rows, columns), tile);
+}
+
+/// The sums of the rows `rows` times a panel; see [`multiply_panel`].
+pub(crate) fn add_products<'a>(
+    simd: Simd,
+    (packed, groups, rows): (&[f32], Cuts, std::ops::Range<usize>),
+    (panel, part): (Panel<'_>, &mut [f32]),
+    sums: &'a mut [f32],
+) -> &'a [[f32; COLUMNS]] {
     let terms = packed.len() / rows.len();
     let blocks = terms / BLOCK;
-    let columns = start..(start + COLUMNS).min(tile.columns().end);
-    let sums = sums.as_chunks_mut::<COLUMNS>().0;
-    sums[..rows.len()].fill([0.0; COLUMNS]);
+    let sums = &mut sums.as_chunks_mut::<COLUMNS>().0[..rows.len()];
+    sums.fill([0.0; COLUMNS]);
     for first in (0..blocks).step_by(DEPTH) {
         let last = (first + DEPTH).min(blocks);
         let panel = match panel.part(first..last) {
@@ -229,7 +240,7 @@ pub(crate) fn multiply_panel(
             micro(simd, a, size, panel, &mut sums[from..from + size]);
         }
     }
-    epilogue.store(simd, &sums[..rows.len()], (rows, columns), tile);
+    sums
 }
 
 /// `rows` rows in groups of nearly equal size that fit the matrix kernel.

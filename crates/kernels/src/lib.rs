@@ -11,12 +11,14 @@ mod context;
 mod scratch;
 mod simd;
 
+pub mod attention;
 pub mod conv;
 pub mod convert;
 pub mod gemm;
 pub mod layout;
 pub mod map;
 pub mod math;
+pub mod norm;
 pub mod order;
 pub mod pool;
 pub mod reduce;

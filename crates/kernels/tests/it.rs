@@ -1,12 +1,14 @@
 //! Every routine on every instruction set and several thread counts against its scalar definition, bit for bit.
 
 mod it {
+    mod attention;
     mod conv;
     mod convert;
     mod gemm;
     mod layout;
     mod map;
     mod math;
+    mod norm;
     mod pool;
     mod reduce;
     mod support;

@@ -6,7 +6,7 @@ use super::PackedConv;
 use super::image::Geometry;
 use crate::epilogue::store_row;
 use crate::order::NARROW_TAPS;
-use crate::simd::{COLUMNS, Lanes, Task, chunks};
+use crate::simd::{COLUMNS, Lanes, Real, Task, WIDTH, chunks};
 use crate::{Epilogue, Kernels};
 
 /// Multiplications that one thread does at a time.
@@ -57,61 +57,47 @@ impl Task for Direct<'_, '_> {
                 for (block, out) in row.chunks_mut(COLUMNS).enumerate() {
                     let x = block * COLUMNS;
                     let image = &image[geometry.row_offset(y) + x..];
-                    let sums = if out.len() <= COLUMNS / 2 {
-                        let narrow = sums::<{ COLUMNS / 2 }>(image, geometry, weights, channel, kernel);
-                        let mut sums = [0.0; COLUMNS];
-                        sums[..COLUMNS / 2].copy_from_slice(&narrow);
-                        sums
-                    } else {
-                        sums::<COLUMNS>(image, geometry, weights, channel, kernel)
-                    };
+                    let mut all = [0.0; COLUMNS];
+                    let halves = all.as_chunks_mut::<WIDTH>().0;
+                    for (half, target) in halves[..out.len().div_ceil(WIDTH)].iter_mut().enumerate() {
+                        let image = &image[half * WIDTH..];
+                        L::store(sums::<L>(image, geometry, weights, channel, kernel), target);
+                    }
                     let pixel = y * row_len + x;
                     let at = output * geometry.pixels() + pixel;
-                    store_row::<L>(epilogue, &sums, (output, pixel), at, out);
+                    store_row::<L>(epilogue, &all, (output, pixel), at, out);
                 }
             }
         }
     }
 }
 
-/// The sums of `W` neighbouring outputs whose first reads from the start of `image`.
+/// The sums of 16 neighbouring outputs whose first reads from the start of `image`.
 #[inline(always)]
-fn sums<const W: usize>(
+fn sums<L: Lanes>(
     image: &[f32],
     geometry: &Geometry,
     weights: &PackedConv,
     first: usize,
     kernel: &[f32],
-) -> [f32; W] {
+) -> L::Vector {
     let (width, channels) = (weights.kernel[1], weights.channels);
-    let mut sums = [0.0_f32; W];
+    let zero = <L::Vector as Real>::splat(0.0);
+    let mut sums = zero;
     for (kh, kernel) in kernel.chunks_exact(width * channels).enumerate() {
         for (block, kernel) in kernel.chunks(NARROW_TAPS * channels).enumerate() {
-            let (mut even, mut odd) = ([0.0_f32; W], [0.0_f32; W]);
+            let mut chains = [zero; 2];
             for (tap, kernel) in kernel.chunks_exact(channels).enumerate() {
                 let at = geometry.tap(kh, block * NARROW_TAPS + tap, first);
                 for (channel, &weight) in kernel.iter().enumerate() {
                     let at = at + geometry.plane() * channel;
-                    let values: &[f32; W] =
-                        image[at..].first_chunk().expect("invariant: slack behind the image");
-                    if channel % 2 == 0 {
-                        add_products(&mut even, values, weight);
-                    } else {
-                        add_products(&mut odd, values, weight);
-                    }
+                    let values = image[at..].first_chunk().expect("invariant: slack behind the image");
+                    let chain = &mut chains[channel % 2];
+                    *chain = L::load(values).mul_add(<L::Vector as Real>::splat(weight), *chain);
                 }
             }
-            for index in 0..W {
-                sums[index] += even[index] + odd[index];
-            }
+            sums = sums + (chains[0] + chains[1]);
         }
     }
     sums
-}
-
-#[inline(always)]
-fn add_products<const W: usize>(chain: &mut [f32; W], values: &[f32; W], weight: f32) {
-    for index in 0..W {
-        chain[index] = values[index].mul_add(weight, chain[index]);
-    }
 }
