@@ -4,6 +4,7 @@ mod direct;
 mod image;
 mod panels;
 mod tiled;
+mod transposed;
 
 use half::f16;
 
@@ -11,6 +12,8 @@ use crate::gemm::Weight;
 use crate::order::{NARROW, conv_terms};
 use crate::simd::{Lines, Tiles};
 use crate::{Epilogue, Kernels, Scratch};
+
+pub use transposed::{PackedConvTranspose, conv_transpose2d, conv_transpose2d_scratch};
 
 use direct::direct;
 use image::{Geometry, fill_image};
@@ -137,11 +140,16 @@ pub fn conv2d_scratch(
     weights: &PackedConv,
     params: &ConvParams,
 ) -> usize {
-    let (geometry, threads) = (weights.geometry(input, params), kernels.pool.threads());
+    image_scratch(kernels, weights, &weights.geometry(input, params))
+}
+
+/// Scratch values that [`run_image`] needs.
+fn image_scratch(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry) -> usize {
+    let threads = kernels.pool.threads();
     match &weights.data {
         Data::Direct(_) => geometry.image_len(),
-        Data::Panels(_) => panels::scratch_len(weights, &geometry, threads),
-        Data::Tiles(_) => tiled::scratch_len(weights, &geometry, threads),
+        Data::Panels(_) => panels::scratch_len(weights, geometry, threads),
+        Data::Tiles(_) => tiled::scratch_len(weights, geometry, threads),
     }
 }
 
@@ -182,18 +190,31 @@ pub fn conv2d(
     for (image, (x, out)) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)).enumerate() {
         let range = image * out.len()..(image + 1) * out.len();
         let epilogue = &Epilogue { residual: epilogue.residual.part(range), ..*epilogue };
-        match &weights.data {
-            Data::Tiles(data) => {
-                assert!(Tiles::usable(kernels.simd), "conv: weights packed for another instruction set");
-                tiled::conv2d(kernels, x, &geometry, (weights, data), epilogue, scratch, out);
-            }
-            Data::Direct(data) => {
-                fill_image(kernels, x, &geometry, channels, scratch);
-                direct(kernels, scratch, &geometry, (weights, data), epilogue, out);
-            }
-            Data::Panels(data) => {
-                panels::conv2d(kernels, x, &geometry, (weights, data), epilogue, scratch, out);
-            }
+        run_image(kernels, x, &geometry, weights, epilogue, scratch, out);
+    }
+}
+
+/// One image.
+fn run_image(
+    kernels: &Kernels,
+    x: &[f16],
+    geometry: &Geometry,
+    weights: &PackedConv,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut [f32],
+    out: &mut [f16],
+) {
+    match &weights.data {
+        Data::Tiles(data) => {
+            assert!(Tiles::usable(kernels.simd), "conv: weights packed for another instruction set");
+            tiled::conv2d(kernels, x, geometry, (weights, data), epilogue, scratch, out);
+        }
+        Data::Direct(data) => {
+            fill_image(kernels, x, geometry, weights.channels * weights.groups, scratch);
+            direct(kernels, scratch, geometry, (weights, data), epilogue, out);
+        }
+        Data::Panels(data) => {
+            panels::conv2d(kernels, x, geometry, (weights, data), epilogue, scratch, out);
         }
     }
 }

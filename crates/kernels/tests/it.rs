@@ -3,6 +3,7 @@
 mod it {
     mod attention;
     mod conv;
+    mod conv_transpose;
     mod convert;
     mod gemm;
     mod layout;
