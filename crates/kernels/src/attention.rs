@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::gemm::{PackColumns, PackRows, Strided, add_products, row_groups};
+use crate::gemm::{PackColumns, PackRows, Right, Strided, add_products, row_groups};
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Lanes, Panel, ROWS, Simd, Task};
+use crate::simd::{COLUMNS, Cuts, Lanes, ROWS, Simd, Task};
 use crate::softmax::{NO_KEPT, row};
 use crate::{Bias, Epilogue, Kernels, Residual, Scratch};
 
@@ -228,7 +228,7 @@ impl Product {
         for start in (0..columns).step_by(COLUMNS) {
             let range = start..(start + COLUMNS).min(columns);
             simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });
-            let sums = add_products(simd, (packed, groups, 0..rows), (Panel::F32(panel), &mut []), sums);
+            let sums = add_products(simd, (packed, groups, 0..rows), (Right::Panel(panel), &mut []), sums);
             let size = columns;
             simd.run(Store { epilogue, sums, range, pitch, size, out: &mut *out });
         }

@@ -1,13 +1,14 @@
 //! Matrix products, in the order of [`crate::order::Dot`].
 
 mod batch;
+mod form;
 mod pack;
 mod tiled;
 
 use half::f16;
 
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Grid, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector};
+use crate::simd::{COLUMNS, Cuts, Grid, PAIRS, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector};
 use crate::{Epilogue, Kernels, Scratch};
 
 pub use batch::{BatchShape, bmm, bmm_scratch};
@@ -25,8 +26,8 @@ const SMALL: usize = 1 << 17;
 
 /// Blocks of terms that are multiplied at a time, so that their part of a panel stays in the first-level cache.
 const DEPTH: usize = 8;
-/// Values of a panel's part.
-const PART: usize = DEPTH * BLOCK * COLUMNS;
+/// Values of a panel's part, and of its pairs where they are decoded.
+const PART: usize = DEPTH * (BLOCK + PAIRS) * COLUMNS;
 /// Most values of packed rows that all threads share.
 const SHARED: usize = 1 << 20;
 
@@ -83,7 +84,7 @@ fn plan(kernels: &Kernels, rows: usize, b: &PackedB) -> Plan {
     if tiled::applies(kernels, rows) {
         let source = Strided { data: &[], offset: 0, row: b.terms(), column: 1 };
         let copies = !tiled::in_place(&source, rows, b.terms());
-        return tiled::plan(threads, 1, [rows, b.terms(), b.columns()], (false, copies));
+        return tiled::plan(threads, 1, [rows, b.terms(), b.columns()], (b.is_compressed(), copies));
     }
     Plan::new(threads, 1, [rows, b.terms(), b.columns()], false)
 }
@@ -146,11 +147,11 @@ fn by_panels(
             &shared[rows.start * plan.terms..rows.end * plan.terms]
         };
         let mut columns = tile.columns();
-        if rows.len() == 1 {
+        if rows.len() == 1 && !b.is_compressed() {
             columns.start = vector_panels(simd, packed, b, epilogue, tile);
         }
         for start in columns.step_by(COLUMNS) {
-            let panel = Panel::Pairs(b.panel(start / COLUMNS));
+            let panel = Right::Packed(b, start / COLUMNS);
             multiply_panel(simd, (packed, all), (panel, part), start, sums, epilogue, tile);
         }
     });
@@ -167,7 +168,8 @@ fn vector_panels(
     let (mut start, end, row) = (tile.columns().start, tile.columns().end, tile.rows().start);
     while start + STREAMS * COLUMNS <= end {
         let mut sums = [[0.0; COLUMNS]; STREAMS];
-        vector(simd, packed, b.panels(start / COLUMNS, STREAMS), &mut sums);
+        let panels = b.panels(start / COLUMNS, STREAMS).expect("invariant: not compressed");
+        vector(simd, packed, panels, &mut sums);
         for sums in &sums {
             epilogue.store(simd, std::slice::from_ref(sums), (row..row + 1, start..start + COLUMNS), tile);
             start += COLUMNS;
@@ -195,12 +197,21 @@ pub(crate) fn sums_len(rows: usize) -> usize {
     rows * COLUMNS
 }
 
+/// The right operand of a tile.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// A panel `[k][32]`.
+    Panel(&'a [f32]),
+    /// A panel of a packed operand.
+    Packed(&'a PackedB, usize),
+}
+
 /// All rows of `tile`, packed in `packed` in those of `groups` that they consist of, times the panel of the
-/// columns from `start`. `part` holds a part of a panel of pairs while it is converted.
+/// columns from `start`. `part` holds a part of a packed panel while it is used.
 pub(crate) fn multiply_panel(
     simd: Simd,
     (packed, groups): (&[f32], Cuts),
-    panel: (Panel<'_>, &mut [f32]),
+    panel: (Right<'_>, &mut [f32]),
     start: usize,
     sums: &mut [f32],
     epilogue: &Epilogue<'_>,
@@ -216,7 +227,7 @@ pub(crate) fn multiply_panel(
 pub(crate) fn add_products<'a>(
     simd: Simd,
     (packed, groups, rows): (&[f32], Cuts, std::ops::Range<usize>),
-    (panel, part): (Panel<'_>, &mut [f32]),
+    (panel, part): (Right<'_>, &mut [f32]),
     sums: &'a mut [f32],
 ) -> &'a [[f32; COLUMNS]] {
     let terms = packed.len() / rows.len();
@@ -225,13 +236,19 @@ pub(crate) fn add_products<'a>(
     sums.fill([0.0; COLUMNS]);
     for first in (0..blocks).step_by(DEPTH) {
         let last = (first + DEPTH).min(blocks);
-        let panel = match panel.part(first..last) {
-            Panel::Pairs(pairs) if rows.len() > CONVERT_ROWS => {
-                let part = &mut part[..2 * pairs.len()];
-                simd.run(Widen { source: pairs, target: part });
-                Panel::F32(part)
+        let size = (last - first) * BLOCK * COLUMNS;
+        let panel = match panel {
+            Right::Panel(values) => Panel::F32(&values[first * BLOCK * COLUMNS..][..size]),
+            Right::Packed(b, index) => {
+                let (wide, pairs) = part.split_at_mut(DEPTH * BLOCK * COLUMNS);
+                let pairs = b.part(simd, index, first..last, bytemuck::cast_slice_mut(pairs));
+                if rows.len() > CONVERT_ROWS {
+                    simd.run(Widen { source: pairs, target: &mut wide[..size] });
+                    Panel::F32(&wide[..size])
+                } else {
+                    Panel::Pairs(pairs)
+                }
             }
-            other => other,
         };
         for group in groups.inside(&rows) {
             let (from, size) = (group.start - rows.start, group.len());

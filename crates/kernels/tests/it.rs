@@ -5,6 +5,7 @@ mod it {
     mod conv;
     mod conv_transpose;
     mod convert;
+    mod form;
     mod gemm;
     mod layout;
     mod map;

@@ -2,9 +2,9 @@
 
 use half::f16;
 
-use super::{PackColumns, PackRows, Plan, Strided, multiply_panel, row_groups, sums_len, tiled};
+use super::{PackColumns, PackRows, Plan, Right, Strided, multiply_panel, row_groups, sums_len, tiled};
 use crate::broadcast::Walk;
-use crate::simd::{COLUMNS, Panel, tiles};
+use crate::simd::{COLUMNS, tiles};
 use crate::{Epilogue, Kernels, Scratch};
 
 /// The shapes of a batched product `[batch..., M, K] x [batch..., K, N]`.
@@ -89,7 +89,7 @@ pub fn bmm(
         for start in tile.columns().step_by(COLUMNS) {
             let range = start..(start + COLUMNS).min(tile.columns().end);
             simd.run(PackColumns { source: right, columns: range, terms, panel });
-            let panel = Panel::F32(panel);
+            let panel = Right::Panel(panel);
             multiply_panel(simd, (packed, groups), (panel, &mut []), start, sums, epilogue, tile);
         }
     });

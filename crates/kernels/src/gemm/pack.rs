@@ -5,7 +5,8 @@ use std::ops::Range;
 use half::f16;
 
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Task};
+use super::form::Form;
+use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Simd, Task};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -26,11 +27,12 @@ impl Weight for f32 {
 }
 
 /// The right operand of a product, packed once: panels of 32 columns, `[n / 32][k / 2][32][2]`, padded with zeros.
+/// Compressed weights stay compressed, and are decoded a part of a panel at a time.
 #[derive(Clone, Debug)]
 pub struct PackedB {
     terms: usize,
     columns: usize,
-    data: Lines,
+    form: Form,
 }
 
 impl PackedB {
@@ -66,7 +68,11 @@ impl PackedB {
                 }
             }
         }
-        PackedB { terms, columns, data }
+        PackedB::with_form(terms, columns, Form::Half(data))
+    }
+
+    pub(super) fn with_form(terms: usize, columns: usize, form: Form) -> PackedB {
+        PackedB { terms, columns, form }
     }
 
     /// K.
@@ -81,15 +87,35 @@ impl PackedB {
         self.columns
     }
 
-    /// `[k / 2][32]` pairs of the columns from `32 index` on.
-    pub(crate) fn panel(&self, index: usize) -> &[u32] {
-        self.panels(index, 1)
+    /// `count` panels from `index` on as `[k / 2][32]` pairs, when they are held so.
+    pub(crate) fn panels(&self, index: usize, count: usize) -> Option<&[u32]> {
+        let size = panel_pairs(self.terms);
+        match &self.form {
+            Form::Half(data) => Some(&data.pairs()[index * size..(index + count) * size]),
+            _ => None,
+        }
     }
 
-    /// `count` panels from `index` on.
-    pub(crate) fn panels(&self, index: usize, count: usize) -> &[u32] {
-        let size = panel_pairs(self.terms);
-        &self.data.pairs()[index * size..(index + count) * size]
+    /// Whether panels must be decoded.
+    pub(crate) fn is_compressed(&self) -> bool {
+        !matches!(self.form, Form::Half(_))
+    }
+
+    /// The pairs of the blocks `blocks` of panel `index`, in place or decoded to `target`.
+    pub(crate) fn part<'a>(
+        &'a self,
+        simd: Simd,
+        index: usize,
+        blocks: Range<usize>,
+        target: &'a mut [u32],
+    ) -> &'a [u32] {
+        let size = PAIRS * COLUMNS;
+        if let Some(panel) = self.panels(index, 1) {
+            return &panel[blocks.start * size..blocks.end * size];
+        }
+        let target = &mut target[..blocks.len() * size];
+        self.form.decode(simd, (index, self.terms), blocks, target);
+        target
     }
 }
 

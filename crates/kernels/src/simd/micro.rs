@@ -22,18 +22,6 @@ pub(crate) enum Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Some of its blocks.
-    pub(crate) fn part(self, blocks: std::ops::Range<usize>) -> Self {
-        match self {
-            Panel::F32(values) => {
-                Panel::F32(&values[blocks.start * BLOCK * COLUMNS..blocks.end * BLOCK * COLUMNS])
-            }
-            Panel::Pairs(values) => {
-                Panel::Pairs(&values[blocks.start * PAIRS * COLUMNS..blocks.end * PAIRS * COLUMNS])
-            }
-        }
-    }
-
     fn blocks(&self) -> usize {
         let terms = match self {
             Panel::F32(values) => values.len(),

@@ -42,6 +42,8 @@ pub(crate) trait Lanes {
     fn store(vector: Self::Vector, target: &mut [f32; WIDTH]);
     /// The values of `source`, exactly.
     fn read(source: &[f16; WIDTH]) -> Self::Vector;
+    /// The numbers of `source`.
+    fn read_bytes(source: &[i8; WIDTH]) -> Self::Vector;
     /// Writes the values, rounded to nearest, ties to even.
     fn write(vector: Self::Vector, target: &mut [f16; WIDTH]);
     /// The values, rounded to the nearest `f16`, ties to even.
@@ -150,6 +152,11 @@ impl Lanes for Scalar {
         let mut wide = [0.0; WIDTH];
         widen_one_by_one(source, &mut wide);
         Each(wide)
+    }
+
+    #[inline(always)]
+    fn read_bytes(source: &[i8; WIDTH]) -> Self::Vector {
+        Each(source.map(f32::from))
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 mod vector;
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
+    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_srli_si128, _mm_storeu_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
     _mm256_castsi256_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps,
     _mm256_loadu_si256, _mm256_permute4x64_epi64, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps,
     _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
@@ -232,6 +232,16 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
     }
 
     #[inline(always)]
+    fn read_bytes(source: &[i8; WIDTH]) -> Self::Vector {
+        // SAFETY: called only from code that `run_avx2` compiled; 16 bytes are readable.
+        unsafe {
+            let low = _mm_loadu_si128(source.as_ptr().cast());
+            let wide = [low, _mm_srli_si128::<8>(low)];
+            Each(wide.map(|bytes| Wide256(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)))))
+        }
+    }
+
+    #[inline(always)]
     fn write(vector: Self::Vector, target: &mut [f16; WIDTH]) {
         // SAFETY: called only from code that `run_avx2` compiled; 16 values are writable.
         unsafe {
@@ -268,6 +278,14 @@ lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
     fn read(source: &[f16; WIDTH]) -> Wide512 {
         // SAFETY: called only from code that `run_avx512` compiled; 16 values are readable.
         Wide512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn read_bytes(source: &[i8; WIDTH]) -> Wide512 {
+        // SAFETY: called only from code that `run_avx512` compiled; 16 bytes are readable.
+        Wide512(unsafe {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(source.as_ptr().cast())))
+        })
     }
 
     #[inline(always)]
