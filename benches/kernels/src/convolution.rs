@@ -84,7 +84,8 @@ pub fn run(bench: &mut Bench) {
         if !seen.contains(&layer) {
             seen.push(layer);
             let [channels, size, outputs, kernel, stride, _] = layer;
-            let name = format!("conv {channels}x{size}x{size} to {outputs}, {kernel}x{kernel} stride {stride}");
+            let name =
+                format!("conv {channels}x{size}x{size} to {outputs}, {kernel}x{kernel} stride {stride}");
             sequence(bench, &name, &[layer]);
         }
     }
@@ -117,7 +118,12 @@ fn sequence(bench: &mut Bench, name: &str, layers: &[Layer]) {
     }
     let mut row = measure(name, Work::Flops(work), bench.rounds, variants);
     if let (Some(peer), true) = (&bench.peer, layers.len() == 20) {
-        row = row.mark("5 times as fast as onnxruntime (on AMX-FP16)", &label(&bench.best()), &peer.name(), 5.0);
+        row = row.mark(
+            "5 times as fast as onnxruntime (on AMX-FP16)",
+            &label(&bench.best()),
+            &peer.name(),
+            5.0,
+        );
     }
     bench.push(row);
 }

@@ -87,7 +87,8 @@ fn main() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
     let pools: Vec<Arc<Pool>> = (1..=threads).map(|threads| Arc::new(Pool::new(threads))).collect();
     let sets = Isa::available().into_iter().filter(|&isa| isa != Isa::Scalar || Isa::best() == Isa::Scalar);
-    let contexts = sets.flat_map(|isa| pools.iter().filter_map(move |pool| Kernels::new(isa, Arc::clone(pool))));
+    let contexts =
+        sets.flat_map(|isa| pools.iter().filter_map(move |pool| Kernels::new(isa, Arc::clone(pool))));
     let peer = python.as_deref().and_then(|python| Peer::start(python, threads));
     let mut bench = Bench { contexts: contexts.collect(), peer, rounds, only, rows: Vec::new() };
     memory::roofs(&mut bench);

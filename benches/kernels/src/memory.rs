@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use aneforge_kernels::layout::transpose;
 use aneforge_kernels::map::{Binary, Unary, binary, unary};
+use aneforge_kernels::norm::{Affine, Norm, Normalize, normalize};
 use aneforge_kernels::pool::{Window, avg_pool, max_pool};
 use aneforge_kernels::reduce::{Reduction, reduce};
 use aneforge_kernels::softmax::softmax;
@@ -59,7 +60,8 @@ fn beside_copy(bench: &mut Bench, name: &str, bytes: usize, limit: f64, body: Bo
         let (context, ours, roof) = (kernels.clone(), label(&kernels), format!("copy, {}", label(&kernels)));
         let run = move || body(&context, &mut out.borrow_mut());
         variants.push(Variant::new(ours.clone(), run).under(roof.clone()));
-        variants.push(Variant::new(roof.clone(), move || roof::copy(&kernels, source, &mut target.borrow_mut())));
+        variants
+            .push(Variant::new(roof.clone(), move || roof::copy(&kernels, source, &mut target.borrow_mut())));
         if limit > 0.0 {
             marks.push((format!("{ours}: within {limit} of a copy"), ours, roof));
         }
@@ -78,8 +80,16 @@ pub fn run(bench: &mut Bench) {
         beside_copy(bench, &format!("{function:?}, 4M"), 4 * COUNT, 1.3, Box::new(body));
     }
     for function in [
-        Unary::Exp, Unary::Sigmoid, Unary::Silu, Unary::Tanh, Unary::Gelu, Unary::Erf, Unary::Sin,
-        Unary::Rsqrt { eps: 1e-3 }, Unary::Log { eps: 8.0 }, Unary::Softplus,
+        Unary::Exp,
+        Unary::Sigmoid,
+        Unary::Silu,
+        Unary::Tanh,
+        Unary::Gelu,
+        Unary::Erf,
+        Unary::Sin,
+        Unary::Rsqrt { eps: 1e-3 },
+        Unary::Log { eps: 8.0 },
+        Unary::Softplus,
     ] {
         let body = |k: &Kernels, out: &mut [f16]| unary(k, function, &x, out);
         beside_copy(bench, &format!("{function:?}, 4M"), 4 * COUNT, 0.0, Box::new(body));
@@ -103,7 +113,19 @@ fn rows(bench: &mut Bench, x: &[f16]) {
     beside_copy(bench, "softmax of 512, 4M", 4 * COUNT, 0.0, Box::new(body));
     let body = |k: &Kernels, out: &mut [f16]| softmax(k, x, &[64, 64, 1024], 1, out);
     beside_copy(bench, "softmax of 64 across, 4M", 4 * COUNT, 0.0, Box::new(body));
-    for (name, axes, len) in [("mean of rows of 512, 4M", 2_u32, COUNT / 512), ("mean of columns, 4M", 1, 512)] {
+    let (gamma, beta) = (halves(512, 7, 1.0), halves(512, 8, 1.0));
+    for (name, norm, beta) in [
+        ("layer_norm of 512, 4M", Norm::Variance { eps: f16::from_f32(1e-5) }, Some(&beta[..])),
+        ("rms_norm of 512, 4M", Norm::Length { floor: f16::from_f32(1e-2) }, None),
+    ] {
+        let affine = Some(Affine { gamma: &gamma, beta, span: 1 });
+        let norm = Normalize { norm, affine, flush_nan: false };
+        let body = |k: &Kernels, out: &mut [f16]| normalize(k, x, 512, &norm, out);
+        beside_copy(bench, name, 4 * COUNT, 1.3, Box::new(body));
+    }
+    for (name, axes, len) in
+        [("mean of rows of 512, 4M", 2_u32, COUNT / 512), ("mean of columns, 4M", 1, 512)]
+    {
         let body = |k: &Kernels, out: &mut [f16]| {
             reduce(k, Reduction::Mean, x, &[COUNT / 512, 512], axes, &mut out[..len]);
         };
@@ -114,14 +136,14 @@ fn rows(bench: &mut Bench, x: &[f16]) {
 fn images(bench: &mut Bench, x: &[f16]) {
     const SHAPE: [usize; 4] = [1, 64, 256, 256];
     let view = View::new(x, &SHAPE);
-    for (name, perm) in [("NCHW to NHWC, 4M", [0, 2, 3, 1]), ("swap of rows and channels, 4M", [0, 2, 1, 3])] {
+    for (name, perm) in [("NCHW to NHWC, 4M", [0, 2, 3, 1]), ("swap of rows and channels, 4M", [0, 2, 1, 3])]
+    {
         let body = |k: &Kernels, out: &mut [f16]| transpose(k, view, &perm, out);
         beside_copy(bench, name, 4 * COUNT, 0.0, Box::new(body));
     }
     let window = Window { kernel: [3, 3], stride: [2, 2], pad: [1; 4] };
     let size = [128, 128];
-    let body =
-        |k: &Kernels, out: &mut [f16]| max_pool(k, x, SHAPE, &window, size, &mut out[..COUNT / 4]);
+    let body = |k: &Kernels, out: &mut [f16]| max_pool(k, x, SHAPE, &window, size, &mut out[..COUNT / 4]);
     beside_copy(bench, "max_pool 3x3 stride 2, 4M", COUNT * 5 / 2, 0.0, Box::new(body));
     let body =
         |k: &Kernels, out: &mut [f16]| avg_pool(k, x, SHAPE, &window, false, size, &mut out[..COUNT / 4]);

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 
+use aneforge_kernels::attention::{Attention, Mask, Shape, attention as attention_of};
 use aneforge_kernels::gemm::{BatchShape, bmm};
 use aneforge_kernels::map::{Unary, unary_in_place};
+use aneforge_kernels::norm::{Affine, Norm, Normalize, normalize};
 use aneforge_kernels::softmax::softmax;
 use aneforge_kernels::{Epilogue, Scratch, f16};
 
@@ -15,6 +17,7 @@ pub fn run(bench: &mut Bench) {
     attention(bench, [12, 128, 32]);
     attention(bench, [12, 197, 64]);
     small_softmax(bench);
+    small_norm(bench);
 }
 
 fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
@@ -25,14 +28,21 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
     let size = heads * tokens * width;
     let (q, k, v) = (halves(size, 1, 1.0), halves(size, 2, 1.0), halves(size, 3, 1.0));
     let scale = 1.0 / (width as f32).sqrt();
-    let state = RefCell::new((vec![f16::ZERO; heads * tokens * tokens], vec![f16::ZERO; size], Scratch::new()));
+    let state =
+        RefCell::new((vec![f16::ZERO; heads * tokens * tokens], vec![f16::ZERO; size], Scratch::new()));
     let mut variants = Vec::new();
     let batch = [heads];
     for kernels in bench.contexts() {
         let (q, k, v, state, batch) = (&q, &k, &v, &state, &batch);
         let scores = BatchShape {
-            batch, a_batch: batch, b_batch: batch,
-            rows: tokens, terms: width, columns: tokens, transpose_a: false, transpose_b: true,
+            batch,
+            a_batch: batch,
+            b_batch: batch,
+            rows: tokens,
+            terms: width,
+            columns: tokens,
+            transpose_a: false,
+            transpose_b: true,
         };
         let mixed = BatchShape { terms: tokens, columns: width, transpose_b: false, ..scores };
         variants.push(Variant::new(format!("unfused {}", label(&kernels)), move || {
@@ -44,8 +54,26 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
             bmm(&kernels, weights, v, &mixed, &Epilogue::default(), scratch, out);
         }));
     }
+    for kernels in bench.contexts() {
+        let task = Attention {
+            shape: Shape { heads, queries: tokens, keys: tokens, width, values: width },
+            q: &q,
+            k: &k,
+            v: &v,
+            scale: Some(f16::from_f32(scale)),
+            mask: Mask::None,
+            limit: None,
+            flush_nan: false,
+        };
+        let state = &state;
+        variants.push(Variant::new(label(&kernels), move || {
+            let (_, out, scratch) = &mut *state.borrow_mut();
+            attention_of(&kernels, &task, scratch, out);
+        }));
+    }
     if let Some(peer) = &bench.peer {
-        let (shape, other) = (format!("[{heads}, {tokens}, {width}]"), format!("[{heads}, {width}, {tokens}]"));
+        let (shape, other) =
+            (format!("[{heads}, {tokens}, {width}]"), format!("[{heads}, {width}, {tokens}]"));
         variants.push(peer.variant(&format!(
             "[{{\"kind\": \"MatMul\", \"inputs\": [{shape}, {other}]}}, \
              {{\"kind\": \"Mul\", \"inputs\": [0], \"scalars\": [{scale}]}}, \
@@ -54,7 +82,11 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
         )));
     }
     let work = 4.0 * (heads * tokens * tokens * width) as f64;
-    bench.push(measure(&name, Work::Flops(work), bench.rounds, variants));
+    let mut row = measure(&name, Work::Flops(work), bench.rounds, variants);
+    if let Some(peer) = &bench.peer {
+        row = row.mark("4 times as fast as onnxruntime", &label(&bench.best()), &peer.name(), 4.0);
+    }
+    bench.push(row);
 }
 
 fn small_softmax(bench: &mut Bench) {
@@ -78,6 +110,36 @@ fn small_softmax(bench: &mut Bench) {
         variants.push(peer.variant(&format!("[{node}]")));
     }
     let mut row = measure(name, Work::Bytes(4.0 * count as f64), bench.rounds, variants);
+    if let Some(peer) = &bench.peer {
+        row = row.mark("4 times as fast as onnxruntime", &label(&bench.best()), &peer.name(), 4.0);
+    }
+    bench.push(row);
+}
+
+fn small_norm(bench: &mut Bench) {
+    const SIZE: usize = 384;
+    let name = "layer_norm 128x384";
+    if !bench.wants(name) {
+        return;
+    }
+    let x = halves(128 * SIZE, 5, 1.0);
+    let (gamma, beta) = (halves(SIZE, 6, 1.0), halves(SIZE, 7, 1.0));
+    let out = RefCell::new(vec![f16::ZERO; x.len()]);
+    let mut variants = Vec::new();
+    let affine = Some(Affine { gamma: &gamma, beta: Some(&beta), span: 1 });
+    let norm = Normalize { norm: Norm::Variance { eps: f16::from_f32(1e-5) }, affine, flush_nan: false };
+    for kernels in bench.contexts() {
+        let (x, out, norm) = (&x, &out, &norm);
+        variants.push(Variant::new(label(&kernels), move || {
+            normalize(&kernels, x, SIZE, norm, &mut out.borrow_mut());
+        }));
+    }
+    if let Some(peer) = &bench.peer {
+        let node =
+            "{\"kind\": \"LayerNormalization\", \"inputs\": [[128, 384]], \"weights\": [[384], [384]]}";
+        variants.push(peer.variant(&format!("[{node}]")));
+    }
+    let mut row = measure(name, Work::Bytes(4.0 * x.len() as f64), bench.rounds, variants);
     if let Some(peer) = &bench.peer {
         row = row.mark("4 times as fast as onnxruntime", &label(&bench.best()), &peer.name(), 4.0);
     }

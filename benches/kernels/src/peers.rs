@@ -31,8 +31,8 @@ impl Gemm {
                 // SAFETY: `new` checked the lengths, and the strides are those of row-major matrices.
                 unsafe {
                     $function(
-                        m, n, k, c, 1, columns, false, a, 1, rows, b, 1, columns, 0.0, 1.0, false, false, false,
-                        threads,
+                        m, n, k, c, 1, columns, false, a, 1, rows, b, 1, columns, 0.0, 1.0, false, false,
+                        false, threads,
                     );
                 }
             }};

@@ -20,7 +20,8 @@ pub fn run(bench: &mut Bench) {
         product(bench, shape);
     }
     for (place, bytes) in [("L3", 24 << 20), ("DRAM", 480 << 20)] {
-        vector(bench, place, bytes);
+        vector(bench, place, bytes, false);
+        vector(bench, place, bytes, true);
     }
 }
 
@@ -83,16 +84,21 @@ pub fn fma_peak<'a>(kernels: &Kernels, work: f64, name: String) -> Variant<'a> {
 }
 
 /// One row times so many different matrices that together they fill `bytes`.
-fn vector(bench: &mut Bench, place: &str, bytes: usize) {
+fn vector(bench: &mut Bench, place: &str, bytes: usize, int8: bool) {
     const TERMS: usize = 768;
     const COLUMNS: usize = 3072;
-    let name = format!("GEMV 768x3072 fp16, weights in {place}");
+    let name = format!("GEMV 768x3072 {}, weights in {place}", if int8 { "int8" } else { "fp16" });
     if !bench.wants(&name) {
         return;
     }
-    let size = TERMS * COLUMNS * 2;
-    let weights = halves(TERMS * COLUMNS, 3, 0.05);
-    let one = PackedB::from_kn(&weights, TERMS, COLUMNS);
+    let size = TERMS * COLUMNS * if int8 { 1 } else { 2 };
+    let weights = normal(TERMS * COLUMNS, 3, 0.05);
+    let one = if int8 {
+        let bytes: Vec<i8> = weights.iter().map(|x| (x * 600.0).round() as i8).collect();
+        PackedB::from_int8(&bytes, &vec![f16::from_f32(1.0 / 600.0); COLUMNS], COLUMNS, TERMS)
+    } else {
+        PackedB::from_kn(&weights, TERMS, COLUMNS)
+    };
     let matrices = vec![one; bytes.div_ceil(size)];
     let raw = vec![0x3c01_3c02_3c03_3c04_u64; bytes / 8];
     let x = halves(TERMS, 4, 1.0);

@@ -46,21 +46,38 @@ fn json(about: &About, rows: &[Row]) -> String {
     let _ = writeln!(out, "  \"rounds\": {},\n  \"rows\": [", about.rounds);
     for (index, row) in rows.iter().enumerate() {
         let cells: Vec<String> = row.cells.iter().map(|cell| cell_json(row, cell)).collect();
-        let marks: Vec<String> = row.marks.iter().map(|mark| {
-            let ratio = row.ratio(mark);
-            format!("{{\"mark\": {}, \"ratio\": {ratio:.3}, \"wanted\": {:.3}, \"met\": {}}}",
-                quoted(&mark.text), mark.least, ratio >= mark.least)
-        }).collect();
-        let _ = write!(out, "    {{\"name\": {}, \"variants\": [\n      {}\n    ], \"marks\": [{}]}}{}\n",
-            quoted(&row.name), cells.join(",\n      "), marks.join(", "),
-            if index + 1 < rows.len() { "," } else { "" });
+        let marks: Vec<String> = row
+            .marks
+            .iter()
+            .map(|mark| {
+                let ratio = row.ratio(mark);
+                format!(
+                    "{{\"mark\": {}, \"ratio\": {ratio:.3}, \"wanted\": {:.3}, \"met\": {}}}",
+                    quoted(&mark.text),
+                    mark.least,
+                    ratio >= mark.least
+                )
+            })
+            .collect();
+        let _ = write!(
+            out,
+            "    {{\"name\": {}, \"variants\": [\n      {}\n    ], \"marks\": [{}]}}{}\n",
+            quoted(&row.name),
+            cells.join(",\n      "),
+            marks.join(", "),
+            if index + 1 < rows.len() { "," } else { "" }
+        );
     }
     out + "  ]\n}\n"
 }
 
 fn cell_json(row: &Row, cell: &Cell) -> String {
-    let mut out = format!("{{\"name\": {}, \"us\": {:.3}, \"best us\": {:.3}",
-        quoted(&cell.name), cell.median * 1e6, cell.best * 1e6);
+    let mut out = format!(
+        "{{\"name\": {}, \"us\": {:.3}, \"best us\": {:.3}",
+        quoted(&cell.name),
+        cell.median * 1e6,
+        cell.best * 1e6
+    );
     if let Some(rate) = row.rate(cell) {
         let _ = write!(out, ", {}: {rate:.2}", quoted(row.unit()));
     }
@@ -77,8 +94,12 @@ fn markdown(about: &About, rows: &[Row]) -> String {
         about.machine, about.sets, about.peers, about.rounds
     );
     if !Isa::available().contains(&Isa::AmxFp16) {
-        for text in ["GEMM 512x512x512: at least 1.5 TFLOP/s", "GEMM 128x384x1536: at least 2.2 TFLOP/s",
-            "GEMM 197x768x3072: at least 1.9 TFLOP/s", "ResNet-18's 20 convolutions: under 2.3 ms"] {
+        for text in [
+            "GEMM 512x512x512: at least 1.5 TFLOP/s",
+            "GEMM 128x384x1536: at least 2.2 TFLOP/s",
+            "GEMM 197x768x3072: at least 1.9 TFLOP/s",
+            "ResNet-18's 20 convolutions: under 2.3 ms",
+        ] {
             let (row, mark) = text.split_once(": ").unwrap_or((text, ""));
             let _ = writeln!(out, "| {row} | AMX-FP16, {mark} | | | not available on this CPU |");
         }
@@ -87,7 +108,11 @@ fn markdown(about: &About, rows: &[Row]) -> String {
         for mark in &row.marks {
             let ratio = row.ratio(mark);
             let verdict = if ratio >= mark.least { "met" } else { "missed" };
-            let _ = writeln!(out, "| {} | {} | {ratio:.2} | {:.2} | {verdict} |", row.name, mark.text, mark.least);
+            let _ = writeln!(
+                out,
+                "| {} | {} | {ratio:.2} | {:.2} | {verdict} |",
+                row.name, mark.text, mark.least
+            );
         }
     }
     out += "\n## Everything\n\n| row | variant | us | rate | of its roof |\n|---|---|---:|---:|---:|\n";
@@ -95,7 +120,13 @@ fn markdown(about: &About, rows: &[Row]) -> String {
         for cell in &row.cells {
             let rate = row.rate(cell).map_or(String::new(), |rate| format!("{rate:.1} {}", row.unit()));
             let share = row.share(cell).map_or(String::new(), |share| format!("{:.0}%", share * 100.0));
-            let _ = writeln!(out, "| {} | {} | {:.1} | {rate} | {share} |", row.name, cell.name, cell.median * 1e6);
+            let _ = writeln!(
+                out,
+                "| {} | {} | {:.1} | {rate} | {share} |",
+                row.name,
+                cell.name,
+                cell.median * 1e6
+            );
         }
     }
     out
@@ -121,7 +152,11 @@ fn plot(rows: &[Row]) -> String {
                 bars,
                 "<text x=\"24\" y=\"{0}\">{1}</text><rect x=\"240\" y=\"{2}\" width=\"{width}\" height=\"11\" \
                  fill=\"{colour}\"/><text x=\"{3}\" y=\"{0}\">{4:.0}%</text>",
-                y + 10, cell.name, y + 1, 246 + width, share * 100.0
+                y + 10,
+                cell.name,
+                y + 1,
+                246 + width,
+                share * 100.0
             );
             y += BAR;
         }

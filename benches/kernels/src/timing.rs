@@ -143,8 +143,14 @@ impl Row {
         println!("{}", self.name);
         for cell in &self.cells {
             let rate = self.rate(cell).map_or(String::new(), |r| format!(", {r:.1} {}", self.unit()));
-            let share = self.share(cell).map_or(String::new(), |s| format!(", {:.0}% of its roof", s * 100.0));
-            println!("  {:<32} {:>10.1} us (best {:.1}){rate}{share}", cell.name, cell.median * 1e6, cell.best * 1e6);
+            let share =
+                self.share(cell).map_or(String::new(), |s| format!(", {:.0}% of its roof", s * 100.0));
+            println!(
+                "  {:<32} {:>10.1} us (best {:.1}){rate}{share}",
+                cell.name,
+                cell.median * 1e6,
+                cell.best * 1e6
+            );
         }
         for mark in &self.marks {
             let ratio = self.ratio(mark);

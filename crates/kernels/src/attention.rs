@@ -143,7 +143,12 @@ impl Attention<'_> {
         let (weights, scratch) = scratch.split_at_mut(half);
         let scores: &mut [f16] = &mut bytemuck::cast_slice_mut(scores)[..count * pitch];
         let weights: &mut [f16] = &mut bytemuck::cast_slice_mut(weights)[..count * pitch];
-        let q = Strided { data: self.q, offset: (head * self.shape.queries + rows.start) * width, row: width, column: 1 };
+        let q = Strided {
+            data: self.q,
+            offset: (head * self.shape.queries + rows.start) * width,
+            row: width,
+            column: 1,
+        };
         let k = Strided { data: self.k, offset: head * keys * width, row: 1, column: width };
         let product = Product { simd, rows: count, terms: width, columns: keys, pitch };
         let epilogue = self.score_epilogue(head, &rows);
@@ -169,7 +174,14 @@ impl Attention<'_> {
             }
         };
         let scale = self.scale.map_or(Bias::None, Bias::All);
-        Epilogue { scale, bias, residual, limit: self.limit, flush_nan: self.flush_nan, ..Epilogue::default() }
+        Epilogue {
+            scale,
+            bias,
+            residual,
+            limit: self.limit,
+            flush_nan: self.flush_nan,
+            ..Epilogue::default()
+        }
     }
 }
 
@@ -191,7 +203,8 @@ pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scr
         return;
     }
     let scratch = scratch.take(attention_scratch(kernels, attention));
-    let grid = crate::simd::Grid { batches: heads, rows: attention.cuts(), columns: Cuts::new(values, values, 1) };
+    let grid =
+        crate::simd::Grid { batches: heads, rows: attention.cuts(), columns: Cuts::new(values, values, 1) };
     let parts = grid.rows.parts;
     crate::simd::tiles(&kernels.pool, out, grid, (scratch, attention.part_scratch()), |tile, scratch| {
         let part = (0..parts).find(|&part| grid.rows.range(part) == tile.rows());

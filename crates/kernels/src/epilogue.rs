@@ -237,8 +237,7 @@ pub(crate) fn store_row<L: Lanes>(
         let skip = half * WIDTH;
         let sum = sums[skip..].first_chunk().expect("invariant: whole vectors");
         let (at, index) = (column + skip, index + skip);
-        let value =
-            finish::<L>(epilogue, L::load(sum), (row, at..at + out.len()), index..index + out.len());
+        let value = finish::<L>(epilogue, L::load(sum), (row, at..at + out.len()), index..index + out.len());
         L::write_some(value, out);
     }
 }

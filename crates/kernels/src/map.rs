@@ -7,8 +7,6 @@ pub use binary::{Binary, Compare, binary, compare, logical_not, select};
 pub(crate) use unary::map_slice;
 pub use unary::{Unary, overflow_above, sanitize, unary, unary_in_place};
 
-
-
 /// Elements that one thread computes at a time.
 const GRAIN: usize = 1 << 14;
 /// Elements that are converted to `f32` at a time.

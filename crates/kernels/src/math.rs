@@ -13,7 +13,9 @@ use crate::simd::Real;
 
 /// The functions over any [`Real`].
 pub(crate) mod real {
-    pub(crate) use super::exponential::{exp, exp_m1, exp2, log, log_1p, log2, sigmoid, silu, softplus, tanh};
+    pub(crate) use super::exponential::{
+        exp, exp_m1, exp2, log, log_1p, log2, sigmoid, silu, softplus, tanh,
+    };
     pub(crate) use super::normal::{erf, gelu};
     pub(crate) use super::power::{pow, rsqrt};
     pub(crate) use super::trigonometric::{atan, cos, sin};

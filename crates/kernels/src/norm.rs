@@ -41,6 +41,13 @@ pub struct Affine<'a> {
     pub span: usize,
 }
 
+impl Affine<'_> {
+    /// Whether each row of `size` elements has a factor and a summand per element.
+    fn is_row(&self, size: usize) -> bool {
+        self.span == 1 && self.gamma.len() == size && self.beta.is_some()
+    }
+}
+
 /// A norm with what follows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Normalize<'a> {
@@ -129,7 +136,13 @@ impl Task for Rows<'_> {
         let flush = parameters.flush_nan;
         for (index, (x, out)) in x.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate() {
             match parameters.norm {
-                Norm::Variance { eps } => variance::<L>(x, eps.to_f32(), flush, out),
+                Norm::Variance { eps } => {
+                    let affine = parameters.affine.filter(|affine| affine.is_row(size));
+                    variance::<L>(x, eps.to_f32(), flush, affine, out);
+                    if affine.is_some() {
+                        continue;
+                    }
+                }
                 Norm::Length { floor } => length::<L>(x, floor.to_f32(), flush, out),
             }
             if let Some(affine) = &parameters.affine {
@@ -154,26 +167,46 @@ fn total<L: Lanes>(reduction: Reduction, x: &[f16]) -> f32 {
     across_lanes::<L>(Fold::Sum, lanes)
 }
 
+/// The norm by variance, with the scale and shift where there is one factor per element of a row.
 #[inline(always)]
-fn variance<L: Lanes>(x: &[f16], eps: f32, flush: bool, out: &mut [f16]) {
+fn variance<L: Lanes>(x: &[f16], eps: f32, flush: bool, affine: Option<Affine<'_>>, out: &mut [f16]) {
     let count = x.len() as f32;
     let mean = stored::<L>(total::<L>(Reduction::Sum, x) / count, flush);
     let mean = <L::Vector as Real>::splat(mean);
     let mut lanes = <L::Vector as Real>::splat(0.0);
-    for (x, out) in x.chunks(WIDTH).zip(out.chunks_mut(WIDTH)) {
-        let centred = kept::<L>(flush, L::rounded(L::read_some(x) - mean));
-        let mut square = kept::<L>(flush, L::rounded(centred * centred));
-        if x.len() < WIDTH {
-            square = first_lanes::<L>(square, x.len(), 0.0);
-        }
-        lanes = lanes + square;
-        L::write_some(centred, out);
+    let (whole, rest) = x.as_chunks::<WIDTH>();
+    let (targets, target) = out.as_chunks_mut::<WIDTH>();
+    for (x, out) in whole.iter().zip(targets) {
+        let centred = kept::<L>(flush, L::rounded(L::read(x) - mean));
+        lanes = lanes + kept::<L>(flush, L::rounded(centred * centred));
+        L::write(centred, out);
+    }
+    if !rest.is_empty() {
+        let centred = kept::<L>(flush, L::rounded(L::read_some(rest) - mean));
+        let square = kept::<L>(flush, L::rounded(centred * centred));
+        lanes = lanes + first_lanes::<L>(square, rest.len(), 0.0);
+        L::write_some(centred, target);
     }
     let variance = stored::<L>(across_lanes::<L>(Fold::Sum, lanes) / count, flush);
     let sum = stored::<L>(variance + eps, flush);
     let root = <L::Vector as Real>::splat(stored::<L>(1.0 / sum.sqrt(), flush));
-    for out in out.chunks_mut(WIDTH) {
-        L::write_some(kept::<L>(flush, L::read_some(out) * root), out);
+    let Some(Affine { gamma, beta: Some(beta), .. }) = affine else {
+        for out in out.chunks_mut(WIDTH) {
+            L::write_some(kept::<L>(flush, L::read_some(out) * root), out);
+        }
+        return;
+    };
+    let (targets, target) = out.as_chunks_mut::<WIDTH>();
+    let ((gammas, gamma), (betas, beta)) = (gamma.as_chunks::<WIDTH>(), beta.as_chunks::<WIDTH>());
+    for ((out, gamma), beta) in targets.iter_mut().zip(gammas).zip(betas) {
+        let unit = kept::<L>(flush, L::rounded(L::read(out) * root));
+        let scaled = kept::<L>(flush, L::rounded(unit * L::read(gamma)));
+        L::write(kept::<L>(flush, scaled + L::read(beta)), out);
+    }
+    if !target.is_empty() {
+        let unit = kept::<L>(flush, L::rounded(L::read_some(target) * root));
+        let scaled = kept::<L>(flush, L::rounded(unit * L::read_some(gamma)));
+        L::write_some(kept::<L>(flush, scaled + L::read_some(beta)), target);
     }
 }
 

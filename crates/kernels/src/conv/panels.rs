@@ -27,8 +27,7 @@ pub(super) fn pack(conv: &PackedConv, weight: impl Fn(usize, [usize; 3]) -> f16)
     let mut data = Lines::zeroed((conv.outputs * terms).div_ceil(2));
     let mut values = data.halves_mut().iter_mut();
     for (group, part) in (0..conv.groups).flat_map(|group| (0..rows.parts).map(move |part| (group, part))) {
-        for (block, row) in
-            (0..terms / BLOCK).flat_map(|block| rows.range(part).map(move |row| (block, row)))
+        for (block, row) in (0..terms / BLOCK).flat_map(|block| rows.range(part).map(move |row| (block, row)))
         {
             for (k, value) in values.by_ref().take(BLOCK).enumerate() {
                 if let Some(tap) = conv_term(block * BLOCK + k, conv.channels, conv.kernel) {

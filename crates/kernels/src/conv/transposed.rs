@@ -69,8 +69,15 @@ impl PackedConvTranspose {
         params: &ConvParams,
     ) -> PackedConvTranspose {
         let [channels, per_group, height, width] = shape;
-        assert_eq!(weights.len(), shape.iter().product::<usize>(), "conv_transpose: weights are not {shape:?}");
-        assert!(groups > 0 && channels.is_multiple_of(groups), "conv_transpose: {channels} channels in {groups} groups");
+        assert_eq!(
+            weights.len(),
+            shape.iter().product::<usize>(),
+            "conv_transpose: weights are not {shape:?}"
+        );
+        assert!(
+            groups > 0 && channels.is_multiple_of(groups),
+            "conv_transpose: {channels} channels in {groups} groups"
+        );
         assert!(params.stride.iter().all(|&stride| stride > 0), "conv_transpose: stride {:?}", params.stride);
         let (inside, [rows, columns]) = (channels / groups, params.stride);
         // With few channels a block holds several taps of a row, and with more taps than fit in one block, leaving
@@ -143,7 +150,11 @@ impl PackedConvTranspose {
 
 /// Scratch values that [`conv_transpose2d`] needs for an input of shape `[n, c, h, w]`.
 #[must_use]
-pub fn conv_transpose2d_scratch(kernels: &Kernels, input: [usize; 4], weights: &PackedConvTranspose) -> usize {
+pub fn conv_transpose2d_scratch(
+    kernels: &Kernels,
+    input: [usize; 4],
+    weights: &PackedConvTranspose,
+) -> usize {
     if weights.whole.is_some() {
         return 0;
     }
@@ -184,7 +195,11 @@ pub fn conv_transpose2d(
     let pixels = size[0] * size[1];
     assert_eq!(x.len(), input.iter().product::<usize>(), "conv_transpose: input is not {input:?}");
     assert_eq!(channels, weights.shape[0], "conv_transpose: channels");
-    assert_eq!(out.len(), images * weights.outputs() * pixels, "conv_transpose: output is not {size:?} per channel");
+    assert_eq!(
+        out.len(),
+        images * weights.outputs() * pixels,
+        "conv_transpose: output is not {size:?} per channel"
+    );
     assert!(matches!(epilogue.residual, Residual::None), "conv_transpose: no residual");
     epilogue.check(weights.outputs(), pixels, images);
     if out.is_empty() {
@@ -208,7 +223,9 @@ pub fn conv_transpose2d(
                 None => {
                     let pixels = geometry.pixels().max(1);
                     for (output, part) in part.chunks_exact_mut(pixels).enumerate() {
-                        part.iter_mut().enumerate().for_each(|(i, v)| *v = epilogue.eval(0.0, (output, i), i));
+                        part.iter_mut()
+                            .enumerate()
+                            .for_each(|(i, v)| *v = epilogue.eval(0.0, (output, i), i));
                     }
                 }
             }

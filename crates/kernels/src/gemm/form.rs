@@ -67,7 +67,11 @@ impl PackedB {
     /// When the length is not that of `columns * terms` indices.
     #[must_use]
     pub fn from_lut4(indices: &[u8], table: [f16; 16], columns: usize, terms: usize) -> PackedB {
-        assert_eq!(indices.len(), (columns * terms).div_ceil(2), "pack: indices are not [{columns}, {terms}]");
+        assert_eq!(
+            indices.len(),
+            (columns * terms).div_ceil(2),
+            "pack: indices are not [{columns}, {terms}]"
+        );
         let mut data = vec![0; columns.div_ceil(COLUMNS) * panel_pairs(terms)];
         each_place(columns, terms, |n, k, at| {
             let index = n * terms + k;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::order::BLOCK;
 use super::form::Form;
+use crate::order::BLOCK;
 use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Simd, Task};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 
 use super::{BLOCK, GRAIN};
-use crate::epilogue::kept;
 use crate::Kernels;
+use crate::epilogue::kept;
 use crate::math::real::{self as math, maximum, minimum};
 use crate::simd::{Lanes, Real, Simd, Task, WIDTH, chunks};
 

@@ -212,12 +212,7 @@ mod x86 {
     /// # Safety
     /// That of [`kernel_512`] for a panel of `f32`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn small_512<const R: usize>(
-        a: *const f32,
-        b: *const u8,
-        blocks: usize,
-        c: *mut f32,
-    ) {
+    unsafe fn small_512<const R: usize>(a: *const f32, b: *const u8, blocks: usize, c: *mut f32) {
         for block in 0..blocks {
             // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
             let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * block_bytes(false))) };

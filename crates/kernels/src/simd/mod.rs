@@ -22,8 +22,8 @@ use real::Each;
 pub(crate) use amx::{PRODUCT_ROWS, TILE_ROWS, TileRows, Tiles};
 pub(crate) use disjoint::{Cuts, Grid, Tile, chunks, tiles};
 pub(crate) use lines::Lines;
-pub(crate) use real::Real;
 pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
+pub(crate) use real::Real;
 
 /// Values of a [`Lanes::Vector`].
 pub(crate) const WIDTH: usize = 16;

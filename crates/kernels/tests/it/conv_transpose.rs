@@ -11,9 +11,8 @@ fn run(input: [usize; 4], shape: [usize; 4], groups: usize, params: ConvParams, 
     let [images, channels, height, width] = input;
     let [_, per_group, kh, kw] = shape;
     let ConvParams { stride, pad, dilation } = params;
-    let full = [0, 1].map(|axis| {
-        ([height, width][axis] - 1) * stride[axis] + dilation[axis] * ([kh, kw][axis] - 1) + 1
-    });
+    let full = [0, 1]
+        .map(|axis| ([height, width][axis] - 1) * stride[axis] + dilation[axis] * ([kh, kw][axis] - 1) + 1);
     let size = [0, 1].map(|axis: usize| full[axis].saturating_sub(pad[2 * axis] + pad[2 * axis + 1]));
     let (x, weights) = (values(input.iter().product(), seed), values(shape.iter().product(), seed ^ 1));
     let (outputs, inside) = (per_group * groups, channels / groups);

@@ -77,8 +77,7 @@ pub(super) unsafe fn streams_512<const S: usize>(
         let mut chains = [[_mm512_setzero_ps(); 4]; S];
         for pair in 0..PAIRS {
             // SAFETY: `2 * pair + 1 < 32`, so both values are of this block; an unaligned read of two values.
-            let value =
-                unsafe { a.add(block * BLOCK + 2 * pair).cast::<f64>().read_unaligned() };
+            let value = unsafe { a.add(block * BLOCK + 2 * pair).cast::<f64>().read_unaligned() };
             let values = _mm512_castpd_ps(_mm512_set1_pd(value));
             for (chains, panel) in chains.iter_mut().zip(panels) {
                 // SAFETY: a row of this block of the panel; a fetch ahead may be of any address.

@@ -3,10 +3,11 @@
 mod vector;
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_srli_si128, _mm_storeu_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-    _mm256_castsi256_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_permute4x64_epi64, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
+    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_srli_si128,
+    _mm_storeu_si128, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps,
+    _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute4x64_epi64,
+    _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_castsi512_si256,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
     _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_storeu_ps,
 };
 
@@ -254,9 +255,11 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
     #[inline(always)]
     fn rounded(vector: Self::Vector) -> Self::Vector {
         // SAFETY: called only from code that `run_avx2` compiled.
-        Each(vector.0.map(|v| Wide256(unsafe {
-            _mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0))
-        })))
+        Each(
+            vector.0.map(|v| {
+                Wide256(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0)) })
+            }),
+        )
     }
 });
 lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
@@ -283,9 +286,7 @@ lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
     #[inline(always)]
     fn read_bytes(source: &[i8; WIDTH]) -> Wide512 {
         // SAFETY: called only from code that `run_avx512` compiled; 16 bytes are readable.
-        Wide512(unsafe {
-            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(source.as_ptr().cast())))
-        })
+        Wide512(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(source.as_ptr().cast()))) })
     }
 
     #[inline(always)]

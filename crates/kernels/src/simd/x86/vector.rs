@@ -4,13 +4,14 @@ use std::arch::x86_64::{
     __m256, __m256i, __m512, __m512i, __mmask16, _CMP_EQ_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _CMP_UNORD_Q,
     _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_blendv_ps,
     _mm256_castps_si256, _mm256_castsi256_ps, _mm256_ceil_ps, _mm256_cmp_ps, _mm256_cmpeq_epi32,
-    _mm256_cvtepi32_ps, _mm256_div_ps, _mm256_floor_ps, _mm256_fmadd_ps, _mm256_mul_ps, _mm256_or_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_sqrt_ps,
-    _mm256_srai_epi32, _mm256_sub_epi32, _mm256_sub_ps, _mm256_xor_ps, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_and_ps, _mm512_andnot_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
-    _mm512_cvtepi32_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_mask_blend_ps, _mm512_mul_ps, _mm512_or_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_max_ps, _mm512_min_ps, _mm256_max_ps, _mm256_min_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sqrt_ps,
-    _mm512_srai_epi32, _mm512_sub_epi32, _mm512_sub_ps, _mm512_testn_epi32_mask, _mm512_xor_ps,
+    _mm256_cvtepi32_ps, _mm256_div_ps, _mm256_floor_ps, _mm256_fmadd_ps, _mm256_max_ps, _mm256_min_ps,
+    _mm256_mul_ps, _mm256_or_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32,
+    _mm256_sqrt_ps, _mm256_srai_epi32, _mm256_sub_epi32, _mm256_sub_ps, _mm256_xor_ps, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_ps, _mm512_andnot_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_mask_blend_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sqrt_ps, _mm512_srai_epi32,
+    _mm512_sub_epi32, _mm512_sub_ps, _mm512_testn_epi32_mask, _mm512_xor_ps,
 };
 use std::ops::{Add, Div, Mul, Sub};
 
