@@ -1,29 +1,53 @@
-//! `cargo xtask bench`: latency beside onnxruntime, in one run; lowering and call overhead.
+//! `cargo xtask bench`: latency beside onnxruntime, in one run; lowering and call overhead; or the kernels alone.
 
 use crate::python;
 use crate::run::{Step, root};
 use anyhow::Result;
+use clap::ValueEnum;
+use std::fs;
 
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Rounds of three calls each, alternating between the two engines
+    /// Whole models, or the kernels by shape
+    #[arg(default_value = "models")]
+    what: What,
+    /// Rounds in which the engines take turns
     #[arg(long, default_value_t = 15)]
     rounds: u32,
-    /// Threads for both engines; all that the machine has by default
+    /// Threads for both engines of whole models; all that the machine has by default
     #[arg(long)]
     threads: Option<usize>,
-    /// Where the results go, below benches/results
-    #[arg(long, value_name = "NAME", default_value = "models.json")]
-    output: String,
+    /// Kernels whose row has this in its name
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Where the results go, below benches/results; for kernels without an extension
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
 }
 
-/// Prepares the Python environment, then runs both benchmarks.
+/// What there is to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Whole models beside onnxruntime, lowering, and the overhead of a call
+    Models,
+    /// Every kernel beside the machine's roofs, the gemm crate and onnxruntime
+    Kernels,
+}
+
+/// Prepares the Python environment, then runs the benchmark.
 pub fn run(args: &Args) -> Result<()> {
     python::venv()?;
+    match args.what {
+        What::Models => models(args),
+        What::Kernels => kernels(args),
+    }
+}
+
+fn models(args: &Args) -> Result<()> {
     python::install()?;
     Step::cargo("bench -p aneforge --bench lowering").run()?;
-    let output = root().join("benches/results").join(&args.output);
+    let output = root().join("benches/results").join(args.output.as_deref().unwrap_or("models.json"));
     let mut step = Step::new(python::program("python"), "benches/models.py")
         .arg("--rounds")
         .arg(args.rounds.to_string())
@@ -33,4 +57,35 @@ pub fn run(args: &Args) -> Result<()> {
         step = step.arg("--threads").arg(threads.to_string()).env("ANEFORGE_THREADS", threads.to_string());
     }
     step.run()
+}
+
+fn kernels(args: &Args) -> Result<()> {
+    let mut step = Step::cargo("run --release --manifest-path benches/kernels/Cargo.toml --")
+        .arg("--rounds")
+        .arg(args.rounds.to_string())
+        .arg("--python")
+        .arg(python::program("python"))
+        .arg("--machine")
+        .arg(machine());
+    if let Some(only) = &args.only {
+        step = step.arg("--only").arg(only);
+    }
+    // Some rows are no result for others to compare with.
+    if let Some(name) = args.output.as_deref().or(args.only.is_none().then_some("kernels")) {
+        step = step.arg("--output").arg(root().join("benches/results").join(name).to_string_lossy());
+    }
+    step.run()
+}
+
+/// The processor's name as the system tells it, and how many of it there are.
+fn machine() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_string())
+    };
+    let name = field("model name").unwrap_or_else(|| std::env::consts::ARCH.into());
+    let (family, model) = (field("cpu family").unwrap_or_default(), field("model\t").unwrap_or_default());
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{name}, family {family}, model {model}, {count} threads")
 }

@@ -109,10 +109,19 @@ impl<const N: usize> Walk<N> {
         self.rank == 1
     }
 
-    /// Calls `run(position, length, offsets)` for consecutive runs of the outputs `first..first + count`:
-    /// `position` counts from `first`, and `offsets` are those of the run's first element.
+    /// Calls `run(position, length, offsets)` for every item of [`Walk::runs`].
     #[inline(always)]
     pub(crate) fn run(&self, first: usize, count: usize, mut run: impl FnMut(usize, usize, [usize; N])) {
+        let mut runs = self.runs(first, count);
+        while let Some((position, length, offsets)) = runs.next() {
+            run(position, length, offsets);
+        }
+    }
+
+    /// Consecutive runs of the outputs `first..first + count`, as `(position, length, offsets)`: `position` counts
+    /// from `first`, and `offsets` are those of the run's first element.
+    #[inline(always)]
+    pub(crate) fn runs(&self, first: usize, count: usize) -> Runs<'_, N> {
         let mut index = [0_usize; MAX_RANK];
         let mut offsets = self.start;
         let mut rest = first;
@@ -121,23 +130,43 @@ impl<const N: usize> Walk<N> {
             rest /= self.sizes[axis].max(1);
             advance(&mut offsets, &self.strides[axis], index[axis] as isize);
         }
-        let last = self.rank - 1;
-        let mut done = 0;
-        while done < count {
-            let length = (self.sizes[last] - index[last]).min(count - done);
-            run(done, length, offsets.map(|offset| offset as usize));
-            done += length;
-            index[last] += length;
-            advance(&mut offsets, &self.strides[last], length as isize);
-            let mut axis = last;
-            while axis > 0 && index[axis] == self.sizes[axis] {
-                advance(&mut offsets, &self.strides[axis], -(self.sizes[axis] as isize));
-                index[axis] = 0;
-                axis -= 1;
-                index[axis] += 1;
-                advance(&mut offsets, &self.strides[axis], 1);
-            }
+        Runs { walk: self, index, offsets, done: 0, count }
+    }
+}
+
+/// See [`Walk::runs`].
+pub(crate) struct Runs<'a, const N: usize> {
+    walk: &'a Walk<N>,
+    index: [usize; MAX_RANK],
+    offsets: [isize; N],
+    done: usize,
+    count: usize,
+}
+
+impl<const N: usize> Iterator for Runs<'_, N> {
+    type Item = (usize, usize, [usize; N]);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done >= self.count {
+            return None;
         }
+        let Walk { rank, sizes, strides, .. } = self.walk;
+        let last = rank - 1;
+        let length = (sizes[last] - self.index[last]).min(self.count - self.done);
+        let item = (self.done, length, self.offsets.map(|offset| offset as usize));
+        self.done += length;
+        self.index[last] += length;
+        advance(&mut self.offsets, &strides[last], length as isize);
+        let mut axis = last;
+        while axis > 0 && self.index[axis] == sizes[axis] {
+            advance(&mut self.offsets, &strides[axis], -(sizes[axis] as isize));
+            self.index[axis] = 0;
+            axis -= 1;
+            self.index[axis] += 1;
+            advance(&mut self.offsets, &strides[axis], 1);
+        }
+        Some(item)
     }
 }
 

@@ -2,17 +2,21 @@
 
 mod direct;
 mod image;
+mod panels;
 mod tiled;
+mod transposed;
 
 use half::f16;
 
-use crate::gemm::{Weight, multiply_panel, row_groups};
-use crate::order::{BLOCK, NARROW, conv_term, conv_terms};
-use crate::simd::{COLUMNS, Cuts, Grid, Lines, Panel, Tiles, tiles};
-use crate::{Bias, Epilogue, Kernels, Scratch};
+use crate::gemm::Weight;
+use crate::order::{NARROW, conv_terms};
+use crate::simd::{Lines, Tiles};
+use crate::{Epilogue, Kernels, Scratch};
+
+pub use transposed::{PackedConvTranspose, conv_transpose2d, conv_transpose2d_scratch};
 
 use direct::direct;
-use image::{Geometry, PANEL_SLACK, fill_image};
+use image::{Geometry, fill_image};
 
 /// Output channels per group up to which a narrow convolution runs without panels.
 const DIRECT_OUTPUTS: usize = 4;
@@ -61,8 +65,8 @@ pub struct PackedConv {
 enum Data {
     /// Narrow and with few outputs per group: `[output][kh][kw][channel]`.
     Direct(Vec<f32>),
-    /// Per group the rows of [`row_groups`], each `[block][row][32]`.
-    Panels(Vec<f32>),
+    /// As [`panels::pack`] orders them.
+    Panels(Lines),
     /// For tile registers, as [`tiled::pack`] orders them.
     Tiles(Lines),
 }
@@ -88,7 +92,7 @@ impl PackedConv {
         } else if Tiles::usable(kernels.simd) {
             Data::Tiles(tiled::pack(&conv, weight))
         } else {
-            Data::Panels(conv.pack_panels(|output, tap| weight(output, tap).to_f32()))
+            Data::Panels(panels::pack(&conv, weight))
         };
         conv
     }
@@ -123,24 +127,6 @@ impl PackedConv {
             .collect()
     }
 
-    fn pack_panels(&self, weight: impl Fn(usize, [usize; 3]) -> f32) -> Vec<f32> {
-        let (terms, per_group) = (self.terms(), self.outputs_per_group());
-        let rows = row_groups(per_group);
-        let mut data = Vec::with_capacity(self.outputs * terms);
-        for group in 0..self.groups {
-            for part in 0..rows.parts {
-                for block in 0..terms / BLOCK {
-                    for row in rows.range(part) {
-                        let term = |k| conv_term(block * BLOCK + k, self.channels, self.kernel);
-                        let output = group * per_group + row;
-                        data.extend((0..BLOCK).map(|k| term(k).map_or(0.0, |tap| weight(output, tap))));
-                    }
-                }
-            }
-        }
-        data
-    }
-
     fn geometry(&self, input: [usize; 4], params: &ConvParams) -> Geometry {
         Geometry::new(input, self.kernel, params)
     }
@@ -154,16 +140,17 @@ pub fn conv2d_scratch(
     weights: &PackedConv,
     params: &ConvParams,
 ) -> usize {
-    let (geometry, threads) = (weights.geometry(input, params), kernels.pool.threads());
-    match &weights.data {
-        Data::Direct(_) => geometry.image_len(),
-        Data::Panels(_) => geometry.image_len() + panel_len(weights) * threads,
-        Data::Tiles(_) => tiled::scratch_len(weights, &geometry, threads),
-    }
+    image_scratch(kernels, weights, &weights.geometry(input, params))
 }
 
-fn panel_len(weights: &PackedConv) -> usize {
-    weights.terms() * COLUMNS + PANEL_SLACK
+/// Scratch values that [`run_image`] needs.
+fn image_scratch(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry) -> usize {
+    let threads = kernels.pool.threads();
+    match &weights.data {
+        Data::Direct(_) => geometry.image_len(),
+        Data::Panels(_) => panels::scratch_len(weights, geometry, threads),
+        Data::Tiles(_) => tiled::scratch_len(weights, geometry, threads),
+    }
 }
 
 /// `out[n, o, y, x] = epilogue(sum over kh, kw, c of
@@ -171,7 +158,7 @@ fn panel_len(weights: &PackedConv) -> usize {
 /// the image are zeros.
 ///
 /// `input` is the shape `[n, c, h, w]` of `x`; `out` is `[n, outputs, oh, ow]` with the size of
-/// [`ConvParams::output_size`]. [`Bias::Row`] is the bias per output channel.
+/// [`ConvParams::output_size`]. [`crate::Bias::Row`] is the bias per output channel.
 ///
 /// # Panics
 /// When a slice's length differs from its shape's, the channels do not fit the weights, a stride is zero, or the
@@ -193,74 +180,47 @@ pub fn conv2d(
     assert_eq!(x.len(), input.iter().product::<usize>(), "conv: input is not {input:?}");
     assert_eq!(channels, weights.channels * weights.groups, "conv: channels");
     assert_eq!(out.len(), images * weights.outputs * pixels, "conv: output is not {size:?} per channel");
-    epilogue.check(weights.outputs, pixels);
+    epilogue.check(weights.outputs, pixels, images);
     if out.is_empty() {
         return;
     }
     let geometry = weights.geometry(input, params);
     let scratch = scratch.take(conv2d_scratch(kernels, input, weights, params));
     let inputs = x.chunks_exact((channels * height * width).max(1));
-    for (x, out) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)) {
-        match &weights.data {
-            Data::Tiles(data) => {
-                assert!(Tiles::usable(kernels.simd), "conv: weights packed for another instruction set");
-                tiled::conv2d(kernels, x, &geometry, (weights, data), epilogue, scratch, out);
-            }
-            Data::Direct(data) => {
-                fill_image(kernels, x, &geometry, channels, scratch);
-                direct(kernels, scratch, &geometry, (weights, data), epilogue, out);
-            }
-            Data::Panels(data) => {
-                let (image, panels) = scratch.split_at_mut(geometry.image_len());
-                fill_image(kernels, x, &geometry, channels, image);
-                by_panels(kernels, image, &geometry, (weights, data), epilogue, panels, out);
-            }
+    for (image, (x, out)) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)).enumerate() {
+        let range = image * out.len()..(image + 1) * out.len();
+        let epilogue = &Epilogue { residual: epilogue.residual.part(range), ..*epilogue };
+        run_image(kernels, x, &geometry, weights, epilogue, scratch, out);
+    }
+}
+
+/// One image.
+fn run_image(
+    kernels: &Kernels,
+    x: &[f16],
+    geometry: &Geometry,
+    weights: &PackedConv,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut [f32],
+    out: &mut [f16],
+) {
+    match &weights.data {
+        Data::Tiles(data) => {
+            assert!(Tiles::usable(kernels.simd), "conv: weights packed for another instruction set");
+            tiled::conv2d(kernels, x, geometry, (weights, data), epilogue, scratch, out);
+        }
+        Data::Direct(data) => {
+            fill_image(kernels, x, geometry, weights.channels * weights.groups, scratch);
+            direct(kernels, scratch, geometry, (weights, data), epilogue, out);
+        }
+        Data::Panels(data) => {
+            panels::conv2d(kernels, x, geometry, (weights, data), epilogue, scratch, out);
         }
     }
 }
 
 /// `epilogue` for the outputs of one group, the first of which is `first`.
 fn group_epilogue<'a>(epilogue: &Epilogue<'a>, first: usize, outputs: usize) -> Epilogue<'a> {
-    let bias = match epilogue.bias {
-        Bias::Row(bias) => Bias::Row(&bias[first..first + outputs]),
-        other => other,
-    };
-    Epilogue { bias, ..*epilogue }
-}
-
-fn by_panels(
-    kernels: &Kernels,
-    image: &[f32],
-    geometry: &Geometry,
-    (weights, data): (&PackedConv, &[f32]),
-    epilogue: &Epilogue<'_>,
-    scratch: &mut [f32],
-    out: &mut [f16],
-) {
-    let (simd, threads) = (kernels.simd, kernels.pool.threads());
-    let (terms, per_group) = (weights.terms(), weights.outputs_per_group());
-    let pixels = geometry.pixels();
-    let groups = row_groups(per_group);
-    let columns = pixels.div_ceil(COLUMNS);
-    let items = columns * weights.groups;
-    let row_parts = if items.is_multiple_of(threads) || items >= 8 * threads {
-        1
-    } else {
-        (4 * threads).div_ceil(items).min(groups.parts)
-    };
-    let rows = Cuts::grouped(groups, row_parts);
-    let grid = Grid { batches: weights.groups, rows, columns: Cuts::new(pixels, COLUMNS, columns) };
-    tiles(&kernels.pool, out, grid, (scratch, panel_len(weights)), |tile, panel| {
-        geometry.gather(simd, image, weights, tile.batch(), tile.columns(), panel);
-        let first = tile.batch() * per_group;
-        let epilogue = group_epilogue(epilogue, first, per_group);
-        let data = &data[first * terms..(first + per_group) * terms];
-        let rows = &data[tile.rows().start * terms..tile.rows().end * terms];
-        let panel = Panel::F32(&panel[..terms * COLUMNS]);
-        let inside = tile.rows();
-        let sizes =
-            (0..groups.parts).map(|part| groups.range(part)).filter(|range| inside.contains(&range.start));
-        let sizes = sizes.map(|range| range.len());
-        multiply_panel(simd, (rows, sizes), panel, tile.columns().start, &epilogue, tile);
-    });
+    let (scale, bias) = (epilogue.scale.rows_from(first, outputs), epilogue.bias.rows_from(first, outputs));
+    Epilogue { scale, bias, ..*epilogue }
 }

@@ -4,28 +4,47 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::map::{Unary, apply};
-use crate::simd::{COLUMNS, Lanes, Simd, Task, Tile};
+use crate::map::{Unary, map_slice};
+use crate::simd::{COLUMNS, Lanes, Real, Simd, Task, Tile, WIDTH};
 
-/// The bias of an [`Epilogue`].
+/// A factor or summand of an [`Epilogue`].
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Bias<'a> {
-    /// No bias.
+    /// None.
     #[default]
     None,
     /// One value per column of the output matrix (`[N]`, a linear layer's bias).
     Column(&'a [f16]),
     /// One value per row of the output matrix (`[M]`; per output channel of a convolution).
     Row(&'a [f16]),
+    /// One value for all.
+    All(f16),
 }
 
-/// What follows the sum, each node with a rounding of its own: the sum rounds to `f16`, then `+ bias` rounds to
-/// `f16`, then `activation` rounds to `f16`. The same bits as separate nodes.
+/// An array of the output's shape that is added in an [`Epilogue`].
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Residual<'a> {
+    /// None.
+    #[default]
+    None,
+    /// Added before the activation.
+    Before(&'a [f16]),
+    /// Added after the activation.
+    After(&'a [f16]),
+}
+
+/// What follows the sum, each node with a rounding of its own: the sum rounds to `f16`, then `* scale` rounds to
+/// `f16`, and so do `+ bias`, a residual before the activation, the activation and a residual after it. The same
+/// bits as separate nodes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// Added to the rounded sum.
+    /// Multiplies the rounded sum.
+    pub scale: Bias<'a>,
+    /// Added next.
     pub bias: Bias<'a>,
-    /// Applied last.
+    /// Added before or after the activation.
+    pub residual: Residual<'a>,
+    /// Applied to the result.
     pub activation: Option<Unary>,
     /// A rounded sum of a magnitude above this becomes an infinity.
     pub limit: Option<f16>,
@@ -33,34 +52,98 @@ pub struct Epilogue<'a> {
     pub flush_nan: bool,
 }
 
+impl Bias<'_> {
+    fn at(&self, row: usize, column: usize) -> Option<f16> {
+        match self {
+            Bias::None => None,
+            Bias::Column(values) => Some(values[column]),
+            Bias::Row(values) => Some(values[row]),
+            Bias::All(value) => Some(*value),
+        }
+    }
+
+    fn check(&self, rows: usize, columns: usize) {
+        match self {
+            Bias::None | Bias::All(_) => {}
+            Bias::Column(values) => assert_eq!(values.len(), columns, "epilogue: bias per column"),
+            Bias::Row(values) => assert_eq!(values.len(), rows, "epilogue: bias per row"),
+        }
+    }
+
+    /// The values of the first rows or columns left out.
+    pub(crate) fn rows_from(self, first: usize, count: usize) -> Self {
+        match self {
+            Bias::Row(values) => Bias::Row(&values[first..first + count]),
+            other => other,
+        }
+    }
+
+    /// The values for a row's columns from `column` on, up to 16.
+    #[inline(always)]
+    fn read<L: Lanes>(&self, row: usize, columns: Range<usize>) -> Option<L::Vector> {
+        match self {
+            Bias::None => None,
+            Bias::Column(values) => Some(L::read_some(&values[columns])),
+            Bias::Row(values) => Some(splat::<L>(values[row])),
+            Bias::All(value) => Some(splat::<L>(*value)),
+        }
+    }
+}
+
+/// An `f16` in every lane.
+#[inline(always)]
+fn splat<L: Lanes>(value: f16) -> L::Vector {
+    L::read(&[value; WIDTH])
+}
+
+impl<'a> Residual<'a> {
+    /// The part of it that belongs to the elements of `range`.
+    pub(crate) fn part(self, range: Range<usize>) -> Residual<'a> {
+        match self {
+            Residual::None => Residual::None,
+            Residual::Before(values) => Residual::Before(&values[range]),
+            Residual::After(values) => Residual::After(&values[range]),
+        }
+    }
+}
+
 impl Epilogue<'_> {
-    /// The scalar definition: what is stored for `sum` at (`row`, `column`).
+    /// The scalar definition: what is stored for `sum` at (`row`, `column`), which is element `index` of the output.
     #[must_use]
-    pub fn eval(&self, sum: f32, row: usize, column: usize) -> f16 {
+    pub fn eval(&self, sum: f32, (row, column): (usize, usize), index: usize) -> f16 {
         let mut value = self.kept(f16::from_f32(sum));
         if self.limit.is_some_and(|limit| value.to_f32().abs() > limit.to_f32()) {
             value = f16::INFINITY.copysign(value);
         }
-        let bias = match self.bias {
-            Bias::None => None,
-            Bias::Column(bias) => Some(bias[column]),
-            Bias::Row(bias) => Some(bias[row]),
-        };
-        if let Some(bias) = bias {
-            value = self.kept(f16::from_f32(value.to_f32() + bias.to_f32()));
+        let add = |value: f16, other: f16| self.kept(f16::from_f32(value.to_f32() + other.to_f32()));
+        if let Some(scale) = self.scale.at(row, column) {
+            value = self.kept(f16::from_f32(value.to_f32() * scale.to_f32()));
         }
-        self.activation.map_or(value, |function| self.kept(f16::from_f32(function.eval(value.to_f32()))))
+        if let Some(bias) = self.bias.at(row, column) {
+            value = add(value, bias);
+        }
+        if let Residual::Before(values) = self.residual {
+            value = add(value, values[index]);
+        }
+        if let Some(function) = self.activation {
+            value = self.kept(f16::from_f32(function.eval(value.to_f32())));
+        }
+        match self.residual {
+            Residual::After(values) => add(value, values[index]),
+            _ => value,
+        }
     }
 
     fn kept(&self, value: f16) -> f16 {
         if self.flush_nan && value.is_nan() { f16::ZERO } else { value }
     }
 
-    pub(crate) fn check(&self, rows: usize, columns: usize) {
-        match self.bias {
-            Bias::None => {}
-            Bias::Column(bias) => assert_eq!(bias.len(), columns, "epilogue: bias per column"),
-            Bias::Row(bias) => assert_eq!(bias.len(), rows, "epilogue: bias per row"),
+    /// Checks the operands against an output of `count` matrices of `rows` by `columns`.
+    pub(crate) fn check(&self, rows: usize, columns: usize, count: usize) {
+        self.scale.check(rows, columns);
+        self.bias.check(rows, columns);
+        if let Residual::Before(values) | Residual::After(values) = self.residual {
+            assert_eq!(values.len(), rows * columns * count, "epilogue: residual");
         }
     }
 
@@ -72,15 +155,39 @@ impl Epilogue<'_> {
         (rows, columns): (Range<usize>, Range<usize>),
         out: &mut Tile<'_, f16>,
     ) {
-        simd.run(StoreTask { epilogue: self, sums, rows, columns, out });
+        let range = (rows.clone(), columns.clone());
+        simd.run(StoreTask { epilogue: self, sums, range, out });
+        if self.has_after() {
+            for row in rows.take(sums.len()) {
+                let index = out.index(row, columns.start);
+                self.after(simd, index, out.row(row, columns.clone()));
+            }
+        }
+    }
+
+    /// Whether [`Epilogue::after`] has something to do.
+    fn has_after(&self) -> bool {
+        self.activation.is_some_and(|function| function != Unary::Relu)
+            || matches!(self.residual, Residual::After(_))
+    }
+
+    /// What [`store_row`] leaves to do, on stored values that are the output's elements from `index` on: they are
+    /// rounded at this point anyway.
+    pub(crate) fn after(&self, simd: Simd, index: usize, out: &mut [f16]) {
+        if let Some(function) = self.activation.filter(|&function| function != Unary::Relu) {
+            map_slice(simd, function, None, self.flush_nan, out);
+        }
+        if let Residual::After(values) = self.residual {
+            let values = &values[index..index + out.len()];
+            simd.run(AddTask { values, flush_nan: self.flush_nan, out });
+        }
     }
 }
 
 struct StoreTask<'a, 'b, 'c> {
     epilogue: &'a Epilogue<'b>,
     sums: &'a [[f32; COLUMNS]],
-    rows: Range<usize>,
-    columns: Range<usize>,
+    range: (Range<usize>, Range<usize>),
     out: &'a mut Tile<'c, f16>,
 }
 
@@ -89,63 +196,88 @@ impl Task for StoreTask<'_, '_, '_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let StoreTask { epilogue, sums, rows, columns, out } = self;
+        let StoreTask { epilogue, sums, range: (rows, columns), out } = self;
         for (row, sums) in rows.zip(sums) {
-            let mut values = *sums;
+            let index = out.index(row, columns.start);
             let out = out.row(row, columns.clone());
-            store_row::<L>(epilogue, &mut values, (row, columns.start), out);
+            store_row::<L>(epilogue, sums, (row, columns.start), index, out);
         }
     }
 }
 
-/// Stores `values`, the sums of row `row` from column `column` on; of them, as many as `out` holds.
+struct AddTask<'a> {
+    values: &'a [f16],
+    flush_nan: bool,
+    out: &'a mut [f16],
+}
+
+impl Task for AddTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        for (values, out) in self.values.chunks(WIDTH).zip(self.out.chunks_mut(WIDTH)) {
+            let sum = L::read_some(out) + L::read_some(values);
+            L::write_some(kept::<L>(self.flush_nan, sum), out);
+        }
+    }
+}
+
+/// Stores `sums`, the sums of row `row` from column `column` on; of them, as many as `out` holds. The first is
+/// element `index` of the output. [`Epilogue::after`] does the rest.
 #[inline(always)]
 pub(crate) fn store_row<L: Lanes>(
     epilogue: &Epilogue<'_>,
-    values: &mut [f32; COLUMNS],
+    sums: &[f32; COLUMNS],
     (row, column): (usize, usize),
+    index: usize,
     out: &mut [f16],
 ) {
-    let width = out.len();
-    let mut bias = [0.0; COLUMNS];
-    match epilogue.bias {
-        Bias::None => {}
-        Bias::Column(per_column) => L::widen(&per_column[column..column + width], &mut bias[..width]),
-        Bias::Row(per_row) => {
-            let mut value = [0.0];
-            L::widen(&per_row[row..=row], &mut value);
-            bias.fill(value[0]);
-        }
+    for (half, out) in out.chunks_mut(WIDTH).enumerate() {
+        let skip = half * WIDTH;
+        let sum = sums[skip..].first_chunk().expect("invariant: whole vectors");
+        let (at, index) = (column + skip, index + skip);
+        let value = finish::<L>(epilogue, L::load(sum), (row, at..at + out.len()), index..index + out.len());
+        L::write_some(value, out);
     }
-    flush(epilogue, values);
-    if let Some(limit) = epilogue.limit {
-        L::round(values);
-        let limit = limit.to_f32();
-        for value in values.iter_mut() {
-            *value = if value.abs() > limit { f32::INFINITY.copysign(*value) } else { *value };
-        }
-    }
-    if !matches!(epilogue.bias, Bias::None) {
-        L::round(values);
-        for (value, bias) in values.iter_mut().zip(&bias) {
-            *value += bias;
-        }
-        flush(epilogue, values);
-    }
-    if let Some(function) = epilogue.activation {
-        L::round(values);
-        apply(function, values);
-        flush(epilogue, values);
-    }
-    L::narrow(&values[..width], out);
 }
 
-/// Stores +0 in place of NaN, where the epilogue asks for it.
+/// What comes before the activation, and the simplest one, but for the last rounding.
 #[inline(always)]
-fn flush(epilogue: &Epilogue<'_>, values: &mut [f32; COLUMNS]) {
-    if epilogue.flush_nan {
-        for value in values {
-            *value = if value.is_nan() { 0.0 } else { *value };
-        }
+fn finish<L: Lanes>(
+    epilogue: &Epilogue<'_>,
+    sums: L::Vector,
+    (row, columns): (usize, Range<usize>),
+    range: Range<usize>,
+) -> L::Vector {
+    let flush = epilogue.flush_nan;
+    let mut value = kept::<L>(flush, sums);
+    if let Some(limit) = epilogue.limit {
+        value = L::rounded(value);
+        let infinity = <L::Vector as Real>::splat(f32::INFINITY).copysign(value);
+        let above = splat::<L>(limit).lt(value.abs());
+        value = <L::Vector as Real>::select(above, infinity, value);
     }
+    if let Some(scale) = epilogue.scale.read::<L>(row, columns.clone()) {
+        value = kept::<L>(flush, L::rounded(value) * scale);
+    }
+    if let Some(bias) = epilogue.bias.read::<L>(row, columns) {
+        value = kept::<L>(flush, L::rounded(value) + bias);
+    }
+    if let Residual::Before(values) = epilogue.residual {
+        value = kept::<L>(flush, L::rounded(value) + L::read_some(&values[range]));
+    }
+    if epilogue.activation == Some(Unary::Relu) {
+        value = kept::<L>(flush, Unary::Relu.apply(L::rounded(value)));
+    }
+    value
+}
+
+/// +0 in place of NaN, where that is asked for.
+#[inline(always)]
+pub(crate) fn kept<L: Lanes>(flush: bool, value: L::Vector) -> L::Vector {
+    if !flush {
+        return value;
+    }
+    <L::Vector as Real>::select(value.is_nan(), <L::Vector as Real>::splat(0.0), value)
 }

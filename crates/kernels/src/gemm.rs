@@ -1,13 +1,14 @@
 //! Matrix products, in the order of [`crate::order::Dot`].
 
 mod batch;
+mod form;
 mod pack;
 mod tiled;
 
 use half::f16;
 
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Grid, Panel, ROWS, Simd, Tile, TileBuffer, micro, tiles};
+use crate::simd::{COLUMNS, Cuts, Grid, PAIRS, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector};
 use crate::{Epilogue, Kernels, Scratch};
 
 pub use batch::{BatchShape, bmm, bmm_scratch};
@@ -23,18 +24,29 @@ const CONVERT_ROWS: usize = 6;
 /// Multiplications below which a product stays on its calling thread.
 const SMALL: usize = 1 << 17;
 
+/// Blocks of terms that are multiplied at a time, so that their part of a panel stays in the first-level cache.
+const DEPTH: usize = 8;
+/// Values of a panel's part, and of its pairs where they are decoded.
+const PART: usize = DEPTH * (BLOCK + PAIRS) * COLUMNS;
+/// Most values of packed rows that all threads share.
+const SHARED: usize = 1 << 20;
+
 /// How one product of `rows` times `[terms] x columns` is cut into tiles.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) grid: Grid,
     /// Terms, rounded up to whole blocks.
     pub(crate) terms: usize,
-    /// Scratch values per thread: packed rows, then one panel.
+    /// Values of packed rows that are packed once for all threads; 0 when every tile packs its own.
+    pub(crate) shared: usize,
+    /// Scratch values per thread: sums, one panel or a part of it, then packed rows.
     pub(crate) per_worker: usize,
 }
 
 impl Plan {
-    pub(crate) fn new(threads: usize, batches: usize, rows: usize, terms: usize, columns: usize) -> Plan {
+    /// `panel`: whether every tile packs its rows and a whole panel.
+    pub(crate) fn new(threads: usize, batches: usize, shape: [usize; 3], panel: bool) -> Plan {
+        let [rows, terms, columns] = shape;
         let work = batches * rows * terms * columns;
         let terms = terms.next_multiple_of(BLOCK);
         let row_limit = (ROW_CACHE / 4 / terms.max(1)).clamp(ROWS, 512);
@@ -42,23 +54,29 @@ impl Plan {
         let panels = columns.div_ceil(COLUMNS).max(1);
         let wanted = if threads == 1 || work < SMALL { 1 } else { 4 * threads };
         let column_parts = wanted.div_ceil(batches.max(1) * row_parts).min(panels);
-        let rows_each = rows.div_ceil(row_parts) + 1;
+        let shared = if !panel && rows * terms <= SHARED { rows * terms } else { 0 };
+        let groups = row_groups(rows);
+        let cut = Cuts::grouped(groups, row_parts);
+        let rows_each = (groups.parts.div_ceil(row_parts) + 1) * ROWS;
+        let packed = if shared > 0 { 0 } else { rows_each * terms };
+        let panel = if panel { terms * COLUMNS } else { PART };
         Plan {
-            grid: Grid {
-                batches,
-                rows: Cuts::new(rows, 1, row_parts),
-                columns: Cuts::new(columns, COLUMNS, column_parts),
-            },
+            grid: Grid { batches, rows: cut, columns: Cuts::new(columns, COLUMNS, column_parts) },
             terms,
-            per_worker: (rows_each * terms + terms * COLUMNS).next_multiple_of(16),
+            shared,
+            per_worker: (rows_each * COLUMNS + panel + packed).next_multiple_of(16),
         }
+    }
+
+    pub(crate) fn scratch(&self, threads: usize) -> usize {
+        self.shared.next_multiple_of(16) + self.per_worker * threads
     }
 }
 
 /// Scratch values that [`gemm`] needs for `rows` rows.
 #[must_use]
 pub fn gemm_scratch(kernels: &Kernels, rows: usize, b: &PackedB) -> usize {
-    plan(kernels, rows, b).per_worker * kernels.pool.threads()
+    plan(kernels, rows, b).scratch(kernels.pool.threads())
 }
 
 fn plan(kernels: &Kernels, rows: usize, b: &PackedB) -> Plan {
@@ -66,9 +84,9 @@ fn plan(kernels: &Kernels, rows: usize, b: &PackedB) -> Plan {
     if tiled::applies(kernels, rows) {
         let source = Strided { data: &[], offset: 0, row: b.terms(), column: 1 };
         let copies = !tiled::in_place(&source, rows, b.terms());
-        return tiled::plan(threads, 1, [rows, b.terms(), b.columns()], (false, copies));
+        return tiled::plan(threads, 1, [rows, b.terms(), b.columns()], (b.is_compressed(), copies));
     }
-    Plan::new(threads, 1, rows, b.terms(), b.columns())
+    Plan::new(threads, 1, [rows, b.terms(), b.columns()], false)
 }
 
 /// `out[m][n] = epilogue(sum over k of a[m][k] b[k][n])` with `a` `[M, K]` and `out` `[M, N]`, row-major.
@@ -87,12 +105,12 @@ pub fn gemm(
     let (terms, columns) = (b.terms(), b.columns());
     assert_eq!(a.len(), rows * terms, "gemm: left operand is not [{rows}, {terms}]");
     assert_eq!(out.len(), rows * columns, "gemm: output is not [{rows}, {columns}]");
-    epilogue.check(rows, columns);
+    epilogue.check(rows, columns, 1);
     if out.is_empty() {
         return;
     }
     let plan = plan(kernels, rows, b);
-    let scratch = scratch.take(plan.per_worker * kernels.pool.threads());
+    let scratch = scratch.take(plan.scratch(kernels.pool.threads()));
     let source = Strided { data: a, offset: 0, row: terms, column: 1 };
     if tiled::applies(kernels, rows) {
         tiled::gemm(kernels, source, b, epilogue, (&plan, scratch), out);
@@ -109,45 +127,137 @@ fn by_panels(
     (plan, scratch): (&Plan, &mut [f32]),
     out: &mut [f16],
 ) {
-    let (simd, terms) = (kernels.simd, b.terms());
+    let (simd, terms, height) = (kernels.simd, b.terms(), plan.grid.rows.total());
+    let (shared, scratch) = scratch.split_at_mut(plan.shared.next_multiple_of(16));
+    let shared = &mut shared[..plan.shared];
+    let all = row_groups(height);
+    if plan.shared > 0 {
+        pack_rows(kernels, source, terms, all, shared);
+    }
+    let shared = &*shared;
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
-        let (packed, panel) = scratch.split_at_mut(scratch.len() - plan.terms * COLUMNS);
-        let packed = &mut packed[..tile.rows().len() * plan.terms];
-        simd.run(PackRows { source, rows: tile.rows(), terms, packed });
-        let groups = row_groups(tile.rows().len());
-        for start in tile.columns().step_by(COLUMNS) {
-            let pairs = b.panel(start / COLUMNS);
-            let panel = if tile.rows().len() > CONVERT_ROWS {
-                simd.run(Widen { source: pairs, target: panel });
-                Panel::F32(panel)
-            } else {
-                Panel::Pairs(pairs)
-            };
-            multiply_panel(simd, (packed, groups.sizes()), panel, start, epilogue, tile);
+        let (sums, scratch) = scratch.split_at_mut(sums_len(tile.rows().len()));
+        let (part, own) = scratch.split_at_mut(PART);
+        let rows = tile.rows();
+        let packed = if shared.is_empty() {
+            let own = &mut own[..rows.len() * plan.terms];
+            simd.run(PackRows { source, rows: rows.clone(), groups: all, terms, packed: own });
+            &*own
+        } else {
+            &shared[rows.start * plan.terms..rows.end * plan.terms]
+        };
+        let mut columns = tile.columns();
+        if rows.len() == 1 && !b.is_compressed() {
+            columns.start = vector_panels(simd, packed, b, epilogue, tile);
+        }
+        for start in columns.step_by(COLUMNS) {
+            let panel = Right::Packed(b, start / COLUMNS);
+            multiply_panel(simd, (packed, all), (panel, part), start, sums, epilogue, tile);
         }
     });
 }
 
-/// All rows of `tile`, packed in `rows` in groups of `sizes` rows, times the panel of the columns from `start`.
+/// A tile of one row, several panels at a time; returns the first column that is left.
+fn vector_panels(
+    simd: Simd,
+    packed: &[f32],
+    b: &PackedB,
+    epilogue: &Epilogue<'_>,
+    tile: &mut Tile<'_, f16>,
+) -> usize {
+    let (mut start, end, row) = (tile.columns().start, tile.columns().end, tile.rows().start);
+    while start + STREAMS * COLUMNS <= end {
+        let mut sums = [[0.0; COLUMNS]; STREAMS];
+        let panels = b.panels(start / COLUMNS, STREAMS).expect("invariant: not compressed");
+        vector(simd, packed, panels, &mut sums);
+        for sums in &sums {
+            epilogue.store(simd, std::slice::from_ref(sums), (row..row + 1, start..start + COLUMNS), tile);
+            start += COLUMNS;
+        }
+    }
+    start
+}
+
+/// Packs all rows of the left operand, each group once.
+fn pack_rows(kernels: &Kernels, source: Strided<'_>, terms: usize, groups: Cuts, packed: &mut [f32]) {
+    let padded = terms.next_multiple_of(BLOCK);
+    let grid = Grid {
+        batches: 1,
+        rows: Cuts::grouped(groups, groups.parts.min(2 * kernels.pool.threads())),
+        columns: Cuts::new(padded, padded, 1),
+    };
+    tiles(&kernels.pool, packed, grid, (&mut [], 0), |tile, _| {
+        let rows = tile.rows();
+        kernels.simd.run(PackRows { source, rows, groups, terms, packed: tile.whole_rows() });
+    });
+}
+
+/// Values of the sums of `rows` rows of a panel.
+pub(crate) fn sums_len(rows: usize) -> usize {
+    rows * COLUMNS
+}
+
+/// The right operand of a tile.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// A panel `[k][32]`.
+    Panel(&'a [f32]),
+    /// A panel of a packed operand.
+    Packed(&'a PackedB, usize),
+}
+
+/// All rows of `tile`, packed in `packed` in those of `groups` that they consist of, times the panel of the
+/// columns from `start`. `part` holds a part of a packed panel while it is used.
 pub(crate) fn multiply_panel(
     simd: Simd,
-    (mut rows, sizes): (&[f32], impl Iterator<Item = usize>),
-    panel: Panel<'_>,
+    (packed, groups): (&[f32], Cuts),
+    panel: (Right<'_>, &mut [f32]),
     start: usize,
+    sums: &mut [f32],
     epilogue: &Epilogue<'_>,
     tile: &mut Tile<'_, f16>,
 ) {
-    let terms = rows.len() / tile.rows().len();
+    let rows = tile.rows();
     let columns = start..(start + COLUMNS).min(tile.columns().end);
-    let mut first = tile.rows().start;
-    for count in sizes {
-        let (packed, rest) = rows.split_at(count * terms);
-        let mut sums = TileBuffer::zero();
-        micro(simd, packed, count, panel, &mut sums);
-        epilogue.store(simd, sums.rows(), (first..first + count, columns.clone()), tile);
-        rows = rest;
-        first += count;
+    let sums = add_products(simd, (packed, groups, rows.clone()), panel, sums);
+    epilogue.store(simd, sums, (rows, columns), tile);
+}
+
+/// The sums of the rows `rows` times a panel; see [`multiply_panel`].
+pub(crate) fn add_products<'a>(
+    simd: Simd,
+    (packed, groups, rows): (&[f32], Cuts, std::ops::Range<usize>),
+    (panel, part): (Right<'_>, &mut [f32]),
+    sums: &'a mut [f32],
+) -> &'a [[f32; COLUMNS]] {
+    let terms = packed.len() / rows.len();
+    let blocks = terms / BLOCK;
+    let sums = &mut sums.as_chunks_mut::<COLUMNS>().0[..rows.len()];
+    sums.fill([0.0; COLUMNS]);
+    for first in (0..blocks).step_by(DEPTH) {
+        let last = (first + DEPTH).min(blocks);
+        let size = (last - first) * BLOCK * COLUMNS;
+        let panel = match panel {
+            Right::Panel(values) => Panel::F32(&values[first * BLOCK * COLUMNS..][..size]),
+            Right::Packed(b, index) => {
+                let (wide, pairs) = part.split_at_mut(DEPTH * BLOCK * COLUMNS);
+                let pairs = b.part(simd, index, first..last, bytemuck::cast_slice_mut(pairs));
+                if rows.len() > CONVERT_ROWS {
+                    simd.run(Widen { source: pairs, target: &mut wide[..size] });
+                    Panel::F32(&wide[..size])
+                } else {
+                    Panel::Pairs(pairs)
+                }
+            }
+        };
+        for group in groups.inside(&rows) {
+            let (from, size) = (group.start - rows.start, group.len());
+            let at = from * terms;
+            let a = &packed[at + first * size * BLOCK..at + last * size * BLOCK];
+            micro(simd, a, size, panel, &mut sums[from..from + size]);
+        }
     }
+    sums
 }
 
 /// `rows` rows in groups of nearly equal size that fit the matrix kernel.

@@ -11,6 +11,7 @@ mod context;
 mod scratch;
 mod simd;
 
+pub mod attention;
 pub mod channel;
 pub mod conv;
 pub mod convert;
@@ -20,9 +21,11 @@ pub mod layers;
 pub mod layout;
 pub mod map;
 pub mod math;
+pub mod norm;
 pub mod order;
 pub mod pool;
 pub mod reduce;
+pub mod roof;
 pub mod softmax;
 pub mod threads;
 
@@ -31,6 +34,6 @@ mod epilogue;
 
 pub use broadcast::View;
 pub use context::{Isa, Kernels};
-pub use epilogue::{Bias, Epilogue};
+pub use epilogue::{Bias, Epilogue, Residual};
 pub use half::f16;
 pub use scratch::Scratch;

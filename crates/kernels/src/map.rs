@@ -4,9 +4,8 @@ mod binary;
 mod unary;
 
 pub use binary::{Binary, Compare, binary, compare, logical_not, select};
+pub(crate) use unary::map_slice;
 pub use unary::{Unary, overflow_above, sanitize, unary, unary_in_place};
-
-pub(crate) use unary::apply;
 
 /// Elements that one thread computes at a time.
 const GRAIN: usize = 1 << 14;

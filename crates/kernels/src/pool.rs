@@ -340,7 +340,7 @@ fn sums_across<L: Lanes>(
             }
         }
     }
-    tree_across(Fold::Sum, lanes)
+    tree_across::<L, COLUMNS>(Fold::Sum, lanes)
 }
 
 /// The sum of one window of a row too long for [`Phases`].

@@ -4,16 +4,16 @@ use half::f16;
 
 use crate::Kernels;
 use crate::broadcast::{MAX_RANK, Walk, row_major};
-use crate::math::{self, maximum, minimum};
+use crate::math::{self, larger, smaller};
 use crate::order::{LANES, tree};
-use crate::simd::{Lanes, Task, chunks};
+use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
 
 /// Elements that one thread reduces at a time.
 const GRAIN: usize = 1 << 15;
-/// Elements converted at a time; a multiple of [`LANES`].
+/// Elements gathered at a time; a multiple of [`LANES`].
 const BLOCK: usize = 256;
 /// Neighbouring outputs that are reduced together along an outer axis.
-const WIDTH: usize = 32;
+const SPAN: usize = 128;
 
 /// What becomes of the elements of a reduced set, `x`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,11 +61,11 @@ impl Reduction {
     }
 
     #[inline(always)]
-    fn term(self, x: f32, largest: f32) -> f32 {
+    fn term<V: Real>(self, x: V, largest: V) -> V {
         match self {
             Reduction::SumAbs => x.abs(),
             Reduction::SumSquare | Reduction::L2Norm => x * x,
-            Reduction::LogSumExp => math::exp(x - largest),
+            Reduction::LogSumExp => math::real::exp(x - largest),
             _ => x,
         }
     }
@@ -102,11 +102,11 @@ impl Fold {
     }
 
     #[inline(always)]
-    pub(crate) fn combine(self, a: f32, b: f32) -> f32 {
+    pub(crate) fn combine<V: Real>(self, a: V, b: V) -> V {
         match self {
             Fold::Sum => a + b,
-            Fold::Max => maximum(a, b),
-            Fold::Min => minimum(a, b),
+            Fold::Max => larger(a, b),
+            Fold::Min => smaller(a, b),
         }
     }
 }
@@ -119,18 +119,41 @@ fn fold(fold: Fold, values: impl Iterator<Item = f32>) -> f32 {
     tree(lanes, |a, b| fold.combine(a, b))
 }
 
-/// Adds a block that starts at lane 0.
+/// The first `count` lanes of a vector, with `fill` in the others.
 #[inline(always)]
-pub(crate) fn add_block(fold: Fold, lanes: &mut [f32; LANES], values: &[f32]) {
-    let (whole, rest) = values.as_chunks::<LANES>();
+pub(crate) fn first_lanes<L: Lanes>(vector: L::Vector, count: usize, fill: f32) -> L::Vector {
+    let mut values = [fill; WIDTH];
+    L::store(vector, &mut values);
+    values[count..].fill(fill);
+    L::load(&values)
+}
+
+/// The lanes of a vector combined by [`tree`].
+#[inline(always)]
+pub(crate) fn across_lanes<L: Lanes>(fold: Fold, vector: L::Vector) -> f32 {
+    let mut lanes = [0.0; LANES];
+    L::store(vector, &mut lanes);
+    tree(lanes, |a, b| fold.combine(a, b))
+}
+
+/// Combines `lanes` with `values`, the first of which belongs to lane 0, as terms of `reduction`.
+#[inline(always)]
+pub(crate) fn add_terms<L: Lanes>(
+    reduction: Reduction,
+    largest: f32,
+    mut lanes: L::Vector,
+    values: &[f16],
+) -> L::Vector {
+    let (fold, wide) = (reduction.fold(), <L::Vector as Real>::splat(largest));
+    let (whole, rest) = values.as_chunks::<WIDTH>();
     for values in whole {
-        for (lane, value) in lanes.iter_mut().zip(values) {
-            *lane = fold.combine(*lane, *value);
-        }
+        lanes = fold.combine(lanes, reduction.term(L::read(values), wide));
     }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane = fold.combine(*lane, *value);
+    if !rest.is_empty() {
+        let terms = reduction.term(L::read_some(rest), wide);
+        lanes = fold.combine(lanes, first_lanes::<L>(terms, rest.len(), fold.start()));
     }
+    lanes
 }
 
 /// Reduces the axes whose bits are set in `axes` (bit 0 is the outermost axis) of `x`, a row-major array of shape
@@ -162,15 +185,38 @@ pub fn reduce(
         return;
     }
     let across = reduced.inner_strides() != [1] && kept.inner_strides() == [1] && reduced.is_one_run();
-    let grain = (GRAIN / count.max(1)).max(1).next_multiple_of(if across { WIDTH } else { 1 });
+    let grain = (GRAIN / count.max(1)).max(1).next_multiple_of(if across { SPAN } else { 1 });
     chunks(&kernels.pool, out, grain, |first, out| {
-        let task = ReduceTask { reduction, x, kept: &kept, reduced: &reduced, count, across, first, out };
-        kernels.simd.run(task);
+        let task = ReduceTask { x, kept: &kept, reduced: &reduced, count, across, first, out };
+        macro_rules! each {
+            ($($name:ident),*) => {
+                match reduction {
+                    $(Reduction::$name => kernels.simd.run(Known::<{ Reduction::$name as u8 }>(task)),)*
+                }
+            };
+        }
+        each!(Sum, Mean, Max, Min, SumAbs, SumSquare, LogSum, LogSumExp, L2Norm);
     });
 }
 
+/// The reduction of a number, the reverse of `as u8`.
+#[inline(always)]
+const fn reduction(number: u8) -> Reduction {
+    const ALL: [Reduction; 9] = [
+        Reduction::Sum,
+        Reduction::Mean,
+        Reduction::Max,
+        Reduction::Min,
+        Reduction::SumAbs,
+        Reduction::SumSquare,
+        Reduction::LogSum,
+        Reduction::LogSumExp,
+        Reduction::L2Norm,
+    ];
+    ALL[number as usize]
+}
+
 struct ReduceTask<'a> {
-    reduction: Reduction,
     x: &'a [f16],
     kept: &'a Walk<1>,
     reduced: &'a Walk<1>,
@@ -180,160 +226,135 @@ struct ReduceTask<'a> {
     out: &'a mut [f16],
 }
 
-impl Task for ReduceTask<'_> {
+/// A task whose reduction the compiler knows, so that its loops have no branch.
+struct Known<'a, const KIND: u8>(ReduceTask<'a>);
+
+impl<const KIND: u8> Task for Known<'_, KIND> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let count = self.out.len();
-        let stride = self.kept.inner_strides()[0] as usize;
-        let ReduceTask { reduction, x, kept, reduced, count: elements, across, first, out } = self;
-        let set = Set { reduction, x, reduced, count: elements };
-        kept.run(first, count, |position, length, [at]| {
+        let count = self.0.out.len();
+        let ReduceTask { x, kept, reduced, count: elements, across, first, out } = self.0;
+        let stride = kept.inner_strides()[0] as usize;
+        let set = Set::<KIND> { x, reduced, count: elements };
+        let mut runs = kept.runs(first, count);
+        while let Some((position, length, [at])) = runs.next() {
             let out = &mut out[position..position + length];
             if across {
-                for (block, out) in out.chunks_mut(WIDTH).enumerate() {
-                    set.across::<L>(at + block * WIDTH, out);
+                for (block, out) in out.chunks_mut(SPAN).enumerate() {
+                    set.across::<L>(at + block * SPAN, out);
                 }
-                return;
+                continue;
             }
             for (index, out) in out.iter_mut().enumerate() {
                 let value = set.along::<L>(at + index * stride);
-                L::narrow(&[value], std::slice::from_mut(out));
+                L::write_some(<L::Vector as Real>::splat(value), std::slice::from_mut(out));
             }
-        });
+        }
     }
 }
 
-struct Set<'a> {
-    reduction: Reduction,
+struct Set<'a, const KIND: u8> {
     x: &'a [f16],
     reduced: &'a Walk<1>,
     count: usize,
 }
 
-impl Set<'_> {
-    /// One output: its elements in row-major order, in blocks.
+impl<const KIND: u8> Set<'_, KIND> {
+    const REDUCTION: Reduction = reduction(KIND);
+
+    /// One output: its elements in row-major order.
     #[inline(always)]
     fn along<L: Lanes>(&self, at: usize) -> f32 {
         let largest =
-            if self.reduction.needs_largest() { self.pass::<L>(Fold::Max, at, |_| {}) } else { 0.0 };
-        let reduction = self.reduction;
-        let total = match reduction {
-            Reduction::LogSumExp => self.pass::<L>(Fold::Sum, at, |values| {
-                values.iter_mut().for_each(|x| *x = math::exp(*x - largest));
-            }),
-            Reduction::SumAbs => self.pass::<L>(Fold::Sum, at, |values| {
-                values.iter_mut().for_each(|x| *x = x.abs());
-            }),
-            Reduction::SumSquare | Reduction::L2Norm => self.pass::<L>(Fold::Sum, at, |values| {
-                values.iter_mut().for_each(|x| *x *= *x);
-            }),
-            Reduction::Max => self.pass::<L>(Fold::Max, at, |_| {}),
-            Reduction::Min => self.pass::<L>(Fold::Min, at, |_| {}),
-            _ => self.pass::<L>(Fold::Sum, at, |_| {}),
-        };
-        reduction.finish(total, largest, self.count)
+            if Self::REDUCTION.needs_largest() { self.pass::<L>(Reduction::Max, 0.0, at) } else { 0.0 };
+        let total = self.pass::<L>(Self::REDUCTION, largest, at);
+        Self::REDUCTION.finish(total, largest, self.count)
     }
 
     #[inline(always)]
-    fn pass<L: Lanes>(&self, fold: Fold, at: usize, map: impl Fn(&mut [f32])) -> f32 {
-        let mut lanes = [fold.start(); LANES];
-        let mut block = [0.0; BLOCK];
-        let mut filled = 0;
+    fn pass<L: Lanes>(&self, reduction: Reduction, largest: f32, at: usize) -> f32 {
+        let fold = reduction.fold();
+        let mut lanes = <L::Vector as Real>::splat(fold.start());
         let stride = self.reduced.inner_strides()[0] as usize;
-        self.reduced.run(0, self.count, |_, length, [offset]| {
+        if stride == 1 && self.reduced.is_one_run() {
+            lanes = add_terms::<L>(reduction, largest, lanes, &self.x[at..at + self.count]);
+            return across_lanes::<L>(fold, lanes);
+        }
+        let mut block = [f16::ZERO; BLOCK];
+        let mut filled = 0;
+        let mut runs = self.reduced.runs(0, self.count);
+        while let Some((_, length, [offset])) = runs.next() {
             let start = at + offset;
             let mut done = 0;
             while done < length {
                 let size = (BLOCK - filled).min(length - done);
                 let target = &mut block[filled..filled + size];
                 if stride == 1 {
-                    L::widen(&self.x[start + done..start + done + size], target);
+                    target.copy_from_slice(&self.x[start + done..start + done + size]);
                 } else {
-                    let mut half = [f16::ZERO; BLOCK];
-                    for (index, half) in half[..size].iter_mut().enumerate() {
-                        *half = self.x[start + (done + index) * stride];
-                    }
-                    L::widen(&half[..size], target);
+                    let source = self.x[start + done * stride..].iter().step_by(stride.max(1));
+                    target.iter_mut().zip(source).for_each(|(target, source)| *target = *source);
                 }
                 (done, filled) = (done + size, filled + size);
                 if filled == BLOCK {
-                    map(&mut block);
-                    add_block(fold, &mut lanes, &block);
+                    lanes = add_terms::<L>(reduction, largest, lanes, &block);
                     filled = 0;
                 }
             }
-        });
-        map(&mut block[..filled]);
-        add_block(fold, &mut lanes, &block[..filled]);
-        tree(lanes, |a, b| fold.combine(a, b))
+        }
+        lanes = add_terms::<L>(reduction, largest, lanes, &block[..filled]);
+        across_lanes::<L>(fold, lanes)
     }
 
-    /// Up to [`WIDTH`] neighbouring outputs, reduced along one outer axis.
+    /// Up to [`SPAN`] neighbouring outputs, reduced along one outer axis.
     #[inline(always)]
     fn across<L: Lanes>(&self, at: usize, out: &mut [f16]) {
-        let reduction = self.reduction;
-        let mut largest = [0.0; WIDTH];
-        if reduction.needs_largest() {
-            largest = self.pass_across::<L>(Fold::Max, at, out.len(), |_| {});
+        let mut largest = [0.0; SPAN];
+        if Self::REDUCTION.needs_largest() {
+            largest = self.pass_across::<L>(Reduction::Max, &largest, at, out.len());
         }
-        let count = out.len();
-        let totals = match reduction {
-            Reduction::LogSumExp => self.pass_across::<L>(Fold::Sum, at, count, |values| {
-                values.iter_mut().zip(&largest).for_each(|(x, largest)| *x = math::exp(*x - largest));
-            }),
-            Reduction::SumAbs => self.pass_across::<L>(Fold::Sum, at, count, |values| {
-                values.iter_mut().for_each(|x| *x = x.abs());
-            }),
-            Reduction::SumSquare | Reduction::L2Norm => {
-                self.pass_across::<L>(Fold::Sum, at, count, |values| {
-                    values.iter_mut().for_each(|x| *x *= *x);
-                })
-            }
-            Reduction::Max => self.pass_across::<L>(Fold::Max, at, count, |_| {}),
-            Reduction::Min => self.pass_across::<L>(Fold::Min, at, count, |_| {}),
-            _ => self.pass_across::<L>(Fold::Sum, at, count, |_| {}),
-        };
-        let mut results = [0.0; WIDTH];
-        for ((result, total), largest) in results.iter_mut().zip(totals).zip(largest) {
-            *result = reduction.finish(total, largest, self.count);
+        let mut totals = self.pass_across::<L>(Self::REDUCTION, &largest, at, out.len());
+        for (total, largest) in totals.iter_mut().zip(largest) {
+            *total = Self::REDUCTION.finish(*total, largest, self.count);
         }
-        L::narrow(&results[..count], out);
+        L::narrow(&totals[..out.len()], out);
     }
 
     #[inline(always)]
     fn pass_across<L: Lanes>(
         &self,
-        fold: Fold,
+        reduction: Reduction,
+        largest: &[f32; SPAN],
         at: usize,
         width: usize,
-        map: impl Fn(&mut [f32; WIDTH]),
-    ) -> [f32; WIDTH] {
+    ) -> [f32; SPAN] {
+        let fold = reduction.fold();
         let stride = self.reduced.inner_strides()[0] as usize;
-        let mut lanes = [[fold.start(); WIDTH]; LANES];
-        let mut row = [0.0; WIDTH];
+        let mut lanes = [[fold.start(); SPAN]; LANES];
         for index in 0..self.count {
-            let start = at + index * stride;
-            L::widen(&self.x[start..start + width], &mut row[..width]);
-            map(&mut row);
-            for (lane, value) in lanes[index % LANES].iter_mut().zip(&row) {
-                *lane = fold.combine(*lane, *value);
+            let row = &self.x[at + index * stride..][..width];
+            let lanes = lanes[index % LANES].as_chunks_mut::<WIDTH>().0;
+            let vectors = lanes.iter_mut().zip(largest.as_chunks::<WIDTH>().0).zip(row.chunks(WIDTH));
+            for ((lane, largest), values) in vectors {
+                let term = reduction.term(L::read_some(values), L::load(largest));
+                L::store(fold.combine(L::load(lane), term), lane);
             }
         }
-        tree_across(fold, lanes)
+        tree_across::<L, SPAN>(fold, lanes)
     }
 }
 
 /// [`tree`] for every column.
 #[inline(always)]
-pub(crate) fn tree_across<const W: usize>(fold: Fold, mut lanes: [[f32; W]; LANES]) -> [f32; W] {
+pub(crate) fn tree_across<L: Lanes, const W: usize>(fold: Fold, mut lanes: [[f32; W]; LANES]) -> [f32; W] {
     let mut width = LANES / 2;
     while width > 0 {
         let (low, high) = lanes.split_at_mut(width);
         for (low, high) in low.iter_mut().zip(high) {
-            for (a, b) in low.iter_mut().zip(high) {
-                *a = fold.combine(*a, *b);
+            for (a, b) in low.as_chunks_mut::<WIDTH>().0.iter_mut().zip(high.as_chunks::<WIDTH>().0) {
+                L::store(fold.combine(L::load(a), L::load(b)), a);
             }
         }
         width /= 2;

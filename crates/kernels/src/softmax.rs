@@ -3,17 +3,17 @@
 use half::f16;
 
 use crate::Kernels;
-use crate::math::exp;
-use crate::order::{LANES, tree};
-use crate::reduce::{Fold, add_block, tree_across};
-use crate::simd::{Lanes, Task, chunks};
+use crate::math::{exp, real};
+use crate::order::LANES;
+use crate::reduce::{Fold, Reduction, across_lanes, add_terms, first_lanes, tree_across};
+use crate::simd::{Cuts, Grid, Lanes, Real, Task, Tile, WIDTH, chunks, tiles};
 
 /// Elements that one thread computes at a time.
 const GRAIN: usize = 1 << 13;
-/// Elements converted at a time; a multiple of [`LANES`].
-const BLOCK: usize = 1024;
+/// Longest row whose exponentials are kept.
+const KEPT: usize = 2048;
 /// Neighbouring positions that are computed together when the axis is not the innermost.
-const WIDTH: usize = 32;
+const SPAN: usize = 64;
 
 /// The scalar definition along one axis: `e_i = exp(x_i - max)`, `out_i = f16(e_i / sum of e)`, the sum in the
 /// order of [`crate::order::LaneSum`].
@@ -38,100 +38,138 @@ pub fn softmax(kernels: &Kernels, x: &[f16], shape: &[usize], axis: usize, out: 
     }
     let size = shape[axis];
     let inner: usize = shape[axis + 1..].iter().product();
-    let slab = size * inner;
-    let grain = (GRAIN / slab).max(1) * slab;
-    chunks(&kernels.pool, out, grain, |start, out| {
-        let x = &x[start..start + out.len()];
-        kernels.simd.run(SoftmaxTask { x, size, inner, out });
+    let simd = kernels.simd;
+    if inner == 1 {
+        let grain = (GRAIN / size).max(1) * size;
+        return chunks(&kernels.pool, out, grain, |start, out| {
+            simd.run(Rows { x: &x[start..start + out.len()], size, out });
+        });
+    }
+    let spans = inner.div_ceil(SPAN);
+    let grid = Grid {
+        batches: x.len() / (size * inner),
+        rows: Cuts::new(size, 1, 1),
+        columns: Cuts::new(inner, SPAN, spans),
+    };
+    tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| {
+        let x = &x[tile.batch() * size * inner..][..size * inner];
+        simd.run(Across { x, inner, tile });
     });
 }
 
-struct SoftmaxTask<'a> {
+/// Exponentials of a row.
+pub(crate) type Kept = [[f32; WIDTH]; KEPT / WIDTH];
+/// No exponentials.
+pub(crate) const NO_KEPT: Kept = [[0.0; WIDTH]; KEPT / WIDTH];
+
+/// One row, from `x` to `out`; `kept` is overwritten.
+#[inline(always)]
+pub(crate) fn row<L: Lanes>(x: &[f16], kept: &mut Kept, out: &mut [f16]) {
+    let lowest = <L::Vector as Real>::splat(f32::NEG_INFINITY);
+    let lanes = add_terms::<L>(Reduction::Max, 0.0, lowest, x);
+    let largest = across_lanes::<L>(Fold::Max, lanes);
+    let shift = <L::Vector as Real>::splat(largest);
+    if x.len() > KEPT {
+        let lanes = add_terms::<L>(Reduction::LogSumExp, largest, <L::Vector as Real>::splat(0.0), x);
+        let sum = <L::Vector as Real>::splat(across_lanes::<L>(Fold::Sum, lanes));
+        for (x, out) in x.chunks(WIDTH).zip(out.chunks_mut(WIDTH)) {
+            L::write_some(real::exp(L::read_some(x) - shift) / sum, out);
+        }
+        return;
+    }
+    let mut lanes = <L::Vector as Real>::splat(0.0);
+    let (whole, rest) = x.as_chunks::<WIDTH>();
+    for (x, kept) in whole.iter().zip(kept.iter_mut()) {
+        let value = real::exp(L::read(x) - shift);
+        L::store(value, kept);
+        lanes = lanes + value;
+    }
+    if !rest.is_empty() {
+        let value = first_lanes::<L>(real::exp(L::read_some(rest) - shift), rest.len(), 0.0);
+        L::store(value, &mut kept[whole.len()]);
+        lanes = lanes + value;
+    }
+    let sum = across_lanes::<L>(Fold::Sum, lanes);
+    let inverse = <L::Vector as Real>::splat(1.0 / sum);
+    let sum = <L::Vector as Real>::splat(sum);
+    for (kept, out) in kept.iter().zip(out.chunks_mut(WIDTH)) {
+        L::write_some(quotient(L::load(kept), sum, inverse), out);
+    }
+}
+
+/// `e / sum` for `e <= 1 <= sum` (or NaN), where `inverse` is `1 / sum`, rounded.
+///
+/// Each step takes off an exact remainder. The first leaves an error below one unit in the last place; then, by
+/// Markstein's theorem, the second rounds correctly, because `inverse` is itself correctly rounded. Where `e` is so
+/// small that a remainder underflows, the result is far below half of the smallest `f16`.
+#[inline(always)]
+fn quotient<V: Real>(e: V, sum: V, inverse: V) -> V {
+    let step = |q: V| q.neg().mul_add(sum, e).mul_add(inverse, q);
+    step(step(e * inverse))
+}
+
+struct Rows<'a> {
     x: &'a [f16],
     size: usize,
-    inner: usize,
     out: &'a mut [f16],
 }
 
-impl Task for SoftmaxTask<'_> {
+impl Task for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let slab = self.size * self.inner;
-        for (x, out) in self.x.chunks_exact(slab).zip(self.out.chunks_exact_mut(slab)) {
-            if self.inner == 1 {
-                row::<L>(x, out);
-                continue;
+        let mut kept = NO_KEPT;
+        for (x, out) in self.x.chunks_exact(self.size).zip(self.out.chunks_exact_mut(self.size)) {
+            row::<L>(x, &mut kept, out);
+        }
+    }
+}
+
+/// Neighbouring positions of one slab `[size, inner]`.
+struct Across<'a, 'b> {
+    x: &'a [f16],
+    inner: usize,
+    tile: &'a mut Tile<'b, f16>,
+}
+
+impl Task for Across<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Across { x, inner, tile } = self;
+        let columns = tile.columns();
+        let at = |row: &[f16], vector: usize| {
+            let start = columns.start + vector * WIDTH;
+            L::read_some(&row[start..columns.end.min(start + WIDTH)])
+        };
+        let vectors = columns.len().div_ceil(WIDTH);
+        let mut largest = [<L::Vector as Real>::splat(f32::NEG_INFINITY); SPAN / WIDTH];
+        for row in x.chunks_exact(inner) {
+            for (vector, largest) in largest[..vectors].iter_mut().enumerate() {
+                *largest = Fold::Max.combine(*largest, at(row, vector));
             }
-            for first in (0..self.inner).step_by(WIDTH) {
-                let width = WIDTH.min(self.inner - first);
-                across::<L>(x, self.inner, (first, width), out);
+        }
+        let mut lanes = [[0.0; SPAN]; LANES];
+        for (index, row) in x.chunks_exact(inner).enumerate() {
+            let lanes = lanes[index % LANES].as_chunks_mut::<WIDTH>().0;
+            for (vector, (lane, largest)) in lanes[..vectors].iter_mut().zip(&largest).enumerate() {
+                let value = real::exp(at(row, vector) - *largest);
+                L::store(L::load(lane) + value, lane);
             }
         }
-    }
-}
-
-#[inline(always)]
-fn exponentials<L: Lanes>(x: &[f16], largest: f32, target: &mut [f32]) {
-    L::widen(x, target);
-    for value in target {
-        *value = exp(*value - largest);
-    }
-}
-
-#[inline(always)]
-fn row<L: Lanes>(x: &[f16], out: &mut [f16]) {
-    let mut block = [0.0; BLOCK];
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for x in x.chunks(BLOCK) {
-        L::widen(x, &mut block[..x.len()]);
-        add_block(Fold::Max, &mut lanes, &block[..x.len()]);
-    }
-    let largest = tree(lanes, |a, b| Fold::Max.combine(a, b));
-    let mut lanes = [0.0; LANES];
-    for x in x.chunks(BLOCK) {
-        exponentials::<L>(x, largest, &mut block[..x.len()]);
-        add_block(Fold::Sum, &mut lanes, &block[..x.len()]);
-    }
-    let sum = tree(lanes, |a, b| a + b);
-    let single = x.len() <= BLOCK;
-    for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
-        let block = &mut block[..x.len()];
-        if !single {
-            exponentials::<L>(x, largest, block);
+        let sums = tree_across::<L, SPAN>(Fold::Sum, lanes);
+        let sums = sums.as_chunks::<WIDTH>().0;
+        let mut inverses = sums.iter().map(|sum| <L::Vector as Real>::splat(1.0) / L::load(sum));
+        let inverses: [L::Vector; SPAN / WIDTH] =
+            std::array::from_fn(|_| inverses.next().expect("invariant: as many sums"));
+        for (index, row) in x.chunks_exact(inner).enumerate() {
+            let out = tile.row(index, columns.clone());
+            for (vector, out) in out.chunks_mut(WIDTH).enumerate() {
+                let value = real::exp(at(row, vector) - largest[vector]);
+                L::write_some(quotient(value, L::load(&sums[vector]), inverses[vector]), out);
+            }
         }
-        for value in block.iter_mut() {
-            *value /= sum;
-        }
-        L::narrow(block, out);
-    }
-}
-
-/// Up to [`WIDTH`] neighbouring positions of one slab `[size, inner]`.
-#[inline(always)]
-fn across<L: Lanes>(x: &[f16], inner: usize, (first, width): (usize, usize), out: &mut [f16]) {
-    let mut values = [0.0; WIDTH];
-    let mut largest = [f32::NEG_INFINITY; WIDTH];
-    for x in x.chunks_exact(inner) {
-        L::widen(&x[first..first + width], &mut values[..width]);
-        for (largest, value) in largest.iter_mut().zip(&values) {
-            *largest = Fold::Max.combine(*largest, *value);
-        }
-    }
-    let mut lanes = [[0.0; WIDTH]; LANES];
-    for (index, x) in x.chunks_exact(inner).enumerate() {
-        L::widen(&x[first..first + width], &mut values[..width]);
-        for ((lane, value), largest) in lanes[index % LANES].iter_mut().zip(&values).zip(&largest) {
-            *lane += exp(*value - *largest);
-        }
-    }
-    let sums = tree_across(Fold::Sum, lanes);
-    for (x, out) in x.chunks_exact(inner).zip(out.chunks_exact_mut(inner)) {
-        L::widen(&x[first..first + width], &mut values[..width]);
-        for ((value, largest), sum) in values.iter_mut().zip(&largest).zip(&sums) {
-            *value = exp(*value - *largest) / *sum;
-        }
-        L::narrow(&values[..width], &mut out[first..first + width]);
     }
 }

@@ -1,14 +1,18 @@
 //! Every routine on every instruction set and several thread counts against its scalar definition, bit for bit.
 
 mod it {
+    mod attention;
     mod channel;
     mod conv;
+    mod conv_transpose;
     mod convert;
+    mod form;
     mod gather;
     mod gemm;
     mod layout;
     mod map;
     mod math;
+    mod norm;
     mod pool;
     mod reduce;
     mod support;

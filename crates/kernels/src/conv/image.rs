@@ -25,6 +25,10 @@ pub(super) struct Geometry {
     pub(super) out: [usize; 2],
     kernel: [usize; 2],
     params: ConvParams,
+    /// Rows and columns of the image that no output reads, at its top and left.
+    crop: [usize; 2],
+    /// Taps walk the image backwards.
+    backwards: bool,
     /// Columns of one phase.
     phase: usize,
     plane: usize,
@@ -32,9 +36,29 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) fn new(input: [usize; 4], kernel: [usize; 2], params: &ConvParams) -> Geometry {
-        let [_, channels, height, width] = input;
+        let [_, _, height, width] = input;
         assert!(params.stride.iter().all(|&stride| stride > 0), "conv: stride {:?}", params.stride);
         let out = params.output_size([height, width], kernel);
+        Geometry::with_size(input, kernel, out, params)
+    }
+
+    /// A convolution of stride 1 whose taps walk the image backwards from `before` rows and columns before output
+    /// (0, 0) reads its last tap.
+    pub(super) fn backwards(
+        input: [usize; 4],
+        kernel: [usize; 2],
+        out: [usize; 2],
+        before: [isize; 2],
+        dilation: [usize; 2],
+    ) -> Geometry {
+        let pad = before.map(|before| before.max(0) as usize);
+        let params = ConvParams { stride: [1, 1], pad: [pad[0], 0, pad[1], 0], dilation };
+        let crop = before.map(|before| (-before).max(0) as usize);
+        Geometry { crop, backwards: true, ..Geometry::with_size(input, kernel, out, &params) }
+    }
+
+    fn with_size(input: [usize; 4], kernel: [usize; 2], out: [usize; 2], params: &ConvParams) -> Geometry {
+        let [_, channels, height, width] = input;
         let reach = |axis: usize| {
             (out[axis].max(1) - 1) * params.stride[axis]
                 + (kernel[axis].max(1) - 1) * params.dilation[axis]
@@ -42,7 +66,8 @@ impl Geometry {
         };
         let (rows, phase) = (reach(0), reach(1).div_ceil(params.stride[1]));
         let plane = rows * phase * params.stride[1];
-        Geometry { channels, size: [height, width], out, kernel, params: *params, phase, plane }
+        let (size, params) = ([height, width], *params);
+        Geometry { channels, size, out, kernel, params, crop: [0; 2], backwards: false, phase, plane }
     }
 
     pub(super) fn pixels(&self) -> usize {
@@ -73,6 +98,8 @@ impl Geometry {
     /// Where the tap `(kh, kw)` of output (0, 0) lies in channel `channel`.
     #[inline(always)]
     pub(super) fn tap(&self, kh: usize, kw: usize, channel: usize) -> usize {
+        let (kh, kw) =
+            if self.backwards { (self.kernel[0] - 1 - kh, self.kernel[1] - 1 - kw) } else { (kh, kw) };
         let column = kw * self.params.dilation[1];
         let stride = self.params.stride[1];
         let row = kh * self.params.dilation[0];
@@ -186,7 +213,7 @@ impl Task for Gather<'_> {
                 continue;
             }
             for kw in 0..width.next_multiple_of(NARROW_TAPS) {
-                let base = self.geometry.tap(kh, kw, self.first);
+                let base = self.geometry.tap(kh, kw.min(width - 1), self.first);
                 for channel in 0..NARROW {
                     let inside = kw < width && channel < self.channels;
                     self.row(term, inside.then(|| base + channel * self.geometry.plane));
@@ -278,11 +305,13 @@ impl<T: Sample> Task for FillPlanes<'_, T> {
                 if !geometry.reads_row(row) {
                     continue;
                 }
-                if row < top || row >= top + height {
+                let [above, before] = geometry.crop;
+                if row < top || row + above >= top + height || before >= width {
                     target.fill(T::ZERO);
                     continue;
                 }
-                let at = (row - top) * width..(row - top + 1) * width;
+                let row = row + above - top;
+                let at = row * width + before..(row + 1) * width;
                 let source = [&first[at.clone()], second.get(at).unwrap_or_default()];
                 if stride == 1 {
                     fill_row::<L, T>(source, left, target);

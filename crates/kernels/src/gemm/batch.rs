@@ -2,9 +2,9 @@
 
 use half::f16;
 
-use super::{PackColumns, PackRows, Plan, Strided, multiply_panel, row_groups, tiled};
+use super::{PackColumns, PackRows, Plan, Right, Strided, multiply_panel, row_groups, sums_len, tiled};
 use crate::broadcast::Walk;
-use crate::simd::{COLUMNS, Panel, tiles};
+use crate::simd::{COLUMNS, tiles};
 use crate::{Epilogue, Kernels, Scratch};
 
 /// The shapes of a batched product `[batch..., M, K] x [batch..., K, N]`.
@@ -34,14 +34,14 @@ impl BatchShape<'_> {
         if tiled::applies(kernels, self.rows) {
             return tiled::plan(threads, batches, [self.rows, self.terms, self.columns], (true, true));
         }
-        Plan::new(threads, batches, self.rows, self.terms, self.columns)
+        Plan::new(threads, batches, [self.rows, self.terms, self.columns], true)
     }
 }
 
 /// Scratch values that [`bmm`] needs.
 #[must_use]
 pub fn bmm_scratch(kernels: &Kernels, shape: &BatchShape<'_>) -> usize {
-    shape.plan(kernels).per_worker * kernels.pool.threads()
+    shape.plan(kernels).scratch(kernels.pool.threads())
 }
 
 /// `out[.., m, n] = epilogue(sum over k of a[.., m, k] b[.., k, n])`; a bias per row or column is the same for
@@ -63,13 +63,13 @@ pub fn bmm(
     assert_eq!(a.len(), shape.a_batch.iter().product::<usize>() * a_size, "bmm: left operand's length");
     assert_eq!(b.len(), shape.b_batch.iter().product::<usize>() * b_size, "bmm: right operand's length");
     assert_eq!(out.len(), shape.batch.iter().product::<usize>() * rows * columns, "bmm: output's length");
-    epilogue.check(rows, columns);
+    epilogue.check(rows, columns, shape.batch.iter().product());
     if out.is_empty() {
         return;
     }
     let walk = Walk::broadcast(shape.batch, [shape.a_batch, shape.b_batch]);
     let (simd, plan) = (kernels.simd, shape.plan(kernels));
-    let scratch = scratch.take(plan.per_worker * kernels.pool.threads());
+    let scratch = scratch.take(plan.scratch(kernels.pool.threads()));
     let on_tiles = tiled::applies(kernels, rows);
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let mut at = [0; 2];
@@ -81,14 +81,16 @@ pub fn bmm(
         if on_tiles {
             return tiled::bmm(simd, left, right, (rows, terms), epilogue, scratch, tile);
         }
-        let (packed, panel) = scratch.split_at_mut(scratch.len() - plan.terms * COLUMNS);
-        let packed = &mut packed[..tile.rows().len() * plan.terms];
-        simd.run(PackRows { source: left, rows: tile.rows(), terms, packed });
-        let groups = row_groups(tile.rows().len());
+        let (rows, groups) = (tile.rows(), row_groups(shape.rows));
+        let (sums, scratch) = scratch.split_at_mut(sums_len(rows.len()));
+        let (panel, packed) = scratch.split_at_mut(plan.terms * COLUMNS);
+        let packed = &mut packed[..rows.len() * plan.terms];
+        simd.run(PackRows { source: left, rows, groups, terms, packed });
         for start in tile.columns().step_by(COLUMNS) {
             let range = start..(start + COLUMNS).min(tile.columns().end);
             simd.run(PackColumns { source: right, columns: range, terms, panel });
-            multiply_panel(simd, (packed, groups.sizes()), Panel::F32(panel), start, epilogue, tile);
+            let panel = Right::Panel(panel);
+            multiply_panel(simd, (packed, groups), (panel, &mut []), start, sums, epilogue, tile);
         }
     });
 }

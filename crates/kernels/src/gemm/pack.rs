@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::row_groups;
+use super::form::Form;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, ROWS, Task};
+use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Simd, Task};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -27,11 +27,12 @@ impl Weight for f32 {
 }
 
 /// The right operand of a product, packed once: panels of 32 columns, `[n / 32][k / 2][32][2]`, padded with zeros.
+/// Compressed weights stay compressed, and are decoded a part of a panel at a time.
 #[derive(Clone, Debug)]
 pub struct PackedB {
     terms: usize,
     columns: usize,
-    data: Lines,
+    form: Form,
 }
 
 impl PackedB {
@@ -67,7 +68,11 @@ impl PackedB {
                 }
             }
         }
-        PackedB { terms, columns, data }
+        PackedB::with_form(terms, columns, Form::Half(data))
+    }
+
+    pub(super) fn with_form(terms: usize, columns: usize, form: Form) -> PackedB {
+        PackedB { terms, columns, form }
     }
 
     /// K.
@@ -82,10 +87,35 @@ impl PackedB {
         self.columns
     }
 
-    /// `[k / 2][32]` pairs of the columns from `32 index` on.
-    pub(crate) fn panel(&self, index: usize) -> &[u32] {
+    /// `count` panels from `index` on as `[k / 2][32]` pairs, when they are held so.
+    pub(crate) fn panels(&self, index: usize, count: usize) -> Option<&[u32]> {
         let size = panel_pairs(self.terms);
-        &self.data.pairs()[index * size..(index + 1) * size]
+        match &self.form {
+            Form::Half(data) => Some(&data.pairs()[index * size..(index + count) * size]),
+            _ => None,
+        }
+    }
+
+    /// Whether panels must be decoded.
+    pub(crate) fn is_compressed(&self) -> bool {
+        !matches!(self.form, Form::Half(_))
+    }
+
+    /// The pairs of the blocks `blocks` of panel `index`, in place or decoded to `target`.
+    pub(crate) fn part<'a>(
+        &'a self,
+        simd: Simd,
+        index: usize,
+        blocks: Range<usize>,
+        target: &'a mut [u32],
+    ) -> &'a [u32] {
+        let size = PAIRS * COLUMNS;
+        if let Some(panel) = self.panels(index, 1) {
+            return &panel[blocks.start * size..blocks.end * size];
+        }
+        let target = &mut target[..blocks.len() * size];
+        self.form.decode(simd, (index, self.terms), blocks, target);
+        target
     }
 }
 
@@ -109,10 +139,12 @@ impl Strided<'_> {
     }
 }
 
-/// Packs rows of the left operand: groups of [`row_groups`], each `[block][row][32]`, padded with zeros.
+/// Packs rows of the left operand: those of `groups` that they consist of, each `[block][row][32]`, padded with
+/// zeros.
 pub(crate) struct PackRows<'a> {
     pub(crate) source: Strided<'a>,
     pub(crate) rows: Range<usize>,
+    pub(crate) groups: Cuts,
     pub(crate) terms: usize,
     pub(crate) packed: &'a mut [f32],
 }
@@ -122,14 +154,12 @@ impl Task for PackRows<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let PackRows { source, rows, terms, packed } = self;
+        let PackRows { source, rows, groups, terms, packed } = self;
         let padded = terms.next_multiple_of(BLOCK);
-        let groups = row_groups(rows.len());
-        for group in 0..groups.parts {
-            let range = groups.range(group);
+        for range in groups.inside(&rows) {
             let size = range.len();
-            let target = &mut packed[range.start * padded..range.end * padded];
-            let first = rows.start + range.start;
+            let target = &mut packed[(range.start - rows.start) * padded..(range.end - rows.start) * padded];
+            let first = range.start;
             for (block, target) in target.chunks_exact_mut(size * BLOCK).enumerate() {
                 let k = block * BLOCK;
                 let count = BLOCK.min(terms - k);

@@ -185,6 +185,7 @@ pub(super) fn plan(
     Plan {
         grid: Grid { batches, rows: rows_cut, columns: Cuts::new(columns, COLUMNS, column_parts) },
         terms: terms.next_multiple_of(BLOCK),
+        shared: 0,
         per_worker: (STRIP_SUMS + panel + copied).next_multiple_of(16),
     }
 }
@@ -201,11 +202,15 @@ pub(super) fn gemm(
     let (simd, terms, height) = (kernels.simd, b.terms(), plan.grid.rows.total());
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let registers = Tiles::enter(simd).expect("invariant: `applies` looked");
-        let (sums, packed) = scratch.split_at_mut(STRIP_SUMS);
+        let (sums, scratch) = scratch.split_at_mut(STRIP_SUMS);
+        let decoded = if b.is_compressed() { panel_pairs(terms) } else { 0 };
+        let (decoded, packed) = scratch.split_at_mut(decoded);
         let packed = bytemuck::cast_slice_mut(packed);
         let left = Left::new(simd, source, (height, terms), tile.rows(), packed);
         for start in tile.columns().step_by(COLUMNS) {
-            multiply_panel(&registers, &left, b.panel(start / COLUMNS), start, sums, simd, epilogue, tile);
+            let decoded = bytemuck::cast_slice_mut(decoded);
+            let panel = b.part(simd, start / COLUMNS, 0..terms.div_ceil(BLOCK), decoded);
+            multiply_panel(&registers, &left, panel, start, sums, simd, epilogue, tile);
         }
     });
 }

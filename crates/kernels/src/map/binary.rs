@@ -2,10 +2,10 @@
 
 use half::f16;
 
-use super::{BLOCK, GRAIN};
+use super::GRAIN;
 use crate::broadcast::Walk;
-use crate::math::{self, maximum, minimum};
-use crate::simd::{Lanes, Task, chunks};
+use crate::math::real as math;
+use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
 use crate::{Kernels, View};
 
 /// An elementwise function of two operands.
@@ -23,7 +23,7 @@ pub enum Binary {
     Maximum,
     /// The smaller; `a` of equals; NaN when either is NaN.
     Minimum,
-    /// `a^b`, see [`math::pow`].
+    /// `a^b`, see [`crate::math::pow`].
     Pow,
 }
 
@@ -32,13 +32,18 @@ impl Binary {
     #[must_use]
     #[inline(always)]
     pub fn eval(self, a: f32, b: f32) -> f32 {
+        self.apply(a, b)
+    }
+
+    #[inline(always)]
+    fn apply<V: Real>(self, a: V, b: V) -> V {
         match self {
             Binary::Add => a + b,
             Binary::Sub => a - b,
             Binary::Mul => a * b,
             Binary::RealDiv => a / b,
-            Binary::Maximum => maximum(a, b),
-            Binary::Minimum => minimum(a, b),
+            Binary::Maximum => math::maximum(a, b),
+            Binary::Minimum => math::minimum(a, b),
             Binary::Pow => math::pow(a, b),
         }
     }
@@ -125,58 +130,60 @@ struct Pairs<'a> {
     start: usize,
 }
 
-impl Pairs<'_> {
-    /// Calls `body(position, a, b)` for blocks of consecutive pairs, as `f32`.
-    #[inline(always)]
-    fn blocks<L: Lanes>(&self, count: usize, mut body: impl FnMut(usize, &mut [f32], &[f32])) {
-        let (mut wide_a, mut wide_b) = ([0.0; BLOCK], [0.0; BLOCK]);
-        let [step_a, step_b] = self.walk.inner_strides();
-        self.walk.run(self.start, count, |position, length, [at_a, at_b]| {
-            if step_b == 0 {
-                fill::<L>(self.b, at_b, &mut wide_b[..length.min(BLOCK)]);
+/// The values of an operand from `at` on, up to `count`; the same one again where the stride is zero.
+#[inline(always)]
+fn operand<L: Lanes>(data: &[f16], at: usize, stride: isize, count: usize) -> L::Vector {
+    match stride {
+        1 => L::read_some(&data[at..at + count]),
+        0 => L::read(&[data[at]; WIDTH]),
+        _ => {
+            let mut values = [f16::ZERO; WIDTH];
+            for (index, value) in values[..count].iter_mut().enumerate() {
+                *value = data[(at as isize + index as isize * stride) as usize];
             }
-            let mut done = 0;
-            while done < length {
-                let size = BLOCK.min(length - done);
-                if step_a == 0 {
-                    fill::<L>(self.a, at_a, &mut wide_a[..size]);
-                } else {
-                    L::widen(&self.a[at_a + done..at_a + done + size], &mut wide_a[..size]);
-                }
-                if step_b != 0 {
-                    L::widen(&self.b[at_b + done..at_b + done + size], &mut wide_b[..size]);
-                }
-                body(position + done, &mut wide_a[..size], &wide_b[..size]);
-                done += size;
-            }
-        });
+            L::read(&values)
+        }
     }
 }
 
-#[inline(always)]
-fn fill<L: Lanes>(source: &[f16], at: usize, target: &mut [f32]) {
-    let mut value = [0.0];
-    L::widen(&source[at..=at], &mut value);
-    target.fill(value[0]);
+/// Runs `$body` for vectors of consecutive pairs: `$a` and `$b` are the operands, `$position` and `$count` say
+/// where they belong.
+macro_rules! each_pair {
+    ($lanes:ident, $pairs:expr, $total:expr, |$position:ident, $count:ident, $a:ident, $b:ident| $body:expr) => {{
+        let Pairs { walk, a: data_a, b: data_b, start } = $pairs;
+        let [step_a, step_b] = walk.inner_strides();
+        for (position, length, [at_a, at_b]) in walk.runs(start, $total) {
+            if [step_a, step_b] == [1, 1] {
+                // The common case, without a choice per vector.
+                let (whole_a, rest_a) = data_a[at_a..at_a + length].as_chunks::<WIDTH>();
+                let (whole_b, rest_b) = data_b[at_b..at_b + length].as_chunks::<WIDTH>();
+                for (index, (a, b)) in whole_a.iter().zip(whole_b).enumerate() {
+                    let ($position, $count) = (position + index * WIDTH, WIDTH);
+                    let ($a, $b) = ($lanes::read(a), $lanes::read(b));
+                    $body
+                }
+                if !rest_a.is_empty() {
+                    let ($position, $count) = (position + whole_a.len() * WIDTH, rest_a.len());
+                    let ($a, $b) = ($lanes::read_some(rest_a), $lanes::read_some(rest_b));
+                    $body
+                }
+                continue;
+            }
+            for done in (0..length).step_by(WIDTH) {
+                let ($position, $count) = (position + done, WIDTH.min(length - done));
+                let along = |at: usize, step: isize| (at as isize + done as isize * step) as usize;
+                let $a = operand::<$lanes>(data_a, along(at_a, step_a), step_a, $count);
+                let $b = operand::<$lanes>(data_b, along(at_b, step_b), step_b, $count);
+                $body
+            }
+        }
+    }};
 }
 
 struct BinaryTask<'a> {
     pairs: Pairs<'a>,
     function: Binary,
     out: &'a mut [f16],
-}
-
-impl Task for BinaryTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let BinaryTask { pairs, function, out } = self;
-        pairs.blocks::<L>(out.len(), |position, a, b| {
-            apply(function, a, b);
-            L::narrow(a, &mut out[position..position + a.len()]);
-        });
-    }
 }
 
 /// Runs `$body` with `$name` bound to a variant that the compiler knows, so that its loop has no branch.
@@ -188,13 +195,29 @@ macro_rules! each_variant {
     };
 }
 
-#[inline(always)]
-fn apply(function: Binary, a: &mut [f32], b: &[f32]) {
-    each_variant!(function, Binary { Add Sub Mul RealDiv Maximum Minimum Pow }, |known| {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a = known.eval(*a, *b);
+impl Task for BinaryTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let BinaryTask { pairs, function, out } = self;
+        if L::ONE_BY_ONE {
+            let [step_a, step_b] = pairs.walk.inner_strides();
+            for (position, length, [at_a, at_b]) in pairs.walk.runs(pairs.start, out.len()) {
+                for index in 0..length as isize {
+                    let a = pairs.a[(at_a as isize + index * step_a) as usize].to_f32();
+                    let b = pairs.b[(at_b as isize + index * step_b) as usize].to_f32();
+                    out[position + index as usize] = f16::from_f32(function.eval(a, b));
+                }
+            }
+            return;
         }
-    });
+        each_variant!(function, Binary { Add Sub Mul RealDiv Maximum Minimum Pow }, |known| {
+            each_pair!(L, pairs, out.len(), |position, count, a, b| {
+                L::write_some(known.apply(a, b), &mut out[position..position + count]);
+            })
+        });
+    }
 }
 
 struct CompareTask<'a> {
@@ -209,13 +232,16 @@ impl Task for CompareTask<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let CompareTask { pairs, comparison, out } = self;
-        pairs.blocks::<L>(out.len(), |position, a, b| {
-            let out = &mut out[position..position + a.len()];
-            each_variant!(comparison, Compare { Less LessEqual Greater GreaterEqual Equal NotEqual }, |known| {
-                for ((out, a), b) in out.iter_mut().zip(&*a).zip(b) {
+        each_variant!(comparison, Compare { Less LessEqual Greater GreaterEqual Equal NotEqual }, |known| {
+            each_pair!(L, pairs, out.len(), |position, count, a, b| {
+                let (mut first, mut second) = ([0.0; WIDTH], [0.0; WIDTH]);
+                L::store(a, &mut first);
+                L::store(b, &mut second);
+                let pairs = first.iter().zip(&second);
+                for (out, (a, b)) in out[position..position + count].iter_mut().zip(pairs) {
                     *out = u8::from(known.eval(*a, *b));
                 }
-            });
+            })
         });
     }
 }

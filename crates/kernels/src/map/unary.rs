@@ -6,8 +6,24 @@ use half::f16;
 
 use super::{BLOCK, GRAIN};
 use crate::Kernels;
-use crate::math::{self, maximum, minimum};
-use crate::simd::{Lanes, Task, chunks};
+use crate::epilogue::kept;
+use crate::math::real::{self as math, maximum, minimum};
+use crate::simd::{Lanes, Real, Simd, Task, WIDTH, chunks};
+
+#[inline(always)]
+fn splat<V: Real>(value: f32) -> V {
+    V::splat(value)
+}
+
+#[inline(always)]
+fn quotient<V: Real>(a: V, b: V) -> V {
+    a / b
+}
+
+#[inline(always)]
+fn choose<V: Real>(mask: V::Mask, a: V, b: V) -> V {
+    V::select(mask, a, b)
+}
 
 macro_rules! unary_functions {
     ($($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident),* })? => |$x:ident| $body:expr;)*) => {
@@ -22,22 +38,45 @@ macro_rules! unary_functions {
             /// to `f16`.
             #[must_use]
             pub fn eval(self, x: f32) -> f32 {
+                self.apply(x)
+            }
+
+            #[inline(always)]
+            pub(crate) fn apply<V: Real>(self, x: V) -> V {
                 match self {
-                    $(Unary::$name $({ $($field),* })? => { let $x = x; $body })*
+                    $(Unary::$name $({ $($field),* })? => { let $x = x; $($(let $field = V::splat($field);)*)? $body })*
                 }
             }
         }
 
-        /// [`Unary::eval`] of every value, in place.
-        #[inline(always)]
-        pub(crate) fn apply(function: Unary, values: &mut [f32]) {
-            match function {
-                $(Unary::$name $({ $($field),* })? => {
-                    for value in values {
-                        let $x = *value;
-                        *value = $body;
+        impl Task for UnaryTask<'_> {
+            type Output = ();
+
+            /// The choice of the function is outside of the loop over the values.
+            #[inline(always)]
+            fn run<L: Lanes>(self) {
+                let UnaryTask { function, source, flush_nan, out } = self;
+                if L::ONE_BY_ONE {
+                    // The portable code for vectors is long, and no faster.
+                    for (index, out) in out.as_flattened_mut().iter_mut().enumerate() {
+                        let x = source.map_or(*out, |source| source.as_flattened()[index]);
+                        let value = f16::from_f32(function.eval(x.to_f32()));
+                        *out = if flush_nan && value.is_nan() { f16::ZERO } else { value };
                     }
-                })*
+                    return;
+                }
+                match function {
+                    $(Unary::$name $({ $($field),* })? => {
+                        $($(let $field = <L::Vector as Real>::splat($field);)*)?
+                        for (index, out) in out.iter_mut().enumerate() {
+                            let $x = match source {
+                                Some(source) => L::read(&source[index]),
+                                None => L::read(out),
+                            };
+                            L::write(kept::<L>(flush_nan, $body), out);
+                        }
+                    })*
+                }
             }
         }
     };
@@ -45,9 +84,9 @@ macro_rules! unary_functions {
 
 unary_functions! {
     /// `max(0, x)`.
-    Relu => |x| maximum(0.0, x);
+    Relu => |x| maximum(splat(0.0), x);
     /// `min(6, max(0, x))`.
-    Relu6 => |x| minimum(6.0, maximum(0.0, x));
+    Relu6 => |x| minimum(splat(6.0), maximum(splat(0.0), x));
     /// `x Phi(x)`, see [`math::gelu`].
     Gelu => |x| math::gelu(x);
     /// `x / (1 + e^-x)`.
@@ -61,13 +100,13 @@ unary_functions! {
     /// `2^x`.
     Exp2 => |x| math::exp2(x);
     /// The square root; NaN below zero.
-    Sqrt => |x| math::sqrt(x);
+    Sqrt => |x| x.sqrt();
     /// The absolute value.
     Abs => |x| x.abs();
     /// The error function.
     Erf => |x| math::erf(x);
     /// `x / (1 + |x|)`.
-    Softsign => |x| x / (1.0 + x.abs());
+    Softsign => |x| x / (x.abs() + splat(1.0));
     /// `ln(1 + e^x)`.
     Softplus => |x| math::softplus(x);
     /// The arc tangent.
@@ -81,11 +120,16 @@ unary_functions! {
     /// The smallest integer not below `x`.
     Ceil => |x| x.ceil();
     /// The nearest integer, ties away from zero.
-    Round => |x| x.round();
+    Round => |x| {
+        let whole = x.abs().floor();
+        let up = (x.abs() - whole).ge(splat(0.5));
+        choose(up, whole + splat(1.0), whole).copysign(x)
+    };
     /// -1, 0 or 1; NaN of NaN.
     Sign => |x| {
-        let sign = if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 };
-        if x.is_nan() { x } else { sign }
+        let sign = choose(x.lt(splat(0.0)), splat(-1.0), splat(0.0));
+        let sign = choose(x.gt(splat(0.0)), splat(1.0), sign);
+        choose(x.is_nan(), x, sign)
     };
     /// `x^2`.
     Square => |x| x * x;
@@ -103,20 +147,20 @@ unary_functions! {
     Inverse {
         /// Added to `x`.
         eps
-    } => |x| 1.0 / (x + eps);
+    } => |x| quotient(splat(1.0), x + eps);
     /// `x` above zero, else `alpha (e^x - 1)`.
     Elu {
         /// The factor below zero.
         alpha
     } => |x| {
         let below = alpha * math::exp_m1(x);
-        if x > 0.0 { x } else { below }
+        choose(x.gt(splat(0.0)), x, below)
     };
     /// `x` from zero, else `alpha x`.
     LeakyRelu {
         /// The slope below zero.
         alpha
-    } => |x| if x >= 0.0 { x } else { alpha * x };
+    } => |x| choose(x.ge(splat(0.0)), x, alpha * x);
     /// `min(hi, max(lo, x))`.
     Clip {
         /// The lower limit.
@@ -133,7 +177,7 @@ unary_functions! {
     ThresholdedRelu {
         /// The threshold.
         alpha
-    } => |x| if x >= alpha || x.is_nan() { x } else { 0.0 };
+    } => |x| choose(x.is_nan(), x, choose(x.ge(alpha), x, splat(0.0)));
     /// `alpha tanh(beta x)`.
     ScaledTanh {
         /// The factor outside.
@@ -148,7 +192,7 @@ unary_functions! {
         /// The upper limit.
         beta
     } => |x| {
-        let sloped = if x >= 0.0 { x } else { alpha * x };
+        let sloped = choose(x.ge(splat(0.0)), x, alpha * x);
         minimum(beta, sloped)
     };
     /// `alpha x + beta`, limited to 0 and 1; the product and the sum round once each, in `f32`.
@@ -157,7 +201,7 @@ unary_functions! {
         alpha,
         /// The value at zero.
         beta
-    } => |x| minimum(1.0, maximum(0.0, alpha * x + beta));
+    } => |x| minimum(splat(1.0), maximum(splat(0.0), alpha * x + beta));
     /// `alpha x + beta`; the product and the sum round once each, in `f32`.
     Linear {
         /// The slope.
@@ -184,38 +228,41 @@ unary_functions! {
 pub fn unary(kernels: &Kernels, function: Unary, x: &[f16], out: &mut [f16]) {
     assert_eq!(x.len(), out.len(), "unary: lengths differ");
     chunks(&kernels.pool, out, GRAIN, |start, out| {
-        let source = Some(&x[start..start + out.len()]);
-        kernels.simd.run(UnaryTask { function, source, out });
+        map_slice(kernels.simd, function, Some(&x[start..start + out.len()]), false, out);
     });
 }
 
 /// `x[i] = f16(function(x[i]))`.
 pub fn unary_in_place(kernels: &Kernels, function: Unary, x: &mut [f16]) {
-    chunks(&kernels.pool, x, GRAIN, |_, out| kernels.simd.run(UnaryTask { function, source: None, out }));
+    chunks(&kernels.pool, x, GRAIN, |_, out| map_slice(kernels.simd, function, None, false, out));
+}
+
+/// The function of every value of `source`, or of `out` itself; NaN becomes +0 with `flush_nan`.
+pub(crate) fn map_slice(
+    simd: Simd,
+    function: Unary,
+    source: Option<&[f16]>,
+    flush_nan: bool,
+    out: &mut [f16],
+) {
+    let (blocks, rest) = out.as_chunks_mut();
+    let (source, source_rest) = source.map(<[f16]>::as_chunks).unzip();
+    if !blocks.is_empty() {
+        simd.run(UnaryTask { function, source, flush_nan, out: blocks });
+    }
+    if !rest.is_empty() {
+        let mut padded = [f16::ZERO; WIDTH];
+        padded[..rest.len()].copy_from_slice(source_rest.unwrap_or(rest));
+        simd.run(UnaryTask { function, source: None, flush_nan, out: std::slice::from_mut(&mut padded) });
+        rest.copy_from_slice(&padded[..rest.len()]);
+    }
 }
 
 struct UnaryTask<'a> {
     function: Unary,
-    source: Option<&'a [f16]>,
-    out: &'a mut [f16],
-}
-
-impl Task for UnaryTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let mut buffer = [0.0; BLOCK];
-        for (block, out) in self.out.chunks_mut(BLOCK).enumerate() {
-            let values = &mut buffer[..out.len()];
-            match self.source {
-                Some(source) => L::widen(&source[block * BLOCK..block * BLOCK + out.len()], values),
-                None => L::widen(out, values),
-            }
-            apply(self.function, values);
-            L::narrow(values, out);
-        }
-    }
+    source: Option<&'a [[f16; WIDTH]]>,
+    flush_nan: bool,
+    out: &'a mut [[f16; WIDTH]],
 }
 
 /// Stores +0 in place of every NaN and returns how many there were.

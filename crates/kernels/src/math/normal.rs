@@ -2,7 +2,9 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-use super::{exp, polynomial};
+use super::exponential::exp;
+use super::polynomial;
+use crate::simd::Real;
 
 /// `erfc(z) = t e^(-z^2 + P(t))`, `t = 1/(1 + z/2)`, for `z >= 0`; relative error of the fit below 6e-8 up to
 /// `z = 10`. Chebyshev interpolation of degree 9 on `t` in `[0.16, 1]`.
@@ -35,25 +37,21 @@ const ERF: [f32; 10] = [
 
 /// `erfc(z)` for `z >= 0`, relatively accurate.
 #[inline(always)]
-fn erfc(z: f32) -> f32 {
-    let t = 1.0 / 0.5_f32.mul_add(z, 1.0);
-    t * exp(z.mul_add(-z, polynomial(t, ERFC)))
+fn erfc<V: Real>(z: V) -> V {
+    let t = V::splat(1.0) / V::splat(0.5).mul_add(z, V::splat(1.0));
+    t * exp(z.mul_add(z.neg(), polynomial(t, ERFC)))
 }
 
-/// The error function. 0 ulp.
 #[inline(always)]
-#[must_use]
-pub fn erf(x: f32) -> f32 {
+pub(crate) fn erf<V: Real>(x: V) -> V {
     let z = x.abs();
-    let near = z * FRAC_2_SQRT_PI * polynomial(z * z, ERF);
-    let far = 1.0 - erfc(z);
-    (if z < 1.0 { near } else { far }).copysign(x)
+    let near = z * V::splat(FRAC_2_SQRT_PI) * polynomial(z * z, ERF);
+    let far = V::splat(1.0) - erfc(z);
+    V::select(z.lt(V::splat(1.0)), near, far).copysign(x)
 }
 
-/// `x * Phi(x)`, `Phi` the distribution function of the standard normal. At most 1 ulp.
 #[inline(always)]
-#[must_use]
-pub fn gelu(x: f32) -> f32 {
-    let tail = 0.5 * erfc(x.abs() * FRAC_1_SQRT_2);
-    x * if x > 0.0 { 1.0 - tail } else { tail }
+pub(crate) fn gelu<V: Real>(x: V) -> V {
+    let tail = V::splat(0.5) * erfc(x.abs() * V::splat(FRAC_1_SQRT_2));
+    x * V::select(x.gt(V::splat(0.0)), V::splat(1.0) - tail, tail)
 }

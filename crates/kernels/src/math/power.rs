@@ -1,37 +1,25 @@
 //! Roots and powers.
 
-use super::{exp2, log2};
+use super::exponential::{exp2, log2};
+use crate::simd::Real;
 
-/// The square root, correctly rounded in `f32`.
 #[inline(always)]
-#[must_use]
-pub fn sqrt(x: f32) -> f32 {
-    x.sqrt()
+pub(crate) fn rsqrt<V: Real>(x: V) -> V {
+    V::splat(1.0) / x.sqrt()
 }
 
-/// `1 / sqrt(x)`. 0 ulp.
 #[inline(always)]
-#[must_use]
-pub fn rsqrt(x: f32) -> f32 {
-    1.0 / x.sqrt()
-}
-
-/// `x^y` with the special cases of IEEE 754. At most 1 ulp.
-#[inline(always)]
-#[must_use]
-pub fn pow(x: f32, y: f32) -> f32 {
-    let magnitude = x.abs();
-    let exponent = y * log2(magnitude);
-    let value = exp2(exponent);
-    let integral = y.floor() == y;
-    let odd = integral && y.abs() < 16_777_216.0 && (y * 0.5).floor() != y * 0.5;
-    let value = if odd { value.copysign(x) } else { value };
-    let value = if x < 0.0 && !integral && magnitude != f32::INFINITY && y.abs() != f32::INFINITY {
-        f32::NAN
-    } else {
-        value
-    };
-    let value = if x.is_nan() || y.is_nan() { f32::NAN } else { value };
-    let value = if magnitude == 1.0 && y.abs() == f32::INFINITY { 1.0 } else { value };
-    if y == 0.0 || x == 1.0 { 1.0 } else { value }
+pub(crate) fn pow<V: Real>(x: V, y: V) -> V {
+    let (magnitude, infinity, one) = (x.abs(), V::splat(f32::INFINITY), V::splat(1.0));
+    let value = exp2(y * log2(magnitude));
+    let integral = y.floor().eq(y);
+    let halved = y * V::splat(0.5);
+    let odd = V::and(integral, V::and(y.abs().lt(V::splat(16_777_216.0)), V::not(halved.floor().eq(halved))));
+    let value = V::select(odd, value.copysign(x), value);
+    let finite = V::not(V::or(magnitude.eq(infinity), y.abs().eq(infinity)));
+    let undefined = V::and(x.lt(V::splat(0.0)), V::and(V::not(integral), finite));
+    let undefined = V::or(undefined, V::or(x.is_nan(), y.is_nan()));
+    let value = V::select(undefined, V::splat(f32::NAN), value);
+    let value = V::select(V::and(magnitude.eq(one), y.abs().eq(infinity)), one, value);
+    V::select(V::or(y.eq(V::splat(0.0)), x.eq(one)), one, value)
 }

@@ -31,9 +31,11 @@ impl Cuts {
         self.total
     }
 
-    /// The lengths of the ranges.
-    pub(crate) fn sizes(self) -> impl Iterator<Item = usize> {
-        (0..self.parts).map(move |part| self.range(part).len())
+    /// The ranges that lie in `outer`, whose borders are among theirs.
+    pub(crate) fn inside(self, outer: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let (start, end) = (outer.start, outer.end);
+        let ranges = (0..self.parts).map(move |part| self.range(part));
+        ranges.skip_while(move |range| range.start < start).take_while(move |range| range.start < end)
     }
 
     pub(crate) fn range(&self, part: usize) -> Range<usize> {
@@ -75,6 +77,7 @@ impl<T> Shared<T> {
 pub(crate) struct Tile<'a, T> {
     base: *mut T,
     stride: usize,
+    height: usize,
     batch: usize,
     rows: Range<usize>,
     columns: Range<usize>,
@@ -95,6 +98,20 @@ impl<T> Tile<'_, T> {
     /// The columns of this tile, counted in the whole matrix.
     pub(crate) fn columns(&self) -> Range<usize> {
         self.columns.clone()
+    }
+
+    /// All rows of this tile, of a matrix that is not cut into columns.
+    pub(crate) fn whole_rows(&mut self) -> &mut [T] {
+        assert!(self.columns == (0..self.stride), "invariant: a tile of whole rows");
+        let (first, count) = (self.rows.start * self.stride, self.rows.len() * self.stride);
+        // SAFETY: whole rows of this tile are one range of the matrix that overlaps no other tile; `&mut self`
+        // keeps this the only slice of this tile.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(first), count) }
+    }
+
+    /// The element of the whole stack at `row` and `column` of this matrix.
+    pub(crate) fn index(&self, row: usize, column: usize) -> usize {
+        self.batch * self.height * self.stride + row * self.stride + column
     }
 
     /// The columns `columns` of row `row`, both counted in the whole matrix.
@@ -159,6 +176,7 @@ pub(crate) fn tiles<T: Send>(
             // SAFETY: `batch < batches`, so the offset lies in `out`.
             base: unsafe { shared.0.add(batch * rows * stride) },
             stride,
+            height: rows,
             batch,
             rows: grid.rows.range(index % grid.rows.parts),
             columns: grid.columns.range(index / grid.rows.parts),

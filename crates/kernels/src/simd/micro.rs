@@ -12,21 +12,6 @@ pub(crate) const COLUMNS: usize = 32;
 /// Pairs of terms in a block.
 pub(crate) const PAIRS: usize = BLOCK / 2;
 
-/// The sums of one tile, row-major.
-#[derive(Clone)]
-#[repr(C, align(64))]
-pub(crate) struct TileBuffer([[f32; COLUMNS]; ROWS]);
-
-impl TileBuffer {
-    pub(crate) fn zero() -> TileBuffer {
-        TileBuffer([[0.0; COLUMNS]; ROWS])
-    }
-
-    pub(crate) fn rows(&self) -> &[[f32; COLUMNS]] {
-        &self.0
-    }
-}
-
 /// The second operand of a tile, with `k` a multiple of [`BLOCK`].
 #[derive(Clone, Copy)]
 pub(crate) enum Panel<'a> {
@@ -49,9 +34,10 @@ impl Panel<'_> {
 
 /// `sums[r][c] += a[r] . panel[c]` for `r < rows`, one block of 32 terms after the other. Row `r` of block `b`
 /// starts at `a[b * rows * 32 + r * 32]`.
-pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
+pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut [[f32; COLUMNS]]) {
     let blocks = panel.blocks();
     assert!(rows <= ROWS && a.len() == blocks * rows * BLOCK, "invariant: packed rows fit the panel");
+    assert!(sums.len() >= rows, "invariant: sums for every row");
     match simd.isa() {
         // SAFETY: a `Simd` exists only for an instruction set of this machine; the assert gives the lengths.
         #[cfg(target_arch = "x86_64")]
@@ -63,7 +49,34 @@ pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: 
     }
 }
 
-fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
+/// Panels that [`vector`] takes.
+pub(crate) const STREAMS: usize = 4;
+
+/// `sums[s][c] += a . panels[s][c]` for one row `a` and [`STREAMS`] panels of pairs that lie one after the other in
+/// `panels`.
+pub(crate) fn vector(simd: Simd, a: &[f32], panels: &[u32], sums: &mut [[f32; COLUMNS]; STREAMS]) {
+    let size = panels.len() / STREAMS;
+    let blocks = a.len() / BLOCK;
+    assert!(size == blocks * PAIRS * COLUMNS && panels.len() == size * STREAMS, "invariant: whole panels");
+    assert_eq!(a.len() % BLOCK, 0, "invariant: whole blocks");
+    match simd.isa() {
+        #[cfg(target_arch = "x86_64")]
+        crate::Isa::AmxFp16 | crate::Isa::Avx512 => {
+            let starts = std::array::from_fn(|stream| panels[stream * size..].as_ptr().cast());
+            // SAFETY: a `Simd` exists only for an instruction set of this machine; the asserts give the lengths.
+            unsafe {
+                few::streams_512::<STREAMS>(a.as_ptr(), starts, blocks, sums.as_mut_ptr().cast());
+            }
+        }
+        _ => {
+            for (panel, sums) in panels.chunks_exact(size.max(1)).zip(sums) {
+                micro(simd, a, 1, Panel::Pairs(panel), std::slice::from_mut(sums));
+            }
+        }
+    }
+}
+
+fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut [[f32; COLUMNS]]) {
     let mut wide = [[0.0; COLUMNS]; BLOCK];
     for (block, a) in a.chunks_exact((rows * BLOCK).max(1)).enumerate() {
         let base = block * BLOCK * COLUMNS;
@@ -79,7 +92,7 @@ fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
                 }
             }
         }
-        for (a, sums) in a.chunks_exact(BLOCK).zip(&mut sums.0) {
+        for (a, sums) in a.chunks_exact(BLOCK).zip(sums.iter_mut()) {
             let mut chains = [[0.0_f32; COLUMNS]; 2];
             for (index, (a, row)) in a.iter().zip(&wide).enumerate() {
                 for (chain, b) in chains[index % 2].iter_mut().zip(row) {
@@ -94,7 +107,11 @@ fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut TileBuffer) {
 }
 
 #[cfg(target_arch = "x86_64")]
+mod few;
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::few;
     use std::arch::x86_64::{
         __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
         _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
@@ -102,7 +119,11 @@ mod x86 {
     };
 
     use super::super::x86::{pairs_256, pairs_512};
-    use super::{BLOCK, COLUMNS, PAIRS, Panel, ROWS, TileBuffer};
+    use super::{BLOCK, COLUMNS, PAIRS, Panel, ROWS};
+
+    /// The sums of the even places of a block.
+    #[repr(C, align(64))]
+    struct Even([[f32; COLUMNS]; ROWS]);
 
     /// Most rows of the AVX2 kernel.
     const AVX2_ROWS: usize = 6;
@@ -141,26 +162,6 @@ mod x86 {
         }
     }
 
-    /// The rows `2 * pair` and `2 * pair + 1` of a panel.
-    ///
-    /// # Safety
-    /// That of [`load_512`] for both.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn load_both<const HALF: bool>(b: *const u8, pair: usize) -> [[__m512; 2]; 2] {
-        if HALF {
-            // SAFETY: the caller's promise; a row of pairs has 128 bytes.
-            unsafe {
-                let row = b.add(pair * PAIR_BYTES);
-                let (low, high) = (pairs_512(row.cast()), pairs_512(row.add(PAIR_BYTES / 2).cast()));
-                [[low[0], high[0]], [low[1], high[1]]]
-            }
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { [load_512::<false>(b, 2 * pair), load_512::<false>(b, 2 * pair + 1)] }
-        }
-    }
-
     /// # Safety
     /// `a` holds `blocks * R * 32` values, `b` `blocks * 32 * 32` of its type, `c` `R * 32`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -170,7 +171,7 @@ mod x86 {
         blocks: usize,
         c: *mut f32,
     ) {
-        let mut even = TileBuffer([[0.0; COLUMNS]; ROWS]);
+        let mut even = Even([[0.0; COLUMNS]; ROWS]);
         let even = even.0.as_mut_ptr().cast::<f32>();
         for block in 0..blocks {
             // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
@@ -209,21 +210,16 @@ mod x86 {
     /// Like [`kernel_512`], with both chains in registers: for so few rows that one alone would wait for itself.
     ///
     /// # Safety
-    /// That of [`kernel_512`].
+    /// That of [`kernel_512`] for a panel of `f32`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn small_512<const R: usize, const HALF: bool>(
-        a: *const f32,
-        b: *const u8,
-        blocks: usize,
-        c: *mut f32,
-    ) {
+    unsafe fn small_512<const R: usize>(a: *const f32, b: *const u8, blocks: usize, c: *mut f32) {
         for block in 0..blocks {
             // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
-            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * block_bytes(HALF))) };
+            let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * block_bytes(false))) };
             let mut sums = [[[_mm512_setzero_ps(); 2]; 2]; R];
             for step in 0..BLOCK / 2 {
                 // SAFETY: the rows `2 * step` and `2 * step + 1` are rows of this block.
-                let rows = unsafe { load_both::<HALF>(b, step) };
+                let rows = unsafe { [load_512::<false>(b, 2 * step), load_512::<false>(b, 2 * step + 1)] };
                 for (parity, row) in rows.iter().enumerate() {
                     for (r, sum) in sums.iter_mut().enumerate() {
                         // SAFETY: `r < R` and `2 * step + parity < 32`.
@@ -247,28 +243,34 @@ mod x86 {
     }
 
     /// # Safety
-    /// `a.len() == blocks * rows * 32`, `rows <= 14` and the panel has `blocks` blocks.
+    /// `a.len() == blocks * rows * 32`, `rows <= 14`, `rows <= sums.len()` and the panel has `blocks` blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     pub(super) unsafe fn avx512(
         a: &[f32],
         rows: usize,
         panel: Panel<'_>,
         blocks: usize,
-        sums: &mut TileBuffer,
+        sums: &mut [[f32; COLUMNS]],
     ) {
-        let (a, c) = (a.as_ptr(), sums.0.as_mut_ptr().cast::<f32>());
+        let (a, c) = (a.as_ptr(), sums.as_mut_ptr().cast::<f32>());
         macro_rules! pick {
             ($half:literal, $b:expr) => {
                 // SAFETY: the caller's promise, with `R == rows`.
                 unsafe {
                     match rows {
                         0 => {}
-                        1 => small_512::<1, $half>(a, $b, blocks, c),
-                        2 => small_512::<2, $half>(a, $b, blocks, c),
-                        3 => small_512::<3, $half>(a, $b, blocks, c),
-                        4 => small_512::<4, $half>(a, $b, blocks, c),
-                        5 => small_512::<5, $half>(a, $b, blocks, c),
-                        6 => small_512::<6, $half>(a, $b, blocks, c),
+                        1 if $half => few::few_512::<1>(a, $b, blocks, c),
+                        2 if $half => few::few_512::<2>(a, $b, blocks, c),
+                        3 if $half => few::few_512::<3>(a, $b, blocks, c),
+                        4 if $half => few::few_512::<4>(a, $b, blocks, c),
+                        5 if $half => few::few_512::<5>(a, $b, blocks, c),
+                        6 if $half => few::few_512::<6>(a, $b, blocks, c),
+                        1 => small_512::<1>(a, $b, blocks, c),
+                        2 => small_512::<2>(a, $b, blocks, c),
+                        3 => small_512::<3>(a, $b, blocks, c),
+                        4 => small_512::<4>(a, $b, blocks, c),
+                        5 => small_512::<5>(a, $b, blocks, c),
+                        6 => small_512::<6>(a, $b, blocks, c),
                         7 => kernel_512::<7, $half>(a, $b, blocks, c),
                         8 => kernel_512::<8, $half>(a, $b, blocks, c),
                         9 => kernel_512::<9, $half>(a, $b, blocks, c),
@@ -348,16 +350,27 @@ mod x86 {
     }
 
     /// # Safety
-    /// `a.len() == blocks * rows * 32`, `rows <= 14` and the panel has `blocks` blocks.
+    /// `a.len() == blocks * rows * 32`, `rows <= 14`, `rows <= sums.len()` and the panel has `blocks` blocks.
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) unsafe fn avx2(
         a: &[f32],
         rows: usize,
         panel: Panel<'_>,
         blocks: usize,
-        sums: &mut TileBuffer,
+        sums: &mut [[f32; COLUMNS]],
     ) {
-        let c = sums.0.as_mut_ptr().cast::<f32>();
+        let c = sums.as_mut_ptr().cast::<f32>();
+        if let (Panel::Pairs(b), 1..=3) = (panel, rows) {
+            let (a, b) = (a.as_ptr(), b.as_ptr().cast());
+            // SAFETY: the caller's promise.
+            return unsafe {
+                match rows {
+                    1 => few::few_256::<1, 8>(a, b, blocks, c),
+                    2 => few::few_256::<2, 4>(a, b, blocks, c),
+                    _ => few::few_256::<3, 4>(a, b, blocks, c),
+                }
+            };
+        }
         let groups = rows.div_ceil(AVX2_ROWS).max(1);
         for block in 0..blocks {
             for group in 0..groups {

@@ -9,20 +9,71 @@ mod amx;
 mod disjoint;
 mod lines;
 mod micro;
+pub(crate) mod peak;
+pub(crate) mod real;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use half::f16;
 
 use crate::Isa;
+use real::Each;
 
 pub(crate) use amx::{PRODUCT_ROWS, TILE_ROWS, TileRows, Tiles};
 pub(crate) use disjoint::{Cuts, Grid, Tile, chunks, tiles};
 pub(crate) use lines::Lines;
-pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, TileBuffer, micro};
+pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
+pub(crate) use real::Real;
 
-/// Conversions between `f16` and `f32` slices of one length, in one instruction set.
+/// Values of a [`Lanes::Vector`].
+pub(crate) const WIDTH: usize = 16;
+
+/// Vectors, and conversions between `f16` and `f32` slices of one length, in one instruction set.
 pub(crate) trait Lanes {
+    /// [`WIDTH`] values.
+    type Vector: Real;
+
+    /// Whether vectors are no faster than one value after the other.
+    const ONE_BY_ONE: bool = false;
+
+    /// The values of `source`.
+    fn load(source: &[f32; WIDTH]) -> Self::Vector;
+    /// Writes the values as they are.
+    fn store(vector: Self::Vector, target: &mut [f32; WIDTH]);
+    /// The values of `source`, exactly.
+    fn read(source: &[f16; WIDTH]) -> Self::Vector;
+    /// The numbers of `source`.
+    fn read_bytes(source: &[i8; WIDTH]) -> Self::Vector;
+    /// Writes the values, rounded to nearest, ties to even.
+    fn write(vector: Self::Vector, target: &mut [f16; WIDTH]);
+    /// The values, rounded to the nearest `f16`, ties to even.
+    fn rounded(vector: Self::Vector) -> Self::Vector;
+
+    /// Up to [`WIDTH`] values, with zeros behind them.
+    #[inline(always)]
+    fn read_some(source: &[f16]) -> Self::Vector {
+        match source.first_chunk() {
+            Some(all) => Self::read(all),
+            None => {
+                let mut padded = [f16::ZERO; WIDTH];
+                padded[..source.len()].copy_from_slice(source);
+                Self::read(&padded)
+            }
+        }
+    }
+
+    /// Writes as many values as `target` holds, at most [`WIDTH`].
+    #[inline(always)]
+    fn write_some(vector: Self::Vector, target: &mut [f16]) {
+        match target.first_chunk_mut() {
+            Some(all) => Self::write(vector, all),
+            None => {
+                let mut padded = [f16::ZERO; WIDTH];
+                Self::write(vector, &mut padded);
+                target.copy_from_slice(&padded[..target.len()]);
+            }
+        }
+    }
     /// Exact conversion to `f32`.
     fn widen(source: &[f16], target: &mut [f32]);
     /// Conversion to `f16` with round-to-nearest-even.
@@ -30,8 +81,6 @@ pub(crate) trait Lanes {
     /// Exact conversion of a row of pairs (the first in the low half) to the row of the firsts, then that of the
     /// seconds.
     fn widen_pairs(source: &[u32; COLUMNS], target: &mut [f32; 2 * COLUMNS]);
-    /// Rounds to the nearest `f16` value, ties to even, in place.
-    fn round(values: &mut [f32]);
 }
 
 /// A routine that [`Simd::run`] compiles for every instruction set; `run` must be `#[inline(always)]`.
@@ -85,18 +134,51 @@ impl Simd {
 pub(crate) struct Scalar;
 
 impl Lanes for Scalar {
+    const ONE_BY_ONE: bool = true;
+    type Vector = Each<f32, WIDTH>;
+
+    #[inline(always)]
+    fn load(source: &[f32; WIDTH]) -> Self::Vector {
+        Each(*source)
+    }
+
+    #[inline(always)]
+    fn store(vector: Self::Vector, target: &mut [f32; WIDTH]) {
+        *target = vector.0;
+    }
+
+    #[inline(always)]
+    fn read(source: &[f16; WIDTH]) -> Self::Vector {
+        let mut wide = [0.0; WIDTH];
+        widen_one_by_one(source, &mut wide);
+        Each(wide)
+    }
+
+    #[inline(always)]
+    fn read_bytes(source: &[i8; WIDTH]) -> Self::Vector {
+        Each(source.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn write(vector: Self::Vector, target: &mut [f16; WIDTH]) {
+        narrow_one_by_one(&vector.0, target);
+    }
+
+    #[inline(always)]
+    fn rounded(vector: Self::Vector) -> Self::Vector {
+        let mut half = [f16::ZERO; WIDTH];
+        narrow_one_by_one(&vector.0, &mut half);
+        Self::read(&half)
+    }
+
     #[inline(always)]
     fn widen(source: &[f16], target: &mut [f32]) {
-        for (to, from) in target.iter_mut().zip(source) {
-            *to = from.to_f32();
-        }
+        widen_one_by_one(source, target);
     }
 
     #[inline(always)]
     fn narrow(source: &[f32], target: &mut [f16]) {
-        for (to, from) in target.iter_mut().zip(source) {
-            *to = f16::from_f32(*from);
-        }
+        narrow_one_by_one(source, target);
     }
 
     #[inline(always)]
@@ -107,11 +189,19 @@ impl Lanes for Scalar {
             *second = f16::from_bits((pair >> 16) as u16).to_f32();
         }
     }
+}
 
-    #[inline(always)]
-    fn round(values: &mut [f32]) {
-        for value in values {
-            *value = f16::from_f32(*value).to_f32();
-        }
+// Not inlined: the conversion is long, and used everywhere.
+#[inline(never)]
+fn widen_one_by_one(source: &[f16], target: &mut [f32]) {
+    for (to, from) in target.iter_mut().zip(source) {
+        *to = from.to_f32();
+    }
+}
+
+#[inline(never)]
+fn narrow_one_by_one(source: &[f32], target: &mut [f16]) {
+    for (to, from) in target.iter_mut().zip(source) {
+        *to = f16::from_f32(*from);
     }
 }

@@ -2,7 +2,7 @@
 
 use aneforge_kernels::conv::{ConvParams, PackedConv, conv2d, conv2d_scratch};
 use aneforge_kernels::map::Unary;
-use aneforge_kernels::{Bias, Epilogue, Scratch, f16, order};
+use aneforge_kernels::{Bias, Epilogue, Residual, Scratch, f16, order};
 use proptest::prelude::*;
 
 use super::support::{cases, check, contexts, values};
@@ -34,7 +34,8 @@ fn definition(case: &Case, x: &[f16], weights: &[f16], epilogue: &Epilogue<'_>) 
                 let (Some(row), Some(column)) = (row, column) else { return (0.0, weight) };
                 (x[((image * channels + first + c) * height + row) * width + column].to_f32(), weight)
             });
-            out.push(epilogue.eval(order::dot(terms), output, pixel));
+            let index = out.len();
+            out.push(epilogue.eval(order::dot(terms), (output, pixel), index));
         }
     }
     out
@@ -49,11 +50,15 @@ fn run(case: &Case) {
     let x = values(case.input.iter().product(), case.seed);
     let weights = values(case.shape.iter().product(), case.seed ^ 1);
     let bias = values(case.shape[0], case.seed ^ 2);
+    let residual = values(case.input[0] * case.shape[0] * size[0] * size[1], case.seed ^ 3);
     let epilogue = Epilogue {
         bias: if case.seed.is_multiple_of(2) { Bias::Row(&bias) } else { Bias::None },
         activation: case.seed.is_multiple_of(3).then_some(Unary::Silu),
         limit: case.seed.is_multiple_of(5).then_some(f16::from_f32(0.5)),
         flush_nan: case.seed.is_multiple_of(7),
+        scale: [Bias::None, Bias::Row(&bias), Bias::All(f16::from_f32(0.37))][case.seed as usize / 11 % 3],
+        residual: [Residual::None, Residual::Before(&residual), Residual::After(&residual)]
+            [case.seed as usize / 35 % 3],
     };
     let want = definition(case, &x, &weights, &epilogue);
     check(&want, "conv2d", |kernels, out| {

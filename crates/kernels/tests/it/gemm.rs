@@ -2,7 +2,7 @@
 
 use aneforge_kernels::gemm::{BatchShape, PackedB, bmm, bmm_scratch, gemm, gemm_scratch};
 use aneforge_kernels::map::Unary;
-use aneforge_kernels::{Bias, Epilogue, Scratch, f16, order};
+use aneforge_kernels::{Bias, Epilogue, Residual, Scratch, f16, order};
 use proptest::prelude::*;
 
 use super::support::{Random, cases, check, contexts, misaligned, values};
@@ -15,7 +15,7 @@ fn product(
 ) -> Vec<f16> {
     let sum = |m, n| order::dot((0..terms).map(|k| (a(m, k).to_f32(), b(k, n).to_f32())));
     let each = (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n)));
-    each.map(|(m, n)| epilogue.eval(sum(m, n), m, n)).collect()
+    each.map(|(m, n)| epilogue.eval(sum(m, n), (m, n), m * columns + n)).collect()
 }
 
 #[test]
@@ -33,10 +33,12 @@ fn the_order_of_a_dot_product_is_even_and_odd_chains_of_blocks() {
     assert_eq!(order::dot(terms).to_bits(), sum.to_bits());
 }
 
-fn epilogue<'a>(choice: u64, rows: &'a [f16], columns: &'a [f16]) -> Epilogue<'a> {
+fn epilogue<'a>(choice: u64, rows: &'a [f16], columns: &'a [f16], all: &'a [f16]) -> Epilogue<'a> {
+    let scale = [Bias::None, Bias::All(f16::from_f32(0.18)), Bias::Column(columns)][choice as usize / 9 % 3];
+    let residual = [Residual::None, Residual::Before(all), Residual::After(all)][choice as usize / 27 % 3];
     let bias = [Bias::None, Bias::Column(columns), Bias::Row(rows)][choice as usize % 3];
     let activation = [None, Some(Unary::Relu), Some(Unary::Gelu)][choice as usize / 3 % 3];
-    Epilogue { bias, activation, ..Epilogue::default() }
+    Epilogue { scale, bias, residual, activation, ..Epilogue::default() }
 }
 
 proptest! {
@@ -52,7 +54,8 @@ proptest! {
         let (a, b) = (misaligned(&values(rows * terms, seed), 1), values(terms * columns, seed ^ 1));
         let a = &a[1..];
         let biases = (values(rows, seed ^ 2), values(columns, seed ^ 3));
-        let epilogue = epilogue(seed, &biases.0, &biases.1);
+        let all = values(rows * columns, seed ^ 4);
+        let epilogue = epilogue(seed, &biases.0, &biases.1, &all);
         let nk = seed % 2 == 0;
         let packed = if nk { PackedB::from_nk(&b, columns, terms) } else { PackedB::from_kn(&b, terms, columns) };
         let b_at = |k: usize, n: usize| if nk { b[n * terms + k] } else { b[k * columns + n] };
@@ -85,7 +88,8 @@ proptest! {
             batch: &batch, a_batch: a_axes, b_batch: b_axes, rows, terms, columns, transpose_a, transpose_b,
         };
         let biases = (values(rows, seed ^ 2), values(columns, seed ^ 3));
-        let epilogue = epilogue(seed, &biases.0, &biases.1);
+        let all = values(batch.iter().product::<usize>() * rows * columns, seed ^ 4);
+        let epilogue = epilogue(seed, &biases.0, &biases.1, &all);
         let mut want = Vec::new();
         for index in 0..batch.iter().product::<usize>() {
             let at = |own: &[usize]| {
@@ -98,6 +102,14 @@ proptest! {
                 at
             };
             let (a, b) = (&a[at(a_axes) * rows * terms..], &b[at(b_axes) * terms * columns..]);
+            let first = want.len();
+            let range = first..first + rows * columns;
+            let residual = match epilogue.residual {
+                Residual::None => Residual::None,
+                Residual::Before(all) => Residual::Before(&all[range]),
+                Residual::After(all) => Residual::After(&all[range]),
+            };
+            let epilogue = Epilogue { residual, ..epilogue };
             want.extend(product(
                 [rows, terms, columns],
                 &epilogue,

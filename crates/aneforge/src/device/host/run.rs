@@ -192,6 +192,7 @@ impl<'a> Call<'a> {
             activation: self.step.fused.activation,
             limit: self.step.finish.limit,
             flush_nan: self.step.finish.flush_nan,
+            ..Epilogue::default()
         }
     }
 

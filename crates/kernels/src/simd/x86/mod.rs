@@ -1,16 +1,21 @@
 //! x86-64: detection, entry points and conversions.
 
+mod vector;
+
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
-    _mm256_castsi256_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_permute4x64_epi64, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
+    __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_srli_si128,
+    _mm_storeu_si128, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps,
+    _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute4x64_epi64,
+    _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_castsi512_si256,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
     _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_storeu_ps,
 };
 
 use half::f16;
 
-use super::{COLUMNS, Lanes, Task};
+use super::real::Each;
+use super::{COLUMNS, Lanes, Task, WIDTH};
+use vector::{Wide256, Wide512};
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
@@ -149,8 +154,10 @@ fn avx512_pairs(source: &[u32; 16]) -> [[f32; 16]; 2] {
 }
 
 macro_rules! lanes {
-    ($name:ident, $width:literal, $widen:ident, $narrow:ident, $pairs:ident) => {
+    ($name:ident, $width:literal, $widen:ident, $narrow:ident, $pairs:ident, { $($vector:item)* }) => {
         impl Lanes for $name {
+            $($vector)*
+
             #[inline(always)]
             fn widen_pairs(source: &[u32; COLUMNS], target: &mut [f32; 2 * COLUMNS]) {
                 let (first, second) = target.split_at_mut(COLUMNS);
@@ -189,22 +196,108 @@ macro_rules! lanes {
                     tail_out.copy_from_slice(&$narrow(&padded)[..tail.len()]);
                 }
             }
-
-            #[inline(always)]
-            fn round(values: &mut [f32]) {
-                let (head, tail) = values.as_chunks_mut::<$width>();
-                for chunk in head {
-                    *chunk = $widen(&$narrow(chunk));
-                }
-                if !tail.is_empty() {
-                    let mut padded = [0.0; $width];
-                    padded[..tail.len()].copy_from_slice(tail);
-                    tail.copy_from_slice(&$widen(&$narrow(&padded))[..tail.len()]);
-                }
-            }
         }
     };
 }
 
-lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs);
-lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs);
+lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
+    type Vector = Each<Wide256, 2>;
+
+    #[inline(always)]
+    fn load(source: &[f32; WIDTH]) -> Self::Vector {
+        // SAFETY: called only from code that `run_avx2` compiled; 16 values are readable.
+        unsafe {
+            let at = source.as_ptr();
+            Each([Wide256(_mm256_loadu_ps(at)), Wide256(_mm256_loadu_ps(at.add(8)))])
+        }
+    }
+
+    #[inline(always)]
+    fn store(vector: Self::Vector, target: &mut [f32; WIDTH]) {
+        // SAFETY: called only from code that `run_avx2` compiled; 16 values are writable.
+        unsafe {
+            let at = target.as_mut_ptr();
+            _mm256_storeu_ps(at, vector.0[0].0);
+            _mm256_storeu_ps(at.add(8), vector.0[1].0);
+        }
+    }
+
+    #[inline(always)]
+    fn read(source: &[f16; WIDTH]) -> Self::Vector {
+        // SAFETY: called only from code that `run_avx2` compiled; 16 values are readable.
+        unsafe {
+            let at = source.as_ptr().cast();
+            let low = _mm256_cvtph_ps(_mm_loadu_si128(at));
+            Each([Wide256(low), Wide256(_mm256_cvtph_ps(_mm_loadu_si128(at.add(1))))])
+        }
+    }
+
+    #[inline(always)]
+    fn read_bytes(source: &[i8; WIDTH]) -> Self::Vector {
+        // SAFETY: called only from code that `run_avx2` compiled; 16 bytes are readable.
+        unsafe {
+            let low = _mm_loadu_si128(source.as_ptr().cast());
+            let wide = [low, _mm_srli_si128::<8>(low)];
+            Each(wide.map(|bytes| Wide256(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)))))
+        }
+    }
+
+    #[inline(always)]
+    fn write(vector: Self::Vector, target: &mut [f16; WIDTH]) {
+        // SAFETY: called only from code that `run_avx2` compiled; 16 values are writable.
+        unsafe {
+            let at = target.as_mut_ptr().cast();
+            _mm_storeu_si128(at, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector.0[0].0));
+            _mm_storeu_si128(at.add(1), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector.0[1].0));
+        }
+    }
+
+    #[inline(always)]
+    fn rounded(vector: Self::Vector) -> Self::Vector {
+        // SAFETY: called only from code that `run_avx2` compiled.
+        Each(
+            vector.0.map(|v| {
+                Wide256(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0)) })
+            }),
+        )
+    }
+});
+lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
+    type Vector = Wide512;
+
+    #[inline(always)]
+    fn load(source: &[f32; WIDTH]) -> Wide512 {
+        // SAFETY: called only from code that `run_avx512` compiled; 16 values are readable.
+        Wide512(unsafe { _mm512_loadu_ps(source.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(vector: Wide512, target: &mut [f32; WIDTH]) {
+        // SAFETY: called only from code that `run_avx512` compiled; 16 values are writable.
+        unsafe { _mm512_storeu_ps(target.as_mut_ptr(), vector.0) }
+    }
+
+    #[inline(always)]
+    fn read(source: &[f16; WIDTH]) -> Wide512 {
+        // SAFETY: called only from code that `run_avx512` compiled; 16 values are readable.
+        Wide512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn read_bytes(source: &[i8; WIDTH]) -> Wide512 {
+        // SAFETY: called only from code that `run_avx512` compiled; 16 bytes are readable.
+        Wide512(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(source.as_ptr().cast()))) })
+    }
+
+    #[inline(always)]
+    fn write(vector: Wide512, target: &mut [f16; WIDTH]) {
+        // SAFETY: called only from code that `run_avx512` compiled; 16 values are writable.
+        unsafe { _mm256_storeu_si256(target.as_mut_ptr().cast(), _mm512_cvtps_ph::<NEAREST>(vector.0)) }
+    }
+
+    #[inline(always)]
+    fn rounded(vector: Wide512) -> Wide512 {
+        // SAFETY: called only from code that `run_avx512` compiled.
+        Wide512(unsafe { _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(vector.0)) })
+    }
+});

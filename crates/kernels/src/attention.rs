@@ -1,0 +1,304 @@
+//! Attention of each head in one piece: `softmax(q k^T * scale + mask) v`.
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::gemm::{PackColumns, PackRows, Right, Strided, add_products, row_groups};
+use crate::order::BLOCK;
+use crate::simd::{COLUMNS, Cuts, Lanes, ROWS, Simd, Task};
+use crate::softmax::{NO_KEPT, row};
+use crate::{Bias, Epilogue, Kernels, Residual, Scratch};
+
+/// Most queries of a part.
+const QUERIES: usize = 8 * ROWS;
+
+/// What is added to the scaled scores.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Mask<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// `[keys]`, the same for every query.
+    Keys(&'a [f16]),
+    /// `[queries, keys]`, the same for every head.
+    Pairs(&'a [f16]),
+    /// `[heads, queries, keys]`.
+    All(&'a [f16]),
+    /// Minus infinity where the key comes after the query, the last query seeing every key.
+    Causal,
+}
+
+/// The shapes of attention: `q` is `[heads, queries, width]`, `k` `[heads, keys, width]`, `v`
+/// `[heads, keys, values]` and the result `[heads, queries, values]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Heads, those of a batch counted together.
+    pub heads: usize,
+    /// Rows of `q` per head.
+    pub queries: usize,
+    /// Rows of `k` and of `v` per head.
+    pub keys: usize,
+    /// Columns of `q` and of `k`.
+    pub width: usize,
+    /// Columns of `v`.
+    pub values: usize,
+}
+
+/// Attention, described so that a caller can run its parts in any order and on any threads. The bits are those of
+/// the separate ops: the product, the scale, the mask, the softmax and the second product round to `f16` each.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// The shapes.
+    pub shape: Shape,
+    /// The queries.
+    pub q: &'a [f16],
+    /// The keys.
+    pub k: &'a [f16],
+    /// The values.
+    pub v: &'a [f16],
+    /// Multiplies the scores.
+    pub scale: Option<f16>,
+    /// Added to the scores.
+    pub mask: Mask<'a>,
+    /// A score, or an element of the result, of a magnitude above this becomes an infinity; see [`Epilogue::limit`].
+    pub limit: Option<f16>,
+    /// NaN becomes +0 wherever an op would store it.
+    pub flush_nan: bool,
+}
+
+impl Attention<'_> {
+    /// Checks the lengths.
+    ///
+    /// # Panics
+    /// When a slice's length differs from its shape's.
+    fn check(&self) {
+        let Shape { heads, queries, keys, width, values } = self.shape;
+        assert_eq!(self.q.len(), heads * queries * width, "attention: queries");
+        assert_eq!(self.k.len(), heads * keys * width, "attention: keys");
+        assert_eq!(self.v.len(), heads * keys * values, "attention: values");
+        match self.mask {
+            Mask::None => {}
+            Mask::Causal => assert!(queries <= keys, "attention: {queries} queries see {keys} keys"),
+            Mask::Keys(mask) => assert_eq!(mask.len(), keys, "attention: mask per key"),
+            Mask::Pairs(mask) => assert_eq!(mask.len(), queries * keys, "attention: mask per pair"),
+            Mask::All(mask) => assert_eq!(mask.len(), heads * queries * keys, "attention: mask"),
+        }
+    }
+
+    /// Queries of one head in as many parts.
+    fn cuts(&self) -> Cuts {
+        Cuts::new(self.shape.queries, 1, self.shape.queries.div_ceil(QUERIES))
+    }
+
+    /// The number of parts.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.shape.heads * self.cuts().parts
+    }
+
+    /// The elements of the result that a part computes.
+    #[must_use]
+    pub fn range(&self, part: usize) -> Range<usize> {
+        let (head, rows) = self.place(part);
+        let Shape { queries, values, .. } = self.shape;
+        (head * queries + rows.start) * values..(head * queries + rows.end) * values
+    }
+
+    fn place(&self, part: usize) -> (usize, Range<usize>) {
+        let cuts = self.cuts();
+        (part / cuts.parts, cuts.range(part % cuts.parts))
+    }
+
+    /// Scratch values that one part needs.
+    #[must_use]
+    pub fn part_scratch(&self) -> usize {
+        let Shape { queries, keys, width, values, .. } = self.shape;
+        let rows = queries.min(QUERIES);
+        let (width, terms) = (width.next_multiple_of(BLOCK), keys.next_multiple_of(BLOCK));
+        let scores = (rows * keys.next_multiple_of(COLUMNS)).div_ceil(2).next_multiple_of(16);
+        let panel = width.max(terms) * COLUMNS;
+        let packed = rows * width.max(terms);
+        let _ = values;
+        (2 * scores + panel + packed + rows * COLUMNS).next_multiple_of(16)
+    }
+
+    /// Computes part `part`; `out` is the part of the result that [`Attention::range`] names, and `scratch` has at
+    /// least [`Attention::part_scratch`] values.
+    ///
+    /// # Panics
+    /// When a length does not fit.
+    pub fn run(&self, kernels: &Kernels, part: usize, scratch: &mut [f32], out: &mut [f16]) {
+        self.check();
+        assert_eq!(out.len(), self.range(part).len(), "attention: part {part} of the result");
+        let Shape { keys, width, values, .. } = self.shape;
+        let (head, rows) = self.place(part);
+        let (simd, count) = (kernels.simd, rows.len());
+        if out.is_empty() {
+            return;
+        }
+        let pitch = keys.next_multiple_of(COLUMNS);
+        let half = (count * pitch).div_ceil(2).next_multiple_of(16);
+        let (scores, scratch) = scratch.split_at_mut(half);
+        let (weights, scratch) = scratch.split_at_mut(half);
+        let scores: &mut [f16] = &mut bytemuck::cast_slice_mut(scores)[..count * pitch];
+        let weights: &mut [f16] = &mut bytemuck::cast_slice_mut(weights)[..count * pitch];
+        let q = Strided {
+            data: self.q,
+            offset: (head * self.shape.queries + rows.start) * width,
+            row: width,
+            column: 1,
+        };
+        let k = Strided { data: self.k, offset: head * keys * width, row: 1, column: width };
+        let product = Product { simd, rows: count, terms: width, columns: keys, pitch };
+        let epilogue = self.score_epilogue(head, &rows);
+        product.run(q, k, &epilogue, scratch, scores);
+        let causal = matches!(self.mask, Mask::Causal).then(|| keys - self.shape.queries + rows.start);
+        simd.run(Softmax { scores, weights, size: keys, pitch, causal, flush_nan: self.flush_nan });
+        let p = Strided { data: weights, offset: 0, row: pitch, column: 1 };
+        let v = Strided { data: self.v, offset: head * keys * values, row: values, column: 1 };
+        let epilogue = Epilogue { limit: self.limit, flush_nan: self.flush_nan, ..Epilogue::default() };
+        let product = Product { simd, rows: count, terms: keys, columns: values, pitch: values };
+        product.run(p, v, &epilogue, scratch, out);
+    }
+
+    fn score_epilogue(&self, head: usize, rows: &Range<usize>) -> Epilogue<'_> {
+        let Shape { queries, keys, .. } = self.shape;
+        let (bias, residual) = match self.mask {
+            Mask::None | Mask::Causal => (Bias::None, Residual::None),
+            Mask::Keys(mask) => (Bias::Column(mask), Residual::None),
+            Mask::Pairs(mask) => (Bias::None, Residual::Before(&mask[rows.start * keys..rows.end * keys])),
+            Mask::All(mask) => {
+                let first = head * queries + rows.start;
+                (Bias::None, Residual::Before(&mask[first * keys..(first + rows.len()) * keys]))
+            }
+        };
+        let scale = self.scale.map_or(Bias::None, Bias::All);
+        Epilogue {
+            scale,
+            bias,
+            residual,
+            limit: self.limit,
+            flush_nan: self.flush_nan,
+            ..Epilogue::default()
+        }
+    }
+}
+
+/// Scratch values that [`attention`] needs.
+#[must_use]
+pub fn attention_scratch(kernels: &Kernels, attention: &Attention<'_>) -> usize {
+    attention.part_scratch() * kernels.pool.threads()
+}
+
+/// All parts of `attention` on the threads of `kernels`.
+///
+/// # Panics
+/// When a slice's length differs from its shape's.
+pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scratch, out: &mut [f16]) {
+    let Shape { heads, queries, values, .. } = attention.shape;
+    attention.check();
+    assert_eq!(out.len(), heads * queries * values, "attention: result");
+    if out.is_empty() {
+        return;
+    }
+    let scratch = scratch.take(attention_scratch(kernels, attention));
+    let grid =
+        crate::simd::Grid { batches: heads, rows: attention.cuts(), columns: Cuts::new(values, values, 1) };
+    let parts = grid.rows.parts;
+    crate::simd::tiles(&kernels.pool, out, grid, (scratch, attention.part_scratch()), |tile, scratch| {
+        let part = (0..parts).find(|&part| grid.rows.range(part) == tile.rows());
+        let part = part.expect("invariant: a tile is a part");
+        attention.run(kernels, tile.batch() * parts + part, scratch, tile.whole_rows());
+    });
+}
+
+/// A product whose rows are `pitch` apart in the result.
+struct Product {
+    simd: Simd,
+    rows: usize,
+    terms: usize,
+    columns: usize,
+    pitch: usize,
+}
+
+impl Product {
+    fn run(
+        &self,
+        left: Strided<'_>,
+        right: Strided<'_>,
+        epilogue: &Epilogue<'_>,
+        scratch: &mut [f32],
+        out: &mut [f16],
+    ) {
+        let &Product { simd, rows, terms, columns, pitch } = self;
+        let padded = terms.next_multiple_of(BLOCK);
+        let (sums, scratch) = scratch.split_at_mut(rows * COLUMNS);
+        let (packed, panel) = scratch.split_at_mut(rows * padded);
+        let panel = &mut panel[..padded * COLUMNS];
+        let groups = row_groups(rows);
+        simd.run(PackRows { source: left, rows: 0..rows, groups, terms, packed });
+        for start in (0..columns).step_by(COLUMNS) {
+            let range = start..(start + COLUMNS).min(columns);
+            simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });
+            let sums = add_products(simd, (packed, groups, 0..rows), (Right::Panel(panel), &mut []), sums);
+            let size = columns;
+            simd.run(Store { epilogue, sums, range, pitch, size, out: &mut *out });
+        }
+    }
+}
+
+struct Store<'a, 'b> {
+    epilogue: &'a Epilogue<'b>,
+    sums: &'a [[f32; COLUMNS]],
+    range: Range<usize>,
+    pitch: usize,
+    size: usize,
+    out: &'a mut [f16],
+}
+
+impl Task for Store<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Store { epilogue, sums, range, pitch, size, out } = self;
+        for (row, sums) in sums.iter().enumerate() {
+            let out = &mut out[row * pitch + range.start..row * pitch + range.end];
+            let index = row * size + range.start;
+            crate::epilogue::store_row::<L>(epilogue, sums, (row, range.start), index, out);
+        }
+    }
+}
+
+/// The softmax of rows that are `pitch` apart.
+struct Softmax<'a> {
+    scores: &'a mut [f16],
+    weights: &'a mut [f16],
+    size: usize,
+    pitch: usize,
+    /// The last key that the first query sees.
+    causal: Option<usize>,
+    flush_nan: bool,
+}
+
+impl Task for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Softmax { scores, weights, size, pitch, causal, flush_nan } = self;
+        let mut kept = NO_KEPT;
+        let rows = scores.chunks_exact_mut(pitch).zip(weights.chunks_exact_mut(pitch));
+        for (index, (scores, weights)) in rows.enumerate() {
+            if let Some(last) = causal {
+                scores[(last + index + 1).min(size)..size].fill(f16::NEG_INFINITY);
+            }
+            let weights = &mut weights[..size];
+            row::<L>(&scores[..size], &mut kept, weights);
+            if flush_nan {
+                weights.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Fused attention against its unfused ops.
+
+use aneforge_kernels::attention::{Attention, Mask, Shape, attention, attention_scratch};
+use aneforge_kernels::gemm::{BatchShape, bmm};
+use aneforge_kernels::map::{Binary, Unary, binary, unary_in_place};
+use aneforge_kernels::softmax::softmax;
+use aneforge_kernels::{Epilogue, Kernels, Scratch, View, f16};
+use proptest::prelude::*;
+
+use super::support::{assert_same, cases, contexts, values};
+
+/// The separate ops, on portable code.
+fn unfused(task: &Attention<'_>, mask: Option<(&[f16], &[usize])>) -> Vec<f16> {
+    let kernels: &Kernels = &contexts()[0];
+    let Shape { heads, queries, keys, width, values } = task.shape;
+    let batch = [heads];
+    let scores = BatchShape {
+        batch: &batch,
+        a_batch: &batch,
+        b_batch: &batch,
+        rows: queries,
+        terms: width,
+        columns: keys,
+        transpose_a: false,
+        transpose_b: true,
+    };
+    let mixed = BatchShape { terms: keys, columns: values, transpose_b: false, ..scores };
+    let mut weights = vec![f16::ZERO; heads * queries * keys];
+    let epilogue = Epilogue { limit: task.limit, ..Epilogue::default() };
+    bmm(kernels, task.q, task.k, &scores, &epilogue, &mut Scratch::new(), &mut weights);
+    if let Some(scale) = task.scale {
+        unary_in_place(kernels, Unary::MulScalar { k: scale.to_f32() }, &mut weights);
+    }
+    let shape = [heads, queries, keys];
+    if let Some((mask, mask_shape)) = mask {
+        let before = weights.clone();
+        let (a, b) = (View::new(&before, &shape), View::new(mask, mask_shape));
+        binary(kernels, Binary::Add, a, b, &shape, &mut weights);
+    }
+    let before = weights.clone();
+    softmax(kernels, &before, &shape, 2, &mut weights);
+    let mut out = vec![f16::ZERO; heads * queries * values];
+    bmm(kernels, &weights, task.v, &mixed, &epilogue, &mut Scratch::new(), &mut out);
+    out
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    #[test]
+    fn attention_is_its_separate_ops_bit_for_bit(
+        heads in 1..4_usize,
+        queries in prop_oneof![1..40_usize, Just(130)],
+        more in 0..40_usize,
+        width in prop_oneof![1..40_usize, Just(64)],
+        columns in 1..70_usize,
+        kind in 0..5_usize,
+        seed in any::<u64>(),
+    ) {
+        let keys = queries + more;
+        let shape = Shape { heads, queries, keys, width, values: columns };
+        let (q, k) = (values(heads * queries * width, seed), values(heads * keys * width, seed ^ 1));
+        let v = values(heads * keys * columns, seed ^ 2);
+        let mask = values(heads * queries * keys, seed ^ 3);
+        let causal: Vec<f16> = (0..queries)
+            .flat_map(|i| (0..keys).map(move |j| if j > i + more { f16::NEG_INFINITY } else { f16::ZERO }))
+            .collect();
+        let (pairs, all) = ([queries, keys], [heads, queries, keys]);
+        let (mask, added): (Mask<'_>, Option<(&[f16], &[usize])>) = match kind {
+            0 => (Mask::None, None),
+            1 => (Mask::Keys(&mask[..keys]), Some((&mask[..keys], &all[2..]))),
+            2 => (Mask::Pairs(&mask[..queries * keys]), Some((&mask[..queries * keys], &pairs))),
+            3 => (Mask::All(&mask), Some((&mask, &all))),
+            _ => (Mask::Causal, Some((&causal, &pairs))),
+        };
+        let scale = (seed % 2 == 0).then(|| f16::from_f32(0.18));
+        let limit = (seed % 5 == 0).then(|| f16::from_f32(4.0));
+        let task = Attention { shape, q: &q, k: &k, v: &v, scale, mask, limit, flush_nan: false };
+        let want = unfused(&task, added);
+        for kernels in contexts() {
+            let mut out = vec![f16::NAN; want.len()];
+            let mut scratch = Scratch::with_capacity(attention_scratch(kernels, &task));
+            attention(kernels, &task, &mut scratch, &mut out);
+            assert_same(kernels, &out, &want, "attention");
+            // The same in parts, last to first.
+            out.fill(f16::NAN);
+            let mut scratch = vec![f32::NAN; task.part_scratch()];
+            for part in (0..task.parts()).rev() {
+                task.run(kernels, part, &mut scratch, &mut out[task.range(part)]);
+            }
+            assert_same(kernels, &out, &want, "attention in parts");
+        }
+    }
+}
