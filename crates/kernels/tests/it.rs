@@ -13,6 +13,7 @@ mod it {
     mod norm;
     mod pool;
     mod reduce;
+    mod split;
     mod support;
     mod threads;
 }
