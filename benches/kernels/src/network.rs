@@ -72,14 +72,7 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
         }));
     }
     if let Some(peer) = &bench.peer {
-        let (shape, other) =
-            (format!("[{heads}, {tokens}, {width}]"), format!("[{heads}, {width}, {tokens}]"));
-        variants.push(peer.variant(&format!(
-            "[{{\"kind\": \"MatMul\", \"inputs\": [{shape}, {other}]}}, \
-             {{\"kind\": \"Mul\", \"inputs\": [0], \"scalars\": [{scale}]}}, \
-             {{\"kind\": \"Softmax\", \"inputs\": [1], \"attributes\": {{\"axis\": -1}}}}, \
-             {{\"kind\": \"MatMul\", \"inputs\": [2, {shape}], \"own\": 1}}]"
-        )));
+        variants.push(peer.variant(&nodes([heads, tokens, width], scale)));
     }
     let work = 4.0 * (heads * tokens * tokens * width) as f64;
     let mut row = measure(&name, Work::Flops(work), bench.rounds, variants);
@@ -87,6 +80,17 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
         row = row.mark("4 times as fast as onnxruntime", &label(&bench.best()), &peer.name(), 4.0);
     }
     bench.push(row);
+}
+
+/// The same attention as onnxruntime's nodes.
+fn nodes([heads, tokens, width]: [usize; 3], scale: f32) -> String {
+    let (shape, other) = (format!("[{heads}, {tokens}, {width}]"), format!("[{heads}, {width}, {tokens}]"));
+    format!(
+        "[{{\"kind\": \"MatMul\", \"inputs\": [{shape}, {other}]}}, \
+             {{\"kind\": \"Mul\", \"inputs\": [0], \"scalars\": [{scale}]}}, \
+             {{\"kind\": \"Softmax\", \"inputs\": [1], \"attributes\": {{\"axis\": -1}}}}, \
+             {{\"kind\": \"MatMul\", \"inputs\": [2, {shape}], \"own\": 1}}]"
+    )
 }
 
 fn small_softmax(bench: &mut Bench) {

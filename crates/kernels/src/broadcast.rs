@@ -112,8 +112,7 @@ impl<const N: usize> Walk<N> {
     /// Calls `run(position, length, offsets)` for every item of [`Walk::runs`].
     #[inline(always)]
     pub(crate) fn run(&self, first: usize, count: usize, mut run: impl FnMut(usize, usize, [usize; N])) {
-        let mut runs = self.runs(first, count);
-        while let Some((position, length, offsets)) = runs.next() {
+        for (position, length, offsets) in self.runs(first, count) {
             run(position, length, offsets);
         }
     }

@@ -4,6 +4,9 @@
 //! stored once with round-to-nearest-even. A routine that sums does it in the one order that [`order`] defines
 //! on logical indices; every instruction set, blocking and thread count gives the same bits for finite values.
 //!
+//! Routines that stand for several ops round where those ops would: [`Epilogue`], [`norm`], [`attention`]. Weights may
+//! stay compressed, see [`gemm::PackedB`].
+//!
 //! A [`Kernels`] value says how to run: which instruction set and which threads. Nothing here reads a global or
 //! an environment variable, and with a [`Scratch`] reserved beforehand no routine allocates.
 

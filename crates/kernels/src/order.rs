@@ -3,6 +3,11 @@
 //!
 //! They are functions of logical indices only, so neither layout, blocking, vector width nor threads can
 //! change a result. The order of [`Dot`] is the one in which the AMX instruction `TDPFP16PS` adds.
+//!
+//! Processors with AMX-BF16 and without AMX-FP16 do not get a path of their own. An `f16` is exactly the sum of two
+//! `bf16`, and the four products of the parts are exact, but each pass rounds its own chains: the defined chain
+//! rounds `c + ab` once per term, the passes round `c' + a'b'` four times with other partial sums, and the results
+//! differ in the last place of some sums. `tests/it/split.rs` counts such sums.
 
 /// Terms of a dot product that are summed before they join the accumulator.
 pub const BLOCK: usize = 32;

@@ -238,8 +238,7 @@ impl<const KIND: u8> Task for Known<'_, KIND> {
         let ReduceTask { x, kept, reduced, count: elements, across, first, out } = self.0;
         let stride = kept.inner_strides()[0] as usize;
         let set = Set::<KIND> { x, reduced, count: elements };
-        let mut runs = kept.runs(first, count);
-        while let Some((position, length, [at])) = runs.next() {
+        for (position, length, [at]) in kept.runs(first, count) {
             let out = &mut out[position..position + length];
             if across {
                 for (block, out) in out.chunks_mut(SPAN).enumerate() {
@@ -284,8 +283,7 @@ impl<const KIND: u8> Set<'_, KIND> {
         }
         let mut block = [f16::ZERO; BLOCK];
         let mut filled = 0;
-        let mut runs = self.reduced.runs(0, self.count);
-        while let Some((_, length, [offset])) = runs.next() {
+        for (_, length, [offset]) in self.reduced.runs(0, self.count) {
             let start = at + offset;
             let mut done = 0;
             while done < length {

@@ -15,6 +15,7 @@ mod it {
     mod norm;
     mod pool;
     mod reduce;
+    mod split;
     mod support;
     mod threads;
 }

@@ -22,6 +22,7 @@ const UNSAFE: &[Place] = &[
     Place { path: "crates/formats/src", function: Some("map") },
     anywhere("python/src"),
     anywhere("crates/aneforge/benches/lowering.rs"),
+    anywhere("benches/kernels/src/peers.rs"),
     anywhere("crates/ane/src/sys.rs"),
     anywhere("crates/ane-standin/src"),
     anywhere("crates/capi/src"),

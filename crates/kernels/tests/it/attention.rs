@@ -9,8 +9,11 @@ use proptest::prelude::*;
 
 use super::support::{assert_same, cases, contexts, values};
 
+/// The mask of the separate ops, with its shape.
+type Added<'a> = Option<(&'a [f16], &'a [usize])>;
+
 /// The separate ops, on portable code.
-fn unfused(task: &Attention<'_>, mask: Option<(&[f16], &[usize])>) -> Vec<f16> {
+fn unfused(task: &Attention<'_>, mask: Added<'_>) -> Vec<f16> {
     let kernels: &Kernels = &contexts()[0];
     let Shape { heads, queries, keys, width, values } = task.shape;
     let batch = [heads];
@@ -66,7 +69,7 @@ proptest! {
             .flat_map(|i| (0..keys).map(move |j| if j > i + more { f16::NEG_INFINITY } else { f16::ZERO }))
             .collect();
         let (pairs, all) = ([queries, keys], [heads, queries, keys]);
-        let (mask, added): (Mask<'_>, Option<(&[f16], &[usize])>) = match kind {
+        let (mask, added): (Mask<'_>, Added<'_>) = match kind {
             0 => (Mask::None, None),
             1 => (Mask::Keys(&mask[..keys]), Some((&mask[..keys], &all[2..]))),
             2 => (Mask::Pairs(&mask[..queries * keys]), Some((&mask[..queries * keys], &pairs))),

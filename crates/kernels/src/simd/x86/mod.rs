@@ -254,12 +254,10 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
 
     #[inline(always)]
     fn rounded(vector: Self::Vector) -> Self::Vector {
-        // SAFETY: called only from code that `run_avx2` compiled.
-        Each(
-            vector.0.map(|v| {
-                Wide256(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0)) })
-            }),
-        )
+        Each(vector.0.map(|part| {
+            // SAFETY: called only from code that `run_avx2` compiled.
+            Wide256(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(part.0)) })
+        }))
     }
 });
 lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
