@@ -71,9 +71,8 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
             attention_of(&kernels, &task, scratch, out);
         }));
     }
-    if let Some(peer) = &bench.peer {
-        variants.push(peer.variant(&nodes([heads, tokens, width], scale)));
-    }
+    let nodes = nodes([heads, tokens, width], scale);
+    variants.extend(bench.peer.as_ref().map(|peer| peer.variant(&nodes)));
     let work = 4.0 * (heads * tokens * tokens * width) as f64;
     let mut row = measure(&name, Work::Flops(work), bench.rounds, variants);
     if let Some(peer) = &bench.peer {

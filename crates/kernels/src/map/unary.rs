@@ -87,7 +87,7 @@ unary_functions! {
     Relu => |x| maximum(splat(0.0), x);
     /// `min(6, max(0, x))`.
     Relu6 => |x| minimum(splat(6.0), maximum(splat(0.0), x));
-    /// `x Phi(x)`, see [`math::gelu`].
+    /// `x Phi(x)`, see [`crate::math::gelu`].
     Gelu => |x| math::gelu(x);
     /// `x / (1 + e^-x)`.
     Silu => |x| math::silu(x);
