@@ -2,6 +2,7 @@
 
 mod bench;
 mod bless;
+mod cross;
 mod fuzz;
 mod generate;
 mod new_op;
@@ -35,6 +36,8 @@ enum Task {
     Bless(bless::Args),
     /// Run the property tests with many cases, optimised
     Fuzz(fuzz::Args),
+    /// Run the kernels' tests on aarch64, under emulation; needs Debian's packages
+    Cross,
     /// Start the file of a new op
     NewOp(new_op::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Bless(args) => bless::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Cross => cross::run(),
         Task::NewOp(args) => new_op::run(&args),
     };
     match result {

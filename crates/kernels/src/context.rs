@@ -17,13 +17,15 @@ pub enum Isa {
     /// x86-64 Linux with AMX tiles of `f16`, and everything of [`Isa::Avx512`]; products of matrices and
     /// convolutions run on the tiles.
     AmxFp16,
+    /// aarch64 with NEON, which every such processor has.
+    Neon,
 }
 
 impl Isa {
     /// The instruction sets that this machine can run, slowest first; never empty.
     #[must_use]
     pub fn available() -> Vec<Isa> {
-        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::AmxFp16];
+        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::AmxFp16, Isa::Neon];
         all.into_iter().filter(|&isa| Simd::new(isa).is_some()).collect()
     }
 

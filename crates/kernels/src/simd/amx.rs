@@ -27,6 +27,7 @@ pub(crate) const TILE_ROWS: usize = 16;
 /// Rows of a product: two tiles.
 pub(crate) const PRODUCT_ROWS: usize = 2 * TILE_ROWS;
 
+#[cfg(target_arch = "x86_64")]
 pub(super) fn available() -> bool {
     machine::available()
 }

@@ -45,6 +45,8 @@ pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: 
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => unsafe { x86::avx2(a, rows, panel, blocks, sums) },
+        #[cfg(target_arch = "aarch64")]
+        crate::Isa::Neon => super::aarch64::micro(a, rows, panel, sums),
         _ => scalar(a, rows, panel, sums),
     }
 }

@@ -5,6 +5,8 @@
 //! and [`amx`] are written with intrinsics.
 #![expect(unsafe_code, reason = "intrinsics, and calls of functions compiled for an instruction set")]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod amx;
 mod disjoint;
 mod lines;
@@ -107,6 +109,7 @@ impl Simd {
             Isa::AmxFp16 => x86::has_avx512() && amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 | Isa::AmxFp16 => false,
+            Isa::Neon => cfg!(target_arch = "aarch64"),
         };
         available.then_some(Simd(isa))
     }
@@ -125,6 +128,8 @@ impl Simd {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { x86::run_avx2(task) },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => task.run::<aarch64::Neon>(),
             _ => task.run::<Scalar>(),
         }
     }

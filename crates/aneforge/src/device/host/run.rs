@@ -92,7 +92,7 @@ impl HostKernel {
             }
         };
         for (step, work) in plan.steps.iter().zip(&work) {
-            let packed = matches!(work, Work::Gemm(_) | Work::Conv { .. });
+            let packed = matches!(work, Work::Gemm(_) | Work::Conv { .. } | Work::ConvTranspose(_));
             let read = if packed { &step.inputs[..1] } else { &step.inputs[..] };
             read.iter().for_each(|(place, _)| load(*place));
             step.fused.bias.into_iter().for_each(&mut load);
@@ -221,6 +221,18 @@ impl<'a> Call<'a> {
                 return gemm::bmm(k, self.half(0), self.half(1), &shape, &epilogue, scratch, out);
             }
             Work::Conv { weights, params } => return self.convolve(&weights.weights, params, scratch, out),
+            Work::ConvTranspose(weights) => {
+                let epilogue = self.epilogue(Bias::Row);
+                return conv::conv_transpose2d(
+                    k,
+                    self.half(0),
+                    self.four(0),
+                    weights,
+                    &epilogue,
+                    scratch,
+                    out,
+                );
+            }
             Work::Layer(layer) => {
                 let second = self.step.inputs.get(1).map_or(&[][..], |_| self.half(1));
                 layer.run(k, &[self.half(0), second], scratch, out);

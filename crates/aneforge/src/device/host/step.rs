@@ -10,7 +10,7 @@ use crate::ir::ops::conv::Conv;
 use crate::ir::ops::matmul::lead;
 use crate::ir::ops::pool::Window;
 use crate::ir::ops::resize::Tap;
-use aneforge_kernels::conv::{ConvParams, PackedConv};
+use aneforge_kernels::conv::{ConvParams, PackedConv, PackedConvTranspose};
 use aneforge_kernels::gemm::{BatchShape, PackedB};
 use aneforge_kernels::map::{Binary, Compare, Unary};
 use aneforge_kernels::reduce::Reduction;
@@ -42,6 +42,7 @@ pub(super) enum Work {
         params: ConvParams,
         groups: usize,
     },
+    ConvTranspose(Box<PackedConvTranspose>),
     MaxPool(pool::Window),
     AvgPool(pool::Window, bool),
     Reduce(Reduction, u32),
@@ -248,6 +249,19 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Pac
             let params = conv_params(conv);
             Work::Conv { weights, params }
         }
+        Op::ConvTranspose(conv) => {
+            let weights = constant(step, graph);
+            let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
+            let (values, groups) = (weights.to_f16(), conv.groups as usize);
+            let params = ConvParams {
+                stride: conv.strides.map(|v| v as usize),
+                pad: conv.pad.map(|v| v as usize),
+                dilation: conv.dilations.map(|v| v as usize),
+            };
+            Work::ConvTranspose(Box::new(PackedConvTranspose::new(
+                kernels, &values, extents, groups, &params,
+            )))
+        }
         Op::Conv(conv) => Work::ValueConv { params: conv_params(conv), groups: conv.groups as usize },
         Op::MaxPool(pool) => Work::MaxPool(window(pool.window())),
         Op::AvgPool(pool) => Work::AvgPool(window(pool.window()), pool.exclude_pad),
@@ -318,6 +332,10 @@ impl Work {
                 let weights = PackedConv::new(kernels, &zeros, extents, *groups);
                 aneforge_kernels::conv::conv2d_scratch(kernels, input, &weights, params)
             }
+            Work::ConvTranspose(weights) => {
+                let input = std::array::from_fn(|a| step.inputs[0].1.shape[a]);
+                aneforge_kernels::conv::conv_transpose2d_scratch(kernels, input, weights)
+            }
             Work::Layer(layer) => layer.scratch(step),
             _ => 0,
         }
@@ -379,7 +397,7 @@ mod tests {
                 }
             }
         }
-        let known = ["affine", "conv_transpose", "einsum", "local_response_norm"];
+        let known = ["affine", "einsum", "local_response_norm"];
         assert_eq!(slow, BTreeSet::from(known));
     }
 }

@@ -2,6 +2,7 @@
 
 use half::f16;
 
+#[cfg(target_arch = "x86_64")]
 pub(super) fn available() -> bool {
     false
 }
