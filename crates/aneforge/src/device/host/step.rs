@@ -7,6 +7,7 @@ use crate::ir::graph::Graph;
 use crate::ir::op::Op;
 use crate::ir::ops::blocks::Moves;
 use crate::ir::ops::conv::Conv;
+use crate::ir::ops::conv_transpose::ConvTranspose;
 use crate::ir::ops::matmul::lead;
 use crate::ir::ops::pool::Window;
 use crate::ir::ops::resize::Tap;
@@ -294,6 +295,16 @@ fn pack_rows(weights: &Tensor) -> PackedB {
         (_, Some(values)) => PackedB::from_nk(values, columns, terms),
         _ => PackedB::from_nk(&weights.to_f16(), columns, terms),
     }
+}
+
+fn pack_transposed(conv: &ConvTranspose, weights: &Tensor, kernels: &Kernels) -> PackedConvTranspose {
+    let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
+    let params = ConvParams {
+        stride: conv.strides.map(|v| v as usize),
+        pad: conv.pad.map(|v| v as usize),
+        dilation: conv.dilations.map(|v| v as usize),
+    };
+    PackedConvTranspose::new(kernels, &weights.to_f16(), extents, conv.groups as usize, &params)
 }
 
 fn batched(step: &Step) -> Work {
