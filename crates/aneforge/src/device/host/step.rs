@@ -251,17 +251,7 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Pac
             Work::Conv { weights, params }
         }
         Op::ConvTranspose(conv) => {
-            let weights = constant(step, graph);
-            let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
-            let (values, groups) = (weights.to_f16(), conv.groups as usize);
-            let params = ConvParams {
-                stride: conv.strides.map(|v| v as usize),
-                pad: conv.pad.map(|v| v as usize),
-                dilation: conv.dilations.map(|v| v as usize),
-            };
-            Work::ConvTranspose(Box::new(PackedConvTranspose::new(
-                kernels, &values, extents, groups, &params,
-            )))
+            Work::ConvTranspose(Box::new(pack_transposed(conv, constant(step, graph), kernels)))
         }
         Op::Conv(conv) => Work::ValueConv { params: conv_params(conv), groups: conv.groups as usize },
         Op::MaxPool(pool) => Work::MaxPool(window(pool.window())),
