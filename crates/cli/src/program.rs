@@ -7,6 +7,7 @@ use aneforge::ir::graph::Graph;
 use aneforge::ir::text;
 use aneforge_formats::{FileError, map};
 use aneforge_mil::BlobFile;
+use aneforge_mil::netplist::NET_FILE;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -34,8 +35,14 @@ fn inside(folder: &Path) -> Result<PathBuf> {
     if program.exists() {
         return Ok(program);
     }
+    let layer = folder.join(NET_FILE).exists();
     let folder = folder.display();
-    Err(if first.exists() {
+    Err(if layer {
+        file(format!(
+            "`{folder}` holds a native layer, which cannot be read back as a graph; run the graph that it was \
+             compiled from"
+        ))
+    } else if first.exists() {
         file(format!(
             "`{folder}` holds a program in several segments; name one, such as `{}`",
             first.display()
