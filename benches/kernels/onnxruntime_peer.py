@@ -52,6 +52,8 @@ def build(nodes: list[dict], threads: int) -> tuple[ort.InferenceSession, ort.IO
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads spin within a call, and not into the turns of the others.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     for name, value in feeds.items():
