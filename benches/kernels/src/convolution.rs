@@ -44,7 +44,7 @@ impl Conv {
         let [height, width] = params.output_size([size; 2], [kernel; 2]);
         let shape = [outputs, channels / groups, kernel, kernel];
         let scale = (1.0 / (channels * kernel * kernel / groups) as f32).sqrt();
-        let weights = PackedConv::new(kernels, &halves(shape.iter().product(), 4, scale), shape, groups);
+        let weights = PackedConv::new(&halves(shape.iter().product(), 4, scale), shape, groups);
         Conv {
             input: [1, channels, size, size],
             params,

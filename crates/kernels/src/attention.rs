@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::gemm::{PackColumns, PackRows, Right, Strided, add_products, row_groups};
+use crate::gemm::{MatrixRows, PackColumns, PackRows, Right, Strided, add_products, row_groups};
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Lanes, ROWS, Simd, Task};
+use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Simd, Task};
 use crate::softmax::{NO_KEPT, row};
 use crate::{Bias, Epilogue, Kernels, Residual, Scratch};
 
@@ -203,8 +203,7 @@ pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scr
         return;
     }
     let scratch = scratch.take(attention_scratch(kernels, attention));
-    let grid =
-        crate::simd::Grid { batches: heads, rows: attention.cuts(), columns: Cuts::new(values, values, 1) };
+    let grid = Grid::new(heads, attention.cuts(), Cuts::new(values, values, 1));
     let parts = grid.rows.parts;
     crate::simd::tiles(&kernels.pool, out, grid, (scratch, attention.part_scratch()), |tile, scratch| {
         let part = (0..parts).find(|&part| grid.rows.range(part) == tile.rows());
@@ -237,7 +236,8 @@ impl Product {
         let (packed, panel) = scratch.split_at_mut(rows * padded);
         let panel = &mut panel[..padded * COLUMNS];
         let groups = row_groups(rows);
-        simd.run(PackRows { source: left, rows: 0..rows, groups, terms, packed });
+        let source = MatrixRows { source: left, terms };
+        simd.run(PackRows { source, rows: 0..rows, groups, packed });
         for start in (0..columns).step_by(COLUMNS) {
             let range = start..(start + COLUMNS).min(columns);
             simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });

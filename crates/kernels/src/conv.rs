@@ -2,24 +2,28 @@
 
 mod direct;
 mod image;
-mod panels;
-mod tiled;
+mod pixels;
+mod target;
 mod transposed;
+mod weights;
 
 use half::f16;
 
-use crate::gemm::Weight;
-use crate::order::{NARROW, conv_terms};
-use crate::simd::{Lines, Tiles};
+use crate::gemm::product;
 use crate::{Epilogue, Kernels, Scratch};
 
+pub use image::Nhwc;
 pub use transposed::{PackedConvTranspose, conv_transpose2d, conv_transpose2d_scratch};
+pub use weights::PackedConv;
 
 use direct::direct;
-use image::{Geometry, fill_image};
+use image::{Geometry, Layout, Source, fill_image};
+use pixels::Pixels;
+use target::Target;
+use weights::Data;
 
-/// Output channels per group up to which a narrow convolution runs without panels.
-const DIRECT_OUTPUTS: usize = 4;
+/// Scratch values of one offset of a block.
+const OFFSET: usize = size_of::<usize>() / size_of::<f32>();
 
 /// Stride, padding and dilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,87 +55,6 @@ impl ConvParams {
     }
 }
 
-/// The weights of a convolution, packed once.
-#[derive(Clone, Debug)]
-pub struct PackedConv {
-    outputs: usize,
-    channels: usize,
-    kernel: [usize; 2],
-    groups: usize,
-    data: Data,
-}
-
-#[derive(Clone, Debug)]
-enum Data {
-    /// Narrow and with few outputs per group: `[output][kh][kw][channel]`.
-    Direct(Vec<f32>),
-    /// As [`panels::pack`] orders them.
-    Panels(Lines),
-    /// For tile registers, as [`tiled::pack`] orders them.
-    Tiles(Lines),
-}
-
-impl PackedConv {
-    /// Packs weights `[outputs, channels per group, kh, kw]` (OIHW) for [`conv2d`] with the instruction set of
-    /// `kernels`.
-    ///
-    /// # Panics
-    /// When the length is not the shape's, or `groups` does not divide the outputs.
-    #[must_use]
-    pub fn new<W: Weight>(kernels: &Kernels, weights: &[W], shape: [usize; 4], groups: usize) -> PackedConv {
-        let [outputs, channels, height, width] = shape;
-        assert_eq!(weights.len(), shape.iter().product::<usize>(), "conv: weights are not {shape:?}");
-        assert!(groups > 0 && outputs.is_multiple_of(groups), "conv: {outputs} outputs in {groups} groups");
-        let data = Data::Direct(Vec::new());
-        let mut conv = PackedConv { outputs, channels, kernel: [height, width], groups, data };
-        let weight = |output: usize, [kh, kw, channel]: [usize; 3]| {
-            weights[((output * channels + channel) * height + kh) * width + kw].to_half()
-        };
-        conv.data = if conv.channels <= NARROW && conv.outputs_per_group() <= DIRECT_OUTPUTS {
-            Data::Direct(conv.pack_direct(|output, tap| weight(output, tap).to_f32()))
-        } else if Tiles::usable(kernels.simd) {
-            Data::Tiles(tiled::pack(&conv, weight))
-        } else {
-            Data::Panels(panels::pack(&conv, weight))
-        };
-        conv
-    }
-
-    /// The shape of the weights, `[outputs, channels per group, kh, kw]`.
-    #[must_use]
-    pub fn shape(&self) -> [usize; 4] {
-        [self.outputs, self.channels, self.kernel[0], self.kernel[1]]
-    }
-
-    /// The number of groups.
-    #[must_use]
-    pub fn groups(&self) -> usize {
-        self.groups
-    }
-
-    fn outputs_per_group(&self) -> usize {
-        self.outputs / self.groups
-    }
-
-    fn terms(&self) -> usize {
-        conv_terms(self.channels, self.kernel)
-    }
-
-    fn pack_direct(&self, weight: impl Fn(usize, [usize; 3]) -> f32) -> Vec<f32> {
-        let [height, width] = self.kernel;
-        let taps = (0..height).flat_map(|kh| (0..width).map(move |kw| [kh, kw]));
-        let taps: Vec<_> = taps.flat_map(|[kh, kw]| (0..self.channels).map(move |c| [kh, kw, c])).collect();
-        (0..self.outputs)
-            .flat_map(|output| taps.iter().map(move |&tap| (output, tap)))
-            .map(|(o, t)| weight(o, t))
-            .collect()
-    }
-
-    fn geometry(&self, input: [usize; 4], params: &ConvParams) -> Geometry {
-        Geometry::new(input, self.kernel, params)
-    }
-}
-
 /// Scratch values that [`conv2d`] needs for an input of shape `[n, c, h, w]`.
 #[must_use]
 pub fn conv2d_scratch(
@@ -140,17 +63,32 @@ pub fn conv2d_scratch(
     weights: &PackedConv,
     params: &ConvParams,
 ) -> usize {
-    image_scratch(kernels, weights, &weights.geometry(input, params))
+    let geometry = Geometry::new(input, weights.kernel, params);
+    image_scratch(kernels, weights, &geometry, &Target::planes(&geometry))
+}
+
+/// Scratch values that [`conv2d_nhwc`] needs for an input of shape `[n, c, h, w]`, wherever it lies.
+#[must_use]
+pub fn conv2d_nhwc_scratch(
+    kernels: &Kernels,
+    input: [usize; 4],
+    weights: &PackedConv,
+    params: &ConvParams,
+) -> usize {
+    let geometry = Geometry::new(input, weights.kernel, params);
+    let view = Nhwc::padded(geometry.out, weights.outputs, [0; 4]);
+    image_scratch(kernels, weights, &geometry, &Target::pixels_of(&geometry, &view, 0))
 }
 
 /// Scratch values that [`run_image`] needs.
-fn image_scratch(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry) -> usize {
-    let threads = kernels.pool.threads();
-    match &weights.data {
-        Data::Direct(_) => geometry.image_len(),
-        Data::Panels(_) => panels::scratch_len(weights, geometry, threads),
-        Data::Tiles(_) => tiled::scratch_len(weights, geometry, threads),
-    }
+fn image_scratch(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry, target: &Target) -> usize {
+    let channels = weights.order();
+    let image = geometry.image_len(channels.len()) / 2;
+    let Data::Panels(groups) = &weights.data else { return image };
+    let pixels = geometry.read(&[], geometry.own_layout(channels.len()), weights.channels);
+    let plan = |b| target.plan(kernels, pixels, b).scratch(kernels.pool.threads());
+    let offsets = (pixels.offsets_len() * OFFSET).next_multiple_of(16);
+    image + offsets + groups.first().map_or(0, plan)
 }
 
 /// `out[n, o, y, x] = epilogue(sum over kh, kw, c of
@@ -158,11 +96,11 @@ fn image_scratch(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry) -
 /// the image are zeros.
 ///
 /// `input` is the shape `[n, c, h, w]` of `x`; `out` is `[n, outputs, oh, ow]` with the size of
-/// [`ConvParams::output_size`]. [`crate::Bias::Row`] is the bias per output channel.
+/// [`ConvParams::output_size`]. [`crate::Bias::Row`] is the bias per output channel. Images are copied pixel by
+/// pixel first; [`conv2d_nhwc`] reads them where they lie.
 ///
 /// # Panics
-/// When a slice's length differs from its shape's, the channels do not fit the weights, a stride is zero, or the
-/// weights are packed for [`crate::Isa::AmxFp16`] and `kernels` has less.
+/// When a slice's length differs from its shape's, the channels do not fit the weights, or a stride is zero.
 #[expect(clippy::too_many_arguments, reason = "operands, their shape, parameters, scratch, result")]
 pub fn conv2d(
     kernels: &Kernels,
@@ -175,8 +113,8 @@ pub fn conv2d(
     out: &mut [f16],
 ) {
     let [images, channels, height, width] = input;
-    let size = params.output_size([height, width], weights.kernel);
-    let pixels = size[0] * size[1];
+    let geometry = Geometry::new(input, weights.kernel, params);
+    let (size, pixels) = (geometry.out, geometry.pixels());
     assert_eq!(x.len(), input.iter().product::<usize>(), "conv: input is not {input:?}");
     assert_eq!(channels, weights.channels * weights.groups, "conv: channels");
     assert_eq!(out.len(), images * weights.outputs * pixels, "conv: output is not {size:?} per channel");
@@ -184,43 +122,90 @@ pub fn conv2d(
     if out.is_empty() {
         return;
     }
-    let geometry = weights.geometry(input, params);
-    let scratch = scratch.take(conv2d_scratch(kernels, input, weights, params));
+    let target = Target::planes(&geometry);
+    let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &target));
     let inputs = x.chunks_exact((channels * height * width).max(1));
     for (image, (x, out)) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)).enumerate() {
         let range = image * out.len()..(image + 1) * out.len();
         let epilogue = &Epilogue { residual: epilogue.residual.part(range), ..*epilogue };
-        run_image(kernels, x, &geometry, weights, epilogue, scratch, out);
+        run_image(kernels, Source::Planes(x), (&geometry, weights), epilogue, &target, scratch, out);
+    }
+}
+
+/// [`conv2d`] with the channels of a pixel side by side, in slices that may hold more than the images: `x` is read
+/// where `from` says and `out` written where `to` says. A residual lies as `out` does. With a halo in `to`, which
+/// stays as it is, the next convolution reads the result in place.
+///
+/// # Panics
+/// When the channels do not fit the weights, a stride is zero, an image does not lie in its slice, results overlap,
+/// or a residual is shorter than `out`.
+#[expect(clippy::too_many_arguments, reason = "operands and where they lie, parameters, scratch, result")]
+pub fn conv2d_nhwc(
+    kernels: &Kernels,
+    (x, from): (&[f16], &Nhwc),
+    input: [usize; 4],
+    weights: &PackedConv,
+    params: &ConvParams,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut Scratch,
+    (out, to): (&mut [f16], &Nhwc),
+) {
+    let geometry = Geometry::new(input, weights.kernel, params);
+    assert_eq!(input[1], weights.channels * weights.groups, "conv: channels");
+    epilogue.check_rows(weights.outputs, out.len());
+    if geometry.pixels() * weights.outputs == 0 {
+        return;
+    }
+    let first = Target::pixels_of(&geometry, to, 0);
+    let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &first));
+    for image in 0..input[0] {
+        let start = from.start + image * from.image;
+        let source = match geometry.within(from, image, x.len()).filter(|_| weights.reads_in_place()) {
+            Some(layout) => Source::InPlace(x, layout),
+            None => Source::Pixels(x, Layout { start, row: from.row, pixel: from.pixel }),
+        };
+        let target = Target::pixels_of(&geometry, to, image);
+        run_image(kernels, source, (&geometry, weights), epilogue, &target, scratch, out);
     }
 }
 
 /// One image.
 fn run_image(
     kernels: &Kernels,
-    x: &[f16],
-    geometry: &Geometry,
-    weights: &PackedConv,
+    source: Source<'_>,
+    (geometry, weights): (&Geometry, &PackedConv),
     epilogue: &Epilogue<'_>,
+    target: &Target,
     scratch: &mut [f32],
     out: &mut [f16],
 ) {
-    match &weights.data {
-        Data::Tiles(data) => {
-            assert!(Tiles::usable(kernels.simd), "conv: weights packed for another instruction set");
-            tiled::conv2d(kernels, x, geometry, (weights, data), epilogue, scratch, out);
-        }
-        Data::Direct(data) => {
-            fill_image(kernels, x, geometry, weights.channels * weights.groups, scratch);
-            direct(kernels, scratch, geometry, (weights, data), epilogue, out);
-        }
-        Data::Panels(data) => {
-            panels::conv2d(kernels, x, geometry, (weights, data), epilogue, scratch, out);
-        }
+    let channels = weights.order();
+    let (image, scratch) = scratch.split_at_mut(geometry.image_len(channels.len()) / 2);
+    let (data, layout) = if let Source::InPlace(x, layout) = source {
+        (x, layout)
+    } else {
+        let image = bytemuck::cast_slice_mut(image);
+        fill_image(kernels, source, geometry, channels, image);
+        (&*image, geometry.own_layout(channels.len()))
+    };
+    let pixels = geometry.read(data, layout, weights.channels);
+    let groups = match &weights.data {
+        Data::Direct(data) => return direct(kernels, &pixels, (weights, data), epilogue, target, out),
+        Data::Panels(groups) => groups,
+    };
+    let offsets = pixels.offsets_len();
+    let (own, scratch) = scratch.split_at_mut((offsets * OFFSET).next_multiple_of(16));
+    let own: &mut [usize] = &mut bytemuck::cast_slice_mut(own)[..offsets];
+    pixels.fill_offsets(own);
+    let pixels = Pixels { offsets: own, ..pixels };
+    let per_group = weights.outputs / weights.groups;
+    for (index, b) in groups.iter().enumerate() {
+        let first = index * per_group;
+        let pixels = Pixels { start: pixels.start + index * weights.group_places(), ..pixels };
+        let mut plan = target.plan(kernels, pixels, b);
+        let (rows, columns) = plan.cuts();
+        plan.grid = target.grid(rows, columns, first).0;
+        let epilogue = target.epilogue(epilogue, first, per_group);
+        product(kernels, pixels, b, &epilogue, (&plan, scratch), out);
     }
-}
-
-/// `epilogue` for the outputs of one group, the first of which is `first`.
-fn group_epilogue<'a>(epilogue: &Epilogue<'a>, first: usize, outputs: usize) -> Epilogue<'a> {
-    let (scale, bias) = (epilogue.scale.rows_from(first, outputs), epilogue.bias.rows_from(first, outputs));
-    Epilogue { scale, bias, ..*epilogue }
 }

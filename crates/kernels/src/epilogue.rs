@@ -70,14 +70,6 @@ impl Bias<'_> {
         }
     }
 
-    /// The values of the first rows or columns left out.
-    pub(crate) fn rows_from(self, first: usize, count: usize) -> Self {
-        match self {
-            Bias::Row(values) => Bias::Row(&values[first..first + count]),
-            other => other,
-        }
-    }
-
     /// The values for a row's columns from `column` on, up to 16.
     #[inline(always)]
     fn read<L: Lanes>(&self, row: usize, columns: Range<usize>) -> Option<L::Vector> {
@@ -144,6 +136,17 @@ impl Epilogue<'_> {
         self.bias.check(rows, columns);
         if let Residual::Before(values) | Residual::After(values) = self.residual {
             assert_eq!(values.len(), rows * columns * count, "epilogue: residual");
+        }
+    }
+
+    /// Checks the operands per row, and a residual against an output of `len` elements.
+    pub(crate) fn check_rows(&self, rows: usize, len: usize) {
+        let fits = |bias: &Bias<'_>| !matches!(bias, Bias::Column(_));
+        assert!(fits(&self.scale) && fits(&self.bias), "epilogue: a value per output channel is one per row");
+        self.scale.check(rows, 0);
+        self.bias.check(rows, 0);
+        if let Residual::Before(values) | Residual::After(values) = self.residual {
+            assert!(values.len() >= len, "epilogue: residual");
         }
     }
 

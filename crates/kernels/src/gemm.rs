@@ -2,8 +2,12 @@
 
 mod batch;
 mod form;
+mod left;
 mod pack;
+mod sink;
 mod tiled;
+
+use std::ops::Range;
 
 use half::f16;
 
@@ -14,18 +18,21 @@ use crate::{Epilogue, Kernels, Scratch};
 pub use batch::{BatchShape, bmm, bmm_scratch};
 pub use pack::{PackedB, Weight};
 
-pub(crate) use pack::{PackColumns, PackRows, Strided, panel_pairs};
-pub(crate) use tiled::{Product, STRIP_SUMS, Sink, strips};
+pub(crate) use left::{Blocks, InPlace, Left, MatrixRows, PackRows, Strided};
+pub(crate) use pack::{PackColumns, panel_pairs};
+pub(crate) use sink::Sink;
 
 /// Bytes of packed rows that should stay in the second-level cache.
 const ROW_CACHE: usize = 768 << 10;
 /// With more rows than this, a panel is converted to `f32` once instead of once per group of rows.
 const CONVERT_ROWS: usize = 6;
+/// Fewest rows of a tile, where there are so many.
+const FEWEST_ROWS: usize = 4 * ROWS;
 /// Multiplications below which a product stays on its calling thread.
 const SMALL: usize = 1 << 17;
 
 /// Blocks of terms that are multiplied at a time, so that their part of a panel stays in the first-level cache.
-const DEPTH: usize = 8;
+const DEPTH: usize = 4;
 /// Values of a panel's part, and of its pairs where they are decoded.
 const PART: usize = DEPTH * (BLOCK + PAIRS) * COLUMNS;
 /// Most values of packed rows that all threads share.
@@ -35,8 +42,11 @@ const SHARED: usize = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) grid: Grid,
+    pub(crate) rows: usize,
     /// Terms, rounded up to whole blocks.
     pub(crate) terms: usize,
+    /// The grid is that of the transposed result.
+    pub(crate) turned: bool,
     /// Values of packed rows that are packed once for all threads; 0 when every tile packs its own.
     pub(crate) shared: usize,
     /// Scratch values per thread: sums, one panel or a part of it, then packed rows.
@@ -49,7 +59,7 @@ impl Plan {
         let [rows, terms, columns] = shape;
         let work = batches * rows * terms * columns;
         let terms = terms.next_multiple_of(BLOCK);
-        let row_limit = (ROW_CACHE / 4 / terms.max(1)).clamp(ROWS, 512);
+        let row_limit = (ROW_CACHE / 4 / terms.max(1)).clamp(FEWEST_ROWS, 512);
         let row_parts = rows.div_ceil(row_limit).max(1);
         let panels = columns.div_ceil(COLUMNS).max(1);
         let wanted = if threads == 1 || work < SMALL { 1 } else { 4 * threads };
@@ -61,11 +71,30 @@ impl Plan {
         let packed = if shared > 0 { 0 } else { rows_each * terms };
         let panel = if panel { terms * COLUMNS } else { PART };
         Plan {
-            grid: Grid { batches, rows: cut, columns: Cuts::new(columns, COLUMNS, column_parts) },
+            grid: Grid::new(batches, cut, Cuts::new(columns, COLUMNS, column_parts)),
+            rows,
             terms,
+            turned: false,
             shared,
             per_worker: (rows_each * COLUMNS + panel + packed).next_multiple_of(16),
         }
+    }
+
+    /// With the transposed result, whose rows are the columns of the product.
+    pub(crate) fn turned(self) -> Plan {
+        let Grid { batches, rows, columns, .. } = self.grid;
+        Plan { grid: Grid::new(batches, columns, rows), turned: true, ..self }
+    }
+
+    /// The cuts of the rows and of the columns of the product.
+    pub(crate) fn cuts(&self) -> (Cuts, Cuts) {
+        let Grid { rows, columns, .. } = self.grid;
+        if self.turned { (columns, rows) } else { (rows, columns) }
+    }
+
+    /// The rows and the columns of the product that `tile` holds.
+    pub(crate) fn sides(&self, tile: &Tile<'_, f16>) -> (Range<usize>, Range<usize>) {
+        if self.turned { (tile.columns(), tile.rows()) } else { (tile.rows(), tile.columns()) }
     }
 
     pub(crate) fn scratch(&self, threads: usize) -> usize {
@@ -80,11 +109,16 @@ pub fn gemm_scratch(kernels: &Kernels, rows: usize, b: &PackedB) -> usize {
 }
 
 fn plan(kernels: &Kernels, rows: usize, b: &PackedB) -> Plan {
+    let source =
+        MatrixRows { source: Strided { data: &[], offset: 0, row: b.terms(), column: 1 }, terms: b.terms() };
+    plan_for(kernels, source, rows, b)
+}
+
+/// How `rows` rows like those of `source` times `b` are cut.
+pub(crate) fn plan_for<S: Left>(kernels: &Kernels, source: S, rows: usize, b: &PackedB) -> Plan {
     let threads = kernels.pool.threads();
     if tiled::applies(kernels, rows) {
-        let source = Strided { data: &[], offset: 0, row: b.terms(), column: 1 };
-        let copies = !tiled::in_place(&source, rows, b.terms());
-        return tiled::plan(threads, 1, [rows, b.terms(), b.columns()], (b.is_compressed(), copies));
+        return tiled::plan(threads, 1, source, [rows, b.columns()], b.is_compressed());
     }
     Plan::new(threads, 1, [rows, b.terms(), b.columns()], false)
 }
@@ -111,48 +145,49 @@ pub fn gemm(
     }
     let plan = plan(kernels, rows, b);
     let scratch = scratch.take(plan.scratch(kernels.pool.threads()));
-    let source = Strided { data: a, offset: 0, row: terms, column: 1 };
-    if tiled::applies(kernels, rows) {
-        tiled::gemm(kernels, source, b, epilogue, (&plan, scratch), out);
-    } else {
-        by_panels(kernels, source, b, epilogue, (&plan, scratch), out);
-    }
+    let source = MatrixRows { source: Strided { data: a, offset: 0, row: terms, column: 1 }, terms };
+    product(kernels, source, b, epilogue, (&plan, scratch), out);
 }
 
-fn by_panels(
+/// `plan`'s product of the rows of `source` and `b`.
+pub(crate) fn product<S: Left>(
     kernels: &Kernels,
-    source: Strided<'_>,
+    source: S,
     b: &PackedB,
     epilogue: &Epilogue<'_>,
     (plan, scratch): (&Plan, &mut [f32]),
     out: &mut [f16],
 ) {
-    let (simd, terms, height) = (kernels.simd, b.terms(), plan.grid.rows.total());
+    if tiled::applies(kernels, plan.rows) {
+        return tiled::product(kernels, source, b, epilogue, (plan, scratch), out);
+    }
+    let (simd, terms) = (kernels.simd, plan.terms);
     let (shared, scratch) = scratch.split_at_mut(plan.shared.next_multiple_of(16));
     let shared = &mut shared[..plan.shared];
-    let all = row_groups(height);
+    let all = row_groups(plan.rows);
     if plan.shared > 0 {
-        pack_rows(kernels, source, terms, all, shared);
+        pack_rows(kernels, source, all, shared);
     }
     let shared = &*shared;
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
-        let (sums, scratch) = scratch.split_at_mut(sums_len(tile.rows().len()));
+        let (rows, mut columns) = plan.sides(tile);
+        let (sums, scratch) = scratch.split_at_mut(sums_len(rows.len()));
         let (part, own) = scratch.split_at_mut(PART);
-        let rows = tile.rows();
         let packed = if shared.is_empty() {
-            let own = &mut own[..rows.len() * plan.terms];
-            simd.run(PackRows { source, rows: rows.clone(), groups: all, terms, packed: own });
+            let own = &mut own[..rows.len() * terms];
+            simd.run(PackRows { source, rows: rows.clone(), groups: all, packed: own });
             &*own
         } else {
-            &shared[rows.start * plan.terms..rows.end * plan.terms]
+            &shared[rows.start * terms..rows.end * terms]
         };
-        let mut columns = tile.columns();
-        if rows.len() == 1 && !b.is_compressed() {
+        if rows.len() == 1 && !b.is_compressed() && !plan.turned {
             columns.start = vector_panels(simd, packed, b, epilogue, tile);
         }
-        for start in columns.step_by(COLUMNS) {
-            let panel = Right::Packed(b, start / COLUMNS);
-            multiply_panel(simd, (packed, all), (panel, part), start, sums, epilogue, tile);
+        let mut sink = Sink { simd, epilogue, out: tile, turned: plan.turned };
+        for start in columns.clone().step_by(COLUMNS) {
+            let panel = (Right::Packed(b, start / COLUMNS), &mut *part);
+            let columns = start..(start + COLUMNS).min(columns.end);
+            multiply_panel((packed, all), panel, (rows.clone(), columns), sums, &mut sink);
         }
     });
 }
@@ -179,16 +214,13 @@ fn vector_panels(
 }
 
 /// Packs all rows of the left operand, each group once.
-fn pack_rows(kernels: &Kernels, source: Strided<'_>, terms: usize, groups: Cuts, packed: &mut [f32]) {
-    let padded = terms.next_multiple_of(BLOCK);
-    let grid = Grid {
-        batches: 1,
-        rows: Cuts::grouped(groups, groups.parts.min(2 * kernels.pool.threads())),
-        columns: Cuts::new(padded, padded, 1),
-    };
+fn pack_rows<S: Left>(kernels: &Kernels, source: S, groups: Cuts, packed: &mut [f32]) {
+    let terms = source.terms();
+    let rows = Cuts::grouped(groups, groups.parts.min(2 * kernels.pool.threads()));
+    let grid = Grid::new(1, rows, Cuts::new(terms, terms, 1));
     tiles(&kernels.pool, packed, grid, (&mut [], 0), |tile, _| {
         let rows = tile.rows();
-        kernels.simd.run(PackRows { source, rows, groups, terms, packed: tile.whole_rows() });
+        kernels.simd.run(PackRows { source, rows, groups, packed: tile.whole_rows() });
     });
 }
 
@@ -206,27 +238,23 @@ pub(crate) enum Right<'a> {
     Packed(&'a PackedB, usize),
 }
 
-/// All rows of `tile`, packed in `packed` in those of `groups` that they consist of, times the panel of the
-/// columns from `start`. `part` holds a part of a packed panel while it is used.
+/// The rows `rows`, packed in `packed` in those of `groups` that they consist of, times a panel, whose columns are
+/// `columns`. `part` holds a part of a packed panel while it is used.
 pub(crate) fn multiply_panel(
-    simd: Simd,
     (packed, groups): (&[f32], Cuts),
-    panel: (Right<'_>, &mut [f32]),
-    start: usize,
+    (panel, part): (Right<'_>, &mut [f32]),
+    (rows, columns): (Range<usize>, Range<usize>),
     sums: &mut [f32],
-    epilogue: &Epilogue<'_>,
-    tile: &mut Tile<'_, f16>,
+    sink: &mut Sink<'_, '_, '_>,
 ) {
-    let rows = tile.rows();
-    let columns = start..(start + COLUMNS).min(tile.columns().end);
-    let sums = add_products(simd, (packed, groups, rows.clone()), panel, sums);
-    epilogue.store(simd, sums, (rows, columns), tile);
+    let sums = add_products(sink.simd, (packed, groups, rows.clone()), (panel, part), sums);
+    sink.store(sums, rows, columns);
 }
 
 /// The sums of the rows `rows` times a panel; see [`multiply_panel`].
 pub(crate) fn add_products<'a>(
     simd: Simd,
-    (packed, groups, rows): (&[f32], Cuts, std::ops::Range<usize>),
+    (packed, groups, rows): (&[f32], Cuts, Range<usize>),
     (panel, part): (Right<'_>, &mut [f32]),
     sums: &'a mut [f32],
 ) -> &'a [[f32; COLUMNS]] {

@@ -46,11 +46,7 @@ pub fn softmax(kernels: &Kernels, x: &[f16], shape: &[usize], axis: usize, out: 
         });
     }
     let spans = inner.div_ceil(SPAN);
-    let grid = Grid {
-        batches: x.len() / (size * inner),
-        rows: Cuts::new(size, 1, 1),
-        columns: Cuts::new(inner, SPAN, spans),
-    };
+    let grid = Grid::new(x.len() / (size * inner), Cuts::new(size, 1, 1), Cuts::new(inner, SPAN, spans));
     tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| {
         let x = &x[tile.batch() * size * inner..][..size * inner];
         simd.run(Across { x, inner, tile });

@@ -1,151 +1,128 @@
-//! Narrow convolutions with few outputs per group, depthwise above all: one output row after the other.
+//! Convolutions with few channels and few outputs per group, depthwise above all: lanes are outputs.
 
 use half::f16;
 
-use super::PackedConv;
-use super::image::Geometry;
-use crate::epilogue::store_row;
+use super::pixels::Pixels;
+use super::{PackedConv, Target};
+use crate::gemm::Sink;
 use crate::order::NARROW_TAPS;
-use crate::simd::{COLUMNS, Lanes, Real, Task, WIDTH, chunks};
+use crate::simd::{COLUMNS, Cuts, Lanes, Real, Task, WIDTH, tiles};
 use crate::{Epilogue, Kernels};
 
 /// Multiplications that one thread does at a time.
 const GRAIN: usize = 1 << 15;
+/// Outputs of one channel that share a load of their weight.
+const TOGETHER: usize = 4;
 
+/// `pixels` have a value for every output, the first channel of its group, then one for every second channel, and so
+/// on; `data` is `[kh][kw][channel][outputs]` with the outputs padded to whole vectors.
 pub(super) fn direct(
     kernels: &Kernels,
-    image: &[f32],
-    geometry: &Geometry,
+    pixels: &Pixels<'_>,
     (weights, data): (&PackedConv, &[f32]),
     epilogue: &Epilogue<'_>,
+    target: &Target,
     out: &mut [f16],
 ) {
-    let pixels = geometry.pixels();
-    let taps = weights.kernel[0] * weights.kernel[1] * weights.channels;
-    let planes = (GRAIN / (pixels * taps).max(1)).max(1);
-    chunks(&kernels.pool, out, planes * pixels, |start, out| {
-        let first = start / pixels;
-        kernels.simd.run(Direct { image, geometry, weights, data, epilogue, first, out: &mut *out });
-        epilogue.after(kernels.simd, start, out);
+    let (count, outputs, simd) = (target.pixels(), weights.outputs, kernels.simd);
+    let work = count * outputs * data.len() / outputs.next_multiple_of(WIDTH);
+    let parts = (work / GRAIN).clamp(1, 16 * kernels.pool.threads());
+    let rows = Cuts::new(count, 1, parts.min(count));
+    let (grid, turned) = target.grid(rows, Cuts::new(outputs, COLUMNS, 1), 0);
+    let epilogue = &target.epilogue(epilogue, 0, outputs);
+    tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| {
+        let rows = if turned { tile.columns() } else { tile.rows() };
+        let mut sink = Sink { simd, epilogue, out: tile, turned };
+        let mut sums = [[0.0; COLUMNS]; COLUMNS];
+        for first in rows.clone().step_by(COLUMNS) {
+            let rows = first..(first + COLUMNS).min(rows.end);
+            for start in (0..outputs).step_by(COLUMNS) {
+                let columns = start..(start + COLUMNS).min(outputs);
+                let sums = &mut sums[..rows.len()];
+                simd.run(Sums { pixels, weights, data, first, columns: (start, columns.end), sums });
+                sink.store(sums, rows.clone(), columns);
+            }
+        }
     });
 }
 
-struct Direct<'a, 'b> {
-    image: &'a [f32],
-    geometry: &'a Geometry,
+/// The sums of some pixels from `first` on, for some outputs.
+struct Sums<'a> {
+    pixels: &'a Pixels<'a>,
     weights: &'a PackedConv,
     data: &'a [f32],
-    epilogue: &'a Epilogue<'b>,
     first: usize,
-    out: &'a mut [f16],
+    columns: (usize, usize),
+    sums: &'a mut [[f32; COLUMNS]],
 }
 
-impl Task for Direct<'_, '_> {
+impl Task for Sums<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Direct { image, geometry, weights, data, epilogue, first, out } = self;
-        let [height, width] = weights.kernel;
-        let taps = height * width * weights.channels;
-        let row_len = geometry.out[1];
-        let offsets = Offsets::new(geometry, weights);
-        for (index, plane) in out.chunks_exact_mut(geometry.pixels()).enumerate() {
-            let output = first + index;
-            let channel = output / weights.outputs_per_group() * weights.channels;
-            let kernel = &data[output * taps..(output + 1) * taps];
-            let image = &image[channel * geometry.plane()..];
-            for (y, row) in plane.chunks_exact_mut(row_len).enumerate() {
-                for (block, out) in row.chunks_mut(COLUMNS).enumerate() {
-                    let x = block * COLUMNS;
-                    let image = &image[geometry.row_offset(y) + x..];
-                    let mut all = [0.0; COLUMNS];
-                    let halves = all.as_chunks_mut::<WIDTH>().0;
-                    for (half, target) in halves[..out.len().div_ceil(WIDTH)].iter_mut().enumerate() {
-                        let image = &image[half * WIDTH..];
-                        let sums = if weights.channels == 1 && taps <= MOST_TAPS {
-                            depthwise::<L>(image, weights.kernel, &offsets, kernel)
-                        } else {
-                            sums::<L>(image, geometry, weights, kernel)
-                        };
-                        L::store(sums, target);
-                    }
-                    let pixel = y * row_len + x;
-                    let at = output * geometry.pixels() + pixel;
-                    store_row::<L>(epilogue, &all, (output, pixel), at, out);
+        let Sums { pixels, weights, data, first, columns: (start, end), sums } = self;
+        for (index, sums) in sums.chunks_mut(TOGETHER).enumerate() {
+            let pixel = first + index * TOGETHER;
+            let last = pixel + sums.len() - 1;
+            let mut at = [0; TOGETHER];
+            for (index, at) in at.iter_mut().enumerate() {
+                *at = pixels.at((pixel + index).min(last));
+            }
+            for (half, output) in (start..end).step_by(WIDTH).enumerate() {
+                let vectors = together::<L>(pixels, weights, data, at, output);
+                for (sums, vector) in sums.iter_mut().zip(vectors) {
+                    L::store(vector, &mut sums.as_chunks_mut().0[half]);
                 }
             }
         }
     }
 }
 
-/// Most taps whose places are looked up.
-const MOST_TAPS: usize = 128;
-
-/// Where the taps of output (0, 0) lie in the first channel.
-struct Offsets([usize; MOST_TAPS]);
-
-impl Offsets {
-    /// Of a kernel of one channel.
-    fn new(geometry: &Geometry, weights: &PackedConv) -> Offsets {
-        let ([height, width], mut offsets) = (weights.kernel, [0; MOST_TAPS]);
-        let taps = (0..height).flat_map(|kh| (0..width).map(move |kw| (kh, kw)));
-        offsets.iter_mut().zip(taps).for_each(|(offset, (kh, kw))| *offset = geometry.tap(kh, kw, 0));
-        Offsets(offsets)
-    }
-}
-
-/// The sums of 16 neighbouring outputs of one channel, the first of which reads from the start of `image`. The odd
-/// places of its blocks are zeros.
+/// 16 outputs from `output` on of some pixels: per kernel row and block of taps, the even channels and the odd ones in
+/// a chain each.
 #[inline(always)]
-fn depthwise<L: Lanes>(
-    image: &[f32],
-    [height, width]: [usize; 2],
-    offsets: &Offsets,
-    kernel: &[f32],
-) -> L::Vector {
+fn together<L: Lanes>(
+    pixels: &Pixels<'_>,
+    weights: &PackedConv,
+    data: &[f32],
+    at: [usize; TOGETHER],
+    output: usize,
+) -> [L::Vector; TOGETHER] {
+    let ([height, width], channels, outputs) = (weights.kernel, weights.channels, weights.outputs);
     let zero = <L::Vector as Real>::splat(0.0);
-    let mut sums = zero;
+    let padded = outputs.next_multiple_of(WIDTH);
+    let mut sums = [zero; TOGETHER];
     for kh in 0..height {
-        let row = kh * width..(kh + 1) * width;
-        for (kernel, offsets) in
-            kernel[row.clone()].chunks(NARROW_TAPS).zip(offsets.0[row].chunks(NARROW_TAPS))
-        {
-            let mut even = zero;
-            for (&weight, &at) in kernel.iter().zip(offsets) {
-                let values = image[at..].first_chunk().expect("invariant: slack behind the image");
-                even = L::load(values).mul_add(<L::Vector as Real>::splat(weight), even);
+        for first in (0..width).step_by(NARROW_TAPS) {
+            // The chain of the odd channels is zero where there is one channel, and adds nothing.
+            let (mut even, mut odd) = ([zero; TOGETHER], [zero; TOGETHER]);
+            for kw in first..(first + NARROW_TAPS).min(width) {
+                let tap = pixels.tap(kh, kw);
+                for channel in 0..channels {
+                    let place = ((kh * width + kw) * channels + channel) * padded + output;
+                    let weight = data[place..].first_chunk().expect("invariant: whole vectors of weights");
+                    let (weight, offset) = (L::load(weight), tap.wrapping_add(channel * outputs + output));
+                    let chains = if channel % 2 == 0 { &mut even } else { &mut odd };
+                    for (chain, at) in chains.iter_mut().zip(at) {
+                        let values = &pixels.data[at.wrapping_add(offset)..];
+                        *chain = read::<L>(values).mul_add(weight, *chain);
+                    }
+                }
             }
-            sums = sums + (even + zero);
+            for ((sum, even), odd) in sums.iter_mut().zip(even).zip(odd) {
+                *sum = *sum + if channels == 1 { even } else { even + odd };
+            }
         }
     }
     sums
 }
 
-/// [`depthwise`] for several channels.
+/// 16 values; behind the end of `values` there are zeros.
 #[inline(always)]
-fn sums<L: Lanes>(image: &[f32], geometry: &Geometry, weights: &PackedConv, kernel: &[f32]) -> L::Vector {
-    let (width, channels) = (weights.kernel[1], weights.channels);
-    let zero = <L::Vector as Real>::splat(0.0);
-    let mut sums = zero;
-    for (kh, kernel) in kernel.chunks_exact(width * channels).enumerate() {
-        for (block, kernel) in kernel.chunks(NARROW_TAPS * channels).enumerate() {
-            let (mut even, mut odd) = (zero, zero);
-            for (tap, kernel) in kernel.chunks_exact(channels).enumerate() {
-                let at = geometry.tap(kh, block * NARROW_TAPS + tap, 0);
-                for (channel, &weight) in kernel.iter().enumerate() {
-                    let at = at + geometry.plane() * channel;
-                    let values = image[at..].first_chunk().expect("invariant: slack behind the image");
-                    let (values, weight) = (L::load(values), <L::Vector as Real>::splat(weight));
-                    if channel % 2 == 0 {
-                        even = values.mul_add(weight, even);
-                    } else {
-                        odd = values.mul_add(weight, odd);
-                    }
-                }
-            }
-            sums = sums + (even + odd);
-        }
+fn read<L: Lanes>(values: &[f16]) -> L::Vector {
+    match values.first_chunk() {
+        Some(values) => L::read(values),
+        None => L::read_some(values),
     }
-    sums
 }

@@ -1,26 +1,19 @@
-//! The image as a convolution reads it: `f32`, padded, with the columns of one stride phase side by side, so that
-//! the inputs of neighbouring outputs are neighbours for every tap.
-
-use std::ops::Range;
+//! Images as convolutions read them: padded, pixel after pixel, with the channels of a pixel side by side.
 
 use half::f16;
 
-use super::{ConvParams, PackedConv};
+use super::ConvParams;
+use super::pixels::Pixels;
 use crate::Kernels;
-use crate::order::{BLOCK, NARROW, NARROW_TAPS};
-use crate::simd::{COLUMNS, Lanes, Simd, Task, chunks};
+use crate::order::NARROW;
+use crate::simd::{Lanes, Real, TILE_ROWS, Task, WIDTH, chunks};
 
-/// Values that a copy may touch behind a row.
-const SLACK: usize = 64;
-/// Values behind a panel that [`Geometry::gather`] may touch.
-pub(super) const PANEL_SLACK: usize = 32;
-/// Values copied at a time.
-pub(super) const STEP: usize = 16;
+/// Values that one thread copies at a time.
+const GRAIN: usize = 1 << 14;
 
 /// Sizes of one convolution of one image.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Geometry {
-    channels: usize,
     size: [usize; 2],
     pub(super) out: [usize; 2],
     kernel: [usize; 2],
@@ -29,9 +22,8 @@ pub(super) struct Geometry {
     crop: [usize; 2],
     /// Taps walk the image backwards.
     backwards: bool,
-    /// Columns of one phase.
-    phase: usize,
-    plane: usize,
+    /// Rows and columns that outputs read, padding included.
+    reach: [usize; 2],
 }
 
 impl Geometry {
@@ -58,30 +50,57 @@ impl Geometry {
     }
 
     fn with_size(input: [usize; 4], kernel: [usize; 2], out: [usize; 2], params: &ConvParams) -> Geometry {
-        let [_, channels, height, width] = input;
-        let reach = |axis: usize| {
-            (out[axis].max(1) - 1) * params.stride[axis]
-                + (kernel[axis].max(1) - 1) * params.dilation[axis]
-                + 1
-        };
-        let (rows, phase) = (reach(0), reach(1).div_ceil(params.stride[1]));
-        let plane = rows * phase * params.stride[1];
+        let [_, _, height, width] = input;
+        let reach = std::array::from_fn(|axis| {
+            let taps = (kernel[axis].max(1) - 1) * params.dilation[axis];
+            (out[axis].max(1) - 1) * params.stride[axis] + taps + 1
+        });
         let (size, params) = ([height, width], *params);
-        Geometry { channels, size, out, kernel, params, crop: [0; 2], backwards: false, phase, plane }
+        Geometry { size, out, kernel, params, crop: [0; 2], backwards: false, reach }
     }
 
     pub(super) fn pixels(&self) -> usize {
         self.out[0] * self.out[1]
     }
 
-    /// Length of the whole padded image, one value per channel.
-    pub(super) fn image_len(&self) -> usize {
-        self.planes_len(self.channels)
+    /// The layout of an image of pixels of `pixel` values that holds just what outputs read.
+    pub(super) fn own_layout(&self, pixel: usize) -> Layout {
+        Layout { start: 0, row: self.reach[1] * pixel, pixel }
     }
 
-    /// Length of `planes` padded planes.
-    pub(super) fn planes_len(&self, planes: usize) -> usize {
-        (planes * self.plane + SLACK).next_multiple_of(STEP)
+    /// Values of such an image, with some behind it that tile registers may read.
+    pub(super) fn image_len(&self, pixel: usize) -> usize {
+        let slack = TILE_ROWS * self.params.stride[1] * pixel + 2 * WIDTH;
+        (self.reach[0] * self.reach[1] * pixel + slack).next_multiple_of(2 * WIDTH)
+    }
+
+    /// How outputs read `data`, an image of layout `layout` whose first pixel is the first that output (0, 0) reads.
+    pub(super) fn read<'a>(&self, data: &'a [f16], layout: Layout, channels: usize) -> Pixels<'a> {
+        let ConvParams { stride, dilation, .. } = self.params;
+        let Layout { mut start, row, pixel } = layout;
+        let mut tap = [(dilation[0] * row) as isize, (dilation[1] * pixel) as isize];
+        if self.backwards {
+            let last = |axis: usize| self.kernel[axis].max(1) - 1;
+            start += last(0) * dilation[0] * row + last(1) * dilation[1] * pixel;
+            tap = tap.map(|tap| -tap);
+        }
+        let step = [stride[0] * row, stride[1] * pixel];
+        Pixels { data, start, step, width: self.out[1], tap, kernel: self.kernel, channels, offsets: &[] }
+    }
+
+    /// The layout of `view` from the first pixel that output (0, 0) reads, when all that outputs and tile registers
+    /// read lies in a slice of `len` values, and what lies beyond the image is the view's halo.
+    pub(super) fn within(&self, view: &Nhwc, image: usize, len: usize) -> Option<Layout> {
+        let [top, bottom, left, right] = view.halo;
+        let ConvParams { pad, stride, .. } = self.params;
+        let behind = |axis: usize| self.reach[axis].saturating_sub(pad[2 * axis] + self.size[axis]);
+        if self.backwards || top < pad[0] || left < pad[2] || bottom < behind(0) || right < behind(1) {
+            return None;
+        }
+        let first = (view.start + image * view.image).checked_sub(pad[0] * view.row + pad[2] * view.pixel)?;
+        let last = (self.reach[0] - 1) * view.row + (self.reach[1] + TILE_ROWS * stride[1]) * view.pixel;
+        let fits = first + last + 2 * WIDTH <= len;
+        fits.then_some(Layout { start: first, row: view.row, pixel: view.pixel })
     }
 
     /// Whether some output reads the padded row `row`.
@@ -90,295 +109,193 @@ impl Geometry {
         (0..self.kernel[0])
             .any(|kh| row >= first(kh) && (row - first(kh)).is_multiple_of(self.params.stride[0]))
     }
+}
 
-    fn row_len(&self) -> usize {
-        self.phase * self.params.stride[1]
+/// Where pixels lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) start: usize,
+    pub(super) row: usize,
+    pub(super) pixel: usize,
+}
+
+/// Images inside a slice, with neighbouring channels: channel `c` of pixel (`y`, `x`) of image `n` is element
+/// `start + n * image + y * row + x * pixel + c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nhwc {
+    /// The first element of the first image.
+    pub start: usize,
+    /// Elements from one image to the next.
+    pub image: usize,
+    /// Elements from one row to the next.
+    pub row: usize,
+    /// Elements from one pixel to the next.
+    pub pixel: usize,
+    /// Rows above and below and columns to the left and to the right of each image that hold zeros. A convolution
+    /// that pads by no more reads the image where it lies; else it copies it first.
+    pub halo: [usize; 4],
+}
+
+impl Nhwc {
+    /// Images of `channels` channels with a halo around each, one after the other.
+    #[must_use]
+    pub fn padded([height, width]: [usize; 2], channels: usize, halo: [usize; 4]) -> Nhwc {
+        let [top, bottom, left, right] = halo;
+        let row = (left + width + right) * channels;
+        let (image, start) = ((top + height + bottom) * row, top * row + left * channels);
+        Nhwc { start, image, row, pixel: channels, halo }
     }
 
-    /// Where the tap `(kh, kw)` of output (0, 0) lies in channel `channel`.
-    #[inline(always)]
-    pub(super) fn tap(&self, kh: usize, kw: usize, channel: usize) -> usize {
-        let (kh, kw) =
-            if self.backwards { (self.kernel[0] - 1 - kh, self.kernel[1] - 1 - kw) } else { (kh, kw) };
-        let column = kw * self.params.dilation[1];
-        let stride = self.params.stride[1];
-        let row = kh * self.params.dilation[0];
-        channel * self.plane + row * self.row_len() + column % stride * self.phase + column / stride
-    }
-
-    /// Values from one channel to the next.
-    pub(super) fn plane(&self) -> usize {
-        self.plane
-    }
-
-    /// How far the inputs of output row `y` lie behind those of row 0.
-    pub(super) fn row_offset(&self, y: usize) -> usize {
-        y * self.params.stride[0] * self.row_len()
-    }
-
-    pub(super) fn kernel(&self) -> [usize; 2] {
-        self.kernel
-    }
-
-    /// The runs of inputs that the output pixels `pixels`, at most 32, read for each tap, and how many they are.
-    pub(super) fn runs(&self, pixels: Range<usize>) -> ([Run; COLUMNS], usize) {
-        let mut runs = [Run::default(); COLUMNS];
-        let mut count = 0;
-        let mut pixel = pixels.start;
-        while pixel < pixels.end {
-            let (y, x) = (pixel / self.out[1], pixel % self.out[1]);
-            let length = (self.out[1] - x).min(pixels.end - pixel);
-            let mut done = 0;
-            while done < length {
-                let target = pixel + done - pixels.start;
-                if count < COLUMNS {
-                    runs[count] = Run { source: self.row_offset(y) + x + done, target };
-                }
-                count += 1;
-                done += STEP;
-            }
-            pixel += length;
-        }
-        (runs, count)
-    }
-
-    /// Writes the panel `[term][32]` of the output pixels `pixels` for group `group`.
-    pub(super) fn gather(
-        &self,
-        simd: Simd,
-        image: &[f32],
-        weights: &PackedConv,
-        group: usize,
-        pixels: Range<usize>,
-        panel: &mut [f32],
-    ) {
-        let (runs, count) = self.runs(pixels);
-        let first = group * weights.channels;
-        let runs = &runs[..count];
-        let (geometry, channels) = (self, weights.channels);
-        simd.run(Gather { geometry, image, channels, first, runs, panel });
+    /// Elements of a slice that holds `images` such images, with as many behind the last as a convolution of stride
+    /// `stride` may read.
+    #[must_use]
+    pub fn len(&self, images: usize, stride: usize) -> usize {
+        images * self.image + TILE_ROWS * stride * self.pixel + 2 * WIDTH
     }
 }
 
-/// 16 consecutive inputs and the column of the first.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Run {
-    pub(super) source: usize,
-    pub(super) target: usize,
+/// Which channel stands where in a pixel.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Channels {
+    /// As in the image.
+    Same(usize),
+    /// Four places for each group of so many, with zeros in those that are left over.
+    Fours { groups: usize, channels: usize },
+    /// The first channel of the group of every output, then the second of all, and so on.
+    Spread { outputs: usize, per_group: usize, channels: usize },
 }
 
-struct Gather<'a> {
-    geometry: &'a Geometry,
-    image: &'a [f32],
-    channels: usize,
-    first: usize,
-    runs: &'a [Run],
-    panel: &'a mut [f32],
-}
-
-impl Gather<'_> {
-    /// Fills row `term`. Copies of whole steps spill into the next row, which is filled later.
-    #[inline(always)]
-    fn row(&mut self, term: usize, source: Option<usize>) {
-        let row = &mut self.panel[term * COLUMNS..(term + 1) * COLUMNS + PANEL_SLACK];
-        let Some(source) = source else {
-            row[..COLUMNS].fill(0.0);
-            return;
-        };
-        let image = &self.image[source..];
-        for run in self.runs {
-            let from = &image[run.source..run.source + STEP];
-            row[run.target..run.target + STEP].copy_from_slice(from);
+impl Channels {
+    /// Places.
+    pub(super) fn len(&self) -> usize {
+        match *self {
+            Channels::Same(channels) => channels,
+            Channels::Fours { groups, .. } => groups * NARROW,
+            Channels::Spread { outputs, channels, .. } => outputs * channels,
         }
     }
-}
 
-impl Task for Gather<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(mut self) {
-        let [height, width] = self.geometry.kernel;
-        let mut term = 0;
-        for kh in 0..height {
-            if self.channels > NARROW {
-                for kw in 0..width {
-                    let base = self.geometry.tap(kh, kw, self.first);
-                    for channel in 0..self.channels.next_multiple_of(BLOCK) {
-                        let inside = channel < self.channels;
-                        self.row(term, inside.then(|| base + channel * self.geometry.plane));
-                        term += 1;
-                    }
-                }
-                continue;
+    /// The channel at place `place`.
+    fn at(&self, place: usize) -> Option<usize> {
+        match *self {
+            Channels::Same(_) => Some(place),
+            Channels::Fours { channels, .. } => {
+                let within = place % NARROW;
+                (within < channels).then_some(place / NARROW * channels + within)
             }
-            for kw in 0..width.next_multiple_of(NARROW_TAPS) {
-                let base = self.geometry.tap(kh, kw.min(width - 1), self.first);
-                for channel in 0..NARROW {
-                    let inside = kw < width && channel < self.channels;
-                    self.row(term, inside.then(|| base + channel * self.geometry.plane));
-                    term += 1;
-                }
+            Channels::Spread { outputs, per_group, channels } => {
+                Some(place % outputs / per_group * channels + place / outputs)
             }
         }
     }
 }
 
-/// A value of a padded image.
-pub(super) trait Sample: Copy + Send {
-    const ZERO: Self;
-    /// Channels in a value: one or two.
-    const CHANNELS: usize;
-    /// Converts equally long rows of neighbouring channels; the second is empty where there is none.
-    fn convert<L: Lanes>(source: [&[f16]; 2], target: &mut [Self]);
+/// One image.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// `[channels, height, width]`.
+    Planes(&'a [f16]),
+    /// Pixel after pixel, the first being that of the image.
+    Pixels(&'a [f16], Layout),
+    /// Pixel after pixel, padded, in the order that the weights want: there is nothing to copy.
+    InPlace(&'a [f16], Layout),
 }
 
-impl Sample for f32 {
-    const ZERO: f32 = 0.0;
-    const CHANNELS: usize = 1;
-
-    #[inline(always)]
-    fn convert<L: Lanes>([source, _]: [&[f16]; 2], target: &mut [f32]) {
-        L::widen(source, target);
-    }
-}
-
-/// Two channels, the first in the low half.
-impl Sample for u32 {
-    const ZERO: u32 = 0;
-    const CHANNELS: usize = 2;
-
-    #[inline(always)]
-    fn convert<L: Lanes>([first, second]: [&[f16]; 2], target: &mut [u32]) {
-        if second.is_empty() {
-            target.iter_mut().zip(first).for_each(|(to, first)| *to = u32::from(first.to_bits()));
-        }
-        for ((to, first), second) in target.iter_mut().zip(first).zip(second) {
-            *to = u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16;
-        }
-    }
-}
-
-/// Writes the padded image of `x` `[channels, height, width]`, `group` channels of which belong together.
-pub(super) fn fill_image<T: Sample>(
+/// Writes what outputs read of `source`, padded.
+pub(super) fn fill_image(
     kernels: &Kernels,
-    x: &[f16],
+    source: Source<'_>,
     geometry: &Geometry,
-    group: usize,
-    image: &mut [T],
+    channels: Channels,
+    image: &mut [f16],
 ) {
-    let planes = geometry.channels / group.max(1) * group.div_ceil(T::CHANNELS);
-    let (used, slack) = image.split_at_mut(planes * geometry.plane);
-    slack.fill(T::ZERO);
-    let planes = (8192 / geometry.plane.max(1)).max(1);
-    chunks(&kernels.pool, used, planes * geometry.plane, |start, planes| {
-        kernels.simd.run(FillPlanes { geometry, group, x, first: start / geometry.plane, planes });
+    let row = geometry.own_layout(channels.len()).row;
+    let (used, slack) = image.split_at_mut(geometry.reach[0] * row);
+    slack.fill(f16::ZERO);
+    let rows = (GRAIN / row.max(1)).max(1);
+    chunks(&kernels.pool, used, rows * row, |start, rows| {
+        kernels.simd.run(FillRows { source, geometry, channels, first: start / row.max(1), rows });
     });
 }
 
-struct FillPlanes<'a, T> {
+struct FillRows<'a> {
+    source: Source<'a>,
     geometry: &'a Geometry,
-    group: usize,
-    x: &'a [f16],
+    channels: Channels,
     first: usize,
-    planes: &'a mut [T],
+    rows: &'a mut [f16],
 }
 
-impl<T: Sample> Task for FillPlanes<'_, T> {
+impl Task for FillRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let geometry = self.geometry;
-        let [height, width] = geometry.size;
-        let [top, _, left, _] = geometry.params.pad;
-        let stride = geometry.params.stride[1];
-        for (index, plane) in self.planes.chunks_exact_mut(geometry.plane).enumerate() {
-            let per_group = self.group.div_ceil(T::CHANNELS);
-            let (group, within) = ((self.first + index) / per_group, (self.first + index) % per_group);
-            let channel = group * self.group + within * T::CHANNELS;
-            let first = &self.x[channel * height * width..][..height * width];
-            let paired = T::CHANNELS == 2 && within * 2 + 1 < self.group;
-            let second =
-                if paired { &self.x[(channel + 1) * height * width..][..height * width] } else { &[] };
-            for (row, target) in plane.chunks_exact_mut(geometry.row_len()).enumerate() {
-                if !geometry.reads_row(row) {
-                    continue;
+        let FillRows { source, geometry, channels, first, rows } = self;
+        let Geometry { size: [height, width], params, crop: [above, before], reach, .. } = *geometry;
+        let (pixel, [top, _, left, _]) = (channels.len(), params.pad);
+        let left = left.min(reach[1]);
+        let count = width.saturating_sub(before).min(reach[1] - left);
+        for (row, target) in rows.chunks_exact_mut(reach[1] * pixel).enumerate() {
+            let row = first + row;
+            if !geometry.reads_row(row) {
+                continue;
+            }
+            if row < top || row + above >= top + height {
+                target.fill(f16::ZERO);
+                continue;
+            }
+            let (inside, at) = (left * pixel..(left + count) * pixel, (row + above - top, before));
+            target[..inside.start].fill(f16::ZERO);
+            target[inside.end..].fill(f16::ZERO);
+            let target = &mut target[inside];
+            match source {
+                Source::Planes(x) => {
+                    let plane =
+                        |channel: usize| &x[channel * height * width + at.0 * width + at.1..][..count];
+                    from_planes::<L>(plane, channels, target);
                 }
-                let [above, before] = geometry.crop;
-                if row < top || row + above >= top + height || before >= width {
-                    target.fill(T::ZERO);
-                    continue;
-                }
-                let row = row + above - top;
-                let at = row * width + before..(row + 1) * width;
-                let source = [&first[at.clone()], second.get(at).unwrap_or_default()];
-                if stride == 1 {
-                    fill_row::<L, T>(source, left, target);
-                } else {
-                    fill_phases::<L, T>(source, left, (stride, geometry.phase), target);
+                Source::Pixels(x, layout) | Source::InPlace(x, layout) => {
+                    let start = layout.start + at.0 * layout.row + at.1 * layout.pixel;
+                    for (index, target) in target.chunks_exact_mut(pixel).enumerate() {
+                        let x = &x[start + index * layout.pixel..];
+                        for (place, target) in target.iter_mut().enumerate() {
+                            *target = channels.at(place).map_or(f16::ZERO, |channel| x[channel]);
+                        }
+                    }
                 }
             }
         }
     }
 }
 
+/// One row of pixels from the rows of all channels.
 #[inline(always)]
-fn fill_row<L: Lanes, T: Sample>(source: [&[f16]; 2], left: usize, target: &mut [T]) {
-    let left = left.min(target.len());
-    let count = source[0].len().min(target.len() - left);
-    let (before, rest) = target.split_at_mut(left);
-    let (inside, after) = rest.split_at_mut(count);
-    before.fill(T::ZERO);
-    T::convert::<L>(source.map(|row| &row[..count.min(row.len())]), inside);
-    after.fill(T::ZERO);
-}
-
-#[inline(always)]
-fn fill_phases<L: Lanes, T: Sample>(
-    source: [&[f16]; 2],
-    left: usize,
-    (stride, phase): (usize, usize),
-    target: &mut [T],
-) {
-    const BLOCK: usize = 256;
-    target.fill(T::ZERO);
-    let mut wide = [T::ZERO; BLOCK];
-    for (block, first) in source[0].chunks(BLOCK).enumerate() {
-        let wide = &mut wide[..first.len()];
-        let second = source[1].chunks(BLOCK).nth(block).unwrap_or_default();
-        T::convert::<L>([first, second], wide);
-        let start = left + block * BLOCK;
-        if stride == 2 {
-            split_pairs(wide, start, target.split_at_mut(phase));
-            continue;
+fn from_planes<'a, L: Lanes>(plane: impl Fn(usize) -> &'a [f16], channels: Channels, target: &mut [f16]) {
+    let pixel = channels.len();
+    if let (Channels::Fours { .. }, true) = (channels, pixel == NARROW) {
+        let rows: [&[f16]; NARROW] = std::array::from_fn(|place| channels.at(place).map_or(&[][..], &plane));
+        for (index, target) in target.as_chunks_mut::<NARROW>().0.iter_mut().enumerate() {
+            *target = std::array::from_fn(|place| rows[place].get(index).copied().unwrap_or(f16::ZERO));
         }
-        for first in 0..stride.min(wide.len()) {
-            let column = start + first;
-            let skip = column % stride * phase;
-            let Some(target) = target[skip..skip + phase].get_mut(column / stride..) else { continue };
-            for (to, from) in target.iter_mut().zip(wide[first..].iter().step_by(stride)) {
-                *to = *from;
+        return;
+    }
+    for first in (0..pixel).step_by(WIDTH) {
+        let places = (pixel - first).min(WIDTH);
+        let rows: [&[f16]; WIDTH] = std::array::from_fn(|place| {
+            let channel = (place < places).then(|| channels.at(first + place)).flatten();
+            channel.map_or(&[][..], &plane)
+        });
+        for (block, target) in target.chunks_mut(WIDTH * pixel).enumerate() {
+            let mut vectors = [<L::Vector as Real>::splat(0.0); WIDTH];
+            for (vector, row) in vectors.iter_mut().zip(rows).take(places) {
+                let rest = &row[(block * WIDTH).min(row.len())..];
+                *vector = L::read_some(&rest[..rest.len().min(WIDTH)]);
+            }
+            let turned = L::transpose(vectors);
+            for (vector, target) in turned.into_iter().zip(target.chunks_exact_mut(pixel)) {
+                L::write_some(vector, &mut target[first..first + places]);
             }
         }
-    }
-}
-
-/// Writes the padded columns from `start` on to the even and the odd phase.
-#[inline(always)]
-fn split_pairs<T: Copy>(wide: &[T], start: usize, (even, odd): (&mut [T], &mut [T])) {
-    let at = (start / 2).min(even.len());
-    let (mut first, mut second) = (&mut even[at..], &mut odd[at..]);
-    if start % 2 == 1 {
-        (first, second) = (second, first.get_mut(1..).unwrap_or_default());
-    }
-    let (pairs, _) = wide.as_chunks::<2>();
-    for ((first, second), pair) in first.iter_mut().zip(second.iter_mut()).zip(pairs) {
-        (*first, *second) = (pair[0], pair[1]);
-    }
-    // `second` may end one before `first`; the last value then has no partner in the loop above.
-    let paired = pairs.len().min(second.len());
-    if let (Some(first), Some(value)) = (first.get_mut(paired), wide.get(2 * paired)) {
-        *first = *value;
     }
 }

@@ -6,8 +6,8 @@
 
 use half::f16;
 
-use super::image::Geometry;
-use super::{ConvParams, PackedConv, image_scratch, run_image};
+use super::image::{Geometry, Source};
+use super::{ConvParams, PackedConv, Target, image_scratch, run_image};
 use crate::gemm::Weight;
 use crate::order::{Dot, NARROW, NARROW_TAPS, conv_term, conv_terms};
 use crate::simd::chunks;
@@ -62,7 +62,6 @@ impl PackedConvTranspose {
     /// When the length is not the shape's, `groups` does not divide the channels, or a stride is zero.
     #[must_use]
     pub fn new<W: Weight>(
-        kernels: &Kernels,
         weights: &[W],
         shape: [usize; 4],
         groups: usize,
@@ -103,7 +102,7 @@ impl PackedConvTranspose {
                         }
                     }
                 }
-                PackedConv::new(kernels, &taps, kernel, groups)
+                PackedConv::new(&taps, kernel, groups)
             });
             packed.phases.push(Phase { taps: [vertical, horizontal], weights });
         }
@@ -161,7 +160,10 @@ pub fn conv_transpose2d_scratch(
     let size = weights.output_size([input[2], input[3]]);
     let phases = weights.places(size).map(|place| {
         let (phase, geometry) = weights.phase(input, place);
-        phase.weights.as_ref().map_or(0, |conv| image_scratch(kernels, conv, &geometry))
+        phase
+            .weights
+            .as_ref()
+            .map_or(0, |conv| image_scratch(kernels, conv, &geometry, &Target::planes(&geometry)))
     });
     phases.max().unwrap_or(0) + stored_len(weights, size)
 }
@@ -179,8 +181,7 @@ fn stored_len(weights: &PackedConvTranspose, size: [usize; 2]) -> usize {
 /// [`PackedConvTranspose::output_size`].
 ///
 /// # Panics
-/// When a slice's length differs from its shape's, the channels do not fit the weights, the epilogue has a residual,
-/// or the weights are packed for [`crate::Isa::AmxFp16`] and `kernels` has less.
+/// When a slice's length differs from its shape's, the channels do not fit the weights, or the epilogue has a residual.
 pub fn conv_transpose2d(
     kernels: &Kernels,
     x: &[f16],
@@ -219,7 +220,18 @@ pub fn conv_transpose2d(
             let (part, after) = rest.split_at_mut(weights.outputs() * geometry.pixels());
             rest = after;
             match &phase.weights {
-                Some(conv) => run_image(kernels, x, &geometry, conv, epilogue, scratch, part),
+                Some(conv) => {
+                    let target = Target::planes(&geometry);
+                    run_image(
+                        kernels,
+                        Source::Planes(x),
+                        (&geometry, conv),
+                        epilogue,
+                        &target,
+                        scratch,
+                        part,
+                    );
+                }
                 None => {
                     let pixels = geometry.pixels().max(1);
                     for (output, part) in part.chunks_exact_mut(pixels).enumerate() {

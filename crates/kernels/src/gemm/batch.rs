@@ -2,7 +2,10 @@
 
 use half::f16;
 
-use super::{PackColumns, PackRows, Plan, Right, Strided, multiply_panel, row_groups, sums_len, tiled};
+use super::{
+    MatrixRows, PackColumns, PackRows, Plan, Right, Sink, Strided, multiply_panel, row_groups, sums_len,
+    tiled,
+};
 use crate::broadcast::Walk;
 use crate::simd::{COLUMNS, tiles};
 use crate::{Epilogue, Kernels, Scratch};
@@ -32,7 +35,9 @@ impl BatchShape<'_> {
     fn plan(&self, kernels: &Kernels) -> Plan {
         let (threads, batches) = (kernels.pool.threads(), self.batch.iter().product());
         if tiled::applies(kernels, self.rows) {
-            return tiled::plan(threads, batches, [self.rows, self.terms, self.columns], (true, true));
+            let source = Strided { data: &[], offset: 0, row: 1, column: self.rows };
+            let copied = MatrixRows { source, terms: self.terms };
+            return tiled::plan(threads, batches, copied, [self.rows, self.columns], true);
         }
         Plan::new(threads, batches, [self.rows, self.terms, self.columns], true)
     }
@@ -75,7 +80,7 @@ pub fn bmm(
         let mut at = [0; 2];
         walk.run(tile.batch(), 1, |_, _, offsets| at = offsets);
         let (row, column) = if shape.transpose_a { (1, rows) } else { (terms, 1) };
-        let left = Strided { data: a, offset: at[0] * a_size, row, column };
+        let left = MatrixRows { source: Strided { data: a, offset: at[0] * a_size, row, column }, terms };
         let (row, column) = if shape.transpose_b { (1, terms) } else { (columns, 1) };
         let right = Strided { data: b, offset: at[1] * b_size, row, column };
         if on_tiles {
@@ -85,12 +90,14 @@ pub fn bmm(
         let (sums, scratch) = scratch.split_at_mut(sums_len(rows.len()));
         let (panel, packed) = scratch.split_at_mut(plan.terms * COLUMNS);
         let packed = &mut packed[..rows.len() * plan.terms];
-        simd.run(PackRows { source: left, rows, groups, terms, packed });
-        for start in tile.columns().step_by(COLUMNS) {
-            let range = start..(start + COLUMNS).min(tile.columns().end);
-            simd.run(PackColumns { source: right, columns: range, terms, panel });
-            let panel = Right::Panel(panel);
-            multiply_panel(simd, (packed, groups), (panel, &mut []), start, sums, epilogue, tile);
+        simd.run(PackRows { source: left, rows: rows.clone(), groups, packed });
+        let columns = tile.columns();
+        let mut sink = Sink { simd, epilogue, out: tile, turned: false };
+        for start in columns.clone().step_by(COLUMNS) {
+            let columns = start..(start + COLUMNS).min(columns.end);
+            simd.run(PackColumns { source: right, columns: columns.clone(), terms, panel });
+            let panel = (Right::Panel(panel), &mut [][..]);
+            multiply_panel((packed, groups), panel, (rows.clone(), columns), sums, &mut sink);
         }
     });
 }

@@ -5,8 +5,9 @@ use std::ops::Range;
 use half::f16;
 
 use super::form::Form;
+use super::left::Strided;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Simd, Task};
+use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Simd, Task};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -56,7 +57,8 @@ impl PackedB {
         PackedB::pack(columns, terms, |k, n| weights[k * columns + n].to_half())
     }
 
-    fn pack(columns: usize, terms: usize, weight: impl Fn(usize, usize) -> f16) -> PackedB {
+    /// Packs the weights `weight(k, n)`.
+    pub(crate) fn pack(columns: usize, terms: usize, weight: impl Fn(usize, usize) -> f16) -> PackedB {
         let size = panel_pairs(terms);
         let mut data = Lines::zeroed(columns.div_ceil(COLUMNS) * size);
         let at = |k: usize, n: usize| if k < terms { u32::from(weight(k, n).to_bits()) } else { 0 };
@@ -122,77 +124,6 @@ impl PackedB {
 /// Pairs in a panel of `terms` terms.
 pub(crate) fn panel_pairs(terms: usize) -> usize {
     terms.div_ceil(BLOCK) * PAIRS * COLUMNS
-}
-
-/// A matrix inside a slice, by strides of which one is 1.
-#[derive(Clone, Copy)]
-pub(crate) struct Strided<'a> {
-    pub(crate) data: &'a [f16],
-    pub(crate) offset: usize,
-    pub(crate) row: usize,
-    pub(crate) column: usize,
-}
-
-impl Strided<'_> {
-    pub(crate) fn at(&self, row: usize, column: usize) -> usize {
-        self.offset + row * self.row + column * self.column
-    }
-}
-
-/// Packs rows of the left operand: those of `groups` that they consist of, each `[block][row][32]`, padded with
-/// zeros.
-pub(crate) struct PackRows<'a> {
-    pub(crate) source: Strided<'a>,
-    pub(crate) rows: Range<usize>,
-    pub(crate) groups: Cuts,
-    pub(crate) terms: usize,
-    pub(crate) packed: &'a mut [f32],
-}
-
-impl Task for PackRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let PackRows { source, rows, groups, terms, packed } = self;
-        let padded = terms.next_multiple_of(BLOCK);
-        for range in groups.inside(&rows) {
-            let size = range.len();
-            let target = &mut packed[(range.start - rows.start) * padded..(range.end - rows.start) * padded];
-            let first = range.start;
-            for (block, target) in target.chunks_exact_mut(size * BLOCK).enumerate() {
-                let k = block * BLOCK;
-                let count = BLOCK.min(terms - k);
-                if source.column == 1 {
-                    for (row, target) in target.chunks_exact_mut(BLOCK).enumerate() {
-                        let at = source.at(first + row, k);
-                        L::widen(&source.data[at..at + count], &mut target[..count]);
-                        target[count..].fill(0.0);
-                    }
-                } else {
-                    transpose::<L>(source, (first, k), (size, count), target);
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn transpose<L: Lanes>(
-    source: Strided<'_>,
-    (first, k): (usize, usize),
-    (size, count): (usize, usize),
-    target: &mut [f32],
-) {
-    target.fill(0.0);
-    let mut wide = [0.0; ROWS];
-    for index in 0..count {
-        let at = source.at(first, k + index);
-        L::widen(&source.data[at..at + size], &mut wide[..size]);
-        for (row, value) in wide[..size].iter().enumerate() {
-            target[row * BLOCK + index] = *value;
-        }
-    }
 }
 
 /// Packs up to 32 columns of the right operand as `[k][32]`, padded with zeros. Rows of `source` are terms.

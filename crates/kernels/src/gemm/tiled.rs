@@ -4,73 +4,75 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::{PackedB, Plan, Strided, panel_pairs};
-use crate::order::BLOCK;
+use super::left::{CopyRows, InPlace, Left, Strided};
+use super::{PackedB, Plan, Sink, panel_pairs};
 use crate::simd::{
     COLUMNS, Cuts, Grid, Lanes, PAIRS, PRODUCT_ROWS, Simd, TILE_ROWS, Task, Tile, TileRows, Tiles, tiles,
 };
 use crate::{Epilogue, Kernels};
 
 /// Blocks of an operand that stay in the first-level cache while the other one passes.
-const DEPTH: usize = 16;
+const DEPTH: usize = super::left::AT_ONCE;
 /// Products that share the operand in the first-level cache.
-pub(crate) const STRIP: usize = 8;
+const STRIP: usize = 8;
 /// Sums of the products of a strip.
-pub(crate) const STRIP_SUMS: usize = STRIP * PRODUCT_ROWS * COLUMNS;
+const STRIP_SUMS: usize = STRIP * PRODUCT_ROWS * COLUMNS;
 /// Bytes of rows that should stay in the second-level cache.
 const ROW_CACHE: usize = 768 << 10;
 /// With fewer rows than this a tile is mostly empty, and reading the right operand is what takes the time.
 const FEWEST_ROWS: usize = 7;
 
 /// Whether a product of `rows` rows runs on tiles.
-pub(super) fn applies(kernels: &Kernels, rows: usize) -> bool {
+pub(crate) fn applies(kernels: &Kernels, rows: usize) -> bool {
     Tiles::usable(kernels.simd) && rows >= FEWEST_ROWS
 }
 
-/// Up to 32 rows times a panel.
+/// Up to 32 positions of the left operand times a panel.
 #[derive(Clone, Copy)]
-pub(crate) struct Product<'a> {
-    /// The rows of one or two tiles; the second may repeat the first.
-    pub(crate) left: [TileRows<'a>; 2],
-    pub(crate) panel: &'a [u32],
-    /// The rows and columns of the output.
-    pub(crate) rows: (usize, usize),
-    pub(crate) columns: (usize, usize),
-    /// Rows at the start of each tile that belong to another product.
-    pub(crate) skip: [usize; 2],
+struct Product<'a> {
+    left: InPlace<'a>,
+    panel: &'a [u32],
+    /// The first position, and one past the last.
+    positions: (usize, usize),
+    columns: (usize, usize),
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
     fn tiles(&self) -> usize {
-        (self.rows.1 - self.rows.0).div_ceil(TILE_ROWS)
+        (self.positions.1 - self.positions.0).div_ceil(TILE_ROWS)
+    }
+
+    /// The rows of tile `index`, and how many of them belong to the product before.
+    fn rows(&self, index: usize) -> (TileRows<'a>, usize) {
+        self.left.tile(self.positions.0 + index * TILE_ROWS)
     }
 
     fn multiply(&self, tiles: &Tiles, blocks: Range<usize>, sums: &mut [[f32; COLUMNS]]) {
-        let left = self.left.map(|rows| rows.skip(blocks.start));
+        let (first, count) = (self.rows(0).0, self.tiles());
+        let left = [first, if count > 1 { self.rows(1).0 } else { first }];
         let step = PAIRS * COLUMNS;
         let panel = &self.panel[blocks.start * step..blocks.end * step];
-        tiles.multiply(&left[..self.tiles()], panel, sums, blocks.start > 0);
+        let (skip, offsets) = self.left.blocks.get(blocks.clone());
+        let left = left.map(|rows| TileRows { start: rows.start + skip, ..rows });
+        tiles.multiply((&left[..count], offsets), panel, sums, blocks.start > 0);
     }
 
-    fn store(&self, simd: Simd, epilogue: &Epilogue<'_>, sums: &[[f32; COLUMNS]], out: &mut Tile<'_, f16>) {
+    fn store(&self, sink: &mut Sink<'_, '_, '_>, sums: &[[f32; COLUMNS]]) {
+        let columns = self.columns.0..self.columns.1;
         for (tile, sums) in sums.chunks_exact(TILE_ROWS).take(self.tiles()).enumerate() {
-            let first = self.rows.0 + tile * TILE_ROWS;
-            let rows = first..(first + TILE_ROWS).min(self.rows.1);
-            epilogue.store(simd, &sums[self.skip[tile]..], (rows, self.columns.0..self.columns.1), out);
+            let sums = &sums[self.rows(tile).1..];
+            let first = self.positions.0 + tile * TILE_ROWS;
+            let positions = first..(first + TILE_ROWS).min(self.positions.1);
+            for (at, rows) in self.left.rows(positions) {
+                sink.store(&sums[at - first..][..rows.len()], rows, columns.clone());
+            }
         }
     }
 }
 
-/// Where the sums of a product go.
-pub(crate) struct Sink<'a, 'b, 'c> {
-    pub(crate) simd: Simd,
-    pub(crate) epilogue: &'a Epilogue<'b>,
-    pub(crate) out: &'a mut Tile<'c, f16>,
-}
-
-/// Computes and stores `count` products of `blocks` blocks that share an operand. A product is stored while the
-/// tiles work on the next one.
-pub(crate) fn strips<'p>(
+/// Computes and stores `count` products of `blocks` blocks that share a panel. A product is stored while the tiles
+/// work on the next one.
+fn strips<'p>(
     tiles: &Tiles,
     (count, blocks): (usize, usize),
     product: impl Fn(usize) -> Product<'p>,
@@ -87,91 +89,25 @@ pub(crate) fn strips<'p>(
                 let at = (index - first) * PRODUCT_ROWS;
                 product(index).multiply(tiles, parts.range(part), &mut sums[at..at + PRODUCT_ROWS]);
                 if last && index > first {
-                    product(index - 1).store(sink.simd, sink.epilogue, &sums[at - PRODUCT_ROWS..], sink.out);
+                    product(index - 1).store(sink, &sums[at - PRODUCT_ROWS..at]);
                 }
             }
         }
         let at = (strip.len() - 1) * PRODUCT_ROWS;
-        product(strip.end - 1).store(sink.simd, sink.epilogue, &sums[at..], sink.out);
+        product(strip.end - 1).store(sink, &sums[at..at + PRODUCT_ROWS]);
     }
 }
 
-/// The left operand as tiles read it: `f16` rows `row` values apart, of whole blocks.
-#[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
-    data: &'a [f16],
-    offset: usize,
-    row: usize,
-    /// The row of the output that the first row belongs to.
-    first: usize,
-    /// At least 16.
-    rows: usize,
-}
-
-impl<'a> Left<'a> {
-    /// Rows `rows` of `source`: in place when possible, else copied to `packed`.
-    pub(crate) fn new(
-        simd: Simd,
-        source: Strided<'a>,
-        (height, terms): (usize, usize),
-        rows: Range<usize>,
-        packed: &'a mut [f16],
-    ) -> Left<'a> {
-        if in_place(&source, height, terms) {
-            return Left {
-                data: source.data,
-                offset: source.offset,
-                row: source.row,
-                first: 0,
-                rows: height,
-            };
-        }
-        let (row, first) = (pitch(terms), rows.start);
-        let count = rows.len().next_multiple_of(TILE_ROWS);
-        let packed = &mut packed[..count * row];
-        simd.run(CopyRows { source, rows, terms, packed });
-        Left { data: packed, offset: 0, row, first, rows: count }
-    }
-
-    /// The product of the rows from `start` (up to `end`) and `panel`.
-    pub(crate) fn product(
-        &self,
-        (start, end): (usize, usize),
-        panel: &'a [u32],
-        columns: (usize, usize),
-    ) -> Product<'a> {
-        let end = end.min(start + PRODUCT_ROWS);
-        let mut skip = [0; 2];
-        let mut left = [0, 1].map(|tile| {
-            let wanted = start - self.first + tile * TILE_ROWS;
-            let row = wanted.min(self.rows - TILE_ROWS);
-            skip[tile] = wanted - row;
-            TileRows { data: self.data, start: self.offset + row * self.row, row: self.row, block: BLOCK }
-        });
-        if end - start <= TILE_ROWS {
-            left[1] = left[0];
-        }
-        Product { left, panel, rows: (start, end), columns, skip }
-    }
-}
-
-pub(super) fn in_place(source: &Strided<'_>, height: usize, terms: usize) -> bool {
-    source.column == 1 && terms.is_multiple_of(BLOCK) && height >= TILE_ROWS
-}
-
-/// Values from one copied row to the next: a line more than the row, or all rows would share few cache sets.
-fn pitch(terms: usize) -> usize {
-    terms.next_multiple_of(BLOCK) + BLOCK
-}
-
-/// How to cut a product, and scratch values per thread: sums, a panel when the right operand is not packed, and
-/// copied rows when the left one is not read in place.
-pub(super) fn plan(
+/// How to cut a product of rows `source`, and scratch values per thread: sums, a panel where the right operand is
+/// not packed, and copied rows where the left one is not read in place.
+pub(crate) fn plan<S: Left>(
     threads: usize,
     batches: usize,
-    [rows, terms, columns]: [usize; 3],
-    (panel, packed): (bool, bool),
+    source: S,
+    [rows, columns]: [usize; 2],
+    panel: bool,
 ) -> Plan {
+    let terms = source.terms();
     let row_limit = (ROW_CACHE / 2 / terms.max(1)).clamp(PRODUCT_ROWS, 1024);
     let row_parts = rows.div_ceil(row_limit).max(1);
     let wanted =
@@ -180,45 +116,72 @@ pub(super) fn plan(
     let column_parts = wanted.div_ceil(batches.max(1) * row_parts).min(panels);
     let rows_cut = Cuts::new(rows, PRODUCT_ROWS, row_parts);
     let rows_each = (rows.div_ceil(PRODUCT_ROWS).div_ceil(row_parts) + 1) * PRODUCT_ROWS;
-    let copied = if packed { rows_each * pitch(terms) / 2 } else { 0 };
+    let copied = if source.in_place(rows).is_none() { rows_each * pitch(terms) / 2 } else { 0 };
     let panel = if panel { panel_pairs(terms) } else { 0 };
     Plan {
-        grid: Grid { batches, rows: rows_cut, columns: Cuts::new(columns, COLUMNS, column_parts) },
-        terms: terms.next_multiple_of(BLOCK),
+        grid: Grid::new(batches, rows_cut, Cuts::new(columns, COLUMNS, column_parts)),
+        rows,
+        terms,
+        turned: false,
         shared: 0,
         per_worker: (STRIP_SUMS + panel + copied).next_multiple_of(16),
     }
 }
 
-/// [`super::gemm`] on tiles.
-pub(super) fn gemm(
+/// Values from one copied row to the next: a line more than the row, or all rows would share few cache sets.
+fn pitch(terms: usize) -> usize {
+    terms + crate::order::BLOCK
+}
+
+/// The rows `rows` of `source`: in place when possible, else copied to `copied`.
+fn rows<'a, S: Left>(
+    simd: Simd,
+    source: &'a S,
+    height: usize,
+    rows: Range<usize>,
+    copied: &'a mut [f16],
+) -> InPlace<'a> {
+    if let Some(rows) = source.in_place(height) {
+        return rows;
+    }
+    let (row, first) = (pitch(source.terms()), rows.start);
+    let count = rows.len().next_multiple_of(TILE_ROWS);
+    let copied = &mut copied[..count * row];
+    simd.run(CopyRows { source: *source, rows, pitch: row, copied });
+    InPlace::matrix(copied, 0, row, first..first + count)
+}
+
+/// [`super::product`] on tiles.
+pub(crate) fn product<S: Left>(
     kernels: &Kernels,
-    source: Strided<'_>,
+    source: S,
     b: &PackedB,
     epilogue: &Epilogue<'_>,
     (plan, scratch): (&Plan, &mut [f32]),
     out: &mut [f16],
 ) {
-    let (simd, terms, height) = (kernels.simd, b.terms(), plan.grid.rows.total());
+    let (simd, terms) = (kernels.simd, plan.terms);
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let registers = Tiles::enter(simd).expect("invariant: `applies` looked");
         let (sums, scratch) = scratch.split_at_mut(STRIP_SUMS);
         let decoded = if b.is_compressed() { panel_pairs(terms) } else { 0 };
-        let (decoded, packed) = scratch.split_at_mut(decoded);
-        let packed = bytemuck::cast_slice_mut(packed);
-        let left = Left::new(simd, source, (height, terms), tile.rows(), packed);
-        for start in tile.columns().step_by(COLUMNS) {
+        let (decoded, copied) = scratch.split_at_mut(decoded);
+        let (range, columns) = plan.sides(tile);
+        let left = rows(simd, &source, plan.rows, range.clone(), bytemuck::cast_slice_mut(copied));
+        let mut sink = Sink { simd, epilogue, out: tile, turned: plan.turned };
+        for start in columns.clone().step_by(COLUMNS) {
             let decoded = bytemuck::cast_slice_mut(decoded);
-            let panel = b.part(simd, start / COLUMNS, 0..terms.div_ceil(BLOCK), decoded);
-            multiply_panel(&registers, &left, panel, start, sums, simd, epilogue, tile);
+            let panel = b.part(simd, start / COLUMNS, 0..terms / crate::order::BLOCK, decoded);
+            let columns = (start, (start + COLUMNS).min(columns.end));
+            multiply_panel(&registers, (left, &range), (panel, columns), sums, &mut sink);
         }
     });
 }
 
 /// One part of [`super::bmm`] on tiles, for one pair of matrices.
-pub(super) fn bmm(
+pub(super) fn bmm<S: Left>(
     simd: Simd,
-    left: Strided<'_>,
+    left: S,
     right: Strided<'_>,
     (height, terms): (usize, usize),
     epilogue: &Epilogue<'_>,
@@ -227,67 +190,33 @@ pub(super) fn bmm(
 ) {
     let registers = Tiles::enter(simd).expect("invariant: `applies` looked");
     let (sums, scratch) = scratch.split_at_mut(STRIP_SUMS);
-    let (panel, packed) = scratch.split_at_mut(panel_pairs(terms));
+    let (panel, copied) = scratch.split_at_mut(panel_pairs(terms));
     let panel: &mut [u32] = bytemuck::cast_slice_mut(panel);
-    let left = Left::new(simd, left, (height, terms), tile.rows(), bytemuck::cast_slice_mut(packed));
-    for start in tile.columns().step_by(COLUMNS) {
-        let columns = start..(start + COLUMNS).min(tile.columns().end);
-        simd.run(PairColumns { source: right, columns, terms, panel });
-        multiply_panel(&registers, &left, panel, start, sums, simd, epilogue, tile);
+    let (range, columns) = (tile.rows(), tile.columns());
+    let left = rows(simd, &left, height, range.clone(), bytemuck::cast_slice_mut(copied));
+    let mut sink = Sink { simd, epilogue, out: tile, turned: false };
+    for start in columns.clone().step_by(COLUMNS) {
+        let columns = start..(start + COLUMNS).min(columns.end);
+        simd.run(PairColumns { source: right, columns: columns.clone(), terms, panel });
+        multiply_panel(&registers, (left, &range), (panel, (columns.start, columns.end)), sums, &mut sink);
     }
 }
 
-/// All rows of `tile` times the panel of the columns from `start`.
-#[expect(clippy::too_many_arguments, reason = "operands, registers, sums, result")]
-pub(super) fn multiply_panel<'a>(
+/// The rows `rows` times the panel of the columns `columns`.
+fn multiply_panel<'a>(
     registers: &Tiles,
-    left: &Left<'a>,
-    panel: &'a [u32],
-    start: usize,
+    (left, rows): (InPlace<'a>, &Range<usize>),
+    (panel, columns): (&'a [u32], (usize, usize)),
     sums: &mut [f32],
-    simd: Simd,
-    epilogue: &Epilogue<'_>,
-    tile: &mut Tile<'_, f16>,
+    sink: &mut Sink<'_, '_, '_>,
 ) {
-    let rows = tile.rows();
-    let columns = (start, (start + COLUMNS).min(tile.columns().end));
-    let count = rows.len().div_ceil(PRODUCT_ROWS);
-    let product = |index: usize| left.product((rows.start + index * PRODUCT_ROWS, rows.end), panel, columns);
+    let (start, end) = left.positions(rows);
+    let product = |index: usize| {
+        let first = start + index * PRODUCT_ROWS;
+        Product { left, panel, positions: (first, end.min(first + PRODUCT_ROWS)), columns }
+    };
     let blocks = panel.len() / (PAIRS * COLUMNS);
-    strips(registers, (count, blocks), product, sums, &mut Sink { simd, epilogue, out: tile });
-}
-
-/// Copies rows, padded with zeros to whole blocks; rows are [`pitch`] apart.
-struct CopyRows<'a> {
-    source: Strided<'a>,
-    rows: Range<usize>,
-    terms: usize,
-    packed: &'a mut [f16],
-}
-
-impl Task for CopyRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let CopyRows { source, rows, terms, packed } = self;
-        let pitch = pitch(terms);
-        if source.column == 1 {
-            for (row, target) in rows.zip(packed.chunks_exact_mut(pitch)) {
-                let at = source.at(row, 0);
-                target[..terms].copy_from_slice(&source.data[at..at + terms]);
-                target[terms..].fill(f16::ZERO);
-            }
-            return;
-        }
-        packed.fill(f16::ZERO);
-        for k in 0..terms {
-            let at = source.at(rows.start, k);
-            for (row, &value) in source.data[at..at + rows.len()].iter().enumerate() {
-                packed[row * pitch + k] = value;
-            }
-        }
-    }
+    strips(registers, ((end - start).div_ceil(PRODUCT_ROWS), blocks), product, sums, sink);
 }
 
 /// Packs up to 32 columns of the right operand as `[k / 2][32]` pairs, padded with zeros. Rows of `source` are

@@ -32,25 +32,20 @@ pub(super) fn available() -> bool {
     machine::available()
 }
 
-/// 16 rows of the left operand: the 32 terms of row `r` in block `b` start at
-/// `data[start + r * row + b * block]`.
+/// 16 rows of the left operand: the 32 terms of row `r` in a block that starts `offset` values behind the others
+/// start at `data[start + r * row + offset]`.
 #[derive(Clone, Copy)]
 pub(crate) struct TileRows<'a> {
     pub(crate) data: &'a [f16],
     pub(crate) start: usize,
     pub(crate) row: usize,
-    pub(crate) block: usize,
 }
 
-impl<'a> TileRows<'a> {
-    /// The same rows from block `blocks` on.
-    pub(crate) fn skip(self, blocks: usize) -> TileRows<'a> {
-        TileRows { start: self.start + blocks * self.block, ..self }
-    }
-
-    fn check(&self, blocks: usize) {
-        let last = self.start + (TILE_ROWS - 1) * self.row + (blocks - 1) * self.block;
-        assert!(last + BLOCK <= self.data.len(), "invariant: tile rows inside of their slice");
+impl TileRows<'_> {
+    fn check(&self, blocks: &[usize]) {
+        let last = self.start + (TILE_ROWS - 1) * self.row + BLOCK;
+        let fits = blocks.iter().all(|offset| last + offset <= self.data.len());
+        assert!(fits, "invariant: tile rows inside of their slice");
     }
 }
 
@@ -86,18 +81,17 @@ impl Tiles {
     }
 
     /// `sums[r][c] = a[r] . panel[c]` for the 16 rows of every tile of `a` (one or two), added to what `sums`
-    /// holds when `more`. `panel` is `[k / 2][32]` pairs of terms, whole blocks.
+    /// holds when `more`. `blocks` are the offsets of the blocks of `a`; `panel` is `[k / 2][32]` pairs of terms.
     pub(crate) fn multiply(
         &self,
-        a: &[TileRows<'_>],
+        (a, blocks): (&[TileRows<'_>], &[usize]),
         panel: &[u32],
         sums: &mut [[f32; COLUMNS]],
         more: bool,
     ) {
-        let blocks = panel.len() / (PAIRS * COLUMNS);
-        assert_eq!(panel.len() % (PAIRS * COLUMNS), 0, "invariant: a panel is whole blocks");
+        assert_eq!(panel.len(), blocks.len() * PAIRS * COLUMNS, "invariant: a panel is whole blocks");
         assert!(sums.len() >= a.len() * TILE_ROWS, "invariant: sums for every row");
-        if blocks == 0 {
+        if blocks.is_empty() {
             if !more {
                 sums.fill([0.0; COLUMNS]);
             }
@@ -108,16 +102,11 @@ impl Tiles {
         let (b, c) = (panel.as_ptr(), sums.as_mut_ptr().cast::<f32>());
         match *a {
             // SAFETY: the tiles are configured while `self` lives; `check` and the asserts give the lengths.
-            [first] => unsafe {
-                machine::one(at(&first), (first.row, first.block), b, blocks, c, more);
-            },
+            [first] => unsafe { machine::one(at(&first), first.row, blocks, b, c, more) },
             [first, second] => {
-                assert!(first.row == second.row && first.block == second.block, "invariant: one layout");
+                assert!(first.row == second.row, "invariant: one layout");
                 // SAFETY: as above.
-                unsafe {
-                    let a = [at(&first), at(&second)];
-                    machine::two(a, (first.row, first.block), b, blocks, c, more);
-                }
+                unsafe { machine::two([at(&first), at(&second)], first.row, blocks, b, c, more) }
             }
             _ => unreachable!("invariant: one tile or two"),
         }

@@ -48,12 +48,67 @@ impl Cuts {
     }
 }
 
+/// Where the rows of stacked matrices lie in a slice: rows stand in lines, lines in matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The first value of the first row.
+    pub(crate) start: usize,
+    /// Values from one matrix to the next.
+    pub(crate) batch: usize,
+    /// Values from one line to the next.
+    pub(crate) line: usize,
+    /// Rows of a line.
+    pub(crate) rows: usize,
+    /// Values from one row of a line to the next.
+    pub(crate) row: usize,
+}
+
+impl Place {
+    /// One row after the other.
+    pub(crate) fn contiguous(rows: usize, columns: usize) -> Place {
+        let size = rows * columns;
+        Place { start: 0, batch: size, line: size, rows: rows.max(1), row: columns }
+    }
+
+    fn at(&self, batch: usize, row: usize) -> usize {
+        self.start + batch * self.batch + row / self.rows * self.line + row % self.rows * self.row
+    }
+
+    /// One past the last value of `batches` matrices of `rows` rows of `columns` values.
+    ///
+    /// # Panics
+    /// When rows overlap.
+    fn end(&self, batches: usize, rows: usize, columns: usize) -> usize {
+        if batches == 0 || rows == 0 || columns == 0 {
+            return self.start;
+        }
+        let line = (rows.min(self.rows) - 1) * self.row + columns;
+        let matrix = (rows.div_ceil(self.rows) - 1) * self.line + line;
+        let apart = |count: usize, pitch: usize, size: usize| count < 2 || pitch >= size;
+        assert!(
+            apart(rows.min(self.rows), self.row, columns)
+                && apart(rows.div_ceil(self.rows), self.line, line)
+                && apart(batches, self.batch, matrix),
+            "invariant: rows lie apart"
+        );
+        self.start + (batches - 1) * self.batch + matrix
+    }
+}
+
 /// A cut of `batches` stacked matrices of `rows.total` rows each into rectangles.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grid {
     pub(crate) batches: usize,
     pub(crate) rows: Cuts,
     pub(crate) columns: Cuts,
+    pub(crate) place: Place,
+}
+
+impl Grid {
+    /// Of matrices that lie one after the other.
+    pub(crate) fn new(batches: usize, rows: Cuts, columns: Cuts) -> Grid {
+        Grid { batches, rows, columns, place: Place::contiguous(rows.total(), columns.total()) }
+    }
 }
 
 /// A pointer that may go to other threads; whoever uses it proves that the parts are disjoint.
@@ -76,11 +131,12 @@ impl<T> Shared<T> {
 /// A rectangle of one matrix of a [`Grid`], the only access to its elements while it lives.
 pub(crate) struct Tile<'a, T> {
     base: *mut T,
-    stride: usize,
-    height: usize,
+    place: Place,
     batch: usize,
     rows: Range<usize>,
     columns: Range<usize>,
+    /// Columns of the whole matrix.
+    width: usize,
     marker: PhantomData<&'a mut [T]>,
 }
 
@@ -100,18 +156,20 @@ impl<T> Tile<'_, T> {
         self.columns.clone()
     }
 
-    /// All rows of this tile, of a matrix that is not cut into columns.
+    /// All rows of this tile, of a matrix that is not cut into columns and whose rows are neighbours.
     pub(crate) fn whole_rows(&mut self) -> &mut [T] {
-        assert!(self.columns == (0..self.stride), "invariant: a tile of whole rows");
-        let (first, count) = (self.rows.start * self.stride, self.rows.len() * self.stride);
+        let Place { line, rows, row, .. } = self.place;
+        assert!(self.columns == (0..self.width), "invariant: a tile of whole rows");
+        assert!(row == self.width && line == rows * row, "invariant: neighbouring rows");
+        let (first, count) = (self.index(self.rows.start, 0), self.rows.len() * self.width);
         // SAFETY: whole rows of this tile are one range of the matrix that overlaps no other tile; `&mut self`
         // keeps this the only slice of this tile.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(first), count) }
     }
 
-    /// The element of the whole stack at `row` and `column` of this matrix.
+    /// The element of the whole slice at `row` and `column` of this matrix.
     pub(crate) fn index(&self, row: usize, column: usize) -> usize {
-        self.batch * self.height * self.stride + row * self.stride + column
+        self.place.at(self.batch, row) + column
     }
 
     /// The columns `columns` of row `row`, both counted in the whole matrix.
@@ -123,8 +181,8 @@ impl<T> Tile<'_, T> {
                 && columns.end <= self.columns.end,
             "invariant: columns outside of the tile"
         );
-        let offset = row * self.stride + columns.start;
-        // SAFETY: the asserts keep the range inside this tile, which lies in the matrix and overlaps no other
+        let offset = self.index(row, columns.start);
+        // SAFETY: the asserts keep the range inside this tile, which lies in the slice and overlaps no other
         // tile; `&mut self` keeps this the only slice of this tile.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), columns.len()) }
     }
@@ -155,7 +213,7 @@ pub(crate) fn chunks<T: Send>(
     });
 }
 
-/// Calls `body(tile, scratch)` for every rectangle of `grid` over `out`, the row-major stack of its matrices.
+/// Calls `body(tile, scratch)` for every rectangle of `grid` over `out`, which holds its matrices.
 /// `scratch` is cut in one part of `per_worker` values per thread.
 pub(crate) fn tiles<T: Send>(
     pool: &Pool,
@@ -164,8 +222,9 @@ pub(crate) fn tiles<T: Send>(
     (scratch, per_worker): (&mut [f32], usize),
     body: impl Fn(&mut Tile<'_, T>, &mut [f32]) + Sync,
 ) {
-    let (rows, stride) = (grid.rows.total(), grid.columns.total());
-    assert_eq!(out.len(), grid.batches * rows * stride, "invariant: the grid covers the output");
+    let width = grid.columns.total();
+    let end = grid.place.end(grid.batches, grid.rows.total(), width);
+    assert!(end <= out.len(), "invariant: the grid lies in the output");
     assert!(scratch.len() >= per_worker * pool.threads(), "invariant: scratch for every thread");
     let (shared, shared_scratch) = (Shared(out.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
     let (shared, shared_scratch) = (&shared, &shared_scratch);
@@ -173,13 +232,12 @@ pub(crate) fn tiles<T: Send>(
     pool.for_each_with_worker(grid.batches * per_batch, 1, &|worker, index| {
         let (batch, index) = (index / per_batch, index % per_batch);
         let mut tile = Tile {
-            // SAFETY: `batch < batches`, so the offset lies in `out`.
-            base: unsafe { shared.0.add(batch * rows * stride) },
-            stride,
-            height: rows,
+            base: shared.0,
+            place: grid.place,
             batch,
             rows: grid.rows.range(index % grid.rows.parts),
             columns: grid.columns.range(index / grid.rows.parts),
+            width,
             marker: PhantomData,
         };
         // SAFETY: the part lies in `scratch`, and at any time at most one thread runs as `worker`.

@@ -42,8 +42,4 @@ impl Lines {
     pub(crate) fn halves(&self) -> &[f16] {
         bytemuck::cast_slice(&self.0)
     }
-
-    pub(crate) fn halves_mut(&mut self) -> &mut [f16] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
 }

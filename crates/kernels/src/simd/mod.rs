@@ -22,7 +22,7 @@ use crate::Isa;
 use real::Each;
 
 pub(crate) use amx::{PRODUCT_ROWS, TILE_ROWS, TileRows, Tiles};
-pub(crate) use disjoint::{Cuts, Grid, Tile, chunks, tiles};
+pub(crate) use disjoint::{Cuts, Grid, Place, Tile, chunks, tiles};
 pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
@@ -50,6 +50,14 @@ pub(crate) trait Lanes {
     fn write(vector: Self::Vector, target: &mut [f16; WIDTH]);
     /// The values, rounded to the nearest `f16`, ties to even.
     fn rounded(vector: Self::Vector) -> Self::Vector;
+
+    /// The transpose of rows.
+    #[inline(always)]
+    fn transpose(rows: [Self::Vector; WIDTH]) -> [Self::Vector; WIDTH] {
+        let mut source = [[0.0; WIDTH]; WIDTH];
+        source.iter_mut().zip(rows).for_each(|(target, row)| Self::store(row, target));
+        std::array::from_fn(|column| Self::load(&std::array::from_fn(|row| source[row][column])))
+    }
 
     /// Up to [`WIDTH`] values, with zeros behind them.
     #[inline(always)]

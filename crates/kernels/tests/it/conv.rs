@@ -1,11 +1,13 @@
 //! Convolutions.
 
-use aneforge_kernels::conv::{ConvParams, PackedConv, conv2d, conv2d_scratch};
+use aneforge_kernels::conv::{
+    ConvParams, Nhwc, PackedConv, conv2d, conv2d_nhwc, conv2d_nhwc_scratch, conv2d_scratch,
+};
 use aneforge_kernels::map::Unary;
 use aneforge_kernels::{Bias, Epilogue, Residual, Scratch, f16, order};
 use proptest::prelude::*;
 
-use super::support::{cases, check, contexts, values};
+use super::support::{Random, assert_same, cases, check, contexts, values, wild_values};
 
 struct Case {
     input: [usize; 4],
@@ -62,7 +64,7 @@ fn run(case: &Case) {
     };
     let want = definition(case, &x, &weights, &epilogue);
     check(&want, "conv2d", |kernels, out| {
-        let packed = PackedConv::new(kernels, &weights, case.shape, case.groups);
+        let packed = PackedConv::new(&weights, case.shape, case.groups);
         let mut scratch = Scratch::with_capacity(conv2d_scratch(kernels, case.input, &packed, &case.params));
         conv2d(kernels, &x, case.input, &packed, &case.params, &epilogue, &mut scratch, out);
     });
@@ -133,7 +135,7 @@ fn a_reused_scratch_leaves_no_trace() {
     let (x, weights) = (values(8 * 81, 1), values(16 * 8 * 9, 2));
     let params = ConvParams { pad: [1; 4], ..ConvParams::default() };
     for kernels in contexts() {
-        let packed = PackedConv::new(kernels, &weights, [16, 8, 3, 3], 1);
+        let packed = PackedConv::new(&weights, [16, 8, 3, 3], 1);
         let mut scratch = Scratch::new();
         let poison = vec![f16::NAN; 8 * 81];
         let mut outs = [(); 3].map(|()| vec![f16::ZERO; 16 * 81]);
@@ -142,5 +144,162 @@ fn a_reused_scratch_leaves_no_trace() {
         }
         assert_eq!(outs[0], outs[2]);
         assert!(outs[1].iter().all(|x| x.is_nan()) && outs[0].iter().all(|x| x.is_finite()));
+    }
+}
+
+/// `[n, c, h, w]` where `view` says; `fill` elsewhere, and zeros in the halo.
+fn lay_out(x: &[f16], [images, channels, height, width]: [usize; 4], view: &Nhwc, fill: f16) -> Vec<f16> {
+    let mut out = vec![fill; view.len(images, 3)];
+    let [top, bottom, left, right] = view.halo;
+    for (n, y) in (0..images).flat_map(|n| (0..top + height + bottom).map(move |y| (n, y))) {
+        for x_ in 0..left + width + right {
+            let inside = (top..top + height).contains(&y) && (left..left + width).contains(&x_);
+            let at = (view.start + n * view.image + y * view.row + x_ * view.pixel)
+                - (top * view.row + left * view.pixel);
+            for c in 0..channels {
+                let from = |y: usize, x: usize| ((n * channels + c) * height + y) * width + x;
+                out[at + c] = if inside { x[from(y - top, x_ - left)] } else { f16::ZERO };
+            }
+        }
+    }
+    out
+}
+
+/// The same results where they lie otherwise: from an image with too small a halo, with one that is read in place,
+/// from pixels that are far apart, and into a padded image.
+fn run_nhwc(case: &Case) {
+    let ([images, channels, height, width], [outputs, _, kh, kw]) = (case.input, case.shape);
+    let size = case.params.output_size([height, width], [kh, kw]);
+    if size.contains(&0) {
+        return;
+    }
+    let [x, weights, bias, residual] = [
+        values(case.input.iter().product(), case.seed),
+        values(case.shape.iter().product(), case.seed ^ 1),
+        values(outputs, case.seed ^ 2),
+        values(images * outputs * size[0] * size[1], case.seed ^ 3),
+    ];
+    let epilogue = |residual| Epilogue {
+        bias: Bias::Row(&bias),
+        activation: Some(Unary::Relu),
+        residual: Residual::Before(residual),
+        ..Epilogue::default()
+    };
+    let want = definition(case, &x, &weights, &epilogue(&residual));
+    let shape = [images, outputs, size[0], size[1]];
+    let halo = case.params.pad.map(|pad| pad + case.seed as usize % 2);
+    let wide = Nhwc {
+        pixel: channels + 3,
+        row: (channels + 3) * (width + 9) + 1,
+        ..Nhwc::padded([0; 2], 1, [0; 4])
+    };
+    let apart =
+        Nhwc { image: wide.row * (height + 8), start: wide.row * 4 + wide.pixel * 4, halo: [3; 4], ..wide };
+    let to = Nhwc::padded(size, outputs, [1, 0, 2, 1]);
+    let residual = lay_out(&residual, shape, &to, f16::ZERO);
+    let packed = PackedConv::new(&weights, case.shape, case.groups);
+    for from in [
+        Nhwc::padded([height, width], channels, [0; 4]),
+        Nhwc::padded([height, width], channels, halo),
+        apart,
+    ] {
+        let x = lay_out(&x, case.input, &from, f16::NAN);
+        let want = lay_out(&want, shape, &to, f16::ZERO);
+        for kernels in contexts() {
+            let len = conv2d_nhwc_scratch(kernels, case.input, &packed, &case.params);
+            let mut scratch = Scratch::with_capacity(len);
+            let mut out = vec![f16::ZERO; want.len()];
+            let (read, write) = ((&x[..], &from), (&mut out[..], &to));
+            let epilogue = epilogue(&residual);
+            conv2d_nhwc(kernels, read, case.input, &packed, &case.params, &epilogue, &mut scratch, write);
+            assert_same(kernels, &out, &want, "conv2d_nhwc");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    #[test]
+    fn images_may_lie_pixel_after_pixel(
+        images in 1..3_usize,
+        groups in prop_oneof![Just(1_usize), 1..4_usize],
+        per_group in prop_oneof![1..6_usize, Just(32), Just(40), Just(64)],
+        outputs in prop_oneof![1..7_usize, Just(17), Just(33)],
+        size in [1..14_usize, 1..40],
+        kernel in [1..4_usize, 1..4],
+        params in params(),
+        seed in any::<u64>(),
+    ) {
+        let input = [images, groups * per_group, size[0], size[1]];
+        let shape = [outputs * groups, per_group, kernel[0], kernel[1]];
+        run_nhwc(&Case { input, shape, groups, params, seed });
+    }
+
+    #[test]
+    fn compressed_weights_equal_dense_ones(
+        groups in prop_oneof![Just(1_usize), 1..4_usize],
+        per_group in prop_oneof![1..6_usize, Just(32), Just(37)],
+        outputs in prop_oneof![1..9_usize, Just(33)],
+        kernel in [1..4_usize, 1..10],
+        seed in any::<u64>(),
+    ) {
+        let shape = [outputs * groups, per_group, kernel[0], kernel[1]];
+        let (count, mut random) = (shape.iter().product::<usize>(), Random(seed));
+        let per_output = count / shape[0];
+        let bytes: Vec<i8> = (0..count).map(|_| random.next() as i8).collect();
+        let scales: Vec<f16> = values(shape[0], seed).iter().map(|x| f16::from_f32(x.to_f32() / 64.0)).collect();
+        let indices: Vec<u8> = (0..count.div_ceil(2)).map(|_| random.next() as u8).collect();
+        let table: [f16; 16] = values(16, seed ^ 5).try_into().unwrap();
+        let mask: Vec<u8> = (0..count.div_ceil(8)).map(|_| random.next() as u8 & random.next() as u8).collect();
+        let set = |at: usize| mask[at / 8] >> (at % 8) & 1 == 1;
+        let kept = values((0..count).filter(|&at| set(at)).count(), seed ^ 6);
+        let mut rest = kept.iter();
+        let scaled = |at: usize| f16::from_f32(f32::from(bytes[at]) * scales[at / per_output].to_f32());
+        let dense = [
+            (0..count).map(scaled).collect::<Vec<_>>(),
+            (0..count).map(|at| table[usize::from(indices[at / 2] >> (at % 2 * 4) & 0xf)]).collect(),
+            (0..count).map(|at| if set(at) { *rest.next().unwrap() } else { f16::ZERO }).collect(),
+        ];
+        let packed = [
+            PackedConv::from_int8(&bytes, &scales, shape, groups),
+            PackedConv::from_lut4(&indices, table, shape, groups),
+            PackedConv::from_sparse(&mask, &kept, shape, groups),
+        ];
+        let (input, params) = ([1, groups * per_group, 9, 11], ConvParams { pad: [1; 4], ..ConvParams::default() });
+        let x = values(input.iter().product(), seed ^ 7);
+        for (dense, packed) in dense.iter().zip(&packed) {
+            let case = Case { input, shape, groups, params, seed };
+            if case.params.output_size([9, 11], kernel).contains(&0) {
+                continue;
+            }
+            let want = definition(&case, &x, dense, &Epilogue::default());
+            check(&want, "compressed conv2d", |kernels, out| {
+                let mut scratch = Scratch::with_capacity(conv2d_scratch(kernels, input, packed, &params));
+                conv2d(kernels, &x, input, packed, &params, &Epilogue::default(), &mut scratch, out);
+            });
+        }
+    }
+}
+
+/// What a tap does not reach cannot spoil a result, be it infinite.
+#[test]
+fn infinities_stay_where_they_are_read() {
+    for (channels, kernel) in [(3, 3), (3, 7), (33, 1), (40, 3), (1, 3)] {
+        let case = Case {
+            input: [1, channels, 12, 17],
+            shape: [8, channels, kernel, kernel],
+            groups: 1,
+            params: ConvParams { stride: [2, 2], pad: [1; 4], dilation: [1, 1] },
+            seed: 0,
+        };
+        let x = wild_values(case.input.iter().product(), 4);
+        let weights = values(case.shape.iter().product(), 5);
+        let want = definition(&case, &x, &weights, &Epilogue::default());
+        let packed = PackedConv::new(&weights, case.shape, 1);
+        check(&want, "conv2d of infinities", |kernels, out| {
+            let (params, epilogue) = (&case.params, &Epilogue::default());
+            conv2d(kernels, &x, case.input, &packed, params, epilogue, &mut Scratch::new(), out);
+        });
     }
 }

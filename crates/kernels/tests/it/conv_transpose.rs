@@ -43,7 +43,7 @@ fn run(input: [usize; 4], shape: [usize; 4], groups: usize, params: ConvParams, 
         }
     }
     check(&want, "conv_transpose", |kernels, out: &mut [f16]| {
-        let packed = PackedConvTranspose::new(kernels, &weights, shape, groups, &params);
+        let packed = PackedConvTranspose::new(&weights, shape, groups, &params);
         assert_eq!(packed.output_size([height, width]), size);
         let mut scratch = Scratch::with_capacity(conv_transpose2d_scratch(kernels, input, &packed));
         conv_transpose2d(kernels, &x, input, &packed, &epilogue, &mut scratch, out);

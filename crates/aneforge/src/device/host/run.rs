@@ -238,7 +238,7 @@ impl<'a> Call<'a> {
                 layer.run(k, &[self.half(0), second], scratch, out);
             }
             Work::ValueConv { params, groups } => {
-                let weights = conv::PackedConv::new(k, self.half(1), self.four(1), *groups);
+                let weights = conv::PackedConv::new(self.half(1), self.four(1), *groups);
                 return self.convolve(&weights, params, scratch, out);
             }
             other => self.simple(other, out),

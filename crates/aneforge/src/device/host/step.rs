@@ -243,15 +243,15 @@ pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Pac
             let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
             let groups = conv.groups as usize;
             let pack = || match weights.as_slice::<f32>() {
-                Some(values) => PackedConv::new(kernels, values, extents, groups),
-                None => PackedConv::new(kernels, &weights.to_f16(), extents, groups),
+                Some(values) => PackedConv::new(values, extents, groups),
+                None => PackedConv::new(&weights.to_f16(), extents, groups),
             };
             let weights = packs.conv(weights, groups, pack);
             let params = conv_params(conv);
             Work::Conv { weights, params }
         }
         Op::ConvTranspose(conv) => {
-            Work::ConvTranspose(Box::new(pack_transposed(conv, constant(step, graph), kernels)))
+            Work::ConvTranspose(Box::new(pack_transposed(conv, constant(step, graph))))
         }
         Op::Conv(conv) => Work::ValueConv { params: conv_params(conv), groups: conv.groups as usize },
         Op::MaxPool(pool) => Work::MaxPool(window(pool.window())),
@@ -287,14 +287,14 @@ fn pack_rows(weights: &Tensor) -> PackedB {
     }
 }
 
-fn pack_transposed(conv: &ConvTranspose, weights: &Tensor, kernels: &Kernels) -> PackedConvTranspose {
+fn pack_transposed(conv: &ConvTranspose, weights: &Tensor) -> PackedConvTranspose {
     let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
     let params = ConvParams {
         stride: conv.strides.map(|v| v as usize),
         pad: conv.pad.map(|v| v as usize),
         dilation: conv.dilations.map(|v| v as usize),
     };
-    PackedConvTranspose::new(kernels, &weights.to_f16(), extents, conv.groups as usize, &params)
+    PackedConvTranspose::new(&weights.to_f16(), extents, conv.groups as usize, &params)
 }
 
 fn batched(step: &Step) -> Work {
@@ -330,7 +330,7 @@ impl Work {
                 let [input, extents]: [[usize; 4]; 2] =
                     [0, 1].map(|i: usize| std::array::from_fn(|a| step.inputs[i].1.shape[a]));
                 let zeros = vec![f16::ZERO; extents.iter().product()];
-                let weights = PackedConv::new(kernels, &zeros, extents, *groups);
+                let weights = PackedConv::new(&zeros, extents, *groups);
                 aneforge_kernels::conv::conv2d_scratch(kernels, input, &weights, params)
             }
             Work::ConvTranspose(weights) => {

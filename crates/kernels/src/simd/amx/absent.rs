@@ -17,16 +17,8 @@ pub(super) unsafe fn release() {}
 
 /// # Safety
 /// Never called.
-pub(super) unsafe fn one(_: *const f16, _: (usize, usize), _: *const u32, _: usize, _: *mut f32, _: bool) {}
+pub(super) unsafe fn one(_: *const f16, _: usize, _: &[usize], _: *const u32, _: *mut f32, _: bool) {}
 
 /// # Safety
 /// Never called.
-pub(super) unsafe fn two(
-    _: [*const f16; 2],
-    _: (usize, usize),
-    _: *const u32,
-    _: usize,
-    _: *mut f32,
-    _: bool,
-) {
-}
+pub(super) unsafe fn two(_: [*const f16; 2], _: usize, _: &[usize], _: *const u32, _: *mut f32, _: bool) {}

@@ -116,16 +116,16 @@ pub(super) unsafe fn release() {
     }
 }
 
-/// 16 rows: rows of `a` are `row` values apart and its blocks `block`.
+/// 16 rows: rows of `a` are `row` values apart, and each of its blocks starts at one of the offsets `blocks`.
 ///
 /// # Safety
-/// [`configure`] ran on this thread. At these distances `a` holds 16 rows of 32 values in `blocks >= 1` blocks;
-/// `b` holds `blocks * 16 * 32` pairs, `c` 16 rows of 32 sums.
+/// [`configure`] ran on this thread. `a` holds 16 rows of 32 values at each of the offsets, of which there is one at
+/// least; `b` holds `blocks.len() * 16 * 32` pairs, `c` 16 rows of 32 sums.
 pub(super) unsafe fn one(
     a: *const f16,
-    (row, block): (usize, usize),
+    row: usize,
+    blocks: &[usize],
     b: *const u32,
-    blocks: usize,
     c: *mut f32,
     more: bool,
 ) {
@@ -140,20 +140,22 @@ pub(super) unsafe fn one(
             "tileloadd tmm1, [{c} + {pitch} + 64]",
             ".p2align 5",
             "2:",
-            "tileloaddt1 tmm4, [{a} + {row}]",
+            "mov {at}, [{offsets}]",
+            "lea {at}, [{a} + 2 * {at}]",
+            "tileloaddt1 tmm4, [{at} + {row}]",
             "tileloadd tmm6, [{b} + {pitch}]",
             "tdpfp16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b} + {pitch} + 64]",
             "tdpfp16ps tmm1, tmm4, tmm7",
-            "add {a}, {block}",
+            "add {offsets}, 8",
             "add {b}, 2048",
             "dec {blocks}",
             "jnz 2b",
             "tilestored [{c} + {pitch}], tmm0",
             "tilestored [{c} + {pitch} + 64], tmm1",
-            a = inout(reg) a => _, b = inout(reg) b => _, blocks = inout(reg) blocks => _, c = in(reg) c,
-            row = in(reg) 2 * row, block = in(reg) 2 * block, pitch = in(reg) PITCH,
-            more = in(reg) u32::from(more), options(nostack),
+            a = in(reg) a, b = inout(reg) b => _, blocks = inout(reg) blocks.len() => _, c = in(reg) c,
+            offsets = inout(reg) blocks.as_ptr() => _, at = out(reg) _, row = in(reg) 2 * row,
+            pitch = in(reg) PITCH, more = in(reg) u32::from(more), options(nostack),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
         );
@@ -166,9 +168,9 @@ pub(super) unsafe fn one(
 /// That of [`one`] for both parts of `a`; `c` holds 32 rows of 32 sums.
 pub(super) unsafe fn two(
     a: [*const f16; 2],
-    (row, block): (usize, usize),
+    row: usize,
+    blocks: &[usize],
     b: *const u32,
-    blocks: usize,
     c: *mut f32,
     more: bool,
 ) {
@@ -187,16 +189,18 @@ pub(super) unsafe fn two(
             "tileloadd tmm3, [{c} + {pitch} + 2112]",
             ".p2align 5",
             "2:",
-            "tileloaddt1 tmm4, [{a} + {row}]",
+            "mov {offset}, [{offsets}]",
+            "lea {at}, [{a} + 2 * {offset}]",
+            "tileloaddt1 tmm4, [{at} + {row}]",
             "tileloadd tmm6, [{b} + {pitch}]",
             "tdpfp16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b} + {pitch} + 64]",
             "tdpfp16ps tmm1, tmm4, tmm7",
-            "tileloaddt1 tmm5, [{second} + {row}]",
+            "lea {at}, [{second} + 2 * {offset}]",
+            "tileloaddt1 tmm5, [{at} + {row}]",
             "tdpfp16ps tmm2, tmm5, tmm6",
             "tdpfp16ps tmm3, tmm5, tmm7",
-            "add {a}, {block}",
-            "add {second}, {block}",
+            "add {offsets}, 8",
             "add {b}, 2048",
             "dec {blocks}",
             "jnz 2b",
@@ -204,9 +208,9 @@ pub(super) unsafe fn two(
             "tilestored [{c} + {pitch} + 64], tmm1",
             "tilestored [{c} + {pitch} + 2048], tmm2",
             "tilestored [{c} + {pitch} + 2112], tmm3",
-            a = inout(reg) a[0] => _, second = inout(reg) a[1] => _, b = inout(reg) b => _,
-            blocks = inout(reg) blocks => _, c = in(reg) c,
-            row = in(reg) 2 * row, block = in(reg) 2 * block, pitch = in(reg) PITCH,
+            a = in(reg) a[0], second = in(reg) a[1], b = inout(reg) b => _,
+            blocks = inout(reg) blocks.len() => _, c = in(reg) c, offsets = inout(reg) blocks.as_ptr() => _,
+            at = out(reg) _, offset = out(reg) _, row = in(reg) 2 * row, pitch = in(reg) PITCH,
             more = in(reg) u32::from(more), options(nostack),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

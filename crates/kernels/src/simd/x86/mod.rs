@@ -1,5 +1,6 @@
 //! x86-64: detection, entry points and conversions.
 
+mod transpose;
 mod vector;
 
 use std::arch::x86_64::{
@@ -204,6 +205,23 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
     type Vector = Each<Wide256, 2>;
 
     #[inline(always)]
+    fn transpose(rows: [Self::Vector; WIDTH]) -> [Self::Vector; WIDTH] {
+        let mut out = rows;
+        for (half, first) in [(0, 0), (0, 8), (1, 0), (1, 8)] {
+            let mut block = [rows[0].0[0].0; 8];
+            for (row, value) in block.iter_mut().zip(&rows[first..]) {
+                *row = value.0[half].0;
+            }
+            // SAFETY: called only from code that `run_avx2` compiled.
+            let turned = unsafe { transpose::eight(block) };
+            for (out, column) in out[8 * half..].iter_mut().zip(turned) {
+                out.0[first / 8] = Wide256(column);
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
     fn load(source: &[f32; WIDTH]) -> Self::Vector {
         // SAFETY: called only from code that `run_avx2` compiled; 16 values are readable.
         unsafe {
@@ -262,6 +280,19 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
 });
 lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
     type Vector = Wide512;
+
+    #[inline(always)]
+    fn transpose(rows: [Wide512; WIDTH]) -> [Wide512; WIDTH] {
+        let (mut out, mut plain) = (rows, [rows[0].0; WIDTH]);
+        for (plain, row) in plain.iter_mut().zip(rows) {
+            *plain = row.0;
+        }
+        // SAFETY: called only from code that `run_avx512` compiled.
+        for (out, column) in out.iter_mut().zip(unsafe { transpose::sixteen(plain) }) {
+            *out = Wide512(column);
+        }
+        out
+    }
 
     #[inline(always)]
     fn load(source: &[f32; WIDTH]) -> Wide512 {
