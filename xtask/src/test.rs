@@ -2,6 +2,7 @@
 
 use crate::run::Step;
 use crate::{generate, python, tidy};
+use aneforge::device::host;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ enum Name {
     Clippy,
     /// Every test in Rust
     Test,
+    /// The kernels' tests once more, with products of half precision on tiles emulated
+    Tiles,
     /// The reference pages build, with warnings denied
     Doc,
     /// A private environment with what the Python tests need
@@ -52,6 +55,7 @@ impl Name {
             Name::Gen => generate::check(),
             Name::Clippy => Step::cargo("clippy --workspace --all-targets -- -D warnings").run(),
             Name::Test => Step::cargo("test --workspace").run(),
+            Name::Tiles => Step::cargo("test -p aneforge-kernels --features emulate-amx-fp16").run(),
             Name::Doc => Step::cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings").run(),
             Name::Venv => python::venv(),
             Name::Wheel => python::install(),
@@ -64,23 +68,47 @@ impl Name {
     }
 }
 
+/// What the processor's tiles can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tiles {
+    None,
+    /// All but products of half precision.
+    Bare,
+    Whole,
+}
+
+impl Tiles {
+    fn of_this_machine() -> Tiles {
+        if host::instruction_sets().iter().any(|set| set == "amxfp16") {
+            return Tiles::Whole;
+        }
+        let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        if processor.split_whitespace().any(|flag| flag == "amx_tile") { Tiles::Bare } else { Tiles::None }
+    }
+}
+
 impl Args {
     /// Why a step does not run, if it does not.
-    fn left_out(&self, step: Name) -> Option<&'static str> {
+    fn left_out(&self, step: Name, tiles: Tiles) -> Option<&'static str> {
         if !self.only.is_empty() && !self.only.contains(&step) {
             return Some("--only names others");
         }
-        (self.no_python && step.is_python()).then_some("--no-python")
+        match (step, tiles) {
+            (Name::Tiles, Tiles::None) => Some("no tiles here; the kernels on tiles are NOT TESTED"),
+            (Name::Tiles, Tiles::Whole) => Some("AMX-FP16 is here; the step `test` covers it"),
+            _ => (self.no_python && step.is_python()).then_some("--no-python"),
+        }
     }
 }
 
 /// Runs the steps, announcing each, up to the first that fails.
 pub fn run(args: &Args) -> Result<()> {
     let all = Name::value_variants();
+    let tiles = Tiles::of_this_machine();
     let start = Instant::now();
     let mut report: Vec<(Name, Result<Duration, &'static str>)> = Vec::new();
     for (i, &step) in all.iter().enumerate() {
-        if let Some(why) = args.left_out(step) {
+        if let Some(why) = args.left_out(step, tiles) {
             report.push((step, Err(why)));
             continue;
         }
@@ -104,12 +132,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_left_out_on_request_only() {
+    fn steps_are_left_out_on_request_or_for_lack_of_tiles() {
         let args = |no_python, only: &[Name]| Args { no_python, only: only.to_vec() };
-        let runs =
-            |args: Args| Name::value_variants().iter().filter(|&&s| args.left_out(s).is_none()).count();
-        assert_eq!(runs(args(false, &[])), 9);
-        assert_eq!(runs(args(true, &[])), 6);
-        assert_eq!(runs(args(false, &[Name::Fmt, Name::Wheel])), 2);
+        let runs = |args: Args, tiles: Tiles| {
+            Name::value_variants().iter().filter(|&&s| args.left_out(s, tiles).is_none()).count()
+        };
+        assert_eq!(runs(args(false, &[]), Tiles::Bare), 10);
+        assert_eq!(runs(args(false, &[]), Tiles::None), 9);
+        assert_eq!(runs(args(false, &[]), Tiles::Whole), 9);
+        assert_eq!(runs(args(true, &[]), Tiles::Bare), 7);
+        assert_eq!(runs(args(false, &[Name::Fmt, Name::Wheel]), Tiles::Bare), 2);
     }
 }

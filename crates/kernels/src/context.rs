@@ -15,7 +15,8 @@ pub enum Isa {
     /// x86-64 with AVX-512 F, BW, DQ and VL, and everything of [`Isa::Avx2`].
     Avx512,
     /// x86-64 Linux with AMX tiles of `f16`, and everything of [`Isa::Avx512`]; products of matrices and
-    /// convolutions run on the tiles.
+    /// convolutions run on the tiles. With the crate's feature `emulate-amx-fp16`, a testing aid, tiles of any
+    /// kind are enough, and products are very slow.
     AmxFp16,
     /// aarch64 with NEON, which every such processor has.
     Neon,

@@ -18,4 +18,6 @@ mod it {
     mod split;
     mod support;
     mod threads;
+    #[cfg(feature = "emulate-amx-fp16")]
+    mod tiles;
 }

@@ -1,5 +1,8 @@
 //! Detection, permission and the tile instructions, as x86-64 Linux has them.
 
+#[cfg(feature = "emulate-amx-fp16")]
+mod emulate;
+
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::OnceLock;
@@ -17,16 +20,20 @@ const PITCH: usize = COLUMNS * 4;
 /// Whether the processor has AMX-FP16, the system saves tiles, and it lets this process use them.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| processor_has_tiles() && system_saves_tiles() && permitted())
+    *AVAILABLE
+        .get_or_init(|| processor_has_tiles() && system_saves_tiles() && permitted() && multiplies_halves())
+}
+
+/// Whether the processor has the instruction on which it all rests, or it is emulated.
+fn multiplies_halves() -> bool {
+    let native = __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax >> 21 & 1 == 1;
+    #[cfg(feature = "emulate-amx-fp16")]
+    let native = native || emulate::install();
+    native
 }
 
 fn processor_has_tiles() -> bool {
-    let has = |register: u32, bit: u32| register >> bit & 1 == 1;
-    if __cpuid(0).eax < 0x1d {
-        return false;
-    }
-    let features = __cpuid_count(7, 0);
-    if !has(features.edx, 24) || features.eax < 1 || !has(__cpuid_count(7, 1).eax, 21) {
+    if __cpuid(0).eax < 0x1d || __cpuid_count(7, 0).edx >> 24 & 1 == 0 {
         return false;
     }
     let palette = __cpuid_count(0x1d, 1);
@@ -69,6 +76,7 @@ fn permitted() -> bool {
         && mask >> TILE_DATA & 1 == 1
 }
 
+#[cfg_attr(feature = "emulate-amx-fp16", derive(PartialEq))]
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
