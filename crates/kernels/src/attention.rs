@@ -7,7 +7,7 @@ use half::f16;
 use crate::gemm::{MatrixRows, PackColumns, PackRows, Right, Strided, add_products, row_groups};
 use crate::order::BLOCK;
 use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Simd, Task};
-use crate::softmax::{NO_KEPT, row};
+use crate::softmax;
 use crate::{Bias, Epilogue, Kernels, Residual, Scratch};
 
 /// Most queries of a part.
@@ -288,17 +288,15 @@ impl Task for Softmax<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let Softmax { scores, weights, size, pitch, causal, flush_nan } = self;
-        let mut kept = NO_KEPT;
-        let rows = scores.chunks_exact_mut(pitch).zip(weights.chunks_exact_mut(pitch));
-        for (index, (scores, weights)) in rows.enumerate() {
-            if let Some(last) = causal {
+        if let Some(last) = causal {
+            for (index, scores) in scores.chunks_exact_mut(pitch).enumerate() {
                 scores[(last + index + 1).min(size)..size].fill(f16::NEG_INFINITY);
             }
-            let weights = &mut weights[..size];
-            row::<L>(&scores[..size], &mut kept, weights);
-            if flush_nan {
-                weights.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
-            }
+        }
+        softmax::rows::<L>(scores, (size, pitch), weights);
+        if flush_nan {
+            let values = weights.chunks_exact_mut(pitch).flat_map(|weights| &mut weights[..size]);
+            values.filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
         }
     }
 }

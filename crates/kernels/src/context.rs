@@ -14,7 +14,9 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL, and everything of [`Isa::Avx2`].
     Avx512,
-    /// x86-64 Linux with AMX tiles of `f16`, and everything of [`Isa::Avx512`]; products of matrices and
+    /// x86-64 with AVX512-FP16, half-precision arithmetic, and everything of [`Isa::Avx512`].
+    Avx512Fp16,
+    /// x86-64 Linux with AMX tiles of `f16`, and everything of [`Isa::Avx512Fp16`]; products of matrices and
     /// convolutions run on the tiles. With the crate's feature `emulate-amx-fp16`, a testing aid, tiles of any
     /// kind are enough, and products are very slow.
     AmxFp16,
@@ -26,7 +28,7 @@ impl Isa {
     /// The instruction sets that this machine can run, slowest first; never empty.
     #[must_use]
     pub fn available() -> Vec<Isa> {
-        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::AmxFp16, Isa::Neon];
+        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Fp16, Isa::AmxFp16, Isa::Neon];
         all.into_iter().filter(|&isa| Simd::new(isa).is_some()).collect()
     }
 

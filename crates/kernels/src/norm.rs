@@ -6,8 +6,9 @@ use half::f16;
 use crate::Kernels;
 use crate::epilogue::kept;
 use crate::order;
-use crate::reduce::{Fold, Reduction, across_lanes, add_terms, first_lanes};
-use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
+use crate::reduce::{Fold, across_lanes};
+use crate::simd::{HALVES, HalfTask, Halves, Lanes, Real, WIDTH, chunks};
+use crate::softmax::quotient;
 
 /// Elements that one thread normalises at a time.
 const GRAIN: usize = 1 << 13;
@@ -42,9 +43,9 @@ pub struct Affine<'a> {
 }
 
 impl Affine<'_> {
-    /// Whether each row of `size` elements has a factor and a summand per element.
+    /// Whether each row of `size` elements has a factor per element.
     fn is_row(&self, size: usize) -> bool {
-        self.span == 1 && self.gamma.len() == size && self.beta.is_some()
+        self.span == 1 && self.gamma.len() == size
     }
 }
 
@@ -115,7 +116,7 @@ pub fn normalize(kernels: &Kernels, x: &[f16], size: usize, parameters: &Normali
     let grain = (GRAIN / size).max(1) * size;
     chunks(&kernels.pool, out, grain, |start, out| {
         let x = &x[start..start + out.len()];
-        kernels.simd.run(Rows { x, size, start, parameters, out });
+        kernels.simd.run_halves(Rows { x, size, start, parameters, out });
     });
 }
 
@@ -127,96 +128,203 @@ struct Rows<'a> {
     out: &'a mut [f16],
 }
 
-impl Task for Rows<'_> {
-    type Output = ();
-
+impl HalfTask for Rows<'_> {
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes, H: Halves<L>>(self) {
+        if self.parameters.flush_nan { self.each::<L, H, true>() } else { self.each::<L, H, false>() }
+    }
+}
+
+/// Rows that are computed side by side, so that their sums do not wait for each other.
+const TOGETHER: usize = 4;
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn each<L: Lanes, H: Halves<L>, const FLUSH: bool>(self) {
         let Rows { x, size, start, parameters, out } = self;
-        let flush = parameters.flush_nan;
-        for (index, (x, out)) in x.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate() {
-            match parameters.norm {
-                Norm::Variance { eps } => {
-                    let affine = parameters.affine.filter(|affine| affine.is_row(size));
-                    variance::<L>(x, eps.to_f32(), flush, affine, out);
-                    if affine.is_some() {
-                        continue;
-                    }
-                }
-                Norm::Length { floor } => length::<L>(x, floor.to_f32(), flush, out),
+        let affine = parameters.affine.filter(|affine| affine.is_row(size));
+        let (mut x, mut out, mut at) = (x, out, start);
+        while !out.is_empty() {
+            let count = if out.len() >= TOGETHER * size { TOGETHER * size } else { size };
+            let (source, target);
+            (source, x) = x.split_at(count);
+            (target, out) = out.split_at_mut(count);
+            if count > size {
+                some::<L, H, FLUSH, TOGETHER>(source, size, parameters.norm, affine, target);
+            } else {
+                some::<L, H, FLUSH, 1>(source, size, parameters.norm, affine, target);
             }
-            if let Some(affine) = &parameters.affine {
-                scale::<L>(affine, start + index * size, flush, out);
+            if let (Some(affine), None) = (&parameters.affine, affine) {
+                scale::<L>(affine, at, FLUSH, target);
             }
+            at += count;
         }
+    }
+}
+
+/// `R` rows.
+#[inline(always)]
+fn some<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
+    x: &[f16],
+    size: usize,
+    norm: Norm,
+    affine: Option<Affine<'_>>,
+    out: &mut [f16],
+) {
+    match norm {
+        Norm::Variance { eps } => variance::<L, H, FLUSH, R>(x, size, eps.to_f32(), affine, out),
+        Norm::Length { floor } => length::<L, H, FLUSH, R>(x, size, floor.to_f32(), affine, out),
     }
 }
 
 /// A number as an op would store it.
 #[inline(always)]
-fn stored<L: Lanes>(value: f32, flush: bool) -> f32 {
-    let value = kept::<L>(flush, L::rounded(<L::Vector as Real>::splat(value)));
-    let mut all = [0.0; WIDTH];
-    L::store(value, &mut all);
+fn stored<L: Lanes, const FLUSH: bool>(value: f32) -> f16 {
+    let mut all = [f16::ZERO; WIDTH];
+    L::write(kept::<L>(FLUSH, <L::Vector as Real>::splat(value)), &mut all);
     all[0]
 }
 
+/// [`Halves::without_nan`], where that is asked for.
 #[inline(always)]
-fn total<L: Lanes>(reduction: Reduction, x: &[f16]) -> f32 {
-    let lanes = add_terms::<L>(reduction, 0.0, <L::Vector as Real>::splat(0.0), x);
-    across_lanes::<L>(Fold::Sum, lanes)
+fn clean<L: Lanes, H: Halves<L>, const FLUSH: bool>(value: H) -> H {
+    if FLUSH { value.without_nan() } else { value }
+}
+
+/// The places of a row, 32 at a time.
+fn places(size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..size).step_by(HALVES).map(move |start| start..(start + HALVES).min(size))
 }
 
 /// The norm by variance, with the scale and shift where there is one factor per element of a row.
 #[inline(always)]
-fn variance<L: Lanes>(x: &[f16], eps: f32, flush: bool, affine: Option<Affine<'_>>, out: &mut [f16]) {
-    let count = x.len() as f32;
-    let mean = stored::<L>(total::<L>(Reduction::Sum, x) / count, flush);
-    let mean = <L::Vector as Real>::splat(mean);
-    let mut lanes = <L::Vector as Real>::splat(0.0);
-    let (whole, rest) = x.as_chunks::<WIDTH>();
-    let (targets, target) = out.as_chunks_mut::<WIDTH>();
-    for (x, out) in whole.iter().zip(targets) {
-        let centred = kept::<L>(flush, L::rounded(L::read(x) - mean));
-        lanes = lanes + kept::<L>(flush, L::rounded(centred * centred));
-        L::write(centred, out);
-    }
-    if !rest.is_empty() {
-        let centred = kept::<L>(flush, L::rounded(L::read_some(rest) - mean));
-        let square = kept::<L>(flush, L::rounded(centred * centred));
-        lanes = lanes + first_lanes::<L>(square, rest.len(), 0.0);
-        L::write_some(centred, target);
-    }
-    let variance = stored::<L>(across_lanes::<L>(Fold::Sum, lanes) / count, flush);
-    let sum = stored::<L>(variance + eps, flush);
-    let root = <L::Vector as Real>::splat(stored::<L>(1.0 / sum.sqrt(), flush));
-    let Some(Affine { gamma, beta: Some(beta), .. }) = affine else {
-        for out in out.chunks_mut(WIDTH) {
-            L::write_some(kept::<L>(flush, L::read_some(out) * root), out);
+fn variance<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
+    x: &[f16],
+    size: usize,
+    eps: f32,
+    affine: Option<Affine<'_>>,
+    out: &mut [f16],
+) {
+    let (count, zero) = (size as f32, <L::Vector as Real>::splat(0.0));
+    let mut lanes = [zero; R];
+    for place in places(size) {
+        for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(size)) {
+            let [low, high] = H::read_some(&x[place.clone()], f16::ZERO).wide();
+            *lanes = *lanes + low + high;
         }
-        return;
-    };
-    let (targets, target) = out.as_chunks_mut::<WIDTH>();
-    let ((gammas, gamma), (betas, beta)) = (gamma.as_chunks::<WIDTH>(), beta.as_chunks::<WIDTH>());
-    for ((out, gamma), beta) in targets.iter_mut().zip(gammas).zip(betas) {
-        let unit = kept::<L>(flush, L::rounded(L::read(out) * root));
-        let scaled = kept::<L>(flush, L::rounded(unit * L::read(gamma)));
-        L::write(kept::<L>(flush, scaled + L::read(beta)), out);
     }
-    if !target.is_empty() {
-        let unit = kept::<L>(flush, L::rounded(L::read_some(target) * root));
-        let scaled = kept::<L>(flush, L::rounded(unit * L::read_some(gamma)));
-        L::write_some(kept::<L>(flush, scaled + L::read_some(beta)), target);
+    let mut means = [f16::ZERO; R];
+    for (mean, lanes) in means.iter_mut().zip(lanes) {
+        *mean = stored::<L, FLUSH>(across_lanes::<L>(Fold::Sum, lanes) / count);
+    }
+    let mut lanes = [zero; R];
+    for place in places(size) {
+        let rows = x.chunks_exact(size).zip(out.chunks_exact_mut(size));
+        for ((lanes, mean), (x, out)) in lanes.iter_mut().zip(means).zip(rows) {
+            // Behind the end the mean stands, so that nothing is added there.
+            let x = H::read_some(&x[place.clone()], mean);
+            let centred = clean::<L, H, FLUSH>(x.sub(H::splat(mean)));
+            let [low, high] = clean::<L, H, FLUSH>(centred.mul(centred)).wide();
+            *lanes = *lanes + low + high;
+            centred.write_some(&mut out[place.clone()]);
+        }
+    }
+    let mut units = [Unit::Times(H::splat(f16::ZERO)); R];
+    for (unit, lanes) in units.iter_mut().zip(lanes) {
+        let variance = stored::<L, FLUSH>(across_lanes::<L>(Fold::Sum, lanes) / count);
+        let sum = stored::<L, FLUSH>(variance.to_f32() + eps).to_f32();
+        *unit = Unit::Times(H::splat(stored::<L, FLUSH>(1.0 / sum.sqrt())));
+    }
+    for (unit, out) in units.into_iter().zip(out.chunks_exact_mut(size)) {
+        finish::<L, H, FLUSH>(affine, unit, out);
     }
 }
 
+/// The norm by length, likewise.
 #[inline(always)]
-fn length<L: Lanes>(x: &[f16], floor: f32, flush: bool, out: &mut [f16]) {
-    let length = stored::<L>(total::<L>(Reduction::SumSquare, x).sqrt(), flush);
-    let length = stored::<L>(crate::math::maximum(length, floor), flush);
-    let length = <L::Vector as Real>::splat(length);
-    for (x, out) in x.chunks(WIDTH).zip(out.chunks_mut(WIDTH)) {
-        L::write_some(kept::<L>(flush, L::read_some(x) / length), out);
+fn length<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
+    x: &[f16],
+    size: usize,
+    floor: f32,
+    affine: Option<Affine<'_>>,
+    out: &mut [f16],
+) {
+    let mut lanes = [<L::Vector as Real>::splat(0.0); R];
+    for place in places(size) {
+        for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(size)) {
+            let [low, high] = H::read_some(&x[place.clone()], f16::ZERO).wide();
+            *lanes = *lanes + low * low + high * high;
+        }
+    }
+    out.copy_from_slice(x);
+    for (lanes, out) in lanes.into_iter().zip(out.chunks_exact_mut(size)) {
+        let length = stored::<L, FLUSH>(across_lanes::<L>(Fold::Sum, lanes).sqrt());
+        let length = stored::<L, FLUSH>(crate::math::maximum(length.to_f32(), floor)).to_f32();
+        let lengths = <L::Vector as Real>::splat(length);
+        let unit = if length > 0.0 && length.is_finite() {
+            Unit::Over(lengths, <L::Vector as Real>::splat(1.0 / length))
+        } else {
+            Unit::OverAny(lengths)
+        };
+        finish::<L, H, FLUSH>(affine, unit, out);
+    }
+}
+
+/// What turns a value into a normalised one.
+#[derive(Clone, Copy)]
+enum Unit<V, H> {
+    /// A product.
+    Times(H),
+    /// A quotient, with the reciprocal of its finite, positive divisor.
+    Over(V, V),
+    /// A quotient.
+    OverAny(V),
+}
+
+impl<V: Real, H> Unit<V, H> {
+    #[inline(always)]
+    fn of<L: Lanes<Vector = V>>(&self, x: H) -> H
+    where
+        H: Halves<L>,
+    {
+        let [low, high] = x.wide();
+        match *self {
+            Unit::Times(factor) => x.mul(factor),
+            Unit::Over(divisor, inverse) => {
+                H::narrow([exact(low, divisor, inverse), exact(high, divisor, inverse)])
+            }
+            Unit::OverAny(divisor) => H::narrow([low / divisor, high / divisor]),
+        }
+    }
+}
+
+/// `x / divisor` for halves, `inverse` being the rounded reciprocal of the finite and positive divisor: see
+/// [`quotient`]. Infinities and zeros stay as they are.
+#[inline(always)]
+fn exact<V: Real>(x: V, divisor: V, inverse: V) -> V {
+    let same = V::or(x.abs().eq(V::splat(f32::INFINITY)), x.eq(V::splat(0.0)));
+    V::select(same, x, quotient(x, divisor, inverse))
+}
+
+/// Every value normalised, scaled and shifted.
+#[inline(always)]
+fn finish<L: Lanes, H: Halves<L>, const FLUSH: bool>(
+    affine: Option<Affine<'_>>,
+    unit: Unit<L::Vector, H>,
+    out: &mut [f16],
+) {
+    let nothing = &[][..];
+    let (gamma, beta) = affine.map_or((nothing, None), |affine| (affine.gamma, affine.beta));
+    for (index, out) in out.chunks_mut(HALVES).enumerate() {
+        let range = index * HALVES..index * HALVES + out.len();
+        let mut value = clean::<L, H, FLUSH>(unit.of(H::read_some(out, f16::ZERO)));
+        if affine.is_some() {
+            value = clean::<L, H, FLUSH>(value.mul(H::read_some(&gamma[range.clone()], f16::ZERO)));
+        }
+        if let Some(beta) = beta {
+            value = clean::<L, H, FLUSH>(value.add(H::read_some(&beta[range], f16::ZERO)));
+        }
+        value.write_some(out);
     }
 }
 

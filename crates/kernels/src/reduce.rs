@@ -131,9 +131,12 @@ pub(crate) fn first_lanes<L: Lanes>(vector: L::Vector, count: usize, fill: f32) 
 /// The lanes of a vector combined by [`tree`].
 #[inline(always)]
 pub(crate) fn across_lanes<L: Lanes>(fold: Fold, vector: L::Vector) -> f32 {
-    let mut lanes = [0.0; LANES];
-    L::store(vector, &mut lanes);
-    tree(lanes, |a, b| fold.combine(a, b))
+    let mut lanes = vector;
+    lanes = fold.combine(lanes, L::down::<8>(lanes));
+    lanes = fold.combine(lanes, L::down::<4>(lanes));
+    lanes = fold.combine(lanes, L::down::<2>(lanes));
+    lanes = fold.combine(lanes, L::down::<1>(lanes));
+    L::first(lanes)
 }
 
 /// Combines `lanes` with `values`, the first of which belongs to lane 0, as terms of `reduction`.

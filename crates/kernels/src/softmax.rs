@@ -10,8 +10,10 @@ use crate::simd::{Cuts, Grid, Lanes, Real, Task, Tile, WIDTH, chunks, tiles};
 
 /// Elements that one thread computes at a time.
 const GRAIN: usize = 1 << 13;
-/// Longest row whose exponentials are kept.
+/// Exponentials that are kept.
 const KEPT: usize = 2048;
+/// Rows that are computed side by side, where they are short enough, so that they do not wait for their sums.
+const TOGETHER: usize = 4;
 /// Neighbouring positions that are computed together when the axis is not the innermost.
 const SPAN: usize = 64;
 
@@ -53,44 +55,116 @@ pub fn softmax(kernels: &Kernels, x: &[f16], shape: &[usize], axis: usize, out: 
     });
 }
 
-/// Exponentials of a row.
-pub(crate) type Kept = [[f32; WIDTH]; KEPT / WIDTH];
+/// Exponentials of rows.
+type Kept = [[f32; WIDTH]; KEPT / WIDTH];
 /// No exponentials.
-pub(crate) const NO_KEPT: Kept = [[0.0; WIDTH]; KEPT / WIDTH];
+const NO_KEPT: Kept = [[0.0; WIDTH]; KEPT / WIDTH];
 
-/// One row, from `x` to `out`; `kept` is overwritten.
+/// Rows of `size` neighbouring elements that start `pitch` elements apart, from `x` to `out`.
 #[inline(always)]
-pub(crate) fn row<L: Lanes>(x: &[f16], kept: &mut Kept, out: &mut [f16]) {
-    let lowest = <L::Vector as Real>::splat(f32::NEG_INFINITY);
-    let lanes = add_terms::<L>(Reduction::Max, 0.0, lowest, x);
-    let largest = across_lanes::<L>(Fold::Max, lanes);
-    let shift = <L::Vector as Real>::splat(largest);
-    if x.len() > KEPT {
-        let lanes = add_terms::<L>(Reduction::LogSumExp, largest, <L::Vector as Real>::splat(0.0), x);
-        let sum = <L::Vector as Real>::splat(across_lanes::<L>(Fold::Sum, lanes));
-        for (x, out) in x.chunks(WIDTH).zip(out.chunks_mut(WIDTH)) {
-            L::write_some(real::exp(L::read_some(x) - shift) / sum, out);
+pub(crate) fn rows<L: Lanes>(x: &[f16], (size, pitch): (usize, usize), out: &mut [f16]) {
+    let mut kept = NO_KEPT;
+    let together = if size.div_ceil(WIDTH) <= KEPT / WIDTH / TOGETHER { TOGETHER } else { 1 };
+    for (x, out) in x.chunks(together * pitch).zip(out.chunks_mut(together * pitch)) {
+        if x.len() >= (TOGETHER - 1) * pitch + size && together == TOGETHER {
+            some::<L, TOGETHER>(x, (size, pitch), &mut kept, out);
+        } else {
+            for (x, out) in x.chunks(pitch).zip(out.chunks_mut(pitch)) {
+                some::<L, 1>(x, (size, pitch), &mut kept, out);
+            }
+        }
+    }
+}
+
+/// `R` rows.
+#[inline(always)]
+fn some<L: Lanes, const R: usize>(
+    x: &[f16],
+    (size, pitch): (usize, usize),
+    kept: &mut Kept,
+    out: &mut [f16],
+) {
+    let (vectors, zero) = (size.div_ceil(WIDTH), <L::Vector as Real>::splat(0.0));
+    let mut shifts = [0.0; R];
+    for (shift, x) in shifts.iter_mut().zip(x.chunks(pitch)) {
+        *shift = largest::<L>(&x[..size]);
+    }
+    if vectors > kept.len() {
+        for ((shift, x), out) in shifts.into_iter().zip(x.chunks(pitch)).zip(out.chunks_mut(pitch)) {
+            long::<L>(&x[..size], shift, &mut out[..size]);
         }
         return;
     }
-    let mut lanes = <L::Vector as Real>::splat(0.0);
-    let (whole, rest) = x.as_chunks::<WIDTH>();
-    for (x, kept) in whole.iter().zip(kept.iter_mut()) {
-        let value = real::exp(L::read(x) - shift);
-        L::store(value, kept);
-        lanes = lanes + value;
+    let mut lanes = [zero; R];
+    for (((lanes, shift), x), kept) in
+        lanes.iter_mut().zip(shifts).zip(x.chunks(pitch)).zip(kept.chunks_mut(vectors.max(1)))
+    {
+        let shift = <L::Vector as Real>::splat(shift);
+        let (whole, rest) = x[..size].as_chunks::<WIDTH>();
+        for (x, kept) in whole.iter().zip(kept.iter_mut()) {
+            let value = real::exp(L::read(x) - shift);
+            L::store(value, kept);
+            *lanes = *lanes + value;
+        }
+        if !rest.is_empty() {
+            let value = first_lanes::<L>(real::exp(L::read_some(rest) - shift), rest.len(), 0.0);
+            L::store(value, &mut kept[whole.len()]);
+            *lanes = *lanes + value;
+        }
     }
-    if !rest.is_empty() {
-        let value = first_lanes::<L>(real::exp(L::read_some(rest) - shift), rest.len(), 0.0);
-        L::store(value, &mut kept[whole.len()]);
-        lanes = lanes + value;
+    let mut sums = [0.0; R];
+    for (sum, lanes) in sums.iter_mut().zip(lanes) {
+        *sum = across_lanes::<L>(Fold::Sum, lanes);
     }
+    for ((sum, kept), out) in sums.into_iter().zip(kept.chunks(vectors.max(1))).zip(out.chunks_mut(pitch)) {
+        let inverse = <L::Vector as Real>::splat(1.0 / sum);
+        let sum = <L::Vector as Real>::splat(sum);
+        let (targets, target) = out[..size].as_chunks_mut::<WIDTH>();
+        for (kept, out) in kept.iter().zip(targets.iter_mut()) {
+            L::write(quotient(L::load(kept), sum, inverse), out);
+        }
+        if !target.is_empty() {
+            L::write_some(quotient(L::load(&kept[targets.len()]), sum, inverse), target);
+        }
+    }
+}
+
+/// A row whose exponentials are computed twice.
+#[inline(always)]
+fn long<L: Lanes>(x: &[f16], largest: f32, out: &mut [f16]) {
+    let shift = <L::Vector as Real>::splat(largest);
+    let lanes = add_terms::<L>(Reduction::LogSumExp, largest, <L::Vector as Real>::splat(0.0), x);
     let sum = across_lanes::<L>(Fold::Sum, lanes);
     let inverse = <L::Vector as Real>::splat(1.0 / sum);
     let sum = <L::Vector as Real>::splat(sum);
-    for (kept, out) in kept.iter().zip(out.chunks_mut(WIDTH)) {
-        L::write_some(quotient(L::load(kept), sum, inverse), out);
+    for (x, out) in x.chunks(WIDTH).zip(out.chunks_mut(WIDTH)) {
+        L::write_some(quotient(real::exp(L::read_some(x) - shift), sum, inverse), out);
     }
+}
+
+/// The largest number of a row; where it has none, minus infinity. One NaN makes every result NaN, and a zero is a
+/// zero, so neither they nor the order matter here.
+#[inline(always)]
+fn largest<L: Lanes>(x: &[f16]) -> f32 {
+    const CHAINS: usize = 4;
+    let lowest = <L::Vector as Real>::splat(f32::NEG_INFINITY);
+    let mut chains = [lowest; CHAINS];
+    let (blocks, rest) = x.as_chunks::<{ CHAINS * WIDTH }>();
+    for block in blocks {
+        for (chain, x) in chains.iter_mut().zip(block.as_chunks::<WIDTH>().0) {
+            *chain = L::read(x).at_least(*chain);
+        }
+    }
+    let (vectors, rest) = rest.as_chunks::<WIDTH>();
+    for (chain, x) in chains.iter_mut().zip(vectors) {
+        *chain = L::read(x).at_least(*chain);
+    }
+    if !rest.is_empty() {
+        let last = first_lanes::<L>(L::read_some(rest), rest.len(), f32::NEG_INFINITY);
+        chains[3] = last.at_least(chains[3]);
+    }
+    let [a, b, c, d] = chains;
+    across_lanes::<L>(Fold::Max, a.at_least(b).at_least(c.at_least(d)))
 }
 
 /// `e / sum` for `e <= 1 <= sum` (or NaN), where `inverse` is `1 / sum`, rounded.
@@ -99,7 +173,7 @@ pub(crate) fn row<L: Lanes>(x: &[f16], kept: &mut Kept, out: &mut [f16]) {
 /// Markstein's theorem, the second rounds correctly, because `inverse` is itself correctly rounded. Where `e` is so
 /// small that a remainder underflows, the result is far below half of the smallest `f16`.
 #[inline(always)]
-fn quotient<V: Real>(e: V, sum: V, inverse: V) -> V {
+pub(crate) fn quotient<V: Real>(e: V, sum: V, inverse: V) -> V {
     let step = |q: V| q.neg().mul_add(sum, e).mul_add(inverse, q);
     step(step(e * inverse))
 }
@@ -115,10 +189,7 @@ impl Task for Rows<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let mut kept = NO_KEPT;
-        for (x, out) in self.x.chunks_exact(self.size).zip(self.out.chunks_exact_mut(self.size)) {
-            row::<L>(x, &mut kept, out);
-        }
+        rows::<L>(self.x, (self.size, self.size), self.out);
     }
 }
 

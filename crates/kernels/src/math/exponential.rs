@@ -13,17 +13,18 @@ const EXP: [f32; 8] = [1.0, 1.0, 0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 
 
 #[inline(always)]
 pub(crate) fn exp<V: Real>(x: V) -> V {
-    let bounded = clamp(x, -104.0, 89.0);
+    // NaN comes through every step.
+    let bounded = x.not_below(V::splat(-104.0)).not_above(V::splat(89.0));
     let (n, integer) = round_small(bounded * V::splat(LOG2_E));
     let r = n.mul_add(V::splat(-LN_2_LOW), n.mul_add(V::splat(-LN_2_HIGH), bounded));
-    keep_nan(x, polynomial(r, EXP).scale(n, integer))
+    polynomial(r, EXP).scale(n, integer)
 }
 
 #[inline(always)]
 pub(crate) fn exp2<V: Real>(x: V) -> V {
-    let bounded = clamp(x, -150.0, 129.0);
+    let bounded = x.not_below(V::splat(-150.0)).not_above(V::splat(129.0));
     let (n, integer) = round_small(bounded);
-    keep_nan(x, polynomial((bounded - n) * V::splat(LN_2), EXP).scale(n, integer))
+    polynomial((bounded - n) * V::splat(LN_2), EXP).scale(n, integer)
 }
 
 #[inline(always)]
@@ -34,12 +35,6 @@ pub(crate) fn exp_m1<V: Real>(x: V) -> V {
     );
     let far = exp(x) - V::splat(1.0);
     V::select(x.abs().lt(V::splat(0.5)), near, far)
-}
-
-/// `x` limited to `low..=high`; NaN becomes `low`.
-#[inline(always)]
-fn clamp<V: Real>(x: V, low: f32, high: f32) -> V {
-    x.at_least(V::splat(low)).at_most(V::splat(high))
 }
 
 #[inline(always)]

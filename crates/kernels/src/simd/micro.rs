@@ -41,7 +41,9 @@ pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: 
     match simd.isa() {
         // SAFETY: a `Simd` exists only for an instruction set of this machine; the assert gives the lengths.
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::AmxFp16 | crate::Isa::Avx512 => unsafe { x86::avx512(a, rows, panel, blocks, sums) },
+        crate::Isa::AmxFp16 | crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => unsafe {
+            x86::avx512(a, rows, panel, blocks, sums)
+        },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => unsafe { x86::avx2(a, rows, panel, blocks, sums) },
@@ -63,7 +65,7 @@ pub(crate) fn vector(simd: Simd, a: &[f32], panels: &[u32], sums: &mut [[f32; CO
     assert_eq!(a.len() % BLOCK, 0, "invariant: whole blocks");
     match simd.isa() {
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::AmxFp16 | crate::Isa::Avx512 => {
+        crate::Isa::AmxFp16 | crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => {
             let starts = std::array::from_fn(|stream| panels[stream * size..].as_ptr().cast());
             // SAFETY: a `Simd` exists only for an instruction set of this machine; the asserts give the lengths.
             unsafe {

@@ -9,6 +9,7 @@
 mod aarch64;
 mod amx;
 mod disjoint;
+mod half;
 mod lines;
 mod micro;
 pub(crate) mod peak;
@@ -16,13 +17,14 @@ pub(crate) mod real;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use half::f16;
+use ::half::f16;
 
 use crate::Isa;
 use real::Each;
 
 pub(crate) use amx::{PRODUCT_ROWS, TILE_ROWS, TileRows, Tiles};
 pub(crate) use disjoint::{Cuts, Grid, Place, Tile, chunks, tiles};
+pub(crate) use half::{HALVES, HalfTask, Halves};
 pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
@@ -50,6 +52,23 @@ pub(crate) trait Lanes {
     fn write(vector: Self::Vector, target: &mut [f16; WIDTH]);
     /// The values, rounded to the nearest `f16`, ties to even.
     fn rounded(vector: Self::Vector) -> Self::Vector;
+
+    /// Lane `j + N` in lane `j`, for `N` 8, 4, 2 or 1 and `j < N`; what the others hold is not specified.
+    #[inline(always)]
+    fn down<const N: usize>(vector: Self::Vector) -> Self::Vector {
+        let mut lanes = [0.0; WIDTH];
+        Self::store(vector, &mut lanes);
+        lanes.copy_within(N..2 * N, 0);
+        Self::load(&lanes)
+    }
+
+    /// Lane 0.
+    #[inline(always)]
+    fn first(vector: Self::Vector) -> f32 {
+        let mut lanes = [0.0; WIDTH];
+        Self::store(vector, &mut lanes);
+        lanes[0]
+    }
 
     /// The transpose of rows.
     #[inline(always)]
@@ -114,9 +133,11 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => x86::has_avx512(),
             #[cfg(target_arch = "x86_64")]
-            Isa::AmxFp16 => x86::has_avx512() && amx::available(),
+            Isa::Avx512Fp16 => x86::has_avx512_fp16(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AmxFp16 => x86::has_avx512_fp16() && amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 | Isa::AmxFp16 => false,
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Fp16 | Isa::AmxFp16 => false,
             Isa::Neon => cfg!(target_arch = "aarch64"),
         };
         available.then_some(Simd(isa))
@@ -132,13 +153,37 @@ impl Simd {
         match self.0 {
             // SAFETY: a `Simd` exists only for an instruction set that `Simd::new` found on this machine.
             #[cfg(target_arch = "x86_64")]
-            Isa::AmxFp16 | Isa::Avx512 => unsafe { x86::run_avx512(task) },
+            Isa::AmxFp16 | Isa::Avx512Fp16 | Isa::Avx512 => unsafe { x86::run_avx512(task) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { x86::run_avx2(task) },
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => task.run::<aarch64::Neon>(),
             _ => task.run::<Scalar>(),
+        }
+    }
+}
+
+impl Simd {
+    /// Runs `task` as compiled for this instruction set.
+    #[inline]
+    pub(crate) fn run_halves<T: HalfTask>(self, task: T) {
+        struct Apart<T>(T);
+
+        impl<T: HalfTask> Task for Apart<T> {
+            type Output = ();
+
+            #[inline(always)]
+            fn run<L: Lanes>(self) {
+                self.0.run::<L, half::Rounded<L>>();
+            }
+        }
+
+        match self.0 {
+            // SAFETY: a `Simd` exists only for an instruction set that `Simd::new` found on this machine.
+            #[cfg(target_arch = "x86_64")]
+            Isa::AmxFp16 | Isa::Avx512Fp16 => unsafe { x86::run_avx512_fp16(task) },
+            _ => self.run(Apart(task)),
         }
     }
 }

@@ -65,10 +65,15 @@ pub(crate) trait Real:
     fn at_least(self, low: Self) -> Self {
         Self::select(self.gt(low), self, low)
     }
-    /// `self` where it is smaller, else `high`, also for NaN.
+    /// `low` where `self` is smaller, else `self`, also for NaN.
     #[inline(always)]
-    fn at_most(self, high: Self) -> Self {
-        Self::select(self.lt(high), self, high)
+    fn not_below(self, low: Self) -> Self {
+        Self::select(self.lt(low), low, self)
+    }
+    /// `high` where `self` is larger, else `self`, also for NaN.
+    #[inline(always)]
+    fn not_above(self, high: Self) -> Self {
+        Self::select(self.gt(high), high, self)
     }
     /// `self * 2^n`, rounded once, for `0.5 <= |self| < 2` and an integer `-252 <= n <= 254`, given twice.
     #[inline(always)]
@@ -282,8 +287,12 @@ impl<T: Real, const N: usize> Real for Each<T, N> {
         Each(lanes!(lane, self.0[lane].at_least(low.0[lane])))
     }
     #[inline(always)]
-    fn at_most(self, high: Self) -> Self {
-        Each(lanes!(lane, self.0[lane].at_most(high.0[lane])))
+    fn not_below(self, low: Self) -> Self {
+        Each(lanes!(lane, self.0[lane].not_below(low.0[lane])))
+    }
+    #[inline(always)]
+    fn not_above(self, high: Self) -> Self {
+        Each(lanes!(lane, self.0[lane].not_above(high.0[lane])))
     }
     #[inline(always)]
     fn lt(self, other: Self) -> Self::Mask {

@@ -1,19 +1,23 @@
 //! x86-64: detection, entry points and conversions.
 
+mod half;
 mod transpose;
 mod vector;
 
 use std::arch::x86_64::{
     __m256, __m256i, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_srli_si128,
     _mm_storeu_si128, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps,
-    _mm256_cvtps_ph, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute4x64_epi64,
-    _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_castsi512_si256,
-    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_storeu_ps,
+    _mm256_cvtps_ph, _mm256_cvtss_f32, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_permute_ps, _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_setr_epi8,
+    _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_cvtss_f32, _mm512_extracti64x4_epi64,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permute_ps, _mm512_permutexvar_epi16, _mm512_shuffle_f32x4,
+    _mm512_storeu_ps,
 };
 
-use half::f16;
+use ::half::f16;
 
+use super::half::HalfTask;
 use super::real::Each;
 use super::{COLUMNS, Lanes, Task, WIDTH};
 use vector::{Wide256, Wide512};
@@ -40,6 +44,15 @@ pub(super) fn run_avx2<T: Task>(task: T) -> T::Output {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) fn run_avx512<T: Task>(task: T) -> T::Output {
     task.run::<Avx512>()
+}
+
+pub(super) fn has_avx512_fp16() -> bool {
+    has_avx512() && is_x86_feature_detected!("avx512fp16")
+}
+
+#[target_feature(enable = "avx512fp16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn run_avx512_fp16<T: HalfTask>(task: T) {
+    task.run::<Avx512, half::Packed>();
 }
 
 /// Conversions with F16C; used only inside [`run_avx2`].
@@ -205,6 +218,27 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
     type Vector = Each<Wide256, 2>;
 
     #[inline(always)]
+    fn down<const N: usize>(vector: Self::Vector) -> Self::Vector {
+        let [low, high] = vector.0;
+        // SAFETY: called only from code that `run_avx2` compiled.
+        let low = unsafe {
+            match N {
+                8 => high.0,
+                4 => _mm256_permute2f128_ps::<0x11>(low.0, low.0),
+                2 => _mm256_permute_ps::<0b11_10_11_10>(low.0),
+                _ => _mm256_permute_ps::<0b11_10_11_01>(low.0),
+            }
+        };
+        Each([Wide256(low), high])
+    }
+
+    #[inline(always)]
+    fn first(vector: Self::Vector) -> f32 {
+        // SAFETY: called only from code that `run_avx2` compiled.
+        unsafe { _mm256_cvtss_f32(vector.0[0].0) }
+    }
+
+    #[inline(always)]
     fn transpose(rows: [Self::Vector; WIDTH]) -> [Self::Vector; WIDTH] {
         let mut out = rows;
         for (half, first) in [(0, 0), (0, 8), (1, 0), (1, 8)] {
@@ -280,6 +314,25 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
 });
 lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
     type Vector = Wide512;
+
+    #[inline(always)]
+    fn down<const N: usize>(vector: Wide512) -> Wide512 {
+        // SAFETY: called only from code that `run_avx512` compiled.
+        Wide512(unsafe {
+            match N {
+                8 => _mm512_shuffle_f32x4::<0b11_10_11_10>(vector.0, vector.0),
+                4 => _mm512_shuffle_f32x4::<0b11_10_11_01>(vector.0, vector.0),
+                2 => _mm512_permute_ps::<0b11_10_11_10>(vector.0),
+                _ => _mm512_permute_ps::<0b11_10_11_01>(vector.0),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn first(vector: Wide512) -> f32 {
+        // SAFETY: called only from code that `run_avx512` compiled.
+        unsafe { _mm512_cvtss_f32(vector.0) }
+    }
 
     #[inline(always)]
     fn transpose(rows: [Wide512; WIDTH]) -> [Wide512; WIDTH] {

@@ -104,7 +104,8 @@ impl Real for Wide512 {
         flip(this, sign) -> Self =
             Wide512(_mm512_xor_ps(this.0, _mm512_and_ps(_mm512_set1_ps(-0.0), sign.0)));
         at_least(this, low) -> Self = Wide512(_mm512_max_ps(this.0, low.0));
-        at_most(this, high) -> Self = Wide512(_mm512_min_ps(this.0, high.0));
+        not_below(this, low) -> Self = Wide512(_mm512_max_ps(low.0, this.0));
+        not_above(this, high) -> Self = Wide512(_mm512_min_ps(high.0, this.0));
         floor(this) -> Self = Wide512(_mm512_roundscale_ps::<DOWN>(this.0));
         ceil(this) -> Self = Wide512(_mm512_roundscale_ps::<UP>(this.0));
         lt(this, other) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(this.0, other.0);
@@ -160,7 +161,8 @@ impl Real for Wide256 {
         flip(this, sign) -> Self =
             Wide256(_mm256_xor_ps(this.0, _mm256_and_ps(_mm256_set1_ps(-0.0), sign.0)));
         at_least(this, low) -> Self = Wide256(_mm256_max_ps(this.0, low.0));
-        at_most(this, high) -> Self = Wide256(_mm256_min_ps(this.0, high.0));
+        not_below(this, low) -> Self = Wide256(_mm256_max_ps(low.0, this.0));
+        not_above(this, high) -> Self = Wide256(_mm256_min_ps(high.0, this.0));
         floor(this) -> Self = Wide256(_mm256_floor_ps(this.0));
         ceil(this) -> Self = Wide256(_mm256_ceil_ps(this.0));
         lt(this, other) -> __m256 = _mm256_cmp_ps::<_CMP_LT_OQ>(this.0, other.0);
