@@ -290,7 +290,14 @@ impl Task for Softmax<'_> {
         let Softmax { scores, weights, size, pitch, causal, flush_nan } = self;
         if let Some(last) = causal {
             for (index, scores) in scores.chunks_exact_mut(pitch).enumerate() {
-                scores[(last + index + 1).min(size)..size].fill(f16::NEG_INFINITY);
+                for score in &mut scores[(last + index + 1).min(size)..size] {
+                    // The sum with minus infinity.
+                    *score = match score.is_nan() || *score == f16::INFINITY {
+                        true if flush_nan => f16::ZERO,
+                        true => f16::NAN,
+                        false => f16::NEG_INFINITY,
+                    };
+                }
             }
         }
         softmax::rows::<L>(scores, (size, pitch), weights);

@@ -206,10 +206,11 @@ fn variance<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     out: &mut [f16],
 ) {
     let (count, zero) = (size as f32, <L::Vector as Real>::splat(0.0));
+    // Memory is read in order; what follows finds the rows in the cache.
     let mut lanes = [zero; R];
-    for place in places(size) {
-        for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(size)) {
-            let [low, high] = H::read_some(&x[place.clone()], f16::ZERO).wide();
+    for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(size)) {
+        for x in x.chunks(HALVES) {
+            let [low, high] = H::read_some(x, f16::ZERO).wide();
             *lanes = *lanes + low + high;
         }
     }
@@ -219,24 +220,21 @@ fn variance<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     }
     let mut lanes = [zero; R];
     for place in places(size) {
-        let rows = x.chunks_exact(size).zip(out.chunks_exact_mut(size));
-        for ((lanes, mean), (x, out)) in lanes.iter_mut().zip(means).zip(rows) {
+        for ((lanes, mean), x) in lanes.iter_mut().zip(means).zip(x.chunks_exact(size)) {
             // Behind the end the mean stands, so that nothing is added there.
             let x = H::read_some(&x[place.clone()], mean);
             let centred = clean::<L, H, FLUSH>(x.sub(H::splat(mean)));
             let [low, high] = clean::<L, H, FLUSH>(centred.mul(centred)).wide();
             *lanes = *lanes + low + high;
-            centred.write_some(&mut out[place.clone()]);
         }
     }
-    let mut units = [Unit::Times(H::splat(f16::ZERO)); R];
-    for (unit, lanes) in units.iter_mut().zip(lanes) {
+    for (((lanes, mean), x), out) in
+        lanes.into_iter().zip(means).zip(x.chunks_exact(size)).zip(out.chunks_exact_mut(size))
+    {
         let variance = stored::<L, FLUSH>(across_lanes::<L>(Fold::Sum, lanes) / count);
         let sum = stored::<L, FLUSH>(variance.to_f32() + eps).to_f32();
-        *unit = Unit::Times(H::splat(stored::<L, FLUSH>(1.0 / sum.sqrt())));
-    }
-    for (unit, out) in units.into_iter().zip(out.chunks_exact_mut(size)) {
-        finish::<L, H, FLUSH>(affine, unit, out);
+        let root = H::splat(stored::<L, FLUSH>(1.0 / sum.sqrt()));
+        finish::<L, H, FLUSH>(x, Unit::Centred(H::splat(mean), root), affine, out);
     }
 }
 
@@ -250,14 +248,14 @@ fn length<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     out: &mut [f16],
 ) {
     let mut lanes = [<L::Vector as Real>::splat(0.0); R];
-    for place in places(size) {
-        for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(size)) {
-            let [low, high] = H::read_some(&x[place.clone()], f16::ZERO).wide();
+    for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(size)) {
+        for x in x.chunks(HALVES) {
+            let [low, high] = H::read_some(x, f16::ZERO).wide();
             *lanes = *lanes + low * low + high * high;
         }
     }
-    out.copy_from_slice(x);
-    for (lanes, out) in lanes.into_iter().zip(out.chunks_exact_mut(size)) {
+    let rows = x.chunks_exact(size).zip(out.chunks_exact_mut(size));
+    for (lanes, (x, out)) in lanes.into_iter().zip(rows) {
         let length = stored::<L, FLUSH>(across_lanes::<L>(Fold::Sum, lanes).sqrt());
         let length = stored::<L, FLUSH>(crate::math::maximum(length.to_f32(), floor)).to_f32();
         let lengths = <L::Vector as Real>::splat(length);
@@ -266,15 +264,15 @@ fn length<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
         } else {
             Unit::OverAny(lengths)
         };
-        finish::<L, H, FLUSH>(affine, unit, out);
+        finish::<L, H, FLUSH>(x, unit, affine, out);
     }
 }
 
 /// What turns a value into a normalised one.
 #[derive(Clone, Copy)]
 enum Unit<V, H> {
-    /// A product.
-    Times(H),
+    /// The product of the difference from the first and the second.
+    Centred(H, H),
     /// A quotient, with the reciprocal of its finite, positive divisor.
     Over(V, V),
     /// A quotient.
@@ -283,13 +281,13 @@ enum Unit<V, H> {
 
 impl<V: Real, H> Unit<V, H> {
     #[inline(always)]
-    fn of<L: Lanes<Vector = V>>(&self, x: H) -> H
+    fn of<L: Lanes<Vector = V>, const FLUSH: bool>(&self, x: H) -> H
     where
         H: Halves<L>,
     {
         let [low, high] = x.wide();
         match *self {
-            Unit::Times(factor) => x.mul(factor),
+            Unit::Centred(mean, factor) => clean::<L, H, FLUSH>(x.sub(mean)).mul(factor),
             Unit::Over(divisor, inverse) => {
                 H::narrow([exact(low, divisor, inverse), exact(high, divisor, inverse)])
             }
@@ -309,20 +307,20 @@ fn exact<V: Real>(x: V, divisor: V, inverse: V) -> V {
 /// Every value normalised, scaled and shifted.
 #[inline(always)]
 fn finish<L: Lanes, H: Halves<L>, const FLUSH: bool>(
-    affine: Option<Affine<'_>>,
+    x: &[f16],
     unit: Unit<L::Vector, H>,
+    affine: Option<Affine<'_>>,
     out: &mut [f16],
 ) {
     let nothing = &[][..];
     let (gamma, beta) = affine.map_or((nothing, None), |affine| (affine.gamma, affine.beta));
-    for (index, out) in out.chunks_mut(HALVES).enumerate() {
-        let range = index * HALVES..index * HALVES + out.len();
-        let mut value = clean::<L, H, FLUSH>(unit.of(H::read_some(out, f16::ZERO)));
+    for (place, (x, out)) in places(x.len()).zip(x.chunks(HALVES).zip(out.chunks_mut(HALVES))) {
+        let mut value = clean::<L, H, FLUSH>(unit.of::<L, FLUSH>(H::read_some(x, f16::ZERO)));
         if affine.is_some() {
-            value = clean::<L, H, FLUSH>(value.mul(H::read_some(&gamma[range.clone()], f16::ZERO)));
+            value = clean::<L, H, FLUSH>(value.mul(H::read_some(&gamma[place.clone()], f16::ZERO)));
         }
         if let Some(beta) = beta {
-            value = clean::<L, H, FLUSH>(value.add(H::read_some(&beta[range], f16::ZERO)));
+            value = clean::<L, H, FLUSH>(value.add(H::read_some(&beta[place], f16::ZERO)));
         }
         value.write_some(out);
     }

@@ -174,8 +174,9 @@ fn largest<L: Lanes>(x: &[f16]) -> f32 {
 /// small that a remainder underflows, the result is far below half of the smallest `f16`.
 #[inline(always)]
 pub(crate) fn quotient<V: Real>(e: V, sum: V, inverse: V) -> V {
-    let step = |q: V| q.neg().mul_add(sum, e).mul_add(inverse, q);
-    step(step(e * inverse))
+    let first = e * inverse;
+    let second = first.neg().mul_add(sum, e).mul_add(inverse, first);
+    second.neg().mul_add(sum, e).mul_add(inverse, second)
 }
 
 struct Rows<'a> {
