@@ -12,8 +12,13 @@ use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
 const GRAIN: usize = 1 << 15;
 /// Elements gathered at a time; a multiple of [`LANES`].
 const BLOCK: usize = 256;
-/// Neighbouring outputs that are reduced together along an outer axis.
-const SPAN: usize = 128;
+/// Neighbouring outputs that are reduced together along an outer axis: their lanes stay in the first-level cache,
+/// and what is read of a row is long enough for the processor to fetch ahead.
+const SPAN: usize = 512;
+/// Rows that join a lane on one way through the registers.
+const DEEP: usize = 4;
+/// Contiguous sets whose lanes are combined side by side.
+const ROWS: usize = 4;
 
 /// What becomes of the elements of a reduced set, `x`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -185,7 +190,10 @@ pub fn reduce(
         return;
     }
     let across = reduced.inner_strides() != [1] && kept.inner_strides() == [1] && reduced.is_one_run();
-    let grain = (GRAIN / count.max(1)).max(1).next_multiple_of(if across { SPAN } else { 1 });
+    let mut grain = (GRAIN / count.max(1)).max(1);
+    if across {
+        grain = grain.max(SPAN.min(outputs / kernels.pool.threads())).next_multiple_of(2 * WIDTH);
+    }
     chunks(&kernels.pool, out, grain, |first, out| {
         let task = ReduceTask { x, kept: &kept, reduced: &reduced, count, across, first, out };
         macro_rules! each {
@@ -234,21 +242,31 @@ impl<const KIND: u8> Task for Known<'_, KIND> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let count = self.0.out.len();
-        let ReduceTask { x, kept, reduced, count: elements, across, first, out } = self.0;
+        let total = self.0.out.len();
+        let ReduceTask { x, kept, reduced, count, across, first, out } = self.0;
         let stride = kept.inner_strides()[0] as usize;
-        let set = Set::<KIND> { x, reduced, count: elements };
-        for (position, length, [at]) in kept.runs(first, count) {
-            let out = &mut out[position..position + length];
-            if across {
-                for (block, out) in out.chunks_mut(SPAN).enumerate() {
-                    set.across::<L>(at + block * SPAN, out);
+        let set = Set::<KIND> { x, reduced, count };
+        if across {
+            let (mut lanes, mut largest) = ([[0.0; SPAN]; LANES], [0.0; SPAN]);
+            for (position, length, [at]) in kept.runs(first, total) {
+                for (block, out) in out[position..position + length].chunks_mut(SPAN).enumerate() {
+                    set.across::<L>(at + block * SPAN, &mut lanes, &mut largest, out);
                 }
-                continue;
             }
-            for (index, out) in out.iter_mut().enumerate() {
-                let value = set.along::<L>(at + index * stride);
-                L::write_some(<L::Vector as Real>::splat(value), std::slice::from_mut(out));
+            return;
+        }
+        let contiguous = reduced.inner_strides() == [1] && reduced.is_one_run();
+        for (position, length, [at]) in kept.runs(first, total) {
+            let out = &mut out[position..position + length];
+            let (groups, _) = out.as_chunks_mut::<ROWS>();
+            let grouped = if contiguous { groups.len() } else { 0 };
+            for (index, out) in groups[..grouped].iter_mut().enumerate() {
+                L::narrow(&set.rows::<L, ROWS>(at + index * ROWS * stride, stride), out);
+            }
+            for (index, out) in out.iter_mut().enumerate().skip(grouped * ROWS) {
+                let at = at + index * stride;
+                let value = if contiguous { set.rows::<L, 1>(at, stride) } else { [set.along::<L>(at)] };
+                L::narrow(&value, std::slice::from_mut(out));
             }
         }
     }
@@ -262,6 +280,37 @@ struct Set<'a, const KIND: u8> {
 
 impl<const KIND: u8> Set<'_, KIND> {
     const REDUCTION: Reduction = reduction(KIND);
+
+    /// `N` outputs whose elements are contiguous, `stride` from one to the next.
+    #[inline(always)]
+    fn rows<L: Lanes, const N: usize>(&self, at: usize, stride: usize) -> [f32; N] {
+        let sets: [&[f16]; N] = std::array::from_fn(|row| &self.x[at + row * stride..][..self.count]);
+        let mut largest = [0.0; N];
+        if Self::REDUCTION.needs_largest() {
+            largest = Self::pass_rows::<L, N>(Reduction::Max, largest, sets);
+        }
+        let totals = Self::pass_rows::<L, N>(Self::REDUCTION, largest, sets);
+        std::array::from_fn(|row| Self::REDUCTION.finish(totals[row], largest[row], self.count))
+    }
+
+    #[inline(always)]
+    fn pass_rows<L: Lanes, const N: usize>(
+        reduction: Reduction,
+        largest: [f32; N],
+        sets: [&[f16]; N],
+    ) -> [f32; N] {
+        let fold = reduction.fold();
+        let mut lanes = [<L::Vector as Real>::splat(fold.start()); N];
+        for ((lanes, set), &largest) in lanes.iter_mut().zip(sets).zip(&largest) {
+            *lanes = add_terms::<L>(reduction, largest, *lanes, set);
+        }
+        // A loop: what the closure of `map` calls would not be compiled for the instruction set.
+        let mut totals = [0.0; N];
+        for (total, &lanes) in totals.iter_mut().zip(&lanes) {
+            *total = across_lanes::<L>(fold, lanes);
+        }
+        totals
+    }
 
     /// One output: its elements in row-major order.
     #[inline(always)]
@@ -277,10 +326,6 @@ impl<const KIND: u8> Set<'_, KIND> {
         let fold = reduction.fold();
         let mut lanes = <L::Vector as Real>::splat(fold.start());
         let stride = self.reduced.inner_strides()[0] as usize;
-        if stride == 1 && self.reduced.is_one_run() {
-            lanes = add_terms::<L>(reduction, largest, lanes, &self.x[at..at + self.count]);
-            return across_lanes::<L>(fold, lanes);
-        }
         let mut block = [f16::ZERO; BLOCK];
         let mut filled = 0;
         for (_, length, [offset]) in self.reduced.runs(0, self.count) {
@@ -308,18 +353,26 @@ impl<const KIND: u8> Set<'_, KIND> {
 
     /// Up to [`SPAN`] neighbouring outputs, reduced along one outer axis.
     #[inline(always)]
-    fn across<L: Lanes>(&self, at: usize, out: &mut [f16]) {
-        let mut largest = [0.0; SPAN];
+    fn across<L: Lanes>(
+        &self,
+        at: usize,
+        lanes: &mut [[f32; SPAN]; LANES],
+        largest: &mut [f32; SPAN],
+        out: &mut [f16],
+    ) {
         if Self::REDUCTION.needs_largest() {
-            largest = self.pass_across::<L>(Reduction::Max, &largest, at, out.len());
+            self.pass_across::<L>(Reduction::Max, largest, at, out.len(), lanes);
+            *largest = lanes[0];
         }
-        let mut totals = self.pass_across::<L>(Self::REDUCTION, &largest, at, out.len());
+        self.pass_across::<L>(Self::REDUCTION, largest, at, out.len(), lanes);
+        let totals = &mut lanes[0][..out.len()];
         for (total, largest) in totals.iter_mut().zip(largest) {
-            *total = Self::REDUCTION.finish(*total, largest, self.count);
+            *total = Self::REDUCTION.finish(*total, *largest, self.count);
         }
-        L::narrow(&totals[..out.len()], out);
+        L::narrow(totals, out);
     }
 
+    /// The reductions of `width` columns, in the first of `lanes`.
     #[inline(always)]
     fn pass_across<L: Lanes>(
         &self,
@@ -327,35 +380,81 @@ impl<const KIND: u8> Set<'_, KIND> {
         largest: &[f32; SPAN],
         at: usize,
         width: usize,
-    ) -> [f32; SPAN] {
+        lanes: &mut [[f32; SPAN]; LANES],
+    ) {
         let fold = reduction.fold();
         let stride = self.reduced.inner_strides()[0] as usize;
-        let mut lanes = [[fold.start(); SPAN]; LANES];
-        for index in 0..self.count {
-            let row = &self.x[at + index * stride..][..width];
-            let lanes = lanes[index % LANES].as_chunks_mut::<WIDTH>().0;
-            let vectors = lanes.iter_mut().zip(largest.as_chunks::<WIDTH>().0).zip(row.chunks(WIDTH));
-            for ((lane, largest), values) in vectors {
-                let term = reduction.term(L::read_some(values), L::load(largest));
-                L::store(fold.combine(L::load(lane), term), lane);
+        let row = |index: usize| &self.x[at + index * stride..][..width];
+        for lane in &mut *lanes {
+            lane[..width.next_multiple_of(WIDTH)].fill(fold.start());
+        }
+        let deep = self.count - self.count % (DEEP * LANES);
+        for first in (0..deep).step_by(DEEP * LANES) {
+            for (index, lane) in lanes.iter_mut().enumerate() {
+                let rows = std::array::from_fn(|depth| row(first + depth * LANES + index));
+                add_rows::<L, DEEP>(reduction, largest, rows, lane);
             }
         }
-        tree_across::<L, SPAN>(fold, lanes)
+        for index in deep..self.count {
+            add_rows::<L, 1>(reduction, largest, [row(index)], &mut lanes[index % LANES]);
+        }
+        fold_lanes::<L, SPAN>(fold, lanes, (self.count, width));
+    }
+}
+
+/// Adds the elements of `rows` to their columns of a lane, one row after the other.
+#[inline(always)]
+fn add_rows<L: Lanes, const N: usize>(
+    reduction: Reduction,
+    largest: &[f32; SPAN],
+    rows: [&[f16]; N],
+    lane: &mut [f32; SPAN],
+) {
+    let fold = reduction.fold();
+    let (lane, largest) = (lane.as_chunks_mut::<WIDTH>().0, largest.as_chunks::<WIDTH>().0);
+    let whole = rows[0].len() / WIDTH;
+    let vectors = rows.map(|row| &row.as_chunks::<WIDTH>().0[..whole]);
+    for (index, (lane, largest)) in lane.iter_mut().zip(largest).enumerate().take(whole) {
+        let mut sum = L::load(lane);
+        for row in vectors {
+            sum = fold.combine(sum, reduction.term(L::read(&row[index]), L::load(largest)));
+        }
+        L::store(sum, lane);
+    }
+    if !rows[0].len().is_multiple_of(WIDTH) {
+        for row in rows {
+            let term = reduction.term(L::read_some(&row[whole * WIDTH..]), L::load(&largest[whole]));
+            L::store(fold.combine(L::load(&lane[whole]), term), &mut lane[whole]);
+        }
     }
 }
 
 /// [`tree`] for every column.
 #[inline(always)]
 pub(crate) fn tree_across<L: Lanes, const W: usize>(fold: Fold, mut lanes: [[f32; W]; LANES]) -> [f32; W] {
-    let mut width = LANES / 2;
+    fold_lanes::<L, W>(fold, &mut lanes, (LANES, W));
+    lanes[0]
+}
+
+/// [`tree`] for the first `columns` columns, into the first lane. Only the first `used` lanes hold elements; to
+/// combine the others as well would change no bit.
+#[inline(always)]
+pub(crate) fn fold_lanes<L: Lanes, const W: usize>(
+    fold: Fold,
+    lanes: &mut [[f32; W]; LANES],
+    (mut used, columns): (usize, usize),
+) {
+    let (vectors, mut width) = (columns.div_ceil(WIDTH), LANES / 2);
+    used = used.min(LANES);
     while width > 0 {
         let (low, high) = lanes.split_at_mut(width);
-        for (low, high) in low.iter_mut().zip(high) {
-            for (a, b) in low.as_chunks_mut::<WIDTH>().0.iter_mut().zip(high.as_chunks::<WIDTH>().0) {
+        for (low, high) in low.iter_mut().zip(high).take(used.saturating_sub(width)) {
+            let pairs = low.as_chunks_mut::<WIDTH>().0.iter_mut().zip(high.as_chunks::<WIDTH>().0);
+            for (a, b) in pairs.take(vectors) {
                 L::store(fold.combine(L::load(a), L::load(b)), a);
             }
         }
+        used = used.min(width);
         width /= 2;
     }
-    lanes[0]
 }
