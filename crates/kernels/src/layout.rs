@@ -14,7 +14,7 @@ const SQUARE: usize = 16;
 const GROUP: usize = 128;
 const LINE: usize = 32;
 /// Runs that are asked for before they are copied.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 
 /// `out[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]`: axis `j` of the output is axis `perm[j]` of `x`.
 ///

@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::Kernels;
 use crate::order::{LANES, tree};
-use crate::reduce::{Fold, fold_lanes};
+use crate::reduce::{Fold, Lane, fold_lanes};
 use crate::simd::{Lanes, Task, WIDTH, chunks};
 
 /// Window cells that one thread visits at a time.
@@ -209,6 +209,7 @@ struct Inside {
 
 /// Rows of the columns of a block of windows, split by phase. Splitting several before any is read keeps reads
 /// from waiting for writes.
+#[repr(align(64))]
 struct Ring<T> {
     /// A row in order.
     columns: [T; SPAN],
@@ -354,7 +355,7 @@ impl Task for MeanTask<'_> {
         let ([height, width], window) = (self.size, self.window);
         let plane = self.out_size[0] * self.out_size[1];
         let phases = Phases::new(window, self.out_size[1]).filter(|_| self.out_size[1] > FEW);
-        let (mut ring, mut lanes) = (Ring::new(0.0), [[0.0; WINDOWS]; LANES]);
+        let (mut ring, mut lanes) = (Ring::new(0.0), [Lane([0.0; WINDOWS]); LANES]);
         for (index, out) in self.out.chunks_exact_mut(plane.max(1)).enumerate() {
             let x = &self.x[(self.first + index) * height * width..][..height * width];
             let Some(phases) = phases else {
@@ -374,7 +375,7 @@ impl Task for MeanTask<'_> {
                     sums_across::<L>(x, width, place, rows, &mut ring, &mut lanes);
                     let out = &mut out[first..];
                     let count = out.len().min(phases.windows);
-                    let sums = &mut lanes[0][..count];
+                    let sums = &mut lanes[0].0[..count];
                     window.divide(sums, rows, (first, width), self.exclude_padding);
                     L::narrow(sums, &mut out[..count]);
                 }
@@ -407,12 +408,12 @@ fn sums_across<L: Lanes>(
     (window, phases, inside): (&Window, Phases, Inside),
     rows: Cells,
     ring: &mut Ring<f32>,
-    lanes: &mut [[f32; WINDOWS]; LANES],
+    lanes: &mut [Lane<WINDOWS>; LANES],
 ) {
     let [height, kernel] = window.kernel;
     let cells = height * kernel;
     for lane in &mut lanes[..cells.min(LANES)] {
-        lane[..phases.windows].fill(0.0);
+        lane.0[..phases.windows].fill(0.0);
     }
     for first in (rows.first..rows.last).step_by(RING) {
         let group = first..(first + RING).min(rows.last);
@@ -421,7 +422,7 @@ fn sums_across<L: Lanes>(
             ring.keep(row, &x[row * width..][..width], (phases, inside), L::widen);
         }
         for (kh, kw) in group.flat_map(|kh| (0..kernel).map(move |kw| (kh, kw))) {
-            let lane = &mut lanes[(kh * kernel + kw) % LANES];
+            let lane = &mut lanes[(kh * kernel + kw) % LANES].0;
             for (lane, value) in lane.iter_mut().zip(phases.tap(ring.row(row(kh)), kw)) {
                 *lane += value;
             }

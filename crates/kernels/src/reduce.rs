@@ -1,5 +1,7 @@
 //! Reductions over any axes, in the order of [`crate::order::LaneSum`].
 
+mod across;
+
 use half::f16;
 
 use crate::Kernels;
@@ -7,16 +9,13 @@ use crate::broadcast::{MAX_RANK, Walk, row_major};
 use crate::math::{self, larger, smaller};
 use crate::order::{LANES, tree};
 use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
+pub(crate) use across::{Lane, fold_lanes, tree_across};
+use across::{SPAN, reduce_by_lanes};
 
 /// Elements that one thread reduces at a time.
 const GRAIN: usize = 1 << 15;
 /// Elements gathered at a time; a multiple of [`LANES`].
 const BLOCK: usize = 256;
-/// Neighbouring outputs that are reduced together along an outer axis: their lanes stay in the first-level cache,
-/// and what is read of a row is long enough for the processor to fetch ahead.
-const SPAN: usize = 512;
-/// Rows that join a lane on one way through the registers.
-const DEEP: usize = 4;
 /// Contiguous sets whose lanes are combined side by side.
 const ROWS: usize = 4;
 
@@ -190,21 +189,28 @@ pub fn reduce(
         return;
     }
     let across = reduced.inner_strides() != [1] && kept.inner_strides() == [1] && reduced.is_one_run();
-    let mut grain = (GRAIN / count.max(1)).max(1);
-    if across {
-        grain = grain.max(SPAN.min(outputs / kernels.pool.threads())).next_multiple_of(2 * WIDTH);
+    let threads = kernels.pool.threads();
+    // Few columns are not cut: every thread takes the rows of some lanes.
+    let by_lanes = across && kept.is_one_run() && threads > 1 && outputs < threads * SPAN;
+    let by_lanes = by_lanes && !reduction.needs_largest() && count * outputs > GRAIN;
+    let grain = (GRAIN / count.max(1)).max(1).next_multiple_of(if across { SPAN } else { 1 });
+    macro_rules! each {
+        ($($name:ident),*) => {
+            match reduction {
+                $(Reduction::$name => {
+                    const KIND: u8 = Reduction::$name as u8;
+                    if by_lanes {
+                        return reduce_by_lanes(kernels, &Set::<KIND> { x, reduced: &reduced, count }, out);
+                    }
+                    chunks(&kernels.pool, out, grain, |first, out| {
+                        let set = Set::<KIND> { x, reduced: &reduced, count };
+                        kernels.simd.run(ReduceTask { set, kept: &kept, across, first, out });
+                    });
+                })*
+            }
+        };
     }
-    chunks(&kernels.pool, out, grain, |first, out| {
-        let task = ReduceTask { x, kept: &kept, reduced: &reduced, count, across, first, out };
-        macro_rules! each {
-            ($($name:ident),*) => {
-                match reduction {
-                    $(Reduction::$name => kernels.simd.run(Known::<{ Reduction::$name as u8 }>(task)),)*
-                }
-            };
-        }
-        each!(Sum, Mean, Max, Min, SumAbs, SumSquare, LogSum, LogSumExp, L2Norm);
-    });
+    each!(Sum, Mean, Max, Min, SumAbs, SumSquare, LogSum, LogSumExp, L2Norm);
 }
 
 /// The reduction of a number, the reverse of `as u8`.
@@ -224,30 +230,24 @@ const fn reduction(number: u8) -> Reduction {
     ALL[number as usize]
 }
 
-struct ReduceTask<'a> {
-    x: &'a [f16],
+/// A task whose reduction the compiler knows, so that its loops have no branch.
+struct ReduceTask<'a, const KIND: u8> {
+    set: Set<'a, KIND>,
     kept: &'a Walk<1>,
-    reduced: &'a Walk<1>,
-    count: usize,
     across: bool,
     first: usize,
     out: &'a mut [f16],
 }
 
-/// A task whose reduction the compiler knows, so that its loops have no branch.
-struct Known<'a, const KIND: u8>(ReduceTask<'a>);
-
-impl<const KIND: u8> Task for Known<'_, KIND> {
+impl<const KIND: u8> Task for ReduceTask<'_, KIND> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let total = self.0.out.len();
-        let ReduceTask { x, kept, reduced, count, across, first, out } = self.0;
-        let stride = kept.inner_strides()[0] as usize;
-        let set = Set::<KIND> { x, reduced, count };
+        let ReduceTask { set, kept, across, first, out } = self;
+        let (total, stride) = (out.len(), kept.inner_strides()[0] as usize);
         if across {
-            let (mut lanes, mut largest) = ([[0.0; SPAN]; LANES], [0.0; SPAN]);
+            let (mut lanes, mut largest) = ([Lane([0.0; SPAN]); LANES], Lane([0.0; SPAN]));
             for (position, length, [at]) in kept.runs(first, total) {
                 for (block, out) in out[position..position + length].chunks_mut(SPAN).enumerate() {
                     set.across::<L>(at + block * SPAN, &mut lanes, &mut largest, out);
@@ -255,7 +255,7 @@ impl<const KIND: u8> Task for Known<'_, KIND> {
             }
             return;
         }
-        let contiguous = reduced.inner_strides() == [1] && reduced.is_one_run();
+        let contiguous = set.reduced.inner_strides() == [1] && set.reduced.is_one_run();
         for (position, length, [at]) in kept.runs(first, total) {
             let out = &mut out[position..position + length];
             let (groups, _) = out.as_chunks_mut::<ROWS>();
@@ -349,112 +349,5 @@ impl<const KIND: u8> Set<'_, KIND> {
         }
         lanes = add_terms::<L>(reduction, largest, lanes, &block[..filled]);
         across_lanes::<L>(fold, lanes)
-    }
-
-    /// Up to [`SPAN`] neighbouring outputs, reduced along one outer axis.
-    #[inline(always)]
-    fn across<L: Lanes>(
-        &self,
-        at: usize,
-        lanes: &mut [[f32; SPAN]; LANES],
-        largest: &mut [f32; SPAN],
-        out: &mut [f16],
-    ) {
-        if Self::REDUCTION.needs_largest() {
-            self.pass_across::<L>(Reduction::Max, largest, at, out.len(), lanes);
-            *largest = lanes[0];
-        }
-        self.pass_across::<L>(Self::REDUCTION, largest, at, out.len(), lanes);
-        let totals = &mut lanes[0][..out.len()];
-        for (total, largest) in totals.iter_mut().zip(largest) {
-            *total = Self::REDUCTION.finish(*total, *largest, self.count);
-        }
-        L::narrow(totals, out);
-    }
-
-    /// The reductions of `width` columns, in the first of `lanes`.
-    #[inline(always)]
-    fn pass_across<L: Lanes>(
-        &self,
-        reduction: Reduction,
-        largest: &[f32; SPAN],
-        at: usize,
-        width: usize,
-        lanes: &mut [[f32; SPAN]; LANES],
-    ) {
-        let fold = reduction.fold();
-        let stride = self.reduced.inner_strides()[0] as usize;
-        let row = |index: usize| &self.x[at + index * stride..][..width];
-        for lane in &mut *lanes {
-            lane[..width.next_multiple_of(WIDTH)].fill(fold.start());
-        }
-        let deep = self.count - self.count % (DEEP * LANES);
-        for first in (0..deep).step_by(DEEP * LANES) {
-            for (index, lane) in lanes.iter_mut().enumerate() {
-                let rows = std::array::from_fn(|depth| row(first + depth * LANES + index));
-                add_rows::<L, DEEP>(reduction, largest, rows, lane);
-            }
-        }
-        for index in deep..self.count {
-            add_rows::<L, 1>(reduction, largest, [row(index)], &mut lanes[index % LANES]);
-        }
-        fold_lanes::<L, SPAN>(fold, lanes, (self.count, width));
-    }
-}
-
-/// Adds the elements of `rows` to their columns of a lane, one row after the other.
-#[inline(always)]
-fn add_rows<L: Lanes, const N: usize>(
-    reduction: Reduction,
-    largest: &[f32; SPAN],
-    rows: [&[f16]; N],
-    lane: &mut [f32; SPAN],
-) {
-    let fold = reduction.fold();
-    let (lane, largest) = (lane.as_chunks_mut::<WIDTH>().0, largest.as_chunks::<WIDTH>().0);
-    let whole = rows[0].len() / WIDTH;
-    let vectors = rows.map(|row| &row.as_chunks::<WIDTH>().0[..whole]);
-    for (index, (lane, largest)) in lane.iter_mut().zip(largest).enumerate().take(whole) {
-        let mut sum = L::load(lane);
-        for row in vectors {
-            sum = fold.combine(sum, reduction.term(L::read(&row[index]), L::load(largest)));
-        }
-        L::store(sum, lane);
-    }
-    if !rows[0].len().is_multiple_of(WIDTH) {
-        for row in rows {
-            let term = reduction.term(L::read_some(&row[whole * WIDTH..]), L::load(&largest[whole]));
-            L::store(fold.combine(L::load(&lane[whole]), term), &mut lane[whole]);
-        }
-    }
-}
-
-/// [`tree`] for every column.
-#[inline(always)]
-pub(crate) fn tree_across<L: Lanes, const W: usize>(fold: Fold, mut lanes: [[f32; W]; LANES]) -> [f32; W] {
-    fold_lanes::<L, W>(fold, &mut lanes, (LANES, W));
-    lanes[0]
-}
-
-/// [`tree`] for the first `columns` columns, into the first lane. Only the first `used` lanes hold elements; to
-/// combine the others as well would change no bit.
-#[inline(always)]
-pub(crate) fn fold_lanes<L: Lanes, const W: usize>(
-    fold: Fold,
-    lanes: &mut [[f32; W]; LANES],
-    (mut used, columns): (usize, usize),
-) {
-    let (vectors, mut width) = (columns.div_ceil(WIDTH), LANES / 2);
-    used = used.min(LANES);
-    while width > 0 {
-        let (low, high) = lanes.split_at_mut(width);
-        for (low, high) in low.iter_mut().zip(high).take(used.saturating_sub(width)) {
-            let pairs = low.as_chunks_mut::<WIDTH>().0.iter_mut().zip(high.as_chunks::<WIDTH>().0);
-            for (a, b) in pairs.take(vectors) {
-                L::store(fold.combine(L::load(a), L::load(b)), a);
-            }
-        }
-        used = used.min(width);
-        width /= 2;
     }
 }
