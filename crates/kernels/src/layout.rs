@@ -3,13 +3,18 @@
 use bytemuck::Pod;
 
 use crate::broadcast::{MAX_RANK, Walk, row_major};
-use crate::simd::chunks;
+use crate::simd::{SIDE, chunks, expect_soon, turn};
 use crate::{Kernels, View};
 
 /// Elements that one thread copies at a time.
 const GRAIN: usize = 1 << 15;
 /// Rows and columns of the squares in which a transposition goes.
 const SQUARE: usize = 16;
+/// Rows of a transposition of 16-bit values that go together, and their columns: of a line in the target.
+const GROUP: usize = 128;
+const LINE: usize = 32;
+/// Runs that are asked for before they are copied.
+const AHEAD: usize = 8;
 
 /// `out[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]`: axis `j` of the output is axis `perm[j]` of `x`.
 ///
@@ -120,15 +125,19 @@ pub fn concat<T: Pod + Send + Sync>(kernels: &Kernels, parts: &[View<'_, T>], ax
         return;
     }
     let row = out.len() / outer;
-    chunks(&kernels.pool, out, (GRAIN / row).max(1) * row, |start, out| {
-        for (index, mut out) in out.chunks_exact_mut(row).enumerate() {
-            let index = start / row + index;
+    chunks(&kernels.pool, out, GRAIN, |start, mut out| {
+        let (mut index, mut skip) = (start / row, start % row);
+        while !out.is_empty() {
             for part in parts {
                 let size = part.data.len() / outer;
-                let (target, rest) = out.split_at_mut(size);
-                target.copy_from_slice(&part.data[index * size..(index + 1) * size]);
+                let source = &part.data[index * size..(index + 1) * size];
+                let source = &source[skip.min(size)..];
+                skip -= skip.min(size);
+                let (target, rest) = out.split_at_mut(source.len().min(out.len()));
+                target.copy_from_slice(&source[..target.len()]);
                 out = rest;
             }
+            index += 1;
         }
     });
 }
@@ -146,16 +155,29 @@ fn copy<T: Pod + Send + Sync>(
     }
     let walk = Walk::strided(shape, [strides], [start]);
     if let Some(matrix) = walk.matrix() {
-        let grain = (GRAIN / (SQUARE * matrix.columns)).max(1) * SQUARE * matrix.columns;
-        chunks(&kernels.pool, out, grain, |first, out| squares(x, &walk, matrix, first, out));
+        // Parts of whole lines of the source, where there are enough for all threads.
+        let (rows, threads) = (out.len() / matrix.columns, kernels.pool.threads());
+        let unit = if rows >= LINE * threads { LINE } else { SQUARE } * matrix.columns;
+        chunks(&kernels.pool, out, (GRAIN / unit).max(1) * unit, |first, out| {
+            match (bytemuck::try_cast_slice(x), bytemuck::try_cast_slice_mut(out)) {
+                (Ok(x), Ok(out)) if size_of::<T>() == 2 => halves(x, &walk, matrix, first, out),
+                _ => squares(x, &walk, matrix, first, out),
+            }
+        });
         return;
     }
     chunks(&kernels.pool, out, GRAIN, |first, out| {
         let step = walk.inner_strides()[0];
+        let mut ahead = walk.runs(first, out.len()).skip(AHEAD);
         walk.run(first, out.len(), |position, length, [at]| {
             let target = &mut out[position..position + length];
             match step {
-                1 => target.copy_from_slice(&x[at..at + length]),
+                1 => {
+                    if let Some((_, length, [at])) = ahead.next() {
+                        expect_soon(&x[at..at + length]);
+                    }
+                    target.copy_from_slice(&x[at..at + length]);
+                }
                 0 => target.fill(x[at]),
                 _ => {
                     for (index, target) in (0..).zip(target) {
@@ -175,23 +197,73 @@ pub(crate) struct Matrix {
     pub(crate) stride: usize,
 }
 
-/// Copies whole rows of matrices whose rows lie one element and whose columns lie `stride` elements apart in `x`.
-fn squares<T: Pod>(x: &[T], walk: &Walk<1>, matrix: Matrix, first: usize, mut out: &mut [T]) {
-    let Matrix { rows, columns, stride } = matrix;
+/// Calls `body(at, rows)` for groups of up to `limit` whole rows of `out`, each of one matrix: `at` is where its first
+/// row starts in the source.
+fn groups<T>(
+    walk: &Walk<1>,
+    matrix: Matrix,
+    limit: usize,
+    first: usize,
+    mut out: &mut [T],
+    body: impl Fn(usize, &mut [T]),
+) {
+    let Matrix { rows, columns, .. } = matrix;
     let mut row = first / columns;
     while !out.is_empty() {
-        let count = SQUARE.min(rows - row % rows).min(out.len() / columns);
+        let count = limit.min(rows - row % rows).min(out.len() / columns);
         let (group, rest) = out.split_at_mut(count * columns);
         let mut at = 0;
         walk.run(row * columns, 1, |_, _, [offset]| at = offset);
-        for column in (0..columns).step_by(SQUARE) {
-            let end = (column + SQUARE).min(columns);
-            for (index, target) in group.chunks_exact_mut(columns).enumerate() {
-                let source = x[at + index + column * stride..].iter().step_by(stride);
-                target[column..end].iter_mut().zip(source).for_each(|(target, source)| *target = *source);
-            }
-        }
+        body(at, group);
         row += count;
         out = rest;
     }
+}
+
+/// Copies whole rows of matrices whose rows lie one element and whose columns lie `stride` elements apart in `x`.
+fn squares<T: Pod>(x: &[T], walk: &Walk<1>, matrix: Matrix, first: usize, out: &mut [T]) {
+    let Matrix { columns, stride, .. } = matrix;
+    groups(walk, matrix, SQUARE, first, out, |at, group| {
+        for column in (0..columns).step_by(SQUARE) {
+            let end = (column + SQUARE).min(columns);
+            for (index, target) in group.chunks_exact_mut(columns).enumerate() {
+                copy_strided(&x[at + index + column * stride..], stride, &mut target[column..end]);
+            }
+        }
+    });
+}
+
+fn copy_strided<T: Pod>(source: &[T], stride: usize, target: &mut [T]) {
+    target.iter_mut().zip(source.iter().step_by(stride)).for_each(|(target, source)| *target = *source);
+}
+
+/// [`squares`] for 16-bit values.
+fn halves(x: &[u16], walk: &Walk<1>, matrix: Matrix, first: usize, out: &mut [u16]) {
+    let Matrix { columns, stride, .. } = matrix;
+    groups(walk, matrix, GROUP, first, out, |at, group| {
+        let rows = group.len() / columns;
+        let (whole_rows, whole_columns) = (rows / SIDE * SIDE, columns / SIDE * SIDE);
+        let mut square = |row: usize, column: usize| {
+            turn(&x[at + row + column * stride..], stride, &mut group[row * columns + column..], columns);
+        };
+        for line in (0..whole_columns).step_by(LINE) {
+            let line = line..(line + LINE).min(whole_columns);
+            // Lines that are far apart compete for their place in the cache: those are finished first.
+            if stride >= columns {
+                for column in line.step_by(SIDE) {
+                    (0..whole_rows).step_by(SIDE).for_each(|row| square(row, column));
+                }
+            } else {
+                for row in (0..whole_rows).step_by(SIDE) {
+                    line.clone().step_by(SIDE).for_each(|column| square(row, column));
+                }
+            }
+        }
+        for (row, target) in group.chunks_exact_mut(columns).enumerate() {
+            let done = if row < whole_rows { whole_columns } else { 0 };
+            if done < columns {
+                copy_strided(&x[at + row + done * stride..], stride, &mut target[done..]);
+            }
+        }
+    });
 }

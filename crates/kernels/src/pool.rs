@@ -4,15 +4,18 @@ use half::f16;
 
 use crate::Kernels;
 use crate::order::{LANES, tree};
-use crate::reduce::{Fold, tree_across};
-use crate::simd::{COLUMNS, Lanes, Task, chunks};
+use crate::reduce::{Fold, Lane, fold_lanes};
+use crate::simd::{Lanes, Task, WIDTH, chunks};
 
 /// Window cells that one thread visits at a time.
 const GRAIN: usize = 1 << 15;
 /// Up to so many neighbouring windows are summed one by one.
 const FEW: usize = 3;
-/// Columns of the input that are reduced at a time.
+/// Most columns of the input, and most windows, that are reduced at a time.
 const SPAN: usize = 512;
+const WINDOWS: usize = 128;
+/// Rows of the input that are kept for the next row of windows.
+const RING: usize = 8;
 
 /// Size, stride and padding of pooling windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +37,12 @@ struct Cells {
     start: usize,
 }
 
+impl Cells {
+    fn count(&self) -> usize {
+        self.last - self.first
+    }
+}
+
 impl Window {
     #[inline(always)]
     fn cells(&self, axis: usize, position: usize, size: usize) -> Cells {
@@ -41,6 +50,11 @@ impl Window {
         let first = pad.saturating_sub(origin).min(self.kernel[axis]);
         let last = (size + pad).saturating_sub(origin).clamp(first, self.kernel[axis]);
         Cells { first, last, start: (origin + first).saturating_sub(pad).min(size) }
+    }
+
+    /// The rows and the columns of window `at`.
+    fn both(&self, at: usize, out: [usize; 2], size: [usize; 2]) -> [Cells; 2] {
+        [self.cells(0, at / out[1], size[0]), self.cells(1, at % out[1], size[1])]
     }
 
     fn grain(&self, out: [usize; 2]) -> usize {
@@ -111,59 +125,76 @@ impl Task for MaxTask<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let [height, width] = self.size;
+        let ([height, width], window) = (self.size, self.window);
         let plane = self.out_size[0] * self.out_size[1];
+        let phases = Phases::new(window, self.out_size[1]);
+        let mut ring = Ring::new(LOWEST);
         for (index, out) in self.out.chunks_exact_mut(plane.max(1)).enumerate() {
             let x = &self.x[(self.first + index) * height * width..][..height * width];
-            for (y, row) in out.chunks_exact_mut(self.out_size[1]).enumerate() {
-                let rows = self.window.cells(0, y, height);
-                let x = &x[rows.start * width..][..(rows.last - rows.first) * width];
-                max_row(x, width, self.window, row);
+            let Some(phases) = phases else {
+                for (at, out) in out.iter_mut().enumerate() {
+                    let [rows, columns] = window.both(at, self.out_size, self.size);
+                    *out = wide_max(&x[rows.start * width..][..rows.count() * width], width, columns);
+                }
+                continue;
+            };
+            for first in (0..self.out_size[1]).step_by(phases.windows) {
+                let inside = phases.inside(first, width);
+                ring.clear(LOWEST);
+                for (y, out) in out.chunks_exact_mut(self.out_size[1]).enumerate() {
+                    let out = &mut out[first..];
+                    let count = out.len().min(phases.windows);
+                    max_block(x, width, (window, phases, inside), y, &mut ring, &mut out[..count]);
+                }
             }
         }
     }
 }
 
-/// One output row from the rows of `x` that its windows cover: first down the columns, then across.
+/// Neighbouring windows of one output row.
 #[inline(always)]
-fn max_row(x: &[u16], width: usize, window: &Window, out: &mut [u16]) {
-    let stride = window.stride[1];
-    let Some(phases) = Phases::new(window) else {
-        for (at, out) in out.iter_mut().enumerate() {
-            *out = wide_max(x, width, window.cells(1, at, width));
+fn max_block(
+    x: &[u16],
+    width: usize,
+    (window, phases, inside): (&Window, Phases, Inside),
+    y: usize,
+    ring: &mut Ring<i16>,
+    out: &mut [u16],
+) {
+    let mut largest = [LOWEST; WINDOWS];
+    let largest = &mut largest[..phases.windows];
+    let rows = window.cells(0, y, x.len() / width.max(1));
+    let keys = |row: &[u16], columns: &mut [i16]| {
+        for (column, &bits) in columns.iter_mut().zip(row) {
+            *column = key(bits);
         }
-        return;
     };
-    for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
-        let span = phases.inside(block * COLUMNS, width);
-        let mut columns = [LOWEST; SPAN];
-        let inside = &mut columns[span.target..span.target + span.count];
-        for row in x.chunks_exact(width.max(1)) {
-            for (column, &bits) in inside.iter_mut().zip(&row[span.source..span.source + span.count]) {
-                *column = key(bits).max(*column);
+    for first in (rows.start..rows.start + rows.count()).step_by(RING) {
+        let group = first..(first + RING).min(rows.start + rows.count());
+        for row in group.clone() {
+            ring.keep(row, &x[row * width..][..width], (phases, inside), keys);
+        }
+        for row in group {
+            for kw in 0..window.kernel[1] {
+                for (largest, value) in largest.iter_mut().zip(phases.tap(ring.row(row), kw)) {
+                    *largest = (*value).max(*largest);
+                }
             }
         }
-        let mut split = [LOWEST; SPAN];
-        phases.split(&columns, &mut split);
-        let mut largest = [LOWEST; COLUMNS];
-        for kw in 0..window.kernel[1] {
-            let at = kw % stride * phases.len + kw / stride;
-            for (largest, value) in largest.iter_mut().zip(&split[at..at + COLUMNS]) {
-                *largest = (*value).max(*largest);
-            }
-        }
-        for (out, largest) in out.iter_mut().zip(&largest) {
-            *out = from_key(*largest);
-        }
+    }
+    for (out, largest) in out.iter_mut().zip(largest) {
+        *out = from_key(*largest);
     }
 }
 
-/// How the input columns of [`COLUMNS`] neighbouring windows are split by stride phase, so that those of one tap
-/// are neighbours.
+/// How the input columns of neighbouring windows are split by stride phase, so that those of one tap are
+/// neighbours.
 #[derive(Clone, Copy)]
 struct Phases {
     stride: usize,
     pad: usize,
+    /// Windows of one block, whole vectors.
+    windows: usize,
     /// Columns of one phase.
     len: usize,
 }
@@ -176,28 +207,79 @@ struct Inside {
     count: usize,
 }
 
+/// Rows of the columns of a block of windows, split by phase. Splitting several before any is read keeps reads
+/// from waiting for writes.
+#[repr(align(64))]
+struct Ring<T> {
+    /// A row in order.
+    columns: [T; SPAN],
+    rows: [[T; SPAN]; RING],
+    /// Which row of the image each of `rows` is.
+    holds: [usize; RING],
+}
+
+impl<T: Copy> Ring<T> {
+    fn new(padding: T) -> Ring<T> {
+        Ring { columns: [padding; SPAN], rows: [[padding; SPAN]; RING], holds: [usize::MAX; RING] }
+    }
+
+    /// Forgets the rows, for another image or block.
+    fn clear(&mut self, padding: T) {
+        self.columns.fill(padding);
+        self.holds.fill(usize::MAX);
+    }
+
+    /// Makes row `index` of the image, `row`, one of the rows; `convert` writes its elements.
+    #[inline(always)]
+    fn keep<S>(
+        &mut self,
+        index: usize,
+        row: &[S],
+        (phases, inside): (Phases, Inside),
+        convert: impl Fn(&[S], &mut [T]),
+    ) {
+        let Inside { source, target, count } = inside;
+        if self.holds[index % RING] != index {
+            self.holds[index % RING] = index;
+            convert(&row[source..source + count], &mut self.columns[target..target + count]);
+            phases.split(&self.columns, &mut self.rows[index % RING]);
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self, index: usize) -> &[T; SPAN] {
+        &self.rows[index % RING]
+    }
+}
+
 impl Phases {
-    /// `None` when a block needs more than [`SPAN`] columns.
-    fn new(window: &Window) -> Option<Phases> {
-        let stride = window.stride[1];
-        let len = COLUMNS + window.kernel[1] / stride;
-        (len * stride <= SPAN).then_some(Phases { stride, pad: window.pad[2], len })
+    /// For rows of `windows` windows; `None` when a vector of windows needs more than [`SPAN`] columns.
+    fn new(window: &Window, windows: usize) -> Option<Phases> {
+        let (stride, more) = (window.stride[1], window.kernel[1] / window.stride[1]);
+        let most = (SPAN / stride).saturating_sub(more).min(WINDOWS) / WIDTH * WIDTH;
+        let windows = windows.next_multiple_of(WIDTH).min(most);
+        (windows > 0).then_some(Phases { stride, pad: window.pad[2], windows, len: windows + more })
+    }
+
+    fn columns(&self) -> usize {
+        self.len * self.stride
     }
 
     /// The columns of the image that windows from `first` on read.
     fn inside(&self, first: usize, width: usize) -> Inside {
         let origin = first * self.stride;
-        let target = self.pad.saturating_sub(origin).min(SPAN);
+        let target = self.pad.saturating_sub(origin).min(self.columns());
         let source = (origin + target).saturating_sub(self.pad).min(width);
-        let count = (width - source).min((self.len * self.stride).saturating_sub(target));
+        let count = (width - source).min(self.columns() - target);
         Inside { source, target, count }
     }
 
+    /// The columns by phase.
     #[inline(always)]
     fn split<T: Copy>(&self, columns: &[T; SPAN], target: &mut [T; SPAN]) {
         let Phases { stride, len, .. } = *self;
         match stride {
-            1 => *target = *columns,
+            1 => target[..len].copy_from_slice(&columns[..len]),
             2 => {
                 let (even, odd) = target.split_at_mut(len);
                 for ((even, odd), pair) in even.iter_mut().zip(odd).zip(columns.as_chunks::<2>().0) {
@@ -212,6 +294,12 @@ impl Phases {
                 }
             }
         }
+    }
+
+    /// What every window of a block reads for its column `kw`.
+    #[inline(always)]
+    fn tap<'a, T>(&self, split: &'a [T; SPAN], kw: usize) -> &'a [T] {
+        &split[kw % self.stride * self.len + kw / self.stride..][..self.windows]
     }
 }
 
@@ -264,83 +352,83 @@ impl Task for MeanTask<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let [height, width] = self.size;
+        let ([height, width], window) = (self.size, self.window);
         let plane = self.out_size[0] * self.out_size[1];
+        let phases = Phases::new(window, self.out_size[1]).filter(|_| self.out_size[1] > FEW);
+        let (mut ring, mut lanes) = (Ring::new(0.0), [Lane([0.0; WINDOWS]); LANES]);
         for (index, out) in self.out.chunks_exact_mut(plane.max(1)).enumerate() {
             let x = &self.x[(self.first + index) * height * width..][..height * width];
-            for (y, row) in out.chunks_exact_mut(self.out_size[1]).enumerate() {
-                let rows = self.window.cells(0, y, height);
-                for (block, out) in row.chunks_mut(COLUMNS).enumerate() {
-                    mean_block::<L>(
-                        x,
-                        width,
-                        self.window,
-                        rows,
-                        (block * COLUMNS, self.exclude_padding),
-                        out,
-                    );
+            let Some(phases) = phases else {
+                for (at, out) in out.iter_mut().enumerate() {
+                    let [rows, columns] = window.both(at, self.out_size, self.size);
+                    let mut sum = [wide_sum::<L>(x, width, window.kernel[1], rows, columns)];
+                    window.divide(&mut sum, rows, (at % self.out_size[1], width), self.exclude_padding);
+                    L::narrow(&sum, std::slice::from_mut(out));
+                }
+                continue;
+            };
+            for first in (0..self.out_size[1]).step_by(phases.windows) {
+                let place = (window, phases, phases.inside(first, width));
+                ring.clear(0.0);
+                for (y, out) in out.chunks_exact_mut(self.out_size[1]).enumerate() {
+                    let rows = window.cells(0, y, height);
+                    sums_across::<L>(x, width, place, rows, &mut ring, &mut lanes);
+                    let out = &mut out[first..];
+                    let count = out.len().min(phases.windows);
+                    let sums = &mut lanes[0].0[..count];
+                    window.divide(sums, rows, (first, width), self.exclude_padding);
+                    L::narrow(sums, &mut out[..count]);
                 }
             }
         }
     }
 }
 
-/// Up to 32 neighbouring means, from window `first` on.
-#[inline(always)]
-fn mean_block<L: Lanes>(
-    x: &[f16],
-    width: usize,
-    window: &Window,
-    rows: Cells,
-    (first, exclude_padding): (usize, bool),
-    out: &mut [f16],
-) {
-    let mut means = match Phases::new(window).filter(|_| out.len() > FEW) {
-        Some(phases) => sums_across::<L>(x, width, (window, phases), rows, first),
-        None => std::array::from_fn(|index| {
-            let cells = window.cells(1, first + index, width);
-            if index < out.len() { wide_sum::<L>(x, width, window.kernel[1], rows, cells) } else { 0.0 }
-        }),
-    };
-    let all = window.kernel[0] * window.kernel[1];
-    for (index, mean) in means[..out.len()].iter_mut().enumerate() {
-        let count = if exclude_padding {
-            let cells = window.cells(1, first + index, width);
-            ((rows.last - rows.first) * (cells.last - cells.first)).max(1)
+impl Window {
+    /// Divides the sums of the windows from `first` on.
+    #[inline(always)]
+    fn divide(&self, sums: &mut [f32], rows: Cells, (first, width): (usize, usize), exclude_padding: bool) {
+        if exclude_padding {
+            for (sum, at) in sums.iter_mut().zip(first..) {
+                let cells = self.cells(1, at, width);
+                *sum /= (rows.count() * cells.count()).max(1) as f32;
+            }
         } else {
-            all
-        };
-        *mean /= count as f32;
+            let all = (self.kernel[0] * self.kernel[1]) as f32;
+            sums.iter_mut().for_each(|sum| *sum /= all);
+        }
     }
-    L::narrow(&means[..out.len()], out);
 }
 
-/// The sums of [`COLUMNS`] neighbouring windows; padding adds zeros, which change no bit.
+/// The sums of neighbouring windows, in the first of `lanes`; padding adds zeros, which change no bit.
 #[inline(always)]
 fn sums_across<L: Lanes>(
     x: &[f16],
     width: usize,
-    (window, phases): (&Window, Phases),
+    (window, phases, inside): (&Window, Phases, Inside),
     rows: Cells,
-    first: usize,
-) -> [f32; COLUMNS] {
-    let (kernel, stride) = (window.kernel[1], window.stride[1]);
-    let span = phases.inside(first, width);
-    let mut lanes = [[0.0_f32; COLUMNS]; LANES];
-    let (mut columns, mut split) = ([0.0_f32; SPAN], [0.0_f32; SPAN]);
-    for kh in rows.first..rows.last {
-        let start = (rows.start + kh - rows.first) * width + span.source;
-        L::widen(&x[start..start + span.count], &mut columns[span.target..span.target + span.count]);
-        phases.split(&columns, &mut split);
-        for kw in 0..kernel {
-            let at = kw % stride * phases.len + kw / stride;
-            let lane = &mut lanes[(kh * kernel + kw) % LANES];
-            for (lane, value) in lane.iter_mut().zip(&split[at..at + COLUMNS]) {
+    ring: &mut Ring<f32>,
+    lanes: &mut [Lane<WINDOWS>; LANES],
+) {
+    let [height, kernel] = window.kernel;
+    let cells = height * kernel;
+    for lane in &mut lanes[..cells.min(LANES)] {
+        lane.0[..phases.windows].fill(0.0);
+    }
+    for first in (rows.first..rows.last).step_by(RING) {
+        let group = first..(first + RING).min(rows.last);
+        let row = |kh: usize| rows.start + kh - rows.first;
+        for row in group.clone().map(row) {
+            ring.keep(row, &x[row * width..][..width], (phases, inside), L::widen);
+        }
+        for (kh, kw) in group.flat_map(|kh| (0..kernel).map(move |kw| (kh, kw))) {
+            let lane = &mut lanes[(kh * kernel + kw) % LANES].0;
+            for (lane, value) in lane.iter_mut().zip(phases.tap(ring.row(row(kh)), kw)) {
                 *lane += value;
             }
         }
     }
-    tree_across::<L, COLUMNS>(Fold::Sum, lanes)
+    fold_lanes::<L, WINDOWS>(Fold::Sum, lanes, (cells, phases.windows));
 }
 
 /// The sum of one window of a row too long for [`Phases`].

@@ -1,5 +1,7 @@
 //! Reductions over any axes, in the order of [`crate::order::LaneSum`].
 
+mod across;
+
 use half::f16;
 
 use crate::Kernels;
@@ -7,13 +9,15 @@ use crate::broadcast::{MAX_RANK, Walk, row_major};
 use crate::math::{self, larger, smaller};
 use crate::order::{LANES, tree};
 use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
+pub(crate) use across::{Lane, fold_lanes, tree_across};
+use across::{SPAN, reduce_by_lanes};
 
 /// Elements that one thread reduces at a time.
 const GRAIN: usize = 1 << 15;
 /// Elements gathered at a time; a multiple of [`LANES`].
 const BLOCK: usize = 256;
-/// Neighbouring outputs that are reduced together along an outer axis.
-const SPAN: usize = 128;
+/// Contiguous sets whose lanes are combined side by side.
+const ROWS: usize = 4;
 
 /// What becomes of the elements of a reduced set, `x`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -188,18 +192,28 @@ pub fn reduce(
         return;
     }
     let across = reduced.inner_strides() != [1] && kept.inner_strides() == [1] && reduced.is_one_run();
+    let threads = kernels.pool.threads();
+    // Few columns are not cut: every thread takes the rows of some lanes.
+    let by_lanes = across && kept.is_one_run() && threads > 1 && outputs < threads * SPAN;
+    let by_lanes = by_lanes && !reduction.needs_largest() && count * outputs > GRAIN;
     let grain = (GRAIN / count.max(1)).max(1).next_multiple_of(if across { SPAN } else { 1 });
-    chunks(&kernels.pool, out, grain, |first, out| {
-        let task = ReduceTask { x, kept: &kept, reduced: &reduced, count, across, first, out };
-        macro_rules! each {
-            ($($name:ident),*) => {
-                match reduction {
-                    $(Reduction::$name => kernels.simd.run(Known::<{ Reduction::$name as u8 }>(task)),)*
-                }
-            };
-        }
-        each!(Sum, Mean, Max, Min, SumAbs, SumSquare, LogSum, LogSumExp, L2Norm);
-    });
+    macro_rules! each {
+        ($($name:ident),*) => {
+            match reduction {
+                $(Reduction::$name => {
+                    const KIND: u8 = Reduction::$name as u8;
+                    if by_lanes {
+                        return reduce_by_lanes(kernels, &Set::<KIND> { x, reduced: &reduced, count }, out);
+                    }
+                    chunks(&kernels.pool, out, grain, |first, out| {
+                        let set = Set::<KIND> { x, reduced: &reduced, count };
+                        kernels.simd.run(ReduceTask { set, kept: &kept, across, first, out });
+                    });
+                })*
+            }
+        };
+    }
+    each!(Sum, Mean, Max, Min, SumAbs, SumSquare, LogSum, LogSumExp, L2Norm);
 }
 
 /// The reduction of a number, the reverse of `as u8`.
@@ -219,39 +233,43 @@ const fn reduction(number: u8) -> Reduction {
     ALL[number as usize]
 }
 
-struct ReduceTask<'a> {
-    x: &'a [f16],
+/// A task whose reduction the compiler knows, so that its loops have no branch.
+struct ReduceTask<'a, const KIND: u8> {
+    set: Set<'a, KIND>,
     kept: &'a Walk<1>,
-    reduced: &'a Walk<1>,
-    count: usize,
     across: bool,
     first: usize,
     out: &'a mut [f16],
 }
 
-/// A task whose reduction the compiler knows, so that its loops have no branch.
-struct Known<'a, const KIND: u8>(ReduceTask<'a>);
-
-impl<const KIND: u8> Task for Known<'_, KIND> {
+impl<const KIND: u8> Task for ReduceTask<'_, KIND> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let count = self.0.out.len();
-        let ReduceTask { x, kept, reduced, count: elements, across, first, out } = self.0;
-        let stride = kept.inner_strides()[0] as usize;
-        let set = Set::<KIND> { x, reduced, count: elements };
-        for (position, length, [at]) in kept.runs(first, count) {
-            let out = &mut out[position..position + length];
-            if across {
-                for (block, out) in out.chunks_mut(SPAN).enumerate() {
-                    set.across::<L>(at + block * SPAN, out);
+        let ReduceTask { set, kept, across, first, out } = self;
+        let (total, stride) = (out.len(), kept.inner_strides()[0] as usize);
+        if across {
+            let (mut lanes, mut largest) = ([Lane([0.0; SPAN]); LANES], Lane([0.0; SPAN]));
+            for (position, length, [at]) in kept.runs(first, total) {
+                for (block, out) in out[position..position + length].chunks_mut(SPAN).enumerate() {
+                    set.across::<L>(at + block * SPAN, &mut lanes, &mut largest, out);
                 }
-                continue;
             }
-            for (index, out) in out.iter_mut().enumerate() {
-                let value = set.along::<L>(at + index * stride);
-                L::write_some(<L::Vector as Real>::splat(value), std::slice::from_mut(out));
+            return;
+        }
+        let contiguous = set.reduced.inner_strides() == [1] && set.reduced.is_one_run();
+        for (position, length, [at]) in kept.runs(first, total) {
+            let out = &mut out[position..position + length];
+            let (groups, _) = out.as_chunks_mut::<ROWS>();
+            let grouped = if contiguous { groups.len() } else { 0 };
+            for (index, out) in groups[..grouped].iter_mut().enumerate() {
+                L::narrow(&set.rows::<L, ROWS>(at + index * ROWS * stride, stride), out);
+            }
+            for (index, out) in out.iter_mut().enumerate().skip(grouped * ROWS) {
+                let at = at + index * stride;
+                let value = if contiguous { set.rows::<L, 1>(at, stride) } else { [set.along::<L>(at)] };
+                L::narrow(&value, std::slice::from_mut(out));
             }
         }
     }
@@ -265,6 +283,37 @@ struct Set<'a, const KIND: u8> {
 
 impl<const KIND: u8> Set<'_, KIND> {
     const REDUCTION: Reduction = reduction(KIND);
+
+    /// `N` outputs whose elements are contiguous, `stride` from one to the next.
+    #[inline(always)]
+    fn rows<L: Lanes, const N: usize>(&self, at: usize, stride: usize) -> [f32; N] {
+        let sets: [&[f16]; N] = std::array::from_fn(|row| &self.x[at + row * stride..][..self.count]);
+        let mut largest = [0.0; N];
+        if Self::REDUCTION.needs_largest() {
+            largest = Self::pass_rows::<L, N>(Reduction::Max, largest, sets);
+        }
+        let totals = Self::pass_rows::<L, N>(Self::REDUCTION, largest, sets);
+        std::array::from_fn(|row| Self::REDUCTION.finish(totals[row], largest[row], self.count))
+    }
+
+    #[inline(always)]
+    fn pass_rows<L: Lanes, const N: usize>(
+        reduction: Reduction,
+        largest: [f32; N],
+        sets: [&[f16]; N],
+    ) -> [f32; N] {
+        let fold = reduction.fold();
+        let mut lanes = [<L::Vector as Real>::splat(fold.start()); N];
+        for ((lanes, set), &largest) in lanes.iter_mut().zip(sets).zip(&largest) {
+            *lanes = add_terms::<L>(reduction, largest, *lanes, set);
+        }
+        // A loop: what the closure of `map` calls would not be compiled for the instruction set.
+        let mut totals = [0.0; N];
+        for (total, &lanes) in totals.iter_mut().zip(&lanes) {
+            *total = across_lanes::<L>(fold, lanes);
+        }
+        totals
+    }
 
     /// One output: its elements in row-major order.
     #[inline(always)]
@@ -280,10 +329,6 @@ impl<const KIND: u8> Set<'_, KIND> {
         let fold = reduction.fold();
         let mut lanes = <L::Vector as Real>::splat(fold.start());
         let stride = self.reduced.inner_strides()[0] as usize;
-        if stride == 1 && self.reduced.is_one_run() {
-            lanes = add_terms::<L>(reduction, largest, lanes, &self.x[at..at + self.count]);
-            return across_lanes::<L>(fold, lanes);
-        }
         let mut block = [f16::ZERO; BLOCK];
         let mut filled = 0;
         for (_, length, [offset]) in self.reduced.runs(0, self.count) {
@@ -308,57 +353,4 @@ impl<const KIND: u8> Set<'_, KIND> {
         lanes = add_terms::<L>(reduction, largest, lanes, &block[..filled]);
         across_lanes::<L>(fold, lanes)
     }
-
-    /// Up to [`SPAN`] neighbouring outputs, reduced along one outer axis.
-    #[inline(always)]
-    fn across<L: Lanes>(&self, at: usize, out: &mut [f16]) {
-        let mut largest = [0.0; SPAN];
-        if Self::REDUCTION.needs_largest() {
-            largest = self.pass_across::<L>(Reduction::Max, &largest, at, out.len());
-        }
-        let mut totals = self.pass_across::<L>(Self::REDUCTION, &largest, at, out.len());
-        for (total, largest) in totals.iter_mut().zip(largest) {
-            *total = Self::REDUCTION.finish(*total, largest, self.count);
-        }
-        L::narrow(&totals[..out.len()], out);
-    }
-
-    #[inline(always)]
-    fn pass_across<L: Lanes>(
-        &self,
-        reduction: Reduction,
-        largest: &[f32; SPAN],
-        at: usize,
-        width: usize,
-    ) -> [f32; SPAN] {
-        let fold = reduction.fold();
-        let stride = self.reduced.inner_strides()[0] as usize;
-        let mut lanes = [[fold.start(); SPAN]; LANES];
-        for index in 0..self.count {
-            let row = &self.x[at + index * stride..][..width];
-            let lanes = lanes[index % LANES].as_chunks_mut::<WIDTH>().0;
-            let vectors = lanes.iter_mut().zip(largest.as_chunks::<WIDTH>().0).zip(row.chunks(WIDTH));
-            for ((lane, largest), values) in vectors {
-                let term = reduction.term(L::read_some(values), L::load(largest));
-                L::store(fold.combine(L::load(lane), term), lane);
-            }
-        }
-        tree_across::<L, SPAN>(fold, lanes)
-    }
-}
-
-/// [`tree`] for every column.
-#[inline(always)]
-pub(crate) fn tree_across<L: Lanes, const W: usize>(fold: Fold, mut lanes: [[f32; W]; LANES]) -> [f32; W] {
-    let mut width = LANES / 2;
-    while width > 0 {
-        let (low, high) = lanes.split_at_mut(width);
-        for (low, high) in low.iter_mut().zip(high) {
-            for (a, b) in low.as_chunks_mut::<WIDTH>().0.iter_mut().zip(high.as_chunks::<WIDTH>().0) {
-                L::store(fold.combine(L::load(a), L::load(b)), a);
-            }
-        }
-        width /= 2;
-    }
-    lanes[0]
 }

@@ -146,25 +146,59 @@ fn operand<L: Lanes>(data: &[f16], at: usize, stride: isize, count: usize) -> L:
     }
 }
 
+/// The vectors of an operand along a run.
+struct Vectors<'a> {
+    whole: &'a [[f16; WIDTH]],
+    rest: &'a [f16],
+    /// From one vector to the next: 0 where a single value is repeated.
+    every: usize,
+}
+
+impl<'a> Vectors<'a> {
+    /// `None` for a stride other than 0 and 1. A value that is repeated is kept in `same`.
+    #[inline(always)]
+    fn new(
+        data: &'a [f16],
+        at: usize,
+        stride: isize,
+        length: usize,
+        same: &'a mut [f16; WIDTH],
+    ) -> Option<Vectors<'a>> {
+        match stride {
+            1 => {
+                let (whole, rest) = data[at..at + length].as_chunks();
+                Some(Vectors { whole, rest, every: 1 })
+            }
+            0 => {
+                *same = [data[at]; WIDTH];
+                Some(Vectors { whole: std::slice::from_ref(same), rest: &same[..length % WIDTH], every: 0 })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Runs `$body` for vectors of consecutive pairs: `$a` and `$b` are the operands, `$position` and `$count` say
 /// where they belong.
 macro_rules! each_pair {
     ($lanes:ident, $pairs:expr, $total:expr, |$position:ident, $count:ident, $a:ident, $b:ident| $body:expr) => {{
         let Pairs { walk, a: data_a, b: data_b, start } = $pairs;
         let [step_a, step_b] = walk.inner_strides();
+        let mut same = [[f16::ZERO; WIDTH]; 2];
         for (position, length, [at_a, at_b]) in walk.runs(start, $total) {
-            if [step_a, step_b] == [1, 1] {
-                // The common case, without a choice per vector.
-                let (whole_a, rest_a) = data_a[at_a..at_a + length].as_chunks::<WIDTH>();
-                let (whole_b, rest_b) = data_b[at_b..at_b + length].as_chunks::<WIDTH>();
-                for (index, (a, b)) in whole_a.iter().zip(whole_b).enumerate() {
+            let [same_a, same_b] = &mut same;
+            let vectors_a = Vectors::new(data_a, at_a, step_a, length, same_a);
+            let vectors_b = Vectors::new(data_b, at_b, step_b, length, same_b);
+            if let (Some(all_a), Some(all_b)) = (vectors_a, vectors_b) {
+                for index in 0..length / WIDTH {
                     let ($position, $count) = (position + index * WIDTH, WIDTH);
-                    let ($a, $b) = ($lanes::read(a), $lanes::read(b));
+                    let $a = $lanes::read(&all_a.whole[index * all_a.every]);
+                    let $b = $lanes::read(&all_b.whole[index * all_b.every]);
                     $body
                 }
-                if !rest_a.is_empty() {
-                    let ($position, $count) = (position + whole_a.len() * WIDTH, rest_a.len());
-                    let ($a, $b) = ($lanes::read_some(rest_a), $lanes::read_some(rest_b));
+                if !all_a.rest.is_empty() {
+                    let ($position, $count) = (position + length / WIDTH * WIDTH, all_a.rest.len());
+                    let ($a, $b) = ($lanes::read_some(all_a.rest), $lanes::read_some(all_b.rest));
                     $body
                 }
                 continue;

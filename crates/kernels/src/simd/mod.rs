@@ -14,6 +14,7 @@ mod lines;
 mod micro;
 pub(crate) mod peak;
 pub(crate) mod real;
+mod turn;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -28,6 +29,7 @@ pub(crate) use half::{HALVES, HalfTask, Halves};
 pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
+pub(crate) use turn::{SIDE, expect_soon, turn};
 
 /// Values of a [`Lanes::Vector`].
 pub(crate) const WIDTH: usize = 16;

@@ -140,3 +140,23 @@ fn large_arrays_are_shared_among_threads() {
         check(&expected, |kernels, out| layout::transpose(kernels, View::new(&x, &shape), &perm, out));
     }
 }
+
+#[test]
+fn squares_lines_and_what_is_left_of_them() {
+    for shape in [[3, 300, 41], [2, 41, 300], [1, 16, 4099], [2, 130, 64], [5, 7, 9]] {
+        let x: Vec<u16> = (0..shape.iter().product::<usize>()).map(|x| x as u16).collect();
+        let out_shape = [shape[0], shape[2], shape[1]];
+        let expected = want(&out_shape, &x, &shape, |at| vec![at[0], at[2], at[1]]);
+        check(&expected, |kernels, out| layout::transpose(kernels, View::new(&x, &shape), &[0, 2, 1], out));
+    }
+}
+
+#[test]
+fn large_parts_are_joined_by_all_threads() {
+    let (first, second): (Vec<u16>, Vec<u16>) = ((0..50_000).collect(), (0..60_000).rev().collect());
+    let parts = [View::new(&first, &[50_000]), View::new(&[], &[0]), View::new(&second, &[60_000])];
+    check(&[&first[..], &second].concat(), |kernels, out| layout::concat(kernels, &parts, 0, out));
+    let parts = [View::new(&first, &[2, 25_000]), View::new(&second, &[2, 30_000])];
+    let rows = [&first[..25_000], &second[..30_000], &first[25_000..], &second[30_000..]];
+    check(&rows.concat(), |kernels, out| layout::concat(kernels, &parts, 1, out));
+}

@@ -110,3 +110,20 @@ fn long_reductions_along_every_axis() {
         }
     }
 }
+
+#[test]
+fn columns_in_blocks_and_lanes_on_threads() {
+    for shape in [[200, 700], [131, 1537], [77, 33], [2000, 19], [5, 1600]] {
+        for wild in [false, true] {
+            let count = shape[0] * shape[1];
+            let x = if wild { wild_values(count, 8) } else { values(count, 8) };
+            let sets = sets(&x, &shape, 1);
+            for reduction in ALL {
+                let want: Vec<f16> = sets.iter().map(|set| f16::from_f32(reduction.eval(set))).collect();
+                check(&want, &format!("{reduction:?} of {shape:?}"), |kernels, out| {
+                    reduce(kernels, reduction, &x, &shape, 1, out);
+                });
+            }
+        }
+    }
+}
