@@ -11,7 +11,7 @@ use crate::softmax;
 use crate::{Bias, Epilogue, Kernels, Residual, Scratch};
 
 /// Most queries of a part.
-const QUERIES: usize = 8 * ROWS;
+const QUERIES: usize = 24 * ROWS;
 
 /// What is added to the scaled scores.
 #[derive(Clone, Copy, Debug, Default)]

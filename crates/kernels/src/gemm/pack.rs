@@ -7,7 +7,7 @@ use half::f16;
 use super::form::Form;
 use super::left::Strided;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Simd, Task};
+use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Real, Simd, Task, WIDTH};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -151,17 +151,18 @@ impl Task for PackColumns<'_> {
             }
             return;
         }
-        if count < COLUMNS {
-            used.fill(0.0);
-        }
-        let mut wide = [0.0; BLOCK];
-        for (block, used) in used.chunks_mut(BLOCK * COLUMNS).enumerate() {
-            let size = used.len() / COLUMNS;
-            for (column, n) in columns.clone().enumerate() {
-                let at = source.at(block * BLOCK, n);
-                L::widen(&source.data[at..at + size], &mut wide[..size]);
-                for (k, value) in wide[..size].iter().enumerate() {
-                    used[k * COLUMNS + column] = *value;
+        for start in (0..terms).step_by(WIDTH) {
+            let size = WIDTH.min(terms - start);
+            for half in 0..COLUMNS / WIDTH {
+                let mut rows = [<L::Vector as Real>::splat(0.0); WIDTH];
+                for (row, column) in rows.iter_mut().zip(half * WIDTH..count) {
+                    let at = source.at(start, columns.start + column);
+                    *row = L::read_some(&source.data[at..at + size]);
+                }
+                let turned = L::transpose(rows);
+                let targets = used[start * COLUMNS..].chunks_exact_mut(COLUMNS);
+                for (row, target) in turned.into_iter().zip(targets) {
+                    L::store(row, &mut target.as_chunks_mut().0[half]);
                 }
             }
         }
