@@ -19,13 +19,15 @@ pub enum Isa {
     AmxFp16,
     /// aarch64 with NEON, which every such processor has.
     Neon,
+    /// aarch64 with the instructions FMLAL, which multiply `f16` and add to `f32`, and everything of [`Isa::Neon`].
+    NeonFhm,
 }
 
 impl Isa {
     /// The instruction sets that this machine can run, slowest first; never empty.
     #[must_use]
     pub fn available() -> Vec<Isa> {
-        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::AmxFp16, Isa::Neon];
+        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::AmxFp16, Isa::Neon, Isa::NeonFhm];
         all.into_iter().filter(|&isa| Simd::new(isa).is_some()).collect()
     }
 

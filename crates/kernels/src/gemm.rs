@@ -19,7 +19,8 @@ pub(crate) use tiled::{Product, STRIP_SUMS, Sink, strips};
 
 /// Bytes of packed rows that should stay in the second-level cache.
 const ROW_CACHE: usize = 768 << 10;
-/// With more rows than this, a panel is converted to `f32` once instead of once per group of rows.
+/// With more rows than this, a panel is converted to `f32` once instead of once per group of rows, where the kernel
+/// does not multiply `f16`.
 const CONVERT_ROWS: usize = 6;
 /// Multiplications below which a product stays on its calling thread.
 const SMALL: usize = 1 << 17;
@@ -242,7 +243,7 @@ pub(crate) fn add_products<'a>(
             Right::Packed(b, index) => {
                 let (wide, pairs) = part.split_at_mut(DEPTH * BLOCK * COLUMNS);
                 let pairs = b.part(simd, index, first..last, bytemuck::cast_slice_mut(pairs));
-                if rows.len() > CONVERT_ROWS {
+                if rows.len() > CONVERT_ROWS && !simd.prefers_pairs() {
                     simd.run(Widen { source: pairs, target: &mut wide[..size] });
                     Panel::F32(&wide[..size])
                 } else {
