@@ -8,7 +8,9 @@ mod tiled;
 use half::f16;
 
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Grid, PAIRS, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector};
+use crate::simd::{
+    COLUMNS, Cuts, Grid, PAIRS, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector, vector_of_stored,
+};
 use crate::{Epilogue, Kernels, Scratch};
 
 pub use batch::{BatchShape, bmm, bmm_scratch};
@@ -148,7 +150,7 @@ fn by_panels(
             &shared[rows.start * plan.terms..rows.end * plan.terms]
         };
         let mut columns = tile.columns();
-        if rows.len() == 1 && !b.is_compressed() {
+        if rows.len() == 1 {
             columns.start = vector_panels(simd, packed, b, epilogue, tile);
         }
         for start in columns.step_by(COLUMNS) {
@@ -169,8 +171,16 @@ fn vector_panels(
     let (mut start, end, row) = (tile.columns().start, tile.columns().end, tile.rows().start);
     while start + STREAMS * COLUMNS <= end {
         let mut sums = [[0.0; COLUMNS]; STREAMS];
-        let panels = b.panels(start / COLUMNS, STREAMS).expect("invariant: not compressed");
-        vector(simd, packed, panels, &mut sums);
+        let first = start / COLUMNS;
+        if let Some(panels) = b.panels(first, STREAMS) {
+            vector(simd, packed, panels, &mut sums);
+        } else {
+            let stored =
+                |stream| b.stored(first + stream, 0..packed.len() / BLOCK).expect("invariant: compressed");
+            if !vector_of_stored(simd, packed, std::array::from_fn(stored), &mut sums) {
+                break;
+            }
+        }
         for sums in &sums {
             epilogue.store(simd, std::slice::from_ref(sums), (row..row + 1, start..start + COLUMNS), tile);
             start += COLUMNS;
@@ -235,8 +245,10 @@ pub(crate) fn add_products<'a>(
     let blocks = terms / BLOCK;
     let sums = &mut sums.as_chunks_mut::<COLUMNS>().0[..rows.len()];
     sums.fill([0.0; COLUMNS]);
-    for first in (0..blocks).step_by(DEPTH) {
-        let last = (first + DEPTH).min(blocks);
+    let decodes = matches!(panel, Right::Packed(b, _) if b.is_compressed() && rows.len() <= CONVERT_ROWS);
+    let depth = if decodes { 1 } else { DEPTH };
+    for first in (0..blocks).step_by(depth) {
+        let last = (first + depth).min(blocks);
         let size = (last - first) * BLOCK * COLUMNS;
         let panel = match panel {
             Right::Panel(values) => Panel::F32(&values[first * BLOCK * COLUMNS..][..size]),

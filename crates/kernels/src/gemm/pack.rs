@@ -6,7 +6,7 @@ use half::f16;
 
 use super::form::Form;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Simd, Task};
+use crate::simd::{COLUMNS, Cuts, Lanes, Lines, PAIRS, ROWS, Simd, Stored, Task, decode};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -96,6 +96,11 @@ impl PackedB {
         }
     }
 
+    /// The blocks `blocks` of panel `index`, when they are compressed.
+    pub(crate) fn stored(&self, index: usize, blocks: Range<usize>) -> Option<Stored<'_>> {
+        self.form.stored((index, self.terms), blocks)
+    }
+
     /// Whether panels must be decoded.
     pub(crate) fn is_compressed(&self) -> bool {
         !matches!(self.form, Form::Half(_))
@@ -114,7 +119,7 @@ impl PackedB {
             return &panel[blocks.start * size..blocks.end * size];
         }
         let target = &mut target[..blocks.len() * size];
-        self.form.decode(simd, (index, self.terms), blocks, target);
+        decode(simd, self.stored(index, blocks).expect("invariant: no pairs"), target);
         target
     }
 }

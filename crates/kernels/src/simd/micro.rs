@@ -115,7 +115,7 @@ fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut [[f32; COLUMNS]])
 }
 
 #[cfg(target_arch = "x86_64")]
-mod few;
+pub(super) mod few;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {

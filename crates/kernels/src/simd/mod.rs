@@ -13,6 +13,7 @@ mod lines;
 mod micro;
 pub(crate) mod peak;
 pub(crate) mod real;
+mod stored;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -26,6 +27,7 @@ pub(crate) use disjoint::{Cuts, Grid, Tile, chunks, tiles};
 pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
+pub(crate) use stored::{ROW, Scales, Stored, decode, vector_of_stored};
 
 /// Values of a [`Lanes::Vector`].
 pub(crate) const WIDTH: usize = 16;

@@ -1,5 +1,6 @@
 //! x86-64: detection, entry points and conversions.
 
+mod decode;
 mod vector;
 
 use std::arch::x86_64::{
@@ -12,6 +13,8 @@ use std::arch::x86_64::{
 };
 
 use half::f16;
+
+pub(super) use decode::{decode_512, decodes, vector_512};
 
 use super::real::Each;
 use super::{COLUMNS, Lanes, Task, WIDTH};
