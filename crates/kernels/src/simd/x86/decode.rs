@@ -58,13 +58,13 @@ pub(in super::super) fn vector_512(
 /// Runs `job` with the fastest decoder of what `kind` holds.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn dispatch<'a>(kind: Stored<'a>, job: impl Job<'a>) {
+    let fp16 = is_x86_feature_detected!("avx512fp16");
+    let vbmi2 = is_x86_feature_detected!("avx512vbmi2") && is_x86_feature_detected!("popcnt");
     match kind {
         // SAFETY: the processor has the instructions.
-        Stored::Bytes { .. } if is_x86_feature_detected!("avx512fp16") => unsafe { run_fp16(job) },
+        Stored::Bytes { .. } if fp16 => unsafe { run_fp16(job) },
         // SAFETY: as above.
-        Stored::Sparse { .. }
-            if is_x86_feature_detected!("avx512vbmi2") && is_x86_feature_detected!("popcnt") =>
-        unsafe { run_vbmi2(job) },
+        Stored::Sparse { .. } if vbmi2 => unsafe { run_vbmi2(job) },
         Stored::Bytes { .. } => job.run::<Bytes<'a>>(),
         Stored::Sparse { .. } => job.run::<Sparse<'a>>(),
         Stored::Indices { .. } => job.run::<Indices<'a>>(),
