@@ -13,6 +13,8 @@ use std::process::Command;
 
 /// What is built for, and run under emulation.
 const TARGET: &str = "aarch64-unknown-linux-gnu";
+/// The instruction sets that the emulated processor has and the tests must run on.
+const ISAS: &str = "Scalar Neon NeonFhm";
 /// Packages whose names do not change with versions. Two more are looked up: the compiler's library and LLVM.
 const PACKAGES: &[&str] = &[
     "rustc-web",
@@ -33,9 +35,9 @@ const PACKAGES: &[&str] = &[
 pub fn run() -> Result<()> {
     let tools = Tools { folder: target_dir().join("xtask").join("cross") };
     tools.prepare()?;
-    println!("==> kernels on {TARGET}, under qemu");
-    let runner =
-        format!("{} -L {}", tools.program("qemu-aarch64-static"), tools.shown("root/usr/aarch64-linux-gnu"));
+    println!("==> kernels on {TARGET}, under qemu: {ISAS}");
+    let (emulator, root) = (tools.program("qemu-aarch64-static"), tools.shown("root/usr/aarch64-linux-gnu"));
+    let runner = format!("{emulator} -cpu max -L {root}");
     // Without documentation tests: rustup's rustdoc cannot read the other compiler's libraries.
     Step::cargo("test -p aneforge-tensor -p aneforge-kernels --lib --tests --target")
         .arg(TARGET)
@@ -43,6 +45,7 @@ pub fn run() -> Result<()> {
         .env("CARGO_TARGET_DIR", tools.shown("target"))
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", tools.shown("bin/cc"))
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner)
+        .env("ANEFORGE_ISAS", ISAS)
         .run()
 }
 

@@ -20,8 +20,9 @@ pub fn run(bench: &mut Bench) {
         product(bench, shape);
     }
     for (place, bytes) in [("L3", 24 << 20), ("DRAM", 480 << 20)] {
-        vector(bench, place, bytes, false);
-        vector(bench, place, bytes, true);
+        for form in [Held::Fp16, Held::Int8, Held::Lut4, Held::Sparse] {
+            vector(bench, place, bytes, form);
+        }
     }
 }
 
@@ -83,22 +84,56 @@ pub fn fma_peak<'a>(kernels: &Kernels, work: f64, name: String) -> Variant<'a> {
     Variant { name, roof: None, run: Box::new(run) }
 }
 
+/// How the weights of a vector's product are held.
+#[derive(Clone, Copy)]
+enum Held {
+    Fp16,
+    Int8,
+    Lut4,
+    /// Half of the weights.
+    Sparse,
+}
+
+impl Held {
+    /// The name, the packed weights `[columns, terms]`, and their bytes.
+    fn pack(self, weights: &[f32], columns: usize, terms: usize) -> (&'static str, PackedB, usize) {
+        let count = weights.len();
+        match self {
+            Held::Fp16 => ("fp16", PackedB::from_nk(weights, columns, terms), 2 * count),
+            Held::Int8 => {
+                let bytes: Vec<i8> = weights.iter().map(|x| (x * 600.0).round() as i8).collect();
+                let scales = vec![f16::from_f32(1.0 / 600.0); columns];
+                ("int8", PackedB::from_int8(&bytes, &scales, columns, terms), count)
+            }
+            Held::Lut4 => {
+                let place = |x: f32| (x * 60.0 + 8.0).clamp(0.0, 15.0) as u8;
+                let indices: Vec<u8> =
+                    weights.as_chunks().0.iter().map(|&[a, b]| place(a) | place(b) << 4).collect();
+                let table = std::array::from_fn(|at| f16::from_f32((at as f32 - 7.5) / 60.0));
+                ("lut4", PackedB::from_lut4(&indices, table, columns, terms), count / 2)
+            }
+            Held::Sparse => {
+                let bit = |x: f32| u8::from(x > 0.0);
+                let mask: Vec<u8> = (weights.as_chunks::<8>().0.iter())
+                    .map(|eight| eight.iter().rev().fold(0, |byte, &x| byte << 1 | bit(x)))
+                    .collect();
+                let kept: Vec<f32> = weights.iter().copied().filter(|&x| x > 0.0).collect();
+                let packed = PackedB::from_sparse(&mask, &kept, columns, terms);
+                ("sparse", packed, count / 8 + 2 * kept.len())
+            }
+        }
+    }
+}
+
 /// One row times so many different matrices that together they fill `bytes`.
-fn vector(bench: &mut Bench, place: &str, bytes: usize, int8: bool) {
+fn vector(bench: &mut Bench, place: &str, bytes: usize, held: Held) {
     const TERMS: usize = 768;
     const COLUMNS: usize = 3072;
-    let name = format!("GEMV 768x3072 {}, weights in {place}", if int8 { "int8" } else { "fp16" });
+    let (form, one, size) = held.pack(&normal(TERMS * COLUMNS, 3, 0.05), COLUMNS, TERMS);
+    let name = format!("GEMV 768x3072 {form}, weights in {place}");
     if !bench.wants(&name) {
         return;
     }
-    let size = TERMS * COLUMNS * if int8 { 1 } else { 2 };
-    let weights = normal(TERMS * COLUMNS, 3, 0.05);
-    let one = if int8 {
-        let bytes: Vec<i8> = weights.iter().map(|x| (x * 600.0).round() as i8).collect();
-        PackedB::from_int8(&bytes, &vec![f16::from_f32(1.0 / 600.0); COLUMNS], COLUMNS, TERMS)
-    } else {
-        PackedB::from_kn(&weights, TERMS, COLUMNS)
-    };
     let matrices = vec![one; bytes.div_ceil(size)];
     let raw = vec![0x3c01_3c02_3c03_3c04_u64; bytes / 8];
     let x = halves(TERMS, 4, 1.0);

@@ -22,14 +22,17 @@ pub enum Isa {
     AmxFp16,
     /// aarch64 with NEON, which every such processor has.
     Neon,
+    /// aarch64 with the instructions FMLAL, which multiply `f16` and add to `f32`, and everything of [`Isa::Neon`].
+    NeonFhm,
 }
 
 impl Isa {
     /// The instruction sets that this machine can run, slowest first; never empty.
     #[must_use]
     pub fn available() -> Vec<Isa> {
-        let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Fp16, Isa::AmxFp16, Isa::Neon];
-        all.into_iter().filter(|&isa| Simd::new(isa).is_some()).collect()
+        let x86 = [Isa::Avx2, Isa::Avx512, Isa::Avx512Fp16, Isa::AmxFp16];
+        let all = [Isa::Scalar].into_iter().chain(x86).chain([Isa::Neon, Isa::NeonFhm]);
+        all.filter(|&isa| Simd::new(isa).is_some()).collect()
     }
 
     /// The fastest instruction set that this machine can run.

@@ -12,7 +12,9 @@ use std::ops::Range;
 use half::f16;
 
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Grid, PAIRS, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector};
+use crate::simd::{
+    COLUMNS, Cuts, Grid, PAIRS, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector, vector_of_stored,
+};
 use crate::{Epilogue, Kernels, Scratch};
 
 pub use batch::{BatchShape, bmm, bmm_scratch};
@@ -24,7 +26,8 @@ pub(crate) use sink::Sink;
 
 /// Bytes of packed rows that should stay in the second-level cache.
 const ROW_CACHE: usize = 768 << 10;
-/// With more rows than this, a panel is converted to `f32` once instead of once per group of rows.
+/// With more rows than this, a panel is converted to `f32` once instead of once per group of rows, where the kernel
+/// does not multiply `f16`.
 const CONVERT_ROWS: usize = 6;
 /// Fewest rows of a tile, where there are so many.
 const FEWEST_ROWS: usize = 4 * ROWS;
@@ -180,7 +183,7 @@ pub(crate) fn product<S: Left>(
         } else {
             &shared[rows.start * terms..rows.end * terms]
         };
-        if rows.len() == 1 && !b.is_compressed() && !plan.turned {
+        if rows.len() == 1 && !plan.turned {
             columns.start = vector_panels(simd, packed, b, epilogue, tile);
         }
         let mut sink = Sink { simd, epilogue, out: tile, turned: plan.turned };
@@ -203,8 +206,16 @@ fn vector_panels(
     let (mut start, end, row) = (tile.columns().start, tile.columns().end, tile.rows().start);
     while start + STREAMS * COLUMNS <= end {
         let mut sums = [[0.0; COLUMNS]; STREAMS];
-        let panels = b.panels(start / COLUMNS, STREAMS).expect("invariant: not compressed");
-        vector(simd, packed, panels, &mut sums);
+        let first = start / COLUMNS;
+        if let Some(panels) = b.panels(first, STREAMS) {
+            vector(simd, packed, panels, &mut sums);
+        } else {
+            let stored =
+                |stream| b.stored(first + stream, 0..packed.len() / BLOCK).expect("invariant: compressed");
+            if !vector_of_stored(simd, packed, std::array::from_fn(stored), &mut sums) {
+                break;
+            }
+        }
         for sums in &sums {
             epilogue.store(simd, std::slice::from_ref(sums), (row..row + 1, start..start + COLUMNS), tile);
             start += COLUMNS;
@@ -262,15 +273,17 @@ pub(crate) fn add_products<'a>(
     let blocks = terms / BLOCK;
     let sums = &mut sums.as_chunks_mut::<COLUMNS>().0[..rows.len()];
     sums.fill([0.0; COLUMNS]);
-    for first in (0..blocks).step_by(DEPTH) {
-        let last = (first + DEPTH).min(blocks);
+    let decodes = matches!(panel, Right::Packed(b, _) if b.is_compressed() && rows.len() <= CONVERT_ROWS);
+    let depth = if decodes { 1 } else { DEPTH };
+    for first in (0..blocks).step_by(depth) {
+        let last = (first + depth).min(blocks);
         let size = (last - first) * BLOCK * COLUMNS;
         let panel = match panel {
             Right::Panel(values) => Panel::F32(&values[first * BLOCK * COLUMNS..][..size]),
             Right::Packed(b, index) => {
                 let (wide, pairs) = part.split_at_mut(DEPTH * BLOCK * COLUMNS);
                 let pairs = b.part(simd, index, first..last, bytemuck::cast_slice_mut(pairs));
-                if rows.len() > CONVERT_ROWS {
+                if rows.len() > CONVERT_ROWS && !simd.prefers_pairs() {
                     simd.run(Widen { source: pairs, target: &mut wide[..size] });
                     Panel::F32(&wide[..size])
                 } else {

@@ -9,6 +9,7 @@ mod it {
     mod form;
     mod gather;
     mod gemm;
+    mod isas;
     mod layout;
     mod map;
     mod math;

@@ -6,28 +6,24 @@ use half::f16;
 
 use super::pack::panel_pairs;
 use super::{PackedB, Weight};
-use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Simd, Task, WIDTH};
-
-/// Values of a row of pairs.
-const ROW: usize = 2 * COLUMNS;
+use crate::simd::{COLUMNS, Lines, PAIRS, ROW, Scales, Stored};
 
 /// The values of all panels.
 #[derive(Clone, Debug)]
 pub(crate) enum Form {
     /// `[n / 32][k / 2][32][2]`.
     Half(Lines),
-    /// In the same order, one byte each; the value is the number times its scale, rounded to `f16`.
+    /// See [`Stored::Bytes`].
     Int8 {
-        data: Vec<i8>,
-        /// `[n / 32][k / block][32]`.
+        numbers: Lines,
+        /// `[n / 32][k / 2 / each][32][2]`.
         scales: Vec<f16>,
-        /// Terms that share a scale.
-        block: usize,
+        /// Rows of pairs that share scales.
+        each: usize,
     },
-    /// In the same order without the last axis: the first term's index in the low half of a byte.
-    Lut { data: Vec<u8>, table: [f16; 16] },
-    /// One word per row of pairs, a bit per value, and the values of the bits that are set.
+    /// See [`Stored::Indices`].
+    Lut { indices: Lines, table: [f16; 16] },
+    /// See [`Stored::Sparse`].
     Sparse {
         masks: Vec<u64>,
         /// Where the values of each block of each panel start.
@@ -49,15 +45,25 @@ impl PackedB {
         let blocks = scales.len() / columns.max(1);
         let fits = blocks > 0 && scales.len() == columns * blocks && terms.is_multiple_of(blocks);
         assert!(fits, "pack: {} scales for [{columns}, {terms}]", scales.len());
+        let size = panel_pairs(terms);
         let panels = columns.div_ceil(COLUMNS);
-        let mut packed = vec![0; panels * panel_pairs(terms) * 2];
-        each_place(columns, terms, |n, k, at| packed[at] = data[n * terms + k]);
-        let mut ordered = vec![f16::ZERO; panels * blocks * COLUMNS];
-        for (n, block) in (0..columns).flat_map(|n| (0..blocks).map(move |block| (n, block))) {
-            ordered[(n / COLUMNS * blocks + block) * COLUMNS + n % COLUMNS] = scales[n * blocks + block];
-        }
+        let mut numbers = Lines::zeroed((panels * size).div_ceil(2));
+        let places: &mut [i8] = bytemuck::cast_slice_mut(numbers.pairs_mut());
+        each_place(columns, terms, |n, k, at| places[at] = data[n * terms + k]);
         let block = (terms / blocks).max(1);
-        PackedB::with_form(terms, columns, Form::Int8 { data: packed, scales: ordered, block })
+        let all = (size / COLUMNS).max(1);
+        // A row of pairs is in one block, or one row of scales is its own.
+        let each = [all, block / 2, 1][if blocks == 1 { 0 } else { 1 + block % 2 }];
+        let rows = all.div_ceil(each);
+        let mut ordered = vec![f16::ZERO; panels * rows * ROW];
+        for (index, scale) in ordered.iter_mut().enumerate() {
+            let (row, n) = (index / ROW % rows, index / ROW / rows * COLUMNS + index % ROW / 2);
+            let k = (row * each * 2 + index % 2).min(terms.saturating_sub(1));
+            if n < columns {
+                *scale = scales[n * blocks + k / block];
+            }
+        }
+        PackedB::with_form(terms, columns, Form::Int8 { numbers, scales: ordered, each })
     }
 
     /// Packs `[N, K]` indices of four bits into `table`, two per byte with the first in the low half, and keeps them
@@ -72,12 +78,15 @@ impl PackedB {
             (columns * terms).div_ceil(2),
             "pack: indices are not [{columns}, {terms}]"
         );
-        let mut data = vec![0; columns.div_ceil(COLUMNS) * panel_pairs(terms)];
+        let mut packed = Lines::zeroed((columns.div_ceil(COLUMNS) * panel_pairs(terms)).div_ceil(4));
+        let places: &mut [u8] = bytemuck::cast_slice_mut(packed.pairs_mut());
         each_place(columns, terms, |n, k, at| {
             let index = n * terms + k;
-            data[at / 2] |= (indices[index / 2] >> (index % 2 * 4) & 0xf) << (at % 2 * 4);
+            let place = indices[index / 2] >> (index % 2 * 4) & 0xf;
+            let (row, inside) = (at / ROW, at % ROW);
+            places[row * COLUMNS + inside % COLUMNS] |= place << (inside / COLUMNS * 4);
         });
-        PackedB::with_form(terms, columns, Form::Lut { data, table })
+        PackedB::with_form(terms, columns, Form::Lut { indices: packed, table })
     }
 
     /// Packs the weights of the set bits of `mask`, `[N, K]` bits with the first in the lowest place of its byte, and
@@ -123,86 +132,28 @@ fn each_place(columns: usize, terms: usize, mut body: impl FnMut(usize, usize, u
 }
 
 impl Form {
-    /// Writes the pairs of the blocks `blocks` of panel `index`, each panel of `terms` terms.
-    pub(super) fn decode(
-        &self,
-        simd: Simd,
-        (index, terms): (usize, usize),
-        blocks: Range<usize>,
-        target: &mut [u32],
-    ) {
-        simd.run(Decode { form: self, index, terms, blocks, target });
-    }
-}
-
-struct Decode<'a> {
-    form: &'a Form,
-    index: usize,
-    terms: usize,
-    blocks: Range<usize>,
-    target: &'a mut [u32],
-}
-
-impl Task for Decode<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let Decode { form, index, terms, blocks, target } = self;
-        let target: &mut [f16] = bytemuck::cast_slice_mut(target);
-        let first = index * panel_pairs(terms) + blocks.start * PAIRS * COLUMNS;
-        let pairs = first..first + blocks.len() * PAIRS * COLUMNS;
-        match form {
-            Form::Half(lines) => {
-                target.copy_from_slice(&lines.halves()[2 * pairs.start..2 * pairs.end]);
+    /// The pairs of the blocks `blocks` of panel `index`, each panel of `terms` terms, when they are compressed.
+    pub(super) fn stored(&self, (index, terms): (usize, usize), blocks: Range<usize>) -> Option<Stored<'_>> {
+        let rows_each = panel_pairs(terms) / COLUMNS;
+        let first = index * rows_each + blocks.start * PAIRS;
+        let rows = first..first + blocks.len() * PAIRS;
+        Some(match self {
+            Form::Half(_) => return None,
+            Form::Int8 { numbers, scales, each } => {
+                let numbers: &[i8] = bytemuck::cast_slice(numbers.pairs());
+                let own = rows_each.div_ceil(*each) * ROW;
+                let rows_of_scales = scales[index * own..(index + 1) * own].as_chunks().0;
+                let scales = Scales { rows: rows_of_scales, each: *each, first: blocks.start * PAIRS };
+                Stored::Bytes { numbers: &numbers[rows.start * ROW..rows.end * ROW], scales }
             }
-            Form::Int8 { data, scales, block } => {
-                let own = terms.div_ceil(*block).max(1) * COLUMNS;
-                let scales = &scales[index * own..(index + 1) * own];
-                let data = &data[2 * pairs.start..2 * pairs.end];
-                bytes::<L>(data, scales, *block, blocks.start * BLOCK, target);
-            }
-            Form::Lut { data, table } => {
-                for (pair, &indices) in target.as_chunks_mut::<2>().0.iter_mut().zip(&data[pairs]) {
-                    *pair = [table[usize::from(indices & 0xf)], table[usize::from(indices >> 4)]];
-                }
+            Form::Lut { indices, table } => {
+                let indices: &[u8] = bytemuck::cast_slice(indices.pairs());
+                Stored::Indices { indices: &indices[rows.start * COLUMNS..rows.end * COLUMNS], table }
             }
             Form::Sparse { masks, starts, values } => {
-                let row = pairs.start / COLUMNS;
-                let mut values = values[starts.get(row / PAIRS).copied().unwrap_or(0)..].iter();
-                for (row, &mask) in target.chunks_exact_mut(ROW).zip(&masks[row..]) {
-                    row.fill(f16::ZERO);
-                    let mut rest = mask;
-                    while rest != 0 {
-                        let value = values.next().expect("invariant: a value for every set bit");
-                        row[rest.trailing_zeros() as usize] = *value;
-                        rest &= rest - 1;
-                    }
-                }
+                let starts = &starts[rows.start / PAIRS..rows.end / PAIRS];
+                Stored::Sparse { masks: &masks[rows], starts, values }
             }
-        }
-    }
-}
-
-/// Bytes times scales; `scales` are `[k / block][32]`, and the first row of pairs begins at term `first`.
-#[inline(always)]
-fn bytes<L: Lanes>(data: &[i8], scales: &[f16], block: usize, first: usize, target: &mut [f16]) {
-    let last = scales.len() / COLUMNS - 1;
-    // The scales as pairs, and the blocks they belong to.
-    let (mut wide, mut held) = ([[f16::ZERO; WIDTH]; ROW / WIDTH], [usize::MAX; 2]);
-    for (pair, (data, target)) in data.chunks_exact(ROW).zip(target.chunks_exact_mut(ROW)).enumerate() {
-        let term = first + 2 * pair;
-        // Terms behind the end are zeros, with any scale.
-        let wanted = [term, term + 1].map(|term| (term / block).min(last));
-        if wanted != held {
-            for (at, scale) in wide.as_flattened_mut().iter_mut().enumerate() {
-                *scale = scales[wanted[at % 2] * COLUMNS + at / 2];
-            }
-            held = wanted;
-        }
-        let vectors = data.as_chunks().0.iter().zip(target.as_chunks_mut().0).zip(&wide);
-        for ((data, target), scale) in vectors {
-            L::write(L::read_bytes(data) * L::read(scale), target);
-        }
+        })
     }
 }

@@ -7,7 +7,7 @@ use half::f16;
 use super::form::Form;
 use super::left::Strided;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Real, Simd, Task, WIDTH};
+use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Real, Simd, Stored, Task, WIDTH, decode};
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -98,6 +98,11 @@ impl PackedB {
         }
     }
 
+    /// The blocks `blocks` of panel `index`, when they are compressed.
+    pub(crate) fn stored(&self, index: usize, blocks: Range<usize>) -> Option<Stored<'_>> {
+        self.form.stored((index, self.terms), blocks)
+    }
+
     /// Whether panels must be decoded.
     pub(crate) fn is_compressed(&self) -> bool {
         !matches!(self.form, Form::Half(_))
@@ -116,7 +121,7 @@ impl PackedB {
             return &panel[blocks.start * size..blocks.end * size];
         }
         let target = &mut target[..blocks.len() * size];
-        self.form.decode(simd, (index, self.terms), blocks, target);
+        decode(simd, self.stored(index, blocks).expect("invariant: no pairs"), target);
         target
     }
 }

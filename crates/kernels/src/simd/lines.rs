@@ -1,7 +1,6 @@
 //! Packed operands that start on a cache line, which tile loads want.
 
 use bytemuck::{Pod, Zeroable};
-use half::f16;
 
 /// Values of 4 bytes in a line.
 const LINE: usize = 16;
@@ -15,7 +14,7 @@ unsafe impl Zeroable for Line {}
 // SAFETY: as above.
 unsafe impl Pod for Line {}
 
-/// An aligned vector, read as pairs of `f16` or as single ones.
+/// An aligned vector of pairs of `f16`.
 #[derive(Clone)]
 pub(crate) struct Lines(Vec<Line>);
 
@@ -37,9 +36,5 @@ impl Lines {
 
     pub(crate) fn pairs_mut(&mut self) -> &mut [u32] {
         bytemuck::cast_slice_mut(&mut self.0)
-    }
-
-    pub(crate) fn halves(&self) -> &[f16] {
-        bytemuck::cast_slice(&self.0)
     }
 }

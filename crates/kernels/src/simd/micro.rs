@@ -48,7 +48,13 @@ pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: 
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => unsafe { x86::avx2(a, rows, panel, blocks, sums) },
         #[cfg(target_arch = "aarch64")]
-        crate::Isa::Neon => super::aarch64::micro(a, rows, panel, sums),
+        crate::Isa::NeonFhm | crate::Isa::Neon => match panel {
+            // SAFETY: a `Simd` exists only for an instruction set of this machine.
+            Panel::Pairs(pairs) if simd.isa() == crate::Isa::NeonFhm => unsafe {
+                super::aarch64::micro_fhm(a, rows, pairs, sums);
+            },
+            _ => super::aarch64::micro(a, rows, panel, sums),
+        },
         _ => scalar(a, rows, panel, sums),
     }
 }
@@ -111,7 +117,7 @@ fn scalar(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut [[f32; COLUMNS]])
 }
 
 #[cfg(target_arch = "x86_64")]
-mod few;
+pub(super) mod few;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {

@@ -14,6 +14,7 @@ mod lines;
 mod micro;
 pub(crate) mod peak;
 pub(crate) mod real;
+mod stored;
 mod turn;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -29,6 +30,7 @@ pub(crate) use half::{HALVES, HalfTask, Halves};
 pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
+pub(crate) use stored::{ROW, Scales, Stored, decode, vector_of_stored};
 pub(crate) use turn::{SIDE, expect_soon, turn};
 
 /// Values of a [`Lanes::Vector`].
@@ -141,12 +143,21 @@ impl Simd {
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 | Isa::Avx512Fp16 | Isa::AmxFp16 => false,
             Isa::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonFhm => aarch64::has_fhm(),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::NeonFhm => false,
         };
         available.then_some(Simd(isa))
     }
 
     pub(crate) fn isa(self) -> Isa {
         self.0
+    }
+
+    /// Whether the matrix kernel reads a panel of pairs at least as fast as one of `f32`, for any number of rows.
+    pub(crate) fn prefers_pairs(self) -> bool {
+        self.0 == Isa::NeonFhm
     }
 
     /// Runs `task` as compiled for this instruction set.
@@ -160,7 +171,7 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { x86::run_avx2(task) },
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => task.run::<aarch64::Neon>(),
+            Isa::Neon | Isa::NeonFhm => task.run::<aarch64::Neon>(),
             _ => task.run::<Scalar>(),
         }
     }

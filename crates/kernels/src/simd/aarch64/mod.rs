@@ -1,45 +1,41 @@
-//! NEON, which every aarch64 processor has: vectors of four, and conversions of `f16` by the instructions
-//! `fcvtl` and `fcvtn`, whose types are not in the standard library yet.
+//! NEON, which every aarch64 processor has: vectors of four, and the conversions of `f16`.
 
+mod fhm;
 mod micro;
 mod vector;
 
+pub(super) use fhm::micro_fhm;
 pub(super) use micro::micro;
 use vector::Quad;
 
 use std::arch::aarch64::{
-    float32x4_t, int8x8_t, uint16x4_t, vcvtq_f32_s32, vget_high_s16, vget_low_s16, vld1_s8, vld1_u16,
-    vld1q_f32, vld1q_u32, vmovl_s8, vmovl_s16, vmovn_u32, vshrn_n_u32, vst1_u16, vst1q_f32,
+    float32x4_t, int8x8_t, uint16x4_t, vcvt_f16_f32, vcvt_f32_f16, vcvtq_f32_s32, vget_high_s16,
+    vget_low_s16, vld1_s8, vld1_u16, vld1q_f32, vld1q_u32, vmovl_s8, vmovl_s16, vmovn_u32,
+    vreinterpret_f16_u16, vreinterpret_u16_f16, vshrn_n_u32, vst1_u16, vst1q_f32,
 };
-use std::arch::asm;
 
 use half::f16;
 
 use super::real::Each;
 use super::{COLUMNS, Lanes, WIDTH, narrow_one_by_one, widen_one_by_one};
 
+/// Whether the processor has FMLAL.
+pub(super) fn has_fhm() -> bool {
+    std::arch::is_aarch64_feature_detected!("fp16") && std::arch::is_aarch64_feature_detected!("fhm")
+}
+
 /// Four `f16` as `f32`, exactly.
 #[inline(always)]
 fn widen_four(half: uint16x4_t) -> float32x4_t {
-    let wide: float32x4_t;
-    // SAFETY: `fcvtl` is a base instruction of aarch64 that reads and writes the named registers only.
-    unsafe {
-        asm!("fcvtl {wide:v}.4s, {half:v}.4h", wide = out(vreg) wide, half = in(vreg) half,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    wide
+    // SAFETY: NEON is part of every aarch64 processor.
+    unsafe { vcvt_f32_f16(vreinterpret_f16_u16(half)) }
 }
 
 /// Four `f32` as `f16`, rounded to nearest, ties to even: the mode that threads start in and nothing changes.
 #[inline(always)]
 fn narrow_four(wide: float32x4_t) -> uint16x4_t {
-    let half: uint16x4_t;
-    // SAFETY: as above, for `fcvtn`.
-    unsafe {
-        asm!("fcvtn {half:v}.4h, {wide:v}.4s", half = out(vreg) half, wide = in(vreg) wide,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    half
+    // SAFETY: NEON is part of every aarch64 processor.
+    unsafe { vreinterpret_u16_f16(vcvt_f16_f32(wide)) }
 }
 
 /// The path for aarch64.

@@ -4,7 +4,7 @@
 //! lanes. So both chains of a column run side by side, and neighbouring lanes are added once per block.
 
 use std::arch::x86_64::{
-    _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps_pd,
+    __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps_pd,
     _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute_ps,
     _mm256_permute4x64_pd, _mm256_set1_pd, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
     _mm512_add_ps, _mm512_castpd_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_permute_ps,
@@ -24,7 +24,6 @@ const SWAP: i32 = 0b10_11_00_01;
 /// `a` holds `blocks * R * 32` values, `b` `blocks * 16 * 32` pairs, `c` `R * 32` values.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn few_512<const R: usize>(a: *const f32, b: *const u8, blocks: usize, c: *mut f32) {
-    let evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     for block in 0..blocks {
         // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
         let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * PAIRS * ROW)) };
@@ -46,16 +45,28 @@ pub(super) unsafe fn few_512<const R: usize>(a: *const f32, b: *const u8, blocks
                 }
             }
         }
-        for (r, chains) in chains.iter().enumerate() {
-            let both = chains.map(|chain| _mm512_add_ps(chain, _mm512_permute_ps::<SWAP>(chain)));
-            for half in 0..2 {
-                let sums = _mm512_permutex2var_ps(both[2 * half], evens, both[2 * half + 1]);
-                // SAFETY: `r < R`, and a row of `c` has 32 values.
-                unsafe {
-                    let at = c.add(r * COLUMNS + half * 16);
-                    _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), sums));
-                }
-            }
+        for (r, chains) in chains.into_iter().enumerate() {
+            // SAFETY: `r < R`, and a row of `c` has 32 values.
+            unsafe { close_512(chains, c.add(r * COLUMNS)) };
+        }
+    }
+}
+
+/// Ends a block: adds both chains of each of 32 columns to their sums.
+///
+/// # Safety
+/// 32 sums are readable and writable at `c`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(in super::super) unsafe fn close_512(chains: [__m512; 4], c: *mut f32) {
+    let evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let both = chains.map(|chain| _mm512_add_ps(chain, _mm512_permute_ps::<SWAP>(chain)));
+    for half in 0..2 {
+        let sums = _mm512_permutex2var_ps(both[2 * half], evens, both[2 * half + 1]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = c.add(half * 16);
+            _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), sums));
         }
     }
 }
@@ -72,7 +83,6 @@ pub(super) unsafe fn streams_512<const S: usize>(
     c: *mut f32,
 ) {
     const AHEAD: usize = 1024;
-    let evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     for block in 0..blocks {
         let mut chains = [[_mm512_setzero_ps(); 4]; S];
         for pair in 0..PAIRS {
@@ -92,16 +102,9 @@ pub(super) unsafe fn streams_512<const S: usize>(
                 }
             }
         }
-        for (stream, chains) in chains.iter().enumerate() {
-            let both = chains.map(|chain| _mm512_add_ps(chain, _mm512_permute_ps::<SWAP>(chain)));
-            for half in 0..2 {
-                let sums = _mm512_permutex2var_ps(both[2 * half], evens, both[2 * half + 1]);
-                // SAFETY: `stream < S`, and `c` has 32 values for each.
-                unsafe {
-                    let at = c.add(stream * COLUMNS + half * 16);
-                    _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), sums));
-                }
-            }
+        for (stream, chains) in chains.into_iter().enumerate() {
+            // SAFETY: `stream < S`, and `c` has 32 values for each.
+            unsafe { close_512(chains, c.add(stream * COLUMNS)) };
         }
     }
 }

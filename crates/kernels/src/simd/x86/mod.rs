@@ -1,5 +1,6 @@
 //! x86-64: detection, entry points and conversions.
 
+mod decode;
 mod half;
 mod transpose;
 mod vector;
@@ -18,6 +19,8 @@ use std::arch::x86_64::{
 use ::half::f16;
 
 use super::half::HalfTask;
+pub(super) use decode::{decode_512, decodes, vector_512};
+
 use super::real::Each;
 use super::{COLUMNS, Lanes, Task, WIDTH};
 use vector::{Wide256, Wide512};
