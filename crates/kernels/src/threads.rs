@@ -34,14 +34,25 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+/// Threads of a program that has its own, for a [`Pool`] to work on.
+pub trait Executor: Send + Sync {
+    /// How many calls run at once; at least 1.
+    fn threads(&self) -> usize;
+    /// Calls `work` up to [`Executor::threads`] times, each on a thread of its own where there is one, and returns when
+    /// the calls have returned. A call takes a share of the work; what is left when this returns, the thread that
+    /// wanted the work does itself.
+    fn run(&self, work: &(dyn Fn() + Sync));
+}
+
 /// A pool of threads for short parallel loops. The calling thread takes part as worker 0.
 ///
 /// A pool serves one caller at a time: work that arrives while it is busy, from another thread or from inside
 /// its own work, runs on its calling thread alone. A panic in the work comes out of the call. Dropping the pool
-/// joins its threads.
+/// joins its threads. [`Pool::on`] makes a pool that starts no threads.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    executor: Option<Box<dyn Executor>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -51,6 +62,14 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
+    /// A pool that works on the threads of `executor`, at most [`Executor::threads`] of them at a time.
+    #[must_use]
+    pub fn on(executor: impl Executor + 'static) -> Pool {
+        let mut pool = Pool::new(1);
+        pool.executor = Some(Box::new(executor));
+        pool
+    }
+
     /// A pool of `threads` threads, the caller included: `new(1)` starts none. Where the system refuses to
     /// start a thread, the pool is smaller.
     #[must_use]
@@ -76,19 +95,22 @@ impl Pool {
             }
         }
         gate.store(workers.len() + 1, Ordering::Release);
-        Pool { shared, workers }
+        Pool { shared, workers, executor: None }
     }
 
     /// The number of threads, the caller included.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.executor.as_ref().map_or(self.workers.len() + 1, |executor| executor.threads().max(1))
     }
 
     /// Calls `body(worker, workers)` once for every worker below `workers`, which is [`Pool::threads`], or 1
     /// when the pool is busy. At any time at most one thread runs as a given worker of a call.
     pub fn run(&self, body: &(dyn Fn(usize, usize) + Sync)) {
         let shared = &*self.shared;
+        if let Some(executor) = &self.executor {
+            return run_on(&**executor, self.threads(), body);
+        }
         if self.workers.is_empty()
             || shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
@@ -120,7 +142,7 @@ impl Pool {
     /// Like [`Pool::for_each`], with the worker that runs the item, below [`Pool::threads`].
     pub fn for_each_with_worker(&self, items: usize, grain: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let grain = grain.max(1);
-        if items <= grain || self.workers.is_empty() {
+        if items <= grain || self.threads() == 1 {
             (0..items).for_each(|item| body(0, item));
             return;
         }
@@ -159,6 +181,29 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
+    }
+}
+
+/// Calls `body` once for every worker, on the threads of `executor` as far as it calls.
+fn run_on(executor: &dyn Executor, workers: usize, body: &Body<'_>) {
+    let next = AtomicUsize::new(0);
+    let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
+    let turn = || {
+        let worker = next.fetch_add(1, Ordering::Relaxed);
+        if worker >= workers {
+            return false;
+        }
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(worker, workers))) {
+            panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+        }
+        true
+    };
+    executor.run(&|| {
+        turn();
+    });
+    while turn() {}
+    if let Some(payload) = panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        resume_unwind(payload);
     }
 }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aneforge_kernels::threads::Pool;
+use aneforge_kernels::threads::{Executor, Pool};
 
 fn visits(pool: &Pool, items: usize, grain: usize) -> bool {
     let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
@@ -77,5 +77,46 @@ fn panics_come_out_and_the_pool_stays_usable() {
         }));
         assert!(caught.is_err());
         assert!(visits(&pool, 64, 1));
+    }
+}
+
+/// Threads that are started for every piece of work, so many of the promised ones.
+struct Scoped {
+    promised: usize,
+    calls: usize,
+}
+
+impl Executor for Scoped {
+    fn threads(&self) -> usize {
+        self.promised
+    }
+
+    fn run(&self, work: &(dyn Fn() + Sync)) {
+        std::thread::scope(|scope| {
+            for _ in 0..self.calls {
+                scope.spawn(work);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_program_can_lend_its_own_threads() {
+    for calls in [0, 1, 3, 7] {
+        let pool = Pool::on(Scoped { promised: 3, calls });
+        assert_eq!(pool.threads(), 3);
+        assert!((0..60).all(|items| visits(&pool, items, 1 + items % 3)));
+        let seen = [const { AtomicUsize::new(0) }; 3];
+        pool.run(&|worker, _| {
+            seen[worker].fetch_add(1, Ordering::Relaxed);
+            // Work inside of work borrows them too.
+            assert!(visits(&pool, 5, 1));
+        });
+        assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed) == 1));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.for_each(9, 1, &|item| assert_ne!(item, 4, "four"));
+        }));
+        assert!(result.is_err(), "the panic comes out");
+        assert!(visits(&pool, 20, 1), "and the pool goes on");
     }
 }
