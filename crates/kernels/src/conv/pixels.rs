@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::gemm::{Blocks, InPlace, Left};
 use crate::order::{BLOCK, NARROW, NARROW_TAPS};
-use crate::simd::{Lanes, ROWS, TILE_ROWS};
+use crate::simd::{Lanes, ROWS, Real, TILE_ROWS, WIDTH};
 
 /// Values of one image in the order row, column, channel, and how the taps of one group walk them.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +107,40 @@ impl Pixels<'_> {
     }
 }
 
+/// The first values of a block, with zeros in the place of the others.
+struct Kept<L: Lanes> {
+    whole: bool,
+    masks: [<L::Vector as Real>::Mask; 2],
+}
+
+impl<L: Lanes> Kept<L> {
+    #[inline(always)]
+    fn new(count: usize) -> Self {
+        const PLACES: [f32; WIDTH] =
+            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+        let (places, count) = (L::load(&PLACES), count as f32);
+        Kept {
+            whole: count >= BLOCK as f32,
+            masks: [
+                places.lt(<L::Vector as Real>::splat(count)),
+                places.lt(<L::Vector as Real>::splat(count - WIDTH as f32)),
+            ],
+        }
+    }
+
+    #[inline(always)]
+    fn widen(&self, source: &[f16; BLOCK], target: &mut [f32; BLOCK]) {
+        if self.whole {
+            return L::widen(source, target);
+        }
+        let zero = <L::Vector as Real>::splat(0.0);
+        let vectors = source.as_chunks::<WIDTH>().0.iter().zip(target.as_chunks_mut::<WIDTH>().0);
+        for ((source, target), mask) in vectors.zip(self.masks) {
+            L::store(<L::Vector as Real>::select(mask, L::read(source), zero), target);
+        }
+    }
+}
+
 /// Neighbouring values that a row takes.
 struct Run {
     /// Of the first, among the terms.
@@ -128,17 +162,25 @@ impl Left for Pixels<'_> {
             *start = self.at(row);
         }
         let starts = &starts[..count];
-        if !self.is_whole() {
+        // Else every block is one run, which writes its zeros too.
+        let scattered = self.channels <= NARROW && !self.is_dense();
+        if scattered {
             target.fill(0.0);
         }
         for Run { place, offset, count: length } in self.runs() {
             let (block, within) = (place / BLOCK, place % BLOCK);
             let target = &mut target[block * count * BLOCK..(block + 1) * count * BLOCK];
+            let kept = Kept::<L>::new(length);
             for (start, target) in starts.iter().zip(target.as_chunks_mut::<BLOCK>().0) {
-                let source = &self.data[start.wrapping_add(offset)..][..length];
-                match source.as_array::<BLOCK>() {
-                    Some(source) => L::widen(source, target),
-                    None => L::widen(source, &mut target[within..within + length]),
+                let source = &self.data[start.wrapping_add(offset)..];
+                match source.first_chunk() {
+                    Some(source) if !scattered => kept.widen(source, target),
+                    _ => {
+                        L::widen(&source[..length], &mut target[within..within + length]);
+                        if !scattered {
+                            target[length..].fill(0.0);
+                        }
+                    }
                 }
             }
         }
