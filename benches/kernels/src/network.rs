@@ -57,9 +57,9 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
     for kernels in bench.contexts() {
         let task = Attention {
             shape: Shape { heads, queries: tokens, keys: tokens, width, values: width },
-            q: &q,
-            k: &k,
-            v: &v,
+            q: (&q, None),
+            k: (&k, None),
+            v: (&v, None),
             scale: Some(f16::from_f32(scale)),
             mask: Mask::None,
             limit: None,

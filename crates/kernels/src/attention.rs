@@ -45,18 +45,47 @@ pub struct Shape {
     pub values: usize,
 }
 
+/// Where the rows of the heads of an operand lie: row `r` of head `h` starts at element `h * head + r * row`, and its
+/// values are neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Elements from one head to the next.
+    pub head: usize,
+    /// Elements from one row to the next.
+    pub row: usize,
+}
+
+impl Heads {
+    /// `[heads, rows, width]`.
+    #[must_use]
+    pub fn apart(rows: usize, width: usize) -> Heads {
+        Heads { head: rows * width, row: width }
+    }
+
+    /// `[rows, heads, width]`: what a projection gives that has the heads side by side.
+    #[must_use]
+    pub fn side_by_side(heads: usize, width: usize) -> Heads {
+        Heads { head: width, row: heads * width }
+    }
+
+    /// Elements from the first one to behind the last.
+    fn end(&self, heads: usize, rows: usize, width: usize) -> usize {
+        if heads * rows * width == 0 { 0 } else { (heads - 1) * self.head + (rows - 1) * self.row + width }
+    }
+}
+
 /// Attention, described so that a caller can run its parts in any order and on any threads. The bits are those of
 /// the separate ops: the product, the scale, the mask, the softmax and the second product round to `f16` each.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// The shapes.
     pub shape: Shape,
-    /// The queries.
-    pub q: &'a [f16],
-    /// The keys.
-    pub k: &'a [f16],
-    /// The values.
-    pub v: &'a [f16],
+    /// The queries, and where they lie; by themselves they are `[heads, queries, width]`.
+    pub q: (&'a [f16], Option<Heads>),
+    /// The keys, and where they lie; by themselves they are `[heads, keys, width]`.
+    pub k: (&'a [f16], Option<Heads>),
+    /// The values, and where they lie; by themselves they are `[heads, keys, values]`.
+    pub v: (&'a [f16], Option<Heads>),
     /// Multiplies the scores.
     pub scale: Option<f16>,
     /// Added to the scores.
@@ -67,16 +96,21 @@ pub struct Attention<'a> {
     pub flush_nan: bool,
 }
 
-impl Attention<'_> {
+impl<'a> Attention<'a> {
     /// Checks the lengths.
     ///
     /// # Panics
-    /// When a slice's length differs from its shape's.
+    /// When a slice's length differs from its shape's, or a row does not lie in its slice.
     fn check(&self) {
         let Shape { heads, queries, keys, width, values } = self.shape;
-        assert_eq!(self.q.len(), heads * queries * width, "attention: queries");
-        assert_eq!(self.k.len(), heads * keys * width, "attention: keys");
-        assert_eq!(self.v.len(), heads * keys * values, "attention: values");
+        let fits = |(data, place): (&[f16], Option<Heads>), rows: usize, width: usize, name: &str| match place
+        {
+            None => assert_eq!(data.len(), heads * rows * width, "attention: {name}"),
+            Some(place) => assert!(place.end(heads, rows, width) <= data.len(), "attention: {name}"),
+        };
+        fits(self.q, queries, width, "queries");
+        fits(self.k, keys, width, "keys");
+        fits(self.v, keys, values, "values");
         match self.mask {
             Mask::None => {}
             Mask::Causal => assert!(queries <= keys, "attention: {queries} queries see {keys} keys"),
@@ -143,20 +177,20 @@ impl Attention<'_> {
         let (weights, scratch) = scratch.split_at_mut(half);
         let scores: &mut [f16] = &mut bytemuck::cast_slice_mut(scores)[..count * pitch];
         let weights: &mut [f16] = &mut bytemuck::cast_slice_mut(weights)[..count * pitch];
-        let q = Strided {
-            data: self.q,
-            offset: (head * self.shape.queries + rows.start) * width,
-            row: width,
-            column: 1,
+        let place = |(data, place): (&'a [f16], Option<Heads>), size: usize, width: usize, row: usize| {
+            let Heads { head: pitch, row: own } = place.unwrap_or_else(|| Heads::apart(size, width));
+            Strided { data, offset: head * pitch + row * own, row: own, column: 1 }
         };
-        let k = Strided { data: self.k, offset: head * keys * width, row: 1, column: width };
+        let q = place(self.q, self.shape.queries, width, rows.start);
+        let k = place(self.k, keys, width, 0);
+        let k = Strided { row: 1, column: k.row, ..k };
         let product = Product { simd, rows: count, terms: width, columns: keys, pitch };
         let epilogue = self.score_epilogue(head, &rows);
         product.run(q, k, &epilogue, scratch, scores);
         let causal = matches!(self.mask, Mask::Causal).then(|| keys - self.shape.queries + rows.start);
         simd.run(Softmax { scores, weights, size: keys, pitch, causal, flush_nan: self.flush_nan });
         let p = Strided { data: weights, offset: 0, row: pitch, column: 1 };
-        let v = Strided { data: self.v, offset: head * keys * values, row: values, column: 1 };
+        let v = place(self.v, keys, values, 0);
         let epilogue = Epilogue { limit: self.limit, flush_nan: self.flush_nan, ..Epilogue::default() };
         let product = Product { simd, rows: count, terms: keys, columns: values, pitch: values };
         product.run(p, v, &epilogue, scratch, out);

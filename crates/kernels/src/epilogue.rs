@@ -139,12 +139,10 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Checks the operands per row, and a residual against an output of `len` elements.
-    pub(crate) fn check_rows(&self, rows: usize, len: usize) {
-        let fits = |bias: &Bias<'_>| !matches!(bias, Bias::Column(_));
-        assert!(fits(&self.scale) && fits(&self.bias), "epilogue: a value per output channel is one per row");
-        self.scale.check(rows, 0);
-        self.bias.check(rows, 0);
+    /// Checks the operands against `rows` by `columns` inside of an output of `len` elements.
+    pub(crate) fn check_in(&self, rows: usize, columns: usize, len: usize) {
+        self.scale.check(rows, columns);
+        self.bias.check(rows, columns);
         if let Residual::Before(values) | Residual::After(values) = self.residual {
             assert!(values.len() >= len, "epilogue: residual");
         }

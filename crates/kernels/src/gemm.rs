@@ -13,7 +13,8 @@ use half::f16;
 
 use crate::order::BLOCK;
 use crate::simd::{
-    COLUMNS, Cuts, Grid, PAIRS, Panel, ROWS, STREAMS, Simd, Tile, micro, tiles, vector, vector_of_stored,
+    COLUMNS, Cuts, Grid, PAIRS, Panel, Place, ROWS, STREAMS, Simd, Tile, micro, tiles, vector,
+    vector_of_stored,
 };
 use crate::{Epilogue, Kernels, Scratch};
 
@@ -142,14 +143,46 @@ pub fn gemm(
     let (terms, columns) = (b.terms(), b.columns());
     assert_eq!(a.len(), rows * terms, "gemm: left operand is not [{rows}, {terms}]");
     assert_eq!(out.len(), rows * columns, "gemm: output is not [{rows}, {columns}]");
-    epilogue.check(rows, columns, 1);
-    if out.is_empty() {
+    let (from, to) = (Rows { start: 0, pitch: terms }, Rows { start: 0, pitch: columns });
+    gemm_rows(kernels, (a, from), rows, b, epilogue, scratch, (out, to));
+}
+
+/// Rows of a matrix inside a slice: row `r` starts at element `start + r * pitch`, and its values are neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// The first element of the first row.
+    pub start: usize,
+    /// Elements from one row to the next.
+    pub pitch: usize,
+}
+
+/// [`gemm`] on rows that need not follow each other: `a` is read where `from` says and `out` written where `to` says;
+/// what lies between its rows stays. A residual lies as `out` does.
+///
+/// # Panics
+/// When a row does not lie in its slice, rows of `out` overlap, the bias does not fit, or a residual is shorter than
+/// `out`.
+pub fn gemm_rows(
+    kernels: &Kernels,
+    (a, from): (&[f16], Rows),
+    rows: usize,
+    b: &PackedB,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut Scratch,
+    (out, to): (&mut [f16], Rows),
+) {
+    let (terms, columns) = (b.terms(), b.columns());
+    epilogue.check_in(rows, columns, out.len());
+    if rows * columns == 0 {
         return;
     }
-    let plan = plan(kernels, rows, b);
+    let last = from.start + (rows - 1) * from.pitch;
+    assert!(last + terms <= a.len(), "gemm: row {} of the left operand ends behind its slice", rows - 1);
+    let mut plan = plan(kernels, rows, b);
+    plan.grid.place = Place { start: to.start, row: to.pitch, ..plan.grid.place };
     let scratch = scratch.take(plan.scratch(kernels.pool.threads()));
-    let source = MatrixRows { source: Strided { data: a, offset: 0, row: terms, column: 1 }, terms };
-    product(kernels, source, b, epilogue, (&plan, scratch), out);
+    let source = Strided { data: a, offset: from.start, row: from.pitch, column: 1 };
+    product(kernels, MatrixRows { source, terms }, b, epilogue, (&plan, scratch), out);
 }
 
 /// `plan`'s product of the rows of `source` and `b`.

@@ -1,6 +1,6 @@
 //! Fused attention against its unfused ops.
 
-use aneforge_kernels::attention::{Attention, Mask, Shape, attention, attention_scratch};
+use aneforge_kernels::attention::{Attention, Heads, Mask, Shape, attention, attention_scratch};
 use aneforge_kernels::gemm::{BatchShape, bmm};
 use aneforge_kernels::map::{Binary, Unary, binary, unary_in_place};
 use aneforge_kernels::softmax::softmax;
@@ -30,7 +30,7 @@ fn unfused(task: &Attention<'_>, mask: Added<'_>) -> Vec<f16> {
     let mixed = BatchShape { terms: keys, columns: values, transpose_b: false, ..scores };
     let mut weights = vec![f16::ZERO; heads * queries * keys];
     let epilogue = Epilogue { limit: task.limit, ..Epilogue::default() };
-    bmm(kernels, task.q, task.k, &scores, &epilogue, &mut Scratch::new(), &mut weights);
+    bmm(kernels, task.q.0, task.k.0, &scores, &epilogue, &mut Scratch::new(), &mut weights);
     if let Some(scale) = task.scale {
         unary_in_place(kernels, Unary::MulScalar { k: scale.to_f32() }, &mut weights);
     }
@@ -43,7 +43,7 @@ fn unfused(task: &Attention<'_>, mask: Added<'_>) -> Vec<f16> {
     let before = weights.clone();
     softmax(kernels, &before, &shape, 2, &mut weights);
     let mut out = vec![f16::ZERO; heads * queries * values];
-    bmm(kernels, &weights, task.v, &mixed, &epilogue, &mut Scratch::new(), &mut out);
+    bmm(kernels, &weights, task.v.0, &mixed, &epilogue, &mut Scratch::new(), &mut out);
     out
 }
 
@@ -78,8 +78,26 @@ proptest! {
         };
         let scale = (seed % 2 == 0).then(|| f16::from_f32(0.18));
         let limit = (seed % 5 == 0).then(|| f16::from_f32(4.0));
-        let task = Attention { shape, q: &q, k: &k, v: &v, scale, mask, limit, flush_nan: false };
+        let (q_, k_, v_) = ((&q[..], None), (&k[..], None), (&v[..], None));
+        let task = Attention { shape, q: q_, k: k_, v: v_, scale, mask, limit, flush_nan: false };
         let want = unfused(&task, added);
+        // The keys and values of all heads side by side, in one array, as a projection leaves them.
+        let mut both = vec![f16::NAN; 7];
+        for row in 0..keys {
+            for (from, size) in [(&k, width), (&v, columns)] {
+                for head in 0..heads {
+                    both.extend(&from[(head * keys + row) * size..][..size]);
+                }
+            }
+        }
+        let pitch = heads * (width + columns);
+        let task = if seed % 3 == 0 {
+            let k = (&both[7..], Some(Heads { head: width, row: pitch }));
+            let v = (&both[7 + heads * width..], Some(Heads { head: columns, row: pitch }));
+            Attention { q: (&q, Some(Heads::apart(queries, width))), k, v, ..task }
+        } else {
+            task
+        };
         for kernels in contexts() {
             let mut out = vec![f16::NAN; want.len()];
             let mut scratch = Scratch::with_capacity(attention_scratch(kernels, &task));

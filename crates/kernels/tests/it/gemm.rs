@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use aneforge_kernels::gemm::{BatchShape, PackedB, bmm, bmm_scratch, gemm, gemm_scratch};
+use aneforge_kernels::gemm::{BatchShape, PackedB, Rows, bmm, bmm_scratch, gemm, gemm_rows, gemm_scratch};
 use aneforge_kernels::map::Unary;
 use aneforge_kernels::{Bias, Epilogue, Residual, Scratch, f16, order};
 use proptest::prelude::*;
@@ -240,5 +240,46 @@ fn an_infinity_stays_in_its_row_and_its_column() {
             let hit = index / columns == 20 || index % columns == 44;
             assert!(if hit { !got.is_finite() } else { got == want }, "{got} at {index}, {kernels:?}");
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    #[test]
+    fn rows_may_lie_apart(
+        shape in [1..40_usize, 1..90_usize, 1..200_usize],
+        gaps in [0..5_usize, 0..70],
+        starts in [0..9_usize, 0..9],
+        seed in any::<u64>(),
+    ) {
+        let [rows, terms, columns] = shape;
+        let (from, to) = (
+            Rows { start: starts[0], pitch: terms + gaps[0] },
+            Rows { start: starts[1], pitch: columns + gaps[1] },
+        );
+        let a = values(from.start + rows * from.pitch, seed);
+        let b = values(terms * columns, seed ^ 1);
+        let before = values(to.start + rows * to.pitch, seed ^ 2);
+        let residual = values(before.len(), seed ^ 3);
+        let bias = values(columns, seed ^ 4);
+        let epilogue = Epilogue {
+            bias: Bias::Column(&bias),
+            residual: Residual::After(&residual),
+            activation: Some(Unary::Relu),
+            ..Epilogue::default()
+        };
+        let mut want = before.clone();
+        for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
+            let terms = (0..terms).map(|k| (a[from.start + m * from.pitch + k].to_f32(), b[n * terms + k].to_f32()));
+            let at = to.start + m * to.pitch + n;
+            want[at] = epilogue.eval(order::dot(terms), (m, n), at);
+        }
+        let packed = PackedB::from_nk(&b, columns, terms);
+        check(&want, "gemm_rows", |kernels, out| {
+            out.copy_from_slice(&before);
+            let mut scratch = Scratch::with_capacity(gemm_scratch(kernels, rows, &packed));
+            gemm_rows(kernels, (&a, from), rows, &packed, &epilogue, &mut scratch, (out, to));
+        });
     }
 }
