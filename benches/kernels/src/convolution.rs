@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 
-use aneforge_kernels::conv::{ConvParams, PackedConv, conv2d};
+use aneforge_kernels::conv::{ConvParams, Nhwc, PackedConv, conv2d, conv2d_nhwc};
 use aneforge_kernels::{Epilogue, Kernels, Scratch, f16};
 
 use crate::product::{fma_peak, label};
 use crate::timing::{Variant, Work, measure};
 use crate::{Bench, halves};
+
+/// Of variants whose images lie pixel after pixel.
+const PIXELS: &str = ", NHWC";
 
 /// Channels in, size, channels out, kernel, stride, groups.
 type Layer = [usize; 6];
@@ -35,27 +38,35 @@ struct Conv {
     x: Vec<f16>,
     weights: PackedConv,
     out: Vec<f16>,
+    /// Where the pixels of the image and of the result lie, with the halo that the convolution reads; else planes.
+    views: Option<[Nhwc; 2]>,
 }
 
 impl Conv {
-    fn new(kernels: &Kernels, layer: Layer) -> Conv {
+    fn new(layer: Layer, pixels: bool) -> Conv {
         let [channels, size, outputs, kernel, stride, groups] = layer;
         let params = ConvParams { stride: [stride; 2], pad: [kernel / 2; 4], dilation: [1, 1] };
         let [height, width] = params.output_size([size; 2], [kernel; 2]);
         let shape = [outputs, channels / groups, kernel, kernel];
         let scale = (1.0 / (channels * kernel * kernel / groups) as f32).sqrt();
         let weights = PackedConv::new(&halves(shape.iter().product(), 4, scale), shape, groups);
-        Conv {
-            input: [1, channels, size, size],
-            params,
-            x: halves(channels * size * size, 3, 1.0),
-            weights,
-            out: vec![f16::ZERO; outputs * height * width],
-        }
+        let views = pixels.then(|| {
+            [Nhwc::padded([size; 2], channels, params.pad), Nhwc::padded([height, width], outputs, [0; 4])]
+        });
+        // What lies in the halo makes no difference to the time.
+        let [values, results] = views.map_or([channels * size * size, outputs * height * width], |views| {
+            views.map(|view| view.len(1, stride))
+        });
+        let x = halves(values, 3, 1.0);
+        Conv { input: [1, channels, size, size], params, x, weights, out: vec![f16::ZERO; results], views }
     }
 
     fn run(&mut self, kernels: &Kernels, scratch: &mut Scratch) {
         let (epilogue, params) = (Epilogue::default(), &self.params);
+        if let Some([from, to]) = &self.views {
+            let (x, out) = ((&self.x[..], from), (&mut self.out[..], to));
+            return conv2d_nhwc(kernels, x, self.input, &self.weights, params, &epilogue, scratch, out);
+        }
         conv2d(kernels, &self.x, self.input, &self.weights, params, &epilogue, scratch, &mut self.out);
     }
 }
@@ -101,15 +112,13 @@ fn sequence(bench: &mut Bench, name: &str, layers: &[Layer]) {
     let scratch = RefCell::new(Scratch::new());
     let mut variants = Vec::new();
     for kernels in bench.contexts() {
-        let mut convs: Vec<Conv> = layers.iter().map(|&layer| Conv::new(&kernels, layer)).collect();
         let roof = format!("FMA peak {}", label(&kernels));
-        let (scratch, context) = (&scratch, kernels.clone());
-        variants.push(
-            Variant::new(label(&kernels), move || {
-                convs.iter_mut().for_each(|conv| conv.run(&context, &mut scratch.borrow_mut()));
-            })
-            .under(roof.clone()),
-        );
+        for (pixels, suffix) in [(false, ""), (true, PIXELS)] {
+            let mut convs: Vec<Conv> = layers.iter().map(|&layer| Conv::new(layer, pixels)).collect();
+            let (scratch, context) = (&scratch, kernels.clone());
+            let run = move || convs.iter_mut().for_each(|conv| conv.run(&context, &mut scratch.borrow_mut()));
+            variants.push(Variant::new(label(&kernels) + suffix, run).under(roof.clone()));
+        }
         variants.push(fma_peak(&kernels, work, roof));
     }
     if let Some(peer) = &bench.peer {
@@ -120,7 +129,7 @@ fn sequence(bench: &mut Bench, name: &str, layers: &[Layer]) {
     if let (Some(peer), true) = (&bench.peer, layers.len() == 20) {
         row = row.mark(
             "5 times as fast as onnxruntime (on AMX-FP16)",
-            &label(&bench.best()),
+            &(label(&bench.best()) + PIXELS),
             &peer.name(),
             5.0,
         );

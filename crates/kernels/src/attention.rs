@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::gemm::{MatrixRows, PackColumns, PackRows, Right, Strided, add_products, row_groups};
+use crate::gemm::{
+    MatrixRows, PackColumns, PackRows, Right, Sink, Strided, multiply_panel, row_groups, tiled,
+};
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Simd, Task};
+use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Task, Tile};
 use crate::softmax;
 use crate::{Bias, Epilogue, Kernels, Residual, Scratch};
 
@@ -149,12 +151,10 @@ impl<'a> Attention<'a> {
     pub fn part_scratch(&self) -> usize {
         let Shape { queries, keys, width, values, .. } = self.shape;
         let rows = queries.min(QUERIES);
-        let (width, terms) = (width.next_multiple_of(BLOCK), keys.next_multiple_of(BLOCK));
-        let scores = (rows * keys.next_multiple_of(COLUMNS)).div_ceil(2).next_multiple_of(16);
-        let panel = width.max(terms) * COLUMNS;
-        let packed = rows * width.max(terms);
-        let _ = values;
-        (2 * scores + panel + packed + rows * COLUMNS).next_multiple_of(16)
+        let scores = (rows * keys).div_ceil(2).next_multiple_of(16);
+        let first = Product { rows, terms: width, columns: keys };
+        let second = Product { rows, terms: keys, columns: values };
+        2 * scores + first.scratch().max(second.scratch()).next_multiple_of(16)
     }
 
     /// Computes part `part`; `out` is the part of the result that [`Attention::range`] names, and `scratch` has at
@@ -171,12 +171,15 @@ impl<'a> Attention<'a> {
         if out.is_empty() {
             return;
         }
-        let pitch = keys.next_multiple_of(COLUMNS);
-        let half = (count * pitch).div_ceil(2).next_multiple_of(16);
+        if keys == 0 {
+            // The sum of nothing.
+            return out.fill(f16::ZERO);
+        }
+        let half = (count * keys).div_ceil(2).next_multiple_of(16);
         let (scores, scratch) = scratch.split_at_mut(half);
         let (weights, scratch) = scratch.split_at_mut(half);
-        let scores: &mut [f16] = &mut bytemuck::cast_slice_mut(scores)[..count * pitch];
-        let weights: &mut [f16] = &mut bytemuck::cast_slice_mut(weights)[..count * pitch];
+        let scores: &mut [f16] = &mut bytemuck::cast_slice_mut(scores)[..count * keys];
+        let weights: &mut [f16] = &mut bytemuck::cast_slice_mut(weights)[..count * keys];
         let place = |(data, place): (&'a [f16], Option<Heads>), size: usize, width: usize, row: usize| {
             let Heads { head: pitch, row: own } = place.unwrap_or_else(|| Heads::apart(size, width));
             Strided { data, offset: head * pitch + row * own, row: own, column: 1 }
@@ -184,16 +187,16 @@ impl<'a> Attention<'a> {
         let q = place(self.q, self.shape.queries, width, rows.start);
         let k = place(self.k, keys, width, 0);
         let k = Strided { row: 1, column: k.row, ..k };
-        let product = Product { simd, rows: count, terms: width, columns: keys, pitch };
+        let product = Product { rows: count, terms: width, columns: keys };
         let epilogue = self.score_epilogue(head, &rows);
-        product.run(q, k, &epilogue, scratch, scores);
+        product.run(kernels, q, k, &epilogue, scratch, scores);
         let causal = matches!(self.mask, Mask::Causal).then(|| keys - self.shape.queries + rows.start);
-        simd.run(Softmax { scores, weights, size: keys, pitch, causal, flush_nan: self.flush_nan });
-        let p = Strided { data: weights, offset: 0, row: pitch, column: 1 };
+        simd.run(Softmax { scores, weights, size: keys, causal, flush_nan: self.flush_nan });
+        let p = Strided { data: weights, offset: 0, row: keys, column: 1 };
         let v = place(self.v, keys, values, 0);
         let epilogue = Epilogue { limit: self.limit, flush_nan: self.flush_nan, ..Epilogue::default() };
-        let product = Product { simd, rows: count, terms: keys, columns: values, pitch: values };
-        product.run(p, v, &epilogue, scratch, out);
+        let product = Product { rows: count, terms: keys, columns: values };
+        product.run(kernels, p, v, &epilogue, scratch, out);
     }
 
     fn score_epilogue(&self, head: usize, rows: &Range<usize>) -> Epilogue<'_> {
@@ -246,71 +249,56 @@ pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scr
     });
 }
 
-/// A product whose rows are `pitch` apart in the result.
+/// The matrices of one product.
 struct Product {
-    simd: Simd,
     rows: usize,
     terms: usize,
     columns: usize,
-    pitch: usize,
 }
 
 impl Product {
+    /// Scratch values.
+    fn scratch(&self) -> usize {
+        let &Product { rows, terms, columns: _ } = self;
+        let padded = terms.next_multiple_of(BLOCK);
+        ((rows + COLUMNS) * padded + rows * COLUMNS).max(tiled::bmm_scratch(rows, terms))
+    }
+
     fn run(
         &self,
+        kernels: &Kernels,
         left: Strided<'_>,
         right: Strided<'_>,
         epilogue: &Epilogue<'_>,
         scratch: &mut [f32],
         out: &mut [f16],
     ) {
-        let &Product { simd, rows, terms, columns, pitch } = self;
+        let (&Product { rows, terms, columns }, simd) = (self, kernels.simd);
+        let (source, mut tile) = (MatrixRows { source: left, terms }, Tile::whole(out, rows, columns));
+        if tiled::applies(kernels, rows) {
+            return tiled::bmm(simd, source, right, (rows, terms), epilogue, scratch, &mut tile);
+        }
         let padded = terms.next_multiple_of(BLOCK);
         let (sums, scratch) = scratch.split_at_mut(rows * COLUMNS);
         let (packed, panel) = scratch.split_at_mut(rows * padded);
         let panel = &mut panel[..padded * COLUMNS];
         let groups = row_groups(rows);
-        let source = MatrixRows { source: left, terms };
         simd.run(PackRows { source, rows: 0..rows, groups, packed });
+        let mut sink = Sink { simd, epilogue, out: &mut tile, turned: false };
         for start in (0..columns).step_by(COLUMNS) {
             let range = start..(start + COLUMNS).min(columns);
             simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });
-            let sums = add_products(simd, (packed, groups, 0..rows), (Right::Panel(panel), &mut []), sums);
-            let size = columns;
-            simd.run(Store { epilogue, sums, range, pitch, size, out: &mut *out });
+            let panel = (Right::Panel(panel), &mut [][..]);
+            multiply_panel((packed, groups), panel, (0..rows, range), sums, &mut sink);
         }
     }
 }
 
-struct Store<'a, 'b> {
-    epilogue: &'a Epilogue<'b>,
-    sums: &'a [[f32; COLUMNS]],
-    range: Range<usize>,
-    pitch: usize,
-    size: usize,
-    out: &'a mut [f16],
-}
-
-impl Task for Store<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let Store { epilogue, sums, range, pitch, size, out } = self;
-        for (row, sums) in sums.iter().enumerate() {
-            let out = &mut out[row * pitch + range.start..row * pitch + range.end];
-            let index = row * size + range.start;
-            crate::epilogue::store_row::<L>(epilogue, sums, (row, range.start), index, out);
-        }
-    }
-}
-
-/// The softmax of rows that are `pitch` apart.
+/// The softmax of every row.
 struct Softmax<'a> {
     scores: &'a mut [f16],
     weights: &'a mut [f16],
     size: usize,
-    pitch: usize,
     /// The last key that the first query sees.
     causal: Option<usize>,
     flush_nan: bool,
@@ -321,9 +309,9 @@ impl Task for Softmax<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Softmax { scores, weights, size, pitch, causal, flush_nan } = self;
+        let Softmax { scores, weights, size, causal, flush_nan } = self;
         if let Some(last) = causal {
-            for (index, scores) in scores.chunks_exact_mut(pitch).enumerate() {
+            for (index, scores) in scores.chunks_exact_mut(size).enumerate() {
                 for score in &mut scores[(last + index + 1).min(size)..size] {
                     // The sum with minus infinity.
                     *score = match score.is_nan() || *score == f16::INFINITY {
@@ -334,10 +322,9 @@ impl Task for Softmax<'_> {
                 }
             }
         }
-        softmax::rows::<L>(scores, (size, pitch), weights);
+        softmax::rows::<L>(scores, (size, size), weights);
         if flush_nan {
-            let values = weights.chunks_exact_mut(pitch).flat_map(|weights| &mut weights[..size]);
-            values.filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
+            weights.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
         }
     }
 }

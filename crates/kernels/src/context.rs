@@ -16,8 +16,8 @@ pub enum Isa {
     Avx512,
     /// x86-64 with AVX512-FP16, half-precision arithmetic, and everything of [`Isa::Avx512`].
     Avx512Fp16,
-    /// x86-64 Linux with AMX tiles of `f16`, and everything of [`Isa::Avx512Fp16`]; products of matrices and
-    /// convolutions run on the tiles. With the crate's feature `emulate-amx-fp16`, a testing aid, tiles of any
+    /// x86-64 Linux with AMX tiles of `f16`, and everything of [`Isa::Avx512Fp16`]; products of matrices
+    /// of 7 rows or more, attention and convolutions of more than 4 channels per group run on the tiles. With the crate's feature `emulate-amx-fp16`, a testing aid, tiles of any
     /// kind are enough, and products are very slow.
     AmxFp16,
     /// aarch64 with NEON, which every such processor has.

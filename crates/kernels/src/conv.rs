@@ -100,7 +100,8 @@ fn image_scratch(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry, t
 /// pixel first; [`conv2d_nhwc`] reads them where they lie.
 ///
 /// # Panics
-/// When a slice's length differs from its shape's, the channels do not fit the weights, or a stride is zero.
+/// When a slice's length differs from its shape's, the channels do not fit the weights, a stride is zero, or the
+/// epilogue has a value per column.
 #[expect(clippy::too_many_arguments, reason = "operands, their shape, parameters, scratch, result")]
 pub fn conv2d(
     kernels: &Kernels,
@@ -118,14 +119,16 @@ pub fn conv2d(
     assert_eq!(x.len(), input.iter().product::<usize>(), "conv: input is not {input:?}");
     assert_eq!(channels, weights.channels * weights.groups, "conv: channels");
     assert_eq!(out.len(), images * weights.outputs * pixels, "conv: output is not {size:?} per channel");
+    epilogue.check_channels();
     epilogue.check(weights.outputs, pixels, images);
     if out.is_empty() {
         return;
     }
     let target = Target::planes(&geometry);
     let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &target));
-    let inputs = x.chunks_exact((channels * height * width).max(1));
-    for (image, (x, out)) in inputs.zip(out.chunks_exact_mut(weights.outputs * pixels)).enumerate() {
+    let size = channels * height * width;
+    for (image, out) in out.chunks_exact_mut(weights.outputs * pixels).enumerate() {
+        let x = &x[image * size..(image + 1) * size];
         let range = image * out.len()..(image + 1) * out.len();
         let epilogue = &Epilogue { residual: epilogue.residual.part(range), ..*epilogue };
         run_image(kernels, Source::Planes(x), (&geometry, weights), epilogue, &target, scratch, out);
@@ -137,8 +140,8 @@ pub fn conv2d(
 /// stays as it is, the next convolution reads the result in place.
 ///
 /// # Panics
-/// When the channels do not fit the weights, a stride is zero, an image does not lie in its slice, results overlap,
-/// or a residual is shorter than `out`.
+/// When the channels do not fit the weights, a stride is zero, an image does not lie in its slice, pixels overlap, a
+/// residual is shorter than `out`, or the epilogue has a value per column.
 #[expect(clippy::too_many_arguments, reason = "operands and where they lie, parameters, scratch, result")]
 pub fn conv2d_nhwc(
     kernels: &Kernels,
@@ -152,10 +155,13 @@ pub fn conv2d_nhwc(
 ) {
     let geometry = Geometry::new(input, weights.kernel, params);
     assert_eq!(input[1], weights.channels * weights.groups, "conv: channels");
+    epilogue.check_channels();
     epilogue.check_in(weights.outputs, 0, out.len());
-    if geometry.pixels() * weights.outputs == 0 {
+    if input[0] * geometry.pixels() * weights.outputs == 0 {
         return;
     }
+    from.check([input[2], input[3]], input[1], input[0], x.len());
+    to.check(geometry.out, weights.outputs, input[0], out.len());
     let first = Target::pixels_of(&geometry, to, 0);
     let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &first));
     for image in 0..input[0] {

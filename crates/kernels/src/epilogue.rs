@@ -139,6 +139,12 @@ impl Epilogue<'_> {
         }
     }
 
+    /// Checks that no operand has a value per column: the columns of a convolution are pixels.
+    pub(crate) fn check_channels(&self) {
+        let any = |bias: &Bias<'_>| matches!(bias, Bias::Column(_));
+        assert!(!any(&self.scale) && !any(&self.bias), "epilogue: a value per output channel is one per row");
+    }
+
     /// Checks the operands against `rows` by `columns` inside of an output of `len` elements.
     pub(crate) fn check_in(&self, rows: usize, columns: usize, len: usize) {
         self.scale.check(rows, columns);

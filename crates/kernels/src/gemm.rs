@@ -5,7 +5,7 @@ mod form;
 mod left;
 mod pack;
 mod sink;
-mod tiled;
+pub(crate) mod tiled;
 
 use std::ops::Range;
 
@@ -176,8 +176,9 @@ pub fn gemm_rows(
     if rows * columns == 0 {
         return;
     }
-    let last = from.start + (rows - 1) * from.pitch;
-    assert!(last + terms <= a.len(), "gemm: row {} of the left operand ends behind its slice", rows - 1);
+    let last = from.pitch.checked_mul(rows - 1).and_then(|last| last.checked_add(from.start + terms));
+    let inside = last.is_some_and(|last| last <= a.len());
+    assert!(inside, "gemm: row {} of the left operand ends behind its slice", rows - 1);
     let mut plan = plan(kernels, rows, b);
     plan.grid.place = Place { start: to.start, row: to.pitch, ..plan.grid.place };
     let scratch = scratch.take(plan.scratch(kernels.pool.threads()));

@@ -1,6 +1,6 @@
 //! Numeric routines of the host engine, over plain slices.
 //!
-//! Activations are row-major [`half::f16`] slices (NCHW for images), arithmetic is `f32`, and every result is
+//! Activations are row-major [`half::f16`] slices (NCHW for images; convolutions also take NHWC), arithmetic is `f32`, and every result is
 //! stored once with round-to-nearest-even. A routine that sums does it in the one order that [`order`] defines
 //! on logical indices; every instruction set, blocking and thread count gives the same bits for finite values.
 //!

@@ -1,5 +1,5 @@
-//! Layer, RMS, group and instance normalisation in one pass over memory, rounded where the chains of simpler ops
-//! round.
+//! Layer, RMS, group and instance normalisation, reading and writing memory once, rounded where the chains of simpler
+//! ops round.
 
 use half::f16;
 

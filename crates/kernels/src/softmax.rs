@@ -167,7 +167,8 @@ fn largest<L: Lanes>(x: &[f16]) -> f32 {
     across_lanes::<L>(Fold::Max, a.at_least(b).at_least(c.at_least(d)))
 }
 
-/// `e / sum` for `e <= 1 <= sum` (or NaN), where `inverse` is `1 / sum`, rounded.
+/// `e / sum` for finite numbers (or NaN) whose quotient does not overflow, where `inverse` is `1 / sum`, rounded. A
+/// zero comes out as +0.
 ///
 /// Each step takes off an exact remainder. The first leaves an error below one unit in the last place; then, by
 /// Markstein's theorem, the second rounds correctly, because `inverse` is itself correctly rounded. Where `e` is so

@@ -36,7 +36,7 @@ struct Shared {
 
 /// Threads of a program that has its own, for a [`Pool`] to work on.
 pub trait Executor: Send + Sync {
-    /// How many calls run at once; at least 1.
+    /// How many calls run at once. Asked for once, by [`Pool::on`], which takes 0 for 1.
     fn threads(&self) -> usize;
     /// Calls `work` up to [`Executor::threads`] times, each on a thread of its own where there is one, and returns when
     /// the calls have returned. A call takes a share of the work; what is left when this returns, the thread that
@@ -48,11 +48,13 @@ pub trait Executor: Send + Sync {
 ///
 /// A pool serves one caller at a time: work that arrives while it is busy, from another thread or from inside
 /// its own work, runs on its calling thread alone. A panic in the work comes out of the call. Dropping the pool
-/// joins its threads. [`Pool::on`] makes a pool that starts no threads.
+/// joins its threads. [`Pool::on`] makes a pool that starts no threads; it hands every piece of work on, also one that
+/// arrives while another is done or from inside of one.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    executor: Option<Box<dyn Executor>>,
+    /// The caller's threads, and how many.
+    executor: Option<(Box<dyn Executor>, usize)>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -66,7 +68,8 @@ impl Pool {
     #[must_use]
     pub fn on(executor: impl Executor + 'static) -> Pool {
         let mut pool = Pool::new(1);
-        pool.executor = Some(Box::new(executor));
+        let threads = executor.threads().max(1);
+        pool.executor = Some((Box::new(executor), threads));
         pool
     }
 
@@ -101,15 +104,15 @@ impl Pool {
     /// The number of threads, the caller included.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.executor.as_ref().map_or(self.workers.len() + 1, |executor| executor.threads().max(1))
+        self.executor.as_ref().map_or(self.workers.len() + 1, |&(_, threads)| threads)
     }
 
     /// Calls `body(worker, workers)` once for every worker below `workers`, which is [`Pool::threads`], or 1
     /// when the pool is busy. At any time at most one thread runs as a given worker of a call.
     pub fn run(&self, body: &(dyn Fn(usize, usize) + Sync)) {
         let shared = &*self.shared;
-        if let Some(executor) = &self.executor {
-            return run_on(&**executor, self.threads(), body);
+        if let Some((executor, threads)) = &self.executor {
+            return run_on(&**executor, *threads, body);
         }
         if self.workers.is_empty()
             || shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()

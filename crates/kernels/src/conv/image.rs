@@ -6,7 +6,7 @@ use super::ConvParams;
 use super::pixels::Pixels;
 use crate::Kernels;
 use crate::order::NARROW;
-use crate::simd::{Lanes, Real, TILE_ROWS, Task, WIDTH, chunks};
+use crate::simd::{Lanes, Place, Real, TILE_ROWS, Task, WIDTH, chunks};
 
 /// Values that one thread copies at a time.
 const GRAIN: usize = 1 << 14;
@@ -97,10 +97,12 @@ impl Geometry {
         if self.backwards || top < pad[0] || left < pad[2] || bottom < behind(0) || right < behind(1) {
             return None;
         }
-        let first = (view.start + image * view.image).checked_sub(pad[0] * view.row + pad[2] * view.pixel)?;
-        let last = (self.reach[0] - 1) * view.row + (self.reach[1] + TILE_ROWS * stride[1]) * view.pixel;
-        let fits = first + last + 2 * WIDTH <= len;
-        fits.then_some(Layout { start: first, row: view.row, pixel: view.pixel })
+        let before = (pad[0].checked_mul(view.row)?).checked_add(pad[2].checked_mul(view.pixel)?)?;
+        let first = view.image.checked_mul(image)?.checked_add(view.start)?.checked_sub(before)?;
+        let columns = self.reach[1] + TILE_ROWS * stride[1];
+        let rows = (self.reach[0] - 1).checked_mul(view.row)?;
+        let last = columns.checked_mul(view.pixel)?.checked_add(rows)?.checked_add(first + 2 * WIDTH)?;
+        (last <= len).then_some(Layout { start: first, row: view.row, pixel: view.pixel })
     }
 
     /// Whether some output reads the padded row `row`.
@@ -132,7 +134,8 @@ pub struct Nhwc {
     /// Elements from one pixel to the next.
     pub pixel: usize,
     /// Rows above and below and columns to the left and to the right of each image that hold zeros. A convolution
-    /// that pads by no more reads the image where it lies; else it copies it first.
+    /// that pads by no more reads the image where it lies, if its slice has room behind it as [`Nhwc::len`] counts;
+    /// else it copies it first.
     pub halo: [usize; 4],
 }
 
@@ -146,11 +149,27 @@ impl Nhwc {
         Nhwc { start, image, row, pixel: channels, halo }
     }
 
-    /// Elements of a slice that holds `images` such images, with as many behind the last as a convolution of stride
-    /// `stride` may read.
+    /// Checks `images` images of `channels` channels in a slice of `len` elements.
+    ///
+    /// # Panics
+    /// When pixels overlap, or one does not lie in the slice.
+    pub(super) fn check(&self, [height, width]: [usize; 2], channels: usize, images: usize, len: usize) {
+        let place = Place {
+            start: self.start,
+            batch: self.image,
+            line: self.row,
+            rows: width.max(1),
+            row: self.pixel,
+        };
+        let end = place.end(images, height * width, channels);
+        assert!(end <= len, "conv: images end at {end}, behind their slice of {len}");
+    }
+
+    /// Elements of a slice that holds `images` such images, with as many behind the last as a convolution may read that
+    /// goes on by `stride` columns from one output to the next.
     #[must_use]
     pub fn len(&self, images: usize, stride: usize) -> usize {
-        images * self.image + TILE_ROWS * stride * self.pixel + 2 * WIDTH
+        self.start + images * self.image + TILE_ROWS * stride * self.pixel + 2 * WIDTH
     }
 }
 
@@ -235,7 +254,8 @@ impl Task for FillRows<'_> {
         let Geometry { size: [height, width], params, crop: [above, before], reach, .. } = *geometry;
         let (pixel, [top, _, left, _]) = (channels.len(), params.pad);
         let left = left.min(reach[1]);
-        let count = width.saturating_sub(before).min(reach[1] - left);
+        let before = before.min(width);
+        let count = (width - before).min(reach[1] - left);
         for (row, target) in rows.chunks_exact_mut(reach[1] * pixel).enumerate() {
             let row = first + row;
             if !geometry.reads_row(row) {

@@ -162,7 +162,7 @@ impl Left for Pixels<'_> {
             *start = self.at(row);
         }
         let starts = &starts[..count];
-        // Else every block is one run, which writes its zeros too.
+        // Where they are not, every block is one run, which writes its zeros too.
         let scattered = self.channels <= NARROW && !self.is_dense();
         if scattered {
             target.fill(0.0);
@@ -207,11 +207,9 @@ impl Left for Pixels<'_> {
             return None;
         }
         let [row, step] = self.step;
-        let line = if row.is_multiple_of(step) && row / step <= self.width + self.width / 8 + 2 {
-            (row / step, row)
-        } else {
-            (self.width.next_multiple_of(TILE_ROWS), row)
-        };
+        let goes_on = row.is_multiple_of(step)
+            && (self.width..=self.width + self.width / 8 + 2).contains(&(row / step));
+        let line = if goes_on { (row / step, row) } else { (self.width.next_multiple_of(TILE_ROWS), row) };
         Some(InPlace {
             data: self.data,
             start: self.start.wrapping_add(self.lowest()),

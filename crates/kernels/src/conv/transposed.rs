@@ -181,7 +181,8 @@ fn stored_len(weights: &PackedConvTranspose, size: [usize; 2]) -> usize {
 /// [`PackedConvTranspose::output_size`].
 ///
 /// # Panics
-/// When a slice's length differs from its shape's, the channels do not fit the weights, or the epilogue has a residual.
+/// When a slice's length differs from its shape's, the channels do not fit the weights, or the epilogue has a residual or
+/// a value per column.
 pub fn conv_transpose2d(
     kernels: &Kernels,
     x: &[f16],
@@ -202,6 +203,7 @@ pub fn conv_transpose2d(
         "conv_transpose: output is not {size:?} per channel"
     );
     assert!(matches!(epilogue.residual, Residual::None), "conv_transpose: no residual");
+    epilogue.check_channels();
     epilogue.check(weights.outputs(), pixels, images);
     if out.is_empty() {
         return;
@@ -212,8 +214,9 @@ pub fn conv_transpose2d(
     let scratch = scratch.take(conv_transpose2d_scratch(kernels, input, weights));
     let (stored, scratch) = scratch.split_at_mut(stored_len(weights, size));
     let stored: &mut [f16] = &mut bytemuck::cast_slice_mut(stored)[..weights.outputs() * pixels];
-    let inputs = x.chunks_exact((channels * height * width).max(1));
-    for (x, out) in inputs.zip(out.chunks_exact_mut(weights.outputs() * pixels)) {
+    let len = channels * height * width;
+    for (image, out) in out.chunks_exact_mut(weights.outputs() * pixels).enumerate() {
+        let x = &x[image * len..(image + 1) * len];
         let mut rest = &mut *stored;
         for place in weights.places(size) {
             let (phase, geometry) = weights.phase(input, place);

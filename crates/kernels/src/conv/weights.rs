@@ -79,9 +79,10 @@ impl PackedConv {
         let count: usize = shape.iter().product();
         assert_eq!(indices.len(), count.div_ceil(2), "conv: indices are not {shape:?}");
         let mut conv = PackedConv::empty(count, shape, groups);
-        // What stands for a tap that there is not meets a zero.
+        // What stands for a tap that there is not meets a zero, and must be finite.
+        let finite = table.iter().position(|value| value.is_finite()).unwrap_or(0) as u8;
         conv.data = conv.panels(|first, count, terms| {
-            let index = |at: Option<usize>| at.map_or(0, |at| indices[at / 2] >> (at % 2 * 4) & 0xf);
+            let index = |at: Option<usize>| at.map_or(finite, |at| indices[at / 2] >> (at % 2 * 4) & 0xf);
             let data = conv.ordered(first, count, index);
             let pairs = data.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 4);
             PackedB::from_lut4(&pairs.collect::<Vec<u8>>(), table, count, terms)

@@ -80,11 +80,15 @@ impl PackedB {
         );
         let mut packed = Lines::zeroed((columns.div_ceil(COLUMNS) * panel_pairs(terms)).div_ceil(4));
         let places: &mut [u8] = bytemuck::cast_slice_mut(packed.pairs_mut());
+        // What stands behind the last terms meets zeros, and must be finite.
+        let finite = table.iter().position(|value| value.is_finite()).unwrap_or(0) as u8;
+        places.fill(finite << 4 | finite);
         each_place(columns, terms, |n, k, at| {
             let index = n * terms + k;
             let place = indices[index / 2] >> (index % 2 * 4) & 0xf;
             let (row, inside) = (at / ROW, at % ROW);
-            places[row * COLUMNS + inside % COLUMNS] |= place << (inside / COLUMNS * 4);
+            let (byte, shift) = (&mut places[row * COLUMNS + inside % COLUMNS], inside / COLUMNS * 4);
+            *byte = *byte & !(0xf << shift) | place << shift;
         });
         PackedB::with_form(terms, columns, Form::Lut { indices: packed, table })
     }

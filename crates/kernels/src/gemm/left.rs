@@ -73,10 +73,13 @@ impl<'a> InPlace<'a> {
         InPlace { data, start, line, used: usize::MAX, step: row, blocks: Blocks::Neighbours, inside }
     }
 
-    /// The positions from that of the first of `rows` to that of the last.
+    /// The positions from that of the first of `rows`, or the tile that holds it, to that of the last. Where a line is
+    /// whole tiles, so is what comes before the first one: a tile does not reach into the next line.
     pub(crate) fn positions(&self, rows: &Range<usize>) -> (usize, usize) {
         let at = |row: usize| row / self.used * self.line.0 + row % self.used;
-        (at(rows.start), at(rows.end - 1) + 1)
+        let whole = self.line.0 < usize::MAX && self.line.0 * self.step != self.line.1;
+        let first = at(rows.start);
+        (if whole { first - first % TILE_ROWS } else { first }, at(rows.end - 1) + 1)
     }
 
     /// The runs of rows among `positions`, each with its first position.

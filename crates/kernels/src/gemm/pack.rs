@@ -28,7 +28,7 @@ impl Weight for f32 {
 }
 
 /// The right operand of a product, packed once: panels of 32 columns, `[n / 32][k / 2][32][2]`, padded with zeros.
-/// Compressed weights stay compressed, and are decoded a part of a panel at a time.
+/// Compressed weights stay compressed, and are decoded at most a panel at a time.
 #[derive(Clone, Debug)]
 pub struct PackedB {
     terms: usize,

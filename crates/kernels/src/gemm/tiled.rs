@@ -34,6 +34,8 @@ struct Product<'a> {
     panel: &'a [u32],
     /// The first position, and one past the last.
     positions: (usize, usize),
+    /// The rows that are stored.
+    wanted: (usize, usize),
     columns: (usize, usize),
 }
 
@@ -64,7 +66,11 @@ impl<'a> Product<'a> {
             let first = self.positions.0 + tile * TILE_ROWS;
             let positions = first..(first + TILE_ROWS).min(self.positions.1);
             for (at, rows) in self.left.rows(positions) {
-                sink.store(&sums[at - first..][..rows.len()], rows, columns.clone());
+                let skip = self.wanted.0.saturating_sub(rows.start).min(rows.len());
+                let rows = rows.start + skip..rows.end.min(self.wanted.1).max(rows.start + skip);
+                if !rows.is_empty() {
+                    sink.store(&sums[at + skip - first..][..rows.len()], rows, columns.clone());
+                }
             }
         }
     }
@@ -178,8 +184,14 @@ pub(crate) fn product<S: Left>(
     });
 }
 
+/// Scratch values that [`bmm`] needs for `rows` rows of `terms` terms.
+pub(crate) fn bmm_scratch(rows: usize, terms: usize) -> usize {
+    let copied = rows.next_multiple_of(TILE_ROWS) * pitch(terms.next_multiple_of(crate::order::BLOCK));
+    STRIP_SUMS + panel_pairs(terms) + copied.div_ceil(2)
+}
+
 /// One part of [`super::bmm`] on tiles, for one pair of matrices.
-pub(super) fn bmm<S: Left>(
+pub(crate) fn bmm<S: Left>(
     simd: Simd,
     left: S,
     right: Strided<'_>,
@@ -213,7 +225,8 @@ fn multiply_panel<'a>(
     let (start, end) = left.positions(rows);
     let product = |index: usize| {
         let first = start + index * PRODUCT_ROWS;
-        Product { left, panel, positions: (first, end.min(first + PRODUCT_ROWS)), columns }
+        let positions = (first, end.min(first + PRODUCT_ROWS));
+        Product { left, panel, positions, wanted: (rows.start, rows.end), columns }
     };
     let blocks = panel.len() / (PAIRS * COLUMNS);
     strips(registers, ((end - start).div_ceil(PRODUCT_ROWS), blocks), product, sums, sink);

@@ -43,9 +43,10 @@ pub(crate) struct TileRows<'a> {
 
 impl TileRows<'_> {
     fn check(&self, blocks: &[usize]) {
-        let last = self.start + (TILE_ROWS - 1) * self.row + BLOCK;
-        let fits = blocks.iter().all(|offset| last + offset <= self.data.len());
-        assert!(fits, "invariant: tile rows inside of their slice");
+        let last = self.row.checked_mul(TILE_ROWS - 1).and_then(|last| last.checked_add(self.start + BLOCK));
+        let room = last.and_then(|last| self.data.len().checked_sub(last));
+        let fits = room.is_some_and(|room| blocks.iter().all(|&offset| offset <= room));
+        assert!(fits && self.start <= self.data.len(), "invariant: tile rows inside of their slice");
     }
 }
 

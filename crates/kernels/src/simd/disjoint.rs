@@ -76,22 +76,22 @@ impl Place {
 
     /// One past the last value of `batches` matrices of `rows` rows of `columns` values.
     ///
+    ///
     /// # Panics
-    /// When rows overlap.
-    fn end(&self, batches: usize, rows: usize, columns: usize) -> usize {
+    /// When rows overlap, or the end is beyond every slice.
+    pub(crate) fn end(&self, batches: usize, rows: usize, columns: usize) -> usize {
         if batches == 0 || rows == 0 || columns == 0 {
             return self.start;
         }
-        let line = (rows.min(self.rows) - 1) * self.row + columns;
-        let matrix = (rows.div_ceil(self.rows) - 1) * self.line + line;
-        let apart = |count: usize, pitch: usize, size: usize| count < 2 || pitch >= size;
-        assert!(
-            apart(rows.min(self.rows), self.row, columns)
-                && apart(rows.div_ceil(self.rows), self.line, line)
-                && apart(batches, self.batch, matrix),
-            "invariant: rows lie apart"
-        );
-        self.start + (batches - 1) * self.batch + matrix
+        let last = |count: usize, pitch: usize, size: usize| {
+            assert!(count < 2 || pitch >= size, "rows of the output overlap");
+            let end = pitch.checked_mul(count - 1).and_then(|start| start.checked_add(size));
+            end.expect("the output ends behind its slice")
+        };
+        let line = last(rows.min(self.rows), self.row, columns);
+        let matrix = last(rows.div_ceil(self.rows), self.line, line);
+        let all = last(batches, self.batch, matrix);
+        self.start.checked_add(all).expect("the output ends behind its slice")
     }
 }
 
@@ -138,6 +138,24 @@ pub(crate) struct Tile<'a, T> {
     /// Columns of the whole matrix.
     width: usize,
     marker: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Tile<'a, T> {
+    /// A whole matrix of `rows` neighbouring rows.
+    pub(crate) fn whole(values: &'a mut [T], rows: usize, columns: usize) -> Tile<'a, T> {
+        assert_eq!(values.len(), rows * columns, "invariant: a tile of a whole matrix");
+        let place = Place::contiguous(rows, columns);
+        let base = values.as_mut_ptr();
+        Tile {
+            base,
+            place,
+            batch: 0,
+            rows: 0..rows,
+            columns: 0..columns,
+            width: columns,
+            marker: PhantomData,
+        }
+    }
 }
 
 impl<T> Tile<'_, T> {
@@ -224,7 +242,7 @@ pub(crate) fn tiles<T: Send>(
 ) {
     let width = grid.columns.total();
     let end = grid.place.end(grid.batches, grid.rows.total(), width);
-    assert!(end <= out.len(), "invariant: the grid lies in the output");
+    assert!(end <= out.len(), "the output ends behind its slice");
     assert!(scratch.len() >= per_worker * pool.threads(), "invariant: scratch for every thread");
     let (shared, shared_scratch) = (Shared(out.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
     let (shared, shared_scratch) = (&shared, &shared_scratch);

@@ -155,6 +155,12 @@ impl Simd {
         self.0
     }
 
+    /// Whether the instructions of [`Isa::Avx512`] are among those of this set.
+    #[cfg(target_arch = "x86_64")]
+    fn has_avx512(self) -> bool {
+        matches!(self.0, Isa::Avx512 | Isa::Avx512Fp16 | Isa::AmxFp16)
+    }
+
     /// Whether the matrix kernel reads a panel of pairs at least as fast as one of `f32`, for any number of rows.
     pub(crate) fn prefers_pairs(self) -> bool {
         self.0 == Isa::NeonFhm

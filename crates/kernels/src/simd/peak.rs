@@ -10,7 +10,7 @@ pub(crate) fn multiply_adds(simd: Simd, steps: u64) -> f32 {
     match simd.isa() {
         // SAFETY: a `Simd` exists only for an instruction set of this machine.
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::AmxFp16 | crate::Isa::Avx512 => unsafe { x86::avx512(steps) },
+        crate::Isa::AmxFp16 | crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => unsafe { x86::avx512(steps) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => unsafe { x86::avx2(steps) },

@@ -128,6 +128,9 @@ fn the_shapes_of_real_networks() {
     run(&case(64, 40, 20, 3, 1, params(1, 1)));
     run(&case(160, 21, 40, 3, 2, params(1, 1)));
     run(&case(8, 40, 48, 5, 2, params(1, 2)));
+    // Rows of outputs in several parts, with a stride.
+    run(&case(256, 28, 9, 3, 1, params(2, 1)));
+    run(&case(64, 56, 7, 3, 1, params(2, 1)));
 }
 
 #[test]
@@ -301,5 +304,43 @@ fn infinities_stay_where_they_are_read() {
             let (params, epilogue) = (&case.params, &Epilogue::default());
             conv2d(kernels, &x, case.input, &packed, params, epilogue, &mut Scratch::new(), out);
         });
+    }
+}
+
+/// An image without pixels is all padding.
+#[test]
+fn images_without_pixels() {
+    let params = ConvParams { pad: [1; 4], ..ConvParams::default() };
+    for input in [[2, 8, 0, 5], [2, 8, 5, 0], [2, 1, 0, 0]] {
+        let case = Case { input, shape: [6, input[1], 2, 2], groups: 1, params, seed: 0 };
+        run(&case);
+    }
+}
+
+#[test]
+fn views_that_overlap_or_leave_their_slice_are_refused() {
+    let weights = PackedConv::new(&values(8 * 8, 1), [8, 8, 1, 1], 1);
+    let good = Nhwc::padded([3, 4], 8, [0; 4]);
+    let x = values(good.len(2, 1), 2);
+    let views = [
+        Nhwc { pixel: 7, ..good },
+        Nhwc { row: 31, ..good },
+        Nhwc { image: 95, ..good },
+        Nhwc { start: usize::MAX - 5, ..good },
+        Nhwc { row: 1 << 63, ..good },
+        Nhwc { pixel: 0xeeee_eeee_eeee_eeef, row: 0xeeee_eeee_eeee_eeef, ..good },
+    ];
+    let run = |from: Nhwc, to: Nhwc| {
+        let (kernels, epilogue, params) = (&contexts()[0], Epilogue::default(), ConvParams::default());
+        let (mut out, mut scratch) = (vec![f16::ZERO; x.len()], Scratch::new());
+        let (read, write) = ((&x[..], &from), (&mut out[..], &to));
+        conv2d_nhwc(kernels, read, [2, 8, 3, 4], &weights, &params, &epilogue, &mut scratch, write);
+    };
+    run(good, good);
+    for view in views {
+        for (from, to) in [(view, good), (good, view)] {
+            let result = std::panic::catch_unwind(|| run(from, to));
+            assert!(result.is_err(), "{from:?} to {to:?}");
+        }
     }
 }

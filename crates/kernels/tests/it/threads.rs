@@ -120,3 +120,25 @@ fn a_program_can_lend_its_own_threads() {
         assert!(visits(&pool, 20, 1), "and the pool goes on");
     }
 }
+
+/// Says another number every time.
+struct Fickle(AtomicUsize);
+
+impl Executor for Fickle {
+    fn threads(&self) -> usize {
+        self.0.fetch_add(7, Ordering::Relaxed)
+    }
+
+    fn run(&self, work: &(dyn Fn() + Sync)) {
+        (0..40).for_each(|_| work());
+    }
+}
+
+#[test]
+fn the_number_of_lent_threads_is_asked_for_once() {
+    let pool = Pool::on(Fickle(AtomicUsize::new(0)));
+    assert_eq!((pool.threads(), pool.threads()), (1, 1));
+    let pool = Pool::on(Fickle(AtomicUsize::new(2)));
+    assert_eq!(pool.threads(), 2);
+    pool.for_each_with_worker(50, 1, &|worker, _| assert!(worker < 2));
+}

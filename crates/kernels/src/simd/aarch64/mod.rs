@@ -128,7 +128,7 @@ impl Lanes for Neon {
     fn widen_pairs(source: &[u32; COLUMNS], target: &mut [f32; 2 * COLUMNS]) {
         for at in (0..COLUMNS).step_by(4) {
             // SAFETY: four pairs from `at` on are readable.
-            let (first, second) = widen_four_pairs(unsafe { source.as_ptr().add(at) });
+            let (first, second) = unsafe { widen_four_pairs(source.as_ptr().add(at)) };
             // SAFETY: four values from `at` on are writable, and from `COLUMNS + at` on.
             unsafe {
                 vst1q_f32(target.as_mut_ptr().add(at), first);
@@ -140,10 +140,11 @@ impl Lanes for Neon {
 
 /// The firsts and the seconds of four pairs.
 ///
-/// The caller passes a pointer to four readable pairs.
+/// # Safety
+/// Four pairs from `at` on are readable.
 #[inline(always)]
-fn widen_four_pairs(at: *const u32) -> (float32x4_t, float32x4_t) {
-    // SAFETY: by the caller, and NEON is part of every aarch64 processor.
+unsafe fn widen_four_pairs(at: *const u32) -> (float32x4_t, float32x4_t) {
+    // SAFETY: the caller's promise, and NEON is part of every aarch64 processor.
     let (first, second) = unsafe {
         let pairs = vld1q_u32(at);
         (vmovn_u32(pairs), vshrn_n_u32::<16>(pairs))

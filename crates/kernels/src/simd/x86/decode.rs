@@ -13,7 +13,6 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::NEAREST;
-use crate::Isa;
 use crate::order::BLOCK;
 use crate::simd::micro::few::close_512;
 use crate::simd::stored::{ROW, Stored};
@@ -36,7 +35,7 @@ trait Job<'a> {
 /// Whether the functions of this file take `stored`: where scales are for whole blocks.
 pub(in super::super) fn decodes(simd: Simd, stored: Stored<'_>) -> bool {
     let whole = !matches!(stored, Stored::Bytes { scales, .. } if !scales.each.is_multiple_of(PAIRS));
-    whole && matches!(simd.isa(), Isa::Avx512 | Isa::AmxFp16)
+    whole && simd.has_avx512()
 }
 
 /// Writes what `stored` stands for.
@@ -318,6 +317,7 @@ impl<'a> Rows<'a> for SparseVbmi2<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
     use crate::simd::stored::{Scales, decode};
 
     /// Compares every decoder of `stored` with the portable one.
