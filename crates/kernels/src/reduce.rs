@@ -230,7 +230,9 @@ const fn reduction(number: u8) -> Reduction {
         Reduction::LogSumExp,
         Reduction::L2Norm,
     ];
-    ALL[number as usize]
+    let reduction = ALL[number as usize];
+    assert!(reduction as u8 == number, "invariant: the order of the enumeration");
+    reduction
 }
 
 /// A task whose reduction the compiler knows, so that its loops have no branch.

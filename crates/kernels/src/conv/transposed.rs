@@ -216,36 +216,27 @@ pub fn conv_transpose2d(
     let stored: &mut [f16] = &mut bytemuck::cast_slice_mut(stored)[..weights.outputs() * pixels];
     let len = channels * height * width;
     for (image, out) in out.chunks_exact_mut(weights.outputs() * pixels).enumerate() {
-        let x = &x[image * len..(image + 1) * len];
+        let x = Source::Planes(&x[image * len..(image + 1) * len]);
         let mut rest = &mut *stored;
         for place in weights.places(size) {
             let (phase, geometry) = weights.phase(input, place);
             let (part, after) = rest.split_at_mut(weights.outputs() * geometry.pixels());
             rest = after;
-            match &phase.weights {
-                Some(conv) => {
-                    let target = Target::planes(&geometry);
-                    run_image(
-                        kernels,
-                        Source::Planes(x),
-                        (&geometry, conv),
-                        epilogue,
-                        &target,
-                        scratch,
-                        part,
-                    );
-                }
-                None => {
-                    let pixels = geometry.pixels().max(1);
-                    for (output, part) in part.chunks_exact_mut(pixels).enumerate() {
-                        part.iter_mut()
-                            .enumerate()
-                            .for_each(|(i, v)| *v = epilogue.eval(0.0, (output, i), i));
-                    }
-                }
+            if let Some(conv) = &phase.weights {
+                let target = Target::planes(&geometry);
+                run_image(kernels, x, (&geometry, conv), epilogue, &target, scratch, part);
+            } else {
+                without_taps(epilogue, geometry.pixels(), part);
             }
         }
         interleave(kernels, weights, size, stored, out);
+    }
+}
+
+/// The outputs of a phase that no tap reaches.
+fn without_taps(epilogue: &Epilogue<'_>, pixels: usize, out: &mut [f16]) {
+    for (output, plane) in out.chunks_exact_mut(pixels.max(1)).enumerate() {
+        plane.fill(epilogue.eval(0.0, (output, 0), 0));
     }
 }
 

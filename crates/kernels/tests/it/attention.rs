@@ -47,6 +47,40 @@ fn unfused(task: &Attention<'_>, mask: Added<'_>) -> Vec<f16> {
     out
 }
 
+/// The keys and values of all heads side by side behind 7 other values, as a projection leaves them.
+fn side_by_side(heads: usize, keys: usize, parts: [(&[f16], usize); 2]) -> Vec<f16> {
+    let mut both = vec![f16::NAN; 7];
+    for row in 0..keys {
+        for (from, size) in parts {
+            (0..heads).for_each(|head| both.extend(&from[(head * keys + row) * size..][..size]));
+        }
+    }
+    both
+}
+
+#[test]
+fn attention_to_nothing_is_zero() {
+    let shape = Shape { heads: 2, queries: 3, keys: 0, width: 4, values: 5 };
+    let q = values(24, 1);
+    let nothing = (&[][..], None);
+    let (mask, limit) = (Mask::None, None);
+    let task = Attention {
+        shape,
+        q: (&q, None),
+        k: nothing,
+        v: nothing,
+        scale: None,
+        mask,
+        limit,
+        flush_nan: false,
+    };
+    for kernels in contexts() {
+        let mut out = [f16::NAN; 30];
+        attention(kernels, &task, &mut Scratch::new(), &mut out);
+        assert_eq!(out, [f16::ZERO; 30]);
+    }
+}
+
 proptest! {
     #![proptest_config(cases(40))]
 
@@ -81,15 +115,7 @@ proptest! {
         let (q_, k_, v_) = ((&q[..], None), (&k[..], None), (&v[..], None));
         let task = Attention { shape, q: q_, k: k_, v: v_, scale, mask, limit, flush_nan: false };
         let want = unfused(&task, added);
-        // The keys and values of all heads side by side, in one array, as a projection leaves them.
-        let mut both = vec![f16::NAN; 7];
-        for row in 0..keys {
-            for (from, size) in [(&k, width), (&v, columns)] {
-                for head in 0..heads {
-                    both.extend(&from[(head * keys + row) * size..][..size]);
-                }
-            }
-        }
+        let both = side_by_side(heads, keys, [(&k, width), (&v, columns)]);
         let pitch = heads * (width + columns);
         let task = if seed % 3 == 0 {
             let k = (&both[7..], Some(Heads { head: width, row: pitch }));

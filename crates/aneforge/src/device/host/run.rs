@@ -84,7 +84,7 @@ impl Memory {
 
 impl HostKernel {
     pub(super) fn new(graph: &Graph, plan: HostPlan, kernels: Kernels, packs: &Packs) -> HostKernel {
-        let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph, &kernels, packs)).collect();
+        let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph, packs)).collect();
         let mut constants: Vec<Option<Constant>> = graph.constants().iter().map(|_| None).collect();
         let mut load = |place: Place| {
             if let Place::Constant(i) = place {

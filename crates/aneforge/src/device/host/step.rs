@@ -208,7 +208,7 @@ fn bits(shape: Shape, axes: &[i64]) -> u32 {
 }
 
 /// Chooses a step's kernel and packs its weights.
-pub(super) fn prepare(step: &Step, graph: &Graph, kernels: &Kernels, packs: &Packs) -> Work {
+pub(super) fn prepare(step: &Step, graph: &Graph, packs: &Packs) -> Work {
     let op = &step.op;
     let shape = step.inputs.first().map_or(Shape::SCALAR, |(_, ty)| ty.shape);
     let half = step.inputs.iter().all(|(_, ty)| ty.dtype == aneforge_tensor::DType::F16);
@@ -386,12 +386,11 @@ mod tests {
 
     #[test]
     fn few_statements_run_as_their_definition() {
-        let kernels = Kernels::with_threads(1);
         let mut slow = BTreeSet::new();
         for case in OPS.iter().flat_map(|entry| (entry.cases)()) {
             let Some(graph) = built(&case) else { continue };
             for step in plan(&graph, Numerics::Ieee, true).steps {
-                let work = prepare(&step, &graph, &kernels, &Packs::default());
+                let work = prepare(&step, &graph, &Packs::default());
                 let statement = matches!(step.op.mil(), Mil::Stmt(_) | Mil::StmtWith(..));
                 if statement && matches!(work, Work::Definition(_)) {
                     slow.insert(step.op.name());
