@@ -121,10 +121,8 @@ fn sequence(bench: &mut Bench, name: &str, layers: &[Layer]) {
         }
         variants.push(fma_peak(&kernels, work, roof));
     }
-    if let Some(peer) = &bench.peer {
-        let nodes: Vec<String> = layers.iter().map(|&layer| node(layer)).collect();
-        variants.push(peer.variant(&format!("[{}]", nodes.join(", "))));
-    }
+    let nodes: Vec<String> = layers.iter().map(|&layer| node(layer)).collect();
+    variants.extend(bench.peers(&format!("[{}]", nodes.join(", "))));
     let mut row = measure(name, Work::Flops(work), bench.rounds, variants);
     if let (Some(peer), true) = (&bench.peer, layers.len() == 20) {
         row = row.mark(

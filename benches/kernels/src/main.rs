@@ -1,13 +1,14 @@
-//! The kernels, shape by shape and path by path, beside the machine's roofs, the `gemm` crate and onnxruntime.
+//! The kernels, shape by shape and path by path, beside the machine's roofs, the `gemm` crate, and onnxruntime and PyTorch
+//! where Python has them.
 //!
 //! `cargo xtask bench kernels` runs it. The variants of a row take turns in one run; times are medians.
 
 mod convolution;
 mod memory;
 mod network;
-mod onnxruntime;
 mod peers;
 mod product;
+mod python;
 mod report;
 mod timing;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use aneforge_kernels::threads::Pool;
 use aneforge_kernels::{Isa, Kernels, f16};
 
-use onnxruntime::Peer;
+use python::Peer;
 use timing::Row;
 
 /// What a benchmark may use.
@@ -25,6 +26,7 @@ pub struct Bench {
     /// Contexts by instruction set and threads.
     contexts: Vec<Kernels>,
     peer: Option<Peer>,
+    pytorch: Option<Peer>,
     rounds: usize,
     only: Option<String>,
     rows: Vec<Row>,
@@ -39,6 +41,11 @@ impl Bench {
     /// The fastest instruction set on all threads.
     fn best(&self) -> Kernels {
         self.contexts.last().cloned().expect("there is always a context")
+    }
+
+    /// The libraries in Python that are there, computing `nodes`.
+    fn peers<'a>(&self, nodes: &str) -> impl Iterator<Item = timing::Variant<'a>> {
+        self.peer.iter().chain(&self.pytorch).map(|peer| peer.variant(nodes))
     }
 
     /// Whether a row of this name was asked for.
@@ -89,8 +96,9 @@ fn main() {
     let sets = Isa::available().into_iter().filter(|&isa| isa != Isa::Scalar || Isa::best() == Isa::Scalar);
     let contexts =
         sets.flat_map(|isa| pools.iter().filter_map(move |pool| Kernels::new(isa, Arc::clone(pool))));
-    let peer = python.as_deref().and_then(|python| Peer::start(python, threads));
-    let mut bench = Bench { contexts: contexts.collect(), peer, rounds, only, rows: Vec::new() };
+    let peer = python.as_deref().and_then(|python| Peer::onnxruntime(python, threads));
+    let pytorch = python.as_deref().and_then(|python| Peer::pytorch(python, threads));
+    let mut bench = Bench { contexts: contexts.collect(), peer, pytorch, rounds, only, rows: Vec::new() };
     memory::roofs(&mut bench);
     product::run(&mut bench);
     convolution::run(&mut bench);

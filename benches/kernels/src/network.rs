@@ -72,7 +72,7 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
         }));
     }
     let nodes = nodes([heads, tokens, width], scale);
-    variants.extend(bench.peer.as_ref().map(|peer| peer.variant(&nodes)));
+    variants.extend(bench.peers(&nodes));
     let work = 4.0 * (heads * tokens * tokens * width) as f64;
     let mut row = measure(&name, Work::Flops(work), bench.rounds, variants);
     if let Some(peer) = &bench.peer {
@@ -108,10 +108,8 @@ fn small_softmax(bench: &mut Bench) {
             softmax(&kernels, x, &shape, 2, &mut out.borrow_mut());
         }));
     }
-    if let Some(peer) = &bench.peer {
-        let node = "{\"kind\": \"Softmax\", \"inputs\": [[12, 128, 128]], \"attributes\": {\"axis\": -1}}";
-        variants.push(peer.variant(&format!("[{node}]")));
-    }
+    let node = "{\"kind\": \"Softmax\", \"inputs\": [[12, 128, 128]], \"attributes\": {\"axis\": -1}}";
+    variants.extend(bench.peers(&format!("[{node}]")));
     let mut row = measure(name, Work::Bytes(4.0 * count as f64), bench.rounds, variants);
     if let Some(peer) = &bench.peer {
         row = row.mark("4 times as fast as onnxruntime", &label(&bench.best()), &peer.name(), 4.0);
@@ -137,11 +135,8 @@ fn small_norm(bench: &mut Bench) {
             normalize(&kernels, x, SIZE, norm, &mut out.borrow_mut());
         }));
     }
-    if let Some(peer) = &bench.peer {
-        let node =
-            "{\"kind\": \"LayerNormalization\", \"inputs\": [[128, 384]], \"weights\": [[384], [384]]}";
-        variants.push(peer.variant(&format!("[{node}]")));
-    }
+    let node = "{\"kind\": \"LayerNormalization\", \"inputs\": [[128, 384]], \"weights\": [[384], [384]]}";
+    variants.extend(bench.peers(&format!("[{node}]")));
     let mut row = measure(name, Work::Bytes(4.0 * x.len() as f64), bench.rounds, variants);
     if let Some(peer) = &bench.peer {
         row = row.mark("4 times as fast as onnxruntime", &label(&bench.best()), &peer.name(), 4.0);

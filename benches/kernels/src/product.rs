@@ -61,11 +61,9 @@ fn product(bench: &mut Bench, shape: [usize; 3]) {
         }
         variants.push(fma_peak(&kernels, work, roof));
     }
-    if let Some(peer) = &bench.peer {
-        variants.push(peer.variant(&format!(
-            "[{{\"kind\": \"MatMul\", \"inputs\": [[{rows}, {terms}]], \"weights\": [[{terms}, {columns}]]}}]"
-        )));
-    }
+    variants.extend(bench.peers(&format!(
+        "[{{\"kind\": \"MatMul\", \"inputs\": [[{rows}, {terms}]], \"weights\": [[{terms}, {columns}]]}}]"
+    )));
     let mut row = measure(&name, Work::Flops(work), bench.rounds, variants);
     for (text, ours, theirs) in marks {
         row = row.mark(&text, &ours, &theirs, 0.7);

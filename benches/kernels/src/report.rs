@@ -20,7 +20,9 @@ impl About {
     pub fn new(machine: String, bench: &Bench) -> About {
         let sets: Vec<String> = Isa::available().iter().map(|isa| format!("{isa:?}")).collect();
         let onnx = bench.peer.as_ref().map_or("not installed".into(), |peer| peer.version.clone());
-        let peers = format!("gemm-f32 0.19 (AVX-512), gemm-f32 0.18 (AVX2), onnxruntime {onnx}");
+        let torch = bench.pytorch.as_ref().map_or("not installed".into(), |peer| peer.version.clone());
+        let peers =
+            format!("gemm-f32 0.19 (AVX-512), gemm-f32 0.18 (AVX2), onnxruntime {onnx}, PyTorch {torch}");
         About { machine, sets: sets.join(", "), peers, rounds: bench.rounds }
     }
 }

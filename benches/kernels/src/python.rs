@@ -1,4 +1,4 @@
-//! onnxruntime, in a Python process that answers one line per request.
+//! onnxruntime and PyTorch, each in a Python process that answers one line per request.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use crate::timing::{Variant, rest};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/onnxruntime_peer.py");
+/// The libraries, and the scripts that answer for them.
+const ONNXRUNTIME: [&str; 2] = ["onnxruntime", concat!(env!("CARGO_MANIFEST_DIR"), "/onnxruntime_peer.py")];
+const PYTORCH: [&str; 2] = ["PyTorch", concat!(env!("CARGO_MANIFEST_DIR"), "/torch_peer.py")];
 
 struct Process {
     child: Child,
@@ -27,19 +29,31 @@ impl Drop for Process {
 #[derive(Clone)]
 pub struct Peer {
     process: Rc<RefCell<Process>>,
+    library: &'static str,
     pub version: String,
     pub threads: usize,
 }
 
 impl Peer {
     /// `None` where this Python has no onnxruntime.
-    pub fn start(python: &str, threads: usize) -> Option<Peer> {
+    pub fn onnxruntime(python: &str, threads: usize) -> Option<Peer> {
+        Peer::start(python, ONNXRUNTIME, threads)
+    }
+
+    /// `None` where this Python has no PyTorch.
+    pub fn pytorch(python: &str, threads: usize) -> Option<Peer> {
+        Peer::start(python, PYTORCH, threads)
+    }
+
+    fn start(python: &str, [library, script]: [&'static str; 2], threads: usize) -> Option<Peer> {
         let mut command = Command::new(python);
-        command.args([SCRIPT, &threads.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // What a library that is not there says is of no interest.
+        command.stderr(if library == "PyTorch" { Stdio::null() } else { Stdio::inherit() });
+        command.args([script, &threads.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().ok()?;
         let (input, output) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
         let process = Rc::new(RefCell::new(Process { child, input, output }));
-        let mut peer = Peer { process, version: String::new(), threads };
+        let mut peer = Peer { process, library, version: String::new(), threads };
         let hello = peer.line()?;
         peer.version = text(&hello, "version")?;
         Some(peer)
@@ -52,8 +66,8 @@ impl Peer {
     }
 
     fn ask(&self, request: &str) -> String {
-        writeln!(self.process.borrow_mut().input, "{request}").expect("onnxruntime's process reads");
-        self.line().expect("onnxruntime's process answers; its error is above")
+        writeln!(self.process.borrow_mut().input, "{request}").expect("a peer's process reads");
+        self.line().expect("a peer's process answers")
     }
 
     /// A graph as a variant; `nodes` is JSON, see the script.
@@ -66,12 +80,12 @@ impl Peer {
             rest();
             number(&answer, "seconds").expect("an answer has a time")
         };
-        Variant { name: format!("onnxruntime f32, {}T", self.threads), roof: None, run: Box::new(run) }
+        Variant { name: self.name(), roof: None, run: Box::new(run) }
     }
 
     /// The name of its variants.
     pub fn name(&self) -> String {
-        format!("onnxruntime f32, {}T", self.threads)
+        format!("{} f32, {}T", self.library, self.threads)
     }
 }
 
