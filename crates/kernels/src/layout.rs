@@ -3,16 +3,16 @@
 use bytemuck::Pod;
 
 use crate::broadcast::{MAX_RANK, Walk, row_major};
-use crate::simd::{SIDE, chunks, expect_soon, turn};
+use crate::simd::{Lanes, Task, chunks, expect_soon, turn};
 use crate::{Kernels, View};
 
 /// Elements that one thread copies at a time.
 const GRAIN: usize = 1 << 15;
 /// Rows and columns of the squares in which a transposition goes.
 const SQUARE: usize = 16;
-/// Rows of a transposition of 16-bit values that go together, and their columns: of a line in the target.
+/// Rows of a transposition of 16-bit values that go together, and their columns: of two lines in the target.
 const GROUP: usize = 128;
-const LINE: usize = 32;
+const LINE: usize = 64;
 /// Runs that are asked for before they are copied.
 const AHEAD: usize = 8;
 
@@ -160,7 +160,9 @@ fn copy<T: Pod + Send + Sync>(
         let unit = if rows >= LINE * threads { LINE } else { SQUARE } * matrix.columns;
         chunks(&kernels.pool, out, (GRAIN / unit).max(1) * unit, |first, out| {
             match (bytemuck::try_cast_slice(x), bytemuck::try_cast_slice_mut(out)) {
-                (Ok(x), Ok(out)) if size_of::<T>() == 2 => halves(x, &walk, matrix, first, out),
+                (Ok(x), Ok(out)) if size_of::<T>() == 2 => {
+                    kernels.simd.run(Halves { x, walk: &walk, matrix, first, out });
+                }
                 _ => squares(x, &walk, matrix, first, out),
             }
         });
@@ -238,32 +240,31 @@ fn copy_strided<T: Pod>(source: &[T], stride: usize, target: &mut [T]) {
 }
 
 /// [`squares`] for 16-bit values.
-fn halves(x: &[u16], walk: &Walk<1>, matrix: Matrix, first: usize, out: &mut [u16]) {
-    let Matrix { columns, stride, .. } = matrix;
-    groups(walk, matrix, GROUP, first, out, |at, group| {
-        let rows = group.len() / columns;
-        let (whole_rows, whole_columns) = (rows / SIDE * SIDE, columns / SIDE * SIDE);
-        let mut square = |row: usize, column: usize| {
-            turn(&x[at + row + column * stride..], stride, &mut group[row * columns + column..], columns);
-        };
-        for line in (0..whole_columns).step_by(LINE) {
-            let line = line..(line + LINE).min(whole_columns);
-            // Lines that are far apart compete for their place in the cache: those are finished first.
-            if stride >= columns {
-                for column in line.step_by(SIDE) {
-                    (0..whole_rows).step_by(SIDE).for_each(|row| square(row, column));
+struct Halves<'a> {
+    x: &'a [u16],
+    walk: &'a Walk<1>,
+    matrix: Matrix,
+    first: usize,
+    out: &'a mut [u16],
+}
+
+impl Task for Halves<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Halves { x, walk, matrix, first, out } = self;
+        let Matrix { columns, stride, .. } = matrix;
+        groups(walk, matrix, GROUP, first, out, |at, group| {
+            let rows = group.len() / columns;
+            for line in (0..columns).step_by(LINE) {
+                let count = LINE.min(columns - line);
+                let mut sources = [&x[..0]; LINE];
+                for (column, source) in sources.iter_mut().enumerate().take(count) {
+                    *source = &x[at + (line + column) * stride..];
                 }
-            } else {
-                for row in (0..whole_rows).step_by(SIDE) {
-                    line.clone().step_by(SIDE).for_each(|column| square(row, column));
-                }
+                turn::<L>(&sources[..count], rows, &mut group[line..], columns);
             }
-        }
-        for (row, target) in group.chunks_exact_mut(columns).enumerate() {
-            let done = if row < whole_rows { whole_columns } else { 0 };
-            if done < columns {
-                copy_strided(&x[at + row + done * stride..], stride, &mut target[done..]);
-            }
-        }
-    });
+        });
+    }
 }

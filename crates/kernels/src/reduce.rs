@@ -9,7 +9,7 @@ use crate::broadcast::{MAX_RANK, Walk, row_major};
 use crate::math::{self, larger, smaller};
 use crate::order::{LANES, tree};
 use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
-pub(crate) use across::{Lane, fold_lanes, tree_across};
+pub(crate) use across::{Lane, fold_lanes};
 use across::{SPAN, reduce_by_lanes};
 
 /// Elements that one thread reduces at a time.

@@ -5,7 +5,7 @@ use half::f16;
 use crate::Kernels;
 use crate::math::{exp, real};
 use crate::order::LANES;
-use crate::reduce::{Fold, Reduction, across_lanes, add_terms, first_lanes, tree_across};
+use crate::reduce::{Fold, Lane, Reduction, across_lanes, add_terms, first_lanes, fold_lanes};
 use crate::simd::{Cuts, Grid, Lanes, Real, Task, Tile, WIDTH, chunks, tiles};
 
 /// Elements that one thread computes at a time.
@@ -209,35 +209,44 @@ impl Task for Across<'_, '_> {
     fn run<L: Lanes>(self) {
         let Across { x, inner, tile } = self;
         let columns = tile.columns();
-        let at = |row: &[f16], vector: usize| {
-            let start = columns.start + vector * WIDTH;
-            L::read_some(&row[start..columns.end.min(start + WIDTH)])
-        };
         let vectors = columns.len().div_ceil(WIDTH);
+        let (size, zero) = (x.len() / inner, <L::Vector as Real>::splat(0.0));
         let mut largest = [<L::Vector as Real>::splat(f32::NEG_INFINITY); SPAN / WIDTH];
         for row in x.chunks_exact(inner) {
-            for (vector, largest) in largest[..vectors].iter_mut().enumerate() {
-                *largest = Fold::Max.combine(*largest, at(row, vector));
+            for (part, largest) in row[columns.clone()].chunks(WIDTH).zip(&mut largest) {
+                *largest = Fold::Max.combine(*largest, L::read_some(part));
             }
         }
-        let mut lanes = [[0.0; SPAN]; LANES];
+        let mut kept = [[0.0; WIDTH]; SPAN * SPAN / WIDTH];
+        let keep = size * vectors <= kept.len();
+        let mut lanes = [Lane([0.0; SPAN]); LANES];
         for (index, row) in x.chunks_exact(inner).enumerate() {
-            let lanes = lanes[index % LANES].as_chunks_mut::<WIDTH>().0;
-            for (vector, (lane, largest)) in lanes[..vectors].iter_mut().zip(&largest).enumerate() {
-                let value = real::exp(at(row, vector) - *largest);
+            let lanes = lanes[index % LANES].0.as_chunks_mut::<WIDTH>().0;
+            let parts = row[columns.clone()].chunks(WIDTH).zip(&largest);
+            for (vector, (lane, (part, largest))) in lanes.iter_mut().zip(parts).enumerate() {
+                let value = real::exp(L::read_some(part) - *largest);
                 L::store(L::load(lane) + value, lane);
+                if keep {
+                    L::store(value, &mut kept[index * vectors + vector]);
+                }
             }
         }
-        let sums = tree_across::<L, SPAN>(Fold::Sum, lanes);
-        let sums = sums.as_chunks::<WIDTH>().0;
-        let mut inverses = sums.iter().map(|sum| <L::Vector as Real>::splat(1.0) / L::load(sum));
-        let inverses: [L::Vector; SPAN / WIDTH] =
-            std::array::from_fn(|_| inverses.next().expect("invariant: as many sums"));
+        fold_lanes::<L, SPAN>(Fold::Sum, &mut lanes, (size, columns.len()));
+        let (mut sums, mut inverses) = ([zero; SPAN / WIDTH], [zero; SPAN / WIDTH]);
+        for ((sum, inverse), total) in sums.iter_mut().zip(&mut inverses).zip(lanes[0].0.as_chunks().0) {
+            *sum = L::load(total);
+            *inverse = <L::Vector as Real>::splat(1.0) / *sum;
+        }
         for (index, row) in x.chunks_exact(inner).enumerate() {
             let out = tile.row(index, columns.clone());
-            for (vector, out) in out.chunks_mut(WIDTH).enumerate() {
-                let value = real::exp(at(row, vector) - largest[vector]);
-                L::write_some(quotient(value, L::load(&sums[vector]), inverses[vector]), out);
+            let parts = row[columns.clone()].chunks(WIDTH);
+            for (vector, (out, part)) in out.chunks_mut(WIDTH).zip(parts).enumerate() {
+                let value = if keep {
+                    L::load(&kept[index * vectors + vector])
+                } else {
+                    real::exp(L::read_some(part) - largest[vector])
+                };
+                L::write_some(quotient(value, sums[vector], inverses[vector]), out);
             }
         }
     }

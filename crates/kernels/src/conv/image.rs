@@ -6,10 +6,13 @@ use super::ConvParams;
 use super::pixels::Pixels;
 use crate::Kernels;
 use crate::order::NARROW;
-use crate::simd::{Lanes, Place, Real, TILE_ROWS, Task, WIDTH, chunks};
+use crate::simd::{Lanes, Place, TILE_ROWS, Task, WIDTH, chunks, interleave, turn};
 
 /// Values that one thread copies at a time.
 const GRAIN: usize = 1 << 14;
+/// Pixels and places of a pixel that are copied together.
+const PIXELS: usize = 256;
+const PLACES: usize = 64;
 
 /// Sizes of one convolution of one image.
 #[derive(Clone, Copy, Debug)]
@@ -271,9 +274,8 @@ impl Task for FillRows<'_> {
             let target = &mut target[inside];
             match source {
                 Source::Planes(x) => {
-                    let plane =
-                        |channel: usize| &x[channel * height * width + at.0 * width + at.1..][..count];
-                    from_planes::<L>(plane, channels, target);
+                    let plane = |channel: usize| &x[channel * height * width + at.0 * width + at.1..];
+                    from_planes::<L>(plane, channels, count, target);
                 }
                 Source::Pixels(x, layout) | Source::InPlace(x, layout) => {
                     let start = layout.start + at.0 * layout.row + at.1 * layout.pixel;
@@ -289,33 +291,32 @@ impl Task for FillRows<'_> {
     }
 }
 
-/// One row of pixels from the rows of all channels.
+/// The first `count` pixels of a row from the rows of all channels.
 #[inline(always)]
-fn from_planes<'a, L: Lanes>(plane: impl Fn(usize) -> &'a [f16], channels: Channels, target: &mut [f16]) {
-    let pixel = channels.len();
-    if let (Channels::Fours { .. }, true) = (channels, pixel == NARROW) {
-        let rows: [&[f16]; NARROW] = std::array::from_fn(|place| channels.at(place).map_or(&[][..], &plane));
-        for (index, target) in target.as_chunks_mut::<NARROW>().0.iter_mut().enumerate() {
-            *target = std::array::from_fn(|place| rows[place].get(index).copied().unwrap_or(f16::ZERO));
+fn from_planes<'a, L: Lanes>(
+    plane: impl Fn(usize) -> &'a [f16],
+    channels: Channels,
+    count: usize,
+    target: &mut [f16],
+) {
+    let (pixel, target): (_, &mut [u16]) = (channels.len(), bytemuck::cast_slice_mut(target));
+    for start in (0..count).step_by(PIXELS) {
+        let (count, target) = ((count - start).min(PIXELS), &mut target[start * pixel..]);
+        let row = |place: usize| match channels.at(place) {
+            Some(channel) => bytemuck::cast_slice(&plane(channel)[start..]),
+            None => &[0; PIXELS],
+        };
+        if pixel == NARROW {
+            interleave([row(0), row(1), row(2), row(3)], &mut target.as_chunks_mut().0[..count]);
+            continue;
         }
-        return;
-    }
-    for first in (0..pixel).step_by(WIDTH) {
-        let places = (pixel - first).min(WIDTH);
-        let rows: [&[f16]; WIDTH] = std::array::from_fn(|place| {
-            let channel = (place < places).then(|| channels.at(first + place)).flatten();
-            channel.map_or(&[][..], &plane)
-        });
-        for (block, target) in target.chunks_mut(WIDTH * pixel).enumerate() {
-            let mut vectors = [<L::Vector as Real>::splat(0.0); WIDTH];
-            for (vector, row) in vectors.iter_mut().zip(rows).take(places) {
-                let rest = &row[(block * WIDTH).min(row.len())..];
-                *vector = L::read_some(&rest[..rest.len().min(WIDTH)]);
+        for first in (0..pixel).step_by(PLACES) {
+            let places = (pixel - first).min(PLACES);
+            let mut rows: [&[u16]; PLACES] = [&[]; PLACES];
+            for (place, target) in rows.iter_mut().enumerate().take(places) {
+                *target = row(first + place);
             }
-            let turned = L::transpose(vectors);
-            for (vector, target) in turned.into_iter().zip(target.chunks_exact_mut(pixel)) {
-                L::write_some(vector, &mut target[first..first + places]);
-            }
+            turn::<L>(&rows[..places], count, &mut target[first..], pixel);
         }
     }
 }

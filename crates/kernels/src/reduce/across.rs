@@ -158,14 +158,6 @@ fn add_rows<L: Lanes, const N: usize>(
     }
 }
 
-/// [`tree`] for every column.
-#[inline(always)]
-pub(crate) fn tree_across<L: Lanes, const W: usize>(fold: Fold, lanes: [[f32; W]; LANES]) -> [f32; W] {
-    let mut lanes = lanes.map(Lane);
-    fold_lanes::<L, W>(fold, &mut lanes, (LANES, W));
-    lanes[0].0
-}
-
 /// [`tree`] for the first `columns` columns, into the first lane. Only the first `used` lanes hold elements; to
 /// combine the others as well would change no bit.
 #[inline(always)]

@@ -31,7 +31,7 @@ pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
 pub(crate) use stored::{ROW, Scales, Stored, decode, vector_of_stored};
-pub(crate) use turn::{SIDE, expect_soon, turn};
+pub(crate) use turn::{expect_soon, interleave, turn};
 
 /// Values of a [`Lanes::Vector`].
 pub(crate) const WIDTH: usize = 16;
@@ -80,6 +80,21 @@ pub(crate) trait Lanes {
         let mut source = [[0.0; WIDTH]; WIDTH];
         source.iter_mut().zip(rows).for_each(|(target, row)| Self::store(row, target));
         std::array::from_fn(|column| Self::load(&std::array::from_fn(|row| source[row][column])))
+    }
+
+    /// Rows that [`Lanes::turn_tall`] takes.
+    const TALL: usize = turn::SIDE;
+
+    /// `target[column * pitch + row] = rows[row][at + column]` for 8 columns.
+    ///
+    /// # Safety
+    /// Every row holds `at + 8` values, and `target` has room for [`Lanes::TALL`] values at `0`, `pitch`, ...
+    /// `7 * pitch`.
+    #[inline(always)]
+    unsafe fn turn_tall(rows: &[&[u16]], at: usize, target: *mut u16, pitch: usize) {
+        let rows = rows.first_chunk().expect("invariant: as many rows");
+        // SAFETY: the caller's promise.
+        unsafe { turn::turn_square(rows, at, target, pitch) };
     }
 
     /// Up to [`WIDTH`] values, with zeros behind them.

@@ -1,48 +1,106 @@
-//! Squares of 16-bit values turned about their diagonal, and lines asked for ahead of their use.
+//! Matrices of 16-bit values turned about their diagonal, and lines asked for ahead of their use.
+
+use super::Lanes;
 
 /// Rows and columns of a square.
-pub(crate) const SIDE: usize = 8;
+pub(super) const SIDE: usize = 8;
 
-/// `target[row * pitch + column] = source[column * stride + row]` for rows and columns below [`SIDE`].
-#[inline]
-pub(crate) fn turn(source: &[u16], stride: usize, target: &mut [u16], pitch: usize) {
-    let line = |at: usize| source[at * stride..].first_chunk().expect("invariant: a whole square");
-    let square: [&[u16; SIDE]; SIDE] = std::array::from_fn(line);
-    for (row, values) in turned(square).iter().enumerate() {
-        target[row * pitch..][..SIDE].copy_from_slice(values);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
+/// `target[column * pitch + row] = rows[row][column]` for every row and the columns below `columns`. Rows may be
+/// longer.
 #[inline(always)]
-fn turned(square: [&[u16; SIDE]; SIDE]) -> [[u16; SIDE]; SIDE] {
-    use std::arch::x86_64::{
-        __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi16, _mm_unpacklo_epi16,
-    };
-    // SAFETY: 8 values are readable.
-    let mut rows = square.map(|row| unsafe { _mm_loadu_si128(row.as_ptr().cast()) });
-    // Every round moves one bit of a value's row into its column: three rounds exchange the two.
-    for _ in 0..3 {
-        let halves: [__m128i; SIDE] = rows;
-        for at in 0..SIDE / 2 {
-            let (low, high) = (halves[at], halves[at + SIDE / 2]);
-            // SAFETY: every such processor has SSE2.
-            [rows[2 * at], rows[2 * at + 1]] =
-                unsafe { [_mm_unpacklo_epi16(low, high), _mm_unpackhi_epi16(low, high)] };
+pub(crate) fn turn<L: Lanes>(rows: &[&[u16]], columns: usize, target: &mut [u16], pitch: usize) {
+    if rows.is_empty() || columns == 0 {
+        return;
+    }
+    let shortest = rows.iter().fold(usize::MAX, |shortest, row| shortest.min(row.len()));
+    assert!(shortest >= columns, "invariant: rows of all columns");
+    assert!(target.len() >= (columns - 1) * pitch + rows.len(), "invariant: room for all columns");
+    if rows.len() < SIDE || shortest < SIDE {
+        for (row, values) in rows.iter().enumerate() {
+            for (column, value) in values[..columns].iter().enumerate() {
+                target[column * pitch + row] = *value;
+            }
+        }
+        return;
+    }
+    let tall = if rows.len() < L::TALL { SIDE } else { L::TALL };
+    for row in starts(rows.len(), tall) {
+        let rows = &rows[row..row + tall];
+        if columns < SIDE {
+            let mut turned = [0; SIDE * MOST];
+            // SAFETY: rows hold at least 8 values, and `turned` has room for 8 of at most 32 rows.
+            unsafe { turn_some::<L>(rows, 0, turned.as_mut_ptr(), MOST) };
+            for (column, turned) in turned.chunks_exact(MOST).take(columns).enumerate() {
+                target[column * pitch + row..][..tall].copy_from_slice(&turned[..tall]);
+            }
+            continue;
+        }
+        for column in starts(columns, SIDE) {
+            // SAFETY: `column + 8 <= columns` and `row + tall` is at most the number of rows: by the asserts, rows hold
+            // so many values and `target` has room for them.
+            unsafe { turn_some::<L>(rows, column, target.as_mut_ptr().add(column * pitch + row), pitch) };
         }
     }
-    rows.map(|row| {
-        let mut values = [0; SIDE];
-        // SAFETY: 8 values are writable.
-        unsafe { _mm_storeu_si128(values.as_mut_ptr().cast(), row) };
-        values
-    })
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+/// Most rows that go together.
+const MOST: usize = 32;
+
+/// Where parts of `size` of `0..len` start that cover all of it; the last two may overlap.
 #[inline(always)]
-fn turned(square: [&[u16; SIDE]; SIDE]) -> [[u16; SIDE]; SIDE] {
-    std::array::from_fn(|row| std::array::from_fn(|column| square[column][row]))
+fn starts(len: usize, size: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by(size).map(move |start| start.min(len - size))
+}
+
+/// Turns 8 columns from `at` on of 8 or [`Lanes::TALL`] rows.
+///
+/// # Safety
+/// Every row holds `at + 8` values, and `target` has room for as many values as rows at `0`, `pitch`, ... `7 * pitch`.
+#[inline(always)]
+unsafe fn turn_some<L: Lanes>(rows: &[&[u16]], at: usize, target: *mut u16, pitch: usize) {
+    match rows.first_chunk() {
+        // SAFETY: the caller's promise.
+        Some(square) if rows.len() == SIDE => unsafe { turn_square(square, at, target, pitch) },
+        // SAFETY: as above.
+        _ => unsafe { L::turn_tall(rows, at, target, pitch) },
+    }
+}
+
+/// Turns 8 columns of 8 rows.
+///
+/// # Safety
+/// Every row holds `at + 8` values, and `target` has room for 8 values at `0`, `pitch`, ... `7 * pitch`.
+#[inline(always)]
+pub(super) unsafe fn turn_square(rows: &[&[u16]; SIDE], at: usize, target: *mut u16, pitch: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        super::x86::turn_8(rows, at, target, pitch);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (row, values) in rows.iter().enumerate() {
+        for (column, value) in values[at..at + SIDE].iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { *target.add(column * pitch + row) = *value };
+        }
+    }
+}
+
+/// `target[column] = [rows[0][column], ...]`; rows are as long as `target`.
+#[inline(always)]
+pub(crate) fn interleave(rows: [&[u16]; 4], target: &mut [[u16; 4]]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    {
+        let eights = rows.map(|row| row[..target.len()].as_chunks::<SIDE>().0);
+        for (at, target) in target.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
+            super::x86::interleave([&eights[0][at], &eights[1][at], &eights[2][at], &eights[3][at]], target);
+            done += SIDE;
+        }
+    }
+    for (column, target) in target.iter_mut().enumerate().skip(done) {
+        *target = [rows[0][column], rows[1][column], rows[2][column], rows[3][column]];
+    }
 }
 
 /// Asks for the first lines of `data`, which will be read soon.

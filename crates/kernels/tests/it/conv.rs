@@ -98,12 +98,13 @@ proptest! {
     fn narrow_convolutions_with_wide_kernels(
         groups in 1..5_usize,
         per_group in 1..5_usize,
+        width in prop_oneof![Just(40_usize), Just(270)],
         outputs in 1..9_usize,
         kernel in [1..8_usize, 5..12],
         params in params(),
         seed in any::<u64>(),
     ) {
-        let input = [1, groups * per_group, 9, 40];
+        let input = [1, groups * per_group, 9, width];
         let shape = [outputs * groups, per_group, kernel[0], kernel[1]];
         run(&Case { input, shape, groups, params, seed });
     }

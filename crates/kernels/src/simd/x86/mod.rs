@@ -23,6 +23,7 @@ pub(super) use decode::{decode_512, decodes, vector_512};
 
 use super::real::Each;
 use super::{COLUMNS, Lanes, Task, WIDTH};
+pub(super) use transpose::{interleave, turn_8};
 use vector::{Wide256, Wide512};
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -219,6 +220,14 @@ macro_rules! lanes {
 
 lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
     type Vector = Each<Wide256, 2>;
+    const TALL: usize = 16;
+
+    #[inline(always)]
+    unsafe fn turn_tall(rows: &[&[u16]], at: usize, target: *mut u16, pitch: usize) {
+        let rows = rows.first_chunk().expect("invariant: as many rows");
+        // SAFETY: the caller's promise; called only from code that `run_avx2` compiled.
+        unsafe { transpose::turn_16(rows, at, target, pitch) };
+    }
 
     #[inline(always)]
     fn down<const N: usize>(vector: Self::Vector) -> Self::Vector {
@@ -317,6 +326,14 @@ lanes!(Avx2, 8, avx2_widen, avx2_narrow, avx2_pairs, {
 });
 lanes!(Avx512, 16, avx512_widen, avx512_narrow, avx512_pairs, {
     type Vector = Wide512;
+    const TALL: usize = 32;
+
+    #[inline(always)]
+    unsafe fn turn_tall(rows: &[&[u16]], at: usize, target: *mut u16, pitch: usize) {
+        let rows = rows.first_chunk().expect("invariant: as many rows");
+        // SAFETY: the caller's promise; called only from code that `run_avx512` compiled.
+        unsafe { transpose::turn_32(rows, at, target, pitch) };
+    }
 
     #[inline(always)]
     fn down<const N: usize>(vector: Wide512) -> Wide512 {
