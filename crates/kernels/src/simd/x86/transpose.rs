@@ -6,8 +6,8 @@ use std::arch::x86_64::{
     _mm256_inserti128_si256, _mm256_permute2f128_ps, _mm256_setzero_si256, _mm256_storeu_si256,
     _mm256_unpackhi_epi16, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_epi16, _mm256_unpacklo_pd,
     _mm256_unpacklo_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castsi128_si512, _mm512_inserti32x4,
-    _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_storeu_si512, _mm512_unpackhi_epi16, _mm512_unpackhi_pd,
-    _mm512_unpackhi_ps, _mm512_unpacklo_epi16, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_storeu_si512, _mm512_unpackhi_epi16,
+    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_epi16, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 /// Within every 128 bits: of each four rows, column `j` of all four becomes row `j`.
