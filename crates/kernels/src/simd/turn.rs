@@ -89,15 +89,7 @@ pub(super) unsafe fn turn_square(rows: &[&[u16]; SIDE], at: usize, target: *mut 
 /// `target[column] = [rows[0][column], ...]`; rows are as long as `target`.
 #[inline(always)]
 pub(crate) fn interleave(rows: [&[u16]; 4], target: &mut [[u16; 4]]) {
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    {
-        let eights = rows.map(|row| row[..target.len()].as_chunks::<SIDE>().0);
-        for (at, target) in target.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
-            super::x86::interleave([&eights[0][at], &eights[1][at], &eights[2][at], &eights[3][at]], target);
-            done += SIDE;
-        }
-    }
+    let done = interleave_eights(rows, target);
     for (column, target) in target.iter_mut().enumerate().skip(done) {
         *target = [rows[0][column], rows[1][column], rows[2][column], rows[3][column]];
     }
@@ -115,4 +107,22 @@ pub(crate) fn expect_soon<T>(data: &[T]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = data;
+}
+
+/// [`interleave`] as far as there are whole eights; returns how far that is.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn interleave_eights(rows: [&[u16]; 4], target: &mut [[u16; 4]]) -> usize {
+    let eights = rows.map(|row| row[..target.len()].as_chunks::<SIDE>().0);
+    let (targets, _) = target.as_chunks_mut::<SIDE>();
+    for (at, target) in targets.iter_mut().enumerate() {
+        super::x86::interleave([&eights[0][at], &eights[1][at], &eights[2][at], &eights[3][at]], target);
+    }
+    targets.len() * SIDE
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn interleave_eights(_: [&[u16]; 4], _: &mut [[u16; 4]]) -> usize {
+    0
 }
