@@ -281,6 +281,10 @@ impl Task for FillRows<'_> {
                     let start = layout.start + at.0 * layout.row + at.1 * layout.pixel;
                     for (index, target) in target.chunks_exact_mut(pixel).enumerate() {
                         let x = &x[start + index * layout.pixel..];
+                        if let Channels::Same(count) = channels {
+                            target.copy_from_slice(&x[..count]);
+                            continue;
+                        }
                         for (place, target) in target.iter_mut().enumerate() {
                             *target = channels.at(place).map_or(f16::ZERO, |channel| x[channel]);
                         }

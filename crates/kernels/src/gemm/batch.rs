@@ -35,6 +35,7 @@ impl BatchShape<'_> {
     fn plan(&self, kernels: &Kernels) -> Plan {
         let (threads, batches) = (kernels.pool.threads(), self.batch.iter().product());
         if tiled::applies(kernels, self.rows) {
+            // Room for copies is needed for a transposed operand only; there is always some.
             let source = Strided { data: &[], offset: 0, row: 1, column: self.rows };
             let copied = MatrixRows { source, terms: self.terms };
             return tiled::plan(threads, batches, copied, [self.rows, self.columns], true);

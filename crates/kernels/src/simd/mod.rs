@@ -196,10 +196,9 @@ impl Simd {
             _ => task.run::<Scalar>(),
         }
     }
-}
 
-impl Simd {
-    /// Runs `task` as compiled for this instruction set.
+    /// Like [`Simd::run`], with half-precision arithmetic where the processor has it, and else with single-precision
+    /// arithmetic that is rounded after every operation.
     #[inline]
     pub(crate) fn run_halves<T: HalfTask>(self, task: T) {
         struct Apart<T>(T);

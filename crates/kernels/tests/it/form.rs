@@ -68,3 +68,18 @@ proptest! {
         compare(&a, &dense, &PackedB::from_sparse(&mask, &kept, columns, terms), shape, "sparse");
     }
 }
+
+/// What a table holds and no index names stays out of the result, also behind the last term.
+#[test]
+fn entries_of_a_table_that_no_index_names() {
+    let (terms, columns) = (5, 3);
+    let mut table = [f16::INFINITY; 16];
+    (table[7], table[9]) = (f16::from_f32(0.5), f16::from_f32(-2.0));
+    let names: Vec<u8> = (0..columns * terms).map(|at| if at % 3 == 0 { 7 } else { 9 }).collect();
+    let indices: Vec<u8> = names.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 4).collect();
+    let dense: Vec<f16> = names.iter().map(|&name| table[usize::from(name)]).collect();
+    for rows in [1, 4, 20] {
+        let packed = PackedB::from_lut4(&indices, table, columns, terms);
+        compare(&values(rows * terms, 3), &dense, &packed, [rows, terms, columns], "a table of infinities");
+    }
+}
