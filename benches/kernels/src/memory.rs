@@ -8,7 +8,7 @@ use aneforge_kernels::norm::{Affine, Norm, Normalize, normalize};
 use aneforge_kernels::pool::{Window, avg_pool, max_pool};
 use aneforge_kernels::reduce::{Reduction, reduce};
 use aneforge_kernels::softmax::softmax;
-use aneforge_kernels::{Kernels, View, f16, roof};
+use aneforge_kernels::{Kernels, Stores, View, f16, roof};
 
 use crate::product::label;
 use crate::timing::{Variant, Work, measure};
@@ -76,7 +76,7 @@ fn beside_copy(bench: &mut Bench, name: &str, bytes: usize, limit: f64, body: Bo
 pub fn run(bench: &mut Bench) {
     let (x, y) = (halves(COUNT, 5, 1.0), halves(COUNT, 6, 1.0));
     for function in [Unary::Relu, Unary::MulScalar { k: 0.37 }, Unary::Square] {
-        let body = |k: &Kernels, out: &mut [f16]| unary(k, function, &x, out);
+        let body = |k: &Kernels, out: &mut [f16]| unary(k, function, &x, Stores::default(), out);
         beside_copy(bench, &format!("{function:?}, 4M"), 4 * COUNT, 1.3, Box::new(body));
     }
     for function in [
@@ -91,12 +91,12 @@ pub fn run(bench: &mut Bench) {
         Unary::Log { eps: 8.0 },
         Unary::Softplus,
     ] {
-        let body = |k: &Kernels, out: &mut [f16]| unary(k, function, &x, out);
+        let body = |k: &Kernels, out: &mut [f16]| unary(k, function, &x, Stores::default(), out);
         beside_copy(bench, &format!("{function:?}, 4M"), 4 * COUNT, 0.0, Box::new(body));
     }
     let (shape, scale) = ([64, 256, 256], halves(64, 7, 1.0));
     let both = |b: View<'_, f16>, function: Binary, k: &Kernels, out: &mut [f16]| {
-        binary(k, function, View::new(&x, &shape), b, &shape, out);
+        binary(k, function, View::new(&x, &shape), b, &shape, Stores::default(), out);
     };
     for (name, function) in [("add, 4M", Binary::Add), ("div, 4M", Binary::RealDiv)] {
         let body = |k: &Kernels, out: &mut [f16]| both(View::new(&y, &shape), function, k, out);

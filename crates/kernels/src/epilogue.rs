@@ -6,6 +6,7 @@ use half::f16;
 
 use crate::map::{Unary, map_slice};
 use crate::simd::{COLUMNS, Lanes, Real, Simd, Task, Tile, WIDTH};
+use crate::stores::{Stores, Watch, kept};
 
 /// A factor or summand of an [`Epilogue`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,6 +51,8 @@ pub struct Epilogue<'a> {
     pub limit: Option<f16>,
     /// NaN becomes +0 wherever a node would store it.
     pub flush_nan: bool,
+    /// Told of infinities and NaN wherever a node would store them.
+    pub watch: Option<&'a Watch>,
 }
 
 impl Bias<'_> {
@@ -103,13 +106,15 @@ impl Epilogue<'_> {
     /// The scalar definition: what is stored for `sum` at (`row`, `column`), which is element `index` of the output.
     #[must_use]
     pub fn eval(&self, sum: f32, (row, column): (usize, usize), index: usize) -> f16 {
-        let mut value = self.kept(f16::from_f32(sum));
+        let stores = self.stores();
+        let mut value = f16::from_f32(sum);
         if self.limit.is_some_and(|limit| value.to_f32().abs() > limit.to_f32()) {
             value = f16::INFINITY.copysign(value);
         }
-        let add = |value: f16, other: f16| self.kept(f16::from_f32(value.to_f32() + other.to_f32()));
+        value = stores.one(value);
+        let add = |value: f16, other: f16| stores.one(f16::from_f32(value.to_f32() + other.to_f32()));
         if let Some(scale) = self.scale.at(row, column) {
-            value = self.kept(f16::from_f32(value.to_f32() * scale.to_f32()));
+            value = stores.one(f16::from_f32(value.to_f32() * scale.to_f32()));
         }
         if let Some(bias) = self.bias.at(row, column) {
             value = add(value, bias);
@@ -118,7 +123,7 @@ impl Epilogue<'_> {
             value = add(value, values[index]);
         }
         if let Some(function) = self.activation {
-            value = self.kept(f16::from_f32(function.eval(value.to_f32())));
+            value = stores.one(f16::from_f32(function.eval(value.to_f32())));
         }
         match self.residual {
             Residual::After(values) => add(value, values[index]),
@@ -126,8 +131,9 @@ impl Epilogue<'_> {
         }
     }
 
-    fn kept(&self, value: f16) -> f16 {
-        if self.flush_nan && value.is_nan() { f16::ZERO } else { value }
+    /// How each of the nodes stores its result.
+    fn stores(&self) -> Stores<'_> {
+        Stores { flush_nan: self.flush_nan, watch: self.watch }
     }
 
     /// Checks the operands against an output of `count` matrices of `rows` by `columns`.
@@ -182,11 +188,11 @@ impl Epilogue<'_> {
     /// rounded at this point anyway.
     pub(crate) fn after(&self, simd: Simd, index: usize, out: &mut [f16]) {
         if let Some(function) = self.activation.filter(|&function| function != Unary::Relu) {
-            map_slice(simd, function, None, self.flush_nan, out);
+            map_slice(simd, function, None, self.stores(), out);
         }
         if let Residual::After(values) = self.residual {
             let values = &values[index..index + out.len()];
-            simd.run(AddTask { values, flush_nan: self.flush_nan, out });
+            simd.run(AddTask { values, stores: self.stores(), out });
         }
     }
 }
@@ -214,7 +220,7 @@ impl Task for StoreTask<'_, '_, '_> {
 
 struct AddTask<'a> {
     values: &'a [f16],
-    flush_nan: bool,
+    stores: Stores<'a>,
     out: &'a mut [f16],
 }
 
@@ -225,7 +231,7 @@ impl Task for AddTask<'_> {
     fn run<L: Lanes>(self) {
         for (values, out) in self.values.chunks(WIDTH).zip(self.out.chunks_mut(WIDTH)) {
             let sum = L::read_some(out) + L::read_some(values);
-            L::write_some(kept::<L>(self.flush_nan, sum), out);
+            self.stores.write_some::<L>(sum, out);
         }
     }
 }
@@ -257,34 +263,26 @@ fn finish<L: Lanes>(
     (row, columns): (usize, Range<usize>),
     range: Range<usize>,
 ) -> L::Vector {
-    let flush = epilogue.flush_nan;
-    let mut value = kept::<L>(flush, sums);
+    let stores = epilogue.stores();
+    let mut value = sums;
     if let Some(limit) = epilogue.limit {
         value = L::rounded(value);
         let infinity = <L::Vector as Real>::splat(f32::INFINITY).copysign(value);
         let above = splat::<L>(limit).lt(value.abs());
         value = <L::Vector as Real>::select(above, infinity, value);
     }
+    value = stores.vector::<L>(value);
     if let Some(scale) = epilogue.scale.read::<L>(row, columns.clone()) {
-        value = kept::<L>(flush, L::rounded(value) * scale);
+        value = stores.vector::<L>(L::rounded(value) * scale);
     }
     if let Some(bias) = epilogue.bias.read::<L>(row, columns) {
-        value = kept::<L>(flush, L::rounded(value) + bias);
+        value = stores.vector::<L>(L::rounded(value) + bias);
     }
     if let Residual::Before(values) = epilogue.residual {
-        value = kept::<L>(flush, L::rounded(value) + L::read_some(&values[range]));
+        value = stores.vector::<L>(L::rounded(value) + L::read_some(&values[range]));
     }
     if epilogue.activation == Some(Unary::Relu) {
-        value = kept::<L>(flush, Unary::Relu.apply(L::rounded(value)));
+        value = kept::<L>(epilogue.flush_nan, Unary::Relu.apply(L::rounded(value)));
     }
     value
-}
-
-/// +0 in place of NaN, where that is asked for.
-#[inline(always)]
-pub(crate) fn kept<L: Lanes>(flush: bool, value: L::Vector) -> L::Vector {
-    if !flush {
-        return value;
-    }
-    <L::Vector as Real>::select(value.is_nan(), <L::Vector as Real>::splat(0.0), value)
 }

@@ -27,6 +27,7 @@ pub mod math;
 pub mod norm;
 pub mod order;
 pub mod pool;
+pub mod process;
 pub mod reduce;
 pub mod roof;
 pub mod softmax;
@@ -34,9 +35,11 @@ pub mod threads;
 
 mod broadcast;
 mod epilogue;
+mod stores;
 
 pub use broadcast::View;
 pub use context::{Isa, Kernels};
 pub use epilogue::{Bias, Epilogue, Residual};
 pub use half::f16;
 pub use scratch::Scratch;
+pub use stores::{Stores, Watch};

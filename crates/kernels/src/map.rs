@@ -5,7 +5,7 @@ mod unary;
 
 pub use binary::{Binary, Compare, binary, compare, logical_not, select};
 pub(crate) use unary::map_slice;
-pub use unary::{Unary, overflow_above, sanitize, unary, unary_in_place};
+pub use unary::{Unary, overflow_above, sanitize, store_again, unary, unary_in_place};
 
 /// Elements that one thread computes at a time.
 const GRAIN: usize = 1 << 14;

@@ -4,11 +4,11 @@
 use half::f16;
 
 use crate::Kernels;
-use crate::epilogue::kept;
 use crate::order;
 use crate::reduce::{Fold, across_lanes};
 use crate::simd::{HALVES, HalfTask, Halves, Lanes, Real, WIDTH, chunks};
 use crate::softmax::quotient;
+use crate::stores::kept;
 
 /// Elements that one thread normalises at a time.
 const GRAIN: usize = 1 << 13;

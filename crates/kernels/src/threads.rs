@@ -2,10 +2,11 @@
 #![expect(unsafe_code, reason = "worker threads run a closure that borrows from the caller's stack")]
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
 /// Polls before a thread that waits goes to sleep: some tens of microseconds. Sleeping also gives the scheduler an
@@ -34,6 +35,29 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+thread_local! {
+    static STOP: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`, which ends early once `stop` is set: parallel loops that the calling thread runs leave out what is left
+/// of them, and whoever finds [`stopped`] true afterwards must not use what they computed.
+pub fn stoppable<T>(stop: &Arc<AtomicBool>, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Arc<AtomicBool>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            STOP.set(self.0.take());
+        }
+    }
+    let _outer = Restore(STOP.replace(Some(Arc::clone(stop))));
+    work()
+}
+
+/// Whether the work that the calling thread does for [`stoppable`] is to end.
+#[must_use]
+pub fn stopped() -> bool {
+    STOP.with_borrow(|stop| stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)))
+}
+
 /// Threads of a program that has its own, for a [`Pool`] to work on.
 pub trait Executor: Send + Sync {
     /// How many calls run at once. Asked for once, by [`Pool::on`], which takes 0 for 1.
@@ -48,13 +72,23 @@ pub trait Executor: Send + Sync {
 ///
 /// A pool serves one caller at a time: work that arrives while it is busy, from another thread or from inside
 /// its own work, runs on its calling thread alone. A panic in the work comes out of the call. Dropping the pool
-/// joins its threads. [`Pool::on`] makes a pool that starts no threads; it hands every piece of work on, also one that
+/// joins its threads. A process that was forked from the pool's gets threads of its own when it first has work for them.
+/// [`Pool::on`] makes a pool that starts no threads; it hands every piece of work on, also one that
 /// arrives while another is done or from inside of one.
 pub struct Pool {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    crew: Crew,
     /// The caller's threads, and how many.
     executor: Option<(Box<dyn Executor>, usize)>,
+}
+
+/// The threads of one process.
+struct Crew {
+    process: u32,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Takes over in a process that was forked from this one: `fork` copies memory, but of all threads only the
+    /// one that calls it.
+    heir: OnceLock<Box<Crew>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -67,16 +101,61 @@ impl Pool {
     /// A pool that works on the threads of `executor`, at most [`Executor::threads`] of them at a time.
     #[must_use]
     pub fn on(executor: impl Executor + 'static) -> Pool {
-        let mut pool = Pool::new(1);
         let threads = executor.threads().max(1);
-        pool.executor = Some((Box::new(executor), threads));
-        pool
+        Pool { crew: Crew::new(1), executor: Some((Box::new(executor), threads)) }
     }
 
     /// A pool of `threads` threads, the caller included: `new(1)` starts none. Where the system refuses to
     /// start a thread, the pool is smaller.
     #[must_use]
     pub fn new(threads: usize) -> Pool {
+        Pool { crew: Crew::new(threads), executor: None }
+    }
+
+    /// The number of threads, the caller included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.executor.as_ref().map_or_else(|| self.crew.threads(), |&(_, threads)| threads)
+    }
+
+    /// Calls `body(worker, workers)` once for every worker below `workers`, which is [`Pool::threads`], or 1
+    /// when the pool is busy. At any time at most one thread runs as a given worker of a call.
+    pub fn run(&self, body: &(dyn Fn(usize, usize) + Sync)) {
+        match &self.executor {
+            Some((executor, threads)) => run_on(&**executor, *threads, body),
+            None => self.crew.run(body),
+        }
+    }
+
+    /// Calls `body(item)` once for every item below `items`; threads take `grain` items at a time. At most
+    /// `grain` items do not touch the pool.
+    pub fn for_each(&self, items: usize, grain: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.for_each_with_worker(items, grain, &|_, item| body(item));
+    }
+
+    /// Like [`Pool::for_each`], with the worker that runs the item, below [`Pool::threads`].
+    pub fn for_each_with_worker(&self, items: usize, grain: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        let grain = grain.max(1);
+        let stop = STOP.with_borrow(Clone::clone);
+        let goes_on = || stop.as_ref().is_none_or(|stop| !stop.load(Ordering::Relaxed));
+        if items <= grain || self.threads() == 1 {
+            return (0..items).take_while(|_| goes_on()).for_each(|item| body(0, item));
+        }
+        let next = AtomicUsize::new(0);
+        self.run(&|worker, _| {
+            while goes_on() {
+                let start = next.fetch_add(grain, Ordering::Relaxed);
+                if start >= items {
+                    break;
+                }
+                (start..items.min(start + grain)).for_each(|item| body(worker, item));
+            }
+        });
+    }
+}
+
+impl Crew {
+    fn new(threads: usize) -> Crew {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             job: AtomicPtr::new(ptr::null_mut()),
@@ -98,34 +177,45 @@ impl Pool {
             }
         }
         gate.store(workers.len() + 1, Ordering::Release);
-        Pool { shared, workers, executor: None }
+        Crew { process: std::process::id(), shared, workers, heir: OnceLock::new() }
     }
 
-    /// The number of threads, the caller included.
-    #[must_use]
-    pub fn threads(&self) -> usize {
-        self.executor.as_ref().map_or(self.workers.len() + 1, |&(_, threads)| threads)
+    /// The caller included.
+    fn threads(&self) -> usize {
+        self.workers.len() + 1
     }
 
-    /// Calls `body(worker, workers)` once for every worker below `workers`, which is [`Pool::threads`], or 1
-    /// when the pool is busy. At any time at most one thread runs as a given worker of a call.
-    pub fn run(&self, body: &(dyn Fn(usize, usize) + Sync)) {
-        let shared = &*self.shared;
-        if let Some((executor, threads)) = &self.executor {
-            return run_on(&**executor, *threads, body);
+    /// Whether the threads are those of another process, from which this one was forked.
+    fn is_lost(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn heir(&self) -> &Crew {
+        self.heir.get_or_init(|| Box::new(Crew::new(self.threads())))
+    }
+
+    fn run(&self, body: &Body<'_>) {
+        if let Some(heir) = self.heir.get() {
+            return heir.run(body);
         }
-        if self.workers.is_empty()
-            || shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()
-        {
-            body(0, 1);
-            return;
+        if self.workers.is_empty() {
+            return body(0, 1);
+        }
+        let shared = &*self.shared;
+        if shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            // What was under way when this process was forked stays so for ever.
+            return if self.is_lost() { self.heir().run(body) } else { body(0, 1) };
         }
         let job = Job { body };
         shared.remaining.store(self.workers.len(), Ordering::Relaxed);
         shared.job.store(ptr::from_ref(&job).cast_mut().cast(), Ordering::Relaxed);
         self.wake();
-        let own = catch_unwind(AssertUnwindSafe(|| body(0, self.threads())));
-        self.await_workers();
+        let mut own = catch_unwind(AssertUnwindSafe(|| body(0, self.threads())));
+        if !self.await_workers() {
+            let theirs = || (1..self.threads()).for_each(|worker| body(worker, self.threads()));
+            own = own.and(catch_unwind(AssertUnwindSafe(theirs)));
+            self.heir();
+        }
         let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.busy.store(false, Ordering::Release);
         if let Err(payload) = own {
@@ -136,38 +226,18 @@ impl Pool {
         }
     }
 
-    /// Calls `body(item)` once for every item below `items`; threads take `grain` items at a time. At most
-    /// `grain` items do not touch the pool.
-    pub fn for_each(&self, items: usize, grain: usize, body: &(dyn Fn(usize) + Sync)) {
-        self.for_each_with_worker(items, grain, &|_, item| body(item));
-    }
-
-    /// Like [`Pool::for_each`], with the worker that runs the item, below [`Pool::threads`].
-    pub fn for_each_with_worker(&self, items: usize, grain: usize, body: &(dyn Fn(usize, usize) + Sync)) {
-        let grain = grain.max(1);
-        if items <= grain || self.threads() == 1 {
-            (0..items).for_each(|item| body(0, item));
-            return;
-        }
-        let next = AtomicUsize::new(0);
-        self.run(&|worker, _| {
-            loop {
-                let start = next.fetch_add(grain, Ordering::Relaxed);
-                if start >= items {
-                    break;
-                }
-                (start..items.min(start + grain)).for_each(|item| body(worker, item));
-            }
-        });
-    }
-
-    fn await_workers(&self) {
+    /// Returns when the workers are done, or says that there are none any more. Asking for the process takes as
+    /// long as a short job, so only those who wait long do.
+    fn await_workers(&self) -> bool {
         let shared = &*self.shared;
         for _ in 0..SPINS {
             if shared.remaining.load(Ordering::Acquire) == 0 {
-                return;
+                return true;
             }
             std::hint::spin_loop();
+        }
+        if self.is_lost() {
+            return false;
         }
         *shared.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
         shared.caller_asleep.store(true, Ordering::SeqCst);
@@ -175,6 +245,7 @@ impl Pool {
             std::thread::park();
         }
         shared.caller_asleep.store(false, Ordering::SeqCst);
+        true
     }
 
     fn wake(&self) {
@@ -210,8 +281,12 @@ fn run_on(executor: &dyn Executor, workers: usize, body: &Body<'_>) {
     }
 }
 
-impl Drop for Pool {
+impl Drop for Crew {
     fn drop(&mut self) {
+        if self.is_lost() {
+            // The threads are another process's; not even their handles mean anything here.
+            return std::mem::forget(std::mem::take(&mut self.workers));
+        }
         self.shared.job.store(ptr::null_mut(), Ordering::Relaxed);
         self.wake();
         for worker in self.workers.drain(..) {

@@ -17,6 +17,7 @@ mod it {
     mod pool;
     mod reduce;
     mod split;
+    mod stores;
     mod support;
     mod threads;
     #[cfg(feature = "emulate-amx-fp16")]

@@ -6,6 +6,7 @@ use super::GRAIN;
 use crate::broadcast::Walk;
 use crate::math::real as math;
 use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
+use crate::stores::Stores;
 use crate::{Kernels, View};
 
 /// An elementwise function of two operands.
@@ -82,7 +83,7 @@ impl Compare {
     }
 }
 
-/// `out = f16(function(a, b))`, both operands broadcast to `out_shape` as NumPy does.
+/// `out = f16(function(a, b))`, both operands broadcast to `out_shape` as NumPy does, stored as `stores` says.
 ///
 /// # Panics
 /// When a shape does not broadcast to `out_shape`, or `out` has another number of elements.
@@ -92,6 +93,7 @@ pub fn binary(
     a: View<'_, f16>,
     b: View<'_, f16>,
     out_shape: &[usize],
+    stores: Stores<'_>,
     out: &mut [f16],
 ) {
     let walk = Walk::broadcast(out_shape, [a.shape, b.shape]);
@@ -99,7 +101,7 @@ pub fn binary(
     let grain = if function == Binary::Pow { GRAIN / 8 } else { GRAIN };
     chunks(&kernels.pool, out, grain, |start, out| {
         let pairs = Pairs { walk: &walk, a: a.data, b: b.data, start };
-        kernels.simd.run(BinaryTask { pairs, function, out });
+        kernels.simd.run(BinaryTask { pairs, function, stores, out });
     });
 }
 
@@ -217,6 +219,7 @@ macro_rules! each_pair {
 struct BinaryTask<'a> {
     pairs: Pairs<'a>,
     function: Binary,
+    stores: Stores<'a>,
     out: &'a mut [f16],
 }
 
@@ -234,21 +237,21 @@ impl Task for BinaryTask<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let BinaryTask { pairs, function, out } = self;
+        let BinaryTask { pairs, function, stores, out } = self;
         if L::ONE_BY_ONE {
             let [step_a, step_b] = pairs.walk.inner_strides();
             for (position, length, [at_a, at_b]) in pairs.walk.runs(pairs.start, out.len()) {
                 for index in 0..length as isize {
                     let a = pairs.a[(at_a as isize + index * step_a) as usize].to_f32();
                     let b = pairs.b[(at_b as isize + index * step_b) as usize].to_f32();
-                    out[position + index as usize] = f16::from_f32(function.eval(a, b));
+                    out[position + index as usize] = stores.one(f16::from_f32(function.eval(a, b)));
                 }
             }
             return;
         }
         each_variant!(function, Binary { Add Sub Mul RealDiv Maximum Minimum Pow }, |known| {
             each_pair!(L, pairs, out.len(), |position, count, a, b| {
-                L::write_some(known.apply(a, b), &mut out[position..position + count]);
+                stores.write_some::<L>(known.apply(a, b), &mut out[position..position + count]);
             })
         });
     }

@@ -6,9 +6,9 @@ use half::f16;
 
 use super::{BLOCK, GRAIN};
 use crate::Kernels;
-use crate::epilogue::kept;
 use crate::math::real::{self as math, maximum, minimum};
 use crate::simd::{Lanes, Real, Simd, Task, WIDTH, chunks};
+use crate::stores::Stores;
 
 #[inline(always)]
 fn splat<V: Real>(value: f32) -> V {
@@ -55,13 +55,12 @@ macro_rules! unary_functions {
             /// The choice of the function is outside of the loop over the values.
             #[inline(always)]
             fn run<L: Lanes>(self) {
-                let UnaryTask { function, source, flush_nan, out } = self;
+                let UnaryTask { function, source, stores, out } = self;
                 if L::ONE_BY_ONE {
                     // The portable code for vectors is long, and no faster.
                     for (index, out) in out.as_flattened_mut().iter_mut().enumerate() {
                         let x = source.map_or(*out, |source| source.as_flattened()[index]);
-                        let value = f16::from_f32(function.eval(x.to_f32()));
-                        *out = if flush_nan && value.is_nan() { f16::ZERO } else { value };
+                        *out = stores.one(f16::from_f32(function.eval(x.to_f32())));
                     }
                     return;
                 }
@@ -73,7 +72,7 @@ macro_rules! unary_functions {
                                 Some(source) => L::read(&source[index]),
                                 None => L::read(out),
                             };
-                            L::write(kept::<L>(flush_nan, $body), out);
+                            L::write(stores.vector::<L>($body), out);
                         }
                     })*
                 }
@@ -225,35 +224,38 @@ unary_functions! {
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn unary(kernels: &Kernels, function: Unary, x: &[f16], out: &mut [f16]) {
+pub fn unary(kernels: &Kernels, function: Unary, x: &[f16], stores: Stores<'_>, out: &mut [f16]) {
     assert_eq!(x.len(), out.len(), "unary: lengths differ");
     chunks(&kernels.pool, out, GRAIN, |start, out| {
-        map_slice(kernels.simd, function, Some(&x[start..start + out.len()]), false, out);
+        map_slice(kernels.simd, function, Some(&x[start..start + out.len()]), stores, out);
     });
 }
 
 /// `x[i] = f16(function(x[i]))`.
 pub fn unary_in_place(kernels: &Kernels, function: Unary, x: &mut [f16]) {
-    chunks(&kernels.pool, x, GRAIN, |_, out| map_slice(kernels.simd, function, None, false, out));
+    let stores = Stores::default();
+    chunks(&kernels.pool, x, GRAIN, |_, out| map_slice(kernels.simd, function, None, stores, out));
 }
 
-/// The function of every value of `source`, or of `out` itself; NaN becomes +0 with `flush_nan`.
+/// The function of every value of `source`, or of `out` itself.
 pub(crate) fn map_slice(
     simd: Simd,
     function: Unary,
     source: Option<&[f16]>,
-    flush_nan: bool,
+    stores: Stores<'_>,
     out: &mut [f16],
 ) {
     let (blocks, rest) = out.as_chunks_mut();
     let (source, source_rest) = source.map(<[f16]>::as_chunks).unzip();
     if !blocks.is_empty() {
-        simd.run(UnaryTask { function, source, flush_nan, out: blocks });
+        simd.run(UnaryTask { function, source, stores, out: blocks });
     }
     if !rest.is_empty() {
-        let mut padded = [f16::ZERO; WIDTH];
-        padded[..rest.len()].copy_from_slice(source_rest.unwrap_or(rest));
-        simd.run(UnaryTask { function, source: None, flush_nan, out: std::slice::from_mut(&mut padded) });
+        let values = source_rest.unwrap_or(rest);
+        // Padding must not tell of something that is not there, as a logarithm of zero would.
+        let mut padded = [values[0]; WIDTH];
+        padded[..values.len()].copy_from_slice(values);
+        simd.run(UnaryTask { function, source: None, stores, out: std::slice::from_mut(&mut padded) });
         rest.copy_from_slice(&padded[..rest.len()]);
     }
 }
@@ -261,13 +263,30 @@ pub(crate) fn map_slice(
 struct UnaryTask<'a> {
     function: Unary,
     source: Option<&'a [[f16; WIDTH]]>,
-    flush_nan: bool,
+    stores: Stores<'a>,
     out: &'a mut [[f16; WIDTH]],
 }
 
 /// Stores +0 in place of every NaN and returns how many there were.
 pub fn sanitize(kernels: &Kernels, out: &mut [f16]) -> usize {
-    count_replaced(kernels, out, |bits| if bits & 0x7fff > 0x7c00 { 0 } else { bits })
+    count_replaced(kernels, out, without_nan)
+}
+
+fn without_nan(bits: u16) -> u16 {
+    if bits & 0x7fff > 0x7c00 { 0 } else { bits }
+}
+
+/// Stores values again as `stores` says.
+pub fn store_again(kernels: &Kernels, stores: Stores<'_>, out: &mut [f16]) {
+    chunks(&kernels.pool, out, GRAIN, |_, out| {
+        let bits: &mut [u16] = bytemuck::cast_slice_mut(out);
+        if kernels.simd.run(SpecialTask { bits: &*bits }) {
+            stores.watch.inspect(|watch| watch.note());
+            if stores.flush_nan {
+                kernels.simd.run(ReplaceTask { out: bits, replace: &without_nan });
+            }
+        }
+    });
 }
 
 /// Turns every value of magnitude above `limit` into an infinity of its sign, and returns how many finite
@@ -288,6 +307,23 @@ fn count_replaced(kernels: &Kernels, out: &mut [f16], replace: impl Fn(u16) -> u
         count.fetch_add(replaced, Ordering::Relaxed);
     });
     count.into_inner()
+}
+
+/// Whether there is an infinity or a NaN.
+struct SpecialTask<'a> {
+    bits: &'a [u16],
+}
+
+impl Task for SpecialTask<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> bool {
+        self.bits.chunks(BLOCK).any(|block| {
+            // A fold without a branch is computed side by side.
+            block.iter().fold(false, |any, bits| any | (bits & 0x7c00 == 0x7c00))
+        })
+    }
 }
 
 struct ReplaceTask<'a, F> {

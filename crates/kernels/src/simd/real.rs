@@ -28,6 +28,8 @@ pub(crate) trait Real:
     fn and(a: Self::Mask, b: Self::Mask) -> Self::Mask;
     fn or(a: Self::Mask, b: Self::Mask) -> Self::Mask;
     fn not(a: Self::Mask) -> Self::Mask;
+    /// Whether the mask holds in every lane.
+    fn all(mask: Self::Mask) -> bool;
     /// `a` where the mask holds, else `b`.
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
 
@@ -144,6 +146,10 @@ impl Real for f32 {
     #[inline(always)]
     fn not(a: bool) -> bool {
         !a
+    }
+    #[inline(always)]
+    fn all(mask: bool) -> bool {
+        mask
     }
     #[inline(always)]
     fn select(mask: bool, a: f32, b: f32) -> f32 {
@@ -305,6 +311,10 @@ impl<T: Real, const N: usize> Real for Each<T, N> {
     #[inline(always)]
     fn eq(self, other: Self) -> Self::Mask {
         lanes!(lane, self.0[lane].eq(other.0[lane]))
+    }
+    #[inline(always)]
+    fn all(mask: Self::Mask) -> bool {
+        mask.into_iter().all(T::all)
     }
     #[inline(always)]
     fn is_nan(self) -> Self::Mask {

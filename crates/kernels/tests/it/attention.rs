@@ -4,7 +4,7 @@ use aneforge_kernels::attention::{Attention, Heads, Mask, Shape, attention, atte
 use aneforge_kernels::gemm::{BatchShape, bmm};
 use aneforge_kernels::map::{Binary, Unary, binary, unary_in_place};
 use aneforge_kernels::softmax::softmax;
-use aneforge_kernels::{Epilogue, Kernels, Scratch, View, f16};
+use aneforge_kernels::{Epilogue, Kernels, Scratch, Stores, View, f16};
 use proptest::prelude::*;
 
 use super::support::{assert_same, cases, contexts, values};
@@ -38,7 +38,7 @@ fn unfused(task: &Attention<'_>, mask: Added<'_>) -> Vec<f16> {
     if let Some((mask, mask_shape)) = mask {
         let before = weights.clone();
         let (a, b) = (View::new(&before, &shape), View::new(mask, mask_shape));
-        binary(kernels, Binary::Add, a, b, &shape, &mut weights);
+        binary(kernels, Binary::Add, a, b, &shape, Stores::default(), &mut weights);
     }
     let before = weights.clone();
     softmax(kernels, &before, &shape, 2, &mut weights);

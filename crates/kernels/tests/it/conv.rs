@@ -61,6 +61,7 @@ fn run(case: &Case) {
         scale: [Bias::None, Bias::Row(&bias), Bias::All(f16::from_f32(0.37))][case.seed as usize / 11 % 3],
         residual: [Residual::None, Residual::Before(&residual), Residual::After(&residual)]
             [case.seed as usize / 35 % 3],
+        watch: None,
     };
     let want = definition(case, &x, &weights, &epilogue);
     check(&want, "conv2d", |kernels, out| {

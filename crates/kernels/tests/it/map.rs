@@ -1,7 +1,7 @@
 //! Elementwise functions.
 
 use aneforge_kernels::map::{self, Binary, Compare, Unary};
-use aneforge_kernels::{View, f16};
+use aneforge_kernels::{Stores, View, f16};
 use proptest::prelude::*;
 
 use super::support::{Random, assert_same, cases, check, contexts, misaligned, wild_values};
@@ -52,7 +52,9 @@ fn every_unary_function_equals_its_scalar_definition_on_every_input() {
     let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
     for function in all_unary() {
         let want: Vec<f16> = all.iter().map(|x| f16::from_f32(function.eval(x.to_f32()))).collect();
-        check(&want, &format!("{function:?}"), |kernels, out| map::unary(kernels, function, &all, out));
+        check(&want, &format!("{function:?}"), |kernels, out| {
+            map::unary(kernels, function, &all, Stores::default(), out)
+        });
     }
 }
 
@@ -137,7 +139,7 @@ proptest! {
         };
         let function = BINARY[seed as usize % 7];
         let want: Vec<f16> = (0..count).map(pair).map(|(a, b)| f16::from_f32(function.eval(a, b))).collect();
-        check(&want, "binary", |kernels, out| map::binary(kernels, function, a, b, &shape, out));
+        check(&want, "binary", |kernels, out| map::binary(kernels, function, a, b, &shape, Stores::default(), out));
         let comparison = COMPARE[seed as usize % 6];
         let want: Vec<u8> = (0..count).map(pair).map(|(a, b)| u8::from(comparison.eval(a, b))).collect();
         for kernels in contexts() {
@@ -168,7 +170,9 @@ fn large_operands_are_shared_among_threads() {
     let want: Vec<f16> = (0..a.data.len())
         .map(|i| f16::from_f32(a.data[i].to_f32() * b.data[i / 700 % 40].to_f32()))
         .collect();
-    check(&want, "per channel", |kernels, out| map::binary(kernels, Binary::Mul, a, b, &shape, out));
+    check(&want, "per channel", |kernels, out| {
+        map::binary(kernels, Binary::Mul, a, b, &shape, Stores::default(), out)
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use aneforge_kernels::f16;
 use aneforge_kernels::map::{Binary, Unary, binary, unary};
 use aneforge_kernels::norm::{Affine, Norm, Normalize, normalize};
 use aneforge_kernels::reduce::{Reduction, reduce};
-use aneforge_kernels::{Kernels, View};
+use aneforge_kernels::{Kernels, Stores, View};
 use proptest::prelude::*;
 
 use super::support::{cases, check, contexts, values, wild_values};
@@ -55,12 +55,12 @@ fn chain(k: &Kernels, x: &[f16], size: usize, gamma: &[f16], beta: Option<&[f16]
     };
     let with = |function, a: &[f16], b: &[f16], b_shape: &[usize]| {
         let mut out = vec![f16::ZERO; a.len()];
-        binary(k, function, View::new(a, &shape), View::new(b, b_shape), &shape, &mut out);
+        binary(k, function, View::new(a, &shape), View::new(b, b_shape), &shape, Stores::default(), &mut out);
         out
     };
     let of = |function, x: &[f16]| {
         let mut out = vec![f16::ZERO; x.len()];
-        unary(k, function, x, &mut out);
+        unary(k, function, x, Stores::default(), &mut out);
         out
     };
     let Some(beta) = beta else {

@@ -1,10 +1,11 @@
 //! The pool.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aneforge_kernels::threads::{Executor, Pool};
+use aneforge_kernels::threads::{Executor, Pool, stoppable, stopped};
 
 fn visits(pool: &Pool, items: usize, grain: usize) -> bool {
     let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
@@ -141,4 +142,23 @@ fn the_number_of_lent_threads_is_asked_for_once() {
     let pool = Pool::on(Fickle(AtomicUsize::new(2)));
     assert_eq!(pool.threads(), 2);
     pool.for_each_with_worker(50, 1, &|worker, _| assert!(worker < 2));
+}
+
+#[test]
+fn loops_end_early_when_they_are_stopped() {
+    for threads in [1, 2] {
+        let (pool, stop, done) = (Pool::new(threads), Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
+        let work = || {
+            pool.for_each(1000, 1, &|_| match done.fetch_add(1, Ordering::Relaxed) {
+                0..10 => {}
+                10 => stop.store(true, Ordering::Relaxed),
+                _ => (0..).take_while(|_| !stop.load(Ordering::Relaxed)).for_each(drop),
+            });
+            stopped()
+        };
+        assert!(stoppable(&stop, work) && !stopped());
+        // The other worker may have taken an item before it saw the flag.
+        assert!((11..=12).contains(&done.load(Ordering::Relaxed)), "{done:?}");
+        assert!(visits(&pool, 100, 1), "the next one is whole");
+    }
 }

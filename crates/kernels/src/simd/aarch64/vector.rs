@@ -3,7 +3,7 @@
 use std::arch::aarch64::{
     float32x4_t, int32x4_t, uint32x4_t, vabsq_f32, vaddq_f32, vaddq_s32, vandq_s32, vandq_u32, vbslq_f32,
     vceqq_f32, vceqzq_s32, vcleq_f32, vcltq_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32,
-    vdupq_n_u32, veorq_u32, vfmaq_f32, vmulq_f32, vmvnq_u32, vorrq_u32, vreinterpretq_f32_s32,
+    vdupq_n_u32, veorq_u32, vfmaq_f32, vminvq_u32, vmulq_f32, vmvnq_u32, vorrq_u32, vreinterpretq_f32_s32,
     vreinterpretq_f32_u32, vreinterpretq_s32_f32, vreinterpretq_u32_f32, vrndmq_f32, vrndpq_f32, vshlq_n_s32,
     vshrq_n_s32, vsqrtq_f32, vsubq_f32, vsubq_s32,
 };
@@ -94,6 +94,7 @@ impl Real for Quad {
         and(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t = vandq_u32(a, b);
         or(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t = vorrq_u32(a, b);
         not(a: uint32x4_t) -> uint32x4_t = vmvnq_u32(a);
+        all(mask: uint32x4_t) -> bool = vminvq_u32(mask) == u32::MAX;
         select(mask: uint32x4_t, a: Self, b: Self) -> Self = Quad(vbslq_f32(mask, a.0, b.0));
         from_bits(bits: int32x4_t) -> Self = Quad(vreinterpretq_f32_s32(bits));
         int(value: i32) -> int32x4_t = vdupq_n_s32(value);

@@ -5,13 +5,13 @@ use std::arch::x86_64::{
     _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_blendv_ps,
     _mm256_castps_si256, _mm256_castsi256_ps, _mm256_ceil_ps, _mm256_cmp_ps, _mm256_cmpeq_epi32,
     _mm256_cvtepi32_ps, _mm256_div_ps, _mm256_floor_ps, _mm256_fmadd_ps, _mm256_max_ps, _mm256_min_ps,
-    _mm256_mul_ps, _mm256_or_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32,
-    _mm256_sqrt_ps, _mm256_srai_epi32, _mm256_sub_epi32, _mm256_sub_ps, _mm256_xor_ps, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_and_ps, _mm512_andnot_ps, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_mask_blend_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sqrt_ps, _mm512_srai_epi32,
-    _mm512_sub_epi32, _mm512_sub_ps, _mm512_testn_epi32_mask, _mm512_xor_ps,
+    _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_slli_epi32, _mm256_sqrt_ps, _mm256_srai_epi32, _mm256_sub_epi32, _mm256_sub_ps, _mm256_xor_ps,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_ps, _mm512_andnot_ps, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_div_ps, _mm512_fmadd_ps,
+    _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sqrt_ps,
+    _mm512_srai_epi32, _mm512_sub_epi32, _mm512_sub_ps, _mm512_testn_epi32_mask, _mm512_xor_ps,
 };
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -144,6 +144,10 @@ impl Real for Wide512 {
     fn not(a: __mmask16) -> __mmask16 {
         !a
     }
+    #[inline(always)]
+    fn all(mask: __mmask16) -> bool {
+        mask == __mmask16::MAX
+    }
 }
 
 impl Real for Wide256 {
@@ -176,6 +180,7 @@ impl Real for Wide256 {
         and(a: __m256, b: __m256) -> __m256 = _mm256_and_ps(a, b);
         or(a: __m256, b: __m256) -> __m256 = _mm256_or_ps(a, b);
         not(a: __m256) -> __m256 = _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1)));
+        all(mask: __m256) -> bool = _mm256_movemask_ps(mask) == 0xff;
         select(mask: __m256, a: Self, b: Self) -> Self = Wide256(_mm256_blendv_ps(b.0, a.0, mask));
         from_bits(bits: __m256i) -> Self = Wide256(_mm256_castsi256_ps(bits));
         int(value: i32) -> __m256i = _mm256_set1_epi32(value);
