@@ -131,7 +131,7 @@ impl DeviceError {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            DeviceError::Unknown(_) => Kind::Caller,
+            DeviceError::Unknown(_) | DeviceError::Memory { .. } | DeviceError::Stopped => Kind::Caller,
             DeviceError::Unavailable { .. } | DeviceError::Unsupported { .. } => Kind::Device,
         }
     }

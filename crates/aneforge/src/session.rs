@@ -1,7 +1,7 @@
 //! Running a plan on a device.
 
 use crate::compile::CompileError;
-use crate::device::{Device, DeviceError, Kernel};
+use crate::device::{Device, DeviceError, Kernel, Overflow};
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
 use crate::plan::{Plan, Source};
@@ -9,6 +9,7 @@ use aneforge_tensor::{DType, Shape, Tensor, f16};
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A run could not be set up or done.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -83,6 +84,8 @@ pub struct Session {
     numerics: Numerics,
     /// For each feed of the plan, the first segment that reads it and its port there; `None` when none does.
     ports: Vec<Option<(usize, usize)>>,
+    /// Whether an overflow was logged.
+    warned: bool,
 }
 
 impl Session {
@@ -103,7 +106,14 @@ impl Session {
             })
         };
         let ports = (0..plan.feeds.len()).map(reads).collect();
-        Ok(Session { kernels: kernels?, device: device.name().to_owned(), numerics, ports, plan })
+        Ok(Session {
+            kernels: kernels?,
+            device: device.name().to_owned(),
+            numerics,
+            ports,
+            plan,
+            warned: false,
+        })
     }
 
     /// The plan.
@@ -161,13 +171,41 @@ impl Session {
         Ok(())
     }
 
-    /// Runs with what the ports hold.
+    /// Runs with what the ports hold. The first overflow of a session is also logged, as a warning.
     pub fn execute(&mut self) -> Result<(), RunError> {
         for segment in 0..self.kernels.len() {
             self.hand_over(segment);
             self.kernels[segment].execute()?;
         }
+        let first = if self.warned { None } else { self.overflows().next().cloned() };
+        if let Some(first) = first {
+            tracing::warn!("{first}");
+            self.warned = true;
+        }
         Ok(())
+    }
+
+    /// Runs with what the ports hold, unless and until `stop` is set, from another thread; the error is then
+    /// [`DeviceError::Stopped`], and what the outputs hold means nothing.
+    pub fn execute_until(&mut self, stop: &Arc<AtomicBool>) -> Result<(), RunError> {
+        aneforge_kernels::threads::stoppable(stop, || self.execute())
+    }
+
+    /// Nodes that have made infinities or NaN out of finite operands so far. Where an operand was not finite, only
+    /// elementwise ops are looked into.
+    ///
+    /// ```
+    /// use aneforge::{Options, Session, Shape, Tensor, Var, compile, device};
+    /// let x = Var::input(Shape::new(&[2])?);
+    /// let plan = compile(&[x.exp()], &Options::default())?;
+    /// let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
+    /// session.run(&[Tensor::from_slice(Shape::new(&[2])?, &[1.0f32, 20.0])?])?;
+    /// let overflow = session.overflows().next().ok_or("nothing overflowed")?;
+    /// assert_eq!((overflow.op, overflow.values, overflow.calls), ("exp", 1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn overflows(&self) -> impl Iterator<Item = &Overflow> {
+        self.kernels.iter().flat_map(|kernel| kernel.overflows())
     }
 
     /// Copies what a segment reads from earlier ones into its ports.

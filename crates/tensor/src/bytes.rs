@@ -22,6 +22,15 @@ impl AlignedBytes {
         AlignedBytes { blocks: vec![Block([0; BLOCK]); len.div_ceil(BLOCK)], len }
     }
 
+    /// `len` zero bytes, or `None` where there is no memory for them.
+    pub fn try_zeroed(len: usize) -> Option<AlignedBytes> {
+        let count = len.div_ceil(BLOCK);
+        let mut blocks = Vec::new();
+        blocks.try_reserve_exact(count).ok()?;
+        blocks.resize(count, Block([0; BLOCK]));
+        Some(AlignedBytes { blocks, len })
+    }
+
     /// The bytes as elements of `T`.
     ///
     /// # Panics

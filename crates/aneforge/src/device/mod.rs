@@ -3,8 +3,10 @@
 pub mod host;
 
 use crate::ir::numerics::Numerics;
+use crate::ir::types::{Caller, counted};
 use crate::plan::Segment;
 use aneforge_tensor::f16;
+use std::fmt;
 use std::sync::Arc;
 
 /// A device failed, or is not there.
@@ -30,6 +32,39 @@ pub enum DeviceError {
         /// Why, and what to do.
         why: String,
     },
+    /// There is not enough memory. The caller's fault, mostly.
+    #[error(
+        "the program needs {need} bytes of memory for its values and this machine has no such room; make its inputs smaller, or split it"
+    )]
+    Memory {
+        /// The bytes.
+        need: usize,
+    },
+    /// The call was stopped on request; what the outputs hold means nothing.
+    #[error("the call was stopped before it was done")]
+    Stopped,
+}
+
+/// A node that made infinities or NaN out of finite operands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overflow {
+    /// Its op, as compiled.
+    pub op: &'static str,
+    /// The line that built it.
+    pub at: Caller,
+    /// How many of its values, in the first call in which it did.
+    pub values: usize,
+    /// In how many calls.
+    pub calls: u64,
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Overflow { op, at, values, calls } = self;
+        let values = counted(*values, "value");
+        let calls = counted(usize::try_from(*calls).unwrap_or(usize::MAX), "call");
+        write!(f, "{op} made an infinity or NaN of finite operands: {values}, in {calls} (at {at})")
+    }
 }
 
 /// Something that runs segments.
@@ -50,6 +85,8 @@ pub trait Kernel: Send {
     fn output(&self, index: usize) -> &[f16];
     /// Runs once.
     fn execute(&mut self) -> Result<(), DeviceError>;
+    /// Nodes that have made infinities or NaN out of finite operands so far, where the device can tell.
+    fn overflows(&self) -> &[Overflow];
     /// How it runs, in lines: steps, and the slots of memory they use.
     fn describe(&self) -> String;
 }

@@ -84,3 +84,13 @@ impl fmt::Debug for Caller {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// A number with its noun, in the plural where it is not one.
+///
+/// ```
+/// use aneforge::ir::types::counted;
+/// assert_eq!([counted(1, "input"), counted(2, "input")], ["1 input", "2 inputs"]);
+/// ```
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -8,6 +8,7 @@ mod encoder;
 mod errors;
 mod golden;
 mod lowering;
+mod overflow;
 mod passes;
 mod random_graph;
 mod reference;

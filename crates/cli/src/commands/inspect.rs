@@ -130,7 +130,7 @@ fn pass_json(trace: &Trace) -> Value {
 
 fn steps_json(plan: &HostPlan) -> Vec<Value> {
     let step = |(step, span): (&host::Step, &aneforge::plan::Span)| {
-        let names = std::iter::once(step.op.name()).chain(step.fused.names.iter().copied());
+        let names = std::iter::once(step.op.name()).chain(step.fused.nodes.iter().map(|&(_, name)| name));
         let places = step.inputs.iter().map(|(place, _)| place).chain(&step.fused.bias);
         let mut value = output::type_json(step.ty);
         value["op"] = names.collect::<Vec<_>>().join("+").into();

@@ -4,6 +4,7 @@
 //! executes them. Fusing never changes a bit: each node rounds as if it stood alone.
 
 mod layers;
+mod overflow;
 mod packs;
 mod plan;
 mod planner;
@@ -17,6 +18,7 @@ use crate::ir::graph::Graph;
 use crate::ir::numerics::Numerics;
 use crate::passes::{self, Options};
 use crate::plan::Segment;
+use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::{Isa, Kernels};
 use packs::Packs;
 use std::borrow::Cow;
@@ -26,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 #[derive(Clone, Debug)]
 pub struct Host {
     kernels: Kernels,
-    packs: Arc<Packs>,
+    packs: Arc<PerProcess<Packs>>,
     fuse: bool,
 }
 
@@ -103,6 +105,7 @@ impl Device for Host {
     fn load(&self, segment: &Segment, numerics: Numerics) -> Result<Box<dyn Kernel>, DeviceError> {
         let graph = graph_of(segment)?;
         let plan = planner::plan(&graph, numerics, self.fuse);
-        Ok(Box::new(run::HostKernel::new(&graph, plan, self.kernels.clone(), &self.packs)))
+        let packs = self.packs.get(|_| Packs::default());
+        Ok(Box::new(run::HostKernel::new(&graph, plan, self.kernels.clone(), packs)?))
     }
 }

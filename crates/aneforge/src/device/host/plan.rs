@@ -19,9 +19,18 @@ pub enum Place {
     Slot(usize),
 }
 
+impl Place {
+    /// Whether it is the same in every call.
+    pub fn is_constant(self) -> bool {
+        matches!(self, Place::Constant(_))
+    }
+}
+
 /// One call of a kernel.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// The node it starts with.
+    pub first: NodeId,
     /// The node whose value it stores.
     pub node: NodeId,
     /// The op it starts with.
@@ -47,8 +56,8 @@ pub struct Fused {
     pub activation: Option<Unary>,
     /// The second operand of `bmm` is stored with its last two axes exchanged.
     pub transposed: bool,
-    /// Names of the ops in the step after the first.
-    pub names: Vec<&'static str>,
+    /// Nodes of the step after the first, with their ops.
+    pub nodes: Vec<(NodeId, &'static str)>,
 }
 
 /// Departures from IEEE 754 that apply when a value is stored.
@@ -58,6 +67,8 @@ pub struct Finish {
     pub limit: Option<f16>,
     /// NaN becomes zero.
     pub flush_nan: bool,
+    /// Infinities and NaN may come of finite operands, and are looked out for.
+    pub watched: bool,
 }
 
 /// The steps of a segment and the memory they use.
@@ -95,7 +106,7 @@ impl fmt::Display for HostPlan {
             let inputs = step.inputs.iter().map(|(p, _)| p).chain(&step.fused.bias);
             let inputs: Vec<String> = inputs.map(Place::to_string).collect();
             let mut name = step.op.name().to_owned();
-            step.fused.names.iter().for_each(|n| name = format!("{name}+{n}"));
+            step.fused.nodes.iter().for_each(|(_, n)| name = format!("{name}+{n}"));
             let until =
                 if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
             writeln!(

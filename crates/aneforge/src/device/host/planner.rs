@@ -105,7 +105,7 @@ impl Planner<'_> {
             covered[sum.index()] = true;
             draft.last = sum;
             draft.bias = Some(bias);
-            draft.fused.names.push("add");
+            draft.fused.nodes.push((sum, "add"));
         }
         if let Some(next) = self.only_consumer(draft.last)
             && let Some(function) = unary_of(self.op(next))
@@ -113,7 +113,7 @@ impl Planner<'_> {
             covered[next.index()] = true;
             draft.last = next;
             draft.fused.activation = Some(function);
-            draft.fused.names.push(self.op(next).name());
+            draft.fused.nodes.push((next, self.op(next).name()));
         }
     }
 
@@ -187,6 +187,7 @@ impl Planner<'_> {
             .iter()
             .enumerate()
             .map(|(i, draft)| Step {
+                first: draft.node,
                 node: draft.last,
                 op: self.op(draft.node).clone(),
                 inputs: draft.inputs.iter().map(|&id| (place(id), self.ty(id))).collect(),
@@ -211,16 +212,17 @@ impl Planner<'_> {
             Op::Crop(crop) if crop.crop_width[0] > 0 => self.numerics.offset_slice_limit(),
             _ => f64::INFINITY,
         };
-        let computes = self.ty(draft.last).dtype == DType::F16 && may_make_nan(op);
+        let computes = self.ty(draft.last).dtype == DType::F16 && may_leave_finite(op);
         Finish {
             limit: limit.is_finite().then(|| f16::from_f64(limit)),
+            watched: computes || limit.is_finite(),
             flush_nan: computes && self.numerics.flushes_nan(),
         }
     }
 }
 
-/// Whether an op can store NaN when no operand is NaN.
-fn may_make_nan(op: &Op) -> bool {
+/// Whether an op can store an infinity or NaN when its operands are finite.
+fn may_leave_finite(op: &Op) -> bool {
     !matches!(
         op,
         Op::Relu(_)

@@ -1,30 +1,34 @@
 //! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading,
 //! but by ops that run as their scalar definition, and by convolutions with a computed weight.
 
+use crate::device::host::overflow::Overflows;
 use crate::device::host::packs::Packs;
-use crate::device::host::plan::{HostPlan, Place, Step};
+use crate::device::host::plan::{Finish, HostPlan, Place, Step};
 use crate::device::host::step::{Work, prepare};
-use crate::device::{DeviceError, Kernel};
+use crate::device::{DeviceError, Kernel, Overflow};
 use crate::ir::graph::Graph;
 use crate::ir::numerics::Numerics;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
+use aneforge_kernels::threads::stopped;
 use aneforge_kernels::{
-    Bias, Epilogue, Kernels, Scratch, View, channel, conv, convert, gather, gemm, layout, map, pool, reduce,
-    softmax,
+    Bias, Epilogue, Kernels, Scratch, Stores, View, Watch, channel, conv, convert, gather, gemm, layout, map,
+    pool, reduce, softmax,
 };
 use aneforge_tensor::{AlignedBytes, DType, Tensor, f16};
 
 pub(super) struct HostKernel {
-    plan: HostPlan,
-    work: Vec<Work>,
-    memory: Memory,
-    scratch: Scratch,
-    kernels: Kernels,
+    pub(super) plan: HostPlan,
+    pub(super) work: Vec<Work>,
+    pub(super) memory: Memory,
+    pub(super) scratch: Scratch,
+    pub(super) kernels: Kernels,
+    watch: Watch,
+    pub(super) overflows: Overflows,
 }
 
 /// Everything a step may read or write.
-struct Memory {
+pub(super) struct Memory {
     feeds: Vec<AlignedBytes>,
     constants: Vec<Option<Constant>>,
     slots: Vec<AlignedBytes>,
@@ -37,13 +41,13 @@ enum Constant {
 }
 
 impl Constant {
-    fn new(tensor: &Tensor) -> Constant {
+    fn new(tensor: &Tensor) -> Result<Constant, DeviceError> {
         if tensor.as_slice::<f16>().is_some() {
-            return Constant::Shared(tensor.clone());
+            return Ok(Constant::Shared(tensor.clone()));
         }
-        let mut bytes = AlignedBytes::zeroed(tensor.shape().count() * 2);
+        let mut bytes = room(tensor.shape().count() * 2)?;
         tensor.read_f16(0, bytes.as_mut_slice());
-        Constant::Owned(bytes)
+        Ok(Constant::Owned(bytes))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -67,7 +71,7 @@ impl Memory {
         &all[..ty.bytes()]
     }
 
-    fn half(&self, place: Place, ty: TensorType) -> &[f16] {
+    pub(super) fn half(&self, place: Place, ty: TensorType) -> &[f16] {
         bytemuck::cast_slice(self.bytes(place, ty))
     }
 
@@ -83,29 +87,48 @@ impl Memory {
 }
 
 impl HostKernel {
-    pub(super) fn new(graph: &Graph, plan: HostPlan, kernels: Kernels, packs: &Packs) -> HostKernel {
+    /// Loads a plan: packs its weights and takes all the memory it will need.
+    pub(super) fn new(
+        graph: &Graph,
+        plan: HostPlan,
+        kernels: Kernels,
+        packs: &Packs,
+    ) -> Result<HostKernel, DeviceError> {
+        let values = plan.feeds.iter().map(TensorType::bytes).chain(plan.slots.bytes.iter().copied());
+        let need = values.fold(0usize, usize::saturating_add);
+        // Memory is promised more freely in parts than as a whole.
+        Vec::<u8>::new().try_reserve_exact(need).map_err(|_| DeviceError::Memory { need })?;
         let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph, packs)).collect();
         let mut constants: Vec<Option<Constant>> = graph.constants().iter().map(|_| None).collect();
         let mut load = |place: Place| {
-            if let Place::Constant(i) = place {
-                constants[i as usize].get_or_insert_with(|| Constant::new(&graph.constants()[i as usize]));
+            if let Place::Constant(i) = place
+                && constants[i as usize].is_none()
+            {
+                constants[i as usize] = Some(Constant::new(&graph.constants()[i as usize])?);
             }
+            Ok(())
         };
         for (step, work) in plan.steps.iter().zip(&work) {
             let packed = matches!(work, Work::Gemm(_) | Work::Conv { .. } | Work::ConvTranspose(_));
             let read = if packed { &step.inputs[..1] } else { &step.inputs[..] };
-            read.iter().for_each(|(place, _)| load(*place));
-            step.fused.bias.into_iter().for_each(&mut load);
+            read.iter().try_for_each(|(place, _)| load(*place))?;
+            step.fused.bias.into_iter().try_for_each(&mut load)?;
         }
-        plan.outputs.iter().for_each(|(place, _)| load(*place));
+        plan.outputs.iter().try_for_each(|(place, _)| load(*place))?;
         let need = plan.steps.iter().zip(&work).map(|(s, w)| w.scratch(s, &kernels)).max();
         let memory = Memory {
-            feeds: plan.feeds.iter().map(|ty| AlignedBytes::zeroed(ty.bytes())).collect(),
+            feeds: plan.feeds.iter().map(|ty| room(ty.bytes())).collect::<Result<_, _>>()?,
             constants,
-            slots: plan.slots.bytes.iter().map(|&bytes| AlignedBytes::zeroed(bytes)).collect(),
+            slots: plan.slots.bytes.iter().map(|&bytes| room(bytes)).collect::<Result<_, _>>()?,
         };
-        HostKernel { plan, work, memory, scratch: Scratch::with_capacity(need.unwrap_or(0)), kernels }
+        let scratch = Scratch::with_capacity(need.unwrap_or(0));
+        let overflows = Overflows::new(graph, plan.steps.len());
+        Ok(HostKernel { plan, work, memory, scratch, kernels, watch: Watch::default(), overflows })
     }
+}
+
+fn room(bytes: usize) -> Result<AlignedBytes, DeviceError> {
+    AlignedBytes::try_zeroed(bytes).ok_or(DeviceError::Memory { need: bytes })
 }
 
 impl Kernel for HostKernel {
@@ -126,15 +149,26 @@ impl Kernel for HostKernel {
                 }
             }
         }
-        for (step, work) in self.plan.steps.iter().zip(&self.work) {
+        for at in 0..self.plan.steps.len() {
+            let (step, work) = (&self.plan.steps[at], &self.work[at]);
             // The output leaves its slot while the step runs; no operand shares it.
             let mut slot = std::mem::take(&mut self.memory.slots[step.output]);
             let out = &mut slot[..step.ty.bytes()];
-            let call = Call { step, memory: &self.memory, kernels: &self.kernels };
+            let call = Call { step, memory: &self.memory, kernels: &self.kernels, watch: &self.watch };
             call.run(work, &mut self.scratch, out);
             self.memory.slots[step.output] = slot;
+            if stopped() {
+                return Err(DeviceError::Stopped);
+            }
+            if self.watch.take() {
+                self.look_into(at);
+            }
         }
         Ok(())
+    }
+
+    fn overflows(&self) -> &[Overflow] {
+        self.overflows.found()
     }
 
     fn describe(&self) -> String {
@@ -143,10 +177,12 @@ impl Kernel for HostKernel {
 }
 
 /// One step with what it may read.
-struct Call<'a> {
-    step: &'a Step,
-    memory: &'a Memory,
-    kernels: &'a Kernels,
+pub(super) struct Call<'a> {
+    pub(super) step: &'a Step,
+    pub(super) memory: &'a Memory,
+    pub(super) kernels: &'a Kernels,
+    /// Told of infinities and NaN that the step stores.
+    pub(super) watch: &'a Watch,
 }
 
 impl<'a> Call<'a> {
@@ -192,11 +228,17 @@ impl<'a> Call<'a> {
             activation: self.step.fused.activation,
             limit: self.step.finish.limit,
             flush_nan: self.step.finish.flush_nan,
+            watch: Some(self.watch),
             ..Epilogue::default()
         }
     }
 
-    fn run(&self, work: &Work, scratch: &mut Scratch, out: &mut [u8]) {
+    fn stores(&self) -> Stores<'a> {
+        let Finish { flush_nan, watched, .. } = self.step.finish;
+        Stores { flush_nan, watch: watched.then_some(self.watch) }
+    }
+
+    pub(super) fn run(&self, work: &Work, scratch: &mut Scratch, out: &mut [u8]) {
         let k = self.kernels;
         let shape = self.step.ty.shape;
         match work {
@@ -241,13 +283,18 @@ impl<'a> Call<'a> {
                 let weights = conv::PackedConv::new(self.half(1), self.four(1), *groups);
                 return self.convolve(&weights, params, scratch, out);
             }
+            Work::Unary(function) => return map::unary(k, *function, self.half(0), self.stores(), out),
+            Work::Binary(function) => {
+                let (a, b) = (self.view(0), self.view(1));
+                return map::binary(k, *function, a, b, shape.dims(), self.stores(), out);
+            }
             other => self.simple(other, out),
         }
         if let Some(limit) = self.step.finish.limit {
             map::overflow_above(k, out, limit);
         }
-        if self.step.finish.flush_nan {
-            map::sanitize(k, out);
+        if self.step.finish.watched {
+            map::store_again(k, self.stores(), out);
         }
     }
 
@@ -267,8 +314,6 @@ impl<'a> Call<'a> {
         let extents = self.step.ty.shape;
         let extents = extents.dims();
         match work {
-            Work::Unary(function) => map::unary(k, *function, self.half(0), out),
-            Work::Binary(function) => map::binary(k, *function, self.view(0), self.view(1), extents, out),
             Work::Select => {
                 let condition = View::new(self.truth(0), self.extents(0));
                 map::select(k, condition, self.view(1), self.view(2), extents, out);

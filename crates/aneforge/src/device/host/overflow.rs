@@ -1,0 +1,109 @@
+//! Which nodes made an infinity or NaN of finite operands.
+//!
+//! The kernels say only that one came up in a step. Which of its nodes it came from, and whether their operands were
+//! finite, is found out here, by computing the step again; so a call that stays finite pays nothing for it.
+
+use crate::device::Overflow;
+use crate::device::host::plan::{Finish, Fused, Step};
+use crate::device::host::run::{Call, HostKernel};
+use crate::device::host::step::Work;
+use crate::ir::graph::{Graph, NodeId};
+use crate::ir::ops::binary::source;
+use crate::ir::types::Caller;
+use aneforge_kernels::Watch;
+use aneforge_tensor::{AlignedBytes, DType, f16};
+
+/// What was found so far.
+pub(super) struct Overflows {
+    /// The lines that built the nodes, by number.
+    lines: Vec<Caller>,
+    found: Vec<Overflow>,
+    /// For steps that were looked into, the places of their nodes in `found`.
+    known: Vec<Option<Vec<usize>>>,
+}
+
+impl Overflows {
+    pub(super) fn new(graph: &Graph, steps: usize) -> Overflows {
+        let lines = graph.nodes().map(|(_, node)| node.at).collect();
+        Overflows { lines, found: Vec::new(), known: vec![None; steps] }
+    }
+
+    pub(super) fn found(&self) -> &[Overflow] {
+        &self.found
+    }
+
+    fn add(&mut self, node: NodeId, op: &'static str, values: usize) -> usize {
+        self.found.push(Overflow { op, at: self.lines[node.index()], values, calls: 1 });
+        self.found.len() - 1
+    }
+}
+
+impl HostKernel {
+    /// Looks into a step that has just run and stored an infinity or NaN.
+    pub(super) fn look_into(&mut self, at: usize) {
+        let step = &self.plan.steps[at];
+        let work = &self.work[at];
+        let by_elements = matches!(work, Work::Unary(_) | Work::Binary(_));
+        if !by_elements && !self.operands_are_finite(step) {
+            return;
+        }
+        if let Some(known) = &self.overflows.known[at] {
+            known.iter().for_each(|&place| self.overflows.found[place].calls += 1);
+            return;
+        }
+        let mut made = Vec::new();
+        let mut before: Option<AlignedBytes> = None;
+        for (node, op, part) in parts(step) {
+            let Some(mut out) = AlignedBytes::try_zeroed(part.ty.bytes()) else { return };
+            let call =
+                Call { step: &part, memory: &self.memory, kernels: &self.kernels, watch: &Watch::default() };
+            call.run(work, &mut self.scratch, &mut out);
+            let was_finite = |i: usize| match &before {
+                Some(before) => before.as_slice::<f16>()[i].is_finite(),
+                None => !by_elements || self.element_is_finite(&part, i),
+            };
+            let values = out.as_slice::<f16>().iter().enumerate();
+            let values = values.filter(|(i, v)| !v.is_finite() && was_finite(*i)).count();
+            if values > 0 {
+                made.push((node, op, values));
+            }
+            before = Some(out);
+        }
+        if !made.is_empty() {
+            let places = made.into_iter().map(|(node, op, values)| self.overflows.add(node, op, values));
+            let places = places.collect();
+            self.overflows.known[at] = Some(places);
+        }
+    }
+
+    fn operands_are_finite(&self, step: &Step) -> bool {
+        let halves = step.inputs.iter().filter(|(_, ty)| ty.dtype == DType::F16);
+        // Constants are finite in every legal graph, and those that were packed are not at hand.
+        let mut variable = halves.filter(|(place, _)| !place.is_constant());
+        variable.all(|&(place, ty)| self.memory.half(place, ty).iter().all(|v| v.is_finite()))
+    }
+
+    /// Whether what element `i` of the result was computed from is finite.
+    fn element_is_finite(&self, step: &Step, i: usize) -> bool {
+        step.inputs
+            .iter()
+            .all(|&(place, ty)| self.memory.half(place, ty)[source(ty.shape, step.ty.shape, i)].is_finite())
+    }
+}
+
+/// The step up to each of its nodes, with nothing made of NaN.
+fn parts(step: &Step) -> Vec<(NodeId, &'static str, Step)> {
+    let Fused { bias, activation, ref nodes, .. } = step.fused;
+    let part = |node, op, bias, activation| {
+        let fused = Fused { bias, activation, ..step.fused.clone() };
+        let finish = Finish { flush_nan: false, ..step.finish };
+        (node, op, Step { fused, finish, ..step.clone() })
+    };
+    let mut later = nodes.iter().copied();
+    let mut parts = vec![part(step.first, step.op.name(), None, None)];
+    if bias.is_some() {
+        parts.extend(later.next().map(|(node, op)| part(node, op, bias, None)));
+    }
+    parts.extend(later.next().map(|(node, op)| part(node, op, bias, activation)));
+    parts
+}

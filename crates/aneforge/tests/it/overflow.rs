@@ -1,0 +1,83 @@
+//! Nodes that make infinities or NaN of finite operands are found by name, and no others.
+
+use aneforge::device::host::Host;
+use aneforge::ir::ops::conv::Conv;
+use aneforge::{Device, Family, Numerics, Options, Session, SessionOptions, Shape, Tensor, Var, compile};
+
+const POINTWISE: Conv = Conv { strides: [1; 2], pad: [0; 4], dilations: [1; 2], groups: 1 };
+
+fn tensor(dims: &[usize], values: &[f32]) -> Tensor {
+    Tensor::from_slice(Shape::new(dims).unwrap(), values).unwrap()
+}
+
+fn input(dims: &[usize]) -> Var {
+    Var::input(Shape::new(dims).unwrap())
+}
+
+/// Op, values and calls of every overflow after the model has run on each of the feeds.
+fn overflows_of(y: &Var, calls: &[Vec<Tensor>], numerics: Numerics) -> Vec<(&'static str, usize, u64)> {
+    let plan = std::sync::Arc::new(compile(std::slice::from_ref(y), &Options::default()).unwrap());
+    let mut found = Vec::new();
+    for host in [Host::new(2), Host::new(1).unfused()] {
+        let options = SessionOptions { numerics: Some(numerics) };
+        let mut session = Session::new(plan.clone(), &host as &dyn Device, options).unwrap();
+        for feeds in calls {
+            session.run(feeds).unwrap();
+        }
+        found.push(session.overflows().map(|o| (o.op, o.values, o.calls)).collect::<Vec<_>>());
+    }
+    assert_eq!(found[0], found[1], "fused and not");
+    found.swap_remove(0)
+}
+
+#[test]
+fn the_node_that_overflows_is_named_also_inside_a_fused_step() {
+    let x = input(&[2, 2]);
+    let weight = Var::constant(tensor(&[2, 2], &[200.0, 0.0, 0.0, 1.0]));
+    let hidden = |bias: f32| {
+        let bias = Var::constant(tensor(&[2], &[bias, 0.0]));
+        (x.linear(&weight, None) + bias).sigmoid()
+    };
+    let feed = |v: f32| vec![tensor(&[2, 2], &[v, 1.0, 1.0, 1.0])];
+    for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
+        // 200 * 400 is above 65504; the sigmoid hides it.
+        let calls = [feed(1.0), feed(400.0), feed(2.0), feed(500.0)];
+        assert_eq!(overflows_of(&hidden(0.0), &calls, numerics), [("matmul", 1, 2)], "{numerics}");
+        // 200 * 150 = 30000 fits, and so does the bias; their sum does not.
+        assert_eq!(overflows_of(&hidden(4.0e4), &[feed(150.0)], numerics), [("add", 1, 1)], "{numerics}");
+    }
+    let beyond = [feed(164.0)];
+    assert_eq!(overflows_of(&hidden(0.0), &beyond, Numerics::Ieee), [], "32800 is finite");
+    assert_eq!(overflows_of(&hidden(0.0), &beyond, Numerics::Ane(Family::A16)), [("matmul", 1, 1)]);
+}
+
+#[test]
+fn nan_counts_and_what_was_infinite_before_does_not() {
+    let (x, y) = (input(&[4]), input(&[4]));
+    let two = |a: &[f32], b: &[f32]| vec![tensor(&[4], a), tensor(&[4], b)];
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    for numerics in [Numerics::Ieee, Numerics::Ane(Family::A13)] {
+        let quotient = x.real_div(&y);
+        let zeros = two(&[0.0, 1.0, inf, 3.0], &[0.0, 0.0, 2.0, 2.0]);
+        assert_eq!(overflows_of(&quotient, &[zeros], numerics), [("real_div", 2, 1)], "{numerics}");
+        let passed_on = two(&[inf, nan, 1.0, 1.0], &[1.0, 1.0, inf, nan]);
+        assert_eq!(overflows_of(&(&x * &y).exp(), &[passed_on], numerics), [], "{numerics}");
+        let quiet = two(&[-inf, 1.0, 2.0, 3.0], &[1.0; 4]);
+        assert_eq!(overflows_of(&(&x + &y).softmax(-1), &[quiet], numerics), [], "{numerics}");
+    }
+}
+
+#[test]
+fn reductions_convolutions_and_slices_are_watched() {
+    let x = input(&[1, 4, 8, 8]);
+    let feed = |v: f32| vec![tensor(&[1, 4, 8, 8], &[v; 256])];
+    let a16 = Numerics::Ane(Family::A16);
+    let sum = x.sum(&[2, 3]);
+    assert_eq!(overflows_of(&sum, &[feed(1000.0), feed(1024.0)], a16), [("reduce_sum", 4, 1)]);
+    let weight = Var::constant(tensor(&[2, 4, 1, 1], &[1.0; 8]));
+    let conv = x.conv(POINTWISE, &weight, None).relu();
+    assert_eq!(overflows_of(&conv, &[feed(16000.0), feed(17000.0)], a16), [("conv", 128, 1)]);
+    let slice = x.slice_by_size(&[0, 0, 0, 3], &[1, 4, 8, 5]);
+    let a13 = Numerics::Ane(Family::A13);
+    assert_eq!(overflows_of(&slice, &[feed(4000.0), feed(5000.0)], a13), [("slice_by_size", 160, 1)]);
+}
