@@ -59,7 +59,7 @@ pub fn compile_graph(graph: &Graph, options: &Options) -> Result<Plan, CompileEr
     let outputs: Vec<(TensorType, Source)> = types.zip(outputs.into_iter().map(source)).collect();
     let segment = |part: Part| {
         let inputs = part.inputs.iter().map(|&s| source(s)).collect();
-        Ok(Segment { code: code(&part)?, graph: part.graph, inputs })
+        Ok(Segment { code: code(&part.graph, part.native)?, graph: part.graph, inputs })
     };
     let segments = parts.into_iter().map(segment).collect::<Result<Vec<_>, CompileError>>()?;
     let n_ops = n_ops(&traces);
@@ -73,11 +73,12 @@ fn n_ops(traces: &[Trace]) -> usize {
     routed.n_ops() - routed.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count()
 }
 
-fn code(part: &Part) -> Result<Code, CompileError> {
-    if part.native {
-        return Ok(Code::Native(netplist(&part.graph)));
+/// What the engine is given for a legal graph, which is one native layer or has none.
+pub(crate) fn code(graph: &Graph, native: bool) -> Result<Code, CompileError> {
+    if native {
+        return Ok(Code::Native(netplist(graph)));
     }
-    let (program, blob) = emit(&part.graph);
+    let (program, blob) = emit(graph);
     aneforge_mil::verify(&program, Some(blob.layout.directory())).map_err(|errors| {
         let messages: Vec<String> = errors.iter().map(ToString::to_string).collect();
         CompileError::Emit(messages.join("; "))

@@ -11,6 +11,7 @@ use crate::models::encoder::{EncodeError, LoadError, PoolingError};
 use crate::models::resolve::ResolveError;
 use crate::passes::PassError;
 use crate::passes::legal::{Fault, LegalError};
+use crate::portable::PortableError;
 use crate::session::RunError;
 use crate::target::UnknownTarget;
 use std::fmt;
@@ -79,6 +80,13 @@ impl TextError {
 }
 
 impl ArtifactError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::File
+    }
+}
+
+impl PortableError {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         Kind::File

@@ -35,6 +35,7 @@ pub mod netplist;
 pub mod nn;
 pub mod passes;
 pub mod plan;
+pub mod portable;
 pub mod rewrite;
 pub mod risk;
 pub mod session;

@@ -7,6 +7,7 @@
 use crate::file::{FileError, map};
 use aneforge_tensor::{Bytes, DType, Shape, ShapeError, Tensor, TensorError};
 use serde::Deserialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -224,6 +225,11 @@ impl SafeTensors {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// Notes that whoever wrote the file left in it.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
@@ -331,16 +337,46 @@ fn cover(file: &str, tensors: &BTreeMap<String, Entry>, len: usize) -> Result<()
 }
 
 fn dtype_of(name: &str) -> Option<DType> {
-    Some(match name {
-        "F16" => DType::F16,
-        "BF16" => DType::Bf16,
-        "F32" => DType::F32,
-        "F64" => DType::F64,
-        "U8" => DType::U8,
-        "I8" => DType::I8,
-        "I32" => DType::I32,
-        "I64" => DType::I64,
-        "BOOL" => DType::Bool,
-        _ => return None,
-    })
+    DType::ALL.into_iter().find(|&dtype| name_of(dtype) == name)
+}
+
+fn name_of(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "F16",
+        DType::Bf16 => "BF16",
+        DType::F32 => "F32",
+        DType::F64 => "F64",
+        DType::U8 => "U8",
+        DType::I8 => "I8",
+        DType::I32 => "I32",
+        DType::I64 => "I64",
+        DType::Bool => "BOOL",
+    }
+}
+
+/// Where the tensors of a written file begin: at a multiple of this, so that they may be used where they lie.
+const ALIGNMENT: usize = 64;
+
+/// The bytes of a file with these tensors, by name, and these notes. Wider elements come first, so that every tensor is
+/// aligned for its own.
+pub fn encode(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
+    let mut end = 0;
+    for (name, tensor) in &order {
+        let start = end;
+        end += tensor.bytes().len();
+        let (dtype, shape) = (name_of(tensor.dtype()), tensor.shape());
+        let described = json!({ "dtype": dtype, "shape": shape.dims(), "data_offsets": [start, end] });
+        header.insert(name.clone(), described);
+    }
+    let mut json = serde_json::Value::Object(header).to_string();
+    let padded = (PREFIX + json.len()).next_multiple_of(ALIGNMENT) - PREFIX;
+    json.extend(std::iter::repeat_n(' ', padded - json.len()));
+    let mut file = Vec::with_capacity(PREFIX + json.len() + end);
+    file.extend((json.len() as u64).to_le_bytes());
+    file.extend(json.as_bytes());
+    order.iter().for_each(|(_, tensor)| file.extend_from_slice(tensor.bytes()));
+    file
 }

@@ -49,6 +49,13 @@ impl fmt::Display for Graph {
     }
 }
 
+/// The text of a graph without its constants.
+pub fn print_nodes(graph: &Graph) -> String {
+    let mut out = String::new();
+    write_nodes(&mut out, graph).expect("invariant: strings take any text");
+    out
+}
+
 fn write_graph(f: &mut impl Write, graph: &Graph, shown: usize) -> fmt::Result {
     for (i, tensor) in graph.constants().iter().enumerate() {
         write!(f, "@{i} : {}{} =", tensor.dtype(), tensor.shape())?;
@@ -58,6 +65,10 @@ fn write_graph(f: &mut impl Write, graph: &Graph, shown: usize) -> fmt::Result {
         }
         writeln!(f, "{}", if count > shown { " ..." } else { "" })?;
     }
+    write_nodes(f, graph)
+}
+
+fn write_nodes(f: &mut impl Write, graph: &Graph) -> fmt::Result {
     let feeds = graph.feeds();
     for (id, node) in graph.nodes() {
         writeln!(f, "%{} = {}", id.0, NodeText { node, feed: feeds.iter().position(|&f| f == id) })?;
@@ -102,7 +113,12 @@ impl fmt::Display for NodeText<'_> {
 
 /// Reads the text of a graph and verifies it.
 pub fn parse(text: &str) -> Result<Graph, TextError> {
-    let mut graph = Graph::default();
+    parse_with(text, Vec::new())
+}
+
+/// Reads the text of a graph whose constants begin with these, and verifies it.
+pub fn parse_with(text: &str, constants: Vec<Tensor>) -> Result<Graph, TextError> {
+    let mut graph = Graph { constants, ..Graph::default() };
     let mut feeds: Vec<(i64, usize)> = Vec::new();
     let mut returned = false;
     for (index, line) in text.lines().enumerate() {
@@ -132,6 +148,14 @@ pub fn parse(text: &str) -> Result<Graph, TextError> {
     let last = text.lines().count().max(1);
     verify(&graph).map_err(|e| TextError { line: last, why: e.to_string() })?;
     Ok(graph)
+}
+
+/// Reads a type as graphs write it, such as `fp16[2, 3]`.
+pub fn parse_type(text: &str) -> Result<TensorType, String> {
+    let mut cursor = Cursor { rest: text };
+    let ty = cursor.ty()?;
+    cursor.end()?;
+    Ok(ty)
 }
 
 /// Gives leaves new identities, in feed order.

@@ -60,6 +60,16 @@ impl Caller {
         Caller { file, line }
     }
 
+    /// The file.
+    pub fn file(self) -> &'static str {
+        self.file
+    }
+
+    /// The line in it, from 1.
+    pub fn line(self) -> u32 {
+        self.line
+    }
+
     /// Runs `build` with every node it makes attributed to this line.
     pub fn scope<T>(self, build: impl FnOnce() -> T) -> T {
         struct Restore(Option<Caller>);

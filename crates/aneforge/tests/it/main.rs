@@ -10,6 +10,7 @@ mod golden;
 mod lowering;
 mod overflow;
 mod passes;
+mod portable;
 mod random_graph;
 mod reference;
 mod support;

@@ -1,0 +1,286 @@
+//! Graphs and plans as bytes, for another process or another day.
+//!
+//! The bytes are a safetensors file: constants are its tensors, so they are used where they lie when the bytes are
+//! mapped, and its notes say the rest. Graphs are written as text without their constants, which names every op and
+//! attribute; what a plan gives the engine is emitted again when it is read.
+
+use crate::compile::{CompileError, code};
+use crate::ir::attr::{Attr, AttrValue};
+use crate::ir::graph::{Feed, Graph};
+use crate::ir::op::{Mil, Op};
+use crate::ir::ops::leaf::{Input, Role};
+use crate::ir::text::{self, TextError};
+use crate::ir::types::{Caller, TensorType};
+use crate::ir::var::{BuildError, Var};
+use crate::passes::legal::{self, LegalError};
+use crate::plan::{Plan, Segment, Source};
+use crate::target::{Target, UnknownTarget};
+use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
+use aneforge_tensor::{Bytes, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+
+/// The note that describes a file's graph or plan.
+const NOTE: &str = "aneforge";
+/// The version of that note.
+const VERSION: u32 = 1;
+
+/// Bytes are not what was written. The file's fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PortableError {
+    /// They are no safetensors file.
+    #[error(transparent)]
+    File(#[from] SafeTensorsError),
+    /// They hold something else, or were written by another version.
+    #[error("this holds no {what} that this version reads: {why}; write it again")]
+    Content {
+        /// A graph or a plan.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// A graph in them is damaged.
+    #[error(transparent)]
+    Graph(#[from] TextError),
+    /// A plan in them is for a chip that is not known.
+    #[error(transparent)]
+    Target(#[from] UnknownTarget),
+    /// A plan in them is not one that its chip runs.
+    #[error(transparent)]
+    Legal(#[from] LegalError),
+    /// A plan in them cannot be emitted.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// Which leaf stands for one that was written, given its number there and a new one like it. Numbers are those of the
+/// process that wrote; one that reads several files of another can so let them share their leaves.
+pub type Leaves<'a> = dyn FnMut(u64, Var) -> Var + 'a;
+
+#[derive(Serialize, Deserialize)]
+struct GraphNote {
+    text: String,
+    /// The lines that built the nodes.
+    lines: Vec<(String, u32)>,
+    /// The leaves' numbers, in feed order.
+    leaves: Vec<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlanNote {
+    target: String,
+    n_ops: usize,
+    /// Number, type and role.
+    feeds: Vec<(u64, String, String)>,
+    outputs: Vec<(String, SourceNote)>,
+    segments: Vec<SegmentNote>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SegmentNote {
+    graph: GraphNote,
+    inputs: Vec<SourceNote>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SourceNote {
+    Feed(usize),
+    Segment(usize, usize),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Content {
+    Values(GraphNote),
+    Plan(PlanNote),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    version: u32,
+    content: Content,
+}
+
+/// What `outputs` need, as bytes.
+pub fn pack_values(outputs: &[Var]) -> Result<Vec<u8>, BuildError> {
+    let graph = Graph::freeze(outputs)?;
+    Ok(encode(Content::Values(note(&graph)), &[&graph]))
+}
+
+/// The values that [`pack_values`] was given.
+pub fn unpack_values(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Vec<Var>, PortableError> {
+    let (file, Content::Values(written)) = decode("graph", bytes)? else {
+        return Err(content("graph", "it is a plan"));
+    };
+    let graph = graph(&file, 0, &written)?;
+    let feeds = graph.feeds();
+    let vars = graph.to_vars(|id, _| {
+        let feed = feeds.iter().position(|&f| f == id)?;
+        let node = graph.node(id);
+        Some(leaves(written.leaves[feed], Var::rebuilt(node.op.clone(), Vec::new(), node.ty, node.at)))
+    });
+    Ok(graph.outputs().iter().map(|o| vars[o.index()].clone()).collect())
+}
+
+/// A plan as bytes, without the traces of how it was compiled.
+pub fn pack_plan(plan: &Plan) -> Vec<u8> {
+    let feed = |feed: &Feed| {
+        let Attr::Str(role) = feed.role.to_attr() else { unreachable!("roles are words") };
+        (feed.leaf, feed.ty.to_string(), role)
+    };
+    let segment = |segment: &Segment| SegmentNote {
+        graph: note(&segment.graph),
+        inputs: segment.inputs.iter().map(source_note).collect(),
+    };
+    let written = PlanNote {
+        target: plan.target.name().into(),
+        n_ops: plan.n_ops,
+        feeds: plan.feeds.iter().map(feed).collect(),
+        outputs: plan.outputs.iter().map(|(ty, s)| (ty.to_string(), source_note(s))).collect(),
+        segments: plan.segments.iter().map(segment).collect(),
+    };
+    let graphs: Vec<&Graph> = plan.segments.iter().map(|s| &s.graph).collect();
+    encode(Content::Plan(written), &graphs)
+}
+
+/// The plan that [`pack_plan`] was given.
+pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, PortableError> {
+    let (file, Content::Plan(written)) = decode("plan", bytes)? else {
+        return Err(content("plan", "it is a graph"));
+    };
+    let target = Target::named(&written.target)?;
+    let mut feeds = Vec::new();
+    for (number, ty, role) in &written.feeds {
+        let ty = text::parse_type(ty).map_err(|why| content("plan", &why))?;
+        let role = Role::from_attr(&Attr::Str(role.clone()))
+            .ok_or_else(|| content("plan", "an input has an unknown role"))?;
+        let leaf = leaves(*number, Var::leaf(ty, role));
+        let Op::Input(Input { id, .. }) = leaf.op() else {
+            return Err(content("plan", "an input is no leaf"));
+        };
+        feeds.push(Feed { leaf: *id, ty, role });
+    }
+    let mut segments: Vec<Segment> = Vec::new();
+    for (at, written) in written.segments.iter().enumerate() {
+        let graph = graph(&file, at, &written.graph)?;
+        legal::check(&graph, target)?;
+        let inputs = sources(&written.inputs, &feeds, &segments, &graph)?;
+        let code = code(&graph, is_native(&graph)?)?;
+        segments.push(Segment { code, graph, inputs });
+    }
+    let mut outputs = Vec::new();
+    for (ty, from) in &written.outputs {
+        let ty = text::parse_type(ty).map_err(|why| content("plan", &why))?;
+        let SourceNote::Segment(segment, output) = *from else {
+            return Err(content("plan", "an output is not computed"));
+        };
+        if type_of(&segments, segment, output) != Some(ty) {
+            return Err(content("plan", "an output comes from nowhere"));
+        }
+        outputs.push((ty, Source::Segment { segment, output }));
+    }
+    Ok(Plan { target, segments, feeds, outputs, n_ops: written.n_ops, traces: Vec::new() })
+}
+
+fn content(what: &'static str, why: &str) -> PortableError {
+    PortableError::Content { what, why: why.into() }
+}
+
+fn source_note(source: &Source) -> SourceNote {
+    match *source {
+        Source::Feed(feed) => SourceNote::Feed(feed),
+        Source::Segment { segment, output } => SourceNote::Segment(segment, output),
+    }
+}
+
+fn type_of(segments: &[Segment], segment: usize, output: usize) -> Option<TensorType> {
+    let graph = &segments.get(segment)?.graph;
+    Some(graph.node(*graph.outputs().get(output)?).ty)
+}
+
+/// Whether a segment is one native layer and not a program.
+fn is_native(graph: &Graph) -> Result<bool, PortableError> {
+    let computed = || graph.nodes().filter(|(_, node)| !matches!(node.op.mil(), Mil::Leaf));
+    let layers = computed().filter(|(_, node)| matches!(node.op.mil(), Mil::Native(_))).count();
+    match (layers, computed().count()) {
+        (0, _) => Ok(false),
+        (1, 1) => Ok(true),
+        _ => Err(content("plan", "a segment is neither one native layer nor without any")),
+    }
+}
+
+/// Where a segment's feeds come from: one source for each, of its type, and none that runs later.
+fn sources(
+    written: &[SourceNote],
+    feeds: &[Feed],
+    before: &[Segment],
+    graph: &Graph,
+) -> Result<Vec<Source>, PortableError> {
+    let types: Vec<TensorType> = graph.feed_types().iter().map(|feed| feed.ty).collect();
+    let resolve = |from: &SourceNote| match *from {
+        SourceNote::Feed(feed) => Some((Source::Feed(feed), feeds.get(feed)?.ty)),
+        SourceNote::Segment(segment, output) => {
+            Some((Source::Segment { segment, output }, type_of(before, segment, output)?))
+        }
+    };
+    let found: Option<Vec<(Source, TensorType)>> = written.iter().map(resolve).collect();
+    match found {
+        Some(found) if found.iter().map(|(_, ty)| *ty).eq(types) => {
+            Ok(found.into_iter().map(|(s, _)| s).collect())
+        }
+        _ => Err(content("plan", "a segment's inputs come from nowhere")),
+    }
+}
+
+fn note(graph: &Graph) -> GraphNote {
+    GraphNote {
+        text: text::print_nodes(graph),
+        lines: graph.nodes().map(|(_, n)| (n.at.file().to_owned(), n.at.line())).collect(),
+        leaves: graph.feed_types().iter().map(|feed| feed.leaf).collect(),
+    }
+}
+
+/// Constant `index` of graph `at`.
+fn name(at: usize, index: usize) -> String {
+    format!("{at}.{index}")
+}
+
+fn encode(content: Content, graphs: &[&Graph]) -> Vec<u8> {
+    let mut tensors = Vec::new();
+    for (at, graph) in graphs.iter().enumerate() {
+        let named = graph.constants().iter().enumerate().map(|(i, tensor)| (name(at, i), tensor.clone()));
+        tensors.extend(named);
+    }
+    let note = serde_json::to_string(&Note { version: VERSION, content });
+    let note = note.expect("invariant: notes are plain data");
+    safetensors::encode(&tensors, &BTreeMap::from([(NOTE.to_owned(), note)]))
+}
+
+fn decode(what: &'static str, bytes: Bytes) -> Result<(SafeTensors, Content), PortableError> {
+    let file = SafeTensors::parse(bytes)?;
+    let note = file.metadata().get(NOTE).ok_or_else(|| content(what, "it has no such note"))?;
+    let note: Note = serde_json::from_str(note).map_err(|e| content(what, &e.to_string()))?;
+    if note.version != VERSION {
+        return Err(content(what, &format!("it is of version {}, not {VERSION}", note.version)));
+    }
+    Ok((file, note.content))
+}
+
+/// Graph `at` of a file.
+fn graph(file: &SafeTensors, at: usize, written: &GraphNote) -> Result<Graph, PortableError> {
+    let constants = (0..).map(|index| name(at, index)).take_while(|name| file.contains(name));
+    let constants: Vec<Tensor> = constants.map(|name| file.tensor(&name)).collect::<Result<_, _>>()?;
+    let mut graph = text::parse_with(&written.text, constants)?;
+    if graph.feeds().len() != written.leaves.len() || graph.len() != written.lines.len() {
+        return Err(content("graph", "its numbers of inputs or lines are wrong"));
+    }
+    let mut files: HashMap<&str, &'static str> = HashMap::new();
+    for (node, (file, line)) in graph.nodes.iter_mut().zip(&written.lines) {
+        // A caller's file has a name for good, as it has in a program's own text; there are few.
+        let file = files.entry(file).or_insert_with(|| Box::leak(file.clone().into_boxed_str()));
+        node.at = Caller::new(file, *line);
+    }
+    Ok(graph)
+}
