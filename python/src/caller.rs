@@ -1,5 +1,6 @@
 //! The line of Python that is building a node.
 
+use crate::error::guarded;
 use aneforge::ir::types::Caller;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,7 +15,8 @@ static FILES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
 
 /// Runs `build` with every node it makes attributed to the innermost Python line outside this package.
 pub fn attributed<T>(py: Python<'_>, build: impl FnOnce() -> T) -> PyResult<T> {
-    Ok(here(py)?.scope(build))
+    let here = here(py)?;
+    guarded(|| here.scope(build))
 }
 
 fn here(py: Python<'_>) -> PyResult<Caller> {

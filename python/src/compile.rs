@@ -2,18 +2,19 @@
 
 use crate::apply::outputs;
 use crate::error::Error;
-use crate::model::Model;
+use crate::interrupt::interruptible;
+use crate::model::{Model, Running};
 use aneforge::device::host;
-use aneforge::{
-    Device, Family, Numerics, Options, Routes, Session, SessionOptions, Target, artifact, device,
-};
+use aneforge::{Device, Family, Numerics, Options, Routes, SessionOptions, Target, artifact, device};
+use aneforge_kernels::process::PerProcess;
+use aneforge_kernels::threads::stoppable;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Compiles run one at a time in a process.
-static COMPILING: Mutex<()> = Mutex::new(());
+static COMPILING: LazyLock<PerProcess<Mutex<()>>> = LazyLock::new(PerProcess::default);
 
 /// Compiles what one tensor, or several, need (layers stay `native` where there is a choice), writes it to a folder if one is given, and loads it into a
 /// device.
@@ -33,15 +34,17 @@ pub fn compile(
     let options = Options { target: chip(target)?, routes };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
     let device = on(device)?;
-    let session = py.detach(|| {
-        let _one = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = aneforge::compile(&outputs, &options).map_err(Error::Compile)?;
+    let (running, home) = interruptible(py, move |stop| {
+        let _one = COMPILING.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = stoppable(stop, || aneforge::compile(&outputs, &options)).map_err(Error::Compile)?;
         if let Some(folder) = build_dir {
             artifact::write(&plan, &folder).map_err(Error::Artifact)?;
         }
-        Session::new(plan, &*device, SessionOptions { numerics }).map_err(Error::Run)
-    })?;
-    Model::new(py, session, single)
+        let running = Running { plan: Arc::new(plan), device, options: SessionOptions { numerics } };
+        let home = running.load()?;
+        Ok::<_, Error>((running, home))
+    })??;
+    Model::new(py, running, home, single)
 }
 
 /// The target of this name, or the default.

@@ -2,16 +2,19 @@
 
 use crate::compile::{arithmetic, chip, on};
 use crate::error::Error;
-use aneforge::models::encoder::{EncodeError, EncodeOptions, Encoder as Loaded, EncoderOptions, Pooling};
+use crate::home::Home;
+use crate::interrupt::interruptible;
+use aneforge::models::encoder::{EncodeOptions, Encoder as Loaded, EncoderOptions, Pooling};
 use aneforge::models::resolve::HubOptions;
+use aneforge_kernels::threads::stoppable;
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2};
 use pyo3::exceptions::{PyNotImplementedError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A pretrained sentence encoder: texts in, vectors out.
 ///
@@ -19,13 +22,54 @@ use std::sync::{Mutex, PoisonError};
 /// and other Python threads run meanwhile.
 #[pyclass(frozen, weakref, module = "aneforge")]
 pub struct Encoder {
-    loaded: Mutex<Loaded>,
+    home: Arc<Home<Loaded>>,
+    /// How it was loaded.
+    recipe: Recipe,
     described: String,
     dim: usize,
     max_seq_length: usize,
     pooling: Pooling,
     target: &'static str,
     device: &'static str,
+}
+
+/// What `load` was given, for a copy of the encoder.
+#[derive(Clone)]
+struct Recipe {
+    name: String,
+    pooling: Option<String>,
+    target: String,
+    device: String,
+    numerics: Option<String>,
+    offline: bool,
+}
+
+impl Recipe {
+    fn load(self, py: Python<'_>) -> PyResult<Encoder> {
+        let target = chip(Some(&self.target))?;
+        let options = EncoderOptions {
+            pooling: self.pooling.as_deref().map(self::pooling).transpose()?,
+            target,
+            device: Some(on(Some(&self.device))?),
+            numerics: self.numerics.as_deref().map(|name| arithmetic(name, target)).transpose()?,
+            hub: HubOptions { offline: self.offline, ..HubOptions::default() },
+            ..EncoderOptions::default()
+        };
+        let name = self.name.clone();
+        let make = move || Loaded::load(&name, options.clone()).map_err(|e| Error::Load(Box::new(e)));
+        let home = Arc::new(interruptible(py, move |_| Home::new(make))??);
+        let with = home.clone();
+        with.with(py, |loaded| Encoder {
+            home,
+            recipe: self,
+            described: format!("{loaded:?}"),
+            dim: loaded.dim(),
+            max_seq_length: loaded.max_seq_length(),
+            pooling: loaded.pooling(),
+            target: loaded.target().name(),
+            device: loaded.device().name(),
+        })
+    }
 }
 
 fn pooling(name: &str) -> PyResult<Pooling> {
@@ -56,25 +100,15 @@ pub fn load(
     if int8 {
         return Err(PyNotImplementedError::new_err("load: int8 is not implemented yet; leave it out"));
     }
-    let target = chip(target)?;
-    let options = EncoderOptions {
-        pooling: pooling.map(self::pooling).transpose()?,
-        target,
-        device: Some(on(device)?),
-        numerics: numerics.map(|name| arithmetic(name, target)).transpose()?,
-        hub: HubOptions { offline, ..HubOptions::default() },
-        ..EncoderOptions::default()
-    };
-    let loaded = py.detach(|| Loaded::load(name, options)).map_err(|e| Error::Load(Box::new(e)))?;
-    Ok(Encoder {
-        described: format!("{loaded:?}"),
-        dim: loaded.dim(),
-        max_seq_length: loaded.max_seq_length(),
-        pooling: loaded.pooling(),
-        target: loaded.target().name(),
-        device: loaded.device().name(),
-        loaded: Mutex::new(loaded),
-    })
+    Recipe {
+        name: name.to_owned(),
+        pooling: pooling.map(str::to_owned),
+        target: chip(target)?.name().to_owned(),
+        device: on(device)?.name().to_owned(),
+        numerics: numerics.map(str::to_owned),
+        offline,
+    }
+    .load(py)
 }
 
 fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
@@ -102,26 +136,18 @@ impl Encoder {
         normalize: bool,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let texts = self::texts(texts)?;
-        let mut guard = self.loaded.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
-        let encoder = &mut *guard;
-        let mut interrupted = None;
-        let vectors = py.detach(|| {
-            let mut signals = |_, _| match Python::attach(|py| py.check_signals()) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    interrupted = Some(error);
-                    ControlFlow::Break(())
-                }
+        let count = texts.len();
+        let mut locked = self.home.lock(py)?;
+        let vectors = self.home.apart(py, &mut locked, move |encoder, stop| {
+            let flow = || {
+                if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            encoder.encode_with(&texts, EncodeOptions { normalize }, &mut signals)
-        });
-        drop(guard);
-        let vectors = match (vectors, interrupted) {
-            (Err(EncodeError::Stopped { .. }), Some(error)) => return Err(error),
-            (vectors, _) => vectors.map_err(|e| Error::Encode(Box::new(e)))?,
-        };
+            stoppable(stop, || encoder.encode_with(&texts, EncodeOptions { normalize }, &mut |_, _| flow()))
+        })?;
+        drop(locked);
+        let vectors = vectors.map_err(|e| Error::Encode(Box::new(e)))?;
         let flat: Vec<f32> = vectors.concat();
-        let rows = Array2::from_shape_vec((texts.len(), self.dim), flat);
+        let rows = Array2::from_shape_vec((count, self.dim), flat);
         Ok(rows.expect("invariant: one vector per text").into_pyarray(py))
     }
 
@@ -159,7 +185,34 @@ impl Encoder {
         self.target
     }
 
+    /// An encoder of its own, loaded from the same files.
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Encoder> {
+        self.recipe.clone().load(py)
+    }
+
+    /// What pickle keeps: where it was loaded from, and how.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let Recipe { name, pooling, target, device, numerics, offline } = self.recipe.clone();
+        let arguments = (name, pooling, target, device, numerics, offline).into_pyobject(py)?;
+        Ok((py.import("aneforge._native")?.getattr("_encoder_from")?, arguments))
+    }
+
     fn __repr__(&self) -> &str {
         &self.described
     }
+}
+
+/// The encoder that pickle keeps so.
+#[pyfunction]
+#[pyo3(name = "_encoder_from")]
+pub fn encoder_from(
+    py: Python<'_>,
+    name: String,
+    pooling: Option<String>,
+    target: String,
+    device: String,
+    numerics: Option<String>,
+    offline: bool,
+) -> PyResult<Encoder> {
+    Recipe { name, pooling, target, device, numerics, offline }.load(py)
 }

@@ -6,13 +6,17 @@ use aneforge::ir::op::Op;
 use aneforge::models::encoder::{EncodeError, LoadError};
 use aneforge::passes::PassError;
 use aneforge::passes::legal::Fault;
+use aneforge::portable::PortableError;
 use aneforge::target::UnknownTarget;
 use aneforge::{CompileError, DType, DeviceError, RunError, TensorType, Var};
-use pyo3::PyErr;
 use pyo3::exceptions::{
-    PyFileNotFoundError, PyNotImplementedError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
+    PyFileNotFoundError, PyMemoryError, PyNotImplementedError, PyOSError, PyRuntimeError, PyTypeError,
+    PyValueError,
 };
+use pyo3::{PyErr, PyResult};
+use std::any::Any;
 use std::io;
+use std::panic::AssertUnwindSafe;
 
 /// Anything that this library reports.
 pub enum Error {
@@ -34,6 +38,8 @@ pub enum Error {
     Load(Box<LoadError>),
     /// Texts that could not be encoded.
     Encode(Box<EncodeError>),
+    /// Bytes that are no graph or plan.
+    Portable(PortableError),
 }
 
 impl From<Error> for PyErr {
@@ -46,6 +52,7 @@ impl From<Error> for PyErr {
             Error::Run(e) => run(&e),
             Error::Device(e) => device(&e),
             Error::Target(e) => PyValueError::new_err(e.to_string()),
+            Error::Portable(e) => PyValueError::new_err(e.to_string()),
             Error::Grad(e) => PyValueError::new_err(e.to_string()),
             Error::Load(e) => load(&e),
             Error::Encode(e) => match *e {
@@ -92,8 +99,24 @@ fn device(error: &DeviceError) -> PyErr {
     let message = error.to_string();
     match error {
         DeviceError::Unknown(_) => PyValueError::new_err(message),
+        DeviceError::Memory { .. } => PyMemoryError::new_err(message),
         _ => PyRuntimeError::new_err(message),
     }
+}
+
+/// The exception for a panic, which is a bug of ours.
+pub fn internal(panic: &(dyn Any + Send)) -> PyErr {
+    let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    PyRuntimeError::new_err(format!(
+        "internal error: {}; please report it, with what leads to it, at {}/issues",
+        said.unwrap_or("a panic without a message"),
+        env!("CARGO_PKG_REPOSITORY")
+    ))
+}
+
+/// Runs `work`; a panic becomes an exception that asks for a report.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|panic| internal(&*panic))
 }
 
 /// A value, or the mistake in it.

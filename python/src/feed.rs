@@ -1,6 +1,6 @@
 //! Python's arrays as what a session is fed.
 
-use crate::operand::{as_array, converted, dtype_name, kind};
+use crate::operand::{as_array, converted, dtype_name, is_plain, kind, real_name};
 use aneforge::{DType, Feed, TensorType, f16};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -17,7 +17,7 @@ pub enum Ready<'py> {
 impl<'py> Ready<'py> {
     /// Prepares what was given for input `index`.
     pub fn new(index: usize, port: TensorType, given: &Bound<'py, PyAny>) -> PyResult<Ready<'py>> {
-        if let Some(ready) = given.cast::<PyArrayDyn<f32>>().ok().filter(|a| a.is_c_contiguous()) {
+        if let Some(ready) = given.cast::<PyArrayDyn<f32>>().ok().filter(|a| is_plain(a.as_untyped())) {
             return Ok(Ready::F32(ready.readonly()));
         }
         let array = as_array(given)?;
@@ -28,7 +28,7 @@ impl<'py> Ready<'py> {
     }
 
     fn contiguous(array: &Bound<'py, PyUntypedArray>) -> Option<Ready<'py>> {
-        if !array.is_c_contiguous() {
+        if !is_plain(array) {
             return None;
         }
         let array = array.as_any();
@@ -41,13 +41,13 @@ impl<'py> Ready<'py> {
     fn converted(index: usize, port: TensorType, array: &Bound<'py, PyUntypedArray>) -> PyResult<Ready<'py>> {
         let name = dtype_name(array);
         let to = match (kind(array), port.dtype) {
-            ('b' | 'i' | 'u', DType::U8) => {
+            ('b', DType::U8) => "uint8",
+            ('i' | 'u', DType::U8) => {
                 in_byte_range(index, array)?;
                 "uint8"
             }
-            ('b' | 'i' | 'u', _) => "float32",
-            ('f', _) if matches!(name.as_str(), "float16" | "float32" | "float64") => name.as_str(),
-            ('f', _) => "float64",
+            ('b', _) => "float32",
+            ('f' | 'i' | 'u', _) => real_name(array).unwrap_or("float64"),
             _ => {
                 return Err(PyTypeError::new_err(format!(
                     "input {index} is a {} port and takes real numbers, got an array of {name}",

@@ -3,6 +3,7 @@
 use crate::apply::outputs;
 use crate::compile::chip;
 use crate::error::Error;
+use crate::interrupt::interruptible;
 use aneforge::ir::graph::{Feed, GraphNode};
 use aneforge::ir::op::Mil;
 use aneforge::ir::precision::{Array, Precision};
@@ -14,38 +15,42 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-fn frozen(out: &Bound<'_, PyAny>) -> PyResult<Graph> {
-    Ok(Graph::freeze(&outputs(out)?.0).map_err(|e| Error::Build(e, false))?)
+/// What is said of the graph behind `out`, found on another thread as large graphs take a while.
+fn judged<T: Send + 'static>(
+    out: &Bound<'_, PyAny>,
+    judge: impl FnOnce(Graph) -> PyResult<T> + Send + 'static,
+) -> PyResult<T> {
+    let (outputs, _) = outputs(out)?;
+    interruptible(out.py(), move |_| judge(Graph::freeze(&outputs).map_err(|e| Error::Build(e, false))?))?
 }
 
 /// Microseconds that a graph may take, on the chip of the measured model or on a named one.
 #[pyfunction]
 #[pyo3(signature = (out, int8 = false, target = None))]
 pub fn estimate(out: &Bound<'_, PyAny>, int8: bool, target: Option<&str>) -> PyResult<f64> {
-    let graph = frozen(out)?;
-    match target {
+    let target = target.map(|name| chip(Some(name))).transpose()?;
+    judged(out, move |graph| match target {
         None => Ok(cost::estimate(&graph, int8)),
-        Some(_) => {
-            cost::estimate_on(&graph, chip(target)?, int8).map_err(|e| PyValueError::new_err(e.to_string()))
+        Some(target) => {
+            cost::estimate_on(&graph, target, int8).map_err(|e| PyValueError::new_err(e.to_string()))
         }
-    }
+    })
 }
 
 /// Microseconds that a graph may take with its native layers kept, or written out where that can be.
 #[pyfunction]
 pub fn estimate_route(out: &Bound<'_, PyAny>, native: bool) -> PyResult<f64> {
-    Ok(cost::estimate(&routed(out, native)?, false))
+    judged(out, move |graph| Ok(cost::estimate(&routed(graph, native)?, false)))
 }
 
 /// Whether a graph has a native layer that can also be written with fused ops.
 #[pyfunction]
 pub fn has_routes(out: &Bound<'_, PyAny>) -> PyResult<bool> {
     let layers = |graph: Graph| graph.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count();
-    Ok(layers(routed(out, true)?) != layers(routed(out, false)?))
+    judged(out, move |graph| Ok(layers(routed(graph.clone(), true)?) != layers(routed(graph, false)?)))
 }
 
-fn routed(out: &Bound<'_, PyAny>, native: bool) -> PyResult<Graph> {
-    let graph = frozen(out)?;
+fn routed(graph: Graph, native: bool) -> PyResult<Graph> {
     if native {
         return Ok(graph);
     }
@@ -56,20 +61,19 @@ fn routed(out: &Bound<'_, PyAny>, native: bool) -> PyResult<Graph> {
 /// What a graph is made of, without the contents of its constants: equal for graphs that take as long.
 #[pyfunction]
 pub fn structure(out: &Bound<'_, PyAny>) -> PyResult<String> {
-    let graph = frozen(out)?;
     let line = |(_, node): (_, &GraphNode)| {
         let attrs = node.op.attrs().into_iter().filter(|(name, _)| !matches!(*name, "id" | "index"));
         let attrs: Vec<String> = attrs.map(|(name, attr)| format!("{name}={attr}")).collect();
         format!("{}({:?}) {} {}\n", node.op.name(), node.inputs, attrs.join(" "), node.ty)
     };
-    Ok(graph.nodes().map(line).collect())
+    judged(out, move |graph| Ok(graph.nodes().map(line).collect()))
 }
 
 /// Shapes and element types of a graph's inputs, in feed order.
 #[pyfunction]
 pub fn feeds(out: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<usize>, &'static str)>> {
     let describe = |feed: &Feed| (feed.ty.shape.dims().to_vec(), feed.ty.dtype.name());
-    Ok(frozen(out)?.feed_types().iter().map(describe).collect())
+    judged(out, move |graph| Ok(graph.feed_types().iter().map(describe).collect()))
 }
 
 /// A graph's result in double precision, by the scalar definition of every op.
@@ -79,7 +83,7 @@ pub fn exact<'py>(
     out: &Bound<'py, PyAny>,
     arrays: Vec<PyReadonlyArrayDyn<'py, f64>>,
 ) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
-    let graph = frozen(out)?;
+    let graph = judged(out, Ok)?;
     let wanted = graph.feed_types();
     let count = RunError::Count { want: wanted.len(), got: arrays.len() };
     let mut values = Vec::new();
@@ -93,8 +97,10 @@ pub fn exact<'py>(
     if wanted.len() != arrays.len() {
         return Err(Error::Run(count).into());
     }
-    let results = py.detach(|| graph.eval(&values, Precision::F64));
-    let result = results[graph.outputs()[0].index()].clone();
+    let result = interruptible(py, move |_| {
+        let mut results = graph.eval(&values, Precision::F64);
+        results.swap_remove(graph.outputs()[0].index())
+    })?;
     let array = ArrayD::from_shape_vec(result.shape.dims(), result.data);
     Ok(PyArrayDyn::from_owned_array(py, array.expect("invariant: one value per element")))
 }
@@ -127,7 +133,7 @@ pub fn estimate_provenance<'py>(py: Python<'py>, target: &str) -> PyResult<Bound
 /// Where a graph may lose precision.
 #[pyfunction]
 pub fn precision_risk<'py>(py: Python<'py>, out: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
-    let findings = risk::findings(&frozen(out)?);
+    let findings = judged(out, |graph| Ok(risk::findings(&graph)))?;
     let (nodes, hotspots) = (PyList::empty(py), PyList::empty(py));
     for finding in &findings {
         let record = PyDict::new(py);

@@ -11,11 +11,14 @@ mod compile;
 mod encoder;
 mod error;
 mod feed;
+mod home;
+mod interrupt;
 mod judge;
 mod model;
 mod nn;
 mod node;
 mod operand;
+mod pickle;
 mod tensor;
 mod window;
 
@@ -33,7 +36,7 @@ mod _native {
     #[pymodule_export]
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]
-    use crate::encoder::{Encoder, load};
+    use crate::encoder::{Encoder, encoder_from, load};
     #[pymodule_export]
     use crate::judge::{
         estimate, estimate_provenance, estimate_route, exact, feeds, has_routes, precision_risk,
@@ -43,6 +46,8 @@ mod _native {
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]
     use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul, sdpa};
+    #[pymodule_export]
+    use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]
     use crate::tensor::Tensor;
 

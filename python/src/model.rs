@@ -1,34 +1,49 @@
 //! `Model`: a compiled program on a device, called with arrays.
 
-use crate::error::Error;
+use crate::error::{Error, guarded};
 use crate::feed::Ready;
+use crate::home::Home;
+use crate::pickle::model_to_bytes;
 use crate::tensor::Tensor;
+use aneforge::device::Overflow;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::Input;
+use aneforge::ir::types::counted;
 use aneforge::plan::{Code, Segment, Source};
-use aneforge::{Plan, RunError, Session, TensorType, f16};
+use aneforge::{Device, Numerics, Plan, RunError, Session, SessionOptions, TensorType, f16};
 use numpy::ndarray::{ArrayView, IxDyn};
 use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
-use pyo3::types::PyTuple;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A session that a model and the views of its ports share. One thread runs it at a time.
-struct Shared(Mutex<Session>);
-
-impl Shared {
-    /// Waits for the session without keeping other Python threads from running.
-    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Session> {
-        self.0.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use pyo3::types::{PyDict, PyList, PyTuple};
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What keeps a port's memory while NumPy looks at it.
 #[pyclass(frozen, module = "aneforge._native")]
 struct Port {
-    _shared: Arc<Shared>,
+    _home: Arc<Home<Session>>,
+}
+
+/// Calls that take longer are waited for on another thread, so that Ctrl-C ends them.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// How a plan runs.
+#[derive(Clone)]
+pub struct Running {
+    pub plan: Arc<Plan>,
+    pub device: Arc<dyn Device>,
+    pub options: SessionOptions,
+}
+
+impl Running {
+    /// Loads the plan into the device.
+    pub fn load(&self) -> Result<Home<Session>, Error> {
+        let Running { plan, device, options } = self.clone();
+        Home::new(move || Session::new(plan.clone(), &*device, options).map_err(Error::Run))
+    }
 }
 
 /// A compiled graph, ready to be called.
@@ -37,20 +52,23 @@ struct Port {
 /// Calls from several threads take turns, and other Python threads run meanwhile.
 #[pyclass(frozen, weakref, subclass, module = "aneforge")]
 pub struct Model {
-    shared: Mutex<Option<Arc<Shared>>>,
-    plan: Arc<Plan>,
-    device: String,
+    home: Mutex<Option<Arc<Home<Session>>>>,
+    running: Running,
     single: bool,
+    /// What the last call took, in nanoseconds; at first, long.
+    last: AtomicU64,
+    /// Whether an overflow was told of.
+    warned: AtomicBool,
 }
 
 impl Model {
     /// A model around a session, segmented if its plan is; `single` when its result is one array and not a
     /// tuple.
-    pub fn new(py: Python<'_>, session: Session, single: bool) -> PyResult<Py<Model>> {
-        let (plan, device) = (session.plan().clone(), session.device().to_owned());
-        let shared = Arc::new(Shared(Mutex::new(session)));
-        let cut = plan.n_native() > 0;
-        let model = Model { shared: Mutex::new(Some(shared)), plan, device, single };
+    pub fn new(py: Python<'_>, running: Running, home: Home<Session>, single: bool) -> PyResult<Py<Model>> {
+        let cut = running.plan.n_native() > 0;
+        let home = Mutex::new(Some(Arc::new(home)));
+        let (last, warned) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
+        let model = Model { home, running, single, last, warned };
         if !cut {
             return Py::new(py, model);
         }
@@ -58,18 +76,48 @@ impl Model {
         Ok(Bound::new(py, segmented)?.into_super().unbind())
     }
 
-    fn shared(&self) -> PyResult<Arc<Shared>> {
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        shared.ok_or_else(|| PyRuntimeError::new_err("the model was released; compile it again"))
+    fn home(&self) -> PyResult<Arc<Home<Session>>> {
+        let home = self.home.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        home.ok_or_else(|| PyRuntimeError::new_err("the model was released; compile it again"))
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.running.plan
+    }
+
+    /// Fills the ports, runs, and reads what came out.
+    fn call(
+        &self,
+        py: Python<'_>,
+        fill: impl FnOnce(&mut Session) -> PyResult<()>,
+        read: impl FnOnce(&mut Session),
+    ) -> PyResult<()> {
+        let home = self.home()?;
+        let mut locked = home.lock(py)?;
+        fill(locked.value())?;
+        let start = Instant::now();
+        let ran = if Duration::from_nanos(self.last.load(Ordering::Relaxed)) < SHORT {
+            let session = locked.value();
+            py.detach(|| guarded(|| session.execute()))?
+        } else {
+            home.apart(py, &mut locked, Session::execute_until)?
+        };
+        ran.map_err(Error::Run)?;
+        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last.store(nanoseconds, Ordering::Relaxed);
+        read(locked.value());
+        let overflow = self.untold(locked.value());
+        drop(locked);
+        warn(py, overflow)
     }
 
     fn port(&self, name: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let count = self.plan.feeds.len();
+        let count = self.plan().feeds.len();
         let found = if name.is_none() {
             (count == 1).then_some(0)
         } else if let Ok(tensor) = name.cast::<Tensor>() {
             match tensor.get().var.op() {
-                Op::Input(Input { id, .. }) => self.plan.feeds.iter().position(|feed| feed.leaf == *id),
+                Op::Input(Input { id, .. }) => self.plan().feeds.iter().position(|feed| feed.leaf == *id),
                 _ => None,
             }
         } else if let Ok(name) = name.extract::<String>() {
@@ -93,12 +141,12 @@ impl Model {
             Code::Native(netplist) => netplist.layer.feeds[port].1.name.to_owned(),
         };
         let read = |feed: usize| {
-            self.plan.segments.iter().find_map(|segment| {
+            self.plan().segments.iter().find_map(|segment| {
                 let port = segment.inputs.iter().position(|&source| source == Source::Feed(feed))?;
                 Some(name(segment, port))
             })
         };
-        (0..self.plan.feeds.len()).map(|feed| read(feed).unwrap_or_default()).collect()
+        (0..self.plan().feeds.len()).map(|feed| read(feed).unwrap_or_default()).collect()
     }
 }
 
@@ -106,30 +154,29 @@ impl Model {
 impl Model {
     #[pyo3(signature = (*arrays))]
     fn __call__<'py>(&self, py: Python<'py>, arrays: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        let shared = self.shared()?;
-        let want = self.plan.feeds.len();
+        let want = self.plan().feeds.len();
         if arrays.len() != want {
             return Err(Error::Run(RunError::Count { want, got: arrays.len() }).into());
         }
-        let ready =
-            |(index, array): (usize, Bound<'py, PyAny>)| Ready::new(index, self.plan.feeds[index].ty, &array);
-        // Nothing below runs Python code while the session is locked, so no call can wait for itself.
+        let ready = |(index, array): (usize, Bound<'py, PyAny>)| {
+            Ready::new(index, self.plan().feeds[index].ty, &array)
+        };
         let feeds = arrays.iter().enumerate().map(ready).collect::<PyResult<Vec<Ready<'py>>>>()?;
-        let zeros = |(ty, _): &(TensorType, Source)| PyArrayDyn::<f32>::zeros(py, ty.shape.dims(), false);
-        let results: Vec<Bound<'py, PyArrayDyn<f32>>> = self.plan.outputs.iter().map(zeros).collect();
-        {
-            let mut session = shared.lock(py);
+        let zeros = |(ty, _): &(TensorType, Source)| zeros(py, ty.shape.dims());
+        let results = self.plan().outputs.iter().map(zeros).collect::<PyResult<Vec<_>>>()?;
+        let fill = |session: &mut Session| {
             for (index, ready) in feeds.iter().enumerate() {
                 let feed = ready.feed().expect("invariant: ready arrays are contiguous");
                 session.set(index, feed, ready.shape()).map_err(Error::Run)?;
             }
-            let session = &mut *session;
-            py.detach(|| session.execute()).map_err(Error::Run)?;
+            Ok(())
+        };
+        self.call(py, fill, |session| {
             for (index, result) in results.iter().enumerate() {
                 let mut result = result.readwrite();
                 session.read(index, result.as_slice_mut().expect("invariant: new arrays are contiguous"));
             }
-        }
+        })?;
         match &results[..] {
             [one] if self.single => Ok(one.clone().into_any()),
             _ => Ok(PyTuple::new(py, results)?.into_any()),
@@ -138,10 +185,24 @@ impl Model {
 
     /// Runs once with what the ports hold; see `input_view` and `output_view`.
     fn execute(&self, py: Python<'_>) -> PyResult<()> {
-        let shared = self.shared()?;
-        let mut session = shared.lock(py);
-        let session = &mut *session;
-        Ok(py.detach(|| session.execute()).map_err(Error::Run)?)
+        self.call(py, |_| Ok(()), |_| ())
+    }
+
+    /// Nodes that have made infinities or NaN out of finite numbers so far, with `op`, `at` (the line that built the
+    /// node), `values` (how many, in the first call in which it did) and `calls`.
+    ///
+    /// The op is that of the compiled program. Where something infinite was fed, only elementwise ops are looked into.
+    fn overflows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let found: Vec<Overflow> = self.home()?.with(py, |session| session.overflows().cloned().collect())?;
+        let rows = found.into_iter().map(|overflow| {
+            let row = PyDict::new(py);
+            row.set_item("op", overflow.op)?;
+            row.set_item("at", overflow.at.to_string())?;
+            row.set_item("values", overflow.values)?;
+            row.set_item("calls", overflow.calls)?;
+            Ok(row)
+        });
+        PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
     }
 
     /// A writable float16 array over an input's own memory, to be filled before `execute`.
@@ -156,87 +217,98 @@ impl Model {
     ) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
         let none = py.None().into_bound(py);
         let index = self.port(name.unwrap_or(&none))?;
-        let shared = self.shared()?;
-        let mut session = shared.lock(py);
-        let ty = self.plan.feeds[index].ty;
-        let Some(memory) = session.input_mut(index) else {
+        let home = self.home()?;
+        let ty = self.plan().feeds[index].ty;
+        let memory = home.with(py, |session| session.input_mut(index).map(|memory| &raw const *memory))?;
+        let Some(memory) = memory else {
             return Err(PyTypeError::new_err(format!(
                 "input {index} has no half-precision memory: it is a {} port{}; call the model with arrays",
                 ty.dtype,
                 if ty.dtype == aneforge::DType::F16 { " that no op reads" } else { "" }
             )));
         };
-        let memory: *const [f16] = memory;
-        drop(session);
-        view(py, memory, ty, &shared)
+        view(py, memory, ty, &home)
     }
 
     /// A read-only float16 array over an output's own memory: what the last run left there.
     #[pyo3(signature = (index = 0))]
     fn output_view<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
-        let shared = self.shared()?;
-        let session = shared.lock(py);
-        let Some(ty) = session.output_type(index) else {
-            let count = self.plan.outputs.len();
+        let home = self.home()?;
+        let Some(&(ty, _)) = self.plan().outputs.get(index) else {
+            let count = self.plan().outputs.len();
             return Err(PyIndexError::new_err(format!("output {index} of a model with {count}")));
         };
-        let memory: *const [f16] = session.output(index);
-        drop(session);
-        let view = view(py, memory, ty, &shared)?;
+        let memory = home.with(py, |session| &raw const *session.output(index))?;
+        let view = view(py, memory, ty, &home)?;
         view.readwrite().make_nonwriteable();
         Ok(view)
     }
 
     /// Frees the program and its memory, but for ports that views still look at.
     fn release(&self) {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.home.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The number of ops as written; inputs and weights do not count.
     #[getter]
     fn n_ops(&self) -> usize {
-        self.plan.n_ops
+        self.plan().n_ops
     }
 
     /// The device it runs on: `host` or `ane`.
     #[getter]
-    fn device(&self) -> &str {
-        &self.device
+    fn device(&self) -> &'static str {
+        self.running.device.name()
     }
 
     /// The chip it is compiled for.
     #[getter]
     fn target(&self) -> &'static str {
-        self.plan.target.name()
+        self.plan().target.name()
     }
 
     /// Which arithmetic the host computes with.
     #[getter]
     fn numerics(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(self.shared()?.lock(py).numerics().to_string())
+        self.home()?.with(py, |session| session.numerics().to_string())
     }
 
     /// Shapes of the inputs, in the order of arguments.
     #[getter]
     fn input_shapes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.plan.feeds.iter().map(|feed| PyTuple::new(py, feed.ty.shape.dims())).collect()
+        self.plan().feeds.iter().map(|feed| PyTuple::new(py, feed.ty.shape.dims())).collect()
     }
 
     /// Shapes of the results.
     #[getter]
     fn output_shapes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.plan.outputs.iter().map(|(ty, _)| PyTuple::new(py, ty.shape.dims())).collect()
+        self.plan().outputs.iter().map(|(ty, _)| PyTuple::new(py, ty.shape.dims())).collect()
     }
 
     /// The plan, and the steps and memory it runs with, as text.
     fn describe(&self, py: Python<'_>) -> PyResult<String> {
-        let steps = self.shared()?.lock(py).describe();
-        Ok(format!("{}{steps}", self.plan))
+        let steps = self.home()?.with(py, |session| session.describe())?;
+        Ok(format!("{}{steps}", self.plan()))
+    }
+
+    /// A model with the same program and memory of its own; weights are shared.
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Py<Model>> {
+        let running = self.running.clone();
+        let home = py.detach(|| running.load())?;
+        Model::new(py, running, home, self.single)
+    }
+
+    /// What pickle keeps: the compiled program with its weights, and how it runs.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let (bytes, origin) = model_to_bytes(py, self.plan());
+        let numerics = self.running.options.numerics.map(Numerics::name);
+        let arguments = (bytes, origin, self.device(), numerics, self.single).into_pyobject(py)?;
+        Ok((py.import("aneforge._native")?.getattr("_model_from_bytes")?, arguments))
     }
 
     fn __repr__(&self) -> String {
-        let released = self.shared.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-        let native = match self.plan.n_native() {
+        let released = self.home.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let native = match self.plan().n_native() {
             0 => String::new(),
             1 => " and 1 native layer".into(),
             n => format!(" and {n} native layers"),
@@ -244,13 +316,47 @@ impl Model {
         format!(
             "{}({} op{}{native}, target {}, device {}{})",
             if native.is_empty() { "Model" } else { "SegmentedModel" },
-            self.plan.n_ops,
-            if self.plan.n_ops == 1 { "" } else { "s" },
-            self.plan.target,
-            self.device,
+            self.plan().n_ops,
+            if self.plan().n_ops == 1 { "" } else { "s" },
+            self.plan().target,
+            self.device(),
             if released { ", released" } else { "" }
         )
     }
+}
+
+impl Model {
+    /// The first overflow and how many there are, once.
+    fn untold(&self, session: &Session) -> Option<(Overflow, usize)> {
+        let first = session.overflows().next()?;
+        let told = self.warned.swap(true, Ordering::Relaxed);
+        (!told).then(|| (first.clone(), session.overflows().count()))
+    }
+}
+
+fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>) -> PyResult<()> {
+    let Some((first, count)) = overflow else { return Ok(()) };
+    let more = match count - 1 {
+        0 => String::new(),
+        more => format!(", and {} more", counted(more, "node")),
+    };
+    let message = format!(
+        "{first}{more}; model.overflows() lists them. Scale the values down before it, or declare their bounds \
+         (max_abs) so that compile can find it; norms survive with compile(..., norms=\"robust\")"
+    );
+    let category = py.import("aneforge")?.getattr("PrecisionWarning")?;
+    PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), 1)
+}
+
+/// Where memory for results may be lacking, NumPy is asked in a way that can fail.
+const LARGE: usize = 1 << 28;
+
+fn zeros<'py>(py: Python<'py>, dims: &[usize]) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    if dims.iter().product::<usize>() < LARGE {
+        return Ok(PyArrayDyn::<f32>::zeros(py, dims, false));
+    }
+    let shape = PyTuple::new(py, dims)?;
+    Ok(py.import("numpy")?.call_method1("zeros", (shape, "float32"))?.cast_into()?)
 }
 
 /// A model whose graph is cut at native layers, which are programs of their own.
@@ -264,13 +370,13 @@ impl SegmentedModel {
     /// The number of native layers.
     #[getter]
     fn n_netplist(slf: PyRef<'_, Self>) -> usize {
-        slf.as_super().plan.n_native()
+        slf.as_super().plan().n_native()
     }
 
     /// The number of native layers, under the name it had when attention was the only one.
     #[getter]
     fn n_sdpa(slf: PyRef<'_, Self>) -> usize {
-        slf.as_super().plan.n_native()
+        slf.as_super().plan().n_native()
     }
 }
 
@@ -279,9 +385,9 @@ fn view<'py>(
     py: Python<'py>,
     memory: *const [f16],
     ty: TensorType,
-    shared: &Arc<Shared>,
+    home: &Arc<Home<Session>>,
 ) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
-    let port = Bound::new(py, Port { _shared: shared.clone() })?.into_any();
+    let port = Bound::new(py, Port { _home: home.clone() })?.into_any();
     #[expect(unsafe_code, reason = "zero-copy arrays over a port's memory")]
     // SAFETY: a session allocates its ports when it is loaded and neither moves nor frees them before it is
     // dropped, which the array's base object `port` prevents. The shape has as many elements as the port.

@@ -2,12 +2,12 @@
 
 use crate::tensor::Tensor;
 use aneforge::{Shape, Var, f16};
-use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyFloat, PyInt, PyList, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyTuple};
 
 /// The other side of an operator.
 pub enum Operand {
@@ -53,13 +53,31 @@ pub fn is_array(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// `object` as an array that may be a weight; `place` names it in messages.
 pub fn float_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     let array = as_array(object)?;
-    let name = dtype_name(&array);
-    if matches!(name.as_str(), "float16" | "float32" | "float64") {
+    if real_name(&array).is_some() {
         return Ok(array);
     }
+    let name = dtype_name(&array);
     Err(PyTypeError::new_err(format!(
         "{place} must be a float16, float32 or float64 array, got {name}; the engine is fp16-only"
     )))
+}
+
+/// The name of an array's element type in this machine's byte order, where it is one that constants keep.
+pub fn real_name(array: &Bound<'_, PyUntypedArray>) -> Option<&'static str> {
+    match (kind(array), array.dtype().itemsize()) {
+        ('f', 2) => Some("float16"),
+        ('f', 4) => Some("float32"),
+        ('f', 8) => Some("float64"),
+        _ => None,
+    }
+}
+
+/// Whether an array's elements can be read as a slice: one after the other, and where their type may lie.
+pub fn is_plain(array: &Bound<'_, PyUntypedArray>) -> bool {
+    #[expect(unsafe_code, reason = "NumPy keeps the flag in the array's header")]
+    // SAFETY: the pointer is that of a live array.
+    let flags = unsafe { (*array.as_array_ptr()).fields.flags };
+    flags & numpy::npyffi::NPY_ARRAY_ALIGNED != 0 && array.is_c_contiguous()
 }
 
 /// `numpy.asarray(object)`.
@@ -81,18 +99,20 @@ pub fn dtype_name(array: &Bound<'_, PyUntypedArray>) -> String {
 
 /// The kind of an array's element type: `f` real, `i` and `u` integers, `b` truth values.
 pub fn kind(array: &Bound<'_, PyUntypedArray>) -> char {
-    use numpy::PyArrayDescrMethods;
     char::from(array.dtype().kind())
 }
 
-/// The same values as contiguous elements of the type called `dtype`.
+/// The same values as contiguous and aligned elements of the type called `dtype`; the array itself where it is that.
 pub fn converted<'py>(
     array: &Bound<'py, PyUntypedArray>,
     dtype: &str,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = array.py();
-    let order = [("order", "C")];
-    let options = pyo3::types::IntoPyDict::into_py_dict(order, py)?;
+    if is_plain(array) && array.dtype().is_equiv_to(&numpy::PyArrayDescr::new(py, dtype)?) {
+        return Ok(array.clone());
+    }
+    let options = PyDict::new(py);
+    options.set_item("order", "C")?;
     Ok(array.call_method(intern!(py, "astype"), (dtype,), Some(&options))?.cast_into()?)
 }
 
@@ -101,24 +121,19 @@ pub fn shape_of(array: &Bound<'_, PyUntypedArray>) -> PyResult<Shape> {
     Shape::new(array.shape()).map_err(|e| PyValueError::new_err(e.to_string()))
 }
 
-/// A copy of an array's values. Real arrays keep their element type; integers and truth values become half
-/// precision.
+/// A copy of an array's values. Real arrays keep their element type; integers and truth values become double
+/// precision, so that what half precision cannot hold is told by its value.
 pub fn floating(array: &Bound<'_, PyUntypedArray>) -> PyResult<aneforge::Tensor> {
     let name = dtype_name(array);
-    let real = matches!(name.as_str(), "float16" | "float32" | "float64");
-    if !real && !matches!(kind(array), 'f' | 'i' | 'u' | 'b') {
+    if !matches!(kind(array), 'f' | 'i' | 'u' | 'b') {
         return Err(PyTypeError::new_err(format!("constants are real numbers, got an array of {name}")));
     }
-    let array = match real {
-        true if array.is_c_contiguous() => array.clone(),
-        true => converted(array, &name)?,
-        false => converted(array, "float16")?,
-    };
-    let shape = shape_of(&array)?;
-    copied::<f16>(&array, shape)
-        .or_else(|| copied::<f32>(&array, shape))
-        .or_else(|| copied::<f64>(&array, shape))
-        .ok_or_else(|| PyTypeError::new_err(format!("arrays of {name} in this byte order are not supported")))
+    let shape = shape_of(array)?;
+    let plain = converted(array, real_name(array).unwrap_or("float64"))?;
+    copied::<f16>(&plain, shape)
+        .or_else(|| copied::<f32>(&plain, shape))
+        .or_else(|| copied::<f64>(&plain, shape))
+        .ok_or_else(|| PyTypeError::new_err(format!("arrays of {name} are not supported")))
 }
 
 fn copied<T>(array: &Bound<'_, PyUntypedArray>, shape: Shape) -> Option<aneforge::Tensor>

@@ -4,6 +4,7 @@ use crate::caller::attributed;
 use crate::error::checked;
 use crate::node;
 use crate::operand::{Operand, float_array, is_array, operand};
+use crate::pickle::tensor_to_bytes;
 use aneforge::{DType, Var};
 use numpy::PyUntypedArrayMethods;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -54,6 +55,21 @@ impl Tensor {
     ) -> PyResult<Tensor> {
         let attrs = attrs.map_or_else(|| PyDict::new(py), Clone::clone);
         node::create(py, shape, op, srcs, &attrs)
+    }
+
+    /// Tensors are immutable: a copy is the tensor itself.
+    fn __copy__(slf: Py<Tensor>) -> Py<Tensor> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Tensor>, _memo: &Bound<'_, PyAny>) -> Py<Tensor> {
+        slf
+    }
+
+    /// What pickle keeps: the graph behind it. Copies of tensors that share inputs share theirs.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let arguments = tensor_to_bytes(py, &self.var)?.into_pyobject(py)?;
+        Ok((py.import("aneforge._native")?.getattr("_tensor_from_bytes")?, arguments))
     }
 
     /// NumPy leaves operators with an array on the left to this class.

@@ -120,6 +120,7 @@ impl PassError {
         match self {
             PassError::Build(error) => error.kind(),
             PassError::Legal(error) => error.kind(),
+            PassError::Stopped => Kind::Caller,
             PassError::Rewrite(_) | PassError::Verify { .. } => Kind::Internal,
         }
     }

@@ -81,6 +81,20 @@ impl Numerics {
     }
 }
 
+impl Numerics {
+    /// The name that options call it by: `ieee`, or that of a family.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numerics::Ieee => "ieee",
+            Numerics::Ane(Family::Older) => "older",
+            Numerics::Ane(Family::A13) => "a13",
+            Numerics::Ane(Family::A14) => "a14",
+            Numerics::Ane(Family::A15) => "a15",
+            Numerics::Ane(Family::A16) => "a16",
+        }
+    }
+}
+
 impl fmt::Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

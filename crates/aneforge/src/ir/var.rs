@@ -9,7 +9,7 @@ use aneforge_tensor::{DType, Shape, Tensor, f16};
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// A node could not be built. The caller's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,23 @@ struct Node {
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 static NEXT_LEAF: AtomicU64 = AtomicU64::new(0);
 
+/// A value that is not kept alive.
+#[derive(Clone)]
+pub struct WeakVar(Weak<Node>);
+
+impl WeakVar {
+    /// The value, while something keeps it alive.
+    pub fn upgrade(&self) -> Option<Var> {
+        self.0.upgrade().map(Var)
+    }
+}
+
 impl Var {
+    /// This value, not kept alive.
+    pub fn downgrade(&self) -> WeakVar {
+        WeakVar(Arc::downgrade(&self.0))
+    }
+
     fn new(op: Op, inputs: Vec<Var>, ty: Result<TensorType, Arc<BuildError>>, at: Caller) -> Var {
         Var::node(op, inputs, ty, at, None)
     }

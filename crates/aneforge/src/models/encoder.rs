@@ -159,7 +159,7 @@ impl Encoder {
     }
 
     /// One vector per text. `progress` is told how many texts of how many are done, before the first and
-    /// after each, and may stop.
+    /// after each, and while they are cut into tokens; it may stop.
     pub fn encode_with<T: AsRef<str>>(
         &mut self,
         texts: &[T],
@@ -168,6 +168,7 @@ impl Encoder {
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let mut tokens = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
+            report(progress, 0, texts.len())?;
             tokens.push(self.tokenize(index, text.as_ref())?);
         }
         // Texts of one length follow each other, so that no program is compiled twice in a call.

@@ -69,6 +69,9 @@ pub enum PassError {
         /// What it left.
         error: VerifyError,
     },
+    /// Compiling was stopped on request.
+    #[error("compiling was stopped before it was done")]
+    Stopped,
 }
 
 /// One stage of the pipeline.
@@ -103,10 +106,14 @@ pub static PIPELINE: &[Stage] = &[
     Stage { name: "legalize", run: legalize::legalize },
 ];
 
-/// Runs the pipeline; the last trace holds a graph that is `Legal(target)`.
+/// Runs the pipeline; the last trace holds a graph that is `Legal(target)`. It ends early when the thread's work is
+/// [stopped](aneforge_kernels::threads::stoppable).
 pub fn run(graph: &Graph, options: &Options) -> Result<Vec<Trace>, PassError> {
     let mut traces: Vec<Trace> = Vec::with_capacity(PIPELINE.len());
     for stage in PIPELINE {
+        if aneforge_kernels::threads::stopped() {
+            return Err(PassError::Stopped);
+        }
         let before = traces.last().map_or(graph, |t| &t.graph);
         let mut events = Vec::new();
         let after = (stage.run)(before, options, &mut events)?;

@@ -1,0 +1,41 @@
+//! Long work that Ctrl-C ends.
+
+use crate::error::internal;
+use pyo3::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a signal waits at most until it is looked at.
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// Runs `work` on a thread of its own, without keeping other Python threads from running, while this one looks at
+/// signals. When one raises, the flag is set, and the exception is raised at once: work that does not look at the flag
+/// goes on to its end, and its result is dropped.
+pub fn interruptible<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl FnOnce(&Arc<AtomicBool>) -> T + Send + 'static,
+) -> PyResult<T> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (done, result) = sync_channel(1);
+    let flag = Arc::clone(&stop);
+    let thread = std::thread::Builder::new().name("aneforge-call".into()).spawn(move || {
+        // Nobody waits for the result of work that was interrupted.
+        let _ = done.send(work(&flag));
+    })?;
+    let result = Mutex::new(result);
+    let wait = || result.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(PERIOD);
+    loop {
+        match py.detach(wait) {
+            Ok(value) => return Ok(value),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(thread
+                    .join()
+                    .map_or_else(|panic| internal(&*panic), |()| internal(&"no result")));
+            }
+        }
+        py.check_signals().inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+    }
+}

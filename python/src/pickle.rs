@@ -1,0 +1,104 @@
+//! Tensors and models as bytes, for `pickle` and `copy`.
+
+use crate::compile::{arithmetic, on};
+use crate::error::Error;
+use crate::model::{Model, Running};
+use crate::tensor::Tensor;
+use aneforge::ir::op::Op;
+use aneforge::ir::var::WeakVar;
+use aneforge::portable::{pack_plan, pack_values, unpack_plan, unpack_values};
+use aneforge::{Plan, SessionOptions, Var};
+use aneforge_tensor::{AlignedBytes, Bytes};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// Inputs that were read from bytes, by the process that wrote them and their number there: what several tensors and
+/// models of one process share, their copies share too.
+static LEAVES: Mutex<Option<HashMap<(String, u64), WeakVar>>> = Mutex::new(None);
+
+/// When this process, or the one that it was forked from, wrote first.
+static START: LazyLock<u128> =
+    LazyLock::new(|| SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()));
+
+fn this_process() -> String {
+    format!("{}-{}", std::process::id(), *START)
+}
+
+/// Which input stands for one of the process called `origin`.
+fn leaf(origin: &str, number: u64, fresh: Var) -> Var {
+    let mut leaves = LEAVES.lock().unwrap_or_else(PoisonError::into_inner);
+    let leaves = leaves.get_or_insert_default();
+    let key = (origin.to_owned(), number);
+    if let Some(known) = leaves.get(&key).and_then(WeakVar::upgrade) {
+        return known;
+    }
+    leaves.retain(|_, leaf| leaf.upgrade().is_some());
+    leaves.insert(key, fresh.downgrade());
+    fresh
+}
+
+/// Remembers the inputs that a tensor of this process is made from.
+fn remember(origin: &str, root: &Var) {
+    let mut seen = std::collections::HashSet::new();
+    let mut pending = vec![root.clone()];
+    while let Some(var) = pending.pop() {
+        if !seen.insert(var.id()) {
+            continue;
+        }
+        if let Op::Input(input) = var.op() {
+            leaf(origin, input.id, var.clone());
+        }
+        pending.extend(var.inputs().iter().cloned());
+    }
+}
+
+fn aligned(bytes: &[u8]) -> Bytes {
+    let mut copy = AlignedBytes::zeroed(bytes.len());
+    copy.copy_from_slice(bytes);
+    Bytes::new(copy)
+}
+
+/// What makes a tensor again.
+pub fn tensor_to_bytes<'py>(py: Python<'py>, var: &Var) -> PyResult<(Bound<'py, PyBytes>, String)> {
+    let origin = this_process();
+    remember(&origin, var);
+    let bytes = pack_values(std::slice::from_ref(var)).map_err(|e| Error::Build(e, false))?;
+    Ok((PyBytes::new(py, &bytes), origin))
+}
+
+/// The tensor that pickle keeps so.
+#[pyfunction]
+#[pyo3(name = "_tensor_from_bytes")]
+pub fn tensor_from_bytes(bytes: &[u8], origin: &str) -> PyResult<Tensor> {
+    let mut vars = unpack_values(aligned(bytes), &mut |number, fresh| leaf(origin, number, fresh))
+        .map_err(Error::Portable)?;
+    Ok(Tensor { var: vars.swap_remove(0) })
+}
+
+/// What makes a model's plan again.
+pub fn model_to_bytes<'py>(py: Python<'py>, plan: &Plan) -> (Bound<'py, PyBytes>, String) {
+    (PyBytes::new(py, &pack_plan(plan)), this_process())
+}
+
+/// The model that pickle keeps so.
+#[pyfunction]
+#[pyo3(name = "_model_from_bytes")]
+pub fn model_from_bytes(
+    py: Python<'_>,
+    bytes: &[u8],
+    origin: &str,
+    device: &str,
+    numerics: Option<&str>,
+    single: bool,
+) -> PyResult<Py<Model>> {
+    let plan = unpack_plan(aligned(bytes), &mut |number, fresh| leaf(origin, number, fresh))
+        .map_err(Error::Portable)?;
+    let numerics = numerics.map(|name| arithmetic(name, plan.target)).transpose()?;
+    let running =
+        Running { plan: Arc::new(plan), device: on(Some(device))?, options: SessionOptions { numerics } };
+    let home = py.detach(|| running.load())?;
+    Model::new(py, running, home, single)
+}

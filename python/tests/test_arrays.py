@@ -1,0 +1,71 @@
+"""Arrays as NumPy has them: unaligned, in another byte order, strided, of other types."""
+
+import aneforge as af
+import numpy as np
+import pytest
+
+VALUES = np.array([[1.0, -2.0, 3.0], [0.5, 100.0, -0.25]])
+
+
+def unaligned(dtype):
+    raw = np.zeros(VALUES.size * np.dtype(dtype).itemsize + 1, np.uint8)
+    array = np.frombuffer(raw.data, dtype, offset=1).reshape(VALUES.shape)
+    array[:] = VALUES
+    assert not array.flags.aligned
+    return array
+
+
+def packed_field(dtype):
+    rows = np.zeros(VALUES.shape, np.dtype([("flag", "i1"), ("value", dtype)]))
+    rows["value"] = VALUES
+    return rows["value"]
+
+
+FORMS = {
+    "unaligned": unaligned,
+    "field of a packed struct": packed_field,
+    "big-endian": lambda dtype: VALUES.astype(np.dtype(dtype).newbyteorder(">")),
+    "Fortran order": lambda dtype: np.asfortranarray(VALUES.astype(dtype)),
+    "reversed": lambda dtype: VALUES[::-1, ::-1].astype(dtype)[::-1, ::-1],
+    "every second": lambda dtype: np.repeat(VALUES.astype(dtype), 2, axis=1)[:, ::2],
+    "read-only": lambda dtype: np.broadcast_to(VALUES.astype(dtype), VALUES.shape),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_array_is_fed_and_is_a_constant(form, dtype):
+    array = FORMS[form](dtype)
+    x = af.input((2, 3))
+    np.testing.assert_array_equal(af.compile(x * 1.0 + 0.0)(array), VALUES)
+    np.testing.assert_array_equal(af.compile(x + array)(np.zeros((2, 3))), VALUES)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_array_is_a_weight(form, dtype):
+    x = af.input((2, 2))
+    np.testing.assert_array_equal(af.compile(x @ FORMS[form](dtype))(np.eye(2)), VALUES)
+    x = af.input((1, 3))
+    np.testing.assert_array_equal(af.compile(x.linear(FORMS[form](dtype)))(np.eye(3)[1:2]), VALUES[:, 1:2].T)
+
+
+@pytest.mark.parametrize("dtype", [">i2", "i8", ">u4", "u8", "bool", "i1"])
+def test_integers_are_fed_and_are_constants(dtype):
+    array = np.array([1, 0, 7]).astype(dtype)
+    x = af.input((3,))
+    np.testing.assert_array_equal(af.compile(x + 0.5)(array), array.astype(float) + 0.5)
+    np.testing.assert_array_equal(af.compile(x + array)(np.zeros(3)), array.astype(float))
+
+
+@pytest.mark.parametrize("dtype", ["bool", ">i4", "u8"])
+def test_byte_ports_take_small_integers(dtype):
+    image = af.image_input((1, 1, 1, 3), scale=1.0)
+    array = np.array([1, 0, 1]).reshape(1, 1, 1, 3).astype(dtype)
+    np.testing.assert_array_equal(af.compile(image * 1.0 + 0.0)(array).ravel(), [1, 0, 1])
+
+
+def test_an_integer_beyond_half_precision_is_named():
+    x = af.input((2,))
+    with pytest.raises(ValueError, match="70000"):
+        af.compile(x + np.array([1, 70000]))
