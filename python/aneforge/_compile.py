@@ -42,6 +42,7 @@ def compile(
     *,
     device: str | None = None,
     numerics: str | None = None,
+    norms: str = "auto",
 ) -> Model:
     """Compiles what `out` needs into one program, and loads it.
 
@@ -62,6 +63,9 @@ def compile(
             host elsewhere. Nothing falls back silently.
         numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
             `"ieee"`, or a family such as `"a14"`; by default `ANEFORGE_NUMERICS`, else `"ane"`.
+        norms: how norms are written: `"plain"`, as mean, square and root in half precision; `"robust"`, so that
+            every finite row comes out right, at about twice the number of ops; `"auto"` is plain but where
+            declared bounds (`max_abs`) or constants say that it would go wrong.
 
     Raises:
         ValueError: a wrong graph, an unknown name, or an unknown `opt`.
@@ -80,7 +84,7 @@ def compile(
         name = "compress_atol" if compress_atol != 0.05 else "block_size"
         raise NotImplementedError(f"compile: {name} belongs to compress, which is not implemented yet")
     if opt in (2, "2", "max"):
-        return _measured(out, build_dir, validate, target, device, numerics)
+        return _measured(out, build_dir, validate, target, device, numerics, norms)
     if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
@@ -96,6 +100,7 @@ def compile(
             target=target if target is not None else _env.target(),
             device=chosen,
             numerics=numerics if numerics is not None else _env.numerics(),
+            norms=norms,
             build_dir=None if build_dir is None else os.fspath(build_dir),
         )
     except RuntimeError:
@@ -114,6 +119,7 @@ def _measured(
     target: str | None,
     device: str | None,
     numerics: str | None,
+    norms: str,
 ) -> Model:
     """`compile` with `opt=2`."""
     from aneforge._tune import tune
@@ -121,6 +127,7 @@ def _measured(
     if not isinstance(out, Tensor):
         raise ValueError("compile: opt=2 measures one result; compile several with opt='routes'")
     given = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics}
+    given["norms"] = norms if norms != "auto" else None
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"compile: opt=2 measures on the default device and takes no {name}")

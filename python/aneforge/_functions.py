@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +19,10 @@ def input(shape: Sequence[int] | int, dtype: str = "fp16", max_abs: float | None
     Args:
         shape: extents, at most five.
         dtype: `"fp16"`, which takes any real array, or `"uint8"`, which takes integers from 0 to 255.
-        max_abs: a promise about magnitudes, for optimizations that need one. It is not enforced.
+        max_abs: a promise about magnitudes, which is not checked. With it, `precision_risk` and `compile` know
+            what may overflow, and norms that would are written so that they do not.
     """
-    if max_abs is not None and not float(max_abs) >= 0:
-        raise ValueError(f"input: max_abs must be at least 0, got {max_abs}")
-    made = _native.input(shape, dtype)
-    if max_abs is not None:
-        cast(dict[str, object], made.attrs)["max_abs"] = float(max_abs)
-    return made
+    return _native.input(shape, dtype, None if max_abs is None else float(max_abs))
 
 
 def image_input(shape: Sequence[int], scale: float | Array = 1 / 255, bias: float | Array = 0.0) -> Tensor:

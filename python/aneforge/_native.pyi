@@ -134,7 +134,8 @@ class Model:
     def __call__(self, *arrays: ArrayLike) -> Any:
         """One float32 array, or a tuple of them when a sequence was compiled.
 
-        Raises ValueError for a wrong number of arrays or a wrong shape, TypeError for real numbers into a
+        When a node makes an infinity or NaN out of finite numbers, on the host, a `PrecisionWarning` says so once; see
+        `overflows`. Ctrl-C ends a long call. Raises ValueError for a wrong number of arrays or a wrong shape, TypeError for real numbers into a
         `uint8` input.
         """
     def execute(self) -> None:
@@ -147,6 +148,14 @@ class Model:
         """
     def output_view(self, index: int = 0) -> NDArray[np.float16]:
         """A read-only float16 array over an output's own memory: what the last run left there."""
+    def overflows(self) -> list[dict[str, Any]]:
+        """Nodes that have made infinities or NaN out of finite numbers so far: `op`, `at`, `values` and `calls`.
+
+        `at` is the line that built the node, `values` how many there were in the first call in which it did. The op
+        is that of the compiled program. Where something infinite was fed, only elementwise ops are looked into.
+        """
+    def __deepcopy__(self, memo: object, /) -> Model:
+        """A model with the same program and memory of its own; weights are shared."""
     def release(self) -> None:
         """Frees the program and its memory, but for ports that views still look at."""
     def describe(self) -> str:
@@ -255,7 +264,7 @@ def geglu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def apply(name: str, inputs: Sequence[Tensor], attrs: Mapping[str, object] | None = None) -> Tensor:
     """The result of the op called `name`, checked at once."""
 
-def input(shape: Sequence[int] | int, dtype: str) -> Tensor:
+def input(shape: Sequence[int] | int, dtype: str, max_abs: float | None = None) -> Tensor:
     """A value that is fed at run time."""
 
 def constant(array: object, weight: str | None = None) -> Tensor:
@@ -274,6 +283,7 @@ def compile(
     target: str | None = None,
     device: str | None = None,
     numerics: str | None = None,
+    norms: str | None = None,
     build_dir: str | None = None,
 ) -> Model:
     """Compiles what one tensor, or several, need, and loads it into a device."""

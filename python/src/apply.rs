@@ -6,6 +6,7 @@ use crate::operand::{as_array, float_array, floating};
 use crate::tensor::Tensor;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Info, find};
+use aneforge::ir::ops::leaf::Role;
 use aneforge::{DType, Shape, TensorType, Var};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -113,7 +114,13 @@ fn from_first(info: &Info, attrs: &mut Attrs, inputs: &[&Var]) {
 
 /// A value that is fed at run time.
 #[pyfunction]
-pub fn input(py: Python<'_>, shape: &Bound<'_, PyAny>, dtype: &str) -> PyResult<Tensor> {
+#[pyo3(signature = (shape, dtype, max_abs = None))]
+pub fn input(
+    py: Python<'_>,
+    shape: &Bound<'_, PyAny>,
+    dtype: &str,
+    max_abs: Option<f64>,
+) -> PyResult<Tensor> {
     let refuse = |what: &str| PyValueError::new_err(format!("input: {what}"));
     let dims = ints(shape)
         .map_err(|_| PyTypeError::new_err("input: shape must be a sequence of integers"))?
@@ -126,7 +133,9 @@ pub fn input(py: Python<'_>, shape: &Bound<'_, PyAny>, dtype: &str) -> PyResult<
             "dtype must be \"fp16\" or \"uint8\", got {dtype:?}; feed fp16 and convert on the host"
         ))
     })?;
-    let var = attributed(py, || Var::input_of(TensorType { dtype, shape }))?;
+    let ty = TensorType { dtype, shape };
+    let bound = max_abs.unwrap_or(f64::INFINITY);
+    let var = attributed(py, || Var::bounded_leaf(ty, Role::Feed, bound))?;
     Ok(Tensor { var: checked(var)? })
 }
 

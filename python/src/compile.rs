@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use aneforge::device::host;
-use aneforge::{Device, Family, Numerics, Options, Routes, SessionOptions, Target, artifact, device};
+use aneforge::{Device, Family, Norms, Numerics, Options, Routes, SessionOptions, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
 use pyo3::exceptions::PyValueError;
@@ -18,8 +18,9 @@ static COMPILING: LazyLock<PerProcess<Mutex<()>>> = LazyLock::new(PerProcess::de
 
 /// Compiles what one tensor, or several, need (layers stay `native` where there is a choice), writes it to a folder if one is given, and loads it into a
 /// device.
+#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, build_dir = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, norms = None, build_dir = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -27,11 +28,13 @@ pub fn compile(
     target: Option<&str>,
     device: Option<&str>,
     numerics: Option<&str>,
+    norms: Option<&str>,
     build_dir: Option<PathBuf>,
 ) -> PyResult<Py<Model>> {
     let (outputs, single) = outputs(out)?;
     let routes = if native { Routes::Native } else { Routes::Fused };
-    let options = Options { target: chip(target)?, routes };
+    let options =
+        Options { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
     let device = on(device)?;
     let (running, home) = interruptible(py, move |stop| {
@@ -45,6 +48,18 @@ pub fn compile(
         Ok::<_, Error>((running, home))
     })??;
     Model::new(py, running, home, single)
+}
+
+/// How norms of this name are written.
+fn norms(name: &str) -> PyResult<Norms> {
+    match name {
+        "auto" => Ok(Norms::Auto),
+        "plain" => Ok(Norms::Plain),
+        "robust" => Ok(Norms::Robust),
+        _ => Err(PyValueError::new_err(format!(
+            "compile: norms must be 'auto', 'plain' or 'robust', got '{name}'"
+        ))),
+    }
 }
 
 /// The target of this name, or the default.

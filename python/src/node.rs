@@ -81,6 +81,9 @@ fn notes<'py>(py: Python<'py>, leaf: &Input) -> PyResult<Bound<'py, PyDict>> {
     if leaf.dtype != aneforge::DType::F16 {
         notes.set_item("dtype", leaf.dtype.name())?;
     }
+    if leaf.max_abs.0.is_finite() {
+        notes.set_item("max_abs", leaf.max_abs.0)?;
+    }
     Ok(notes)
 }
 
@@ -115,7 +118,8 @@ pub fn create(
 
 fn leaf(py: Python<'_>, shape: &Bound<'_, PyAny>, attrs: &Bound<'_, PyDict>) -> PyResult<Tensor> {
     let dtype: Option<String> = attrs.get_item("dtype")?.map(|d| d.extract()).transpose()?;
-    let made = input(py, shape, dtype.as_deref().unwrap_or("fp16"))?;
+    let max_abs: Option<f64> = attrs.get_item("max_abs")?.map(|m| m.extract()).transpose()?;
+    let made = input(py, shape, dtype.as_deref().unwrap_or("fp16"), max_abs)?;
     let notes = crate::node::attrs(py, &made.var)?;
     for (key, value) in attrs {
         if key.extract::<String>()? != "idx" {

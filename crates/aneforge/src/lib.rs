@@ -50,7 +50,7 @@ pub use ir::numerics::{Family, Numerics};
 pub use ir::types::TensorType;
 pub use ir::var::{BuildError, Var};
 pub use models::encoder::{EncodeError, EncodeOptions, Encoder, EncoderOptions, LoadError, Pooling};
-pub use passes::{Options, Routes};
+pub use passes::{Norms, Options, Routes};
 pub use plan::Plan;
 pub use session::{Feed, RunError, Session, SessionOptions};
 pub use target::Target;

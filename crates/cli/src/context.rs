@@ -69,7 +69,7 @@ impl Context {
 
     /// How to compile.
     pub fn options(&self) -> Options {
-        Options { target: self.target, routes: self.routes }
+        Options { target: self.target, routes: self.routes, ..Options::default() }
     }
 
     /// Compiles a graph for the target.

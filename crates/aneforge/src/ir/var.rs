@@ -101,8 +101,15 @@ impl Var {
     /// A leaf with an identity of its own that no pass merges with another.
     #[track_caller]
     pub fn leaf(ty: TensorType, role: Role) -> Var {
+        Var::bounded_leaf(ty, role, f64::INFINITY)
+    }
+
+    /// A leaf whose magnitudes do not exceed `max_abs`: a promise that the compiler may use, and does not check.
+    #[track_caller]
+    pub fn bounded_leaf(ty: TensorType, role: Role, max_abs: f64) -> Var {
         let id = NEXT_LEAF.fetch_add(1, Ordering::Relaxed);
-        Var::apply(Input { id, dtype: ty.dtype, shape: dims(ty.shape), role }, &[])
+        let max_abs = Real(max_abs);
+        Var::apply(Input { id, dtype: ty.dtype, shape: dims(ty.shape), role, max_abs }, &[])
     }
 
     /// A value baked into the program. It keeps its element type until it is encoded; in the graph it

@@ -16,6 +16,7 @@ use crate::passes::Options;
 use crate::session::{Feed, RunError, Session, SessionOptions};
 use crate::target::Target;
 use aneforge_formats::{Checkpoint, FileError};
+use aneforge_kernels::threads::stopped;
 use aneforge_tensor::f16;
 use bert::{Bert, HIDDEN};
 use config::{BertConfig, Layout};
@@ -159,7 +160,7 @@ impl Encoder {
     }
 
     /// One vector per text. `progress` is told how many texts of how many are done, before the first and
-    /// after each, and while they are cut into tokens; it may stop.
+    /// after each, and may stop. So does [stopping](aneforge_kernels::threads::stoppable) the thread's work.
     pub fn encode_with<T: AsRef<str>>(
         &mut self,
         texts: &[T],
@@ -168,7 +169,9 @@ impl Encoder {
     ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let mut tokens = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
-            report(progress, 0, texts.len())?;
+            if stopped() {
+                return Err(EncodeError::Stopped { done: 0, total: texts.len() });
+            }
             tokens.push(self.tokenize(index, text.as_ref())?);
         }
         // Texts of one length follow each other, so that no program is compiled twice in a call.

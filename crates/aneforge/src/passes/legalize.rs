@@ -1,13 +1,16 @@
 //! From `Any` to `Legal(target)`: decompositions, and workarounds for what the engine's compiler gets
 //! wrong. Each workaround is a rule of its own, visible in dumps.
 
-use crate::ir::attr::Attr;
+use crate::ir::attr::{Attr, Real};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::{Mil, Op, find};
+use crate::ir::ops::batch_norm::BatchNorm;
 use crate::ir::ops::binary::Mul;
 use crate::ir::ops::conv::{Conv, four, spread};
 use crate::ir::ops::einsum::Einsum;
+use crate::ir::ops::image_norm::InstanceNorm;
 use crate::ir::ops::native::{Fps, Sdpa, attention};
+use crate::ir::ops::norm::TINIEST;
 use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
 use crate::ir::var::Var;
@@ -23,6 +26,7 @@ pub static LEGALIZE: &[Rule] = &[
     Rule { name: "value_conv", apply: value_conv },
     Rule { name: "value_conv_transpose", apply: value_conv_transpose },
     Rule { name: "value_parameter", apply: value_parameter },
+    Rule { name: "least_eps", apply: least_eps },
     Rule { name: "tile_factor", apply: tile_factor },
     Rule { name: "mul_zero", apply: mul_zero },
     Rule { name: "rounded_scale", apply: rounded_scale },
@@ -102,6 +106,16 @@ fn value_conv_transpose(m: &Match<'_>) -> Result<Var, Miss> {
     let [top, bottom, left, right] = sides.map(|p| (-p).max(0) as usize);
     let full = Var::apply(conv, &[&spread(&x, op.strides), &turned]);
     Ok(if full.shape() == m.node().ty.shape { full } else { full.crop(top, bottom, left, right) })
+}
+
+/// An `eps` of a norm that half precision would round to 0 becomes the least that it holds.
+fn least_eps(m: &Match<'_>) -> Result<Var, Miss> {
+    let op: Op = match &m.node().op {
+        Op::BatchNorm(op) if op.eps.0 < TINIEST => BatchNorm { eps: Real(TINIEST) }.into(),
+        Op::InstanceNorm(op) if op.eps.0 < TINIEST => InstanceNorm { eps: Real(TINIEST) }.into(),
+        _ => return Err(Miss::Other),
+    };
+    Ok(Var::apply(op, &m.inputs().iter().collect::<Vec<_>>()))
 }
 
 /// An op whose parameters are computed, though its statement takes constants, is written with ops that take

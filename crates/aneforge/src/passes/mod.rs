@@ -1,7 +1,7 @@
 //! The pipeline, as a table: each stage and the spec it ensures.
 //!
 //! ```text
-//! Any --route--> Any --canonicalize--> Any --fold--> Any --merge--> Any --legalize--> Legal(target)
+//! Any --route--> Any --canonicalize--> Any --fold--> Any --merge--> Any --norms--> Any --legalize--> Legal(target)
 //! ```
 //!
 //! `partition` then cuts a legal graph at its native layers.
@@ -11,6 +11,7 @@ mod fold;
 pub mod legal;
 mod legalize;
 mod merge;
+mod norms;
 pub mod partition;
 mod route;
 mod trigonometry;
@@ -36,6 +37,21 @@ pub struct Options {
     pub target: Target,
     /// What becomes of layers that can also be written in MIL.
     pub routes: Routes,
+    /// How norms are written.
+    pub norms: Norms,
+}
+
+/// How norms over rows are written: plainly, as mean, square and root in half precision, which is known to be accepted by
+/// the engine's compiler and fast; or so that no finite row overflows or vanishes, at about twice the number of ops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Norms {
+    /// Plainly, but where declared bounds or constants say that it would go wrong.
+    #[default]
+    Auto,
+    /// Plainly.
+    Plain,
+    /// So that every finite row comes out right.
+    Robust,
 }
 
 /// What becomes of a native layer that computes the same as ops of MIL, to the bit.
@@ -103,6 +119,7 @@ pub static PIPELINE: &[Stage] = &[
     Stage { name: "canonicalize", run: |g, _, events| rules(g, CANONICALIZE, events) },
     Stage { name: "fold", run: |g, _, events| rules(g, FOLD, events) },
     Stage { name: "merge", run: |g, _, _| Ok(merge::merge(g)?) },
+    Stage { name: "norms", run: norms::survive },
     Stage { name: "legalize", run: legalize::legalize },
 ];
 

@@ -5,6 +5,7 @@
 //! of its first consumer, so that nothing is computed twice and no region exists that another could hold;
 //! only truth values, which cannot cross between programs, are computed again where they are read.
 
+use crate::ir::attr::Real;
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::{Constant, Input, Role};
@@ -192,6 +193,7 @@ impl Cutter<'_> {
                     dtype: node.ty.dtype,
                     shape: dims(node.ty.shape),
                     role: Role::Value,
+                    max_abs: Real(f64::INFINITY),
                 };
                 self.next_leaf += 1;
                 (leaf, self.made[&id])

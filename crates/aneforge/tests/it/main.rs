@@ -8,6 +8,7 @@ mod encoder;
 mod errors;
 mod golden;
 mod lowering;
+mod norms;
 mod overflow;
 mod passes;
 mod portable;

@@ -3,6 +3,7 @@
 use crate::ir::attr::Real;
 use crate::ir::op::{Arg, Case, Declared, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::binary::unbroadcast;
+use crate::ir::ops::norm::eps_of;
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -13,7 +14,7 @@ op! {
     ///
     /// `x` is `[N, C, ...]` of rank 3 or more, the other inputs `[C]`. In single precision, rounded once.
     pub struct BatchNorm = "batch_norm"("x", "gamma", "beta", "mean", "variance") {
-        /// Added to the variance; rounded to half precision.
+        /// Added to the variance; rounded to half precision, to 2^-24 at least.
         eps: Real = Real(1e-5),
     }
 }
@@ -37,7 +38,7 @@ impl Operator for BatchNorm {
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, stride) = (out.shape[1], out.shape.strides()[1]);
-        let eps = p.scalar(self.eps.0);
+        let eps = eps_of(self.eps, p);
         Array::from_fn(out.shape, |i| {
             let at = |input: usize| x[input].data[i / stride % channels];
             p.store(match p {

@@ -2,7 +2,7 @@
 
 use crate::ir::attr::Real;
 use crate::ir::op::{Case, Grad, Mil, Op, Operator};
-use crate::ir::ops::norm::{CHAIN, normalized, through};
+use crate::ir::ops::norm::{CHAIN, TINIEST, eps_of, normalized, through};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -15,7 +15,7 @@ op! {
     /// Runs as `layer_norm` does, each op rounded, over axis 1, which spares the transposes around
     /// attention.
     pub struct ChannelLayerNorm = "channel_layer_norm"("x", "gamma", "beta") {
-        /// Added to the variance; rounded to half precision.
+        /// Added to the variance; rounded to half precision, to 2^-24 at least.
         eps: Real = Real(1e-5),
     }
 }
@@ -30,7 +30,7 @@ op! {
     pub struct GroupNorm = "group_norm"("x", "gamma", "beta") {
         /// How many groups the channels divide into.
         num_groups: i64,
-        /// Added to the variance; rounded to half precision.
+        /// Added to the variance; rounded to half precision, to 2^-24 at least.
         eps: Real = Real(1e-5),
     }
 }
@@ -59,12 +59,12 @@ fn image(x: &[TensorType], form: &str) -> Result<(), String> {
 }
 
 /// The definition, for rows of places that are normalised together.
-fn over(x: &[&Array], eps: f64, p: Precision, rows: impl Iterator<Item = Vec<usize>>) -> Array {
+fn over(x: &[&Array], eps: Real, p: Precision, rows: impl Iterator<Item = Vec<usize>>) -> Array {
     let (channels, inner) = (x[0].shape[1], x[0].shape.strides()[1]);
     let mut out = Array::from_fn(x[0].shape, |_| 0.0);
     for places in rows {
         let row: Vec<f64> = places.iter().map(|&i| x[0].data[i]).collect();
-        for (&i, unit) in places.iter().zip(normalized(&row, p.scalar(eps), p)) {
+        for (&i, unit) in places.iter().zip(normalized(&row, eps_of(eps, p), p)) {
             let c = i / inner % channels;
             out.data[i] = p.store(unit * x[1].data[c] + x[2].data[c]);
         }
@@ -78,7 +78,7 @@ fn over(x: &[&Array], eps: f64, p: Precision, rows: impl Iterator<Item = Vec<usi
 fn unit(x: &Var, axes: &[i64], eps: f64) -> Var {
     let centred = x - x.mean(axes);
     let variance = (&centred * &centred).mean(axes);
-    centred * variance.adds(eps).rsqrt(0.0)
+    centred * variance.adds(eps.max(TINIEST)).rsqrt(0.0)
 }
 
 /// `x * gamma + beta`, per channel.
@@ -102,7 +102,7 @@ impl Operator for ChannelLayerNorm {
             let start = at / inner * channels * inner + at % inner;
             (0..channels).map(|c| start + c * inner).collect()
         };
-        over(x, self.eps.0, p, (0..out.shape[0] * inner).map(row))
+        over(x, self.eps, p, (0..out.shape[0] * inner).map(row))
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
         through(&self.clone().into(), x, dy)
@@ -144,7 +144,7 @@ impl Operator for GroupNorm {
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let size = out.shape.count() / (out.shape[0] * self.num_groups as usize);
-        over(x, self.eps.0, p, (0..out.shape.count()).step_by(size).map(|i| (i..i + size).collect()))
+        over(x, self.eps, p, (0..out.shape.count()).step_by(size).map(|i| (i..i + size).collect()))
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {
         through(&self.clone().into(), x, dy)

@@ -3,6 +3,7 @@
 use crate::ir::attr::Real;
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::Conv;
+use crate::ir::ops::norm::eps_of;
 use crate::ir::ops::prelu::{along_channels, channelwise};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -17,7 +18,7 @@ op! {
     /// `x` is `[N, C, H, W]`, `gamma` and `beta` `[C]`. The variance is the population's; sums are those of
     /// the reductions. All in single precision, rounded once.
     pub struct InstanceNorm = "instance_norm"("x", "gamma", "beta") {
-        /// Added to the variance; rounded to half precision.
+        /// Added to the variance; rounded to half precision, to 2^-24 at least.
         eps: Real = Real(1e-5),
     }
 }
@@ -51,7 +52,7 @@ impl Operator for InstanceNorm {
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, inner) = (out.shape[1], out.shape.strides()[1]);
-        let eps = p.scalar(self.eps.0);
+        let eps = eps_of(self.eps, p);
         let mut data = Vec::with_capacity(out.shape.count());
         for (plane, x0) in x[0].data.chunks(inner).enumerate() {
             let (gamma, beta) = (x[1].data[plane % channels], x[2].data[plane % channels]);

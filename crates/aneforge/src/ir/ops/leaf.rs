@@ -1,6 +1,6 @@
 //! Leaves: values that are fed, and values baked into the program.
 
-use crate::ir::attr::{Attr, AttrValue};
+use crate::ir::attr::{Attr, AttrValue, Real};
 use crate::ir::op::{Case, Grad, Mil, Operator};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -50,6 +50,8 @@ op! {
         shape: Vec<i64>,
         /// Who provides the value: `feed`, `parameter` or `value`.
         role: Role = Role::Feed,
+        /// What magnitudes do not exceed: a promise, which is not checked. Infinite where nothing is promised.
+        max_abs: Real = Real(f64::INFINITY),
     }
 }
 
@@ -57,6 +59,9 @@ impl Operator for Input {
     fn infer(&self, _: &[TensorType]) -> Result<TensorType, String> {
         let dims: Result<Vec<usize>, _> = self.shape.iter().map(|&d| usize::try_from(d)).collect();
         let dims = dims.map_err(|_| format!("shape {:?} has a negative size", self.shape))?;
+        if self.max_abs.0.is_nan() || self.max_abs.0 < 0.0 {
+            return Err(format!("max_abs must be at least 0, got {}", self.max_abs.0));
+        }
         TensorType::port(self.dtype, Shape::new(&dims).map_err(|e| e.to_string())?)
     }
     fn eval(&self, _: &[&Array], _: &TensorType, _: Precision) -> Array {

@@ -9,6 +9,18 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_tensor::{Shape, Tensor};
 
+/// The least positive number of half precision, 2^-24: what an `eps` that would round to 0 becomes, and what keeps a row
+/// of equal values from dividing 0 by 0. Its reciprocal root is 4096.
+pub(crate) const TINIEST: f64 = 1.0 / (1 << 24) as f64;
+
+/// `eps` as a norm adds it.
+pub(crate) fn eps_of(eps: Real, p: Precision) -> f64 {
+    match p {
+        Precision::F64 => eps.0,
+        Precision::F16(_) => p.scalar(eps.0).max(TINIEST),
+    }
+}
+
 /// The chain rounds after every op, so its error is a few units, and absolute where the mean cancels.
 pub(crate) const CHAIN: Tolerance =
     Tolerance { ulp: 8.0, absolute: 4e-3, reason: "each op of the chain rounds" };
@@ -17,8 +29,9 @@ op! {
     /// `(x - mean) / sqrt(variance + eps) * gamma + beta` over the last axis.
     ///
     /// `x` is `[..., D]`, `gamma` and `beta` `[D]` or `[1, D]`. The variance is the population's. `eps`
-    /// is rounded to half precision, so 1e-8 and less become 0. Runs as mean, difference, product, mean,
-    /// sum, reciprocal root and products, each rounded.
+    /// is rounded to half precision, to 2^-24 at least. Runs as mean, difference, product, mean,
+    /// sum, reciprocal root and products, each rounded; so a difference to the mean above 255 overflows, and values
+    /// whose variance is below 2^-24 vanish, unless norms are compiled to be robust.
     pub struct LayerNorm = "layer_norm"("x", "gamma", "beta") {
         /// Added to the variance.
         eps: Real = Real(1e-5),
@@ -43,6 +56,14 @@ op! {
         axis: i64 = -1,
         /// The floor of the squared length.
         eps: Real = Real(1e-12),
+    }
+}
+
+/// The least length that rows are divided by.
+fn least_length(floor: f64, p: Precision) -> f64 {
+    match p {
+        Precision::F64 => floor,
+        Precision::F16(_) => p.scalar(floor).max(TINIEST),
     }
 }
 
@@ -105,7 +126,7 @@ impl Operator for LayerNorm {
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         rows(x[0], |row| {
-            let unit = normalized(row, p.scalar(self.eps.0), p).into_iter().enumerate();
+            let unit = normalized(row, eps_of(self.eps, p), p).into_iter().enumerate();
             unit.map(|(i, v)| p.store(v * x[1].data[i] + x[2].data[i])).collect()
         })
     }
@@ -118,7 +139,7 @@ impl Operator for LayerNorm {
             let last = [x[0].shape().rank() as i64 - 1];
             let centred = &x[0] - x[0].mean(&last);
             let variance = (&centred * &centred).mean(&last);
-            centred * variance.adds(eps.0).rsqrt(0.0) * &x[1] + &x[2]
+            centred * variance.adds(eps.0.max(TINIEST)).rsqrt(0.0) * &x[1] + &x[2]
         })
     }
     fn cases() -> Vec<Case> {
@@ -141,7 +162,7 @@ impl Operator for RmsNorm {
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         rows(x[0], |row| {
             let d = row.len() as f64;
-            let floor = p.scalar((d * self.eps.0).sqrt());
+            let floor = least_length((d * self.eps.0).sqrt(), p);
             let scale = d.sqrt() / p.sum_of(row.iter().map(|v| v * v)).sqrt().max(floor);
             row.iter().enumerate().map(|(i, v)| p.store(v * scale * x[1].data[i])).collect()
         })
@@ -155,7 +176,8 @@ impl Operator for RmsNorm {
             let rank = x[0].shape().rank();
             let d = x[0].shape()[rank - 1] as f64;
             let length = x[0].reduce_l2_norm(&[rank as i64 - 1]);
-            let unit = &x[0] / length.maximum(&Var::full(Shape::SCALAR, (d * eps.0).sqrt()));
+            let unit =
+                &x[0] / length.maximum(&Var::full(Shape::SCALAR, (d * eps.0.max(0.0)).sqrt().max(TINIEST)));
             unit * scaled(&x[1], d.sqrt())
         })
     }
@@ -183,7 +205,7 @@ impl Operator for L2Norm {
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let mask = axis_mask(out.shape, &[self.axis]).expect("invariant: inferred");
-        let floor = p.scalar(self.eps.0.max(0.0).sqrt());
+        let floor = least_length(self.eps.0.max(0.0).sqrt(), p);
         let length = |e: &[f64]| p.sum_of(e.iter().map(|v| v * v)).sqrt().max(floor);
         let lengths = crate::ir::ops::reduce::groups(x[0], &mask, length);
         Array::from_fn(out.shape, |i| {
@@ -196,7 +218,7 @@ impl Operator for L2Norm {
     fn mil() -> Mil {
         Mil::Decompose(|op, x| {
             let Op::L2Norm(L2Norm { axis, eps }) = op else { unreachable!("called on its own op") };
-            let floor = Var::full(Shape::SCALAR, eps.0.max(0.0).sqrt());
+            let floor = Var::full(Shape::SCALAR, eps.0.max(0.0).sqrt().max(TINIEST));
             &x[0] / x[0].reduce_l2_norm(&[*axis]).maximum(&floor)
         })
     }

@@ -4,9 +4,13 @@
 //! half precision, while this library's numerics, with the reference's own device tests, take them as wide. Its
 //! third finding, a group normalisation beyond the axis limit, is an error here when it is built.
 
+pub mod bounds;
+
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
+use crate::ir::ops::norm::TINIEST;
 use crate::ir::types::Caller;
+use bounds::Bounds;
 
 /// What a graph computes to within when nothing stands out.
 pub const CLEAN: f64 = 1e-3;
@@ -22,6 +26,10 @@ pub enum Kind {
     NarrowSum,
     /// A difference that may cancel. A note, not a risk.
     CancelSub,
+    /// A value that may exceed what half precision holds, by the bounds that inputs declare and constants have.
+    Overflow,
+    /// A norm's `eps` that half precision would round to 0, or a variance that it does not hold.
+    LostEps,
 }
 
 /// One node that stands out.
@@ -47,6 +55,8 @@ impl Kind {
         match self {
             Kind::NarrowSum => "narrow_sum",
             Kind::CancelSub => "cancel_sub",
+            Kind::Overflow => "overflow",
+            Kind::LostEps => "lost_eps",
         }
     }
 
@@ -55,6 +65,8 @@ impl Kind {
         match self {
             Kind::NarrowSum => "reduce_sum->matmul",
             Kind::CancelSub => "paired-fp16",
+            Kind::Overflow => "scale down before it",
+            Kind::LostEps => "norms=robust, or a larger eps",
         }
     }
 }
@@ -68,7 +80,8 @@ impl Finding {
 
 /// Every node that stands out, in topological order.
 pub fn findings(graph: &Graph) -> Vec<Finding> {
-    graph.nodes().filter_map(|(id, node)| finding(graph, id, node)).collect()
+    let bounds = Bounds::of(graph);
+    graph.nodes().filter_map(|(id, node)| finding(graph, &bounds, id, node)).collect()
 }
 
 /// The relative error of the whole graph.
@@ -76,13 +89,35 @@ pub fn error(findings: &[Finding]) -> f64 {
     findings.iter().map(|f| f.error).fold(CLEAN, f64::max)
 }
 
-fn finding(graph: &Graph, id: NodeId, node: &GraphNode) -> Option<Finding> {
-    let (kind, error, reason) = match &node.op {
-        Op::ReduceSum(_) => narrow_sum(graph, node)?,
-        Op::Sub(_) => cancel_sub(graph, node)?,
+fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Option<Finding> {
+    let other = || match &node.op {
+        Op::ReduceSum(_) => narrow_sum(graph, node),
+        Op::Sub(_) => cancel_sub(graph, node),
+        _ => lost_eps(node),
+    };
+    let (kind, error, reason) = overflow(graph, bounds, id).or_else(other)?;
+    Some(Finding { index: id.index(), op: node.op.name(), at: node.at, kind, error, reason })
+}
+
+/// Norms are left out: where bounds say that one would overflow, it is written so that it does not.
+fn overflow(graph: &Graph, bounds: &Bounds, id: NodeId) -> Option<(Kind, f64, String)> {
+    let excess = bounds.excess(graph, id)?;
+    let reason =
+        format!("may reach {:.3e}, above {}, within the declared bounds", excess.reach, excess.limit);
+    Some((Kind::Overflow, 1.0, reason))
+}
+
+fn lost_eps(node: &GraphNode) -> Option<(Kind, f64, String)> {
+    let eps = match &node.op {
+        Op::LayerNorm(op) => op.eps.0,
+        Op::ChannelLayerNorm(op) => op.eps.0,
+        Op::GroupNorm(op) => op.eps.0,
+        Op::BatchNorm(op) => op.eps.0,
+        Op::InstanceNorm(op) => op.eps.0,
         _ => return None,
     };
-    Some(Finding { index: id.index(), op: node.op.name(), at: node.at, kind, error, reason })
+    let reason = format!("adds eps {eps:e}, which half precision does not hold; it becomes {TINIEST:.2e}");
+    (eps < TINIEST / 2.0).then_some((Kind::LostEps, CLEAN, reason))
 }
 
 fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {

@@ -1,0 +1,208 @@
+//! Norms of rows that half precision squares badly.
+
+use aneforge::device::host::Host;
+use aneforge::ir::precision::{Array, Precision};
+use aneforge::{
+    Family, Graph, Norms, Numerics, Options, Session, SessionOptions, Shape, Target, Tensor, Var, compile,
+};
+use proptest::prelude::*;
+
+fn tensor(dims: &[usize], values: &[f32]) -> Tensor {
+    Tensor::from_slice(Shape::new(dims).unwrap(), values).unwrap()
+}
+
+fn input(dims: &[usize]) -> Var {
+    Var::input(Shape::new(dims).unwrap())
+}
+
+fn ones(n: usize) -> Var {
+    Var::full(Shape::new(&[n]).unwrap(), 1.0)
+}
+
+fn run(y: &Var, feed: &Tensor, norms: Norms, numerics: Numerics) -> (Vec<f32>, usize) {
+    let options = Options { norms, ..Options::default() };
+    let plan = compile(std::slice::from_ref(y), &options).unwrap();
+    let options = SessionOptions { numerics: Some(numerics) };
+    let mut session = Session::new(plan, &Host::new(1), options).unwrap();
+    let out = session.run(std::slice::from_ref(feed)).unwrap()[0].to_f32();
+    (out, session.overflows().count())
+}
+
+fn exact(y: &Var, feed: &Tensor) -> Vec<f64> {
+    let graph = Graph::freeze(std::slice::from_ref(y)).unwrap();
+    let feed = Array::from_tensor(&Tensor::from_slice(feed.shape(), &feed.to_f16()).unwrap(), Precision::F64);
+    let values = graph.eval(&[feed], Precision::F64);
+    values[graph.outputs()[0].index()].data.clone()
+}
+
+const NUMERICS: [Numerics; 2] = [Numerics::Ieee, Numerics::Ane(Family::A16)];
+
+/// Robust norms are right, and make no infinity on the way; returns what plain ones give.
+#[track_caller]
+fn robust_is_right(y: &Var, feed: &Tensor, tolerance: f64) -> Vec<f32> {
+    let want = exact(y, feed);
+    let scale = want.iter().fold(1.0f64, |most, v| most.max(v.abs()));
+    for numerics in NUMERICS {
+        let (got, overflows) = run(y, feed, Norms::Robust, numerics);
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let error = (f64::from(*got) - want).abs();
+            assert!(error <= tolerance * scale, "element {i}: {got}, not {want} ({numerics})");
+        }
+        assert_eq!(overflows, 0, "{numerics}");
+    }
+    run(y, feed, Norms::Plain, NUMERICS[0]).0
+}
+
+#[test]
+fn a_row_with_one_large_value() {
+    let mut row: Vec<f32> = (0..768).map(|i| ((i * 37 % 101) as f32 - 50.0) / 29.0).collect();
+    row[7] = 795.0;
+    let y = input(&[1, 768]).layer_norm(&ones(768), &ones(768).muls(0.0), 1e-5);
+    let feed = tensor(&[1, 768], &row);
+    let plain = robust_is_right(&y, &feed, 2e-3);
+    assert!(plain.iter().all(|&v| v == 0.0 || !v.is_finite()), "this is what robust norms are for");
+    let (robust, _) = run(&y, &feed, Norms::Robust, NUMERICS[1]);
+    assert!((robust[7] - 27.678).abs() < 0.05, "{}", robust[7]);
+}
+
+#[test]
+fn long_rows_of_large_values() {
+    let rms = input(&[2, 4096]).rms_norm(&ones(4096), 1e-5);
+    assert_eq!(robust_is_right(&rms, &tensor(&[2, 4096], &[2000.0; 8192]), 2e-3)[0], 0.0);
+    let l2 = input(&[2, 64]).l2_norm(-1, 1e-12);
+    assert_eq!(robust_is_right(&l2, &tensor(&[2, 64], &[9000.0; 128]), 2e-3)[0], 0.0);
+    assert!(
+        (run(&l2, &tensor(&[2, 64], &[9000.0; 128]), Norms::Robust, NUMERICS[1]).0[0] - 0.125).abs() < 1e-3
+    );
+}
+
+#[test]
+fn small_rows_and_an_eps_that_half_precision_loses() {
+    let row: Vec<f32> = (0..64).map(|i| if i % 2 == 0 { 1e-4 } else { -1e-4 }).collect();
+    let y = input(&[1, 64]).layer_norm(&ones(64), &ones(64).muls(0.0), 1e-12);
+    let feed = tensor(&[1, 64], &row);
+    let plain = robust_is_right(&y, &feed, 5e-3);
+    assert!(plain.iter().all(|v| v.is_finite()), "eps is 2^-24 at least");
+    let image = |y: &Var| robust_is_right(y, &tensor(&[1, 4, 1, 16], &row), 5e-3);
+    let x = input(&[1, 4, 1, 16]);
+    image(&x.group_norm(&ones(4), &ones(4), 2, 1e-12));
+    let columns: Vec<f32> = (0..64).map(|i| if i / 16 % 2 == 0 { 1e-4 } else { -1e-4 }).collect();
+    let y = x.channel_layer_norm(&ones(4), &ones(4), 1e-12);
+    robust_is_right(&y, &tensor(&[1, 4, 1, 16], &columns), 5e-3);
+}
+
+#[test]
+fn equal_values_give_zeros_in_every_numerics() {
+    let zero = ones(8).muls(0.0);
+    let x = input(&[2, 8]);
+    let image = input(&[1, 8, 1, 4]);
+    let image_norms = |eps: f64| {
+        [image.group_norm(&ones(8), &zero, 2, eps), image.channel_layer_norm(&ones(8), &zero, eps)]
+    };
+    for value in [0.0f32, 3.0, 6.0e4, -6.0e-8] {
+        for eps in [0.0, 1e-12, 1e-5] {
+            for norms in [Norms::Plain, Norms::Robust] {
+                for numerics in NUMERICS {
+                    let y = x.layer_norm(&ones(8), &zero, eps);
+                    let (out, _) = run(&y, &tensor(&[2, 8], &[value; 16]), norms, numerics);
+                    assert_eq!(out, [0.0; 16], "{value}, eps {eps}, {norms:?}, {numerics}");
+                    for y in image_norms(eps) {
+                        let (out, _) = run(&y, &tensor(&[1, 8, 1, 4], &[value; 32]), norms, numerics);
+                        assert_eq!(out, [0.0; 32], "{value}, eps {eps}, {norms:?}, {numerics}");
+                    }
+                    if value == 0.0 {
+                        for y in [x.rms_norm(&ones(8), eps), x.l2_norm(-1, eps)] {
+                            let (out, _) = run(&y, &tensor(&[2, 8], &[0.0; 16]), norms, numerics);
+                            assert_eq!(out, [0.0; 16], "eps {eps}, {norms:?}, {numerics}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_norm_with_a_tiny_variance() {
+    let x = input(&[1, 2, 2, 2]);
+    let variance = Var::constant(tensor(&[2], &[1e-9, 4.0]));
+    let mean = Var::constant(tensor(&[2], &[1e-4, 1.0]));
+    let y = x.batch_norm(&ones(2), &ones(2), &mean, &variance, 1e-12);
+    let feed = tensor(&[1, 2, 2, 2], &[1e-4, 2e-4, 0.0, -1e-4, 1.0, 2.0, 3.0, -5.0]);
+    let plain = robust_is_right(&y, &feed, 2e-2);
+    assert!(plain.iter().all(|v| v.is_finite()));
+    let auto = run(&y, &feed, Norms::Auto, NUMERICS[1]).0;
+    assert_eq!(auto, run(&y, &feed, Norms::Robust, NUMERICS[1]).0, "constants alone tell");
+}
+
+fn fired(y: &Var, norms: Norms) -> bool {
+    let plan = compile(std::slice::from_ref(y), &Options { norms, ..Options::default() }).unwrap();
+    plan.traces.iter().flat_map(|t| &t.events).any(|e| e.rule == "robust_norm" && e.refused.is_none())
+}
+
+#[test]
+fn declared_bounds_choose() {
+    let bounded = |max_abs: f64| {
+        let ty = aneforge::TensorType::f16(Shape::new(&[1, 64]).unwrap());
+        Var::bounded_leaf(ty, aneforge::ir::ops::leaf::Role::Feed, max_abs)
+    };
+    let norm = |x: &Var| x.layer_norm(&ones(64), &ones(64), 1e-5);
+    // The squared difference to the mean reaches (2 * 127)^2, and (2 * 129)^2.
+    assert!(!fired(&norm(&bounded(127.0)), Norms::Auto));
+    assert!(fired(&norm(&bounded(129.0)), Norms::Auto));
+    assert!(!fired(&norm(&bounded(129.0)), Norms::Plain));
+    assert!(!fired(&norm(&input(&[1, 64])), Norms::Auto), "nothing is known");
+    assert!(fired(&norm(&input(&[1, 64])), Norms::Robust));
+    assert!(fired(&norm(&bounded(10.0).muls(20.0)), Norms::Auto), "bounds pass through ops");
+    assert!(!fired(&norm(&bounded(1e4).tanh()), Norms::Auto), "a tanh is at most 1");
+    assert!(fired(&bounded(9000.0).l2_norm(-1, 1e-12), Norms::Auto));
+    assert!(!fired(&bounded(8000.0).l2_norm(-1, 1e-12), Norms::Auto));
+}
+
+#[test]
+fn robust_norms_are_legal_for_every_family() {
+    let x = input(&[1, 8, 4, 4]);
+    let y =
+        x.group_norm(&ones(8), &ones(8), 2, 1e-5).reshape(&[8, 16]).layer_norm(&ones(16), &ones(16), 1e-5);
+    for chip in ["h13", "h14", "h15", "h16", "h17s"] {
+        let target = Target::named(chip).unwrap();
+        compile(
+            &[y.rms_norm(&ones(16), 1e-5)],
+            &Options { target, norms: Norms::Robust, ..Options::default() },
+        )
+        .unwrap();
+    }
+}
+
+proptest! {
+    /// Any finite row, of any magnitude, with any offset.
+    #[test]
+    fn every_finite_row_comes_out_right(
+        exponent in -24i32..15,
+        offset in prop_oneof![Just(0.0f32), -2.0f32..2.0],
+        size in 2usize..200,
+        seed in any::<u32>(),
+        eps in prop_oneof![Just(0.0), Just(1e-12), Just(1e-5)],
+    ) {
+        let scale = 2.0f32.powi(exponent);
+        let value = |i: usize| {
+            let h = (i as u32 ^ seed).wrapping_mul(2_654_435_761).rotate_left(13).wrapping_mul(2_246_822_519);
+            (h as f32 / u32::MAX as f32 * 2.0 - 1.0 + offset).clamp(-2.0, 2.0) * scale
+        };
+        let row: Vec<f32> = (0..size).map(value).collect();
+        let feed = tensor(&[1, size], &row);
+        let halves = feed.to_f16();
+        prop_assume!(halves.iter().any(|v| v != &halves[0]));
+        let x = input(&[1, size]);
+        let spread = {
+            let mean = halves.iter().map(|v| v.to_f64()).sum::<f64>() / size as f64;
+            halves.iter().fold(0.0f64, |most, v| most.max((v.to_f64() - mean).abs()))
+        };
+        let most = halves.iter().fold(0.0f64, |most, v| most.max(v.to_f64().abs()));
+        // The mean is rounded to half precision, and so is the difference to it.
+        let offset_error = most / spread * 2.0f64.powi(-9);
+        robust_is_right(&x.layer_norm(&ones(size), &ones(size).muls(0.0), eps), &feed, 4e-3 + offset_error);
+        robust_is_right(&x.rms_norm(&ones(size), eps), &feed, 4e-3);
+        robust_is_right(&x.l2_norm(-1, eps), &feed, 4e-3);
+    }
+}
