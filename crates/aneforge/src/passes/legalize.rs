@@ -11,7 +11,7 @@ use crate::ir::ops::native::{Fps, Sdpa, attention};
 use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
 use crate::ir::var::Var;
-use crate::passes::{Options, PassError, TRIGONOMETRY, merge};
+use crate::passes::{FORMS, Options, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
 use crate::target::floor;
 use std::collections::HashSet;
@@ -43,7 +43,8 @@ pub(super) fn legalize(
         false => graph,
     };
     let rewritten = crate::rewrite::run(computed, LEGALIZE, events)?;
-    let folded = crate::rewrite::run(&rewritten, super::FOLD, events)?;
+    let known = crate::rewrite::run(&rewritten, FORMS, events)?;
+    let folded = crate::rewrite::run(&known, super::FOLD, events)?;
     let tidy = crate::rewrite::run(&folded, super::CANONICALIZE, events)?;
     Ok(compute_outputs(&merge::merge(&tidy)?, events)?)
 }

@@ -8,6 +8,7 @@
 
 mod canonicalize;
 mod fold;
+mod forms;
 pub mod legal;
 mod legalize;
 mod merge;
@@ -24,6 +25,7 @@ use legal::LegalError;
 
 pub use canonicalize::CANONICALIZE;
 pub use fold::FOLD;
+pub use forms::FORMS;
 pub use legalize::LEGALIZE;
 pub use partition::partition;
 pub use route::{ROUTE, written_out};

@@ -8,6 +8,9 @@ use aneforge::ir::op::{Case, Mil, OPS, Op, Tolerance};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
 use aneforge::{DType, Graph, Numerics, Options, Plan, Routes, Session, SessionOptions, Var, compile, grad};
+use aneforge_mil::Type;
+use aneforge_mil::spec::{ResultRule, find};
+use std::collections::HashMap;
 
 /// Calls `check` with every case of every op, and counts them.
 fn each(check: impl Fn(&Case, &str)) -> usize {
@@ -246,5 +249,32 @@ fn attributes_come_back() {
         let entry = aneforge::ir::op::find(case.op.name()).unwrap();
         let get = |name: &str| attrs.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone());
         assert_eq!((entry.from_attrs)(&get), Ok::<Op, String>(case.op.clone()), "{what}");
+    });
+}
+
+/// What a compiler may refuse in a statement that broadcasts: operands of unequal rank, and scalars in records.
+#[test]
+fn operands_that_broadcast_have_one_rank() {
+    each(|case, what| {
+        let (_, _, plans) = compiled(case, what);
+        for (program, _) in plans.iter().flat_map(|plan| &plan.segments).filter_map(|s| s.mil()) {
+            let main = &program.functions[0];
+            let results = main.body.iter().flat_map(|s| &s.results);
+            let types: HashMap<&str, &Type> =
+                main.params.iter().chain(results).map(|p| (p.name.as_str(), &p.ty)).collect();
+            for stmt in &main.body {
+                if !matches!(find(&stmt.op).unwrap().result, ResultRule::Broadcast(_)) {
+                    continue;
+                }
+                let rank = stmt.results[0].ty.shape().len();
+                for name in stmt.args.iter().flat_map(|(_, arg)| arg.names()) {
+                    let fits = match types[name] {
+                        Type::Scalar(_) => true,
+                        Type::Tensor { shape, .. } => shape.len() == rank,
+                    };
+                    assert!(fits, "{what}: {} in {stmt}", types[name]);
+                }
+            }
+        }
     });
 }
