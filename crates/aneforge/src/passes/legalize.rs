@@ -5,7 +5,7 @@ use crate::ir::attr::Attr;
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::{Mil, Op, find};
 use crate::ir::ops::binary::Mul;
-use crate::ir::ops::conv::{Conv, four, spread};
+use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, four, spread};
 use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::native::{Fps, Sdpa, attention};
 use crate::ir::ops::prelu::along_channels;
@@ -21,6 +21,7 @@ pub static LEGALIZE: &[Rule] = &[
     Rule { name: "decompose", apply: decompose },
     Rule { name: "value_matmul", apply: value_matmul },
     Rule { name: "value_conv", apply: value_conv },
+    Rule { name: "value_dilation", apply: value_dilation },
     Rule { name: "value_conv_transpose", apply: value_conv_transpose },
     Rule { name: "value_parameter", apply: value_parameter },
     Rule { name: "tile_factor", apply: tile_factor },
@@ -81,6 +82,21 @@ fn value_conv(m: &Match<'_>) -> Result<Var, Miss> {
     let images: Vec<Var> =
         (0..batch).map(|n| Var::apply(op.clone(), &[&x.narrow(0, n, n + 1), &weight])).collect();
     Ok(Var::concat(&images.iter().collect::<Vec<_>>(), 0))
+}
+
+/// A computed kernel has zeros between its taps instead of a dilation.
+///
+/// Evidence: the op's definition in coremltools: a weight that is no constant takes dilations of 1 only.
+fn value_dilation(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Conv(op), &[x, weight]) = (&m.node().op, &m.node().inputs[..]) else { return Err(Miss::Other) };
+    if m.constant(weight).is_some() || op.dilations == [1, 1] {
+        return Err(Miss::Other);
+    }
+    if op.dilations[1] * (m.var(weight).shape()[3] as i64 - 1) >= MAX_KERNEL_WIDTH as i64 {
+        return Err(Miss::Because("the kernel would be wider than any engine accepts"));
+    }
+    let kernel = spread(&m.var(weight), op.dilations);
+    Ok(Var::apply(Conv { dilations: [1, 1], ..op.clone() }, &[&m.var(x), &kernel]))
 }
 
 /// A transposed convolution with a computed weight is the convolution of the spread image with the kernel
@@ -164,30 +180,38 @@ fn tile_factor(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(y)
 }
 
+/// The factor of a product with one number: a scalar attribute, or a constant of one element.
+fn factor(m: &Match<'_>) -> Option<(NodeId, f64)> {
+    let one = |k: NodeId| m.constant(k).filter(|tensor| tensor.shape().count() == 1);
+    match (&m.node().op, &m.node().inputs[..]) {
+        (Op::Muls(op), &[x]) => Some((x, op.k.0)),
+        (Op::Mul(_), &[x, k]) => match (one(x), one(k)) {
+            (_, Some(tensor)) => Some((x, f64::from(tensor.to_f32()[0]))),
+            (Some(tensor), None) => Some((k, f64::from(tensor.to_f32()[0]))),
+            (None, None) => None,
+        },
+        _ => None,
+    }
+}
+
 /// `x * 0`, also where the factor only rounds to zero, is `x - x`: the engine's compiler fails on a
 /// reduction that is multiplied by zero.
 fn mul_zero(m: &Match<'_>) -> Result<Var, Miss> {
-    let (Op::Muls(op), Some(x)) = (&m.node().op, m.input(0)) else { return Err(Miss::Other) };
-    if aneforge_tensor::round_f16(op.k.0).to_f32() != 0.0 {
+    let (x, k) = factor(m).ok_or(Miss::Other)?;
+    if aneforge_tensor::round_f16(k).to_f32() != 0.0 {
         return Err(Miss::Other);
     }
     let x = m.var(x);
-    Ok(x.minus(&x))
+    let zero = x.minus(&x);
+    Ok(if zero.shape() == m.node().ty.shape { zero } else { zero.reshape_to(m.node().ty.shape) })
 }
 
-/// A scalar factor right after floor, ceil or round becomes a factor per element: the engine's compiler
-/// folds the scalar into the rounding kernel and loses it. Reshapes in between do not help.
+/// A scalar factor after floor, ceil or round becomes a factor per element: the engine's compiler folds the
+/// scalar into the rounding kernel and loses it. Reshapes, constant sums and divisions in between do not help.
 fn rounded_scale(m: &Match<'_>) -> Result<Var, Miss> {
     let shape = m.node().ty.shape;
-    let (x, factor) = match (&m.node().op, &m.node().inputs[..]) {
-        (Op::Muls(op), &[x]) => (x, op.k.0),
-        (Op::Mul(_), &[x, k]) | (Op::Mul(_), &[k, x]) if shape.count() > 1 => match m.constant(k) {
-            Some(tensor) if tensor.shape().count() == 1 => (x, f64::from(tensor.to_f32()[0])),
-            _ => return Err(Miss::Other),
-        },
-        _ => return Err(Miss::Other),
-    };
-    if !rounds(m, x) {
+    let (x, factor) = factor(m).ok_or(Miss::Other)?;
+    if matches!(m.node().op, Op::Mul(_)) && shape.count() == 1 || !rounds(m, x) {
         return Err(Miss::Other);
     }
     Ok(Var::apply(Mul {}, &[&m.var(x), &Var::full(shape, factor)]))
@@ -237,7 +261,8 @@ fn sample_one(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(m.var(points).narrow(0, 0, 1))
 }
 
-/// Whether a value is rounded, with nothing but changes of shape since.
+/// Whether a value is rounded, with nothing since but changes of shape and what the engine fuses with a
+/// scalar factor: sums with constants and divisions by them.
 fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
     loop {
         match m.op(x) {
@@ -245,7 +270,10 @@ fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
             (Op::Select(_), &[_, rounded, _]) if matches!(m.op(rounded).0, Op::NativeRound(_)) => {
                 return true;
             }
-            (Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_), &[inner]) => x = inner,
+            (Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_), &[inner])
+            | (Op::Adds(_) | Op::LinearActivation(_), &[inner]) => x = inner,
+            (Op::Add(_) | Op::Sub(_) | Op::RealDiv(_), &[inner, k]) if m.constant(k).is_some() => x = inner,
+            (Op::Add(_) | Op::Sub(_), &[k, inner]) if m.constant(k).is_some() => x = inner,
             _ => return false,
         }
     }

@@ -13,6 +13,7 @@ pub mod legal;
 mod legalize;
 mod merge;
 pub mod partition;
+mod rank;
 mod route;
 mod trigonometry;
 
