@@ -118,7 +118,12 @@ fn value_conv_transpose(m: &Match<'_>) -> Result<Var, Miss> {
     let conv = Conv { strides: [1; 2], pad: sides.map(|p| p.max(0)), dilations: op.dilations, groups };
     let [top, bottom, left, right] = sides.map(|p| (-p).max(0) as usize);
     let full = Var::apply(conv, &[&spread(&x, op.strides), &turned]);
-    Ok(if full.shape() == m.node().ty.shape { full } else { full.crop(top, bottom, left, right) })
+    if full.shape() == m.node().ty.shape {
+        return Ok(full);
+    }
+    // Columns on the left are cut as rows: on the last axis that saturates on older engines.
+    let cut = full.crop(top, bottom, 0, right);
+    Ok(if left == 0 { cut } else { cut.swap_last().crop(left, 0, 0, 0).swap_last() })
 }
 
 /// An op whose parameters are computed, though its statement takes constants, is written with ops that take
