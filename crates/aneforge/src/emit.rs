@@ -30,6 +30,7 @@ pub struct Blob {
 /// If the graph is not legal.
 pub fn emit(graph: &Graph) -> (Program, Blob) {
     let mut emitter = Emitter {
+        graph,
         names: Vec::with_capacity(graph.len()),
         body: Vec::new(),
         blob: Blob { layout: BlobLayout::default(), constants: Vec::new() },
@@ -45,14 +46,15 @@ pub fn emit(graph: &Graph) -> (Program, Blob) {
     (Program::new(Function::main(params, emitter.body, returns)), emitter.blob)
 }
 
-struct Emitter {
+struct Emitter<'a> {
+    graph: &'a Graph,
     names: Vec<String>,
     body: Vec<Stmt>,
     blob: Blob,
     splits: HashMap<(NodeId, i64, i64), String>,
 }
 
-impl Emitter {
+impl Emitter<'_> {
     fn node(&mut self, id: NodeId, node: &GraphNode) -> String {
         let name = format!("t{}", id.0);
         match (&node.op, node.op.mil()) {
@@ -70,7 +72,15 @@ impl Emitter {
         name
     }
 
+    /// A scalar is written as a number, everything else as a record of the weight file.
     fn constant(&mut self, name: &str, index: u64, ty: TensorType) {
+        if ty.shape.rank() == 0 {
+            let mut value = [f16::ZERO];
+            self.graph.constants()[index as usize].read_f16(0, &mut value);
+            let value = fp16(value[0].to_f64());
+            self.body.push(Stmt::constant(name, value.ty(), value));
+            return;
+        }
         let bytes = ty.bytes() as u64;
         let offset = self.blob.layout.push(BlobDType::Fp16, bytes);
         self.blob.constants.push(index);
@@ -153,7 +163,7 @@ fn fixed(value: Fixed) -> Literal {
 }
 
 fn fp16(k: f64) -> Literal {
-    Literal::fp16(k).expect("invariant: inference checks that scalars fit half precision")
+    Literal::fp16(k).expect("invariant: legal scalars fit half precision")
 }
 
 fn extents(ty: TensorType) -> Vec<u64> {

@@ -289,6 +289,16 @@ impl Arg {
     pub fn tuple<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
         Arg::Tuple(names.into_iter().map(Into::into).collect())
     }
+
+    /// The names in it.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Arg::Name(name) => std::slice::from_ref(name),
+            Arg::Tuple(names) => names.as_slice(),
+            Arg::Literal(_) => &[],
+        };
+        names.iter().map(String::as_str)
+    }
 }
 
 impl From<&str> for Arg {

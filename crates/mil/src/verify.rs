@@ -100,17 +100,7 @@ pub fn verify(program: &Program, blobs: Option<&BlobDirectory>) -> Result<(), Ve
 /// The names that a `constexpr_*` op consumes.
 fn folded(function: &Function) -> HashSet<&str> {
     let constexprs = function.body.iter().filter(|s| weight::Class::of(s).is_some());
-    constexprs.flat_map(|s| s.args.iter()).flat_map(|(_, arg)| names(arg)).collect()
-}
-
-/// The names in an argument.
-fn names(arg: &Arg) -> impl Iterator<Item = &str> {
-    let slice = match arg {
-        Arg::Name(name) => std::slice::from_ref(name),
-        Arg::Tuple(names) => names.as_slice(),
-        Arg::Literal(_) => &[],
-    };
-    slice.iter().map(String::as_str)
+    constexprs.flat_map(|s| s.args.iter()).flat_map(|(_, arg)| arg.names()).collect()
 }
 
 /// A defined name: its type, and the statement unless it is a parameter.
@@ -249,7 +239,7 @@ impl<'a> Checker<'a> {
             }
             let Some(param) = op.param(name) else { continue };
             let place = format!("{}.{name}", op.name);
-            for used in names(arg) {
+            for used in arg.names() {
                 match self.defs.get(used) {
                     None => faults.push(Fault::Undefined { place: place.clone(), name: used.to_owned() }),
                     Some(def) => {

@@ -3,7 +3,7 @@
 //! 1. Every node is a port, a constant, one native layer, or has exactly one MIL statement for its number
 //!    of inputs.
 //! 2. Weights of `matmul`, `conv_transpose` and normalisations are constants; that of `conv` is one too,
-//!    or the batch is 1.
+//!    or the batch is 1 and nothing is dilated.
 //! 3. Every constant is finite in half precision.
 //! 4. Every extent is within the family's limits, and the family computes every op.
 //! 5. Outputs are half precision, computed, and distinct; there is at least one input.
@@ -72,8 +72,18 @@ fn spelled(node: &GraphNode) -> Result<(), String> {
 fn weights(graph: &Graph, node: &GraphNode) -> Result<(), String> {
     let constant = |id: &NodeId| graph.constant(*id).is_some();
     let Some(values) = node.inputs.get(node.op.weights_from()..) else { return Ok(()) };
-    if values.iter().all(constant) || (matches!(node.op, Op::Conv(_)) && node.ty.shape[0] == 1) {
+    if values.iter().all(constant) {
         return Ok(());
+    }
+    if let Op::Conv(conv) = &node.op {
+        return match conv.dilations {
+            [1, 1] if node.ty.shape[0] == 1 => Ok(()),
+            dilations => Err(format!(
+                "a computed kernel of width {} with dilations {dilations:?} is too wide when it is written with \
+                 zeros between its taps; use a constant weight or add the results of narrower kernels",
+                graph.node(values[0]).ty.shape[3]
+            )),
+        };
     }
     Err("takes its weights as constants; write it with elementwise ops or matmul to train them".into())
 }

@@ -6,7 +6,7 @@ use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::{Mil, Op, find};
 use crate::ir::ops::batch_norm::BatchNorm;
 use crate::ir::ops::binary::Mul;
-use crate::ir::ops::conv::{Conv, four, spread};
+use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, four, spread};
 use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::image_norm::InstanceNorm;
 use crate::ir::ops::native::{Fps, Sdpa, attention};
@@ -14,7 +14,7 @@ use crate::ir::ops::norm::TINIEST;
 use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
 use crate::ir::var::Var;
-use crate::passes::{Options, PassError, TRIGONOMETRY, merge};
+use crate::passes::{FORMS, Options, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
 use crate::target::floor;
 use std::collections::HashSet;
@@ -24,6 +24,7 @@ pub static LEGALIZE: &[Rule] = &[
     Rule { name: "decompose", apply: decompose },
     Rule { name: "value_matmul", apply: value_matmul },
     Rule { name: "value_conv", apply: value_conv },
+    Rule { name: "value_dilation", apply: value_dilation },
     Rule { name: "value_conv_transpose", apply: value_conv_transpose },
     Rule { name: "value_parameter", apply: value_parameter },
     Rule { name: "least_eps", apply: least_eps },
@@ -47,7 +48,8 @@ pub(super) fn legalize(
         false => graph,
     };
     let rewritten = crate::rewrite::run(computed, LEGALIZE, events)?;
-    let folded = crate::rewrite::run(&rewritten, super::FOLD, events)?;
+    let known = crate::rewrite::run(&rewritten, FORMS, events)?;
+    let folded = crate::rewrite::run(&known, super::FOLD, events)?;
     let tidy = crate::rewrite::run(&folded, super::CANONICALIZE, events)?;
     Ok(compute_outputs(&merge::merge(&tidy)?, events)?)
 }
@@ -86,6 +88,21 @@ fn value_conv(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(Var::concat(&images.iter().collect::<Vec<_>>(), 0))
 }
 
+/// A computed kernel has zeros between its taps instead of a dilation.
+///
+/// Evidence: the op's definition in coremltools: a weight that is no constant takes dilations of 1 only.
+fn value_dilation(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Conv(op), &[x, weight]) = (&m.node().op, &m.node().inputs[..]) else { return Err(Miss::Other) };
+    if m.constant(weight).is_some() || op.dilations == [1, 1] {
+        return Err(Miss::Other);
+    }
+    if op.dilations[1] * (m.var(weight).shape()[3] as i64 - 1) >= MAX_KERNEL_WIDTH as i64 {
+        return Err(Miss::Because("the kernel would be wider than any engine accepts"));
+    }
+    let kernel = spread(&m.var(weight), op.dilations);
+    Ok(Var::apply(Conv { dilations: [1, 1], ..op.clone() }, &[&m.var(x), &kernel]))
+}
+
 /// A transposed convolution with a computed weight is the convolution of the spread image with the kernel
 /// turned around, and its channels exchanged in each group: that statement takes its weight as a constant.
 fn value_conv_transpose(m: &Match<'_>) -> Result<Var, Miss> {
@@ -105,7 +122,12 @@ fn value_conv_transpose(m: &Match<'_>) -> Result<Var, Miss> {
     let conv = Conv { strides: [1; 2], pad: sides.map(|p| p.max(0)), dilations: op.dilations, groups };
     let [top, bottom, left, right] = sides.map(|p| (-p).max(0) as usize);
     let full = Var::apply(conv, &[&spread(&x, op.strides), &turned]);
-    Ok(if full.shape() == m.node().ty.shape { full } else { full.crop(top, bottom, left, right) })
+    if full.shape() == m.node().ty.shape {
+        return Ok(full);
+    }
+    // Columns on the left are cut as rows: on the last axis that saturates on older engines.
+    let cut = full.crop(top, bottom, 0, right);
+    Ok(if left == 0 { cut } else { cut.swap_last().crop(left, 0, 0, 0).swap_last() })
 }
 
 /// An `eps` of a norm that half precision would round to 0 becomes the least that it holds.
@@ -177,30 +199,38 @@ fn tile_factor(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(y)
 }
 
+/// The factor of a product with one number: a scalar attribute, or a constant of one element.
+fn factor(m: &Match<'_>) -> Option<(NodeId, f64)> {
+    let one = |k: NodeId| m.constant(k).filter(|tensor| tensor.shape().count() == 1);
+    match (&m.node().op, &m.node().inputs[..]) {
+        (Op::Muls(op), &[x]) => Some((x, op.k.0)),
+        (Op::Mul(_), &[x, k]) => match (one(x), one(k)) {
+            (_, Some(tensor)) => Some((x, f64::from(tensor.to_f32()[0]))),
+            (Some(tensor), None) => Some((k, f64::from(tensor.to_f32()[0]))),
+            (None, None) => None,
+        },
+        _ => None,
+    }
+}
+
 /// `x * 0`, also where the factor only rounds to zero, is `x - x`: the engine's compiler fails on a
 /// reduction that is multiplied by zero.
 fn mul_zero(m: &Match<'_>) -> Result<Var, Miss> {
-    let (Op::Muls(op), Some(x)) = (&m.node().op, m.input(0)) else { return Err(Miss::Other) };
-    if aneforge_tensor::round_f16(op.k.0).to_f32() != 0.0 {
+    let (x, k) = factor(m).ok_or(Miss::Other)?;
+    if aneforge_tensor::round_f16(k).to_f32() != 0.0 {
         return Err(Miss::Other);
     }
     let x = m.var(x);
-    Ok(x.minus(&x))
+    let zero = x.minus(&x);
+    Ok(if zero.shape() == m.node().ty.shape { zero } else { zero.reshape_to(m.node().ty.shape) })
 }
 
-/// A scalar factor right after floor, ceil or round becomes a factor per element: the engine's compiler
-/// folds the scalar into the rounding kernel and loses it. Reshapes in between do not help.
+/// A scalar factor after floor, ceil or round becomes a factor per element: the engine's compiler folds the
+/// scalar into the rounding kernel and loses it. Reshapes, constant sums and divisions in between do not help.
 fn rounded_scale(m: &Match<'_>) -> Result<Var, Miss> {
     let shape = m.node().ty.shape;
-    let (x, factor) = match (&m.node().op, &m.node().inputs[..]) {
-        (Op::Muls(op), &[x]) => (x, op.k.0),
-        (Op::Mul(_), &[x, k]) | (Op::Mul(_), &[k, x]) if shape.count() > 1 => match m.constant(k) {
-            Some(tensor) if tensor.shape().count() == 1 => (x, f64::from(tensor.to_f32()[0])),
-            _ => return Err(Miss::Other),
-        },
-        _ => return Err(Miss::Other),
-    };
-    if !rounds(m, x) {
+    let (x, factor) = factor(m).ok_or(Miss::Other)?;
+    if matches!(m.node().op, Op::Mul(_)) && shape.count() == 1 || !rounds(m, x) {
         return Err(Miss::Other);
     }
     Ok(Var::apply(Mul {}, &[&m.var(x), &Var::full(shape, factor)]))
@@ -250,7 +280,8 @@ fn sample_one(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(m.var(points).narrow(0, 0, 1))
 }
 
-/// Whether a value is rounded, with nothing but changes of shape since.
+/// Whether a value is rounded, with nothing since but changes of shape and what the engine fuses with a
+/// scalar factor: sums with constants and divisions by them.
 fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
     loop {
         match m.op(x) {
@@ -258,7 +289,10 @@ fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
             (Op::Select(_), &[_, rounded, _]) if matches!(m.op(rounded).0, Op::NativeRound(_)) => {
                 return true;
             }
-            (Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_), &[inner]) => x = inner,
+            (Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_), &[inner])
+            | (Op::Adds(_) | Op::LinearActivation(_), &[inner]) => x = inner,
+            (Op::Add(_) | Op::Sub(_) | Op::RealDiv(_), &[inner, k]) if m.constant(k).is_some() => x = inner,
+            (Op::Add(_) | Op::Sub(_), &[k, inner]) if m.constant(k).is_some() => x = inner,
             _ => return false,
         }
     }

@@ -8,11 +8,13 @@
 
 mod canonicalize;
 mod fold;
+mod forms;
 pub mod legal;
 mod legalize;
 mod merge;
 mod norms;
 pub mod partition;
+mod rank;
 mod route;
 mod trigonometry;
 
@@ -25,6 +27,7 @@ use legal::LegalError;
 
 pub use canonicalize::CANONICALIZE;
 pub use fold::FOLD;
+pub use forms::FORMS;
 pub use legalize::LEGALIZE;
 pub use partition::partition;
 pub use route::{ROUTE, written_out};

@@ -48,7 +48,6 @@ fn cosine_polynomial(m: &Match<'_>) -> Result<Var, Miss> {
 
 /// The distance to the nearest multiple of pi, and -1 where the multiple is odd, else 1.
 fn reduced(x: &Var) -> (Var, Var) {
-    // The sum stands between rounding and the factors, which would be lost right after it (`rounded_scale`).
     let n = x.muls(FRAC_1_PI).adds(-0.5).floor().adds(1.0);
     let r = x - n.muls(3.0) - n.muls(9.0 / 64.0) - n.muls(PI - 3.0 - 9.0 / 64.0);
     let half = n.muls(0.5);

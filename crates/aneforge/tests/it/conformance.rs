@@ -4,10 +4,17 @@ use crate::support::{
     Built, IEEE, assert_close, assert_same, build, draw, evaluate, feed_tensors, numbers, to_f64,
 };
 use aneforge::device::host::Host;
-use aneforge::ir::op::{Case, Mil, OPS, Op, Tolerance};
+use aneforge::ir::op::{Case, Mil, Native, OPS, Op, Tolerance};
+use aneforge::ir::ops::conv_transpose::ConvTranspose;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
-use aneforge::{DType, Graph, Numerics, Options, Plan, Routes, Session, SessionOptions, Var, compile, grad};
+use aneforge::{
+    DType, Graph, Numerics, Options, Plan, Routes, Session, SessionOptions, Target, Var, compile, grad,
+    target,
+};
+use aneforge_mil::Type;
+use aneforge_mil::spec::{ResultRule, find};
+use std::collections::HashMap;
 
 /// Calls `check` with every case of every op, and counts them.
 fn each(check: impl Fn(&Case, &str)) -> usize {
@@ -91,14 +98,46 @@ fn gradients_match_finite_differences() {
     let mut checked = 0;
     for entry in OPS {
         for (i, case) in (entry.cases)().iter().enumerate() {
-            checked += check_gradient(case, &format!("{} case {i}", entry.info.name));
+            checked += check_gradient(build(case, true), &format!("{} case {i}", entry.info.name));
         }
     }
     assert!(checked >= 300, "{checked} gradients of inputs were checked");
 }
 
-fn check_gradient(case: &Case, what: &str) -> usize {
-    let Built { inputs, output, mut feeds } = build(case, true);
+/// An input given twice gets the cotangents of both places, each once. Where the types of two inputs differ,
+/// the second takes that of the first if the op allows it.
+#[test]
+fn gradients_of_inputs_given_twice_match_finite_differences() {
+    for entry in OPS.iter().filter(|entry| entry.info.arity().1 > 1) {
+        let mut pairs = 0;
+        for (n, case) in (entry.cases)().iter().enumerate() {
+            for (i, j) in (1..case.inputs.len()).flat_map(|j| (0..j).map(move |i| (i, j))) {
+                let mut twin = case.clone();
+                twin.inputs[j] = twin.inputs[i];
+                if twin.op.infer(&twin.inputs).is_ok() {
+                    let what = format!("{} case {n} with input {i} also as {j}", entry.info.name);
+                    check_gradient(given_twice(&twin, i, j), &what);
+                    pairs += 1;
+                }
+            }
+        }
+        let apart = matches!(entry.info.name, "affine" | "prelu");
+        assert!(pairs > 0 || apart, "{}: no case with two equal inputs", entry.info.name);
+    }
+}
+
+/// A case whose input `i` is its input `j` as well.
+fn given_twice(case: &Case, i: usize, j: usize) -> Built {
+    let Built { mut inputs, mut feeds, .. } = build(case, true);
+    inputs[j] = inputs[i].clone();
+    let output = Var::apply(case.op.clone(), &inputs.iter().collect::<Vec<_>>());
+    inputs.remove(j);
+    feeds.remove(j);
+    Built { inputs, output, feeds }
+}
+
+fn check_gradient(built: Built, what: &str) -> usize {
+    let Built { inputs, output, mut feeds } = built;
     if output.ty().dtype != DType::F16 {
         return 0;
     }
@@ -109,7 +148,7 @@ fn check_gradient(case: &Case, what: &str) -> usize {
     feeds.push(weights.clone());
     let mut checked = 0;
     for (index, input) in inputs.iter().enumerate() {
-        if case.inputs[index].dtype != DType::F16 {
+        if input.ty().dtype != DType::F16 {
             continue;
         }
         let rule = grad::grad(&output, &cotangent, std::slice::from_ref(input));
@@ -247,4 +286,99 @@ fn attributes_come_back() {
         let get = |name: &str| attrs.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone());
         assert_eq!((entry.from_attrs)(&get), Ok::<Op, String>(case.op.clone()), "{what}");
     });
+}
+
+/// What a compiler may refuse in a statement that broadcasts: operands of unequal rank, and scalars in records.
+#[test]
+fn operands_that_broadcast_have_one_rank() {
+    each(|case, what| {
+        let (_, _, plans) = compiled(case, what);
+        for (program, _) in plans.iter().flat_map(|plan| &plan.segments).filter_map(|s| s.mil()) {
+            let main = &program.functions[0];
+            let results = main.body.iter().flat_map(|s| &s.results);
+            let types: HashMap<&str, &Type> =
+                main.params.iter().chain(results).map(|p| (p.name.as_str(), &p.ty)).collect();
+            for stmt in &main.body {
+                if !matches!(find(&stmt.op).unwrap().result, ResultRule::Broadcast(_)) {
+                    continue;
+                }
+                let rank = stmt.results[0].ty.shape().len();
+                for name in stmt.args.iter().flat_map(|(_, arg)| arg.names()) {
+                    let fits = match types[name] {
+                        Type::Scalar(_) => true,
+                        Type::Tensor { shape, .. } => shape.len() == rank,
+                    };
+                    assert!(fits, "{what}: {} in {stmt}", types[name]);
+                }
+            }
+        }
+    });
+}
+
+/// Every family that runs programs, by a chip of it.
+const CHIPS: [&str; 4] = ["h13", "h14", "h15", "h17s"];
+
+/// A case with inputs from the whole range of half precision, where it is defined by moving elements.
+fn wide(case: &Case) -> Case {
+    let exact = case.tolerance.ulp == 0.0 && !case.inputs.iter().any(|ty| ty.dtype != DType::F16);
+    if exact { Case { domain: (-65504.0, 65504.0), ..case.clone() } } else { case.clone() }
+}
+
+/// A layer and the ops that may stand for it agree to the bit, whatever a family does to large values.
+#[test]
+fn layers_agree_with_their_chains_on_every_family() {
+    each(|case, what| {
+        let Mil::Native(Native { fused: Some(write), .. }) = case.op.mil() else { return };
+        let Built { inputs, output, feeds } = build(&wide(case), true);
+        let [layer, chain] = [output, write(&case.op, &inputs)].map(|v| Graph::freeze(&[v]).unwrap());
+        for chip in CHIPS {
+            let precision = Precision::F16(Numerics::Ane(Target::named(chip).unwrap().family()));
+            let (want, got) = (evaluate(&layer, &feeds, precision), evaluate(&chain, &feeds, precision));
+            assert_same(&got.data, &want.data, &format!("{what} on {chip}"));
+        }
+    });
+}
+
+/// What only moves or picks elements does so on every family, however large they are.
+#[test]
+fn legal_graphs_move_elements_on_every_family() {
+    each(|case, what| {
+        if case.tolerance.ulp != 0.0 {
+            return;
+        }
+        let Built { output, feeds, .. } = build(&wide(case), false);
+        let output = numbers(&output);
+        let before = Graph::freeze(std::slice::from_ref(&output)).unwrap();
+        for (chip, routes) in CHIPS.into_iter().flat_map(|chip| ROUTES.map(|routes| (chip, routes))) {
+            let target = Target::named(chip).unwrap();
+            if target.family() < target::floor(case.op.name()) {
+                continue;
+            }
+            let plan = compile(std::slice::from_ref(&output), &Options { target, routes }).unwrap();
+            let precision = Precision::F16(Numerics::Ane(target.family()));
+            let want = evaluate(&before, &feeds, precision);
+            let what = format!("{what} on {chip}, {routes:?}");
+            assert_same(&evaluate(legal(&plan), &feeds, precision).data, &want.data, &what);
+            let mut session = Session::new(plan, &Host::new(1), SessionOptions::default()).unwrap();
+            session.run(&feed_tensors(&before, &feeds)).unwrap();
+            assert_same(&to_f64(session.output(0)), &want.data, &format!("{what}, host"));
+        }
+    });
+}
+
+/// Cutting what a transposed convolution pads must not saturate what is left.
+#[test]
+fn a_transposed_convolution_with_a_computed_weight_keeps_large_values() {
+    let shape = |dims: &[usize]| aneforge::Shape::new(dims).unwrap();
+    let (x, weight) = (Var::input(shape(&[1, 1, 1, 4])), Var::input(shape(&[1, 1, 1, 2])));
+    let op = ConvTranspose { strides: [1, 1], pad: [0, 0, 2, 0], dilations: [1, 1], groups: 1 };
+    let y = Var::apply(op, &[&x, &weight]);
+    let feeds = [vec![100.0, -100.0, 50.0, 100.0], vec![10.0, 60.0]]
+        .map(|v| aneforge::Tensor::from_slice(shape(&[1, 1, 1, v.len()]), &v).unwrap());
+    for chip in CHIPS {
+        let target = Target::named(chip).unwrap();
+        let plan = compile(std::slice::from_ref(&y), &Options { target, ..Options::default() }).unwrap();
+        let mut session = Session::new(plan, &Host::new(1), SessionOptions::default()).unwrap();
+        assert_eq!(session.run(&feeds).unwrap()[0].to_f32(), [-5500.0, 4000.0, 6000.0], "{chip}");
+    }
 }

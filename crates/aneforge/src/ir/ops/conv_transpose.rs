@@ -149,6 +149,7 @@ impl Operator for ConvTranspose {
                 ConvTranspose { groups: 2, dilations: [1, 2], ..plain.clone() },
                 &[&[1, 4, 3, 3], &[4, 3, 2, 2]],
             ),
+            on(plain.clone(), &[&[2, 2, 2, 2], &[2, 2, 2, 2]]),
             on(ConvTranspose { strides: [1, 3], ..plain }, &[&[1, 1, 1, 4], &[1, 2, 1, 2], &[1, 2, 1, 1]]),
         ]
     }

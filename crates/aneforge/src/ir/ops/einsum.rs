@@ -54,7 +54,12 @@ impl Operator for BmmW {
         let on = |a: &[usize], w: &[usize]| {
             Case::new(BmmW {}, &[a, w], (-1.0, 1.0), Tolerance::SUM).constants_from(1)
         };
-        vec![on(&[2, 3, 40], &[2, 40, 5]), on(&[1, 4, 7], &[1, 7, 3]), on(&[3, 1, 33], &[3, 33, 1])]
+        vec![
+            on(&[2, 3, 40], &[2, 40, 5]),
+            on(&[1, 4, 7], &[1, 7, 3]),
+            on(&[3, 1, 33], &[3, 33, 1]),
+            on(&[2, 3, 3], &[2, 3, 3]),
+        ]
     }
 }
 
@@ -100,7 +105,7 @@ impl Operator for Einsum {
             let b = [a[0], a[3], a[2], u];
             Case::new(Einsum {}, &[a, &b], (-1.0, 1.0), Tolerance::SUM).constants_from(1)
         };
-        vec![on(&[1, 4, 3, 8], 5), on(&[2, 3, 2, 37], 2), on(&[1, 1, 1, 1], 3)]
+        vec![on(&[1, 4, 3, 8], 5), on(&[2, 3, 2, 37], 2), on(&[1, 1, 1, 1], 3), on(&[1, 2, 2, 2], 2)]
     }
 }
 

@@ -129,8 +129,9 @@ impl Window {
         plane(&values, ho, wo)
     }
 
-    /// Bottom and right padding with which the transposed convolution of the output covers the image.
-    fn covering_pad(&self, x: Shape, out: Shape) -> ([i64; 4], [usize; 2]) {
+    /// Bottom and right padding with which the windows end where the image does or beyond, and how much of it
+    /// they cover.
+    pub(crate) fn covering_pad(&self, x: Shape, out: Shape) -> ([i64; 4], [usize; 2]) {
         let mut pad = self.pad;
         let mut covered = [0; 2];
         for axis in 0..2 {

@@ -25,6 +25,7 @@ pub use view::{DynamicSlice, Flatten, InputView};
 
 use crate::ir::graph::Graph;
 use crate::ir::op::{Decompose, Grad, Op};
+use crate::ir::ops::norm::{distinct, pulled_back};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
@@ -41,7 +42,8 @@ fn written(op: impl Into<Op>, write: Decompose, x: &[&Array], p: Precision) -> A
 
 /// The gradients of the ops that a layer is written with.
 fn through(op: impl Into<Op>, write: Decompose, x: &[Var], dy: &Var) -> Vec<Grad> {
-    crate::grad::pull_back(&write(&op.into(), x), dy, x)
+    let leaves = distinct(x);
+    pulled_back(&write(&op.into(), &leaves), dy, &leaves)
 }
 
 /// The result of a layer, as it lies on the engine.

@@ -43,9 +43,10 @@ op! {
     }
 }
 
-/// A part of a line of elements.
+/// A part of a line of elements, cut as rows of a column: a slice with an offset on the last axis saturates on
+/// older engines, and the layers do not.
 fn part(x: &Var, offset: usize, size: usize) -> Var {
-    x.reshape(&[-1]).slice_by_size(&[offset], &[size])
+    x.reshape(&[-1, 1]).narrow(0, offset, offset + size).reshape(&[-1])
 }
 
 /// The cotangent of a line's part, with zeros where nothing was read.
