@@ -49,7 +49,9 @@ def compile(
     Args:
         out: the result, or several; the model returns one array, or a tuple of them.
         int8: store weights in eight bits. Not implemented.
-        build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing.
+        build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing. What
+            an earlier compile left there is replaced as a whole, when everything new is complete; other files
+            stay, and one that is in the way is an error.
         opt: `"routes"` writes native layers with fused ops where those compute the same, which saves the
             cut; 0 and None keep every layer. 1 is `"routes"`, as long as there are no compressed weights to
             choose; 2 and `"max"` measure, with `tune`.
@@ -57,12 +59,13 @@ def compile(
         compress_atol: the error that compression may make; without `compress` it means nothing.
         block_size: the block of blockwise compression; without `compress` it means nothing.
         validate: raise ValueError, instead of warning, when a sum may lose precision; see `precision_risk`.
-        target: the chip to compile for, such as `"h13"`; by default `ANEFORGE_TARGET`, else `"h17s"`. Its
+        target: the chip to compile for, such as `"h13"` or `"M1"`; by default `ANEFORGE_TARGET`, else `"h17s"`. Its
             limits apply on every device.
         device: `"ane"` or `"host"`; by default `ANEFORGE_DEVICE`, else the engine on Apple silicon and the
             host elsewhere. Nothing falls back silently.
         numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
-            `"ieee"`, or a family such as `"a14"`; by default `ANEFORGE_NUMERICS`, else `"ane"`.
+            `"ieee"`, or those of a family or chip such as `"a14"` or `"M2"`; by default
+            `ANEFORGE_NUMERICS`, else `"ane"`.
         norms: how norms are written: `"plain"`, as mean, square and root in half precision; `"robust"`, so that
             every finite row comes out right, at about twice the number of ops; `"auto"` is plain but where
             declared bounds (`max_abs`) or constants say that it would go wrong.

@@ -12,7 +12,7 @@ from aneforge._native import Encoder
 def load(
     name: str | PathLike[str],
     int8: bool = False,
-    pooling: str | None = "mean",
+    pooling: str | None = None,
     *,
     target: str | None = None,
     device: str | None = None,
@@ -23,8 +23,8 @@ def load(
     Args:
         name: a directory in the layout of transformers or sentence-transformers, or a hub id.
         int8: store weights in eight bits. Not implemented.
-        pooling: how token states become one vector: `"mean"`, `"cls"` or `"max"`; None for what the
-            model's own files say.
+        pooling: how token states become one vector: `"mean"`, `"cls"` or `"max"`; by default what the
+            model's own files say, and the mean where they say nothing.
         target: the chip to compile for; see `compile`.
         device: the device to run on; see `compile`.
         numerics: the host's arithmetic; see `compile`.

@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use aneforge::device::host;
-use aneforge::{Device, Family, Norms, Numerics, Options, Routes, SessionOptions, Target, artifact, device};
+use aneforge::target::numerics_named;
+use aneforge::{Device, Norms, Numerics, Options, Routes, SessionOptions, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
 use pyo3::exceptions::PyValueError;
@@ -72,22 +73,9 @@ pub fn on(name: Option<&str>) -> PyResult<Arc<dyn Device>> {
     Ok(name.map_or_else(device::default, device::named).map_err(Error::Device)?)
 }
 
-/// The numerics of this name: IEEE arithmetic, or a family's by its name or that of the target.
+/// The numerics of this name.
 pub fn arithmetic(name: &str, target: Target) -> PyResult<Numerics> {
-    let family = match name.trim().to_ascii_lowercase().as_str() {
-        "ieee" => return Ok(Numerics::Ieee),
-        "ane" => target.family(),
-        "a13" => Family::A13,
-        "a14" => Family::A14,
-        "a15" => Family::A15,
-        "a16" => Family::A16,
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "unknown numerics `{name}`; known are `ane`, `ieee` and the families `a13`, `a14`, `a15`, `a16`"
-            )));
-        }
-    };
-    Ok(Numerics::Ane(family))
+    numerics_named(name, target).map_err(|e| PyValueError::new_err(e.to_string()))
 }
 
 /// Each device's name, whether it is here, and what it is or why not.

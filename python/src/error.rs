@@ -48,7 +48,7 @@ impl From<Error> for PyErr {
             Error::Build(e, true) => PyTypeError::new_err(e.to_string()),
             Error::Build(e, false) => PyValueError::new_err(e.to_string()),
             Error::Compile(e) => compile(&e),
-            Error::Artifact(e) => io::Error::new(e.source.kind(), e.to_string()).into(),
+            Error::Artifact(e) => io::Error::new(e.io_kind(), e.to_string()).into(),
             Error::Run(e) => run(&e),
             Error::Device(e) => device(&e),
             Error::Target(e) => PyValueError::new_err(e.to_string()),

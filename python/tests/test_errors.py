@@ -181,7 +181,7 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     ),
     (ValueError, "unknown op `nothing`", lambda: _native.apply("nothing", [])),
     (TypeError, "relu: there is no attribute `k`", lambda: _native.apply("relu", [x23()], {"k": 1})),
-    (ValueError, "relu: takes x inputs, got 2", lambda: _native.apply("relu", [x23(), x23()])),
+    (ValueError, "relu: takes the inputs (x), got 2", lambda: _native.apply("relu", [x23(), x23()])),
     (TypeError, "reshape: attribute shape is missing", lambda: _native.apply("reshape", [x23()])),
 ]
 

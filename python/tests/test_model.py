@@ -57,7 +57,7 @@ def test_doubles_round_once() -> None:
 
 
 def test_wrong_calls_are_refused(doubled: af.Model) -> None:
-    with pytest.raises(ValueError, match=r"^the model takes 1 inputs, got 2$"):
+    with pytest.raises(ValueError, match=r"^the model takes 1 input, got 2$"):
         doubled([1], [2])
     with pytest.raises(ValueError, match=r"^input 0 must have shape \[2, 3\], got \[3, 2\]$"):
         doubled(np.zeros((3, 2)))

@@ -1,10 +1,17 @@
 //! Compiled programs on disk: `model.mil` and `weights.bin`, or `net.plist` and its weight files for a native
-//! layer, and a readable report; each file is written whole or not at all.
+//! layer, a readable report, and a manifest that binds them into one set. Also how any output reaches its place.
+
+mod output;
+mod set;
+
+pub use output::replace;
+pub use set::{Entry, Manifest, Set};
 
 use crate::plan::{Code, Plan, Segment};
+use aneforge_formats::FileError;
 use aneforge_mil::netplist::NET_FILE;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use set::Stage;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The program's file name.
@@ -13,55 +20,120 @@ pub const PROGRAM_FILE: &str = "model.mil";
 pub const WEIGHTS_FILE: &str = "weights.bin";
 /// The report's file name.
 pub const REPORT_FILE: &str = "report.txt";
+/// The manifest's file name.
+pub const MANIFEST_FILE: &str = "aneforge.manifest";
 
 /// A program could not be written or read. The environment's fault, mostly.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {path}: {source}", path = path.display())]
-pub struct ArtifactError {
-    /// What was tried.
-    pub action: &'static str,
-    /// On which file or folder.
-    pub path: PathBuf,
-    /// What the system said.
-    pub source: io::Error,
+pub enum ArtifactError {
+    /// The system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file stands where a program's file would, and no program was written there before.
+    #[error("`{0}` is there and was not written by a compile; move it away, or name another folder")]
+    Taken(PathBuf),
+    /// A manifest is not one.
+    #[error("`{path}` is damaged ({why}); compile the program again")]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file of a set is not the one that the manifest describes.
+    #[error(
+        "`{path}` was changed after it was compiled: its {got} bytes are not the {want} that `{MANIFEST_FILE}` \
+         describes; compile the program again"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Bytes when it was compiled.
+        want: u64,
+        /// Bytes now.
+        got: u64,
+    },
+    /// A file of a set could not be read.
+    #[error("{source}; the files of a compiled program stay in one folder")]
+    Absent {
+        /// Which, and why.
+        source: FileError,
+    },
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArtifactError {
-    let path = path.to_owned();
-    move |source| ArtifactError { action, path, source }
+impl ArtifactError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArtifactError {
+        let path = path.to_owned();
+        move |source| ArtifactError::Io { action, path, source }
+    }
+
+    /// The nearest kind of system error.
+    pub fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            ArtifactError::Io { source, .. } => source.kind(),
+            ArtifactError::Taken(_) => io::ErrorKind::AlreadyExists,
+            ArtifactError::Manifest { .. } | ArtifactError::Changed { .. } => io::ErrorKind::InvalidData,
+            ArtifactError::Absent { source: FileError::Missing(_) } => io::ErrorKind::NotFound,
+            ArtifactError::Absent { .. } => io::ErrorKind::Other,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The folders that hold a program, in the order they run.
+    pub folders: Vec<PathBuf>,
+    /// Every file with its size, the report last.
+    pub files: Vec<(PathBuf, u64)>,
 }
 
 /// Writes every segment of `plan` below `folder`, which is made if it is missing: one segment directly in
-/// it, several in folders `segment0`, `segment1` and so on. Returns the folders written.
-pub fn write(plan: &Plan, folder: &Path) -> Result<Vec<PathBuf>, ArtifactError> {
+/// it, several in folders `segment0`, `segment1` and so on.
+///
+/// The files are a set. They are written aside, and take the place of the set that was there, if any, in one
+/// rename; what that set had and the new one has not is removed. Other files in the folder are left alone,
+/// and one that stands in the way is an error.
+pub fn write(plan: &Plan, folder: &Path) -> Result<Written, ArtifactError> {
     let single = plan.segments.len() == 1;
+    let mut stage = Stage::new(folder)?;
     let mut folders = Vec::new();
     for (i, segment) in plan.segments.iter().enumerate() {
-        let folder = if single { folder.to_owned() } else { folder.join(format!("segment{i}")) };
-        fs::create_dir_all(&folder).map_err(failed("make folder", &folder))?;
-        write_segment(segment, &folder)?;
-        folders.push(folder);
+        let (prefix, place) = match single {
+            true => (String::new(), folder.to_owned()),
+            false => (format!("segment{i}/"), folder.join(format!("segment{i}"))),
+        };
+        write_segment(segment, &prefix, &mut stage)?;
+        folders.push(place);
     }
-    let report = folder.join(REPORT_FILE);
-    replace(&report, |file| file.write_all(report_of(plan).as_bytes()))?;
-    Ok(folders)
+    stage.write(REPORT_FILE, |file| file.write_all(report_of(plan).as_bytes()))?;
+    let entries = stage.commit()?;
+    let files = entries.into_iter().map(|e| (folder.join(e.file), e.bytes)).collect();
+    Ok(Written { folders, files })
 }
 
-fn write_segment(segment: &Segment, folder: &Path) -> Result<(), ArtifactError> {
-    // Weights first: a program without its weights never stands in the folder.
+fn write_segment(segment: &Segment, prefix: &str, stage: &mut Stage) -> Result<(), ArtifactError> {
+    let named = |name: &str| format!("{prefix}{name}");
     match &segment.code {
         Code::Mil { program, blob } => {
-            let encode = |file: &mut BufWriter<File>| {
+            stage.write(&named(PROGRAM_FILE), |file| write!(file, "{program}"))?;
+            stage.write(&named(WEIGHTS_FILE), |file| {
                 blob.write(&segment.graph, file).map(|_| ()).map_err(io::Error::other)
-            };
-            replace(&folder.join(WEIGHTS_FILE), encode)?;
-            replace(&folder.join(PROGRAM_FILE), |file| write!(file, "{program}"))
+            })
         }
         Code::Native(netplist) => {
-            for (name, bytes) in &netplist.weights {
-                replace(&folder.join(name), |file| file.write_all(bytes))?;
-            }
-            replace(&folder.join(NET_FILE), |file| write!(file, "{}", netplist.document))
+            stage.write(&named(NET_FILE), |file| write!(file, "{}", netplist.document))?;
+            netplist
+                .weights
+                .iter()
+                .try_for_each(|(name, bytes)| stage.write(&named(name), |file| file.write_all(bytes)))
         }
     }
 }
@@ -77,24 +149,4 @@ pub fn report_of(plan: &Plan) -> String {
         }
     }
     out
-}
-
-/// Writes a file beside its place and moves it there, so that readers see the old one or the whole new
-/// one, also after a crash.
-pub fn replace(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> Result<(), ArtifactError> {
-    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = File::create(&temporary).and_then(|file| {
-        let mut file = BufWriter::with_capacity(1 << 16, file);
-        fill(&mut file)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error).map(drop)
-    });
-    let moved = written.and_then(|()| fs::rename(&temporary, path));
-    moved.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        failed("write", path)(error)
-    })
 }

@@ -33,12 +33,14 @@ pub enum CompileError {
 /// assert!(program.to_string().contains("softmax"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[track_caller]
 pub fn compile(outputs: &[Var], options: &Options) -> Result<Plan, CompileError> {
     let graph = Graph::freeze(outputs).map_err(PassError::from)?;
     compile_graph(&graph, options)
 }
 
 /// Compiles a frozen graph.
+#[track_caller]
 pub fn compile_graph(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
     if graph.outputs().is_empty() {
         let at = crate::ir::types::Caller::here();

@@ -69,14 +69,15 @@ fn walk(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Option<Var>>, GradError> {
             continue;
         }
         let Some(dy) = cotangents.get(&var.id()).cloned() else { continue };
-        for (x, grad) in var.inputs().iter().zip(var.op().vjp(var.inputs(), var, &dy)) {
+        let grads = var.caller().scope(|| var.op().vjp(var.inputs(), var, &dy));
+        for (x, grad) in var.inputs().iter().zip(grads) {
             if !on_path.contains(&x.id()) {
                 continue;
             }
             match grad {
                 Grad::To(dx) => {
                     let sum = match cotangents.get(&x.id()) {
-                        Some(before) => before + dx,
+                        Some(before) => x.caller().scope(|| before + dx),
                         None => dx,
                     };
                     cotangents.insert(x.id(), sum);

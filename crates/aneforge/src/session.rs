@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 #[non_exhaustive]
 pub enum RunError {
     /// The wrong number of arrays. The caller's fault.
-    #[error("the model takes {want} inputs, got {got}")]
+    #[error("the model takes {want} input{s}, got {got}", s = if *want == 1 { "" } else { "s" })]
     Count {
         /// How many it takes.
         want: usize,

@@ -1,12 +1,16 @@
 //! The command line's shape: global options and the list of commands.
 
-use crate::commands::{compile, demo, devices, embed, inspect, ops, run};
+use crate::commands::{compile, completions, demo, devices, embed, inspect, ops, run};
 use aneforge::Target;
-use aneforge::target::UnknownTarget;
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use aneforge::target::{UnknownNumerics, UnknownTarget, numerics_named};
+use clap::builder::Resettable;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 
 /// What follows the options in `aneforge --help`.
 const EXIT_CODES: &str = "\
+With --json, an error is one line of JSON on standard error: error, with kind, code and message.
+
 Exit codes:
   0  done
   1  a bug in aneforge; please report it
@@ -57,13 +61,14 @@ pub struct Global {
         long,
         global = true,
         value_enum,
+        ignore_case = true,
         env = "ANEFORGE_DEVICE",
         hide_env_values = true,
         help_heading = "Global options"
     )]
     pub device: Option<DeviceName>,
 
-    /// Chip to compile for, such as `h13` (M1) or `h17s` (M5 Pro) [default: `h17s`]
+    /// Chip to compile for, such as `M1`, `h13` (the same) or `h17s` (M5 Pro) [default: `h17s`]
     #[arg(
         long,
         global = true,
@@ -79,21 +84,45 @@ pub struct Global {
     #[arg(long, global = true, help_heading = "Global options")]
     pub native: bool,
 
-    /// Arithmetic of the host engine: the target's documented departures from IEEE 754, or none
+    /// Arithmetic of the host engine: the target's documented departures from IEEE 754 (`ane`), those of
+    /// another family or chip (such as `a14` or `M2`), or none (`ieee`)
     #[arg(
         long,
         global = true,
-        value_enum,
+        value_parser = numerics,
         env = "ANEFORGE_NUMERICS",
         hide_env_values = true,
         default_value = "ane",
         help_heading = "Global options"
     )]
-    pub numerics: NumericsName,
+    pub numerics: String,
+}
+
+impl Cli {
+    /// Reads a command line.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let mut command = without_empty(Cli::command());
+        let matches = command.try_get_matches_from_mut(words)?;
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// The command without environment variables that are set to nothing, which count as unset.
+fn without_empty(command: clap::Command) -> clap::Command {
+    let empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let unset = |arg: clap::Arg| match arg.get_env().is_some_and(empty) {
+        true => arg.env(Resettable::Reset),
+        false => arg,
+    };
+    command.mut_args(unset).mut_subcommands(without_empty)
 }
 
 fn target(name: &str) -> Result<Target, UnknownTarget> {
     Target::named(name)
+}
+
+fn numerics(name: &str) -> Result<String, UnknownNumerics> {
+    numerics_named(name, Target::default()).map(|_| name.to_owned())
 }
 
 /// A device by name.
@@ -103,15 +132,6 @@ pub enum DeviceName {
     Host,
     /// The Neural Engine
     Ane,
-}
-
-/// Numerics by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NumericsName {
-    /// As documented for the target's family
-    Ane,
-    /// IEEE 754 throughout
-    Ieee,
 }
 
 /// Every command; what it does is said at its arguments.
@@ -131,4 +151,5 @@ pub enum Command {
     Ops(ops::Args),
     #[command(after_help = devices::JSON)]
     Devices(devices::Args),
+    Completions(completions::Args),
 }

@@ -1,11 +1,12 @@
 //! What the global options come to.
 
-use crate::args::{DeviceName, Global, NumericsName};
+use crate::args::{DeviceName, Global};
 use crate::output::Spinner;
 use crate::picture::Style;
 use aneforge::device::host;
 use aneforge::ir::graph::Graph;
 use aneforge::session::SessionOptions;
+use aneforge::target::numerics_named;
 use aneforge::{
     CompileError, Device, DeviceError, Numerics, Options, Plan, Routes, RunError, Session, Target, device,
 };
@@ -21,13 +22,13 @@ pub struct Context {
     pub target: Target,
     quiet: bool,
     device: Option<DeviceName>,
-    numerics: NumericsName,
+    numerics: Numerics,
     routes: Routes,
 }
 
 impl Context {
     /// Applies the options that belong to the process: logging and threads.
-    pub fn new(global: &Global) -> Result<Context, DeviceError> {
+    pub fn new(global: &Global) -> anyhow::Result<Context> {
         let level = match (global.quiet, global.verbose) {
             (true, _) => LevelFilter::ERROR,
             (_, 0) => LevelFilter::WARN,
@@ -38,12 +39,13 @@ impl Context {
         if let Some(threads) = global.threads {
             host::set_threads(usize::from(threads))?;
         }
+        let target = global.target.unwrap_or_default();
         Ok(Context {
             json: global.json,
-            target: global.target.unwrap_or_default(),
+            target,
             quiet: global.quiet,
             device: global.device,
-            numerics: global.numerics,
+            numerics: numerics_named(&global.numerics, target)?,
             routes: if global.native { Routes::Native } else { Routes::Fused },
         })
     }
@@ -61,10 +63,7 @@ impl Context {
 
     /// The numerics that sessions run with.
     pub fn numerics(&self) -> Numerics {
-        match self.numerics {
-            NumericsName::Ane => Numerics::Ane(self.target.family()),
-            NumericsName::Ieee => Numerics::Ieee,
-        }
+        self.numerics
     }
 
     /// How to compile.

@@ -2,6 +2,7 @@
 //! `tools/digits` makes the file and says where the images are from.
 
 use aneforge::ir::ops::conv::Conv;
+use aneforge::ir::types::Caller;
 use aneforge::{DType, Shape, Var};
 use aneforge_formats::SafeTensors;
 use aneforge_tensor::{Bytes, Tensor};
@@ -59,6 +60,10 @@ impl Digits {
 
     /// The network on `batch` images: from `[batch, 1, 8, 8]` to a probability per class.
     pub fn network(&self, batch: usize) -> Result<Var> {
+        Caller::new("<demo>", 0).scope(|| self.layers(batch))
+    }
+
+    fn layers(&self, batch: usize) -> Result<Var> {
         let weight = |name: &str| -> Result<Var> { Ok(Var::constant(self.weight(name)?)) };
         let three = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
 

@@ -4,14 +4,17 @@ use aneforge::artifact::ArtifactError;
 use aneforge::import::mil::ReadError;
 use aneforge::ir::text::TextError;
 use aneforge::ir::var::BuildError;
-use aneforge::target::UnknownTarget;
+use aneforge::target::{UnknownNumerics, UnknownTarget};
 use aneforge::{CompileError, DeviceError, EncodeError, Kind, LoadError, RunError};
 use aneforge_formats::{FileError, SafeTensorsError};
 use aneforge_mil::BlobError;
 use aneforge_tensor::npy::NpyError;
+use serde_json::json;
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// An error that this crate finds itself.
 #[derive(Debug, thiserror::Error)]
@@ -31,16 +34,59 @@ pub fn file(text: impl Into<String>) -> anyhow::Error {
     Problem { kind: Kind::File, text: text.into() }.into()
 }
 
+/// What the last panic said, and where.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Runs a command; a panic becomes an error that asks for a report, and prints nothing.
+pub fn guarded(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    panic::set_hook(Box::new(|panic| {
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = panic.to_string().replace('\n', " ");
+    }));
+    let result = panic::catch_unwind(AssertUnwindSafe(run));
+    drop(panic::take_hook());
+    result.unwrap_or_else(|_| {
+        let what = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        let text =
+            format!("internal error: {what}; this is a bug in aneforge, please report it with its input");
+        Err(Problem { kind: Kind::Internal, text }.into())
+    })
+}
+
+/// Reports a command line that cannot be read, or prints the help it asks for.
+pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    if !json || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    say(&failure("usage", 2, text));
+    ExitCode::from(2)
+}
+
 /// Reports an error, if there is one, and gives the process its exit code.
-pub fn finish(result: anyhow::Result<()>) -> ExitCode {
+pub fn finish(result: anyhow::Result<()>, json: bool) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     let io = error.chain().find_map(|e| e.downcast_ref::<io::Error>());
     // Whoever read the output has seen enough.
     if io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", message(&error));
-    ExitCode::from(code(kind(&error)))
+    let (kind, message) = (kind(&error), message(&error));
+    match json {
+        true => say(&failure(&kind.to_string(), code(kind), &message)),
+        false => say(&format!("error: {message}")),
+    }
+    ExitCode::from(code(kind))
+}
+
+/// An error for machines, on one line.
+fn failure(kind: &str, code: u8, message: &str) -> String {
+    json!({ "error": { "kind": kind, "code": code, "message": message } }).to_string()
+}
+
+/// Prints to standard error, if anyone listens.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// The exit code of a kind of error.
@@ -73,6 +119,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
     of(error, |e: &Problem| e.kind)
         .or_else(|| of(error, BuildError::kind))
         .or_else(|| of(error, UnknownTarget::kind))
+        .or_else(|| of(error, |_: &UnknownNumerics| Kind::Caller))
         .or_else(|| of(error, TextError::kind))
         .or_else(|| of(error, ReadError::kind))
         .or_else(|| of(error, ArtifactError::kind))
@@ -106,9 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_an_internal_error() {
+        let error = guarded(|| panic!("index\n7")).unwrap_err();
+        let text = message(&error);
+        assert!(text.starts_with("internal error: panicked at crates/cli/src/exit.rs:"), "{text}");
+        assert!(
+            text.ends_with("index 7; this is a bug in aneforge, please report it with its input"),
+            "{text}"
+        );
+        assert_eq!(code(kind(&error)), 1);
+    }
+
+    #[test]
     fn causes_are_said_once() {
         let source = io::Error::from(io::ErrorKind::NotFound);
-        let inner = ArtifactError { action: "write", path: "x".into(), source };
+        let inner = ArtifactError::Io { action: "write", path: "x".into(), source };
         let error = Err::<(), _>(inner).context("while saving").unwrap_err();
         assert_eq!(message(&error), "while saving: cannot write x: entity not found");
     }

@@ -16,7 +16,7 @@ mod timing;
 
 pub use reference::reference;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use std::process::ExitCode;
 
 /// The definitions of all commands and options.
@@ -26,6 +26,11 @@ pub fn command() -> clap::Command {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = args::Cli::parse();
-    exit::finish(commands::run(&cli))
+    let words: Vec<_> = std::env::args_os().collect();
+    // The line that cannot be read may still say how errors are wanted.
+    let json = words.iter().any(|word| word == "--json");
+    match args::Cli::read(words) {
+        Ok(cli) => exit::finish(exit::guarded(|| commands::run(&cli)), json),
+        Err(error) => exit::usage(&error, json),
+    }
 }

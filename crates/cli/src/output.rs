@@ -1,10 +1,11 @@
 //! What people and machines see: progress, JSON, numbers in words.
 
-use aneforge::TensorType;
+use aneforge::{TensorType, artifact};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 /// A sign of life that disappears when it is dropped.
@@ -43,6 +44,23 @@ fn target(quiet: bool) -> ProgressDrawTarget {
 pub fn print_json(out: &mut dyn Write, value: &Value) -> Result<()> {
     serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
     Ok(writeln!(out)?)
+}
+
+/// Whether an output is to go to standard output.
+pub fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Writes an output to the file called `path`, or to `out` where that is `-`.
+pub fn save(
+    path: &Path,
+    out: &mut dyn Write,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    match is_standard(path) {
+        true => Ok(fill(out)?),
+        false => Ok(artifact::replace(path, fill)?),
+    }
 }
 
 /// A type as the keys `dtype` and `shape`.

@@ -1,71 +1,123 @@
 //! Programs as files: a folder that `compile` wrote, its `model.mil`, or the text of a graph.
 
 use crate::exit::file;
-use aneforge::artifact::{PROGRAM_FILE, WEIGHTS_FILE};
+use crate::output;
+use aneforge::artifact::{MANIFEST_FILE, PROGRAM_FILE, Set, WEIGHTS_FILE};
 use aneforge::import::mil;
 use aneforge::ir::graph::Graph;
 use aneforge::ir::text;
 use aneforge_formats::{FileError, map};
 use aneforge_mil::BlobFile;
 use aneforge_mil::netplist::NET_FILE;
+use aneforge_tensor::Bytes;
 use anyhow::{Context, Result};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Reads and verifies the program at `path`.
 pub fn open(path: &Path) -> Result<Graph> {
-    let path = if path.is_dir() { inside(path)? } else { path.to_owned() };
-    let bytes = map(&path)?;
-    let utf8 = std::str::from_utf8(&bytes).map_err(|e| {
-        file(format!(
-            "`{}` is not text from byte {} on; name a graph (.ir) or a program (.mil)",
-            path.display(),
-            e.valid_up_to()
-        ))
-    })?;
-    let named = || path.display().to_string();
-    if path.extension().is_some_and(|e| e == "mil") || utf8.trim_start().starts_with("program") {
-        return compiled(utf8, &path).with_context(named);
+    let folder = path.is_dir();
+    let path = if folder { path.join(PROGRAM_FILE) } else { path.to_owned() };
+    let set = if path.ends_with(PROGRAM_FILE) { set_of(&path)? } else { None };
+    if let Some((set, prefix)) = &set {
+        let member = |name: &str| set.get(&format!("{prefix}{name}"));
+        if let (Some(program), Some(weights)) = (member(PROGRAM_FILE), member(WEIGHTS_FILE)) {
+            let weights = || Ok(weights.clone());
+            return compiled(utf8(program, &path)?, &path, weights).with_context(|| name(&path));
+        }
     }
-    text::parse(utf8).with_context(named)
+    if folder {
+        return Err(no_program(path.parent().unwrap_or(&path), set));
+    }
+    let bytes = bytes(&path)?;
+    let text = utf8(&bytes, &path)?;
+    if path.extension().is_some_and(|e| e == "mil") || text.trim_start().starts_with("program") {
+        return compiled(text, &path, || weights_of(&path)).with_context(|| name(&path));
+    }
+    text::parse(text).with_context(|| name(&path))
 }
 
-/// The program in a folder.
-fn inside(folder: &Path) -> Result<PathBuf> {
-    let (program, first) = (folder.join(PROGRAM_FILE), folder.join("segment0"));
-    if program.exists() {
-        return Ok(program);
+/// What a path is called in messages.
+pub fn name(path: &Path) -> String {
+    if output::is_standard(path) { "standard input".into() } else { path.display().to_string() }
+}
+
+/// The contents of a file, or of standard input where the path is `-`.
+pub fn bytes(path: &Path) -> Result<Bytes> {
+    if !output::is_standard(path) {
+        return Ok(map(path)?);
     }
-    let layer = folder.join(NET_FILE).exists();
-    let folder = folder.display();
-    Err(if layer {
-        file(format!(
-            "`{folder}` holds a native layer, which cannot be read back as a graph; run the graph that it was \
-             compiled from"
-        ))
-    } else if first.exists() {
-        file(format!(
-            "`{folder}` holds a program in several segments; name one, such as `{}`",
-            first.display()
-        ))
-    } else {
-        file(format!(
-            "`{folder}` holds no {PROGRAM_FILE}; `aneforge compile GRAPH.ir -o {folder}` writes one"
-        ))
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).context("standard input")?;
+    Ok(Bytes::new(bytes))
+}
+
+fn utf8<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let (name, at) = (name(path), e.valid_up_to());
+        file(format!("`{name}` is not text from byte {at} on; name a graph (.ir) or a program (.mil)"))
     })
 }
 
-fn compiled(text: &str, path: &Path) -> Result<Graph> {
-    let program = aneforge_mil::parse(text).map_err(|e| file(e.to_string()))?;
+/// The set that a program's file would belong to, and the part of its name that comes before the file's.
+fn set_of(program: &Path) -> Result<Option<(Set, String)>> {
+    let Some(folder) = program.parent().and_then(|folder| absolute(folder).ok()) else { return Ok(None) };
+    if let Some(set) = Set::open(&folder)? {
+        return Ok(Some((set, String::new())));
+    }
+    let segment = folder.file_name().and_then(|n| n.to_str()).filter(|n| n.starts_with("segment"));
+    let (Some(segment), Some(parent)) = (segment, folder.parent()) else { return Ok(None) };
+    Ok(Set::open(parent)?.map(|set| (set, format!("{segment}/"))))
+}
+
+/// The folder with a name of its own, even if it is called `.`.
+fn absolute(folder: &Path) -> std::io::Result<PathBuf> {
+    match folder.as_os_str().is_empty() || folder.file_name().is_none() {
+        true => folder.join(".").canonicalize(),
+        false => Ok(folder.to_owned()),
+    }
+}
+
+/// Why a folder cannot be run.
+fn no_program(folder: &Path, set: Option<(Set, String)>) -> anyhow::Error {
+    let first = folder.join("segment0");
+    let folder = folder.display();
+    file(match set {
+        Some((set, prefix)) if set.get(&format!("{prefix}{NET_FILE}")).is_some() => format!(
+            "`{folder}` holds a native layer, which cannot be read back as a graph; run the graph that it was \
+             compiled from"
+        ),
+        Some((_, prefix)) if prefix.is_empty() => {
+            format!("`{folder}` holds a program in several segments; name one, such as `{}`", first.display())
+        }
+        _ => format!(
+            "`{folder}` holds no {MANIFEST_FILE}, so no compiled program; `aneforge compile GRAPH.ir -o \
+             {folder}` writes one"
+        ),
+    })
+}
+
+/// The weights of a program that belongs to no set.
+fn weights_of(path: &Path) -> Result<Bytes> {
+    if output::is_standard(path) {
+        return Err(file("a compiled program has its weights beside it; name its file or folder"));
+    }
     let weights = path.with_file_name(WEIGHTS_FILE);
-    let bytes = map(&weights).map_err(|error| match error {
+    map(&weights).map_err(|error| match error {
         FileError::Missing(_) => file(format!(
             "its weights `{}` do not exist; a program and its weights stay in one folder",
             weights.display()
         )),
         other => other.into(),
+    })
+}
+
+fn compiled(text: &str, path: &Path, weights: impl FnOnce() -> Result<Bytes>) -> Result<Graph> {
+    let program = aneforge_mil::parse(text).map_err(|e| file(e.to_string()))?;
+    let weights = weights()?;
+    let blob = BlobFile::parse(&weights).with_context(|| {
+        format!("{} is damaged, compile the graph again", path.with_file_name(WEIGHTS_FILE).display())
     })?;
-    let blob = BlobFile::parse(&bytes)
-        .with_context(|| format!("{} is damaged, compile the graph again", weights.display()))?;
     aneforge_mil::verify(&program, Some(blob.directory())).map_err(|errors| {
         let more = errors.len().saturating_sub(1);
         let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
@@ -74,5 +126,5 @@ fn compiled(text: &str, path: &Path) -> Result<Graph> {
             errors.first().map_or_else(String::new, ToString::to_string)
         ))
     })?;
-    Ok(mil::read(&program, &bytes)?)
+    Ok(mil::read(&program, &weights)?)
 }

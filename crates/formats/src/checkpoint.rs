@@ -45,6 +45,13 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Index {
+    fn read(path: &Path) -> Result<Index, CheckpointError> {
+        serde_json::from_slice(&map(path)?)
+            .map_err(|e| CheckpointError::Index { path: path.to_owned(), why: e.to_string() })
+    }
+}
+
 /// The weights of a model: one safetensors file, or several with an index.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -68,8 +75,7 @@ impl Checkpoint {
         if !index.exists() {
             return Err(CheckpointError::Missing(directory.to_owned()));
         }
-        let parsed: Index = serde_json::from_slice(&map(&index)?)
-            .map_err(|e| CheckpointError::Index { path: index.clone(), why: e.to_string() })?;
+        let parsed = Index::read(&index)?;
         let mut checkpoint = Checkpoint { directory: name, parts: Vec::new(), places: BTreeMap::new() };
         let mut opened = BTreeMap::new();
         for (tensor, part) in parsed.weight_map {
@@ -88,6 +94,14 @@ impl Checkpoint {
             checkpoint.places.insert(tensor, at);
         }
         Ok(checkpoint)
+    }
+
+    /// Whether a directory has every file that [`Checkpoint::open`] would open, whatever is in them.
+    pub fn is_complete(directory: impl AsRef<Path>) -> bool {
+        let directory = directory.as_ref();
+        directory.join(WHOLE).exists()
+            || Index::read(&directory.join(INDEX))
+                .is_ok_and(|index| index.weight_map.values().all(|part| directory.join(part).exists()))
     }
 
     /// The tensors' names, in alphabetical order.

@@ -1,6 +1,6 @@
 use aneforge_tensor::Bytes;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A file could not be opened. The caller's or the environment's fault.
@@ -34,13 +34,19 @@ impl FileError {
 }
 
 /// The contents of a file, mapped: pages are read when they are first touched, and shared between
-/// processes. The file must not be written to or cut while the bytes are in use.
+/// processes. The file must not be written to or cut while the bytes are in use. What can only be read once,
+/// such as a pipe, is read to its end.
 pub fn map(path: &Path) -> Result<Bytes, FileError> {
     let fail = |e| FileError::new(path, e);
-    let file = File::open(path).map_err(fail)?;
+    let mut file = File::open(path).map_err(fail)?;
     let about = file.metadata().map_err(fail)?;
-    if !about.is_file() {
+    if about.is_dir() {
         return Err(FileError::NotAFile(path.to_owned()));
+    }
+    if !about.is_file() {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fail)?;
+        return Ok(Bytes::new(bytes));
     }
     if about.len() == 0 {
         return Ok(Bytes::new(Vec::new()));

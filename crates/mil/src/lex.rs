@@ -39,10 +39,12 @@ impl<'a> Lexer<'a> {
 
     /// The next token and its place.
     pub(crate) fn token(&mut self) -> Result<(Token<'a>, Place), ParseError> {
+        let before = self.place;
         self.take_while(char::is_whitespace);
         let place = self.place;
         let token = match self.peek() {
-            None => Token::End,
+            // The end is where the last token ends: no line may follow it.
+            None => return Ok((Token::End, before)),
             Some('"') => Token::Str(self.string()?),
             Some(c) if c.is_ascii_alphabetic() || c == '_' => Token::Word(self.take_while(is_word)),
             Some(c) if c.is_ascii_digit() => Token::Number(self.number()),

@@ -1,7 +1,6 @@
 //! The reference page of the ops, from their declarations.
 
 use super::examples::example;
-use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Entry, Mil, Native, OPS};
 use aneforge::target::FLOORS;
 use anyhow::{Result, bail};
@@ -81,15 +80,9 @@ fn section(entry: &Entry) -> String {
         out += &format!("\n*Inputs:* {}\n", inputs.join(", "));
     }
     if !info.attrs.is_empty() {
-        let defaults = defaults(entry);
         out += "\n| attribute | type | default | |\n|---|---|---|---|\n";
         for attr in info.attrs {
-            let found = defaults.as_ref().and_then(|all| all.iter().find(|(name, _)| *name == attr.name));
-            let default = match (attr.default, found) {
-                (None, _) => "required".into(),
-                (Some(_), Some((_, value))) => format!("`{value}`"),
-                (Some(declared), None) => format!("`{declared}`"),
-            };
+            let default = entry.default_of(attr).map_or("required".into(), |value| format!("`{value}`"));
             let doc = unindented(attr.doc).replace('\n', " ").replace('|', "\\|");
             out += &format!("| `{}` | {} | {default} | {doc} |\n", attr.name, attr.ty);
         }
@@ -118,21 +111,6 @@ fn input_text(input: &str) -> String {
         (_, Some(name)) => format!("`{name}` (repeated)"),
         _ => format!("`{input}`"),
     }
-}
-
-/// The attributes' values of an op for which only the required ones are given.
-pub fn defaults(entry: &Entry) -> Option<Vec<(&'static str, Attr)>> {
-    let example = (entry.cases)().first().map(|case| case.op.attrs()).unwrap_or_default();
-    let get = |name: &str| {
-        let attr = entry.info.attrs.iter().find(|a| a.name == name && a.default.is_none())?;
-        // Leaves have no cases.
-        let any = match attr.ty {
-            "int" => Attr::Int(0),
-            _ => Attr::Ints(vec![1]),
-        };
-        Some(example.iter().find(|(n, _)| *n == name).map_or(any, |(_, value)| value.clone()))
-    };
-    (entry.from_attrs)(&get).ok().map(|op| op.attrs())
 }
 
 fn native_text(native: &Native) -> &'static str {

@@ -1,7 +1,7 @@
 //! Methods of Python's `Tensor`, and functions for native layers, whose signatures follow from the declaration.
 
 use super::examples::example;
-use super::ops_page::{defaults, unindented};
+use super::ops_page::unindented;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{AttrInfo, Entry, Mil, OPS};
 use anyhow::{Context, Result, bail};
@@ -127,7 +127,7 @@ pub fn is_function(entry: &Entry) -> bool {
 /// Attributes as parameters, each with a comma before it, and as the dictionary that is passed on.
 fn attributes(entry: &Entry) -> Result<(String, String)> {
     let op = entry.info.name;
-    let defaults = defaults(entry).with_context(|| format!("op `{op}` cannot be made from its defaults"))?;
+    let defaults = entry.defaults().with_context(|| format!("op `{op}` cannot be made from its defaults"))?;
     let (mut parameters, mut passed) = (String::new(), Vec::new());
     for attr in entry.info.attrs {
         let default = attr.default.and_then(|_| defaults.iter().find(|(n, _)| *n == attr.name));

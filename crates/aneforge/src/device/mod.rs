@@ -104,12 +104,12 @@ pub fn ane() -> Result<Arc<dyn Device>, DeviceError> {
     Err(DeviceError::Unavailable { device: "ane", why })
 }
 
-/// The device of this name.
+/// The device of this name, in any case, with blanks around it ignored.
 pub fn named(name: &str) -> Result<Arc<dyn Device>, DeviceError> {
-    match name {
+    match name.trim().to_ascii_lowercase().as_str() {
         "host" => Ok(host::shared()),
         "ane" => ane(),
-        other => Err(DeviceError::Unknown(other.into())),
+        _ => Err(DeviceError::Unknown(name.into())),
     }
 }
 

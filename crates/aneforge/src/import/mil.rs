@@ -36,6 +36,10 @@ pub enum ReadError {
 
 /// The graph that a program and its weight file compute.
 pub fn read(program: &Program, weights: &Bytes) -> Result<Graph, ReadError> {
+    Caller::new("<mil>", 0).scope(|| graph(program, weights))
+}
+
+fn graph(program: &Program, weights: &Bytes) -> Result<Graph, ReadError> {
     let [function] = &program.functions[..] else {
         return Err(ReadError::Program(format!("expected one function, found {}", program.functions.len())));
     };
@@ -115,8 +119,7 @@ impl<'a> Reader<'a> {
                 Op::Split(split) => Split { index: index as i64, ..split.clone() }.into(),
                 op => op.clone(),
             };
-            let caller = Caller::new("<mil>", 0);
-            let var = caller.scope(|| Var::try_apply(op, &inputs)).map_err(|e| e.to_string())?;
+            let var = Var::try_apply(op, &inputs).map_err(|e| e.to_string())?;
             if mil_type(var.ty()) != result.ty {
                 return Err(format!("is declared {}, but computes {}", result.ty, mil_type(var.ty())));
             }

@@ -329,6 +329,31 @@ pub struct Entry {
     pub from_attrs: FromAttrs,
 }
 
+impl Entry {
+    /// The attributes' values of an op for which only the required ones are given; nothing if there is no such
+    /// op.
+    pub fn defaults(&self) -> Option<Vec<(&'static str, Attr)>> {
+        let example = (self.cases)().first().map(|case| case.op.attrs()).unwrap_or_default();
+        let get = |name: &str| {
+            let attr = self.info.attrs.iter().find(|a| a.name == name && a.default.is_none())?;
+            // Leaves have no cases.
+            let any = match attr.ty {
+                "int" => Attr::Int(0),
+                _ => Attr::Ints(vec![1]),
+            };
+            Some(example.iter().find(|(n, _)| *n == name).map_or(any, |(_, value)| value.clone()))
+        };
+        (self.from_attrs)(&get).ok().map(|op| op.attrs())
+    }
+
+    /// The default of an attribute as graph text spells it; none if it is required.
+    pub fn default_of(&self, attr: &AttrInfo) -> Option<String> {
+        let declared = attr.default?;
+        let found = self.defaults().into_iter().flatten().find(|(name, _)| *name == attr.name);
+        Some(found.map_or_else(|| declared.to_owned(), |(_, value)| value.to_string()))
+    }
+}
+
 /// Makes an op from a look-up of attributes by name.
 pub type FromAttrs = fn(&dyn Fn(&str) -> Option<Attr>) -> Result<Op, String>;
 
@@ -379,7 +404,7 @@ impl Op {
     pub fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         let (least, most) = self.info().arity();
         if x.len() < least || x.len() > most {
-            return Err(format!("takes {} inputs, got {}", self.info().inputs.join(", "), x.len()));
+            return Err(format!("takes the inputs ({}), got {}", self.info().inputs.join(", "), x.len()));
         }
         self.infer_unchecked(x)
     }

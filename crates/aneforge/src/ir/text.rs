@@ -25,9 +25,9 @@ use std::fmt::{self, Write};
 
 /// Text is not a graph. The file's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("graph text, line {line}: {why}")]
+#[error("graph text{at}: {why}", at = if *line > 0 { format!(", line {line}") } else { String::new() })]
 pub struct TextError {
-    /// The line, from 1.
+    /// The line, from 1; 0 where there is none.
     pub line: usize,
     /// What was found, and what was expected.
     pub why: String,
@@ -122,6 +122,7 @@ pub fn parse(text: &str) -> Result<Graph, TextError> {
 pub fn parse_with(text: &str, constants: Vec<Tensor>) -> Result<Graph, TextError> {
     let mut graph = Graph { constants, ..Graph::default() };
     let mut feeds: Vec<(i64, usize)> = Vec::new();
+    let mut lines = Vec::new();
     let mut returned = false;
     for (index, line) in text.lines().enumerate() {
         let fail = |why: String| TextError { line: index + 1, why };
@@ -138,6 +139,7 @@ pub fn parse_with(text: &str, constants: Vec<Tensor>) -> Result<Graph, TextError
         } else if cursor.eat("%") {
             let feed = node(&mut cursor, &mut graph, index + 1).map_err(fail)?;
             feeds.extend(feed.map(|ordinal| (ordinal, graph.nodes.len() - 1)));
+            lines.push(index + 1);
         } else if cursor.eat("return") {
             graph.outputs = references(&mut cursor, graph.nodes.len()).map_err(fail)?;
             returned = true;
@@ -147,8 +149,10 @@ pub fn parse_with(text: &str, constants: Vec<Tensor>) -> Result<Graph, TextError
         cursor.end().map_err(fail)?;
     }
     identify(&mut graph, feeds);
-    let last = text.lines().count().max(1);
-    verify(&graph).map_err(|e| TextError { line: last, why: e.to_string() })?;
+    verify(&graph).map_err(|e| match lines.get(e.node.0 as usize) {
+        Some(&line) => TextError { line, why: e.to_string() },
+        None => TextError { line: text.lines().count(), why: format!("{}; end with `return %N`", e.why) },
+    })?;
     Ok(graph)
 }
 

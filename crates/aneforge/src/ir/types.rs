@@ -55,8 +55,8 @@ impl Caller {
         OVERRIDE.get().unwrap_or(Caller { file: at.file(), line: at.line() })
     }
 
-    /// A line of a source file that is not Rust.
-    pub fn new(file: &'static str, line: u32) -> Caller {
+    /// A line of a source file that is not Rust; line 0 where the whole is meant.
+    pub const fn new(file: &'static str, line: u32) -> Caller {
         Caller { file, line }
     }
 
@@ -85,7 +85,10 @@ impl Caller {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str(self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub use pooling::{Pooling, PoolingError};
 use crate::compile::compile;
 use crate::device::{self, Device};
 use crate::ir::numerics::Numerics;
+use crate::models::guard;
 use crate::models::resolve::{HubOptions, resolve};
 use crate::passes::Options;
 use crate::session::{Feed, RunError, Session, SessionOptions};
@@ -32,7 +33,7 @@ pub struct EncoderOptions {
     /// How token states become one vector; by default what the model's own files say, and else the mean.
     pub pooling: Option<Pooling>,
     /// The most tokens of a text, the rest being cut off; by default what `sentence_bert_config.json` says,
-    /// else the tokenizer file. Never more than the model has positions.
+    /// else `tokenizer_config.json`, else the tokenizer file. Never more than the model has positions.
     pub max_seq_length: Option<usize>,
     /// The chip to compile for.
     pub target: Target,
@@ -200,10 +201,8 @@ impl Encoder {
             }
             false => text,
         };
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, true)
-            .map_err(|e| EncodeError::Tokenizer { index, why: e.to_string() })?;
+        let encoding = guard::call(|| self.tokenizer.encode_fast(text, true))
+            .map_err(|why| EncodeError::Tokenizer { index, why })?;
         let tokens = encoding.get_ids().to_vec();
         let rows = self.bert.vocabulary();
         match tokens.iter().find(|&&token| self.row(token).is_none()) {
@@ -318,21 +317,27 @@ fn tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
         return Err(LoadError::NoTokenizer(path.to_owned()));
     }
     let bytes = std::fs::read(path).map_err(|e| FileError::new(path, e))?;
-    Tokenizer::from_bytes(bytes)
-        .map_err(|e| LoadError::Tokenizer { path: path.to_owned(), why: e.to_string() })
+    guard::call(|| Tokenizer::from_bytes(bytes)).map_err(unusable(path))
+}
+
+fn unusable(path: &Path) -> impl Fn(String) -> LoadError {
+    |why| LoadError::Tokenizer { path: path.to_owned(), why }
 }
 
 /// Makes the tokenizer cut texts to `max` tokens, and pad none.
 fn truncate(tokenizer: &mut Tokenizer, path: &Path, max: usize) -> Result<(), LoadError> {
-    let added = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
+    let added = guard::call(|| {
+        // What makes a template fail on every text is found with an empty one.
+        tokenizer.encode_fast("", true)?;
+        Ok::<_, tokenizers::Error>(tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false)))
+    });
+    let added = added.map_err(unusable(path))?;
     if max <= added {
         return Err(LoadError::TooShort { max, added });
     }
     let direction = tokenizer.get_truncation().map(|t| t.direction).unwrap_or_default();
     let params = TruncationParams { max_length: max, direction, stride: 0, ..TruncationParams::default() };
-    tokenizer
-        .with_truncation(Some(params))
-        .map_err(|e| LoadError::Tokenizer { path: path.to_owned(), why: e.to_string() })?;
+    guard::call(|| tokenizer.with_truncation(Some(params)).map(drop)).map_err(unusable(path))?;
     tokenizer.with_padding(None);
     Ok(())
 }

@@ -9,6 +9,8 @@
 //! Weights are tensors over mapped files; nothing is copied before a program is compiled. Everything here is
 //! written in the users' own API.
 
+mod cache;
 pub mod encoder;
+mod guard;
 pub mod resnet;
 pub mod resolve;

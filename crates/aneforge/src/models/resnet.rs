@@ -2,6 +2,7 @@
 
 use crate::ir::ops::conv::Conv;
 use crate::ir::ops::pool::MaxPool;
+use crate::ir::types::Caller;
 use crate::ir::var::Var;
 use aneforge_tensor::{Shape, Tensor, random};
 
@@ -43,8 +44,12 @@ pub type Weights<'a> = dyn FnMut(&str, Shape) -> Var + 'a;
 ///
 /// Strided 3 by 3 convolutions carry the stride of a bottleneck block. Biases come from folded
 /// normalisation: `bias = beta - mean * gamma / sqrt(variance + 1e-5)`.
+#[track_caller]
 pub fn resnet(depth: Depth, x: &Var, classes: usize, weights: &mut Weights<'_>) -> Var {
-    let mut network = Network { weights };
+    Caller::here().scope(|| build(depth, x, classes, &mut Network { weights }))
+}
+
+fn build(depth: Depth, x: &Var, classes: usize, network: &mut Network<'_, '_>) -> Var {
     let stem = network.conv("conv1", x, 64, 7, 2).relu();
     let pool = MaxPool { kernel_sizes: [3, 3], strides: [2, 2], pad: [1; 4], ceil_mode: false };
     let mut h = Var::apply(pool, &[&stem]);

@@ -1,5 +1,6 @@
 //! From what a user calls a model to a directory of files.
 
+use crate::models::{cache, guard};
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ pub enum ResolveError {
 /// Where models are downloaded from, and to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HubOptions {
-    /// The cache directory; by default that of the hub's own tools, which `HF_HOME` moves.
+    /// The cache directory; by default that of the hub's own tools, which `HF_HUB_CACHE` or `HF_HOME` moves.
     pub cache: Option<PathBuf>,
     /// Use only what the cache holds.
     pub offline: bool,
@@ -69,7 +70,8 @@ const REQUIRED: [(&str, &str); 2] = [
 ];
 
 /// Files that describe a model, in its root or in the directory of one of its numbered modules.
-const DESCRIBING: [&str; 4] = ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json"];
+const DESCRIBING: [&str; 5] =
+    ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "tokenizer_config.json"];
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -86,36 +88,37 @@ pub fn resolve(name: &str, hub: &HubOptions) -> Result<PathBuf, ResolveError> {
     if !is_hub_id(name) {
         return Err(ResolveError::NoDirectory(path.to_owned()));
     }
-    let revision = hub.revision.clone().unwrap_or_else(|| "main".into());
-    let repo = Repo::with_revision(name.to_owned(), RepoType::Model, revision);
-    let cache = hub.cache.clone().map_or_else(Cache::from_env, Cache::new);
-    let cached = |file: &str| cache.repo(repo.clone()).get(file);
-    if let (Some(config), Some(_), Some(_)) =
-        (cached("config.json"), cached("tokenizer.json"), cached(WEIGHTS))
-        && (hub.offline || cached("modules.json").is_some())
-        && let Some(directory) = config.parent()
-    {
-        return Ok(directory.to_owned());
+    let cache = hub.cache.clone().unwrap_or_else(cache::directory);
+    let revision = hub.revision.as_deref().unwrap_or("main");
+    match cache::snapshot(&cache, name, revision) {
+        // Without modules.json it may have come from a tool that does not know it, and lack the pooling.
+        Some(directory) if hub.offline || directory.join("modules.json").exists() => Ok(directory),
+        None if hub.offline => Err(ResolveError::Offline { id: name.into(), cache }),
+        cached => download(name, revision, cache, hub).or_else(|error| match (cached, error) {
+            (Some(directory), ResolveError::Download { why, .. }) => {
+                tracing::info!("`{name}` comes from the cache, as the hub cannot be asked: {why}");
+                Ok(directory)
+            }
+            (_, error) => Err(error),
+        }),
     }
-    if hub.offline {
-        return Err(ResolveError::Offline { id: name.into(), cache: cache.path().clone() });
-    }
-    let failed = |what: &str, why: String| ResolveError::Download { id: name.into(), what: what.into(), why };
-    let mut builder = ApiBuilder::from_env().with_progress(hub.progress);
-    if let Some(directory) = &hub.cache {
-        builder = builder.with_cache_dir(directory.clone());
-    }
-    if let Some(endpoint) = &hub.endpoint {
-        builder = builder.with_endpoint(endpoint.clone());
-    }
-    let api = builder.build().map_err(|e| failed("the list of its files", e.to_string()))?;
-    download(name, &api.repo(repo))
 }
 
 /// Downloads what a model needs, and nothing else of its repository.
-fn download(id: &str, repo: &ApiRepo) -> Result<PathBuf, ResolveError> {
+fn download(id: &str, revision: &str, cache: PathBuf, hub: &HubOptions) -> Result<PathBuf, ResolveError> {
+    let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
+    let mut builder = ApiBuilder::from_cache(Cache::new(cache::beside_token())).with_progress(hub.progress);
+    builder = builder.with_cache_dir(cache);
+    if let Some(endpoint) = hub.endpoint.clone().or_else(cache::endpoint) {
+        builder = builder.with_endpoint(endpoint);
+    }
+    let failed = |why| ResolveError::Download { id: id.into(), what: "the list of its files".into(), why };
+    fetch(id, &guard::call(|| builder.build()).map_err(failed)?.repo(repo))
+}
+
+fn fetch(id: &str, repo: &ApiRepo) -> Result<PathBuf, ResolveError> {
     let failed = |what: &str, why: String| ResolveError::Download { id: id.into(), what: what.into(), why };
-    let listing = repo.info().map_err(|e| failed("the list of its files", e.to_string()))?;
+    let listing = guard::call(|| repo.info()).map_err(|why| failed("the list of its files", why))?;
     let files: Vec<String> = listing.siblings.into_iter().map(|s| s.rfilename).collect();
     let absent = |file, remedy| ResolveError::Incomplete { id: id.into(), file, remedy };
     let has = |file: &str| files.iter().any(|f| belongs(f) && base(f) == file);
@@ -131,7 +134,7 @@ fn download(id: &str, repo: &ApiRepo) -> Result<PathBuf, ResolveError> {
     }
     let mut root = None;
     for file in files.iter().filter(|f| is_description(f) || weights(f)) {
-        let path = repo.get(file).map_err(|e| failed(&format!("`{file}`"), e.to_string()))?;
+        let path = guard::call(|| repo.get(file)).map_err(|why| failed(&format!("`{file}`"), why))?;
         root = path.ancestors().nth(file.split('/').count()).map(Path::to_owned).or(root);
     }
     root.ok_or_else(|| absent("config.json", "name another model"))
@@ -209,6 +212,44 @@ mod tests {
         let plain = cache(&["config.json", "tokenizer.json", WEIGHTS]);
         let offline = HubOptions { offline: true, ..nowhere(plain.path()) };
         assert!(resolve("org/name", &offline).is_ok());
+    }
+
+    #[test]
+    fn what_a_complete_cache_may_look_like() {
+        let load = |dir: &tempfile::TempDir| resolve("org/name", &nowhere(dir.path()));
+        let model = |dir: &tempfile::TempDir| dir.path().join("models--org--name");
+        let files = ["config.json", "tokenizer.json", WEIGHTS];
+        let unreachable = cache(&files);
+        assert!(load(&unreachable).unwrap().ends_with("snapshots/abc"));
+
+        let newline = cache(&files);
+        std::fs::write(model(&newline).join("refs/main"), "abc\n").unwrap();
+        assert!(load(&newline).unwrap().ends_with("snapshots/abc"));
+
+        let copied = cache(&files);
+        std::fs::remove_dir_all(model(&copied).join("refs")).unwrap();
+        assert!(load(&copied).unwrap().ends_with("snapshots/abc"));
+
+        let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        let sharded = cache(&["config.json", "tokenizer.json", parts[0], parts[1]]);
+        let index = format!(r#"{{"weight_map":{{"a":"{}","b":"{}"}}}}"#, parts[0], parts[1]);
+        let snapshot = model(&sharded).join("snapshots/abc");
+        std::fs::write(snapshot.join("model.safetensors.index.json"), index).unwrap();
+        assert_eq!(load(&sharded).unwrap(), snapshot);
+        std::fs::remove_file(snapshot.join(parts[1])).unwrap();
+        assert!(load(&sharded).is_err(), "a part is missing");
+
+        let nested = cache(&[]);
+        let inner = model(&nested).join("snapshots/abc/0_Transformer");
+        std::fs::create_dir(&inner).unwrap();
+        for file in files {
+            std::fs::write(inner.join(file), "").unwrap();
+        }
+        assert!(load(&nested).unwrap().ends_with("snapshots/abc"));
+
+        let elsewhere = cache(&files);
+        std::fs::write(model(&elsewhere).join("refs/main"), "../../..").unwrap();
+        assert!(load(&elsewhere).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod clocks;
 pub mod cost;
 
 pub use crate::ir::numerics::Family;
+use crate::ir::numerics::Numerics;
 use std::fmt;
 
 /// A chip that the engine's compiler knows by name.
@@ -55,13 +56,17 @@ pub static CHIPS: [Chip; 25] = {
     ]
 };
 
+/// The chips of Macs by the names they are sold under, with the first of each generation's targets.
+const MARKETED: [(&str, &str); 5] =
+    [("m1", "h13"), ("m2", "h14"), ("m3", "h15"), ("m4", "h16"), ("m5", "h17")];
+
 /// The chip a program is compiled for. Where it runs is the device's business.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Target(&'static Chip);
 
 /// There is no chip of this name. The caller's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown target `{0}`; known are {known}", known = known())]
+#[error("unknown target `{0}`; known are m1 to m5 and {known}", known = known())]
 pub struct UnknownTarget(pub String);
 
 fn known() -> String {
@@ -69,10 +74,12 @@ fn known() -> String {
 }
 
 impl Target {
-    /// The chip of this name, in any case, with blanks around it ignored.
+    /// The chip of this name, which may also be that of a Mac's chip (`M1`), in any case, with blanks around it
+    /// ignored.
     pub fn named(name: &str) -> Result<Target, UnknownTarget> {
-        let wanted = name.trim().to_ascii_lowercase();
-        CHIPS.iter().find(|c| c.name == wanted).map(Target).ok_or_else(|| UnknownTarget(name.into()))
+        let name = name.trim().to_ascii_lowercase();
+        let wanted = MARKETED.iter().find(|(m, _)| *m == name).map_or(name.as_str(), |(_, chip)| chip);
+        CHIPS.iter().find(|c| c.name == wanted).map(Target).ok_or(UnknownTarget(name))
     }
 
     /// The chip's name.
@@ -156,15 +163,33 @@ pub fn floor(name: &str) -> Family {
     FLOORS.iter().find(|(n, _)| *n == name).map_or(Family::A13, |(_, f)| *f)
 }
 
-/// The family that a chip belongs to, by any of its names: of the marketed chip (`m1`), of the family (`a13`),
-/// or of a target (`h13g`).
+/// The family that a chip belongs to, by the family's name (`a13`) or any of the chip's ([`Target::named`]).
 pub fn family_of(chip: &str) -> Option<Family> {
-    let name = chip.trim().to_ascii_lowercase();
-    Some(match name.as_str() {
-        "m1" | "a13" => Family::A13,
-        "m2" | "a14" => Family::A14,
-        "m3" | "a15" => Family::A15,
-        "m4" | "m5" | "a16" | "a17" => Family::A16,
+    Some(match chip.trim().to_ascii_lowercase().as_str() {
+        "a13" => Family::A13,
+        "a14" => Family::A14,
+        "a15" => Family::A15,
+        "a16" | "a17" => Family::A16,
         other => Target::named(other).ok()?.family(),
     })
+}
+
+/// There is no arithmetic of this name. The caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown numerics `{0}`; known are `ane` (as the target), `ieee`, a family such as `a14`, and a chip such as `m1`"
+)]
+pub struct UnknownNumerics(pub String);
+
+/// The host's arithmetic by name: `ieee`, that of the target (`ane`), or that of a family, by any name that
+/// [`family_of`] knows.
+pub fn numerics_named(name: &str, target: Target) -> Result<Numerics, UnknownNumerics> {
+    match name.trim().to_ascii_lowercase().as_str() {
+        "ieee" => Ok(Numerics::Ieee),
+        "ane" => Ok(Numerics::Ane(target.family())),
+        other => match family_of(other) {
+            Some(family) if family.runs_mil() => Ok(Numerics::Ane(family)),
+            _ => Err(UnknownNumerics(name.into())),
+        },
+    }
 }

@@ -322,3 +322,42 @@ fn a_weight_that_is_no_number_is_named() {
         }
     }
 }
+
+#[test]
+fn texts_are_cut_as_the_nearest_file_says() {
+    let length = |broken: Broken| broken.load().unwrap().max_seq_length();
+    let config = "tokenizer_config.json";
+    let limit = |n: &str| format!(r#"{{"model_max_length": {n}}}"#);
+    let plain = || Broken::new().without("sentence_bert_config.json");
+    assert_eq!(
+        length(Broken::new().write(config, limit("24"))),
+        40,
+        "the sentence configuration comes first"
+    );
+    assert_eq!(length(plain().write(config, limit("24"))), 24);
+    assert_eq!(length(plain().write(config, limit("1000000000000000019884624838656"))), 48);
+    assert_eq!(length(plain().write(config, "{}")), 8, "what the tokenizer file says");
+    assert_eq!(length(plain().write(config, limit("null"))), 8);
+    assert_eq!(length(Broken::new().write("sentence_bert_config.json", "{}").write(config, limit("24"))), 24);
+}
+
+#[test]
+fn pooling_follows_the_models_files_unless_given() {
+    let cls = || Broken::new().write("1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+    assert_eq!(cls().load().unwrap().pooling(), Pooling::Cls);
+    let directory = cls();
+    let given = load(directory.0.path(), EncoderOptions { pooling: Some(Pooling::Max), ..options() });
+    assert_eq!(given.pooling(), Pooling::Max);
+}
+
+/// The tokenizer library panics on such a template, with the first text.
+#[test]
+fn a_template_with_an_unknown_token_is_an_error() {
+    let broken = Broken::new();
+    let mut tokenizer: Value =
+        serde_json::from_slice(&std::fs::read(broken.path("tokenizer.json")).unwrap()).unwrap();
+    tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NOWHERE]".into();
+    let refused = broken.write("tokenizer.json", tokenizer.to_string()).refusal();
+    assert!(refused.starts_with("`DIR/tokenizer.json` is not a tokenizer that can be used: "), "{refused}");
+    assert!(refused.ends_with("; download it again"), "{refused}");
+}

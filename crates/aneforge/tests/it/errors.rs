@@ -1,6 +1,8 @@
 //! Messages: the op, the numbers, what to do, and the line.
 
+use aneforge::grad::grad;
 use aneforge::ir::ops::conv::Conv;
+use aneforge::models::resnet::{Depth, random_weights, resnet};
 use aneforge::{DType, Options, RunError, Session, Shape, Target, Tensor, TensorType, Var, compile, device};
 
 fn input(dims: &[usize]) -> Var {
@@ -99,7 +101,12 @@ fn limits_of_the_target() {
         cut(error(input(&[4]).relu(), "h11")),
         "program: target h11 is older than A13, which runs no MIL program; the oldest that does is h13"
     );
-    assert!(Target::named("m7").unwrap_err().to_string().starts_with("unknown target `m7`; known are h11"));
+    assert!(
+        Target::named("m7")
+            .unwrap_err()
+            .to_string()
+            .starts_with("unknown target `m7`; known are m1 to m5 and h11")
+    );
 }
 
 #[test]
@@ -141,7 +148,7 @@ fn feeds_are_checked() {
         Tensor::from_slice(Shape::new(dims).unwrap(), &vec![1.0f32; dims.iter().product()]).unwrap()
     };
     let mut session = session(&[2, 3]);
-    assert_eq!(session.run(&[]).unwrap_err().to_string(), "the model takes 1 inputs, got 0");
+    assert_eq!(session.run(&[]).unwrap_err().to_string(), "the model takes 1 input, got 0");
     assert_eq!(
         session.run(&[feed(&[3, 2])]).unwrap_err().to_string(),
         "input 0 must have shape [2, 3], got [3, 2]"
@@ -169,4 +176,48 @@ fn artifacts_name_the_path() {
     let error =
         aneforge::artifact::write(&plan, std::path::Path::new("/proc/nowhere")).unwrap_err().to_string();
     assert!(error.starts_with("cannot make folder /proc/nowhere: "), "{error}");
+}
+
+/// Every node that a value is made from.
+fn nodes(y: &Var) -> Vec<Var> {
+    let mut all = vec![y.clone()];
+    for at in 0.. {
+        match all.get(at).map(|var| var.inputs().to_vec()) {
+            Some(inputs) => all.extend(inputs),
+            None => return all,
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn our_own_lines_are_not_named() {
+    let x = input(&[1, 4, 8, 8]);
+    let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+    let y = x.conv(op, &constant(&[4, 4, 3, 3], 0.1), None).softmax(1).layer_norm(
+        &constant(&[8], 1.0),
+        &constant(&[8], 0.0),
+        1e-5,
+    );
+    let y = (&y * &y).sum(&[0, 1, 2, 3]);
+    let dx = &grad(&y, &constant(&[1, 1, 1, 1], 1.0), std::slice::from_ref(&x)).unwrap()[0];
+    let features = resnet(Depth::D18, &input(&[1, 3, 32, 32]), 10, &mut random_weights(1));
+    for node in nodes(dx).iter().chain(&nodes(&features)) {
+        let at = node.caller().to_string();
+        assert!(!at.contains("aneforge/src") || node.inputs().is_empty(), "{} at {at}", node.op().name());
+    }
+    let nothing = compile(&[], &Options::default()).unwrap_err().to_string();
+    assert!(nothing.contains("(at crates/aneforge/tests/it/errors.rs:"), "{nothing}");
+}
+
+#[test]
+fn text_that_is_no_graph_names_lines_it_has() {
+    let of = |text: &str| aneforge::ir::text::parse(text).unwrap_err().to_string();
+    assert_eq!(of(""), "graph text: nothing is returned; end with `return %N`");
+    let input = "%0 = input(feed=0) : fp16[2]\n";
+    assert_eq!(of(input), "graph text, line 1: nothing is returned; end with `return %N`");
+    let declared = of(&format!("{input}%1 = relu(%0) : fp16[3]\n\nreturn %1\n"));
+    assert!(declared.starts_with("graph text, line 2: %1 = relu: "), "{declared}");
+    let cut = aneforge_mil::parse("program(1.3)\n\n").unwrap_err();
+    assert_eq!((cut.line, cut.column), (1, 13));
 }

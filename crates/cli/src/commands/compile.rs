@@ -1,10 +1,11 @@
 //! `aneforge compile`: from the text of a graph to a program on disk.
 
 use crate::context::Context;
+use crate::exit::caller;
 use crate::output::{self, grouped};
 use crate::program;
 use aneforge::Plan;
-use aneforge::artifact::{self, PROGRAM_FILE, REPORT_FILE, WEIGHTS_FILE};
+use aneforge::artifact::{self, REPORT_FILE, Written};
 use anyhow::Result;
 use serde_json::json;
 use std::io::Write;
@@ -19,15 +20,18 @@ JSON keys:
   weight_bytes                size of the weights file
   inputs, outputs             for each: dtype, shape
   folders                     folders that hold a program, in the order they run
+  files                       for each file: path, bytes
   report                      path of the report";
 
 /// Compile a graph to a MIL program, its weights and a report
 ///
-/// Writes `model.mil`, `weights.bin` and `report.txt`. A file is replaced only when its successor is
-/// complete. Needs no device.
+/// Writes `model.mil`, `weights.bin` and `report.txt`; of a graph that is cut, those of each segment in a
+/// folder of its own; and `aneforge.manifest`, by which `run` notices when they are not those that were
+/// compiled together. What an earlier compile left there is replaced in one step, when everything new is
+/// complete. Other files stay, and one that is in the way is an error. Needs no device.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The text of a graph, or a compiled program to compile again for another target
+    /// The text of a graph, or a compiled program to compile again for another target; `-` is standard input
     graph: PathBuf,
 
     /// Folder to write to; made if it is missing
@@ -37,25 +41,26 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
+    if output::is_standard(&args.output) {
+        return Err(caller(
+            "a program is several files; name a folder, or print its text with `aneforge inspect --show mil`",
+        ));
+    }
     let graph = program::open(&args.graph)?;
     let plan = context.compile(&graph)?;
-    let folders = artifact::write(&plan, &args.output)?;
+    let written = artifact::write(&plan, &args.output)?;
     if context.json {
-        return output::print_json(out, &machine(&plan, &folders, &args.output));
+        return output::print_json(out, &machine(&plan, &written, &args.output));
     }
     write!(out, "{plan}")?;
-    for folder in &folders {
-        for file in [PROGRAM_FILE, WEIGHTS_FILE] {
-            let path = folder.join(file);
-            let bytes = path.metadata().map_or(0, |m| m.len());
-            writeln!(out, "wrote {}, {} bytes", path.display(), grouped(bytes))?;
-        }
+    for (path, bytes) in &written.files {
+        writeln!(out, "wrote {}, {} bytes", path.display(), grouped(*bytes))?;
     }
-    writeln!(out, "wrote {}", args.output.join(REPORT_FILE).display())?;
     Ok(())
 }
 
-fn machine(plan: &Plan, folders: &[PathBuf], output: &Path) -> serde_json::Value {
+fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
+    let file = |(path, bytes): &(PathBuf, u64)| json!({ "path": path, "bytes": bytes });
     let program_bytes: usize = plan.segments.iter().map(|s| s.text().len()).sum();
     json!({
         "target": plan.target.name(),
@@ -66,7 +71,8 @@ fn machine(plan: &Plan, folders: &[PathBuf], output: &Path) -> serde_json::Value
         "weight_bytes": plan.weight_bytes(),
         "inputs": plan.feeds.iter().map(|f| output::type_json(f.ty)).collect::<Vec<_>>(),
         "outputs": plan.outputs.iter().map(|&(ty, _)| output::type_json(ty)).collect::<Vec<_>>(),
-        "folders": folders,
+        "folders": written.folders,
+        "files": written.files.iter().map(file).collect::<Vec<_>>(),
         "report": output.join(REPORT_FILE),
     })
 }

@@ -3,7 +3,6 @@
 use crate::context::Context;
 use crate::exit::caller;
 use crate::output;
-use aneforge::artifact;
 use aneforge::models::resolve::HubOptions;
 use aneforge::{EncodeOptions, Encoder, EncoderOptions, Pooling, Shape, Tensor};
 use aneforge_tensor::npy;
@@ -34,7 +33,7 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR_OR_HUB_ID")]
     model: String,
 
-    /// The texts, or `-` for one per line of standard input
+    /// The texts, or `-` for one per line of standard input, blank lines included
     #[arg(value_name = "TEXT", required = true)]
     texts: Vec<String>,
 
@@ -50,7 +49,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     pooling: Option<PoolingName>,
 
-    /// Write the vectors to this file, one row per text
+    /// Write the vectors to this file, one row per text; `-` is standard output, which then has nothing else
     #[arg(long, value_name = "FILE")]
     npy: Option<PathBuf>,
 
@@ -82,6 +81,10 @@ impl From<PoolingName> for Pooling {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
+    let standard = args.npy.as_deref().is_some_and(output::is_standard);
+    if standard && context.json {
+        return Err(caller("--npy - and --json both print to standard output; name a file for one"));
+    }
     let texts = texts(&args.texts)?;
     let options = EncoderOptions {
         pooling: args.pooling.map(Pooling::from),
@@ -96,7 +99,10 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     if let Some(path) = &args.npy {
         let shape = Shape::new(&[vectors.len(), encoder.dim()])?;
         let tensor = Tensor::from_slice(shape, &vectors.concat())?;
-        artifact::replace(path, |file| npy::write(&tensor, file))?;
+        output::save(path, out, |file| npy::write(&tensor, file))?;
+    }
+    if standard {
+        return Ok(());
     }
     if context.json {
         let rows = texts.iter().zip(&vectors).map(|(text, vector)| json!({ "text": text, "vector": vector }));
@@ -122,7 +128,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// The texts as given, with `-` standing for the lines of standard input that are not blank.
+/// The texts as given, with `-` standing for the lines of standard input.
 fn texts(given: &[String]) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for text in given {
@@ -130,9 +136,8 @@ fn texts(given: &[String]) -> Result<Vec<String>> {
             texts.push(text.clone());
             continue;
         }
-        for line in std::io::stdin().lock().lines() {
-            let line = line.context("standard input")?;
-            texts.extend((!line.trim().is_empty()).then_some(line));
+        for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
+            texts.push(line.with_context(|| format!("line {number} of standard input"))?);
         }
     }
     if texts.is_empty() {

@@ -29,7 +29,7 @@ JSON keys, but for those that --show leaves out:
 /// value lives.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The text of a graph, a compiled program, or its folder
+    /// The text of a graph, a compiled program, or its folder; `-` is standard input
     file: PathBuf,
 
     /// Which part to show

@@ -1,6 +1,7 @@
 //! One file per command: its arguments, the keys of its JSON, and what it does.
 
 pub mod compile;
+pub mod completions;
 pub mod demo;
 pub mod devices;
 pub mod embed;
@@ -25,6 +26,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),
+        Command::Completions(args) => completions::run(args, &mut out),
     }?;
     Ok(out.flush()?)
 }

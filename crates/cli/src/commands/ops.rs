@@ -91,7 +91,7 @@ fn page(entry: &Entry, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "  {}", line.trim())?;
     }
     for attr in info.attrs {
-        let default = attr.default.map_or("required".to_owned(), |d| format!("by default {d}"));
+        let default = entry.default_of(attr).map_or("required".into(), |value| format!("by default {value}"));
         writeln!(out, "\n  {}: {}, {default}. {}", attr.name, attr.ty, attr.doc.trim().replace('\n', ""))?;
     }
     writeln!(out, "\n  on the engine: {}, from {} on\n", how(entry), floor(info.name))?;
@@ -113,7 +113,7 @@ fn known(row: &MilOp, out: &mut dyn Write) -> Result<()> {
 
 fn op_json(entry: &Entry, context: &Context) -> Value {
     let info = &entry.info;
-    let attr = |a: &aneforge::ir::op::AttrInfo| json!({ "name": a.name, "type": a.ty, "default": a.default, "doc": a.doc.trim() });
+    let attr = |a: &aneforge::ir::op::AttrInfo| json!({ "name": a.name, "type": a.ty, "default": entry.default_of(a), "doc": a.doc.trim() });
     json!({
         "name": info.name,
         "inputs": info.inputs,

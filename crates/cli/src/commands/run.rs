@@ -7,7 +7,6 @@ use crate::program;
 use crate::timing::{self, Timing};
 use aneforge::artifact::{self, ArtifactError};
 use aneforge::{DType, Plan, Session, Tensor, TensorType};
-use aneforge_formats::map;
 use aneforge_tensor::{Bytes, npy, random};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -19,8 +18,8 @@ pub const JSON: &str = "\
 JSON keys:
   target, device, numerics   what it was compiled for and ran on
   inputs                     for each: dtype, shape, source
-  outputs                    for each: shape, min, mean, max, not_finite (elements left out of the others),
-                             file (if written)
+  outputs                    for each: shape; min, mean, max of the finite elements, null if there are none;
+                             not_finite (the number of others); file (if written)
   time                       calls, median_us, p10_us; null without --repeat";
 
 /// Run a compiled program or a graph
@@ -29,10 +28,10 @@ JSON keys:
 /// program is read back, verified, and compiled for the target again.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A compiled program, its folder, or the text of a graph
+    /// A compiled program, its folder, or the text of a graph; `-` is standard input
     program: PathBuf,
 
-    /// An input as an .npy file; once per input, in their order
+    /// An input as an .npy file, or `-` for standard input; once per input, in their order
     #[arg(short, long = "input", value_name = "FILE.npy")]
     inputs: Vec<PathBuf>,
 
@@ -40,7 +39,8 @@ pub struct Args {
     #[arg(long, value_name = "SEED", conflicts_with = "inputs")]
     random: Option<u64>,
 
-    /// Folder to write output0.npy and so on to; made if it is missing
+    /// Folder to write output0.npy and so on to; made if it is missing. `-` writes the one output of a program
+    /// to standard output, which then has nothing else
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
 
@@ -51,12 +51,23 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
+    let read = args.inputs.iter().chain([&args.program]).filter(|path| output::is_standard(path));
+    if read.count() > 1 {
+        return Err(caller("standard input can be read once; name files for all but one of `-`"));
+    }
     let device = context.device()?;
     let plan = context.compile(&program::open(&args.program)?)?;
+    let standard = args.output.as_deref().is_some_and(output::is_standard);
+    if standard {
+        printable(&plan, context)?;
+    }
     let feeds = feeds(args, &plan)?;
     let mut session = context.session(plan, &*device)?;
     let outputs = session.run(&feeds).map_err(|error| named(error, &args.inputs))?;
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
+    if let ([output], true) = (&outputs[..], standard) {
+        return Ok(npy::write(output, out)?);
+    }
     let files = args.output.as_deref().map(|folder| save(folder, &outputs)).transpose()?;
     let report =
         Report { session: &session, args, outputs: &outputs, files: files.unwrap_or_default(), timing };
@@ -64,6 +75,17 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         return output::print_json(out, &report.json());
     }
     report.print(out)
+}
+
+/// Whether the outputs can go to standard output.
+fn printable(plan: &Plan, context: &Context) -> Result<()> {
+    if context.json {
+        return Err(caller("--output - and --json both print to standard output; name a folder"));
+    }
+    match plan.outputs.len() {
+        1 => Ok(()),
+        count => Err(caller(format!("--output - takes one output, the program has {count}; name a folder"))),
+    }
 }
 
 /// An array for every port.
@@ -80,7 +102,7 @@ fn feeds(args: &Args, plan: &Plan) -> Result<Vec<Tensor>> {
             args.inputs.len()
         )));
     }
-    args.inputs.iter().map(|path| array(path)).collect()
+    args.inputs.iter().zip(&plan.feeds).map(|(path, feed)| array(path, feed.ty)).collect()
 }
 
 fn drawn(seed: u64, ty: TensorType) -> Tensor {
@@ -93,8 +115,20 @@ fn drawn(seed: u64, ty: TensorType) -> Tensor {
     }
 }
 
-fn array(path: &Path) -> Result<Tensor> {
-    npy::read(&map(path)?).with_context(|| path.display().to_string())
+/// The array in a file, for a port of this type.
+fn array(path: &Path, port: TensorType) -> Result<Tensor> {
+    let tensor = npy::read(&program::bytes(path)?).with_context(|| program::name(path))?;
+    let wider = matches!(tensor.dtype(), DType::I8 | DType::I32 | DType::I64);
+    if port.dtype != DType::U8 || !wider {
+        return Ok(tensor);
+    }
+    let byte = |v: f32| if (0.0..=255.0).contains(&v) { Ok(v as u8) } else { Err(v) };
+    let bytes: Result<Vec<u8>, f32> = tensor.to_f32().into_iter().map(byte).collect();
+    let bytes = bytes.map_err(|v| {
+        let name = program::name(path);
+        caller(format!("{name}: the port takes integers from 0 to 255, the file has {v}"))
+    })?;
+    Ok(Tensor::new(DType::U8, tensor.shape(), Bytes::new(bytes))?)
 }
 
 /// Says which file an input came from.
@@ -106,13 +140,13 @@ fn named(error: aneforge::RunError, files: &[PathBuf]) -> anyhow::Error {
     };
     let error = anyhow::Error::from(error);
     match file {
-        Some(file) => error.context(file.display().to_string()),
+        Some(file) => error.context(program::name(file)),
         None => error,
     }
 }
 
 fn save(folder: &Path, outputs: &[Tensor]) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(folder).map_err(|source| ArtifactError {
+    std::fs::create_dir_all(folder).map_err(|source| ArtifactError::Io {
         action: "make folder",
         path: folder.to_owned(),
         source,
@@ -126,11 +160,10 @@ fn save(folder: &Path, outputs: &[Tensor]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The finite elements of an output in three numbers.
+/// An output in a few numbers.
 struct Summary {
-    min: f32,
-    mean: f64,
-    max: f32,
+    /// The smallest, mean and greatest of its finite elements, if it has any.
+    finite: Option<(f32, f64, f32)>,
     not_finite: usize,
 }
 
@@ -138,10 +171,10 @@ fn summary(tensor: &Tensor) -> Summary {
     let values = tensor.to_f32();
     let finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
     let sum: f64 = finite.iter().map(|&v| f64::from(v)).sum();
+    let min = finite.iter().copied().reduce(f32::min);
+    let max = finite.iter().copied().reduce(f32::max);
     Summary {
-        min: finite.iter().copied().fold(f32::INFINITY, f32::min),
-        mean: sum / finite.len() as f64,
-        max: finite.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        finite: min.zip(max).map(|(min, max)| (min, sum / finite.len() as f64, max)),
         not_finite: values.len() - finite.len(),
     }
 }
@@ -158,7 +191,7 @@ impl Report<'_> {
     fn source(&self, index: usize) -> String {
         match self.args.random {
             Some(seed) => format!("random {}", seed + index as u64),
-            None => self.args.inputs.get(index).map_or_else(String::new, |p| p.display().to_string()),
+            None => self.args.inputs.get(index).map_or_else(String::new, |path| program::name(path)),
         }
     }
 
@@ -169,7 +202,8 @@ impl Report<'_> {
             value
         });
         let outputs = self.outputs.iter().enumerate().map(|(i, tensor)| {
-            let Summary { min, mean, max, not_finite } = summary(tensor);
+            let Summary { finite, not_finite } = summary(tensor);
+            let (min, mean, max) = finite.map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
             let shape = tensor.shape();
             let mut value = json!({
                 "shape": shape.dims(), "min": min, "mean": mean, "max": max, "not_finite": not_finite
@@ -197,8 +231,12 @@ impl Report<'_> {
             writeln!(out, "  input {i}: {} from {}", feed.ty, self.source(i))?;
         }
         for (i, tensor) in self.outputs.iter().enumerate() {
-            let Summary { min, mean, max, not_finite } = summary(tensor);
-            write!(out, "  output {i}: {}, min {min}, mean {mean:.6}, max {max}", tensor.shape())?;
+            let Summary { finite, not_finite } = summary(tensor);
+            write!(out, "  output {i}: {}", tensor.shape())?;
+            match finite {
+                Some((min, mean, max)) => write!(out, ", min {min}, mean {mean:.6}, max {max}")?,
+                None => write!(out, ", no finite element")?,
+            }
             if not_finite > 0 {
                 write!(out, ", {not_finite} not finite")?;
             }

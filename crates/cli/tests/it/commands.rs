@@ -38,9 +38,9 @@ fn samples_compile_run_and_read_back_to_the_same_numbers() {
         let folder = folder();
         let (program, outputs) = (show(&folder.path().join("program")), show(&folder.path().join("out")));
         let compiled = json(&["compile", &sample(name), "-o", &program]);
-        let first = ["family", "folders", "inputs", "ops", "outputs"];
-        let rest = ["program_bytes", "report", "statements", "target", "weight_bytes"];
-        assert_eq!(keys(&compiled), [first, rest].concat());
+        let first = ["family", "files", "folders", "inputs", "ops"];
+        let rest = ["outputs", "program_bytes", "report", "statements", "target", "weight_bytes"];
+        assert_eq!(keys(&compiled), [&first[..], &rest].concat());
         let size = |file: &str| fs::metadata(format!("{program}/{file}")).unwrap().len();
         assert_eq!(compiled["program_bytes"], size("model.mil"));
         assert_eq!(compiled["weight_bytes"], size("weights.bin"));
@@ -219,4 +219,28 @@ fn native_layers_are_kept_when_asked_for() {
     let refused = run(&["run", &out, "--random", "3"]);
     assert_eq!(refused.code, 3, "{}", refused.err);
     assert!(refused.err.contains("holds a native layer, which cannot be read back"), "{}", refused.err);
+}
+
+#[test]
+fn shells_can_complete() {
+    for (shell, part) in
+        [("bash", "_aneforge()"), ("zsh", "#compdef aneforge"), ("fish", "complete -c aneforge")]
+    {
+        let script = text(&["completions", shell]);
+        assert!(script.contains(part) && script.contains("no-normalize"), "{shell}");
+    }
+}
+
+#[test]
+fn defaults_are_values_not_code() {
+    let page = |name: &str| text(&["ops", name]);
+    assert!(page("conv").contains("pad: ints, by default [0, 0, 0, 0]."));
+    let input = page("input");
+    for part in ["by default \"fp16\".", "by default \"feed\"."] {
+        assert!(input.contains(part), "{part} in {input}");
+    }
+    let all = json(&["ops"]).to_string();
+    for code in ["DType::", "Role::", "; 4]", "; 2]"] {
+        assert!(!all.contains(&format!("\"default\":\"{code}")) && !all.contains(code), "{code}");
+    }
 }

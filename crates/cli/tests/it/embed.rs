@@ -61,12 +61,12 @@ fn lines_of_standard_input_are_texts() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(b"one\n\ntwo\n").unwrap();
+    child.stdin.take().unwrap().write_all(b"one\n\n  \ntwo\r\n").unwrap();
     let output = child.wait_with_output().unwrap();
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
     let texts: Vec<&str> =
         value["embeddings"].as_array().unwrap().iter().map(|e| e["text"].as_str().unwrap()).collect();
-    assert_eq!(texts, ["one", "two", "last"]);
+    assert_eq!(texts, ["one", "", "  ", "two", "last"], "rows are lines");
 }
 
 #[test]

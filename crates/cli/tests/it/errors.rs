@@ -8,9 +8,9 @@ const RELU: &str = "%0 = input(feed=0) : fp16[2, 3]\n%1 = relu(%0) : fp16[2, 3]\
 
 #[test]
 fn a_wrong_command_line_is_2() {
-    let target = run(&["devices", "--target", "m5"]);
+    let target = run(&["devices", "--target", "m7"]);
     assert_eq!(target.code, 2);
-    assert!(target.err.contains("unknown target `m5`; known are h11 h12 "), "{}", target.err);
+    assert!(target.err.contains("unknown target `m7`; known are m1 to m5 and h11 h12 "), "{}", target.err);
     let device = run(&["devices", "--device", "gpu"]);
     assert_eq!(device.code, 2);
     assert!(device.err.contains("[possible values: host, ane]"), "{}", device.err);
@@ -29,7 +29,10 @@ fn a_missing_file_is_named() {
     let empty = show(folder.path());
     assert_eq!(
         fails(3, &["run", &empty]),
-        format!("`{empty}` holds no model.mil; `aneforge compile GRAPH.ir -o {empty}` writes one")
+        format!(
+            "`{empty}` holds no aneforge.manifest, so no compiled program; `aneforge compile GRAPH.ir -o {empty}` \
+             writes one"
+        )
     );
 }
 
@@ -39,6 +42,11 @@ fn wrong_text_names_its_line() {
     let path =
         file(&folder, "wrong.ir", "# a comment\n%0 = input(feed=0) : fp16[2]\n%1 = rilu(%0) : fp16[2]\n");
     assert_eq!(fails(3, &["inspect", &path]), format!("{path}: graph text, line 3: there is no op `rilu`"));
+    let path = file(&folder, "empty.ir", "");
+    assert_eq!(
+        fails(3, &["inspect", &path]),
+        format!("{path}: graph text: nothing is returned; end with `return %N`")
+    );
     let path = file(&folder, "bytes.ir", b"return \xff");
     assert_eq!(
         fails(3, &["inspect", &path]),
@@ -72,7 +80,10 @@ fn damaged_programs_are_told_apart() {
     let folder = folder();
     let program = show(&folder.path().join("program"));
     text(&["compile", &sample("mlp"), "-o", &program]);
+    // Without its manifest a program is read as any file is.
+    fs::remove_file(format!("{program}/aneforge.manifest")).unwrap();
     let weights = format!("{program}/weights.bin");
+    let program = format!("{program}/model.mil");
     let whole = fs::read(&weights).unwrap();
 
     fs::write(&weights, &whole[..whole.len() - 100]).unwrap();
@@ -88,9 +99,8 @@ fn damaged_programs_are_told_apart() {
     assert!(error.ends_with("do not exist; a program and its weights stay in one folder"), "{error}");
 
     fs::write(&weights, &whole).unwrap();
-    let mil = format!("{program}/model.mil");
-    let text = fs::read_to_string(&mil).unwrap();
-    fs::write(&mil, text.replace("softmax(", "softmaxx(")).unwrap();
+    let text = fs::read_to_string(&program).unwrap();
+    fs::write(&program, text.replace("softmax(", "softmaxx(")).unwrap();
     let error = fails(3, &["run", &program, "--random", "1"]);
     assert!(error.contains("model.mil: not a valid program: ") && error.contains("softmaxx"), "{error}");
 }
@@ -135,4 +145,59 @@ fn an_absent_device_is_5() {
     let mut by_environment = command(&["demo"]);
     by_environment.env("ANEFORGE_DEVICE", "ane");
     assert_eq!(finish(by_environment).code, 5);
+}
+
+#[test]
+fn errors_are_json_where_results_are() {
+    let folder = folder();
+    let wrong = file(&folder, "wrong.ir", "%0 = rilu()");
+    let cases: [(&[&str], &str, i32, &str); 4] = [
+        (&["inspect", &wrong], "file", 3, "wrong.ir: graph text, line 1: "),
+        (&["run", &sample("mlp")], "caller", 3, "the program takes 1 input "),
+        (
+            &["inspect", &sample("mlp"), "--target", "h11"],
+            "target",
+            4,
+            "program: target h11 is older than A13",
+        ),
+        (&["run"], "usage", 2, "the following required arguments were not provided:"),
+    ];
+    for (args, kind, code, message) in cases {
+        let output = run(&[args, &["--json"]].concat());
+        assert_eq!((output.code, output.out.as_str()), (code, ""), "{output:?}");
+        assert_eq!(output.err.lines().count(), 1, "{output:?}");
+        let value: serde_json::Value = serde_json::from_str(&output.err).unwrap();
+        assert_eq!((&value["error"]["kind"], &value["error"]["code"]), (&kind.into(), &code.into()));
+        assert!(value["error"]["message"].as_str().unwrap().contains(message), "{value}");
+    }
+    assert!(run(&["--help", "--json"]).out.contains("Exit codes:"));
+}
+
+#[test]
+fn our_own_lines_are_not_named() {
+    let folder = folder();
+    let d = folder.path().join("d");
+    let wide = "%0 = input(feed=0) : fp16[1, 20000]\n%1 = relu(%0) : fp16[1, 20000]\nreturn %1\n";
+    text(&["compile", &file(&folder, "wide.ir", wide), "-o", &show(&d), "--target", "h17s"]);
+    let narrow = fails(4, &["run", &show(&d), "--random", "1", "--target", "h13"]);
+    assert!(narrow.ends_with(" (at <mil>)"), "{narrow}");
+    let demo = fails(4, &["demo", "--target", "h11"]);
+    assert!(demo.ends_with(" (at <demo>)"), "{demo}");
+}
+
+#[test]
+fn a_tokenizer_that_panics_is_an_error_without_noise() {
+    let folder = folder();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let tiny = root.join("tests/models/tiny-bert");
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(tiny.join(name), folder.path().join(name)).unwrap();
+    }
+    let tokenizer = fs::read_to_string(tiny.join("tokenizer.json")).unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
+    tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NOWHERE]".into();
+    file(&folder, "tokenizer.json", tokenizer.to_string());
+    let error = fails(3, &["embed", "-m", &show(folder.path()), "x"]);
+    assert!(error.contains("tokenizer.json` is not a tokenizer that can be used: "), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
 }

@@ -15,7 +15,8 @@ pub struct Output {
 /// The command with these arguments.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aneforge"));
-    for name in ["ANEFORGE_TARGET", "ANEFORGE_NUMERICS", "ANEFORGE_THREADS", "HF_HOME"] {
+    let hub = ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"];
+    for name in ["ANEFORGE_TARGET", "ANEFORGE_NUMERICS", "ANEFORGE_THREADS"].into_iter().chain(hub) {
         command.env_remove(name);
     }
     // Wherever the tests run, they run on the host.

@@ -115,7 +115,7 @@ fn errors_have_a_place() {
     assert_eq!(swap("x = t0, y", "x @ t0, y"), "line 6, column 96: expected a token of MIL, found '@'");
     assert_eq!(
         swap("(e, y);\n}\n", "(e, y);\n"),
-        "line 11, column 1: expected `func`, found the end of the text"
+        "line 10, column 17: expected `func`, found the end of the text"
     );
     assert_eq!(
         swap("dict", &"d".repeat(99)),

@@ -1,11 +1,14 @@
 use super::config::{Activation, BertConfig};
 use super::error::{EncodeError, LoadError};
+use crate::ir::types::Caller;
 use crate::ir::var::Var;
 use crate::nn::{AttentionWeights, gelu_tanh, mha};
 use aneforge_formats::Checkpoint;
 use aneforge_tensor::{Shape, Tensor};
 use std::collections::BTreeMap;
 
+/// What messages call the place where its nodes are made, which is no line of the user's.
+const MADE_HERE: Caller = Caller::new("<encoder>", 0);
 /// What a hidden key is given. Half precision has no use for -inf.
 pub(super) const HIDDEN: f32 = -1e4;
 
@@ -85,7 +88,8 @@ impl Weights {
     }
 
     fn constant(&mut self, name: &str, want: &[usize]) -> Result<Var, LoadError> {
-        Ok(Var::constant(self.take(name, want)?))
+        let tensor = self.take(name, want)?;
+        Ok(MADE_HERE.scope(|| Var::constant(tensor)))
     }
 
     /// Weight `[n, k]` and bias `[n]`.
@@ -173,6 +177,10 @@ impl Bert {
 
     /// The encoder for `s` tokens: embedded tokens `[s, D]` and a mask `[1, s, s]` to states `[s, D]`.
     pub(super) fn graph(&self, s: usize) -> Var {
+        MADE_HERE.scope(|| self.states(s))
+    }
+
+    fn states(&self, s: usize) -> Var {
         let config = &self.config;
         let shape = |dims: &[usize]| Shape::new(dims).expect("invariant: sizes were checked when loaded");
         let mut h = Var::input(shape(&[s, config.hidden]));

@@ -114,6 +114,12 @@ struct SentenceConfig {
     do_lower_case: bool,
 }
 
+#[derive(Deserialize, Default)]
+struct TokenizerConfig {
+    /// A huge number where there is no limit.
+    model_max_length: Option<f64>,
+}
+
 /// What the files of a sentence-transformers directory say, with the defaults for what they leave open.
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -164,7 +170,10 @@ impl Layout {
         };
         let sentence: SentenceConfig =
             optional(&transformer.join("sentence_bert_config.json"))?.unwrap_or_default();
-        let (max_seq_length, lowercase) = (sentence.max_seq_length, sentence.do_lower_case);
+        let tokenizer: TokenizerConfig =
+            optional(&transformer.join("tokenizer_config.json"))?.unwrap_or_default();
+        let longest = tokenizer.model_max_length.filter(|&n| n >= 1.0).map(|n| n as usize);
+        let (max_seq_length, lowercase) = (sentence.max_seq_length.or(longest), sentence.do_lower_case);
         Ok(Layout { transformer, pooling, max_seq_length, lowercase, normalizes })
     }
 }

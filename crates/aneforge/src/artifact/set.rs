@@ -1,0 +1,264 @@
+//! The files of a compiled program as a set, bound together by a manifest.
+
+use super::output::{PREFIX, unique};
+use super::{ArtifactError, MANIFEST_FILE, PROGRAM_FILE, REPORT_FILE, WEIGHTS_FILE};
+use aneforge_formats::map;
+use aneforge_mil::netplist::NET_FILE;
+use aneforge_tensor::Bytes;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A file of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path below the set's folder, with `/` between names.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its checksum, a CRC-32.
+    pub sum: u32,
+}
+
+/// What a set consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Where its files were written before they took their places. An interrupted compile leaves some there.
+    pub staged: String,
+    /// Its files.
+    pub entries: Vec<Entry>,
+}
+
+const TITLE: &str = "aneforge set 1, written in ";
+const END: &str = "these lines have checksum ";
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = format!("{TITLE}{}\n", self.staged);
+        for Entry { file, bytes, sum } in &self.entries {
+            lines += &format!("{sum:08x} {bytes} {file}\n");
+        }
+        writeln!(f, "{lines}{END}{:08x}", crc32fast::hash(lines.as_bytes()))
+    }
+}
+
+impl Manifest {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Result<Manifest, &'static str> {
+        let (lines, sum) = text.rsplit_once(END).ok_or("it has no checksum")?;
+        if sum != format!("{:08x}\n", crc32fast::hash(lines.as_bytes())) {
+            return Err("its checksum is another");
+        }
+        let mut lines = lines.lines();
+        let staged =
+            lines.next().and_then(|title| title.strip_prefix(TITLE)).ok_or("its title is another")?;
+        let entries = lines.map(entry).collect::<Option<_>>().ok_or("a line is no file of a program")?;
+        match staged.starts_with(PREFIX) && !staged.contains(['/', '\\']) {
+            true => Ok(Manifest { staged: staged.to_owned(), entries }),
+            false => Err("its title is another"),
+        }
+    }
+}
+
+fn entry(line: &str) -> Option<Entry> {
+    let mut words = line.splitn(3, ' ');
+    let sum = u32::from_str_radix(words.next()?, 16).ok()?;
+    let bytes = words.next()?.parse().ok()?;
+    let file = words.next().filter(|file| is_ours(file))?.to_owned();
+    Some(Entry { file, bytes, sum })
+}
+
+/// Whether a path below a set's folder is one that sets have. No other file is read or removed, whatever a
+/// manifest says.
+fn is_ours(file: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let name = match file.split_once('/') {
+        Some((segment, name)) if segment.strip_prefix("segment").is_some_and(number) => name,
+        Some(_) => return false,
+        None => file,
+    };
+    [PROGRAM_FILE, WEIGHTS_FILE, REPORT_FILE, NET_FILE].contains(&name)
+        || name.strip_prefix("weights.").is_some_and(number)
+}
+
+/// A set that was read and found whole.
+#[derive(Clone, Debug)]
+pub struct Set {
+    files: Vec<(String, Bytes)>,
+}
+
+impl Set {
+    /// Maps every file of the set in `folder` and compares it with the manifest. None if there is no manifest.
+    pub fn open(folder: &Path) -> Result<Option<Set>, ArtifactError> {
+        let path = folder.join(MANIFEST_FILE);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(ArtifactError::io("read", &path))?,
+        };
+        let manifest = std::str::from_utf8(&text).map_err(|_| "it is not text").and_then(Manifest::parse);
+        let manifest = manifest.map_err(|why| ArtifactError::Manifest { path, why: why.into() })?;
+        let files = manifest.entries.iter().map(|entry| whole(folder, &manifest.staged, entry));
+        Ok(Some(Set { files: files.collect::<Result<_, _>>()? }))
+    }
+
+    /// The contents of a file, by its path below the folder.
+    pub fn get(&self, file: &str) -> Option<&Bytes> {
+        self.files.iter().find(|(name, _)| name == file).map(|(_, bytes)| bytes)
+    }
+}
+
+/// A file of a set, from its place or from where it waits to be moved there.
+fn whole(folder: &Path, staged: &str, entry: &Entry) -> Result<(String, Bytes), ArtifactError> {
+    let fits = |bytes: &Bytes| bytes.len() as u64 == entry.bytes && crc32fast::hash(bytes) == entry.sum;
+    let place = folder.join(&entry.file);
+    let found = map(&place);
+    if let Some(bytes) = found.as_ref().ok().filter(|bytes| fits(bytes)) {
+        return Ok((entry.file.clone(), bytes.clone()));
+    }
+    if let Some(bytes) = map(&folder.join(staged).join(&entry.file)).ok().filter(fits) {
+        return Ok((entry.file.clone(), bytes));
+    }
+    let got = found.map_err(|source| ArtifactError::Absent { source })?.len() as u64;
+    Err(ArtifactError::Changed { path: place, want: entry.bytes, got })
+}
+
+/// A set that is being written.
+pub(super) struct Stage {
+    folder: PathBuf,
+    name: String,
+    entries: Vec<Entry>,
+    /// Whether the folder is there for this set only.
+    fresh: bool,
+}
+
+/// A writer that adds up what passes.
+struct Summed<W> {
+    to: W,
+    sum: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.sum.update(&bytes[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl Stage {
+    /// Makes the folder, and one within it to write to: there a rename never crosses file systems.
+    pub(super) fn new(folder: &Path) -> Result<Stage, ArtifactError> {
+        let fresh = !folder.exists();
+        fs::create_dir_all(folder).map_err(ArtifactError::io("make folder", folder))?;
+        let stage = Stage { folder: folder.to_owned(), name: unique(), entries: Vec::new(), fresh };
+        fs::create_dir(stage.path()).map_err(ArtifactError::io("write to folder", folder))?;
+        Ok(stage)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+
+    /// Writes a file of the set.
+    pub(super) fn write(
+        &mut self,
+        file: &str,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), ArtifactError> {
+        let path = self.path().join(file);
+        let written = create(&path).and_then(|to| {
+            let to = BufWriter::with_capacity(1 << 16, to);
+            let mut to = Summed { to, sum: crc32fast::Hasher::new(), bytes: 0 };
+            fill(&mut to)?;
+            to.flush()?;
+            Ok(Entry { file: file.to_owned(), bytes: to.bytes, sum: to.sum.finalize() })
+        });
+        self.entries.push(written.map_err(ArtifactError::io("write", &self.folder.join(file)))?);
+        Ok(())
+    }
+
+    /// Puts the set in the place of the one before it. The manifest is moved first: from then on, readers
+    /// find the new files, whether they have been moved or not.
+    pub(super) fn commit(mut self) -> Result<Vec<Entry>, ArtifactError> {
+        let place = self.folder.join(MANIFEST_FILE);
+        let occupied = place.exists();
+        let old = fs::read_to_string(&place).ok().and_then(|text| Manifest::parse(&text).ok());
+        let taken = |path: &PathBuf| match path.symlink_metadata() {
+            Ok(about) => !(occupied && about.is_file()),
+            Err(_) => false,
+        };
+        if let Some(path) = self.entries.iter().map(|e| self.folder.join(&e.file)).find(taken) {
+            return Err(ArtifactError::Taken(path));
+        }
+        for entry in &self.entries {
+            let parent = self.folder.join(&entry.file).parent().map(Path::to_owned).unwrap_or_default();
+            fs::create_dir_all(&parent).map_err(ArtifactError::io("make folder", &parent))?;
+        }
+        let manifest = Manifest { staged: self.name.clone(), entries: self.entries.clone() };
+        let aside = self.path().join(MANIFEST_FILE);
+        let moved = fs::write(&aside, manifest.to_string()).and_then(|()| fs::rename(&aside, &place));
+        moved.map_err(ArtifactError::io("write", &place))?;
+        for entry in &self.entries {
+            let place = self.folder.join(&entry.file);
+            let moved = fs::rename(self.path().join(&entry.file), &place);
+            moved.map_err(|source| {
+                // What is not moved is still needed.
+                self.name.clear();
+                ArtifactError::Io { action: "write", path: place, source }
+            })?;
+        }
+        self.fresh = false;
+        old.iter().for_each(|old| self.remove(old));
+        self.sweep();
+        Ok(std::mem::take(&mut self.entries))
+    }
+
+    /// Removes what the set before had and this one has not.
+    fn remove(&self, old: &Manifest) {
+        let kept: BTreeSet<&str> = self.entries.iter().map(|e| e.file.as_str()).collect();
+        for file in old.entries.iter().map(|e| e.file.as_str()).filter(|file| !kept.contains(file)) {
+            let _ = fs::remove_file(self.folder.join(file));
+            if let Some((segment, _)) = file.split_once('/') {
+                // Fails, as it should, while anything is in it.
+                let _ = fs::remove_dir(self.folder.join(segment));
+            }
+        }
+    }
+
+    /// Removes what compiles that were killed have left, once none can still be at it.
+    fn sweep(&self) {
+        const AGE: Duration = Duration::from_secs(3600);
+        for item in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let age = item.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+            if item.file_name().to_string_lossy().starts_with(PREFIX) && age.is_some_and(|age| age > AGE) {
+                let _ = fs::remove_dir_all(item.path());
+            }
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    File::create(path)
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
+        let _ = fs::remove_dir_all(self.path());
+        if self.fresh {
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}

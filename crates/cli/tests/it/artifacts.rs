@@ -1,0 +1,253 @@
+//! Compiled programs as sets of files: replaced together, bound together, and told from what is not theirs.
+
+use crate::support::{command, fails, file, finish, folder, json, run, sample, show, text};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A graph that is cut into three segments with `--native`.
+const CUT: &str = "%0 = input(feed=0) : fp16[1, 2, 3, 4]\n%1 = relu(%0) : fp16[1, 2, 3, 4]\n\
+                   %2 = minmax_norm(%1) : fp16[1, 2, 3, 4]\n%3 = sigmoid(%2) : fp16[1, 2, 3, 4]\nreturn %3\n";
+
+/// Every file below a folder, by its path there.
+fn files(folder: &Path) -> Vec<String> {
+    fn walk(at: &Path, into: &mut Vec<PathBuf>) {
+        for item in fs::read_dir(at).unwrap() {
+            let path = item.unwrap().path();
+            if path.is_dir() { walk(&path, into) } else { into.push(path) }
+        }
+    }
+    let mut all = Vec::new();
+    walk(folder, &mut all);
+    let mut names: Vec<String> = all.iter().map(|p| show(p.strip_prefix(folder).unwrap())).collect();
+    names.sort();
+    names
+}
+
+const SINGLE: [&str; 4] = ["aneforge.manifest", "model.mil", "report.txt", "weights.bin"];
+
+fn outputs(program: &str) -> Value {
+    json(&["run", program, "--random", "3"])["outputs"].clone()
+}
+
+/// The command in a shell that lets files grow to 512 bytes only; a full disk in small.
+fn on_a_full_disk(trap: &str, args: &[&str]) -> Command {
+    let script = format!("{trap} ulimit -f 1; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_aneforge")).args(args);
+    shell.env("ANEFORGE_DEVICE", "host");
+    shell
+}
+
+#[test]
+fn a_folder_that_was_used_before_runs_the_new_program() {
+    let folder = folder();
+    let program = folder.path().join("program");
+    let cut = file(&folder, "cut.ir", CUT);
+    let d = show(&program);
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    fs::write(program.join("notes.txt"), "mine").unwrap();
+    assert_eq!(files(&program), [&SINGLE[..2], &["notes.txt"], &SINGLE[2..]].concat());
+    let mlp = outputs(&d);
+
+    let compiled = json(&["compile", &cut, "--native", "-o", &d]);
+    let segments = ["segment0/model.mil", "segment0/weights.bin", "segment1/net.plist"];
+    let more = ["segment1/weights.0", "segment2/model.mil", "segment2/weights.bin"];
+    let own = ["aneforge.manifest", "notes.txt", "report.txt"];
+    assert_eq!(files(&program), [&own[..], &segments, &more].concat());
+    let written = compiled["files"].as_array().unwrap();
+    assert_eq!(written.len(), 7);
+    for file in written {
+        assert_eq!(fs::metadata(file["path"].as_str().unwrap()).unwrap().len(), file["bytes"], "{file}");
+    }
+    let error = fails(3, &["run", &d, "--random", "3"]);
+    assert!(error.contains("holds a program in several segments; name one, such as"), "{error}");
+    assert_eq!(outputs(&format!("{d}/segment0"))[0]["shape"], serde_json::json!([1, 2, 3, 4]));
+    let error = fails(3, &["run", &format!("{d}/segment1"), "--random", "3"]);
+    assert!(error.contains("holds a native layer"), "{error}");
+
+    fs::write(program.join("segment1/notes.txt"), "mine").unwrap();
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    let kept = ["aneforge.manifest", "model.mil", "notes.txt", "report.txt", "segment1/notes.txt"];
+    assert_eq!(files(&program), [&kept[..], &["weights.bin"]].concat());
+    assert!(!program.join("segment0").exists());
+    assert_eq!(outputs(&d), mlp);
+}
+
+#[test]
+fn every_file_that_is_reported_exists() {
+    let folder = folder();
+    let cut = file(&folder, "cut.ir", CUT);
+    let out = text(&["compile", &cut, "--native", "-o", &show(&folder.path().join("d"))]);
+    let wrote: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("wrote ")).collect();
+    assert_eq!(wrote.len(), 7, "{out}");
+    for line in wrote {
+        let (path, bytes) = line.strip_suffix(" bytes").unwrap().rsplit_once(", ").unwrap();
+        assert!(fs::metadata(path).is_ok(), "{path}");
+        let size = fs::metadata(path).unwrap().len();
+        assert_eq!(
+            bytes.parse::<u64>().ok().filter(|_| size < 1000),
+            (size < 1000).then_some(size),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_compile_that_fails_leaves_what_was_there() {
+    let folder = folder();
+    let program = folder.path().join("program");
+    let d = show(&program);
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    let (before, names) = (outputs(&d), files(&program));
+
+    let output = finish(on_a_full_disk("trap '' XFSZ;", &["compile", &sample("convnet"), "-o", &d]));
+    assert_eq!(output.code, 3, "{output:?}");
+    assert!(output.err.starts_with(&format!("error: cannot write {d}/model.mil: ")), "{output:?}");
+    assert_eq!((outputs(&d), files(&program)), (before.clone(), names));
+
+    let killed = on_a_full_disk("", &["compile", &sample("convnet"), "-o", &d]).output().unwrap();
+    assert_eq!(killed.status.code(), None, "a signal ended it");
+    assert_eq!(outputs(&d), before);
+
+    let fresh = folder.path().join("fresh");
+    let output =
+        finish(on_a_full_disk("trap '' XFSZ;", &["compile", &sample("convnet"), "-o", &show(&fresh)]));
+    assert_eq!((output.code, fresh.exists()), (3, false));
+}
+
+#[test]
+fn a_compile_that_was_killed_while_moving_files_is_whole() {
+    let folder = folder();
+    let program = folder.path().join("program");
+    let d = show(&program);
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    let mlp = outputs(&d);
+    let old = fs::read(program.join("model.mil")).unwrap();
+    text(&["compile", &sample("convnet"), "-o", &d]);
+    let convnet = outputs(&d);
+    assert_ne!(mlp, convnet);
+
+    let manifest = fs::read_to_string(program.join("aneforge.manifest")).unwrap();
+    let aside = manifest.lines().next().unwrap().rsplit_once(' ').unwrap().1;
+    fs::create_dir(program.join(aside)).unwrap();
+    fs::rename(program.join("model.mil"), program.join(aside).join("model.mil")).unwrap();
+    fs::write(program.join("model.mil"), old).unwrap();
+    assert_eq!((outputs(&d), outputs(&format!("{d}/model.mil"))), (convnet.clone(), convnet));
+}
+
+#[test]
+fn a_file_that_was_changed_is_noticed() {
+    let folder = folder();
+    let program = folder.path().join("program");
+    let d = show(&program);
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    for name in SINGLE {
+        let path = program.join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let mut middle = whole.clone();
+        middle[whole.len() / 2] ^= 0x10;
+        for damaged in
+            [&flipped, &middle, &whole[..whole.len() - 1], &[whole.as_slice(), b"x"].concat()[..], &[]]
+        {
+            fs::write(&path, damaged).unwrap();
+            for path in [&d, &format!("{d}/model.mil")] {
+                let error = fails(3, &["run", path, "--random", "3"]);
+                assert!(error.starts_with(&format!("`{d}/{name}` ")), "{error}");
+                assert!(error.ends_with("; compile the program again"), "{error}");
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        let error = fails(3, &["run", &d, "--random", "3"]);
+        assert!(error.contains(name), "{error}");
+        fs::write(&path, whole).unwrap();
+    }
+    outputs(&d);
+}
+
+#[test]
+fn files_of_two_programs_do_not_mix() {
+    let folder = folder();
+    let place = |name: &str| show(&folder.path().join(name));
+    let (a, b) = (place("a"), place("b"));
+    let graph = |slope: &str| {
+        format!(
+            "@0 : fp16[4] = splat({slope})\n%0 = input(feed=0) : fp16[4]\n%1 = const_array(index=0) : fp16[4]\n%2 = mul(%0, %1) : fp16[4]\nreturn %2\n"
+        )
+    };
+    text(&["compile", &file(&folder, "a.ir", graph("2.0")), "-o", &a]);
+    text(&["compile", &file(&folder, "b.ir", graph("3.0")), "-o", &b]);
+    fs::copy(format!("{b}/weights.bin"), format!("{a}/weights.bin")).unwrap();
+    let error = fails(3, &["run", &a, "--random", "3"]);
+    assert!(error.contains("a/weights.bin` was changed after it was compiled"), "{error}");
+}
+
+#[test]
+fn files_of_others_are_not_replaced() {
+    let folder = folder();
+    let d = show(folder.path());
+    for name in ["model.mil", "weights.bin", "report.txt"] {
+        let path = file(&folder, name, "mine");
+        let error = fails(3, &["compile", &sample("mlp"), "-o", &d]);
+        assert_eq!(
+            error,
+            format!(
+                "`{path}` is there and was not written by a compile; move it away, or name another folder"
+            )
+        );
+        assert_eq!((fs::read_to_string(&path).unwrap(), files(folder.path()).len()), ("mine".into(), 1));
+        fs::remove_file(path).unwrap();
+    }
+    let blocked = folder.path().join("weights.bin");
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    fs::remove_file(&blocked).unwrap();
+    fs::create_dir(&blocked).unwrap();
+    assert!(fails(3, &["compile", &sample("mlp"), "-o", &d]).contains("weights.bin` is there"));
+}
+
+#[test]
+fn a_manifest_reaches_nothing_outside() {
+    let folder = folder();
+    let outside = file(&folder, "outside.txt", "mine");
+    let program = folder.path().join("program");
+    let d = show(&program);
+    for name in ["../outside.txt", "/etc/hostname", "segment0/../../outside.txt", "notes.txt"] {
+        fs::create_dir_all(&program).unwrap();
+        let lines = format!("aneforge set 1, written in .aneforge-1-0\n00000000 4 {name}\n");
+        let sum = crc32(lines.as_bytes());
+        fs::write(program.join("aneforge.manifest"), format!("{lines}these lines have checksum {sum:08x}\n"))
+            .unwrap();
+        let error = fails(3, &["run", &d, "--random", "3"]);
+        assert!(error.ends_with("(a line is no file of a program); compile the program again"), "{error}");
+        text(&["compile", &sample("mlp"), "-o", &d]);
+        assert!(Path::new(&outside).exists());
+        fs::remove_dir_all(&program).unwrap();
+    }
+}
+
+/// CRC-32, a bit at a time.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |c, _| if c & 1 == 1 { c >> 1 ^ 0xedb8_8320 } else { c >> 1 })
+    })
+}
+
+#[test]
+fn programs_are_found_from_within() {
+    let folder = folder();
+    let cut = file(&folder, "cut.ir", CUT);
+    let d = folder.path().join("d");
+    text(&["compile", &cut, "--native", "-o", &show(&d)]);
+    for (inside, path) in
+        [("segment0", "."), ("segment0", "model.mil"), (".", "segment0"), ("segment1", "../segment0")]
+    {
+        let mut within = command(&["run", path, "--random", "3"]);
+        within.current_dir(d.join(inside));
+        assert_eq!(finish(within).code, 0, "{path} in {inside}");
+    }
+    fs::write(d.join("segment0/weights.bin"), "").unwrap();
+    assert_eq!(run(&["run", &show(&d.join("segment0")), "--random", "3"]).code, 3);
+}

@@ -1,0 +1,146 @@
+//! Where outputs go: files keep their mode, links are followed, and nothing else is replaced.
+
+use crate::support::{command, fails, file, finish, folder, sample, show, text};
+use aneforge_tensor::{Bytes, Tensor, npy};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn model() -> String {
+    show(&Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("tests/models/tiny-bert"))
+}
+
+/// What writes one array to `path`.
+fn embed(path: &Path) -> String {
+    text(&["embed", "-m", &model(), "--npy", &show(path), "a b c"])
+}
+
+fn array(bytes: Vec<u8>) -> Tensor {
+    npy::read(&Bytes::new(bytes)).unwrap()
+}
+
+fn fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_file_keeps_its_mode() {
+    let folder = folder();
+    let path = folder.path().join("rows.npy");
+    fs::write(&path, "old").unwrap();
+    for mode in [0o600, 0o640, 0o666] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        embed(&path);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+    }
+    assert_eq!(array(fs::read(&path).unwrap()).shape().dims(), [1, 32]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn links_are_followed() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("real")).unwrap();
+    fs::write(at("real/rows.npy"), "old").unwrap();
+    symlink("real/rows.npy", at("relative")).unwrap();
+    symlink(at("relative"), at("absolute")).unwrap();
+    symlink("real/not-there-yet.npy", at("dangling")).unwrap();
+    for (link, target) in
+        [("relative", "real/rows.npy"), ("absolute", "real/rows.npy"), ("dangling", "real/not-there-yet.npy")]
+    {
+        embed(&at(link));
+        assert!(at(link).symlink_metadata().unwrap().is_symlink(), "{link}");
+        assert_eq!(array(fs::read(at(target)).unwrap()).shape().dims(), [1, 32], "{link}");
+        fs::write(at(target), "old").unwrap();
+    }
+    symlink("circle", at("circle")).unwrap();
+    let error = fails(3, &["embed", "-m", &model(), "--npy", &show(&at("circle")), "x"]);
+    assert!(error.contains("too many links"), "{error}");
+}
+
+#[test]
+fn a_pipe_is_written_into() {
+    let folder = folder();
+    let path = folder.path().join("pipe");
+    fifo(&path);
+    let reader = Command::new("cat").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    embed(&path);
+    assert_eq!(array(reader.wait_with_output().unwrap().stdout).shape().dims(), [1, 32]);
+    assert!(path.symlink_metadata().unwrap().file_type().is_fifo());
+
+    fs::rename(&path, folder.path().join("output0.npy")).unwrap();
+    let path = folder.path().join("output0.npy");
+    let reader = Command::new("cat").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    text(&["run", &sample("mlp"), "--random", "1", "-o", &show(folder.path())]);
+    assert!(reader.wait_with_output().unwrap().stdout.starts_with(b"\x93NUMPY"));
+    assert!(path.symlink_metadata().unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn what_is_no_folder_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("pipe");
+    fifo(&path);
+    let file = file(&folder, "file", "mine");
+    for path in [show(&path), file.clone()] {
+        for args in [&["compile"][..], &["run", "--random", "1"]] {
+            let error = fails(3, &[args, &[&sample("mlp"), "-o", &path]].concat());
+            assert!(error.starts_with(&format!("cannot make folder {path}: ")), "{error}");
+        }
+    }
+    assert!(path.symlink_metadata().unwrap().file_type().is_fifo());
+    assert_eq!(fs::read_to_string(file).unwrap(), "mine");
+}
+
+#[test]
+fn a_dash_is_standard_output() {
+    let piped = |args: &[&str]| {
+        let output = command(args).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        array(output.stdout)
+    };
+    assert_eq!(piped(&["embed", "-m", &model(), "--npy", "-", "a", "b"]).shape().dims(), [2, 32]);
+    let folder = folder();
+    let d = show(folder.path());
+    text(&["run", &sample("mlp"), "--random", "1", "-o", &d]);
+    let same = array(fs::read(format!("{d}/output0.npy")).unwrap());
+    assert_eq!(piped(&["run", &sample("mlp"), "--random", "1", "-o", "-"]), same);
+    assert!(!Path::new("-").exists());
+
+    let model = model();
+    let twice: [(&[&str], &str); 3] = [
+        (&["embed", "-m", &model, "--npy", "-", "x"], "--npy - and --json both print"),
+        (&["run", &sample("mlp"), "--random", "1", "-o", "-"], "--output - and --json both print"),
+        (&["compile", &sample("mlp"), "-o", "-"], "a program is several files; name a folder"),
+    ];
+    for (args, why) in twice {
+        let output = finish(command(&[args, &["--json"]].concat()));
+        assert_eq!((output.code, output.out.as_str()), (3, ""));
+        assert!(output.err.contains(why), "{output:?}");
+    }
+    let two = file(
+        &folder,
+        "two.ir",
+        "%0 = input(feed=0) : fp16[2]\n%1 = relu(%0) : fp16[2]\n%2 = exp(%0) : fp16[2]\nreturn %1, %2\n",
+    );
+    let error = fails(3, &["run", &two, "--random", "1", "-o", "-"]);
+    assert_eq!(error, "--output - takes one output, the program has 2; name a folder");
+}
+
+#[test]
+fn an_output_that_fails_leaves_what_was_there() {
+    let folder = folder();
+    let path = folder.path().join("rows.npy");
+    fs::write(&path, "old").unwrap();
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_aneforge")]).env("ANEFORGE_DEVICE", "host");
+    shell.args(["embed", "-m", &model(), "--npy", &show(&path), "x"]);
+    let output = finish(shell);
+    assert_eq!(output.code, 3, "{output:?}");
+    assert!(output.err.starts_with(&format!("error: cannot write {}: ", path.display())), "{output:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
