@@ -354,7 +354,9 @@ fn legal_graphs_move_elements_on_every_family() {
             if target.family() < target::floor(case.op.name()) {
                 continue;
             }
-            let plan = compile(std::slice::from_ref(&output), &Options { target, routes }).unwrap();
+            let plan =
+                compile(std::slice::from_ref(&output), &Options { target, routes, ..Options::default() })
+                    .unwrap();
             let precision = Precision::F16(Numerics::Ane(target.family()));
             let want = evaluate(&before, &feeds, precision);
             let what = format!("{what} on {chip}, {routes:?}");
