@@ -84,6 +84,10 @@ pub struct Global {
     #[arg(long, global = true, help_heading = "Global options")]
     pub native: bool,
 
+    /// How norms are written
+    #[arg(long, global = true, value_enum, default_value = "auto", help_heading = "Global options")]
+    pub norms: NormsName,
+
     /// Arithmetic of the host engine: the target's documented departures from IEEE 754 (`ane`), those of
     /// another family or chip (such as `a14` or `M2`), or none (`ieee`)
     #[arg(
@@ -115,6 +119,17 @@ fn without_empty(command: clap::Command) -> clap::Command {
         false => arg,
     };
     command.mut_args(unset).mut_subcommands(without_empty)
+}
+
+/// Ways to write norms, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NormsName {
+    /// Plainly, but where bounds that inputs declare or constants say that it would go wrong
+    Auto,
+    /// As mean, square and root in half precision
+    Plain,
+    /// So that every finite row comes out right, at about twice the number of ops
+    Robust,
 }
 
 fn target(name: &str) -> Result<Target, UnknownTarget> {

@@ -1,6 +1,6 @@
 //! What the global options come to.
 
-use crate::args::{DeviceName, Global};
+use crate::args::{DeviceName, Global, NormsName};
 use crate::output::Spinner;
 use crate::picture::Style;
 use aneforge::device::host;
@@ -8,7 +8,8 @@ use aneforge::ir::graph::Graph;
 use aneforge::session::SessionOptions;
 use aneforge::target::numerics_named;
 use aneforge::{
-    CompileError, Device, DeviceError, Numerics, Options, Plan, Routes, RunError, Session, Target, device,
+    CompileError, Device, DeviceError, Norms, Numerics, Options, Plan, Routes, RunError, Session, Target,
+    device,
 };
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub struct Context {
     device: Option<DeviceName>,
     numerics: Numerics,
     routes: Routes,
+    norms: Norms,
 }
 
 impl Context {
@@ -35,7 +37,12 @@ impl Context {
             (_, 1) => LevelFilter::INFO,
             _ => LevelFilter::TRACE,
         };
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+        tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(std::io::stderr)
+            .without_time()
+            .with_target(false)
+            .init();
         if let Some(threads) = global.threads {
             host::set_threads(usize::from(threads))?;
         }
@@ -47,6 +54,11 @@ impl Context {
             device: global.device,
             numerics: numerics_named(&global.numerics, target)?,
             routes: if global.native { Routes::Native } else { Routes::Fused },
+            norms: match global.norms {
+                NormsName::Auto => Norms::Auto,
+                NormsName::Plain => Norms::Plain,
+                NormsName::Robust => Norms::Robust,
+            },
         })
     }
 
@@ -68,7 +80,7 @@ impl Context {
 
     /// How to compile.
     pub fn options(&self) -> Options {
-        Options { target: self.target, routes: self.routes, ..Options::default() }
+        Options { target: self.target, routes: self.routes, norms: self.norms }
     }
 
     /// Compiles a graph for the target.

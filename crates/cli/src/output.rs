@@ -1,5 +1,6 @@
 //! What people and machines see: progress, JSON, numbers in words.
 
+use aneforge::device::Overflow;
 use aneforge::{TensorType, artifact};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -95,6 +96,13 @@ pub fn time(duration: Duration) -> String {
         ..1e6 => format!("{:.2} ms", us / 1e3),
         _ => format!("{:.2} s", us / 1e6),
     }
+}
+
+/// A node that made an infinity or NaN of finite operands.
+pub fn overflow_json(overflow: &Overflow) -> Value {
+    json!({
+        "op": overflow.op, "at": overflow.at.to_string(), "values": overflow.values, "calls": overflow.calls
+    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ JSON keys:
   inputs                     for each: dtype, shape, source
   outputs                    for each: shape; min, mean, max of the finite elements, null if there are none;
                              not_finite (the number of others); file (if written)
+  overflows                  nodes that made infinities or NaN of finite operands: op, at (the line that built it), values (in
+                             the first call in which it did), calls
   time                       calls, median_us, p10_us; null without --repeat";
 
 /// Run a compiled program or a graph
@@ -219,6 +221,7 @@ impl Report<'_> {
             "numerics": self.session.numerics().to_string(),
             "inputs": inputs.collect::<Vec<_>>(),
             "outputs": outputs.collect::<Vec<_>>(),
+            "overflows": self.session.overflows().map(output::overflow_json).collect::<Vec<_>>(),
             "time": self.timing.map(|t| t.json()),
         })
     }

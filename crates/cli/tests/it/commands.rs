@@ -47,7 +47,7 @@ fn samples_compile_run_and_read_back_to_the_same_numbers() {
         assert!(fs::read_to_string(format!("{program}/report.txt")).unwrap().contains("legalize"));
 
         let graph = json(&["run", &sample(name), "--random", "3", "--repeat", "5"]);
-        assert_eq!(keys(&graph), ["device", "inputs", "numerics", "outputs", "target", "time"]);
+        assert_eq!(keys(&graph), ["device", "inputs", "numerics", "outputs", "overflows", "target", "time"]);
         assert_eq!(graph["time"]["calls"], 5);
         for path in [&program, &format!("{program}/model.mil")] {
             let mut back = json(&["run", path, "--random", "3", "-o", &outputs]);
@@ -88,11 +88,25 @@ fn numerics_are_an_option() {
     let roots = "%0 = input(feed=0) : fp16[64]\n%1 = sqrt(%0) : fp16[64]\nreturn %1\n";
     let graph = file(&folder, "roots.ir", roots);
     let not_finite = |numerics: &str| {
-        let value = json(&["run", &graph, "--random", "1", "--numerics", numerics]);
+        let value = json(&["run", &graph, "--random", "1", "--numerics", numerics, "-q"]);
+        assert_eq!(value["overflows"][0]["op"], "sqrt", "a NaN of a finite operand, stored as zero or not");
         value["outputs"][0]["not_finite"].as_u64().unwrap()
     };
     assert_eq!(not_finite("ane"), 0);
     assert!(not_finite("ieee") > 0);
+    let loud = run(&["run", &graph, "--random", "1"]);
+    assert!(loud.err.contains("WARN sqrt made an infinity or NaN of finite operands"), "{loud:?}");
+}
+
+#[test]
+fn norms_are_an_option() {
+    let folder = folder();
+    let norm = "@0 : fp16[4] = splat(1.0)\n%0 = input(feed=0) : fp16[1, 4]\n%1 = const_array(index=0) : fp16[4]\n\
+                %2 = rms_norm(%0, %1) : fp16[1, 4]\nreturn %2\n";
+    let graph = file(&folder, "norm.ir", norm);
+    let passes = |norms: &str| text(&["inspect", &graph, "--show", "passes", "--norms", norms]);
+    assert!(passes("robust").contains("robust_norm"));
+    assert_eq!([passes("auto"), passes("plain")].map(|p| p.contains("robust_norm")), [false; 2]);
 }
 
 #[test]

@@ -144,6 +144,6 @@ fn outputs_without_a_finite_element_have_no_mean() {
     let path = file(&folder, "x.npy", npy("<i2", false, "(2,)", &[0xe8, 3, 0xe8, 3]));
     let out = text(&["run", &graph, "-i", &path, "--numerics", "ieee", "-q"]);
     assert!(out.contains("output 0: [2], no finite element, 2 not finite\n"), "{out}");
-    let output = json(&["run", &graph, "-i", &path, "--numerics", "ieee"])["outputs"][0].clone();
+    let output = json(&["run", &graph, "-i", &path, "--numerics", "ieee", "-q"])["outputs"][0].clone();
     assert!(["min", "mean", "max"].iter().all(|key| output[*key].is_null()) && output["not_finite"] == 2);
 }
