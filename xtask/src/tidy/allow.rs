@@ -41,15 +41,8 @@ pub struct Use {
 }
 
 /// Files of the library that may use a module above their own.
-pub const LAYERING: &[Use] = &[
-    Use {
-        path: "crates/aneforge/src/ir/ops/norm.rs",
-        uses: "grad",
-        reason: "the gradient of a norm is that of its decomposition, which only the walk over a graph can take",
-    },
-    Use {
-        path: "crates/aneforge/src/ir/ops/native/mod.rs",
-        uses: "grad",
-        reason: "the same for native layers that are defined by a chain of ops",
-    },
-];
+pub const LAYERING: &[Use] = &[Use {
+    path: "crates/aneforge/src/ir/ops/norm.rs",
+    uses: "grad",
+    reason: "the gradient of a norm is that of its decomposition, which only the walk over a graph can take",
+}];

@@ -5,6 +5,7 @@ use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_mil::netplist::Layer;
+use aneforge_tensor::Shape;
 use std::fmt::Debug;
 use std::hash::Hash;
 
@@ -124,6 +125,16 @@ pub enum Arg {
     NamedFixed(Fixed),
     /// A fixed literal in the call.
     InlineFixed(Fixed),
+}
+
+impl Arg {
+    /// The attribute it is written from.
+    pub fn attr(&self) -> Option<&'static str> {
+        match *self {
+            Arg::Named(attr, _) | Arg::Inline(attr, _) => Some(attr),
+            Arg::In(_) | Arg::All | Arg::NamedFixed(_) | Arg::InlineFixed(_) => None,
+        }
+    }
 }
 
 /// The literal type an attribute is written as.
@@ -406,12 +417,47 @@ impl Op {
         if x.len() < least || x.len() > most {
             return Err(format!("takes the inputs ({}), got {}", self.info().inputs.join(", "), x.len()));
         }
-        self.infer_unchecked(x)
+        self.countable()?;
+        x.iter().try_for_each(|ty| addressable(ty.shape))?;
+        let ty = self.infer_unchecked(x)?;
+        addressable(ty.shape)?;
+        Ok(ty)
+    }
+
+    /// Integer attributes, and with [`addressable`] extents, have 32 bits: sums and products of two of either
+    /// fit the 64 bits that inference computes in. Leaves count their identities further.
+    fn countable(&self) -> Result<(), String> {
+        if matches!(self, Op::Input(_) | Op::Constant(_)) {
+            return Ok(());
+        }
+        let beyond = |v: &&i64| i32::try_from(**v).is_err();
+        for (name, attr) in self.attrs() {
+            let found = match &attr {
+                Attr::Int(value) => Some(value).filter(beyond),
+                Attr::Ints(values) => values.iter().find(beyond),
+                _ => None,
+            };
+            if let Some(value) = found {
+                return Err(format!("{name} is {value}; integers must fit 32 bits, as the engine's do"));
+            }
+        }
+        Ok(())
     }
 
     /// The op's name.
     pub fn name(&self) -> &'static str {
         self.info().name
+    }
+}
+
+/// Whether extents have 32 bits, and elements can be counted.
+fn addressable(shape: Shape) -> Result<(), String> {
+    let checked = Shape::new(shape.dims()).map_err(|e| e.to_string())?;
+    match checked.dims().iter().position(|&d| i32::try_from(d).is_err()) {
+        Some(axis) => {
+            Err(format!("axis {axis} of {shape} is above {}, the most that fits 32 bits", i32::MAX))
+        }
+        None => Ok(()),
     }
 }
 

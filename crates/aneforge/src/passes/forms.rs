@@ -8,6 +8,7 @@ use crate::ir::ops::pool::{AvgPool, MaxPool, Window};
 use crate::ir::var::Var;
 use crate::rewrite::{Match, Miss, Rule};
 use aneforge_mil::spec::{self, ResultRule};
+use aneforge_mil::verify::MAX_DIM;
 use aneforge_tensor::{DType, MAX_RANK, Shape};
 
 /// The rules of legalization that change how a statement is written, and nothing of what it computes.
@@ -131,6 +132,7 @@ fn prelu_rank(m: &Match<'_>) -> Result<Var, Miss> {
 fn pool_padding(m: &Match<'_>) -> Result<Var, Miss> {
     let (x, out) = (m.input(0), m.node().ty.shape);
     let unequal = |w: &Window| w.ceil && (w.pad[0] != w.pad[1] || w.pad[2] != w.pad[3]);
+    let long = |pad: [i64; 4]| pad.iter().any(|&p| p as u64 > MAX_DIM);
     match (&m.node().op, x.map(|x| m.var(x))) {
         // Padding counts for nothing here, so there may be more of it.
         (Op::MaxPool(op), Some(x)) if unequal(&op.window()) => {
@@ -140,6 +142,9 @@ fn pool_padding(m: &Match<'_>) -> Result<Var, Miss> {
         (Op::AvgPool(op), Some(x)) if unequal(&op.window()) && op.exclude_pad => {
             let (pad, _) = op.window().covering_pad(x.shape(), out);
             Ok(Var::apply(AvgPool { pad, ceil_mode: false, ..op.clone() }, &[&x]))
+        }
+        (Op::AvgPool(op), Some(_)) if unequal(&op.window()) && long(op.pad) => {
+            Err(Miss::Because("the padded image is longer than any engine takes"))
         }
         (Op::AvgPool(op), Some(x)) if unequal(&op.window()) => {
             Ok(Var::apply(AvgPool { pad: [0; 4], ..op.clone() }, &[&zero_pad(&x, op.pad)]))

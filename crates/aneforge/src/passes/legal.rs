@@ -1,18 +1,21 @@
 //! The spec `Legal(target)`: what a graph satisfies before it is emitted.
 //!
 //! 1. Every node is a port, a constant, one native layer, or has exactly one MIL statement for its number
-//!    of inputs.
+//!    of inputs, whose lists have elements.
 //! 2. Weights of `matmul`, `conv_transpose` and normalisations are constants; that of `conv` is one too,
 //!    or the batch is 1 and nothing is dilated.
 //! 3. Every constant is finite in half precision.
 //! 4. Every extent is within the family's limits, and the family computes every op.
 //! 5. Outputs are half precision, computed, and distinct; there is at least one input.
 
+use crate::ir::attr::Attr;
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::Constant;
+use crate::ir::ops::pool::AvgPool;
 use crate::ir::types::Caller;
 use crate::target::{Limits, Target, floor};
+use aneforge_mil::verify::MAX_DIM;
 use aneforge_tensor::DType;
 use std::collections::HashSet;
 
@@ -62,10 +65,25 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
 }
 
 fn spelled(node: &GraphNode) -> Result<(), String> {
-    match node.op.mil() {
-        Mil::Leaf | Mil::Stmt(_) | Mil::Native(_) => Ok(()),
-        Mil::StmtWith(_, n, _) if n == node.inputs.len() => Ok(()),
-        Mil::StmtWith(..) | Mil::Decompose(_) => Err("has no single MIL statement after legalization".into()),
+    let spelling = match node.op.mil() {
+        Mil::Leaf | Mil::Native(_) => return Ok(()),
+        Mil::Stmt(spelling) => spelling,
+        Mil::StmtWith(spelling, n, _) if n == node.inputs.len() => spelling,
+        Mil::StmtWith(..) | Mil::Decompose(_) => {
+            return Err("has no single MIL statement after legalization".into());
+        }
+    };
+    let empty = |name: &str| node.op.attrs().contains(&(name, Attr::Ints(Vec::new())));
+    if let Some(name) = spelling.args.iter().filter_map(|(_, arg)| arg.attr()).find(|name| empty(name)) {
+        return Err(format!("{name} is empty, which MIL cannot write"));
+    }
+    match &node.op {
+        Op::AvgPool(AvgPool { pad: pad @ [top, bottom, left, right], ceil_mode: true, .. })
+            if top != bottom || left != right =>
+        {
+            Err(format!("takes a partial last window with equal padding only, got {pad:?}; pad with concat"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -117,11 +135,12 @@ fn extents(node: &GraphNode, target: Target, feeds_transpose: bool) -> Result<()
     let wide = feeds_transpose || matches!(node.op, Op::Transpose(_));
     let shape = node.ty.shape;
     for axis in 0..shape.rank() {
-        let limit = match (wide, shape.rank(), axis) {
+        let family = match (wide, shape.rank(), axis) {
             (true, ..) => transposed,
             (false, 4, 1) => channels,
             _ => tensor_dim,
         };
+        let limit = family.min(MAX_DIM as usize);
         if shape[axis] > limit {
             return Err(format!(
                 "axis {axis} of {shape} is above the {limit} that {target} ({}) allows; split it into parts",

@@ -3,7 +3,7 @@
 
 use crate::ir::attr::{Attr, Real};
 use crate::ir::graph::{Graph, NodeId};
-use crate::ir::op::{Mil, Op, find};
+use crate::ir::op::{Mil, Op};
 use crate::ir::ops::batch_norm::BatchNorm;
 use crate::ir::ops::binary::Mul;
 use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, four, spread};
@@ -17,6 +17,7 @@ use crate::ir::var::Var;
 use crate::passes::{FORMS, Options, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
 use crate::target::floor;
+use aneforge_mil::verify::MAX_DIM;
 use std::collections::HashSet;
 
 /// The rules of legalization. The order decides which of two that match a node goes first.
@@ -181,6 +182,9 @@ fn tile_factor(m: &Match<'_>) -> Result<Var, Miss> {
     if op.reps.iter().all(taken) && !once {
         return Err(Miss::Other);
     }
+    if m.node().ty.shape.dims().iter().any(|&d| d as u64 > MAX_DIM) {
+        return Err(Miss::Because("the result is longer than any engine takes"));
+    }
     let mut y = m.var(x);
     for (axis, &reps) in op.reps.iter().enumerate() {
         let mut left = reps;
@@ -245,23 +249,19 @@ fn scalar_reshape(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(m.var(x).reshape(&[1]).squeeze(&[0]))
 }
 
-/// A reduction over no axis runs over a new axis of size one: MIL has no empty list of axes.
+/// A reduction over no axis is a function of each element: MIL has no empty list of axes.
 fn reduce_nothing(m: &Match<'_>) -> Result<Var, Miss> {
-    let node = m.node();
     let none = ("axes", Attr::Ints(Vec::new()));
-    let (Some(x), true) = (m.input(0), node.op.name().starts_with("reduce_") && node.op.attrs() == [none])
-    else {
-        return Err(Miss::Other);
-    };
+    let Some(x) = m.input(0).filter(|_| m.node().op.attrs() == [none]) else { return Err(Miss::Other) };
     let x = m.var(x);
-    if x.shape().rank() == aneforge_tensor::MAX_RANK {
-        return Err(Miss::Because("a value of rank 5 has no room for another axis"));
-    }
-    let last = [x.shape().rank() as i64];
-    let entry = find(node.op.name()).expect("invariant: every op is in the list");
-    let op =
-        (entry.from_attrs)(&|_| Some(Attr::Ints(last.to_vec()))).expect("invariant: reductions have axes");
-    Ok(Var::apply(op, &[&x.expand_dims(&last)]).squeeze(&last))
+    Ok(match &m.node().op {
+        Op::ReduceMean(_) | Op::ReduceSum(_) | Op::ReduceMax(_) | Op::ReduceMin(_) => x,
+        Op::ReduceLogSumExp(_) => x,
+        Op::ReduceL1Norm(_) | Op::ReduceL2Norm(_) => x.abs(),
+        Op::ReduceLogSum(_) => x.log(0.0),
+        Op::ReduceSumSquare(_) => x.times(&x),
+        _ => return Err(Miss::Other),
+    })
 }
 
 /// The attention layer has no causal mode: it reads a mask, which is a constant here.

@@ -221,3 +221,60 @@ fn text_that_is_no_graph_names_lines_it_has() {
     let cut = aneforge_mil::parse("program(1.3)\n\n").unwrap_err();
     assert_eq!((cut.line, cut.column), (1, 13));
 }
+
+#[test]
+fn the_longest_axis_is_checked_before_anything_is_emitted() {
+    for target in ["h13", "h17s"] {
+        let text = error(input(&[65_537, 3]).transpose(&[1, 0]), target);
+        assert!(text.starts_with("input: axis 0 of [65537, 3] is above the 65536 that"), "{text}");
+        assert!(error(input(&[3, 70_000]).transpose(&[1, 0]).relu(), target).contains("above the"));
+    }
+}
+
+#[test]
+fn a_reduction_over_no_axes_is_a_function_of_each_element() {
+    let x = input(&[1, 2, 1, 2, 1]);
+    let same = [x.sum(&[]), x.mean(&[]), x.amax(&[]), x.amin(&[]), x.reduce_log_sum_exp(&[])];
+    let others = [x.l1_norm(&[]), x.reduce_l2_norm(&[]), x.sum_square(&[]), x.log_sum(&[])];
+    let all: Vec<Var> = same.into_iter().chain(others).collect();
+    let feed = Tensor::from_slice(x.shape(), &[1.0f32, 2.0, 0.5, 4.0]).unwrap();
+    let host = device::named("host").unwrap();
+    for chip in ["h13", "h17s"] {
+        let options = Options { target: Target::named(chip).unwrap(), ..Options::default() };
+        let mut session = Session::new(compile(&all, &options).unwrap(), &*host, Default::default()).unwrap();
+        let results = session.run(std::slice::from_ref(&feed)).unwrap();
+        for same in &results[..7] {
+            assert_eq!(same.to_f32(), feed.to_f32());
+        }
+        assert_eq!(results[7].to_f32(), [1.0, 4.0, 0.25, 16.0]);
+        assert_eq!(results[8].to_f32()[..2], [0.0, 0.6933594]);
+    }
+}
+
+/// What rules should have written otherwise is not emitted when they did not.
+#[test]
+fn what_mil_cannot_write_is_not_legal() {
+    let graph = aneforge::Graph::freeze(&[input(&[2, 3]).sum(&[])]).unwrap();
+    let error = aneforge::passes::legal::check(&graph, Target::default()).unwrap_err();
+    assert_eq!(error.why, "axes is empty, which MIL cannot write");
+}
+
+#[test]
+fn sizes_beyond_32_bits() {
+    let x = input(&[1, 2, 5, 5]);
+    let far = Conv { strides: [1 << 31, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    assert_eq!(
+        message(x.conv(far, &constant(&[1, 2, 1, 1], 1.0), None)),
+        "conv: strides is 2147483648; integers must fit 32 bits, as the engine's do"
+    );
+    assert_eq!(
+        message(input(&[1 << 40])),
+        "input: axis 0 of [1099511627776] is above 2147483647, the most that fits 32 bits"
+    );
+    let parts = input(&[4]).split(usize::MAX, 0);
+    assert_eq!(parts.len(), 1);
+    assert!(parts[0].check().unwrap_err().why.starts_with("num_splits is 9223372036854775807;"));
+    let long = 1 << 30;
+    let text = message(input(&[long, 1]) * input(&[1, long]));
+    assert!(text.ends_with("has more elements than this machine can address"), "{text}");
+}

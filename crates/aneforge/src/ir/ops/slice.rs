@@ -181,9 +181,15 @@ impl Var {
     #[track_caller]
     pub fn split(&self, n: usize, axis: i64) -> Vec<Var> {
         let axis = self.shape().axis(axis).map_or(axis, |at| at as i64);
-        let mut parts = Vec::new();
-        for index in 0..n.max(1) as i64 {
-            parts.push(Var::apply(Split { num_splits: n as i64, axis, index }, &[self]));
+        let part = |index: usize| {
+            let num_splits = i64::try_from(n).unwrap_or(i64::MAX);
+            Var::apply(Split { num_splits, axis, index: index as i64 }, &[self])
+        };
+        let mut parts = vec![part(0)];
+        if parts[0].check().is_ok() {
+            for index in 1..n {
+                parts.push(part(index));
+            }
         }
         parts
     }
