@@ -88,7 +88,7 @@ fn numerics_are_an_option() {
     let roots = "%0 = input(feed=0) : fp16[64]\n%1 = sqrt(%0) : fp16[64]\nreturn %1\n";
     let graph = file(&folder, "roots.ir", roots);
     let not_finite = |numerics: &str| {
-        let value = json(&["run", &graph, "--random", "1", "--numerics", numerics]);
+        let value = json(&["run", &graph, "--random", "1", "--numerics", numerics, "-q"]);
         value["outputs"][0]["not_finite"].as_u64().unwrap()
     };
     assert_eq!(not_finite("ane"), 0);
