@@ -101,6 +101,28 @@ def broken(tmp_path: Path) -> Path:
     return Path(shutil.copytree(TINY, tmp_path / "model"))
 
 
+def test_the_models_files_say_how_to_pool_and_cut(tmp_path: Path) -> None:
+    model = broken(tmp_path)
+    (model / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (model / "sentence_bert_config.json").unlink()
+    (model / "tokenizer_config.json").write_text('{"model_max_length": 24}')
+    encoder = af.load(model, device="host")
+    assert (encoder.pooling, encoder.max_seq_length) == ("cls", 24)
+    texts, want = expected(TINY / "expected.json", "cls")
+    agree(encoder(texts[:1]), want[:1])
+    assert af.load(model, pooling="mean", device="host").pooling == "mean"
+
+
+def test_a_tokenizer_that_panics_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = broken(tmp_path)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NOWHERE]"
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match="tokenizer.json` is not a tokenizer that can be used: "):
+        af.load(model, device="host")
+    assert capfd.readouterr().err == ""
+
+
 def test_broken_models_are_refused(tmp_path: Path) -> None:
     model = broken(tmp_path)
     weights = model / "model.safetensors"

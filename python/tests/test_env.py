@@ -38,11 +38,35 @@ def test_variables_choose_the_defaults() -> None:
 
 
 def test_wrong_variables_are_errors() -> None:
-    assert "unknown target `m1`" in run(ANEFORGE_TARGET="m1").stderr
+    assert "unknown target `m7`; known are m1 to m5 and h11 " in run(ANEFORGE_TARGET="m7").stderr
     assert "unknown device `gpu`" in run(ANEFORGE_DEVICE="gpu").stderr
     assert "unknown numerics `x`" in run(ANEFORGE_NUMERICS="x").stderr
     assert "ANEFORGE_THREADS must be a positive integer, got 'two'" in run(ANEFORGE_THREADS="two").stderr
     assert "threads must be at least 1" in run(ANEFORGE_THREADS="0").stderr
+
+
+def test_empty_variables_are_unset() -> None:
+    names = ("TARGET", "DEVICE", "NUMERICS", "THREADS", "COMPILE_BACKOFF", "COMPILE_BREAKER_STRICT", "CACHE_DIR")
+    done = run(**{f"ANEFORGE_{name}": "" for name in names} | {"ANEFORGE_DEVICE": "host"})
+    assert done.returncode == 0, done.stderr
+    assert "target h17s, device host) ane(A16)" in done.stdout
+
+
+def test_every_name_of_a_chip_is_taken() -> None:
+    x = af.input((4,))
+    for given, target in (("M1", "h13"), (" m2 ", "h14"), ("H17S", "h17s"), ("m5", "h17")):
+        assert af.compile(x.relu(), target=given, device="Host").target == target
+        assert af.estimate(x.relu(), target=given) == af.estimate(x.relu(), target=target)
+        assert af.device_status("relu", given) == af.device_status("relu", target)
+    for given, numerics in (("IEEE", "ieee"), ("M1", "ane(A13)"), ("a14", "ane(A14)"), ("h15g", "ane(A15)")):
+        assert af.compile(x.relu(), numerics=given, device="host").numerics == numerics
+        assert f" {numerics} " in run(ANEFORGE_NUMERICS=given, ANEFORGE_DEVICE="host").stdout
+    with pytest.raises(NotImplementedError, match="h11 is older than A13, which runs no MIL program"):
+        af.compile(x.relu(), target="h11", device="host")
+    with pytest.raises(ValueError, match="runs no MIL program"):
+        af.device_status("relu", "h11")
+    with pytest.raises(ValueError, match="unknown numerics `h11`"):
+        af.compile(x.relu(), numerics="h11", device="host")
 
 
 def test_one_module_reads_them() -> None:

@@ -296,6 +296,19 @@ mod tests {
         }
 
         #[test]
+        fn any_array_reads_or_says_why_not(
+            order in "[<>=|]",
+            kind in "[biufVc?]",
+            size in prop::sample::select(vec!["1", "2", "4", "8", "16", ""]),
+            fortran: bool,
+            dims in proptest::collection::vec(0usize..5, 0..6),
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let dims: String = dims.iter().map(|d| format!("{d},")).collect();
+            let _ = read(&Bytes::new(file(&format!("{order}{kind}{size}"), fortran, &format!("({dims})"), &payload)));
+        }
+
+        #[test]
         fn random_headers_never_panic(header in "[{}'a-z_:(),0-9 <]{0,80}") {
             let mut bytes = MAGIC.to_vec();
             bytes.extend([1, 0, header.len() as u8, 0]);

@@ -30,12 +30,14 @@ fn place(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io
         Some((about, _)) => Some(about.permissions()),
         None => None,
     };
-    let aside = target.with_file_name(unique());
-    let written = OpenOptions::new().write(true).create_new(true).open(&aside).and_then(|file| {
-        permissions.map_or(Ok(()), |same| file.set_permissions(same))?;
-        filled(file, fill)?;
-        fs::rename(&aside, &target)
-    });
+    let create =
+        |name: &str| OpenOptions::new().write(true).create_new(true).open(target.with_file_name(name));
+    let (name, file) = aside(create)?;
+    let aside = target.with_file_name(name);
+    let written = permissions
+        .map_or(Ok(()), |same| file.set_permissions(same))
+        .and_then(|()| filled(file, fill))
+        .and_then(|()| fs::rename(&aside, &target));
     written.inspect_err(|_| {
         let _ = fs::remove_file(&aside);
     })
@@ -60,11 +62,35 @@ fn followed(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many links; name the file they should lead to"))
 }
 
-/// A name that nothing else in this folder has.
-pub(super) fn unique() -> String {
+/// Makes something to write to, under a name that nothing else has: not even what a process of the same number,
+/// in another container, has left.
+pub(super) fn aside<T>(make: impl Fn(&str) -> io::Result<T>) -> io::Result<(String, T)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    loop {
+        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        match make(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return Ok((name, made?)),
+        }
+    }
 }
 
 /// How names of what is not yet in its place begin.
 pub(super) const PREFIX: &str = ".aneforge-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        for n in 0..100 {
+            fs::write(folder.path().join(format!("{PREFIX}{}-{n}", std::process::id())), "theirs").unwrap();
+        }
+        replace(&path, |file| file.write_all(b"ours")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 101);
+    }
+}

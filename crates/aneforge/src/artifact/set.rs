@@ -1,6 +1,6 @@
 //! The files of a compiled program as a set, bound together by a manifest.
 
-use super::output::{PREFIX, unique};
+use super::output::{PREFIX, aside};
 use super::{ArtifactError, MANIFEST_FILE, PROGRAM_FILE, REPORT_FILE, WEIGHTS_FILE};
 use aneforge_formats::map;
 use aneforge_mil::netplist::NET_FILE;
@@ -159,9 +159,9 @@ impl Stage {
     pub(super) fn new(folder: &Path) -> Result<Stage, ArtifactError> {
         let fresh = !folder.exists();
         fs::create_dir_all(folder).map_err(ArtifactError::io("make folder", folder))?;
-        let stage = Stage { folder: folder.to_owned(), name: unique(), entries: Vec::new(), fresh };
-        fs::create_dir(stage.path()).map_err(ArtifactError::io("write to folder", folder))?;
-        Ok(stage)
+        let made = aside(|name| fs::create_dir(folder.join(name)));
+        let (name, ()) = made.map_err(ArtifactError::io("write to folder", folder))?;
+        Ok(Stage { folder: folder.to_owned(), name, entries: Vec::new(), fresh })
     }
 
     fn path(&self) -> PathBuf {
@@ -259,6 +259,70 @@ impl Drop for Stage {
         let _ = fs::remove_dir_all(self.path());
         if self.fresh {
             let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn manifest() -> Manifest {
+        let entry = |file: &str| Entry { file: file.into(), bytes: 12, sum: 0xabc };
+        let entries = ["segment10/model.mil", "segment1/weights.12", "report.txt"].map(entry).into();
+        Manifest { staged: format!("{PREFIX}1-0"), entries }
+    }
+
+    #[test]
+    fn a_manifest_reads_back_and_no_byte_of_it_can_change() {
+        let text = manifest().to_string();
+        assert_eq!(Manifest::parse(&text), Ok(manifest()));
+        for at in 0..text.len() {
+            assert!(Manifest::parse(&text[..at]).is_err(), "cut at {at}");
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            assert!(Manifest::parse(&String::from_utf8(bytes).unwrap()).is_err(), "changed at {at}");
+        }
+    }
+
+    #[test]
+    fn only_files_of_programs_are_named() {
+        let staged = format!("{PREFIX}1-0");
+        for file in [
+            "../model.mil",
+            "/model.mil",
+            "segment/model.mil",
+            "segment1/x/model.mil",
+            "weights.",
+            "a.txt",
+            "",
+        ] {
+            let entries = vec![Entry { file: file.into(), bytes: 0, sum: 0 }];
+            assert!(
+                Manifest::parse(&Manifest { staged: staged.clone(), entries }.to_string()).is_err(),
+                "{file}"
+            );
+        }
+        for staged in ["", "..", "/tmp", ".aneforge-/../.."] {
+            let entries = Vec::new();
+            assert!(
+                Manifest::parse(&Manifest { staged: staged.into(), entries }.to_string()).is_err(),
+                "{staged}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_manifests_never_panic(lines in "[ -~\n]{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let sum = crc32fast::hash(lines.as_bytes());
+            let _ = Manifest::parse(&format!("{lines}{END}{sum:08x}\n"));
+            let titled = format!("{TITLE}{PREFIX}1\n{lines}");
+            let _ = Manifest::parse(&format!("{titled}{END}{:08x}\n", crc32fast::hash(titled.as_bytes())));
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(MANIFEST_FILE), bytes).unwrap();
+            prop_assert!(Set::open(folder.path()).is_err());
         }
     }
 }

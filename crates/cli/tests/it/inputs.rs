@@ -147,3 +147,36 @@ fn outputs_without_a_finite_element_have_no_mean() {
     let output = json(&["run", &graph, "-i", &path, "--numerics", "ieee", "-q"])["outputs"][0].clone();
     assert!(["min", "mean", "max"].iter().all(|key| output[*key].is_null()) && output["not_finite"] == 2);
 }
+
+/// The tiny model as a hub's cache holds it, without references.
+fn cached(hub: &Path) {
+    let snapshot = hub.join("models--org--tiny/snapshots/abc");
+    fs::create_dir_all(&snapshot).unwrap();
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(Path::new(&model()).join(name), snapshot.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn variables_of_the_hub_say_where_its_cache_is() {
+    let (folder, nowhere) = (folder(), folder());
+    cached(&folder.path().join("hub"));
+    let embed = |variables: &[(&str, &Path)]| {
+        let mut command = command(&["embed", "-m", "org/tiny", "x"]);
+        // Nothing listens on this port.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9").envs(variables.iter().copied());
+        finish(command)
+    };
+    let (home, hub, nowhere) = (folder.path(), folder.path().join("hub"), nowhere.path());
+    for variables in [
+        &[("HF_HOME", home)][..],
+        &[("HF_HUB_CACHE", &hub)],
+        &[("HF_HOME", nowhere), ("HF_HUB_CACHE", &hub)],
+        &[("HF_HOME", nowhere), ("HUGGINGFACE_HUB_CACHE", &hub)],
+        &[("HF_HUB_CACHE", Path::new("")), ("HF_HOME", home)],
+    ] {
+        let output = embed(variables);
+        assert_eq!((output.code, output.err.as_str()), (0, ""), "{variables:?}");
+    }
+    assert_eq!(embed(&[("HF_HUB_CACHE", nowhere)]).code, 3);
+}
