@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import aneforge as af
+import pytest
 
 SCRIPT = """
 import aneforge as af
+import pytest
 x = af.input((4,))
 model = af.compile(x.relu())
 print(repr(model), model.numerics, af.devices()[1].description)

@@ -231,14 +231,14 @@ COMPILE: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (NotImplementedError, "compile: compress_atol belongs to compress", {"compress_atol": 0.1}),
     (NotImplementedError, "compile: block_size belongs to compress", {"block_size": 64}),
     (ValueError, "compile: opt must be 'routes', 0, 1, 2 or 'max', got 'fast'", {"opt": "fast"}),
-    (ValueError, "unknown target `h99`; known are h11", {"target": "h99"}),
+    (ValueError, "unknown target `h99`; known are m1 to m5 and h11", {"target": "h99"}),
     (
         NotImplementedError,
         "program: target h11 is older than A13, which runs no MIL program",
         {"target": "h11"},
     ),
     (ValueError, "unknown device `gpu`; known are `host` and `ane`", {"device": "gpu"}),
-    (ValueError, "unknown numerics `exact`; known are `ane`, `ieee`", {"numerics": "exact"}),
+    (ValueError, "unknown numerics `exact`; known are `ane` (as the target), `ieee`", {"numerics": "exact"}),
 ]
 
 
