@@ -26,6 +26,13 @@ impl Scratch {
         scratch
     }
 
+    /// A scratch that holds `len` values without growing, or `None` where there is no memory for them.
+    #[must_use]
+    pub fn try_with_capacity(len: usize) -> Option<Scratch> {
+        let buffer = bytemuck::allocation::try_zeroed_slice_box(len.checked_add(LINE)?).ok()?;
+        Some(Scratch { buffer: buffer.into_vec() })
+    }
+
     /// Makes room for `len` values.
     pub fn reserve(&mut self, len: usize) {
         if self.buffer.len() < len + LINE {

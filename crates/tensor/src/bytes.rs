@@ -24,11 +24,9 @@ impl AlignedBytes {
 
     /// `len` zero bytes, or `None` where there is no memory for them.
     pub fn try_zeroed(len: usize) -> Option<AlignedBytes> {
-        let count = len.div_ceil(BLOCK);
-        let mut blocks = Vec::new();
-        blocks.try_reserve_exact(count).ok()?;
-        blocks.resize(count, Block([0; BLOCK]));
-        Some(AlignedBytes { blocks, len })
+        // Asked for as zeros, large pieces of memory are not touched before they are used.
+        let blocks = bytemuck::allocation::try_zeroed_slice_box(len.div_ceil(BLOCK)).ok()?;
+        Some(AlignedBytes { blocks: blocks.into_vec(), len })
     }
 
     /// The bytes as elements of `T`.

@@ -95,9 +95,8 @@ impl HostKernel {
         packs: &Packs,
     ) -> Result<HostKernel, DeviceError> {
         let values = plan.feeds.iter().map(TensorType::bytes).chain(plan.slots.bytes.iter().copied());
-        let need = values.fold(0usize, usize::saturating_add);
-        // Memory is promised more freely in parts than as a whole.
-        Vec::<u8>::new().try_reserve_exact(need).map_err(|_| DeviceError::Memory { need })?;
+        let values = values.fold(0usize, usize::saturating_add);
+        promised(values)?;
         let work: Vec<Work> = plan.steps.iter().map(|step| prepare(step, graph, packs)).collect();
         let mut constants: Vec<Option<Constant>> = graph.constants().iter().map(|_| None).collect();
         let mut load = |place: Place| {
@@ -115,16 +114,36 @@ impl HostKernel {
             step.fused.bias.into_iter().try_for_each(&mut load)?;
         }
         plan.outputs.iter().try_for_each(|(place, _)| load(*place))?;
-        let need = plan.steps.iter().zip(&work).map(|(s, w)| w.scratch(s, &kernels)).max();
+        let working = plan.steps.iter().zip(&work).map(|(s, w)| w.scratch(s, &kernels)).max().unwrap_or(0);
+        let need = values.saturating_add(working.saturating_mul(size_of::<f32>()));
+        promised(need)?;
         let memory = Memory {
             feeds: plan.feeds.iter().map(|ty| room(ty.bytes())).collect::<Result<_, _>>()?,
             constants,
             slots: plan.slots.bytes.iter().map(|&bytes| room(bytes)).collect::<Result<_, _>>()?,
         };
-        let scratch = Scratch::with_capacity(need.unwrap_or(0));
+        let scratch = Scratch::try_with_capacity(working).ok_or(DeviceError::Memory { need })?;
         let overflows = Overflows::new(graph, plan.steps.len());
         Ok(HostKernel { plan, work, memory, scratch, kernels, watch: Watch::default(), overflows })
     }
+}
+
+/// Needs below this are not compared with what the machine has.
+const SMALL: usize = 1 << 28;
+
+/// Whether so many bytes are there. Systems promise more in parts than as a whole, and more than they have; where this
+/// one says what it has, that counts.
+fn promised(need: usize) -> Result<(), DeviceError> {
+    let available = || {
+        let said = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let kibibytes = said.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        kibibytes.trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1024)
+    };
+    let reserved = Vec::<u8>::new().try_reserve_exact(need).is_ok();
+    if !reserved || (need >= SMALL && available().is_some_and(|available| need > available)) {
+        return Err(DeviceError::Memory { need });
+    }
+    Ok(())
 }
 
 fn room(bytes: usize) -> Result<AlignedBytes, DeviceError> {
