@@ -659,7 +659,7 @@ class OpMethods:
         """The place of the greatest element of each row or column, as a number.
 
         `x` is `[C, W]`; the result is `[C, 1]` for axis 1 and `[1, W]` for axis 0. Of equal elements the first
-        counts. Places above 2048 round to half precision.
+        counts. At most 2049 elements are searched: places are half-precision numbers, exact up to 2048.
 
         Args:
             axis: the axis searched; negative counts from the last.
@@ -691,8 +691,8 @@ def topk(x: Tensor | Array, k: int, largest: bool = True) -> Tensor:
 def sort(x: Tensor | Array, descending: bool = False, return_indices: bool = False) -> Tensor:
     """The elements of each row in order, or their places.
 
-    `x` is `[C, W]`, and so is the result. Equal elements keep their order. Places are numbers, and above
-    2048 round to half precision. Needs A14 or newer.
+    `x` is `[C, W]`, and so is the result. Equal elements keep their order. Places are half-precision numbers,
+    exact up to 2048, so they are given of at most 2049 elements. Needs A14 or newer.
 
     Args:
         descending: whether the greatest comes first.

@@ -321,3 +321,11 @@ def test_a_difference_of_sums_survives_in_pairs() -> None:
     np.testing.assert_array_equal(run(pair.combine(), *values), np.full(8, np.float32(1 / 4096)))
     np.testing.assert_array_equal(run((x + y) - x, *values), np.zeros(8))
     np.testing.assert_array_equal(run(af.paired_subtract(x, y), *values), half(values[0] - values[1]))
+
+
+@pytest.mark.parametrize("convolve", [af.conv, af.conv_transpose])
+def test_a_convolution_takes_a_tensor_of_one_bias_per_channel(convolve: Callable[..., af.Tensor]) -> None:
+    x, bias = af.input((1, 3, 4, 4)), af.input((3,))
+    model = af.compile(convolve(x, np.zeros((3, 3, 1, 1), np.float32), bias=bias), device="host")
+    y = model(np.ones((1, 3, 4, 4)), np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(y, np.broadcast_to(np.reshape([1, 2, 3], (1, 3, 1, 1)), (1, 3, 4, 4)))

@@ -32,7 +32,7 @@ def conv(x, w, *bias, strides, pad, dilations, groups):
     y = lax.conv_general_dilated(
         x, w, strides, [(top, bottom), (left, right)], rhs_dilation=dilations, feature_group_count=groups
     )
-    return y + bias[0] if bias else y
+    return y + bias[0].reshape(1, -1, 1, 1) if bias else y
 
 
 def conv_transpose(x, w, *bias, strides, pad, dilations, groups):
@@ -44,7 +44,7 @@ def conv_transpose(x, w, *bias, strides, pad, dilations, groups):
     y = lax.conv_general_dilated(
         x, flipped, (1, 1), padding, lhs_dilation=strides, rhs_dilation=dilations, feature_group_count=groups
     )
-    return y + bias[0] if bias else y
+    return y + bias[0].reshape(1, -1, 1, 1) if bias else y
 
 
 def windows(x, init, combine, kernel_sizes, strides, pad, ceil_mode):

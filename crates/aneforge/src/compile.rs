@@ -57,7 +57,10 @@ pub fn compile_graph(graph: &Graph, options: &Options) -> Result<Plan, CompileEr
         partition::Source::Part { part, output } => Source::Segment { segment: part, output },
     };
     let (parts, outputs) = partition(legal).map_err(PassError::from)?;
-    let types = legal.outputs().iter().map(|&o| legal.node(o).ty);
+    // Ports have axes where the graph as written may have none.
+    let shapes = graph.outputs().iter().map(|&o| graph.node(o).ty.shape);
+    let types =
+        legal.outputs().iter().zip(shapes).map(|(&o, shape)| TensorType { shape, ..legal.node(o).ty });
     let outputs: Vec<(TensorType, Source)> = types.zip(outputs.into_iter().map(source)).collect();
     let segment = |part: Part| {
         let inputs = part.inputs.iter().map(|&s| source(s)).collect();

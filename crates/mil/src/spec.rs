@@ -63,6 +63,19 @@ pub struct ParamSpec {
     pub values: &'static [&'static str],
 }
 
+/// What an op's definition asks of its parameters beyond the type of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// The rank of this parameter is from the first number to the second.
+    Rank(&'static str, usize, usize),
+    /// A weight that is not a constant takes dilations of 1.
+    UndilatedValue,
+    /// With `ceil_mode`, `pad` is the same on both sides of an axis.
+    EvenPadding,
+    /// `a` and `b` broadcast to the result's shape without the condition.
+    Choices,
+}
+
 /// The type of an op's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultRule {
@@ -92,6 +105,8 @@ pub struct OpSpec {
     /// Whether an element of the result depends on one element of each value only: what the result of
     /// `constexpr_blockwise_shift_scale` may feed.
     pub elementwise: bool,
+    /// What coremltools 9.0 defines beyond that.
+    pub domain: &'static [Domain],
     /// Where the row comes from.
     pub evidence: Evidence,
 }
@@ -210,10 +225,14 @@ const CONV: &[ParamSpec] = &[
 ];
 
 const fn op(name: &'static str, params: &'static [ParamSpec], result: ResultRule) -> OpSpec {
-    OpSpec { name, params, attrs: &[NAME], result, elementwise: false, evidence: Evidence::SeenAccepted }
+    let evidence = Evidence::SeenAccepted;
+    OpSpec { name, params, attrs: &[NAME], result, elementwise: false, domain: &[], evidence }
 }
 const fn map(name: &'static str, params: &'static [ParamSpec], result: ResultRule) -> OpSpec {
     OpSpec { elementwise: true, ..op(name, params, result) }
+}
+const fn within(domain: &'static [Domain], op: OpSpec) -> OpSpec {
+    OpSpec { domain, ..op }
 }
 const fn unary(name: &'static str) -> OpSpec {
     map(name, &[X], ResultRule::SameAsX)
@@ -236,6 +255,9 @@ const fn epsilon(name: &'static str) -> OpSpec {
 const fn reduce(name: &'static str) -> OpSpec {
     op(name, &[AXES, KEEP_DIMS, X], DATA)
 }
+const SPATIAL: &[Domain] = &[Domain::Rank("x", 3, 5)];
+const IMAGE: &[Domain] = &[Domain::Rank("x", 4, 4)];
+const POOL: &[Domain] = &[Domain::Rank("x", 3, 5), Domain::EvenPadding];
 const DATA: ResultRule = ResultRule::Tensor(FP16);
 const SAME: ResultRule = ResultRule::SameAsX;
 
@@ -248,6 +270,7 @@ pub const OPS: &[OpSpec] = &[
         attrs: &[NAME, attr("val", ParamType::Any)],
         result: ResultRule::Literal,
         elementwise: false,
+        domain: &[],
         evidence: Evidence::SeenAccepted,
     },
     OpSpec {
@@ -262,6 +285,7 @@ pub const OPS: &[OpSpec] = &[
         ],
         result: DATA,
         elementwise: false,
+        domain: &[],
         evidence: Evidence::SeenAccepted,
     },
     op("constexpr_lut_to_dense", &[weight("indices", DType::Uint4), weight("lut", FP16)], DATA),
@@ -301,7 +325,7 @@ pub const OPS: &[OpSpec] = &[
     alpha_beta("sigmoid_hard"),
     alpha_beta("linear_activation"),
     map("gelu", &[X, text("mode", &["EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"])], SAME),
-    op("prelu", &[X, per_channel("alpha")], SAME),
+    within(SPATIAL, op("prelu", &[X, per_channel("alpha")], SAME)),
     // A cast to fp32 is documented, never emitted.
     map(
         "cast",
@@ -322,36 +346,48 @@ pub const OPS: &[OpSpec] = &[
     compare("greater_equal"),
     compare("equal"),
     compare("not_equal"),
-    map(
-        "select",
-        &[param("cond", Kind::Value, ParamType::Data(DType::Bool)), value("a"), value("b")],
-        ResultRule::Broadcast(FP16),
+    within(
+        &[Domain::Choices],
+        map(
+            "select",
+            &[param("cond", Kind::Value, ParamType::Data(DType::Bool)), value("a"), value("b")],
+            ResultRule::Broadcast(FP16),
+        ),
     ),
     // Linear algebra and convolution.
     op("matmul", &[immediate("transpose_x", DType::Bool), immediate("transpose_y", DType::Bool), X, Y], DATA),
-    op("conv", CONV, DATA),
-    op("conv_transpose", CONV, DATA),
+    within(&[Domain::Rank("x", 3, 5), Domain::UndilatedValue], op("conv", CONV, DATA)),
+    within(SPATIAL, op("conv_transpose", CONV, DATA)),
     op("einsum", &[text("equation", &["nchw,nwhu->nchu"]), VALUES], DATA),
     // Pooling and normalisation.
-    op("max_pool", &[CEIL, KERNEL, PAD, PAD_TYPE, STRIDES, X], DATA),
-    op(
-        "avg_pool",
-        &[CEIL, named("exclude_padding_from_average", FLAG), KERNEL, PAD, PAD_TYPE, STRIDES, X],
-        DATA,
+    within(POOL, op("max_pool", &[CEIL, KERNEL, PAD, PAD_TYPE, STRIDES, X], DATA)),
+    within(
+        POOL,
+        op(
+            "avg_pool",
+            &[CEIL, named("exclude_padding_from_average", FLAG), KERNEL, PAD, PAD_TYPE, STRIDES, X],
+            DATA,
+        ),
     ),
-    op(
-        "batch_norm",
-        &[
-            per_channel("beta"),
-            EPSILON,
-            per_channel("gamma"),
-            per_channel("mean"),
-            per_channel("variance"),
-            X,
-        ],
-        SAME,
+    within(
+        SPATIAL,
+        op(
+            "batch_norm",
+            &[
+                per_channel("beta"),
+                EPSILON,
+                per_channel("gamma"),
+                per_channel("mean"),
+                per_channel("variance"),
+                X,
+            ],
+            SAME,
+        ),
     ),
-    op("instance_norm", &[per_channel("beta"), EPSILON, per_channel("gamma"), X], SAME),
+    within(
+        &[Domain::Rank("x", 3, 4)],
+        op("instance_norm", &[per_channel("beta"), EPSILON, per_channel("gamma"), X], SAME),
+    ),
     op("local_response_norm", &[ALPHA, BETA, number("k"), named("size", INT), X], SAME),
     op("softmax", &[AXIS, X], SAME),
     // Reductions.
@@ -376,9 +412,9 @@ pub const OPS: &[OpSpec] = &[
     op("split", &[AXIS, named("num_splits", INT), X], DATA),
     op("reverse", &[X, AXES], SAME),
     op("tile", &[X, named("reps", INTS)], DATA),
-    op("space_to_depth", &[named("block_size", INT), X], DATA),
-    op("depth_to_space", &[named("block_size", INT), X], DATA),
-    op("pixel_shuffle", &[named("upscale_factor", INT), X], DATA),
+    within(IMAGE, op("space_to_depth", &[named("block_size", INT), X], DATA)),
+    within(IMAGE, op("depth_to_space", &[named("block_size", INT), X], DATA)),
+    within(IMAGE, op("pixel_shuffle", &[named("upscale_factor", INT), X], DATA)),
     op("pixel_unshuffle", &[named("downscale_factor", ParamType::Scalar(DType::Uint32)), X], DATA),
     op("crop", &[named("crop_height", INTS2), named("crop_width", INTS2), X], DATA),
     // Resize and warp. The scales are int32 for nearest and fp32 for bilinear.

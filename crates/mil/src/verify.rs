@@ -4,11 +4,12 @@
 //!
 //! **Program and function**
 //! 1. There is one function, `main`, in opset `ios18`.
-//! 2. Parameters are `fp16` or `uint8` tensors. (The compiler's parser is documented to take int8, int16 and uint16
+//! 2. Parameters are `fp16` or `uint8` tensors of rank 1 or more. (The compiler's parser is documented to take int8, int16 and uint16
 //!    as well; ANEForge 0.4.0 emits only these two.)
 //! 3. The body is not empty, and no output is a parameter: that crashes the compiler
 //!    ("unordered_map::at: key not found").
-//! 4. There is at least one output; outputs are defined `fp16` tensors, each named once, as each becomes a port.
+//! 4. There is at least one output; outputs are defined `fp16` tensors of rank 1 or more, each named once, as each
+//!    becomes a port.
 //!
 //! **Names and types**
 //!
@@ -46,7 +47,12 @@
 //!     blocks; no weight of rank 4 or more (inferred by the reference, not tried).
 //! 20. Results of the first three feed only `matmul.y` and `conv.weight`; a blockwise result feeds only elementwise
 //!     ops. Neither is an output.
+//!
+//! **Definitions**
+//!
+//! 21. Parameters are in the [`crate::spec::Domain`]s of the op, which are those of coremltools 9.0.
 
+mod domain;
 mod fault;
 mod literal;
 mod weight;
@@ -145,7 +151,9 @@ impl<'a> Checker<'a> {
         report(&function.name, &head, faults);
         for param in &function.params {
             let mut faults = self.define(param, None);
-            if !matches!(param.ty, Type::Tensor { dtype: DType::Fp16 | DType::Uint8, .. }) {
+            if !matches!(param.ty, Type::Tensor { dtype: DType::Fp16 | DType::Uint8, .. })
+                || param.ty.shape().is_empty()
+            {
                 faults.push(Fault::PortType { ty: param.ty.clone() });
             }
             if !faults.is_empty() {
@@ -207,7 +215,7 @@ impl<'a> Checker<'a> {
         if again {
             return Some(Fault::OutputAgain { name: owned() });
         }
-        if !matches!(def.ty, Type::Tensor { dtype: DType::Fp16, .. }) {
+        if !matches!(def.ty, Type::Tensor { dtype: DType::Fp16, .. }) || def.ty.shape().is_empty() {
             return Some(Fault::OutputType { ty: def.ty.clone() });
         }
         weight::unroutable(name, *def, "an output", |_| false)
@@ -225,6 +233,7 @@ impl<'a> Checker<'a> {
             self.result_type(stmt, op, &first.ty, &mut faults);
             self.fixed_values(stmt, &mut faults);
             self.compressed(stmt, &first.ty, &mut faults);
+            self.domain(stmt, op, &first.ty, &mut faults);
         }
         faults
     }

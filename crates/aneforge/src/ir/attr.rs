@@ -17,6 +17,18 @@ pub enum Attr {
     Ints(Vec<i64>),
 }
 
+impl Attr {
+    /// An integer in it that does not fit 32 bits.
+    pub fn beyond_32_bits(&self) -> Option<i64> {
+        let values = match self {
+            Attr::Int(value) => std::slice::from_ref(value),
+            Attr::Ints(values) => values,
+            _ => &[],
+        };
+        values.iter().copied().find(|&v| i32::try_from(v).is_err())
+    }
+}
+
 impl fmt::Display for Attr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

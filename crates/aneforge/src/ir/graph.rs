@@ -133,7 +133,7 @@ impl Graph {
     /// Evaluates every node by its scalar definition.
     ///
     /// # Panics
-    /// If `feeds` are not one array per feed, of its shape.
+    /// If `feeds` are not one array per feed, of its element count.
     pub fn eval(&self, feeds: &[Array], precision: Precision) -> Vec<Array> {
         let order = self.feeds();
         assert_eq!(order.len(), feeds.len(), "one array per feed");
@@ -142,8 +142,8 @@ impl Graph {
             let value = match &node.op {
                 Op::Input(_) => {
                     let feed = order.iter().position(|&f| f == id).expect("invariant: leaves are feeds");
-                    assert_eq!(feeds[feed].shape, node.ty.shape, "feed {feed}");
-                    feeds[feed].clone()
+                    assert_eq!(feeds[feed].shape.count(), node.ty.shape.count(), "feed {feed}");
+                    Array { shape: node.ty.shape, ..feeds[feed].clone() }
                 }
                 Op::Constant(_) => {
                     let tensor = self.constant(id).expect("invariant: constants are in the table");

@@ -40,7 +40,7 @@ pub enum Numerics {
     Ane(Family),
 }
 
-/// The largest magnitude a matrix product returns; beyond it, infinity.
+/// The largest magnitude a matrix product returns; when it is beyond after it is rounded, infinity.
 ///
 /// Evidence: device measurements reported for M1, M1 Max, M2 Pro, M4, M5 and M5 Pro put the cliff near
 /// 32752, half of the largest half-precision value; 32752 is the half-precision value next to it.

@@ -430,18 +430,12 @@ impl Op {
         if matches!(self, Op::Input(_) | Op::Constant(_)) {
             return Ok(());
         }
-        let beyond = |v: &&i64| i32::try_from(**v).is_err();
-        for (name, attr) in self.attrs() {
-            let found = match &attr {
-                Attr::Int(value) => Some(value).filter(beyond),
-                Attr::Ints(values) => values.iter().find(beyond),
-                _ => None,
-            };
-            if let Some(value) = found {
-                return Err(format!("{name} is {value}; integers must fit 32 bits, as the engine's do"));
+        match self.attrs().iter().find_map(|(name, attr)| Some((name, attr.beyond_32_bits()?))) {
+            Some((name, value)) => {
+                Err(format!("{name} is {value}; integers must fit 32 bits, as the engine's do"))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The op's name.

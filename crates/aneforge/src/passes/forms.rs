@@ -17,6 +17,7 @@ pub static FORMS: &[Rule] = &[
     Rule { name: "transpose_rank", apply: transpose_rank },
     Rule { name: "matmul_rank", apply: matmul_rank },
     Rule { name: "operand_rank", apply: operand_rank },
+    Rule { name: "select_extent", apply: select_extent },
     Rule { name: "matmul_row", apply: matmul_row },
     Rule { name: "stack_scalars", apply: stack_scalars },
     Rule { name: "prelu_rank", apply: prelu_rank },
@@ -68,6 +69,41 @@ fn operand_rank(m: &Match<'_>) -> Result<Var, Miss> {
     let wide = |&id: &NodeId| if short(id) { widened(&m.var(id), rank) } else { m.var(id) };
     let operands: Vec<Var> = node.inputs.iter().map(wide).collect();
     Ok(Var::apply(node.op.clone(), &operands.iter().collect::<Vec<_>>()))
+}
+
+/// What `select` chooses from has the result's extents without help from the condition: numbers become constants
+/// that repeat along the axes still missing, shared out so that both stay small, and other values are tiled.
+///
+/// Evidence: the op's definition in coremltools, which infers the result from `a` and `b`.
+fn select_extent(m: &Match<'_>) -> Result<Var, Miss> {
+    let (Op::Select(op), &[cond, a, b]) = (&m.node().op, &m.node().inputs[..]) else {
+        return Err(Miss::Other);
+    };
+    let out = m.node().ty.shape;
+    let given = m.var(a).shape().broadcast(m.var(b).shape()).map_err(|_| Miss::Other)?;
+    let extent = |axis: usize| (axis + given.rank()).checked_sub(out.rank()).map_or(1, |at| given[at]);
+    let mut missing: Vec<usize> = (0..out.rank()).filter(|&axis| extent(axis) != out[axis]).collect();
+    if missing.is_empty() && given.rank() == out.rank() {
+        return Err(Miss::Other);
+    }
+    let number = |id: NodeId| m.constant(id).filter(|t| t.shape().count() == 1).map(|t| t.to_f32()[0]);
+    let (numbers, mut sides) = ([number(a), number(b)], [vec![1; out.rank()], vec![1; out.rank()]]);
+    missing.sort_by_key(|&axis| std::cmp::Reverse(out[axis]));
+    for axis in missing {
+        let size = |side: usize| sides[side].iter().product::<usize>();
+        let side = match numbers {
+            [Some(_), Some(_)] => usize::from(size(1) < size(0)),
+            [None, Some(_)] => 1,
+            _ => 0,
+        };
+        sides[side][axis] = out[axis];
+    }
+    let choice = |side: usize, id: NodeId| match numbers[side] {
+        Some(k) => Var::full(Shape::new(&sides[side]).expect("invariant: part of a shape"), f64::from(k)),
+        None if sides[side].iter().all(|&r| r == 1) => widened(&m.var(id), out.rank()),
+        None => widened(&m.var(id), out.rank()).tile(&sides[side]),
+    };
+    Ok(Var::apply(op.clone(), &[&m.var(cond), &choice(0, a), &choice(1, b)]))
 }
 
 /// A value with axes of size one in front, up to this rank. A constant stays a constant.

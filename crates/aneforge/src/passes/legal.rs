@@ -6,7 +6,7 @@
 //!    or the batch is 1 and nothing is dilated.
 //! 3. Every constant is finite in half precision.
 //! 4. Every extent is within the family's limits, and the family computes every op.
-//! 5. Outputs are half precision, computed, and distinct; there is at least one input.
+//! 5. Outputs are half precision, computed, and distinct; there is at least one input; both have axes.
 
 use crate::ir::attr::Attr;
 use crate::ir::graph::{Graph, GraphNode, NodeId};
@@ -196,7 +196,14 @@ fn ports(graph: &Graph) -> Result<(), LegalError> {
             return fail("is returned without being computed, or twice, after legalization");
         }
     }
-    if graph.feeds().is_empty() {
+    let ports = graph.feeds();
+    if let Some(node) =
+        ports.iter().chain(graph.outputs()).map(|&id| graph.node(id)).find(|n| n.ty.shape.rank() == 0)
+    {
+        let why = "a port needs at least one axis; make it [1]".into();
+        return Err(LegalError { op: node.op.name(), why, at: node.at, fault: Fault::Graph });
+    }
+    if ports.is_empty() {
         let node = graph.node(graph.outputs()[0]);
         let why = "the program has no inputs; make one with input()".into();
         return Err(LegalError { op: node.op.name(), why, at: node.at, fault: Fault::Graph });

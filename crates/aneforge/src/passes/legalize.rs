@@ -9,15 +9,18 @@ use crate::ir::ops::binary::Mul;
 use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, four, spread};
 use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::image_norm::InstanceNorm;
+use crate::ir::ops::leaf::Input;
 use crate::ir::ops::native::{Fps, Sdpa, attention};
 use crate::ir::ops::norm::TINIEST;
 use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
+use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use crate::passes::{FORMS, Options, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
 use crate::target::floor;
 use aneforge_mil::verify::MAX_DIM;
+use aneforge_tensor::Shape;
 use std::collections::HashSet;
 
 /// The rules of legalization. The order decides which of two that match a node goes first.
@@ -52,7 +55,25 @@ pub(super) fn legalize(
     let known = crate::rewrite::run(&rewritten, FORMS, events)?;
     let folded = crate::rewrite::run(&known, super::FOLD, events)?;
     let tidy = crate::rewrite::run(&folded, super::CANONICALIZE, events)?;
-    Ok(compute_outputs(&merge::merge(&tidy)?, events)?)
+    Ok(compute_outputs(&line_ports(&merge::merge(&tidy)?)?, events)?)
+}
+
+/// Ports of rank 0 become lines of one element, squeezed as they come in and widened as they go out: no
+/// program known to be accepted has a port without axes. What a plan's callers see stays as it was.
+fn line_ports(graph: &Graph) -> Result<Graph, crate::ir::var::BuildError> {
+    let scalar = TensorType::f16(Shape::SCALAR);
+    let vars = graph.to_vars(|id, _| match (&graph.node(id).op, graph.node(id).ty == scalar) {
+        (Op::Input(leaf), true) => {
+            let leaf = Input { shape: vec![1], ..leaf.clone() };
+            Some(graph.node(id).at.scope(|| Var::apply(leaf, &[]).squeeze(&[0])))
+        }
+        _ => None,
+    });
+    let out = |id: &NodeId| {
+        let (node, var) = (graph.node(*id), &vars[id.index()]);
+        node.at.scope(|| if node.ty == scalar { var.reshape(&[1]) } else { var.clone() })
+    };
+    Graph::freeze(&graph.outputs().iter().map(out).collect::<Vec<_>>())
 }
 
 /// Ops without a statement are written with ops that have one.

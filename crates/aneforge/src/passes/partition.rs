@@ -83,8 +83,14 @@ fn is_native(node: &GraphNode) -> bool {
     matches!(node.op.mil(), Mil::Native(_))
 }
 
-/// A program needs something to be fed with.
+/// A program needs something to be fed with, and its ports need axes.
 fn fed(part: &Part) -> Result<(), LegalError> {
+    let feeds = part.graph.feeds();
+    let ports = feeds.iter().chain(part.graph.outputs()).map(|&id| part.graph.node(id));
+    if let Some(node) = ports.into_iter().find(|node| node.ty.shape.rank() == 0) {
+        let why = "has no axes where it crosses between programs; reshape it to [1] before".into();
+        return Err(LegalError { op: node.op.name(), why, at: node.at, fault: Fault::Graph });
+    }
     if !part.inputs.is_empty() {
         return Ok(());
     }

@@ -278,3 +278,37 @@ fn sizes_beyond_32_bits() {
     let text = message(input(&[long, 1]) * input(&[1, long]));
     assert!(text.ends_with("has more elements than this machine can address"), "{text}");
 }
+
+#[test]
+fn places_that_half_precision_cannot_count() {
+    let wide = |n| input(&[1, n]);
+    let why =
+        "places among 4096 elements exceed 2048, up to which half precision counts; take those of parts";
+    assert!(message(wide(4096).argmax(1)).starts_with(&format!("argmax: {why}")));
+    assert!(message(input(&[4096, 1]).argmax(0)).starts_with(&format!("argmax: {why}")));
+    assert!(message(wide(4096).sort(false, true)).starts_with(&format!("sort: {why}")));
+    assert!(compile(&[wide(4096).sort(false, false), wide(4096).argmax(0)], &Options::default()).is_ok());
+    let mut rising = vec![0.0f32; 2049];
+    rising[2048] = 1.0;
+    let feed = Tensor::from_slice(Shape::new(&[1, 2049]).unwrap(), &rising).unwrap();
+    let host = device::named("host").unwrap();
+    for y in [wide(2049).argmax(1), wide(2049).sort(true, true)] {
+        let plan = compile(&[y], &Options::default()).unwrap();
+        let mut session = Session::new(plan, &*host, Default::default()).unwrap();
+        assert_eq!(session.run(std::slice::from_ref(&feed)).unwrap()[0].to_f32()[0], 2048.0);
+    }
+}
+
+#[test]
+fn a_bias_may_be_a_computed_vector() {
+    let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    let bias = input(&[3]).relu();
+    let y = Var::apply(op, &[&input(&[1, 2, 4, 4]), &constant(&[3, 2, 1, 1], 1.0), &bias]);
+    assert!(compile(&[y], &Options::default()).is_ok());
+    let x = input(&[1, 2, 4, 4]);
+    let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    assert_eq!(
+        message(x.conv(op, &constant(&[3, 2, 1, 1], 1.0), Some(&input(&[4])))),
+        "conv: bias must be [3] or [1, 3, 1, 1], got [1, 4, 1, 1]"
+    );
+}

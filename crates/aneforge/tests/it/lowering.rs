@@ -170,3 +170,26 @@ fn factors_that_differ_are_not_read() {
         assert!(read(&other).unwrap_err().to_string().contains(why));
     }
 }
+
+#[test]
+fn scalars_are_fed_and_returned_through_ports_with_an_axis() {
+    let (x, k) = (Var::input(shape(&[2])), Var::input(Shape::SCALAR));
+    let plan = compile(&[&x * &k, k.relu(), k.clone()], &Options::default()).unwrap();
+    assert_eq!(plan.feeds[1].ty.shape, Shape::SCALAR);
+    assert!(plan.outputs[1..].iter().all(|(ty, _)| ty.shape == Shape::SCALAR));
+    let text = plan.segments[0].text();
+    let head = text.lines().find(|line| line.contains("func main")).unwrap();
+    assert!(!head.contains("[]") && head.contains("tensor<fp16, [1]>"), "{head}");
+    let mut session =
+        Session::new(plan, &*device::named("host").unwrap(), SessionOptions::default()).unwrap();
+    let feeds =
+        [Tensor::from_slice(shape(&[2]), &[1.0f32, 2.0]).unwrap(), Tensor::scalar(f16::from_f32(3.0))];
+    let results = session.run(&feeds).unwrap();
+    assert_eq!(
+        [results[0].to_f32(), results[1].to_f32(), results[2].to_f32()].concat(),
+        [3.0, 6.0, 3.0, 3.0]
+    );
+    let crossing = compile(&[k.scaled_elementwise(&k, "Add", 1.0)], &Options::default());
+    let error = crossing.unwrap_err().to_string();
+    assert!(error.contains("has no axes where it crosses between programs"), "{error}");
+}

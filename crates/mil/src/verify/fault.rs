@@ -44,7 +44,7 @@ pub enum Fault {
     #[error("opset `{found}` is not `ios18`")]
     Opset { found: String },
     /// 2.
-    #[error("a parameter is a tensor of fp16 or uint8, not {ty}")]
+    #[error("a parameter is a tensor of fp16 or uint8 with at least one axis, not {ty}")]
     PortType { ty: Type },
     /// 3.
     #[error("the body is empty, which crashes the compiler; multiply by 1 to return a parameter")]
@@ -59,7 +59,7 @@ pub enum Fault {
     #[error("output `{name}` is returned twice; each output is a port of its own")]
     OutputAgain { name: String },
     /// 4.
-    #[error("an output is a tensor of fp16, not {ty}")]
+    #[error("an output is a tensor of fp16 with at least one axis, not {ty}")]
     OutputType { ty: Type },
     /// 5.
     #[error("`{name}` is not a name; use letters, digits and `_`, no leading digit, no type")]
@@ -115,6 +115,9 @@ pub enum Fault {
     /// 11.
     #[error("shapes do not broadcast: {}", type_list(types))]
     Broadcast { types: Vec<Type> },
+    /// 21.
+    #[error("{place} {why}")]
+    Domain { place: String, why: String },
     /// 13.
     #[error("{value} is not a number that {dtype} can spell")]
     NotFinite { value: f64, dtype: DType },

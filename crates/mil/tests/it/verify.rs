@@ -85,6 +85,51 @@ fn good_programs() {
     assert_eq!(faults(COMPRESSED, Some(&records())), [""; 0]);
 }
 
+/// What op definitions ask of several parameters together.
+const DEFINED: &str = r#"program(1.3)
+[buildInfo = dict<string, string>({})]
+{
+    func main<ios18>(tensor<fp16, [1, 2, 6, 6]> a, tensor<fp16, [2, 2, 3, 3]> v) {
+        tensor<int32, [2]> two = const()[name = string("two"), val = tensor<int32, [2]>([1, 1])];
+        tensor<int32, [4]> pad = const()[name = string("pad"), val = tensor<int32, [4]>([1, 1, 1, 1])];
+        string custom = const()[name = string("custom"), val = string("custom")];
+        tensor<fp16, [1, 2, 6, 6]> c = conv(dilations = two, groups = int32(1), pad = pad, pad_type = custom, strides = two, weight = v, x = a)[name = string("c")];
+        tensor<fp16, [1, 2, 8, 8]> p = max_pool(ceil_mode = bool(true), kernel_sizes = two, pad = pad, pad_type = custom, strides = two, x = c)[name = string("p")];
+        tensor<bool, [1, 2, 8, 8]> m = less(x = p, y = p)[name = string("m")];
+        tensor<fp16, [1, 2, 8, 8]> s = select(cond = m, a = p, b = p)[name = string("s")];
+    } -> (s);
+}
+"#;
+
+#[test]
+fn definitions_of_ops() {
+    assert_eq!(faults(DEFINED, None), [""; 0]);
+    let cases = [
+        ("[2]>([1, 1])", "[2]>([2, 1])", "conv.dilations is [2, 1]; a weight that is computed takes 1 only"),
+        (
+            "([1, 1, 1, 1])",
+            "([1, 0, 1, 1])",
+            "max_pool.pad is [1, 0, 1, 1]; with ceil_mode both sides of an axis are padded alike",
+        ),
+        ("tensor<fp16, [1, 2, 6, 6]> a", "tensor<fp16, [6, 6]> a", "conv.x has rank 2; 3 to 5 is possible"),
+        (
+            "tensor<fp16, [1, 2, 6, 6]> a",
+            "tensor<fp16, []> a",
+            "a parameter is a tensor of fp16 or uint8 with",
+        ),
+    ];
+    for (from, to, message) in cases {
+        let error = broken(DEFINED, from, to, None);
+        assert!(error.starts_with(message), "{error}");
+    }
+    let narrow = DEFINED.replace(
+        "tensor<fp16, [1, 2, 8, 8]> s = select(cond = m, a = p, b = p)",
+        "fp16 k = const()[name = string(\"k\"), val = fp16(0x0.0p+0)];\n        \
+         tensor<fp16, [1, 2, 8, 8]> s = select(cond = m, a = k, b = k)",
+    );
+    assert!(faults(&narrow, None)[0].starts_with("select.a and b do not have the result's extents together"));
+}
+
 #[test]
 fn functions_ports_and_names() {
     let cases = [
@@ -95,13 +140,21 @@ fn functions_ports_and_names() {
             "tensor<int32, [2, 4]> img",
             "a parameter is a tensor of fp16 or uint8",
         ),
-        ("tensor<fp16, [2, 4]> a", "fp16 a", "a parameter is a tensor of fp16 or uint8, not fp16"),
+        (
+            "tensor<fp16, [2, 4]> a",
+            "fp16 a",
+            "a parameter is a tensor of fp16 or uint8 with at least one axis, not fp16",
+        ),
         ("-> (k0, k1)", "-> (a)", "output `a` is a parameter, which crashes the compiler"),
         ("-> (k0, k1)", "-> ()", "the function returns nothing"),
         ("-> (k0, k1)", "-> (k0, k0)", "output `k0` is returned twice"),
         ("-> (k0, k1)", "-> (nope)", "output: `nope` is not defined before its use"),
-        ("-> (k0, k1)", "-> (m)", "an output is a tensor of fp16, not tensor<bool, [2, 3]>"),
-        ("-> (k0, k1)", "-> (ax)", "an output is a tensor of fp16, not int32"),
+        (
+            "-> (k0, k1)",
+            "-> (m)",
+            "an output is a tensor of fp16 with at least one axis, not tensor<bool, [2, 3]>",
+        ),
+        ("-> (k0, k1)", "-> (ax)", "an output is a tensor of fp16 with at least one axis, not int32"),
         (" img)", " tensor)", "`tensor` is not a name"),
         ("uint8, [2, 4]> img)", "uint8, [2, 4]> a)", "`a` is defined twice"),
         (

@@ -1,8 +1,8 @@
 //! Convolution.
 
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
-use crate::ir::ops::binary::unbroadcast;
 use crate::ir::ops::conv_transpose::ConvTranspose;
+use crate::ir::ops::prelu::bias_gradient;
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Dot, Precision};
 use crate::ir::types::TensorType;
@@ -21,7 +21,8 @@ pub(crate) const FEW_CHANNELS: usize = 4;
 op! {
     /// Correlation of an image with a weight, per group of channels, plus an optional bias.
     ///
-    /// `x` is `[N, Cin, H, W]`, `weight` `[Cout, Cin/groups, kH, kW]`, `bias` `[1, Cout, 1, 1]`. The
+    /// `x` is `[N, Cin, H, W]`, `weight` `[Cout, Cin/groups, kH, kW]`, `bias` `[Cout]` or
+    /// `[1, Cout, 1, 1]`. The
     /// result is `[N, Cout, Ho, Wo]` with `Ho = (H + top + bottom - d*(kH-1) - 1)/s + 1`, rounded down.
     /// Sums run over taps row by row, then channels, in single precision, and are rounded once; the bias
     /// is added to the rounded sum. `kW` is at most 15, and at most 13 before A16.
@@ -199,9 +200,10 @@ impl Operator for Conv {
             return Err(format!("{groups} groups of {} channels do not match x {a} and weight {w}", w[1]));
         }
         if let Some(bias) = x.get(2)
+            && bias.shape.dims() != [w[0]]
             && bias.shape.dims() != [1, w[0], 1, 1]
         {
-            return Err(format!("bias must be [1, {}, 1, 1], got {}", w[0], bias.shape));
+            return Err(format!("bias must be [{0}] or [1, {0}, 1, 1], got {1}", w[0], bias.shape));
         }
         let dims = [a[0], w[0], extents[0], extents[1]];
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
@@ -236,7 +238,7 @@ impl Operator for Conv {
             Grad::To(self.image_gradient(x[0].shape(), &x[1], dy)),
             Grad::To(self.weight_gradient(&x[0], x[1].shape(), dy)),
         ];
-        grads.extend(x.get(2).map(|bias| Grad::To(unbroadcast(dy.clone(), bias.shape()))));
+        grads.extend(x.get(2).map(|bias| bias_gradient(dy, bias)));
         grads
     }
     fn mil() -> Mil {
@@ -252,7 +254,7 @@ impl Operator for Conv {
                 ("x", Arg::In(0)),
             ],
         };
-        Mil::StmtWith(SPELLING, 2, |op, x| Var::apply(op.clone(), &[&x[0], &x[1]]) + &x[2])
+        Mil::StmtWith(SPELLING, 2, |op, x| Var::apply(op.clone(), &[&x[0], &x[1]]) + x[2].per_channel())
     }
     fn cases() -> Vec<Case> {
         let on = |op: Conv, shapes: &[&[usize]]| {
@@ -276,6 +278,7 @@ impl Operator for Conv {
                 Conv { strides: [3, 2], dilations: [2, 2], groups: 2, pad: [2, 1, 1, 2] },
                 &[&[2, 4, 7, 6], &[4, 2, 2, 3], &[1, 4, 1, 1]],
             ),
+            on(Conv { pad: [1; 4], ..plain }, &[&[1, 2, 3, 3], &[3, 2, 2, 2], &[3]]),
             on(Conv { strides: [2, 3], ..plain }, &[&[1, 1, 4, 5], &[1, 1, 1, 1]]),
         ]
     }
@@ -289,14 +292,5 @@ impl Var {
             None => Var::apply(op, &[self, weight]),
             Some(bias) => Var::apply(op, &[self, weight, &bias.per_channel()]),
         }
-    }
-
-    /// A constant vector as `[1, C, 1, 1]`, the form in which biases are stored; anything else as it is.
-    pub(crate) fn per_channel(&self) -> Var {
-        let reshaped = self.data().filter(|t| t.shape().rank() == 1).and_then(|tensor| {
-            let shape = Shape::new(&[1, tensor.shape().count(), 1, 1]).ok()?;
-            tensor.reshape(shape).ok()
-        });
-        reshaped.map_or_else(|| self.clone(), |tensor| Var::rebuilt_constant(tensor, self.caller()))
     }
 }

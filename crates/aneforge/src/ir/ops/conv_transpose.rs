@@ -1,8 +1,8 @@
 //! Transposed convolution.
 
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
-use crate::ir::ops::binary::unbroadcast;
 use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, accumulate, four};
+use crate::ir::ops::prelu::bias_gradient;
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -12,7 +12,8 @@ use aneforge_tensor::Shape;
 op! {
     /// The transpose of `conv`: every input pixel adds a scaled kernel to the output.
     ///
-    /// `x` is `[N, Cin, H, W]`, `weight` `[Cin, Cout/groups, kH, kW]`, `bias` `[1, Cout, 1, 1]`. The
+    /// `x` is `[N, Cin, H, W]`, `weight` `[Cin, Cout/groups, kH, kW]`, `bias` `[Cout]` or
+    /// `[1, Cout, 1, 1]`. The
     /// result is `[N, Cout, Ho, Wo]` with `Ho = (H-1)*s - top - bottom + d*(kH-1) + 1`. Sums run over
     /// taps row by row, then channels, in single precision, and are rounded once.
     pub struct ConvTranspose = "conv_transpose"("x", "weight", "bias?") {
@@ -79,9 +80,10 @@ impl Operator for ConvTranspose {
         }
         let channels = w[1] * groups;
         if let Some(bias) = x.get(2)
+            && bias.shape.dims() != [channels]
             && bias.shape.dims() != [1, channels, 1, 1]
         {
-            return Err(format!("bias must be [1, {channels}, 1, 1], got {}", bias.shape));
+            return Err(format!("bias must be [{channels}] or [1, {channels}, 1, 1], got {}", bias.shape));
         }
         let dims = [a[0], channels, extents[0], extents[1]];
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
@@ -110,7 +112,7 @@ impl Operator for ConvTranspose {
             Conv { strides: self.strides, pad: self.pad, dilations: self.dilations, groups: self.groups };
         let weight = forward.weight_gradient(dy, x[1].shape(), &x[0]);
         let mut grads = vec![Grad::To(Var::apply(forward, &[dy, &x[1]])), Grad::To(weight)];
-        grads.extend(x.get(2).map(|bias| Grad::To(unbroadcast(dy.clone(), bias.shape()))));
+        grads.extend(x.get(2).map(|bias| bias_gradient(dy, bias)));
         grads
     }
     fn mil() -> Mil {
@@ -126,7 +128,7 @@ impl Operator for ConvTranspose {
                 ("x", Arg::In(0)),
             ],
         };
-        Mil::StmtWith(SPELLING, 2, |op, x| Var::apply(op.clone(), &[&x[0], &x[1]]) + &x[2])
+        Mil::StmtWith(SPELLING, 2, |op, x| Var::apply(op.clone(), &[&x[0], &x[1]]) + x[2].per_channel())
     }
     fn cases() -> Vec<Case> {
         let on = |op: ConvTranspose, shapes: &[&[usize]]| {
@@ -150,6 +152,7 @@ impl Operator for ConvTranspose {
                 &[&[1, 4, 3, 3], &[4, 3, 2, 2]],
             ),
             on(plain.clone(), &[&[2, 2, 2, 2], &[2, 2, 2, 2]]),
+            on(plain.clone(), &[&[1, 2, 2, 3], &[2, 3, 2, 2], &[3]]),
             on(ConvTranspose { strides: [1, 3], ..plain }, &[&[1, 1, 1, 4], &[1, 2, 1, 2], &[1, 2, 1, 1]]),
         ]
     }

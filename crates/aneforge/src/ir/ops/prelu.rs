@@ -6,6 +6,7 @@ use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_tensor::{Shape, Tensor};
 
 op! {
     /// `x` where it is positive, else `alpha * x` with the slope of its channel.
@@ -36,6 +37,13 @@ pub(crate) fn along_channels(v: &Var, rank: usize) -> Var {
     let mut dims = vec![1; rank];
     dims[1] = v.shape().count() as i64;
     v.reshape(&dims)
+}
+
+/// The gradient of a bias: the cotangent's sum per channel.
+pub(crate) fn bias_gradient(dy: &Var, bias: &Var) -> Grad {
+    let channels = dy.shape()[1];
+    let sums = unbroadcast(dy.clone(), Shape::new(&[1, channels, 1, 1]).expect("invariant: four axes"));
+    Grad::To(if sums.shape() == bias.shape() { sums } else { sums.reshape_to(bias.shape()) })
 }
 
 impl Operator for Prelu {
@@ -69,6 +77,17 @@ impl Operator for Prelu {
 }
 
 impl Var {
+    /// A vector as `[1, C, 1, 1]`, the form in which biases are added; anything else as it is.
+    pub(crate) fn per_channel(&self) -> Var {
+        let wide =
+            |tensor: &Tensor| tensor.reshape(Shape::new(&[1, tensor.shape().count(), 1, 1]).ok()?).ok();
+        match (self.shape().rank(), self.data().map(wide)) {
+            (1, Some(Some(tensor))) => Var::rebuilt_constant(tensor, self.caller()),
+            (1, None) => along_channels(self, 4),
+            _ => self.clone(),
+        }
+    }
+
     /// `self` where it is positive, else `alpha * self`, with `alpha` `[C]` for `[N, C, ...]`.
     #[track_caller]
     pub fn prelu(&self, alpha: &Var) -> Var {

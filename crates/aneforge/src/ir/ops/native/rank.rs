@@ -1,7 +1,7 @@
 //! Ranking the elements of rows.
 //!
-//! Indices are stored as half-precision numbers, which are exact up to 2048. The engine's order of equal
-//! elements is not documented; here the first comes first. NaN ranks behind every number.
+//! Places are stored as half-precision numbers, which count to 2048, so longer rows are refused. The engine's
+//! order of equal elements is not documented; here the first comes first. NaN ranks behind every number.
 
 use crate::ir::op::{Case, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::{matrix, of, result, row};
@@ -15,7 +15,7 @@ op! {
     /// The place of the greatest element of each row or column, as a number.
     ///
     /// `x` is `[C, W]`; the result is `[C, 1]` for axis 1 and `[1, W]` for axis 0. Of equal elements the first
-    /// counts. Places above 2048 round to half precision.
+    /// counts. At most 2049 elements are searched: places are half-precision numbers, exact up to 2048.
     pub struct Argmax = "argmax"("x") {
         /// The axis searched; negative counts from the last.
         axis: i64 = -1,
@@ -38,8 +38,8 @@ op! {
 op! {
     /// The elements of each row in order, or their places.
     ///
-    /// `x` is `[C, W]`, and so is the result. Equal elements keep their order. Places are numbers, and above
-    /// 2048 round to half precision. Needs A14 or newer.
+    /// `x` is `[C, W]`, and so is the result. Equal elements keep their order. Places are half-precision numbers,
+    /// exact up to 2048, so they are given of at most 2049 elements. Needs A14 or newer.
     pub struct Sort = "sort"("x") {
         /// Whether the greatest comes first.
         descending: bool = false,
@@ -77,14 +77,23 @@ fn to_equals(x: &Var, y: &Var, dy: &Var) -> Var {
     dy.expand_dims(&[1]).matmul_value(&share).squeeze(&[1])
 }
 
+/// The most elements whose places half precision tells apart: 0 to 2048.
+pub const MOST_PLACES: usize = 2049;
+
+fn numbered(n: usize) -> Result<(), String> {
+    let parts = "take those of parts of at most 2049 elements, and the parts' greatest elements with amax";
+    let why = || format!("places among {n} elements exceed 2048, up to which half precision counts; {parts}");
+    (n <= MOST_PLACES).then_some(()).ok_or_else(why)
+}
+
 const PLACES: &str = "places of elements do not vary with their values";
 
 impl Operator for Argmax {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         let [rows, columns] = matrix("x", &x[0])?;
         match x[0].shape.axis(self.axis).map_err(|e| e.to_string())? {
-            0 => of(&[1, columns]),
-            _ => of(&[rows, 1]),
+            0 => numbered(rows).and_then(|()| of(&[1, columns])),
+            _ => numbered(columns).and_then(|()| of(&[rows, 1])),
         }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
@@ -177,7 +186,10 @@ impl Operator for Topk {
 
 impl Operator for Sort {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        matrix("x", &x[0])?;
+        let [_, columns] = matrix("x", &x[0])?;
+        if self.return_indices {
+            numbered(columns)?;
+        }
         Ok(x[0])
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
