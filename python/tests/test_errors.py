@@ -34,7 +34,7 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "input: shape must be a sequence of integers", lambda: af.input((2.5,))),
     (TypeError, "input: shape must be a sequence of integers", lambda: af.input("ab")),
     (ValueError, "input: max_abs must be at least 0, got -1", lambda: af.input((2,), max_abs=-1)),
-    (ValueError, "input: max_abs must be at least 0, got nan", lambda: af.input((2,), max_abs=float("nan"))),
+    (ValueError, "input: max_abs must be at least 0, got NaN", lambda: af.input((2,), max_abs=float("nan"))),
     (ValueError, "add: shapes [2, 3] and [4] do not broadcast", lambda: x23() + np.zeros(4)),
     (TypeError, "unsupported operand", lambda: x23() + "text"),
     (TypeError, "unsupported operand", lambda: None * x23()),
