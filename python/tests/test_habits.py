@@ -325,7 +325,7 @@ def test_wrong_types_further_on() -> None:
         "compile: out must be a Tensor, .* got list": lambda: af.compile([3]),
         "compile: target must be a string or None, got int": lambda: af.compile(x.relu(), target=13),
         "estimate: out must be a Tensor or a sequence of Tensors, got int": lambda: af.estimate(3),
-        "layer_norm: eps must be a number, got str": lambda: x.layer_norm(w[0, :, 0, 0], w[0, :, 0, 0], eps="a"),
+        "layer_norm: eps must be a number, got 'a'": lambda: x.layer_norm(w[0, :, 0, 0], w[0, :, 0, 0], eps="a"),
         "max_pool: k must be an integer": lambda: x.max_pool("2"),
         "linear: W must be a float16, float32 or float64 array, got <U1": lambda: x.linear("w"),
         "reshape: each size must be an integer": lambda: x.reshape("a", 2),
