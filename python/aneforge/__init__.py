@@ -13,7 +13,10 @@ Graphs are lazy: operators and methods of `Tensor` build nodes, and check shapes
 silicon, this machine's processor elsewhere. Every model says which.
 """
 
-from aneforge import _ops, _tensor
+import builtins
+import inspect
+
+from aneforge import _blame, _call, _free, _ops, _tensor
 from aneforge._attention import attention_tiles, cross_attention, geglu, mha, tune_attention
 from aneforge._catalog import (
     OP_CATALOG,
@@ -27,6 +30,8 @@ from aneforge._catalog import (
 )
 from aneforge._compile import Device, compile, devices
 from aneforge._encoder import load
+from aneforge._files import eval, load_graph, save_graph
+from aneforge._free import *  # noqa: F403
 from aneforge._functions import (
     batch_norm,
     concat,
@@ -75,9 +80,11 @@ from aneforge._spatial import (
 from aneforge._tune import tune, tune_precision
 
 _tensor.install()
+_call.install()
 
 __all__ = [
     *_ops.__all__,
+    *(name for name in _free.__all__ if not hasattr(builtins, name)),
     "CompileBackoffError",
     "CrossChipFP16Warning",
     "Device",
@@ -114,6 +121,7 @@ __all__ = [
     "instance_norm",
     "is_native",
     "load",
+    "load_graph",
     "local_response_norm",
     "maximum",
     "mha",
@@ -131,6 +139,7 @@ __all__ = [
     "reset_compile_breaker",
     "resize_bilinear",
     "resize_nearest_neighbor",
+    "save_graph",
     "sdpa",
     "select",
     "space_to_depth",
@@ -143,3 +152,10 @@ __all__ = [
     "walled_everywhere",
     "where",
 ]
+
+_named: dict[object, object] = {}
+for _name in [*__all__, "eval", *_free.__all__]:
+    _function = globals()[_name]
+    if _name != "compile" and inspect.isfunction(_function):
+        _named.setdefault(_function, _blame.blaming(_function, _function.__name__))
+        globals()[_name] = _named[_function]

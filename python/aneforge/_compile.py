@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple
 
 from aneforge import _env, _judge, _native
+from aneforge._blame import blame
 from aneforge._native import Model, Tensor
 from aneforge._pacing import BREAKER
 
@@ -30,7 +31,7 @@ def devices() -> list[Device]:
 
 
 def compile(
-    out: Tensor | Sequence[Tensor],
+    out: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
     int8: bool = False,
     build_dir: str | PathLike[str] | None = None,
     opt: str | int | None = "routes",
@@ -43,11 +44,13 @@ def compile(
     device: str | None = None,
     numerics: str | None = None,
     norms: str = "auto",
+    return_dict: bool | None = None,
 ) -> Model:
     """Compiles what `out` needs into one program, and loads it.
 
     Args:
-        out: the result, or several; the model returns one array, or a tuple of them.
+        out: the result, or several; the model returns one array, or a tuple of them. A dict of results, as in
+            `compile({"probs": y, "logits": z})`, names them; the model returns a dict of arrays.
         int8: store weights in eight bits. Not implemented.
         build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing. What
             an earlier compile left there is replaced as a whole, when everything new is complete; other files
@@ -69,6 +72,7 @@ def compile(
         norms: how norms are written: `"plain"`, as mean, square and root in half precision; `"robust"`, so that
             every finite row comes out right, at about twice the number of ops; `"auto"` is plain but where
             declared bounds (`max_abs`) or constants say that it would go wrong.
+        return_dict: False returns a tuple though results have names; True insists on names.
 
     Raises:
         ValueError: a wrong graph, an unknown name, or an unknown `opt`.
@@ -76,6 +80,8 @@ def compile(
         RuntimeError: the device is not available.
         OSError: `build_dir` cannot be written.
     """
+    if why := blame("compile", compile, (out,), {"target": target, "device": device, "numerics": numerics}):
+        raise TypeError(why)
     planned = {
         "int8": bool(int8),
         "compress": compress is not None,
@@ -105,6 +111,7 @@ def compile(
             numerics=numerics if numerics is not None else _env.numerics(),
             norms=norms,
             build_dir=None if build_dir is None else os.fspath(build_dir),
+            return_dict=return_dict,
         )
     except RuntimeError:
         if on_engine:

@@ -13,7 +13,13 @@ from aneforge._operand import Array, integer, value, vector, weight
 from aneforge._tensor import border, pair
 
 
-def input(shape: Sequence[int] | int, dtype: str = "fp16", max_abs: float | None = None) -> Tensor:
+def input(
+    shape: Sequence[int] | int,
+    dtype: str = "fp16",
+    max_abs: float | None = None,
+    *,
+    name: str | None = None,
+) -> Tensor:
     """A value that is fed when the model is called; arrays go in the order in which inputs were made.
 
     Args:
@@ -21,32 +27,40 @@ def input(shape: Sequence[int] | int, dtype: str = "fp16", max_abs: float | None
         dtype: `"fp16"`, which takes any real array, or `"uint8"`, which takes integers from 0 to 255.
         max_abs: a promise about magnitudes, which is not checked. With it, `precision_risk` and `compile` know
             what may overflow, and norms that would are written so that they do not.
+        name: a name by which the model can be fed, as in `model(image=array)`: letters, digits and `_.-/:`.
     """
-    return _native.input(shape, dtype, None if max_abs is None else float(max_abs))
+    return _native.input(shape, dtype, None if max_abs is None else float(max_abs), name)
 
 
-def image_input(shape: Sequence[int], scale: float | Array = 1 / 255, bias: float | Array = 0.0) -> Tensor:
+def image_input(
+    shape: Sequence[int],
+    scale: float | Array = 1 / 255,
+    bias: float | Array = 0.0,
+    *,
+    name: str | None = None,
+) -> Tensor:
     """An image fed as bytes and converted on the device: `x * scale + bias`.
 
     Args:
         shape: extents, usually `[N, C, H, W]`.
         scale: one factor, or one per channel.
         bias: one summand, or one per channel.
+        name: a name by which the model can be fed; see `input`.
     """
-    x = _native.apply("cast", [input(shape, "uint8")])
-    for name, given, neutral in (("scale", scale, 1.0), ("bias", bias, 0.0)):
-        values = np.asarray(given)
+    x = _native.apply("cast", [input(shape, "uint8", name=name)])
+    for what, given, neutral in (("scale", scale, 1.0), ("bias", bias, 0.0)):
+        values = _native.array(given)
         if values.ndim == 0 or values.size == 1:
             k = float(values.reshape(()))
             if k != neutral:
-                op = "muls" if name == "scale" else "adds"
+                op = "muls" if what == "scale" else "adds"
                 x = _native.apply(op, [x], {"k": k})
         elif x.ndim == 4 and values.shape == (x.shape[1],):
             per_channel = _native.constant(values.astype(np.float16).reshape(1, -1, 1, 1))
-            x = _native.apply("mul" if name == "scale" else "add", [x, per_channel])
+            x = _native.apply("mul" if what == "scale" else "add", [x, per_channel])
         else:
             raise ValueError(
-                f"image_input: {name} needs 1 value, or one per channel of [N, C, H, W]; got shape "
+                f"image_input: {what} needs 1 value, or one per channel of [N, C, H, W]; got shape "
                 f"{values.shape} for {tuple(x.shape)}"
             )
     return x
@@ -189,42 +203,46 @@ def minimum(a: Tensor, b: Tensor | Array | float) -> Tensor:
     return _native.apply("minimum", [value(a), value(b)])
 
 
-def concat(tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
-    """Tensors one after another along `axis`; their other extents are equal."""
+def concat(tensors: Sequence[Tensor], axis: int = 1, *, dim: int | None = None) -> Tensor:
+    """Tensors one after another along `axis`, or `dim`; their other extents are equal."""
+    axis = axis if dim is None else dim
     parts = list(tensors)
     if not parts:
         raise IndexError("concat: there are no tensors; give at least one")
     return _native.apply("concat", [value(t) for t in parts], {"axis": axis})
 
 
-def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of one shape side by side along a new axis, which becomes axis `axis` of the result."""
+def stack(tensors: Sequence[Tensor], axis: int = 0, *, dim: int | None = None) -> Tensor:
+    """Tensors of one shape side by side along a new axis, which becomes axis `axis`, or `dim`, of the result."""
+    axis = axis if dim is None else dim
     parts = [value(t) for t in tensors]
     if not parts:
         raise ValueError("stack: there are no tensors; give at least one")
     return _native.apply("stack", parts, {"axis": axis})
 
 
-def split(x: Tensor, num_splits: int, axis: int = 0) -> list[Tensor]:
-    """`num_splits` equal parts along `axis`."""
+def split(x: Tensor, num_splits: int, axis: int = 0, *, dim: int | None = None) -> list[Tensor]:
+    """`num_splits` equal parts along `axis`, or `dim`."""
+    axis = axis if dim is None else dim
     count = integer("split: num_splits", num_splits)
     attrs = {"num_splits": count, "axis": axis}
     return [_native.apply("split", [x], attrs | {"index": index}) for index in range(max(count, 1))]
 
 
-def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def select(cond: Tensor, a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
     """`a` where `cond` holds, `b` elsewhere. `cond` is the result of a comparison; all three broadcast."""
-    for name, given in (("cond", cond), ("a", a), ("b", b)):
-        if not isinstance(given, Tensor):
-            raise TypeError(f"select: {name} must be a Tensor, got {type(given).__name__}")
-    return _native.apply("select", [cond, a, b])
+    if not isinstance(cond, Tensor):
+        kind = type(cond).__name__
+        raise TypeError(f"select: cond must be a Tensor, got {kind}; compare tensors, as in x > 0")
+    return _native.apply("select", [cond, value(a), value(b)])
 
 
 where = select
 
 
-def gather(x: Tensor, indices: Sequence[int] | Array, axis: int = 0) -> Tensor:
-    """The elements at these static places along `axis`, as slices put together."""
+def gather(x: Tensor, indices: Sequence[int] | Array, axis: int = 0, *, dim: int | None = None) -> Tensor:
+    """The elements at these static places along `axis`, or `dim`, as slices put together."""
+    axis = axis if dim is None else dim
     flat: list[Any] = np.asarray(indices).tolist() if isinstance(indices, np.ndarray) else list(indices)
     places = [integer("gather: each index", i) for i in flat]
     if not places:
@@ -242,6 +260,8 @@ def einsum_native(equation: str, a: Tensor, b: Tensor | Array) -> Tensor:
         a: `[N, C, H, W]`.
         b: `[N, W, H, U]`, a weight. The result is `[N, C, H, U]`.
     """
+    if not isinstance(equation, str):
+        raise TypeError(f"einsum_native: equation must be a string, got {type(equation).__name__}")
     if equation.replace(" ", "") != "nchw,nwhu->nchu":
         raise NotImplementedError(
             f"einsum_native: the engine computes nchw,nwhu->nchu only, got {equation!r}; transpose and use @"

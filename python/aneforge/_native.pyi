@@ -16,6 +16,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "apply",
+    "array",
     "attention",
     "attention_tiles",
     "cases",
@@ -23,6 +24,7 @@ __all__ = [
     "catalog_column",
     "compile",
     "constant",
+    "constant_values",
     "devices",
     "estimate",
     "estimate_provenance",
@@ -34,9 +36,11 @@ __all__ = [
     "has_routes",
     "input",
     "load",
+    "load_graph",
     "ops",
     "precision_risk",
     "project_peak",
+    "save_graph",
     "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
@@ -98,7 +102,9 @@ class Tensor(OpMethods, TensorMethods):
     def _repr_html_(self) -> str:
         """What notebooks show: the node, and those before it, last first."""
     def __getitem__(self, index: Any, /) -> Tensor:
-        """A window: integers, slices of step one and an ellipsis."""
+        """A window: integers, slices with any step, an ellipsis, and None for a new axis."""
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """A constant's contents. What is not computed yet has no array: TypeError says how to compute it."""
     def __iter__(self) -> NoReturn: ...
     def __bool__(self) -> bool: ...
     def __len__(self) -> int: ...
@@ -106,6 +112,11 @@ class Tensor(OpMethods, TensorMethods):
     def __eq__(self, other: object, /) -> bool:
         """Whether both are the same node."""
     def __ne__(self, other: object, /) -> bool: ...
+    def __gt__(self, other: Tensor | ArrayLike, /) -> Tensor:
+        """Whether `x > other`, for each element; for `where`, `select` and `astype`. So do the other comparisons."""
+    def __ge__(self, other: Tensor | ArrayLike, /) -> Tensor: ...
+    def __lt__(self, other: Tensor | ArrayLike, /) -> Tensor: ...
+    def __le__(self, other: Tensor | ArrayLike, /) -> Tensor: ...
     def __neg__(self) -> Tensor: ...
     def __pos__(self) -> Tensor: ...
     def __abs__(self) -> Tensor: ...
@@ -127,12 +138,16 @@ class Tensor(OpMethods, TensorMethods):
 class Model:
     """A compiled graph, ready to be called.
 
-    Call it with one array per input, in the order in which the inputs were made; it returns float32 arrays.
+    Call it with one array per input, in the order in which the inputs were made, or by name; it returns float32
+    arrays.
     Calls from several threads take turns, and other Python threads run meanwhile.
     """
 
-    def __call__(self, *arrays: ArrayLike) -> Any:
-        """One float32 array, or a tuple of them when a sequence was compiled.
+    def _call(self, arrays: tuple[Any, ...], named: dict[Any, Any]) -> Any: ...
+    def __call__(self, /, *arrays: Any, **named: Any) -> Any:
+        """One float32 array; a tuple of them when a sequence was compiled, a dict when a dict was.
+
+        Arrays are anything that NumPy takes. Inputs that have names are also fed by them: `model(image=array)`.
 
         When a node makes an infinity or NaN out of finite numbers, on the host, a `PrecisionWarning` says so once; see
         `overflows`. Ctrl-C ends a long call. Raises ValueError for a wrong number of arrays or a wrong shape, TypeError for real numbers into a
@@ -173,6 +188,12 @@ class Model:
     def numerics(self) -> str:
         """Which arithmetic the host computes with."""
     @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs, in the order of arguments: their own, or those in the program."""
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the results, if they were compiled under names."""
+    @property
     def input_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the inputs, in the order of arguments."""
     @property
@@ -201,6 +222,7 @@ class Encoder:
     and other Python threads run meanwhile.
     """
 
+    def _call(self, texts: Any, normalize: bool) -> NDArray[np.float32]: ...
     def __call__(self, texts: str | Sequence[str], normalize: bool = True) -> NDArray[np.float32]:
         """One row per text, of unit length when `normalize`. A single text gives one row."""
     @property
@@ -264,7 +286,7 @@ def geglu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def apply(name: str, inputs: Sequence[Tensor], attrs: Mapping[str, object] | None = None) -> Tensor:
     """The result of the op called `name`, checked at once."""
 
-def input(shape: Sequence[int] | int, dtype: str, max_abs: float | None = None) -> Tensor:
+def input(shape: Sequence[int] | int, dtype: str, max_abs: float | None = None, name: str | None = None) -> Tensor:
     """A value that is fed at run time."""
 
 def constant(array: object, weight: str | None = None) -> Tensor:
@@ -273,11 +295,23 @@ def constant(array: object, weight: str | None = None) -> Tensor:
     With `weight`, which names the place in messages, the array must be real.
     """
 
+def array(object: object, /) -> NDArray[Any]:
+    """`numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only."""
+
+def save_graph(out: Any, path: str) -> None:
+    """Writes the graph behind `out`, with its constants in full."""
+
+def load_graph(path: str) -> list[Tensor]:
+    """The results of a graph that was written so."""
+
+def constant_values(out: Any, target: str | None, numerics: str | None) -> list[NDArray[np.float32]]:
+    """Results of a graph without inputs, by the scalar definition of every op in half precision."""
+
 def gather(x: Tensor, indices: Sequence[int], axis: int) -> Tensor:
     """The elements at static places along one axis."""
 
 def compile(
-    out: Tensor | Sequence[Tensor],
+    out: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
     *,
     native: bool = False,
     target: str | None = None,
@@ -285,6 +319,7 @@ def compile(
     numerics: str | None = None,
     norms: str | None = None,
     build_dir: str | None = None,
+    return_dict: bool | None = None,
 ) -> Model:
     """Compiles what one tensor, or several, need, and loads it into a device."""
 
@@ -327,7 +362,7 @@ def has_routes(out: Tensor | Sequence[Tensor]) -> bool:
 def structure(out: Tensor | Sequence[Tensor]) -> str:
     """What a graph is made of, without the contents of its constants."""
 
-def feeds(out: Tensor | Sequence[Tensor]) -> list[tuple[list[int], str]]:
+def feeds(out: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> list[tuple[list[int], str]]:
     """Shapes and element types of a graph's inputs, in feed order."""
 
 def exact(out: Tensor, arrays: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

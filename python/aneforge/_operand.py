@@ -39,11 +39,40 @@ def weight(where: str, array: object) -> Tensor:
     return array if isinstance(array, Tensor) else _native.constant(array, where)
 
 
+def reduced(
+    name: str,
+    x: Tensor,
+    axes: object,
+    axis: object,
+    dim: object,
+    keepdims: bool,
+    keepdim: bool | None,
+) -> Tensor:
+    """A reduction over some axes, by any of their names, which stay with size one if they are kept."""
+    over = axes_of(name.removeprefix("reduce_"), x, axes, axis, dim)
+    result = _native.apply(name, [x], {"axes": over})
+    if keepdim is not None:
+        keepdims = keepdim
+    return result if keepdims or over == () else _native.apply("squeeze", [result], {"axes": over})
+
+
+def axes_of(name: str, x: Tensor, axes: object, axis: object, dim: object) -> object:
+    """Axes by any of the argument's names; where none are given, all that the op can mean."""
+    given = [a for a in (axes, axis, dim) if a is not None]
+    if len(given) > 1:
+        raise TypeError(f"{name}: axes, axis and dim are names of one argument; give one of them")
+    if given:
+        return given[0]
+    if name == "expand_dims":
+        raise TypeError("expand_dims: axes is missing; say where the new axes go")
+    return tuple(at for at, size in enumerate(x.shape) if name != "squeeze" or size == 1)
+
+
 def vector(where: str, array: object, shape: Sequence[int]) -> Tensor:
     """A bias, of integers too, as a constant of this shape."""
     if isinstance(array, Tensor):
         return array
-    values = np.asarray(array)
+    values = _native.array(array)
     if values.size != int(np.prod(shape)):
         raise ValueError(f"{where} must have {int(np.prod(shape))} elements, got shape {values.shape}")
     return _native.constant(values.reshape(shape))

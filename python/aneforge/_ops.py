@@ -8,7 +8,7 @@ from typing import cast
 
 from aneforge import _native
 from aneforge._native import Tensor
-from aneforge._operand import Array, value
+from aneforge._operand import Array, axes_of, reduced, value
 
 __all__ = [
     "topk",
@@ -409,7 +409,7 @@ class OpMethods:
         """
         return _native.apply("logical_not", [cast(Tensor, self)])
 
-    def mean(self, axes: int | Sequence[int]) -> Tensor:
+    def mean(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The mean over `axes`.
 
         Args:
@@ -419,9 +419,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.mean(axes=(1,))
         """
-        return _native.apply("reduce_mean", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_mean", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def sum(self, axes: int | Sequence[int]) -> Tensor:
+    def sum(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The sum over `axes`.
 
         Args:
@@ -431,9 +431,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.sum(axes=(1,))
         """
-        return _native.apply("reduce_sum", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_sum", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def amax(self, axes: int | Sequence[int]) -> Tensor:
+    def amax(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The greatest element over `axes`.
 
         Args:
@@ -443,9 +443,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.amax(axes=(1,))
         """
-        return _native.apply("reduce_max", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_max", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def amin(self, axes: int | Sequence[int]) -> Tensor:
+    def amin(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The least element over `axes`.
 
         Args:
@@ -455,9 +455,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.amin(axes=(1,))
         """
-        return _native.apply("reduce_min", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_min", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def l1_norm(self, axes: int | Sequence[int]) -> Tensor:
+    def l1_norm(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The sum of magnitudes over `axes`.
 
         Args:
@@ -467,9 +467,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.l1_norm(axes=(1,))
         """
-        return _native.apply("reduce_l1_norm", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_l1_norm", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def reduce_l2_norm(self, axes: int | Sequence[int]) -> Tensor:
+    def reduce_l2_norm(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The square root of the sum of squares over `axes`.
 
         Args:
@@ -479,9 +479,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.reduce_l2_norm(axes=(1,))
         """
-        return _native.apply("reduce_l2_norm", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_l2_norm", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def log_sum(self, axes: int | Sequence[int]) -> Tensor:
+    def log_sum(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The natural logarithm of the sum over `axes`.
 
         Args:
@@ -491,9 +491,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.log_sum(axes=(1,))
         """
-        return _native.apply("reduce_log_sum", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_log_sum", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def sum_square(self, axes: int | Sequence[int]) -> Tensor:
+    def sum_square(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The sum of squares over `axes`.
 
         Args:
@@ -503,9 +503,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.sum_square(axes=(1,))
         """
-        return _native.apply("reduce_sum_square", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_sum_square", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def reduce_log_sum_exp(self, axes: int | Sequence[int]) -> Tensor:
+    def reduce_log_sum_exp(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
         """The natural logarithm of the sum of exponentials over `axes`, without overflow.
 
         Args:
@@ -515,9 +515,9 @@ class OpMethods:
             x = af.input((2, 5))
             out = x.reduce_log_sum_exp(axes=(1,))
         """
-        return _native.apply("reduce_log_sum_exp", [cast(Tensor, self)], {"axes": axes})
+        return reduced("reduce_log_sum_exp", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def softmax(self, axis: int = -1) -> Tensor:
+    def softmax(self, axis: int = -1, *, dim: int | None = None) -> Tensor:
         """Exponentials along one axis, scaled to sum to one.
 
         The greatest element of each lane is subtracted first, so no finite input overflows. The sum is
@@ -530,9 +530,9 @@ class OpMethods:
             x = af.input((2, 3))
             out = x.softmax(axis=1)
         """
-        return _native.apply("softmax", [cast(Tensor, self)], {"axis": axis})
+        return _native.apply("softmax", [cast(Tensor, self)], {"axis": axis if dim is None else dim})
 
-    def l2_norm(self, axis: int = -1, eps: float = 1e-12) -> Tensor:
+    def l2_norm(self, axis: int = -1, eps: float = 1e-12, *, dim: int | None = None) -> Tensor:
         """`x / max(|x|, sqrt(eps))`, where `|x|` is the length along one axis.
 
         Args:
@@ -543,7 +543,7 @@ class OpMethods:
             x = af.input((3, 8))
             out = x.l2_norm(axis=-1, eps=1e-12)
         """
-        return _native.apply("l2_norm", [cast(Tensor, self)], {"axis": axis, "eps": eps})
+        return _native.apply("l2_norm", [cast(Tensor, self)], {"axis": axis if dim is None else dim, "eps": eps})
 
     def transpose(self, perm: int | Sequence[int]) -> Tensor:
         """Axes in another order: axis `i` of the result is axis `perm[i]` of `x`.
@@ -557,7 +557,7 @@ class OpMethods:
         """
         return _native.apply("transpose", [cast(Tensor, self)], {"perm": perm})
 
-    def squeeze(self, axes: int | Sequence[int]) -> Tensor:
+    def squeeze(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None) -> Tensor:
         """Without these axes, which must have size one.
 
         Args:
@@ -567,9 +567,9 @@ class OpMethods:
             x = af.input((1, 3))
             out = x.squeeze(axes=(0,))
         """
-        return _native.apply("squeeze", [cast(Tensor, self)], {"axes": axes})
+        return _native.apply("squeeze", [cast(Tensor, self)], {"axes": axes_of("squeeze", cast(Tensor, self), axes, axis, dim)})
 
-    def expand_dims(self, axes: int | Sequence[int]) -> Tensor:
+    def expand_dims(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None) -> Tensor:
         """With axes of size one at these places of the result.
 
         Args:
@@ -579,7 +579,7 @@ class OpMethods:
             x = af.input((2, 3))
             out = x.expand_dims(axes=(0,))
         """
-        return _native.apply("expand_dims", [cast(Tensor, self)], {"axes": axes})
+        return _native.apply("expand_dims", [cast(Tensor, self)], {"axes": axes_of("expand_dims", cast(Tensor, self), axes, axis, dim)})
 
     def flatten2d(self, axis: int = 1) -> Tensor:
         """As a matrix: axes before `axis` are rows, the others columns.
@@ -606,7 +606,7 @@ class OpMethods:
         """
         return _native.apply("slice_by_size", [cast(Tensor, self)], {"begin": begin, "size": size})
 
-    def reverse(self, axes: int | Sequence[int]) -> Tensor:
+    def reverse(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None) -> Tensor:
         """The elements of some axes in the opposite order.
 
         Args:
@@ -616,7 +616,7 @@ class OpMethods:
             x = af.input((2, 3))
             out = x.reverse(axes=(1,))
         """
-        return _native.apply("reverse", [cast(Tensor, self)], {"axes": axes})
+        return _native.apply("reverse", [cast(Tensor, self)], {"axes": axes_of("reverse", cast(Tensor, self), axes, axis, dim)})
 
     def tile(self, reps: int | Sequence[int]) -> Tensor:
         """`x` repeated along its axes, as a whole: `y[i] = x[i mod d]` per axis of size `d`.
@@ -655,7 +655,7 @@ class OpMethods:
         """
         return _native.apply("cast", [cast(Tensor, self)])
 
-    def argmax(self, axis: int = -1) -> Tensor:
+    def argmax(self, axis: int = -1, *, dim: int | None = None) -> Tensor:
         """The place of the greatest element of each row or column, as a number.
 
         `x` is `[C, W]`; the result is `[C, 1]` for axis 1 and `[1, W]` for axis 0. Of equal elements the first
@@ -668,7 +668,7 @@ class OpMethods:
             x = af.input((3, 9))
             out = x.argmax(axis=1)
         """
-        return _native.apply("argmax", [cast(Tensor, self)], {"axis": axis})
+        return _native.apply("argmax", [cast(Tensor, self)], {"axis": axis if dim is None else dim})
 
 
 def topk(x: Tensor | Array, k: int, largest: bool = True) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import Any, cast
 
 import numpy as np
 
 from aneforge import _native, _ops
+from aneforge._blame import blaming
 from aneforge._native import Tensor
-from aneforge._operand import Array, integer, value, vector, weight
+from aneforge._operand import Array, integer, reduced, value, vector, weight
 
 def shape_from(where: str, shape: tuple[Any, ...], count: int) -> list[int]:
     """`reshape`'s arguments, with a single -1 worked out."""
@@ -26,11 +30,8 @@ def shape_from(where: str, shape: tuple[Any, ...], count: int) -> list[int]:
 
 
 def compared(name: str, x: object, other: object) -> Tensor:
-    """A comparison, which takes tensors only."""
-    if not isinstance(other, Tensor):
-        kind = type(other).__name__
-        raise TypeError(f"{name}: the other side must be a Tensor, got {kind}; subtract numbers first")
-    return _native.apply(name, [cast(Tensor, x), other])
+    """A comparison with a tensor, a number or an array."""
+    return _native.apply(name, [cast(Tensor, x), value(other)])
 
 
 class TensorMethods:
@@ -46,27 +47,27 @@ class TensorMethods:
         """`min(max(x, lo), hi)`: another name of `clip`."""
         return _native.apply("clip", [cast(Tensor, self)], {"lo": lo, "hi": hi})
 
-    def greater(self, other: Tensor) -> Tensor:
+    def greater(self, other: Tensor | Array | float) -> Tensor:
         """Whether `x > other`, for each element; for `select` and `logical_not` only."""
         return compared("greater", self, other)
 
-    def less(self, other: Tensor) -> Tensor:
+    def less(self, other: Tensor | Array | float) -> Tensor:
         """Whether `x < other`, for each element; for `select` and `logical_not` only."""
         return compared("less", self, other)
 
-    def equal(self, other: Tensor) -> Tensor:
+    def equal(self, other: Tensor | Array | float) -> Tensor:
         """Whether `x == other`, for each element; for `select` and `logical_not` only."""
         return compared("equal", self, other)
 
-    def not_equal(self, other: Tensor) -> Tensor:
+    def not_equal(self, other: Tensor | Array | float) -> Tensor:
         """Whether `x != other`, for each element; for `select` and `logical_not` only."""
         return compared("not_equal", self, other)
 
-    def less_equal(self, other: Tensor) -> Tensor:
+    def less_equal(self, other: Tensor | Array | float) -> Tensor:
         """Whether `x <= other`, for each element; for `select` and `logical_not` only."""
         return compared("less_equal", self, other)
 
-    def greater_equal(self, other: Tensor) -> Tensor:
+    def greater_equal(self, other: Tensor | Array | float) -> Tensor:
         """Whether `x >= other`, for each element; for `select` and `logical_not` only."""
         return compared("greater_equal", self, other)
 
@@ -166,9 +167,71 @@ class TensorMethods:
         attrs = window("avg_pool", k, stride, pad, ceil_mode) | {"exclude_pad": exclude_pad}
         return _native.apply("avg_pool", [cast(Tensor, self)], attrs)
 
-    def cumsum(self, axis: int = -1) -> Tensor:
+    def max(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
+        """The greatest element: another name of `amax`."""
+        return reduced("reduce_max", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
+
+    def min(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
+        """The least element: another name of `amin`."""
+        return reduced("reduce_min", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The axes from `start_dim` to `end_dim`, by default all, as one. The layer is `af.flatten`."""
+        x = cast(Tensor, self)
+        ends = [integer("flatten: start_dim", start_dim), integer("flatten: end_dim", end_dim)]
+        first, last = (end + x.ndim if end < 0 else end for end in ends)
+        if x.ndim == 0:
+            return x.reshape(1)
+        if not 0 <= first <= last < x.ndim:
+            raise ValueError(f"flatten: axes {start_dim} to {end_dim} of shape {x.shape} are not a range of axes")
+        return x.reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """A new axis of one element, which becomes axis `dim` of the result: `expand_dims` of one axis."""
+        return _native.apply("expand_dims", [cast(Tensor, self)], {"axes": [integer("unsqueeze: dim", dim)]})
+
+    def astype(self, dtype: object) -> Tensor:
+        """`x` as half precision: bytes of an image as numbers, a comparison as ones and zeros.
+
+        The graph has no other type to convert to; results are float32 arrays anyway.
+        """
+        x = cast(Tensor, self)
+        name = "float16" if dtype == "fp16" else str(np.dtype(cast(Any, dtype)))
+        if name != "float16" and name != {"uint8": "uint8", "bool": "bool"}.get(x.dtype):
+            raise TypeError(
+                f"astype: a {x.dtype} tensor can become float16, got {name}; graphs compute in half precision, "
+                "and models return float32 arrays"
+            )
+        if name != "float16" or x.dtype == "fp16":
+            return x
+        if x.dtype == "uint8":
+            return _native.apply("cast", [x])
+        return _native.apply("select", [x, value(1.0), value(0.0)])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the graph behind it as text: `save_graph` of one result."""
+        _native.save_graph(cast(Tensor, self), os.fspath(path))
+
+    def cumsum(self, axis: int = -1, *, dim: int | None = None) -> Tensor:
         """Running sums along the last axis, as a product with a triangle of ones."""
         x = cast(Tensor, self)
+        axis = axis if dim is None else dim
         if x.ndim == 0 or integer("cumsum: axis", axis) not in (-1, x.ndim - 1):
             raise ValueError(f"cumsum: axis {axis} of shape {x.shape} must be the last; transpose first")
         return x.linear(np.tril(np.ones((x.shape[-1], x.shape[-1]), dtype=np.float16)))
@@ -226,4 +289,4 @@ def install() -> None:
         for name, method in vars(methods).items():
             if not name.startswith("_"):
                 method.__qualname__ = f"Tensor.{name}"
-                setattr(Tensor, name, method)
+                setattr(Tensor, name, blaming(method, name))

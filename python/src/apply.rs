@@ -114,12 +114,13 @@ fn from_first(info: &Info, attrs: &mut Attrs, inputs: &[&Var]) {
 
 /// A value that is fed at run time.
 #[pyfunction]
-#[pyo3(signature = (shape, dtype, max_abs = None))]
+#[pyo3(signature = (shape, dtype, max_abs = None, name = None))]
 pub fn input(
     py: Python<'_>,
     shape: &Bound<'_, PyAny>,
     dtype: &str,
     max_abs: Option<f64>,
+    name: Option<&str>,
 ) -> PyResult<Tensor> {
     let refuse = |what: &str| PyValueError::new_err(format!("input: {what}"));
     let dims = ints(shape)
@@ -134,8 +135,11 @@ pub fn input(
         ))
     })?;
     let ty = TensorType { dtype, shape };
+    if name == Some("") {
+        return Err(refuse("a name has at least one letter; leave it out for none"));
+    }
     let bound = max_abs.unwrap_or(f64::INFINITY);
-    let var = attributed(py, || Var::bounded_leaf(ty, Role::Feed, bound))?;
+    let var = attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.unwrap_or_default()))?;
     Ok(Tensor { var: checked(var)? })
 }
 
@@ -181,17 +185,32 @@ pub fn to_python(py: Python<'_>, attr: &Attr) -> PyResult<Py<PyAny>> {
     })
 }
 
-/// Outputs of several tensors, given as one or as a sequence.
-pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, bool)> {
-    if let Ok(tensor) = out.cast::<Tensor>() {
-        return Ok((vec![tensor.get().var.clone()], true));
+/// How a model gives its results back.
+#[derive(Clone)]
+pub enum Returned {
+    /// One array.
+    One,
+    /// A tuple.
+    Tuple,
+    /// A dictionary with these keys.
+    Named(Vec<String>),
+}
+
+/// Outputs of several tensors, given as one, as a sequence, or under names.
+pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, Returned)> {
+    let refuse =
+        |_| PyTypeError::new_err("out takes a Tensor, a list or tuple of them, or a dict of them by name");
+    let tensor =
+        |item: Bound<'_, PyAny>| Ok(item.cast::<Tensor>().map_err(|e| refuse(e.into()))?.get().var.clone());
+    if let Ok(named) = out.cast::<PyDict>() {
+        let names =
+            named.keys().iter().map(|name| name.extract().map_err(refuse)).collect::<PyResult<_>>()?;
+        let vars = named.values().iter().map(tensor).collect::<PyResult<_>>()?;
+        return Ok((vars, Returned::Named(names)));
     }
-    let refuse = || PyTypeError::new_err("compile takes a Tensor, or a list or tuple of them");
-    if !out.is_instance_of::<PyList>() && !out.is_instance_of::<PyTuple>() {
-        return Err(refuse());
+    if out.is_instance_of::<PyList>() || out.is_instance_of::<PyTuple>() {
+        let vars = out.try_iter()?.map(|item| tensor(item?)).collect::<PyResult<_>>()?;
+        return Ok((vars, Returned::Tuple));
     }
-    let each = |item: PyResult<Bound<'_, PyAny>>| {
-        item?.cast::<Tensor>().map(|t| t.get().var.clone()).map_err(|_| refuse())
-    };
-    Ok((out.try_iter()?.map(each).collect::<PyResult<_>>()?, false))
+    Ok((vec![tensor(out.clone())?], Returned::One))
 }

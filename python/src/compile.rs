@@ -1,6 +1,6 @@
 //! Compiling graphs, and naming devices.
 
-use crate::apply::outputs;
+use crate::apply::{Returned, outputs};
 use crate::error::Error;
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
@@ -21,7 +21,7 @@ static COMPILING: LazyLock<PerProcess<Mutex<()>>> = LazyLock::new(PerProcess::de
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, norms = None, build_dir = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, norms = None, build_dir = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -31,8 +31,18 @@ pub fn compile(
     numerics: Option<&str>,
     norms: Option<&str>,
     build_dir: Option<PathBuf>,
+    return_dict: Option<bool>,
 ) -> PyResult<Py<Model>> {
-    let (outputs, single) = outputs(out)?;
+    let (outputs, returned) = outputs(out)?;
+    let returned = match (returned, return_dict) {
+        (Returned::Named(_), Some(false)) => Returned::Tuple,
+        (Returned::One | Returned::Tuple, Some(true)) => {
+            return Err(PyValueError::new_err(
+                "compile: return_dict needs names for the results; compile {\"name\": tensor, ...}",
+            ));
+        }
+        (returned, _) => returned,
+    };
     let routes = if native { Routes::Native } else { Routes::Fused };
     let options =
         Options { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
@@ -48,7 +58,7 @@ pub fn compile(
         let home = running.load()?;
         Ok::<_, Error>((running, home))
     })??;
-    Model::new(py, running, home, single)
+    Model::new(py, running, home, returned)
 }
 
 /// How norms of this name are written.

@@ -128,8 +128,9 @@ fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 
 #[pymethods]
 impl Encoder {
-    #[pyo3(signature = (texts, normalize = true))]
-    fn __call__<'py>(
+    /// What `__call__` does, which is in Python so that it has a page.
+    #[pyo3(name = "_call")]
+    fn called<'py>(
         &self,
         py: Python<'py>,
         texts: &Bound<'py, PyAny>,

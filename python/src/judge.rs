@@ -1,7 +1,7 @@
 //! What is said of a graph without running it: what it may cost, and where it may lose precision.
 
 use crate::apply::outputs;
-use crate::compile::chip;
+use crate::compile::{arithmetic, chip};
 use crate::error::Error;
 use crate::interrupt::interruptible;
 use aneforge::ir::graph::{Feed, GraphNode};
@@ -103,6 +103,28 @@ pub fn exact<'py>(
     })?;
     let array = ArrayD::from_shape_vec(result.shape.dims(), result.data);
     Ok(PyArrayDyn::from_owned_array(py, array.expect("invariant: one value per element")))
+}
+
+/// Results of a graph without inputs, by the scalar definition of every op in half precision.
+#[pyfunction]
+#[pyo3(signature = (out, target, numerics))]
+pub fn constant_values<'py>(
+    py: Python<'py>,
+    out: &Bound<'py, PyAny>,
+    target: Option<&str>,
+    numerics: Option<&str>,
+) -> PyResult<Vec<Bound<'py, PyArrayDyn<f32>>>> {
+    let precision = Precision::F16(arithmetic(numerics.unwrap_or("ane"), chip(target)?)?);
+    let results = judged(out, move |graph| {
+        let values = graph.eval(&[], precision);
+        Ok(graph.outputs().iter().map(|o| values[o.index()].clone()).collect::<Vec<Array>>())
+    })?;
+    let array = |result: Array| {
+        let data = result.data.iter().map(|&v| v as f32).collect();
+        let array = ArrayD::from_shape_vec(result.shape.dims(), data);
+        PyArrayDyn::from_owned_array(py, array.expect("invariant: one value per element"))
+    };
+    Ok(results.into_iter().map(array).collect())
 }
 
 /// A chip's ceiling.

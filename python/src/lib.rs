@@ -11,6 +11,7 @@ mod compile;
 mod encoder;
 mod error;
 mod feed;
+mod files;
 mod home;
 mod interrupt;
 mod judge;
@@ -38,14 +39,18 @@ mod _native {
     #[pymodule_export]
     use crate::encoder::{Encoder, encoder_from, load};
     #[pymodule_export]
+    use crate::files::{load_graph, save_graph};
+    #[pymodule_export]
     use crate::judge::{
-        estimate, estimate_provenance, estimate_route, exact, feeds, has_routes, precision_risk,
-        project_peak, structure,
+        constant_values, estimate, estimate_provenance, estimate_route, exact, feeds, has_routes,
+        precision_risk, project_peak, structure,
     };
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]
     use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul, sdpa};
+    #[pymodule_export]
+    use crate::operand::as_array;
     #[pymodule_export]
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]

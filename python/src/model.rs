@@ -1,5 +1,6 @@
 //! `Model`: a compiled program on a device, called with arrays.
 
+use crate::apply::Returned;
 use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
@@ -54,7 +55,7 @@ impl Running {
 pub struct Model {
     home: Mutex<Option<Arc<Home<Session>>>>,
     running: Running,
-    single: bool,
+    returned: Returned,
     /// What the last call took, in nanoseconds; at first, long.
     last: AtomicU64,
     /// Whether an overflow was told of.
@@ -62,13 +63,17 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model around a session, segmented if its plan is; `single` when its result is one array and not a
-    /// tuple.
-    pub fn new(py: Python<'_>, running: Running, home: Home<Session>, single: bool) -> PyResult<Py<Model>> {
+    /// A model around a session, segmented if its plan is.
+    pub fn new(
+        py: Python<'_>,
+        running: Running,
+        home: Home<Session>,
+        returned: Returned,
+    ) -> PyResult<Py<Model>> {
         let cut = running.plan.n_native() > 0;
         let home = Mutex::new(Some(Arc::new(home)));
         let (last, warned) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
-        let model = Model { home, running, single, last, warned };
+        let model = Model { home, running, returned, last, warned };
         if !cut {
             return Py::new(py, model);
         }
@@ -91,6 +96,7 @@ impl Model {
         py: Python<'_>,
         fill: impl FnOnce(&mut Session) -> PyResult<()>,
         read: impl FnOnce(&mut Session),
+        level: i32,
     ) -> PyResult<()> {
         let home = self.home()?;
         let mut locked = home.lock(py)?;
@@ -108,7 +114,7 @@ impl Model {
         read(locked.value());
         let overflow = self.untold(locked.value());
         drop(locked);
-        warn(py, overflow)
+        warn(py, overflow, level)
     }
 
     fn port(&self, name: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -121,7 +127,7 @@ impl Model {
                 _ => None,
             }
         } else if let Ok(name) = name.extract::<String>() {
-            self.names().iter().position(|known| *known == name)
+            self.plan().feed(&name).or_else(|| self.names().iter().position(|known| *known == name))
         } else {
             name.extract::<usize>().ok().filter(|&index| index < count)
         };
@@ -129,7 +135,8 @@ impl Model {
             let names = self.names().join(", ");
             let given = if name.is_none() { String::new() } else { format!("; got {name}") };
             PyValueError::new_err(format!(
-                "name one of the model's {count} inputs: its tensor, its number, or its name of {names}{given}"
+                "name one of the model's {}: its tensor, its number, or its name of {names}{given}",
+                counted(count, "input")
             ))
         })
     }
@@ -146,21 +153,27 @@ impl Model {
                 Some(name(segment, port))
             })
         };
-        (0..self.plan().feeds.len()).map(|feed| read(feed).unwrap_or_default()).collect()
+        let given = |feed: &str| (!feed.is_empty()).then(|| feed.to_owned());
+        let feeds = self.plan().feeds.iter().enumerate();
+        feeds.map(|(at, feed)| given(&feed.name).or_else(|| read(at)).unwrap_or_default()).collect()
     }
 }
 
 #[pymethods]
 impl Model {
-    #[pyo3(signature = (*arrays))]
-    fn __call__<'py>(&self, py: Python<'py>, arrays: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        let want = self.plan().feeds.len();
-        if arrays.len() != want {
-            return Err(Error::Run(RunError::Count { want, got: arrays.len() }).into());
-        }
-        let ready = |(index, array): (usize, Bound<'py, PyAny>)| {
-            Ready::new(index, self.plan().feeds[index].ty, &array)
+    /// What `__call__` does, which is in Python so that it has a page: arrays in order, then those by tensor, number or
+    /// name.
+    #[pyo3(name = "_call")]
+    fn called<'py>(
+        &self,
+        py: Python<'py>,
+        arrays: &Bound<'py, PyTuple>,
+        named: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let ready = |(index, array): (usize, &Bound<'py, PyAny>)| {
+            Ready::new(index, self.plan().feeds[index].ty, array)
         };
+        let arrays = self.in_order(arrays, named)?;
         let feeds = arrays.iter().enumerate().map(ready).collect::<PyResult<Vec<Ready<'py>>>>()?;
         let zeros = |(ty, _): &(TensorType, Source)| zeros(py, ty.shape.dims());
         let results = self.plan().outputs.iter().map(zeros).collect::<PyResult<Vec<_>>>()?;
@@ -171,21 +184,31 @@ impl Model {
             }
             Ok(())
         };
-        self.call(py, fill, |session| {
-            for (index, result) in results.iter().enumerate() {
-                let mut result = result.readwrite();
-                session.read(index, result.as_slice_mut().expect("invariant: new arrays are contiguous"));
+        self.call(
+            py,
+            fill,
+            |session| {
+                for (index, result) in results.iter().enumerate() {
+                    let mut result = result.readwrite();
+                    session.read(index, result.as_slice_mut().expect("invariant: new arrays are contiguous"));
+                }
+            },
+            2,
+        )?;
+        Ok(match &self.returned {
+            Returned::One => results[0].clone().into_any(),
+            Returned::Tuple => PyTuple::new(py, results)?.into_any(),
+            Returned::Named(names) => {
+                let dict = PyDict::new(py);
+                names.iter().zip(results).try_for_each(|(name, result)| dict.set_item(name, result))?;
+                dict.into_any()
             }
-        })?;
-        match &results[..] {
-            [one] if self.single => Ok(one.clone().into_any()),
-            _ => Ok(PyTuple::new(py, results)?.into_any()),
-        }
+        })
     }
 
     /// Runs once with what the ports hold; see `input_view` and `output_view`.
     fn execute(&self, py: Python<'_>) -> PyResult<()> {
-        self.call(py, |_| Ok(()), |_| ())
+        self.call(py, |_| Ok(()), |_| (), 1)
     }
 
     /// Nodes that have made infinities or NaN out of finite numbers so far, with `op`, `at` (the line that built the
@@ -273,6 +296,21 @@ impl Model {
         self.home()?.with(py, |session| session.numerics().to_string())
     }
 
+    /// Names of the inputs, in the order of arguments: their own, or those in the program.
+    #[getter]
+    fn input_names(&self) -> Vec<String> {
+        self.names()
+    }
+
+    /// Names of the results, if they were compiled under names.
+    #[getter]
+    fn output_names(&self) -> Vec<String> {
+        match &self.returned {
+            Returned::Named(names) => names.clone(),
+            Returned::One | Returned::Tuple => Vec::new(),
+        }
+    }
+
     /// Shapes of the inputs, in the order of arguments.
     #[getter]
     fn input_shapes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
@@ -295,14 +333,19 @@ impl Model {
     fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Py<Model>> {
         let running = self.running.clone();
         let home = py.detach(|| running.load())?;
-        Model::new(py, running, home, self.single)
+        Model::new(py, running, home, self.returned.clone())
     }
 
     /// What pickle keeps: the compiled program with its weights, and how it runs.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (bytes, origin) = model_to_bytes(py, self.plan());
         let numerics = self.running.options.numerics.map(Numerics::name);
-        let arguments = (bytes, origin, self.device(), numerics, self.single).into_pyobject(py)?;
+        let single = matches!(self.returned, Returned::One);
+        let names = match &self.returned {
+            Returned::Named(names) => Some(names.clone()),
+            Returned::One | Returned::Tuple => None,
+        };
+        let arguments = (bytes, origin, self.device(), numerics, single, names).into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("_model_from_bytes")?, arguments))
     }
 
@@ -326,6 +369,41 @@ impl Model {
 }
 
 impl Model {
+    /// One array per feed, of those given in order and those given by tensor, number or name.
+    fn in_order<'py>(
+        &self,
+        arrays: &Bound<'py, PyTuple>,
+        named: &Bound<'py, PyDict>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let want = self.plan().feeds.len();
+        if named.is_empty() && arrays.len() == want {
+            return Ok(arrays.iter().collect());
+        }
+        let count = |got| Error::Run(RunError::Count { want, got });
+        if arrays.len() > want {
+            return Err(count(arrays.len() + named.len()).into());
+        }
+        let mut given: Vec<Option<Bound<'py, PyAny>>> = arrays.iter().map(Some).collect();
+        given.resize(want, None);
+        for (name, array) in named {
+            let unknown = |e: PyErr| PyTypeError::new_err(e.value(named.py()).to_string());
+            let at = self.port(&name).map_err(unknown)?;
+            if given[at].replace(array).is_some() {
+                let message = format!("input {at} ({}) is given twice", self.names()[at]);
+                return Err(PyTypeError::new_err(message));
+            }
+        }
+        let missing = given.iter().position(Option::is_none);
+        match missing {
+            Some(at) if !named.is_empty() => {
+                let message = format!("input {at} ({}) is not given", self.names()[at]);
+                Err(PyValueError::new_err(message))
+            }
+            Some(_) => Err(count(arrays.len()).into()),
+            None => Ok(given.into_iter().flatten().collect()),
+        }
+    }
+
     /// The first overflow and how many there are, once.
     fn untold(&self, session: &Session) -> Option<(Overflow, usize)> {
         let first = session.overflows().next()?;
@@ -334,7 +412,8 @@ impl Model {
     }
 }
 
-fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>) -> PyResult<()> {
+/// Warns of the Python line so many frames out.
+fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>, level: i32) -> PyResult<()> {
     let Some((first, count)) = overflow else { return Ok(()) };
     let more = match count - 1 {
         0 => String::new(),
@@ -345,7 +424,7 @@ fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>) -> PyResult<()> {
          (max_abs) so that compile can find it; norms survive with compile(..., norms=\"robust\")"
     );
     let category = py.import("aneforge")?.getattr("PrecisionWarning")?;
-    PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), 1)
+    PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level)
 }
 
 /// Where memory for results may be lacking, NumPy is asked in a way that can fail.

@@ -34,7 +34,8 @@ pub fn sources(var: &Var) -> impl ExactSizeIterator<Item = &Var> {
     inputs.map(|(_, input)| input).collect::<Vec<_>>().into_iter()
 }
 
-fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> Bound<'py, PyAny> {
+/// A constant's values, read-only.
+pub fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> Bound<'py, PyAny> {
     let values = ArrayD::from_shape_vec(tensor.shape().dims(), tensor.to_f16());
     let values = PyArrayDyn::from_owned_array(py, values.expect("invariant: one value per element"));
     values.readwrite().make_nonwriteable();
@@ -84,6 +85,9 @@ fn notes<'py>(py: Python<'py>, leaf: &Input) -> PyResult<Bound<'py, PyDict>> {
     if leaf.max_abs.0.is_finite() {
         notes.set_item("max_abs", leaf.max_abs.0)?;
     }
+    if !leaf.name.is_empty() {
+        notes.set_item("name", &leaf.name)?;
+    }
     Ok(notes)
 }
 
@@ -119,7 +123,8 @@ pub fn create(
 fn leaf(py: Python<'_>, shape: &Bound<'_, PyAny>, attrs: &Bound<'_, PyDict>) -> PyResult<Tensor> {
     let dtype: Option<String> = attrs.get_item("dtype")?.map(|d| d.extract()).transpose()?;
     let max_abs: Option<f64> = attrs.get_item("max_abs")?.map(|m| m.extract()).transpose()?;
-    let made = input(py, shape, dtype.as_deref().unwrap_or("fp16"), max_abs)?;
+    let name: Option<String> = attrs.get_item("name")?.map(|n| n.extract()).transpose()?;
+    let made = input(py, shape, dtype.as_deref().unwrap_or("fp16"), max_abs, name.as_deref())?;
     let notes = crate::node::attrs(py, &made.var)?;
     for (key, value) in attrs {
         if key.extract::<String>()? != "idx" {

@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 
 /// The other side of an operator.
 pub enum Operand {
@@ -47,7 +47,15 @@ pub fn is_array(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(object.is_instance_of::<PyUntypedArray>()
         || object.is_instance_of::<PyList>()
         || object.is_instance_of::<PyTuple>()
-        || object.hasattr(intern!(object.py(), "__array__"))?)
+        || object.hasattr(intern!(object.py(), "__array__"))?
+        || object.hasattr(intern!(object.py(), "__dlpack__"))?
+        || is_buffer(object))
+}
+
+/// Whether `object` lends its memory, and is no string of bytes.
+fn is_buffer(object: &Bound<'_, PyAny>) -> bool {
+    let text = object.is_instance_of::<PyBytes>() || object.is_instance_of::<PyByteArray>();
+    !text && PyMemoryView::from(object).is_ok()
 }
 
 /// `object` as an array that may be a weight; `place` names it in messages.
@@ -80,13 +88,19 @@ pub fn is_plain(array: &Bound<'_, PyUntypedArray>) -> bool {
     flags & numpy::npyffi::NPY_ARRAY_ALIGNED != 0 && array.is_c_contiguous()
 }
 
-/// `numpy.asarray(object)`.
+/// `numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only.
+#[pyfunction]
+#[pyo3(name = "array")]
 pub fn as_array<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Ok(array) = object.cast::<PyUntypedArray>() {
         return Ok(array.clone());
     }
     let py = object.py();
+    let has = |name: &Bound<'py, PyString>| object.hasattr(name);
+    if has(intern!(py, "__dlpack__"))? && !has(intern!(py, "__array__"))? && !is_buffer(object) {
+        return Ok(py.import("numpy")?.call_method1("from_dlpack", (object,))?.cast_into()?);
+    }
     let as_array =
         AS_ARRAY.get_or_try_init(py, || py.import("numpy")?.getattr("asarray").map(Bound::unbind))?;
     Ok(as_array.bind(py).call1((object,))?.cast_into()?)

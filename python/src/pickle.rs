@@ -1,5 +1,6 @@
 //! Tensors and models as bytes, for `pickle` and `copy`.
 
+use crate::apply::Returned;
 use crate::compile::{arithmetic, on};
 use crate::error::Error;
 use crate::model::{Model, Running};
@@ -93,6 +94,7 @@ pub fn model_from_bytes(
     device: &str,
     numerics: Option<&str>,
     single: bool,
+    names: Option<Vec<String>>,
 ) -> PyResult<Py<Model>> {
     let plan = unpack_plan(aligned(bytes), &mut |number, fresh| leaf(origin, number, fresh))
         .map_err(Error::Portable)?;
@@ -100,5 +102,10 @@ pub fn model_from_bytes(
     let running =
         Running { plan: Arc::new(plan), device: on(Some(device))?, options: SessionOptions { numerics } };
     let home = py.detach(|| running.load())?;
-    Model::new(py, running, home, single)
+    let returned = match names {
+        Some(names) => Returned::Named(names),
+        None if single => Returned::One,
+        None => Returned::Tuple,
+    };
+    Model::new(py, running, home, returned)
 }

@@ -5,6 +5,7 @@ use crate::error::checked;
 use crate::node;
 use crate::operand::{Operand, float_array, is_array, operand};
 use crate::pickle::tensor_to_bytes;
+use crate::window::Window;
 use aneforge::{DType, Var};
 use numpy::PyUntypedArrayMethods;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -76,6 +77,31 @@ impl Tensor {
     #[classattr]
     fn __array_ufunc__() -> Option<()> {
         None
+    }
+
+    /// A constant's contents. What is not computed yet has no array.
+    #[pyo3(signature = (dtype = None, copy = None))]
+    fn __array__<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: Option<&Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(data) = self.var.data() else {
+            return Err(PyTypeError::new_err(format!(
+                "{} has no values until it is computed: af.eval(x) or af.eval(x, {{input: array}}) computes it, \
+                 af.compile(x) makes a model",
+                self.__repr__()
+            )));
+        };
+        if copy == Some(false) {
+            return Err(PyValueError::new_err("a constant's contents are copied into an array"));
+        }
+        let contents = node::contents(py, data);
+        match dtype {
+            Some(dtype) => contents.call_method1("astype", (dtype,)),
+            None => Ok(contents),
+        }
     }
 
     #[classattr]
@@ -158,6 +184,22 @@ impl Tensor {
         other.cast::<Tensor>().is_ok_and(|other| other.get().var.id() == self.var.id())
     }
 
+    fn __gt__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| x.greater(&y.into_var()))
+    }
+
+    fn __ge__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| x.greater_equal(&y.into_var()))
+    }
+
+    fn __lt__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| x.less(&y.into_var()))
+    }
+
+    fn __le__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.with(other, |x, y| x.less_equal(&y.into_var()))
+    }
+
     fn __bool__(&self) -> PyResult<bool> {
         Err(PyTypeError::new_err(
             "a Tensor has no value until its graph is compiled and called; choose with select(cond, a, b)",
@@ -179,14 +221,8 @@ impl Tensor {
     }
 
     fn __getitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Tensor> {
-        let (begin, size, kept) = crate::window::window(self.var.shape().dims(), index)?;
-        Tensor::new(py, || {
-            let whole = self.var.shape().dims() == size;
-            let part = if whole { self.var.clone() } else { self.var.slice_by_size(&begin, &size) };
-            let dropped: Vec<i64> =
-                (0..kept.len()).filter(|&axis| !kept[axis]).map(|axis| axis as i64).collect();
-            if dropped.is_empty() { part } else { part.squeeze(&dropped) }
-        })
+        let window = Window::read(self.var.shape().dims(), index)?;
+        Tensor::new(py, || window.of(&self.var))
     }
 
     fn __neg__(&self, py: Python<'_>) -> PyResult<Tensor> {

@@ -58,9 +58,9 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
         lambda: x23().linear(ONES.astype(np.int8)),
     ),
     (ValueError, "bmm_weight: W must be [B, K, N], got shape (4, 3)", lambda: x23().bmm_weight(ONES)),
-    (TypeError, "greater: the other side must be a Tensor, got float", lambda: x23().greater(1.0)),
-    (TypeError, "less_equal: the other side must be a Tensor, got ndarray", lambda: x23().less_equal(ONES)),
-    (TypeError, "select: a must be a Tensor, got float", lambda: af.select(truth(), 1.0, x23())),
+    (TypeError, "greater: other must be a Tensor, an array or a number, got str", lambda: x23().greater("1")),
+    (TypeError, "less_equal: other must be a Tensor, an array or a number, got dict", lambda: x23().less_equal({})),
+    (TypeError, "select: a must be a Tensor, an array or a number, got str", lambda: af.select(truth(), "1", x23())),
     (TypeError, "select: takes bool, got fp16; compare first", lambda: af.where(x23(), x23(), x23())),
     (TypeError, "relu: takes fp16, got bool", lambda: truth().relu()),
     (TypeError, "add: takes fp16, got uint8; convert the image", lambda: af.input((2,), "uint8") + 1.0),
@@ -71,7 +71,7 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     ),
     (TypeError, "softmax: axis must be an integer, got 1.0", lambda: x23().softmax(1.0)),
     (ValueError, "reduce_sum: axis 0 is named twice in [0, 0]", lambda: x23().sum((0, -2))),
-    (TypeError, "reduce_sum: axes must be integers, got 'ab'", lambda: x23().sum("ab")),
+    (TypeError, "sum: axes must be an integer, a sequence of integers or None, got str", lambda: x23().sum("ab")),
     (ValueError, "reshape: [2, 3] has 6 elements, [4, 2] has 8", lambda: x23().reshape(4, 2)),
     (ValueError, "reshape: 6 elements do not divide into (4, -1)", lambda: x23().reshape(4, -1)),
     (ValueError, "reshape: shape [-1, -1] has a negative size", lambda: x23().reshape(-1, -1)),
@@ -84,11 +84,11 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
         "slice_by_size: 1..1+3 is outside axis 1 of [2, 3]",
         lambda: x23().slice_by_size((0, 1), (2, 3)),
     ),
-    (ValueError, "must have step 1", lambda: x23()[::2]),
+    (ValueError, "must keep at least one", lambda: x23()[2::2]),
     (ValueError, "keep at least one", lambda: x23()[2:2]),
     (IndexError, "index 3 is outside axis 1, which has 3 elements", lambda: x23()[0, 3]),
     (IndexError, "3 indices for a tensor of 2 axes", lambda: x23()[0, 0, 0]),
-    (TypeError, "indices are integers, slices and ...", lambda: x23()[[0, 1]]),
+    (TypeError, "indices are integers, slices, ... and None", lambda: x23()[[0, 1]]),
     (ValueError, "cumsum: axis 0 of shape (2, 3) must be the last", lambda: x23().cumsum(0)),
     (
         TypeError,
@@ -265,9 +265,9 @@ def test_graphs_that_are_no_programs_are_refused() -> None:
         af.compile(truth())
     with pytest.raises(ValueError, match="nothing is returned"):
         af.compile([])
-    with pytest.raises(TypeError, match="compile takes a Tensor, or a list or tuple of them"):
+    with pytest.raises(TypeError, match="compile: out must be a Tensor, a sequence of Tensors or a dict"):
         af.compile(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="compile takes a Tensor"):
+    with pytest.raises(TypeError, match="compile: out must be a Tensor"):
         af.compile([x23(), "x"])  # type: ignore[list-item]
 
 

@@ -4,6 +4,7 @@
 //! mistake stays in the result, with the line that made it.
 
 mod sdpa;
+mod strided;
 
 pub use sdpa::{Attention, sdpa};
 

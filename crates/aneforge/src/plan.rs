@@ -100,6 +100,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The place of the feed of this name.
+    pub fn feed(&self, name: &str) -> Option<usize> {
+        self.feeds.iter().position(|feed| !name.is_empty() && feed.name == name)
+    }
+
     /// MIL statements over all segments, constants included.
     pub fn n_statements(&self) -> usize {
         let programs = self.segments.iter().filter_map(Segment::mil);
@@ -130,7 +135,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "plan for {} ({}), {} ops", self.target, self.target.family(), self.n_ops)?;
         for (i, feed) in self.feeds.iter().enumerate() {
-            writeln!(f, "  input {i}: {}", feed.ty)?;
+            let name = if feed.name.is_empty() { String::new() } else { format!(" ({})", feed.name) };
+            writeln!(f, "  input {i}{name}: {}", feed.ty)?;
         }
         let cut = self.segments.len() > 1;
         for (i, (ty, source)) in self.outputs.iter().enumerate() {

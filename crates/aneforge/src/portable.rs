@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 /// The note that describes a file's graph or plan.
 const NOTE: &str = "aneforge";
 /// The version of that note.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes are not what was written. The file's fault.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +71,8 @@ struct GraphNote {
 struct PlanNote {
     target: String,
     n_ops: usize,
-    /// Number, type and role.
-    feeds: Vec<(u64, String, String)>,
+    /// Number, type, role and name.
+    feeds: Vec<(u64, String, String, String)>,
     outputs: Vec<(String, SourceNote)>,
     segments: Vec<SegmentNote>,
 }
@@ -128,7 +128,7 @@ pub fn unpack_values(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Vec<Var>, 
 pub fn pack_plan(plan: &Plan) -> Vec<u8> {
     let feed = |feed: &Feed| {
         let Attr::Str(role) = feed.role.to_attr() else { unreachable!("roles are words") };
-        (feed.leaf, feed.ty.to_string(), role)
+        (feed.leaf, feed.ty.to_string(), role, feed.name.clone())
     };
     let segment = |segment: &Segment| SegmentNote {
         graph: note(&segment.graph),
@@ -152,15 +152,15 @@ pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, Portab
     };
     let target = Target::named(&written.target)?;
     let mut feeds = Vec::new();
-    for (number, ty, role) in &written.feeds {
+    for (number, ty, role, name) in &written.feeds {
         let ty = text::parse_type(ty).map_err(|why| content("plan", &why))?;
         let role = Role::from_attr(&Attr::Str(role.clone()))
             .ok_or_else(|| content("plan", "an input has an unknown role"))?;
-        let leaf = leaves(*number, Var::leaf(ty, role));
+        let leaf = leaves(*number, Var::described_leaf(ty, role, f64::INFINITY, name));
         let Op::Input(Input { id, .. }) = leaf.op() else {
             return Err(content("plan", "an input is no leaf"));
         };
-        feeds.push(Feed { leaf: *id, ty, role });
+        feeds.push(Feed { leaf: *id, ty, role, name: name.clone() });
     }
     let mut segments: Vec<Segment> = Vec::new();
     for (at, written) in written.segments.iter().enumerate() {

@@ -83,7 +83,7 @@ from typing import cast
 
 from aneforge import _native
 from aneforge._native import Tensor
-from aneforge._operand import Array, value
+from aneforge._operand import Array, axes_of, reduced, value
 
 __all__ = [{FUNCTIONS}]
 
@@ -158,11 +158,36 @@ fn method(entry: &Entry) -> Result<String> {
         bail!("op `{op}` has several inputs; write it by hand in python/aneforge and name it in BY_HAND");
     }
     let name = METHODS.iter().find(|(from, _)| *from == op).map_or(op, |(_, to)| to);
-    let (parameters, attrs) = attributes(entry)?;
+    let (mut parameters, mut attrs) = attributes(entry)?;
+    let has = |name: &str| entry.info.attrs.iter().any(|attr| attr.name == name);
+    if has("axes") {
+        return Ok(over_axes(entry, name));
+    }
+    if has("axis") && name != "flatten2d" {
+        parameters += ", *, dim: int | None = None";
+        attrs = attrs.replace("\"axis\": axis", "\"axis\": axis if dim is None else dim");
+    }
     Ok(format!(
         "\n    def {name}(self{parameters}) -> Tensor:\n{}        return _native.apply({op:?}, [cast(Tensor, self)]{attrs})\n",
         docstring(entry)
     ))
+}
+
+/// A method whose axes have the names that NumPy and PyTorch give them, and are all of them by default.
+fn over_axes(entry: &Entry, name: &str) -> String {
+    const AXES: &str = "int | Sequence[int] | None = None";
+    let op = entry.info.name;
+    let (kept, call) = if op.starts_with("reduce_") {
+        let kept = ", keepdims: bool = True, keepdim: bool | None = None";
+        (kept, format!("reduced({op:?}, cast(Tensor, self), axes, axis, dim, keepdims, keepdim)"))
+    } else {
+        let axes = format!("axes_of({op:?}, cast(Tensor, self), axes, axis, dim)");
+        ("", format!("_native.apply({op:?}, [cast(Tensor, self)], {{\"axes\": {axes}}})"))
+    };
+    format!(
+        "\n    def {name}(self, axes: {AXES}, *, axis: {AXES}, dim: {AXES}{kept}) -> Tensor:\n{}        return {call}\n",
+        docstring(entry)
+    )
 }
 
 fn parameter(attr: &AttrInfo, default: Option<&Attr>) -> String {
@@ -225,8 +250,12 @@ mod tests {
         let relu = "def relu(self) -> Tensor:\n        \"\"\"`max(x, 0)`.\n\n        Example:\n            x = af.input(";
         assert!(of("relu").contains(relu));
         assert!(of("log").contains("def log(self, eps: float = 0.0) -> Tensor:"));
-        assert!(of("softmax").contains("def softmax(self, axis: int = -1) -> Tensor:"));
-        assert!(of("reduce_mean").contains("def mean(self, axes: int | Sequence[int]) -> Tensor:"));
+        assert!(
+            of("softmax").contains("def softmax(self, axis: int = -1, *, dim: int | None = None) -> Tensor:")
+        );
+        assert!(
+            of("reduce_mean").contains("def mean(self, axes: int | Sequence[int] | None = None, *, axis: ")
+        );
         assert!(of("softmax").contains("        Args:\n            axis: the axis normalised over"));
     }
 

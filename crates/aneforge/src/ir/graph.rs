@@ -6,7 +6,7 @@ use crate::ir::precision::{Array, Precision};
 use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{BuildError, Var};
 use aneforge_tensor::Tensor;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A node's position in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +51,17 @@ impl Graph {
         }
         let mut graph = builder.graph;
         graph.outputs = outputs.iter().map(|v| builder.done[&v.id()]).collect();
+        if let Some((second, name)) = graph.repeated_name() {
+            let why = format!("two inputs are called `{name}`; give each a name of its own");
+            return Err(BuildError { op: "input".into(), why, at: graph.node(second).at });
+        }
         Ok(graph)
+    }
+
+    /// What it returns as values again, whose leaves are those of the graph.
+    pub fn thaw(&self) -> Vec<Var> {
+        let vars = self.to_vars(|_, _| None);
+        self.outputs.iter().map(|o| vars[o.index()].clone()).collect()
     }
 
     /// All nodes, each after its inputs.
@@ -257,6 +267,8 @@ pub struct Feed {
     pub ty: TensorType,
     /// Who feeds it.
     pub role: Role,
+    /// Its name; empty where it has none.
+    pub name: String,
 }
 
 impl Graph {
@@ -265,10 +277,23 @@ impl Graph {
         let describe = |id: NodeId| {
             let node = self.node(id);
             match &node.op {
-                Op::Input(Input { id, role, .. }) => Feed { leaf: *id, ty: node.ty, role: *role },
+                Op::Input(Input { id, role, name, .. }) => {
+                    Feed { leaf: *id, ty: node.ty, role: *role, name: name.clone() }
+                }
                 op => unreachable!("{} is not a feed", op.name()),
             }
         };
         self.feeds().into_iter().map(describe).collect()
+    }
+
+    /// The first input whose name another has before it.
+    pub(crate) fn repeated_name(&self) -> Option<(NodeId, &str)> {
+        let mut names = HashSet::new();
+        self.nodes().find_map(|(id, node)| match &node.op {
+            Op::Input(leaf) if !leaf.name.is_empty() && !names.insert(leaf.name.as_str()) => {
+                Some((id, leaf.name.as_str()))
+            }
+            _ => None,
+        })
     }
 }

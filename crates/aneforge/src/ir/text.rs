@@ -13,7 +13,7 @@
 //! [`print()`] writes every element, so that [`parse`] gives the same graph back; leaves get new
 //! identities in the same feed order. `Display` shortens long constants.
 
-use crate::ir::attr::{Attr, Real};
+use crate::ir::attr::{Attr, AttrValue, Real};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::{Op, find};
 use crate::ir::ops::leaf::{Input, Role};
@@ -98,10 +98,13 @@ impl fmt::Display for NodeText<'_> {
         let node = self.node;
         let attrs: Vec<String> = match (&node.op, self.feed) {
             (Op::Input(leaf), Some(feed)) => {
-                let role = crate::ir::attr::AttrValue::to_attr(&leaf.role);
+                let role = leaf.role.to_attr();
                 let mut attrs = vec![format!("feed={feed}"), format!("role={role}")];
                 if leaf.max_abs.0.is_finite() {
                     attrs.push(format!("max_abs={:?}", leaf.max_abs.0));
+                }
+                if !leaf.name.is_empty() {
+                    attrs.push(format!("name={:?}", leaf.name));
                 }
                 attrs
             }
@@ -261,10 +264,10 @@ fn node(cursor: &mut Cursor<'_>, graph: &mut Graph, line: usize) -> Result<Optio
         _ => None,
     };
     let op = if feed.is_some() {
-        let role = get("role").and_then(|a| crate::ir::attr::AttrValue::from_attr(&a)).unwrap_or(Role::Feed);
-        let max_abs = get("max_abs").and_then(|a| crate::ir::attr::AttrValue::from_attr(&a));
-        let max_abs = max_abs.unwrap_or(Real(f64::INFINITY));
-        Input { id: 0, dtype: ty.dtype, shape: dims(ty.shape), role, max_abs }.into()
+        let role = get("role").and_then(|a| Role::from_attr(&a)).unwrap_or(Role::Feed);
+        let max_abs = get("max_abs").and_then(|a| Real::from_attr(&a)).unwrap_or(Real(f64::INFINITY));
+        let name = get("name").and_then(|a| String::from_attr(&a)).unwrap_or_default();
+        Input { id: 0, dtype: ty.dtype, shape: dims(ty.shape), role, max_abs, name }.into()
     } else {
         let entry = find(name).ok_or_else(|| format!("there is no op `{name}`"))?;
         if let Some((unknown, _)) = attrs.iter().find(|(n, _)| !entry.info.attrs.iter().any(|a| a.name == n))

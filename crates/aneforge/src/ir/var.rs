@@ -107,9 +107,21 @@ impl Var {
     /// A leaf whose magnitudes do not exceed `max_abs`: a promise that the compiler may use, and does not check.
     #[track_caller]
     pub fn bounded_leaf(ty: TensorType, role: Role, max_abs: f64) -> Var {
+        Var::described_leaf(ty, role, max_abs, "")
+    }
+
+    /// A feed with a name, by which [`Plan::feed`](crate::Plan::feed) finds it.
+    #[track_caller]
+    pub fn named_input(ty: TensorType, name: &str) -> Var {
+        Var::described_leaf(ty, Role::Feed, f64::INFINITY, name)
+    }
+
+    /// A leaf with everything that is known of it: a bound, infinite if there is none, and a name, which may be empty.
+    #[track_caller]
+    pub fn described_leaf(ty: TensorType, role: Role, max_abs: f64, name: &str) -> Var {
         let id = NEXT_LEAF.fetch_add(1, Ordering::Relaxed);
-        let max_abs = Real(max_abs);
-        Var::apply(Input { id, dtype: ty.dtype, shape: dims(ty.shape), role, max_abs }, &[])
+        let (max_abs, name) = (Real(max_abs), name.to_owned());
+        Var::apply(Input { id, dtype: ty.dtype, shape: dims(ty.shape), role, max_abs, name }, &[])
     }
 
     /// A value baked into the program. It keeps its element type until it is encoded; in the graph it

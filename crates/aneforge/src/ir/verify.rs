@@ -4,7 +4,7 @@
 //! 2. The number of inputs is one the op takes.
 //! 3. The recorded type is the inferred type.
 //! 4. A constant's index is in the table, its shape is the node's, its element type is floating point.
-//! 5. Leaves have distinct identities.
+//! 5. Leaves have distinct identities, and distinct names where they have any.
 //! 6. Outputs exist; there is at least one.
 //!
 //! A graph that breaks one of these is a bug of ours or text that was edited by hand.
@@ -36,6 +36,9 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
             op: node.op.name(),
             why,
         })?;
+    }
+    if let Some((node, name)) = graph.repeated_name() {
+        return Err(VerifyError { node, op: "input", why: format!("another input is called `{name}`") });
     }
     let end = NodeId(graph.len() as u32);
     let missing = |why: &str| VerifyError { node: end, op: "return", why: why.into() };

@@ -200,6 +200,7 @@ impl Cutter<'_> {
                     shape: dims(node.ty.shape),
                     role: Role::Value,
                     max_abs: Real(f64::INFINITY),
+                    name: String::new(),
                 };
                 self.next_leaf += 1;
                 (leaf, self.made[&id])

@@ -63,6 +63,54 @@ fn values_come_back_and_share_the_leaves_that_they_shared() {
     assert!(unpack_plan(Bytes::new(bytes.clone()), &mut |_, fresh| fresh).is_err());
 }
 
+#[test]
+fn names_of_inputs_survive_text_and_bytes() {
+    let named = |name: &str| Var::named_input(TensorType::f16(shape(&[2])), name);
+    let sum = named("image.0") + named("mask");
+    let graph = aneforge::Graph::freeze(std::slice::from_ref(&sum)).unwrap();
+    let text = aneforge::ir::text::print(&graph);
+    assert!(text.contains("%1 = input(feed=1, role=\"feed\", name=\"mask\")"), "{text}");
+    let read = aneforge::ir::text::parse(&text).unwrap();
+    assert_eq!(aneforge::ir::text::print(&read), text);
+    let plan = compile(&read.thaw(), &Options::default()).unwrap();
+    let back = unpack_plan(Bytes::new(pack_plan(&plan)), &mut |_, fresh| fresh).unwrap();
+    for plan in [&plan, &back] {
+        assert_eq!((plan.feed("image.0"), plan.feed("mask"), plan.feed("")), (Some(0), Some(1), None));
+    }
+    let values = unpack_values(Bytes::new(pack_values(&[sum]).unwrap()), &mut |_, fresh| fresh).unwrap();
+    assert_eq!(compile(&values, &Options::default()).unwrap().feed("mask"), Some(1));
+    let twice = compile(&[named("x") + named("x")], &Options::default()).unwrap_err().to_string();
+    assert!(
+        twice.starts_with("input: two inputs are called `x`; give each a name of its own (at "),
+        "{twice}"
+    );
+    assert!(aneforge::ir::text::parse(&text.replace("image.0", "mask")).is_err());
+    assert!(named("two words").check().is_err());
+}
+
+#[test]
+fn slices_with_a_step_are_held_to_their_places_on_every_family() {
+    let x: Vec<f32> = (0..30).map(|i| i as f32).collect();
+    for target in ["h13", "h14", "h15", "h16", "h17s"] {
+        let options = Options { target: aneforge::Target::named(target).unwrap(), ..Options::default() };
+        for (begin, step, count) in [(0, 2, 3), (1, 2, 2), (0, 3, 2), (1, 4, 1), (4, 1, 1), (0, 4, 2)] {
+            let input = Var::input(shape(&[2, 5, 3]));
+            let plan = compile(&[input.every(1, begin, step, count)], &options).unwrap();
+            let feed = Tensor::from_slice(shape(&[2, 5, 3]), &x).unwrap();
+            let mut session = Session::new(plan, &Host::new(1), Default::default()).unwrap();
+            let got = session.run(&[feed]).unwrap()[0].to_f32();
+            let want = (0..2 * count * 3).map(|i| {
+                let (row, at, column) = (i / (count * 3), i / 3 % count, i % 3);
+                x[row * 15 + (begin + at * step) * 3 + column]
+            });
+            assert_eq!(got, want.collect::<Vec<_>>(), "{target}: {count} from {begin}, {step} apart");
+        }
+    }
+    for (begin, step, count) in [(0, 0, 2), (0, 1, 0), (0, 2, 4), (5, 1, 1), (0, usize::MAX, 3)] {
+        assert!(Var::input(shape(&[5])).every(0, begin, step, count).check().is_err());
+    }
+}
+
 proptest! {
     #[test]
     fn damaged_plans_never_panic(changes in proptest::collection::vec((0usize..6000, any::<u8>()), 1..4)) {

@@ -52,6 +52,8 @@ op! {
         role: Role = Role::Feed,
         /// What magnitudes do not exceed: a promise, which is not checked. Infinite where nothing is promised.
         max_abs: Real = Real(f64::INFINITY),
+        /// What callers may feed it by, once in a graph: letters, digits and `_.-/:`. Empty where it has no name.
+        name: String = String::new(),
     }
 }
 
@@ -61,6 +63,9 @@ impl Operator for Input {
         let dims = dims.map_err(|_| format!("shape {:?} has a negative size", self.shape))?;
         if self.max_abs.0.is_nan() || self.max_abs.0 < 0.0 {
             return Err(format!("max_abs must be at least 0, got {}", self.max_abs.0));
+        }
+        if let Some(odd) = self.name.chars().find(|c| !c.is_alphanumeric() && !"_.-/:".contains(*c)) {
+            return Err(format!("names are of letters, digits and _.-/:, got {odd:?} in {:?}", self.name));
         }
         TensorType::port(self.dtype, Shape::new(&dims).map_err(|e| e.to_string())?)
     }

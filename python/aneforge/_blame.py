@@ -1,0 +1,109 @@
+"""Messages for arguments of a wrong type: the function, the argument, and what it takes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import numbers
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from aneforge._native import Model, Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NOT_ARRAYS = (str, bytes, bytearray, dict, set, frozenset, type(None), type, Model, Tensor)
+
+
+def is_array(value: object) -> bool:
+    """Whether `value` may be an array: what that really is, NumPy decides later."""
+    if isinstance(value, NOT_ARRAYS):
+        return False
+    known = isinstance(value, (numbers.Real, list, tuple, np.ndarray, np.generic))
+    return known or any(hasattr(value, name) for name in ("__array__", "__dlpack__", "__buffer__", "__len__"))
+
+
+def is_integer(value: object) -> bool:
+    """Whether `value` counts or is a place, as truth values do not."""
+    try:
+        operator.index(cast(Any, value))
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+KINDS: dict[str, tuple[Callable[[object], bool], str, str]] = {
+    "Tensor": (lambda v: isinstance(v, Tensor), "a Tensor", "Tensors"),
+    "Array": (is_array, "an array", "arrays"),
+    "int": (is_integer, "an integer", "integers"),
+    "float": (lambda v: isinstance(v, numbers.Real), "a number", "numbers"),
+    "str": (lambda v: isinstance(v, str), "a string", "strings"),
+    "PathLike[str]": (lambda v: isinstance(v, os.PathLike), "a path", "paths"),
+    "Mapping[str, Tensor]": (lambda v: isinstance(v, dict), "a dict of Tensors by name", ""),
+    "None": (lambda v: v is None, "None", ""),
+}
+"""Parts of annotations: whether a value is of it, and what one and several are called."""
+
+
+def said(annotation: str) -> tuple[Callable[[object], bool], str] | None:
+    """Whether a value fits an annotation, and what that is in words; None where everything fits."""
+    fits, words = [], []
+    for part in annotation.split(" | "):
+        item = re.fullmatch(r"(?:Sequence|Iterable)\[(\w+)\]", part)
+        if item and item[1] in KINDS:
+            each, _, several = KINDS[item[1]]
+            fits.append(functools.partial(all_fit, each))
+            words.append(f"a sequence of {several}")
+        elif part in KINDS:
+            fits.append(KINDS[part][0])
+            words.append(KINDS[part][1])
+        else:
+            return None
+    *first, last = words
+    return lambda v: any(fit(v) for fit in fits), f"{', '.join(first)} or {last}" if first else last
+
+
+def all_fit(fits: Callable[[object], bool], values: object) -> bool:
+    """Whether `values` is a sequence of what fits."""
+    if isinstance(values, (str, bytes, Tensor)) or not isinstance(values, Iterable):
+        return False
+    return all(fits(value) for value in values)
+
+
+def blame(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
+    """What is wrong with the type of the first argument that `function` does not take."""
+    signature = inspect.signature(function)
+    try:
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return None
+    for key, value in bound.items():
+        parameter = signature.parameters[key]
+        taken = said(parameter.annotation) if isinstance(parameter.annotation, str) else None
+        values = value if parameter.kind is parameter.VAR_POSITIONAL else [value]
+        for given in values if taken else ():
+            fits, words = taken  # type: ignore[misc]
+            if not fits(given):
+                return f"{name}: {key} must be {words}, got {type(given).__name__}"
+    return None
+
+
+def blaming(function: F, name: str) -> F:
+    """`function`, whose errors name the argument of a wrong type where there is one."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            why = None if str(error).startswith(f"{name}:") else blame(name, function, args, kwargs)
+            if why is None:
+                raise
+        raise TypeError(why)
+
+    return cast(F, call)

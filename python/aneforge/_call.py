@@ -1,0 +1,40 @@
+"""What calling a model or an encoder does, with a page of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aneforge._native import Encoder, Model
+
+
+def call_model(self: Any, /, *arrays: Any, **named: Any) -> Any:
+    """Runs the model: one array per input, in the order in which the inputs were made, or by name.
+
+    Arrays may be anything that NumPy takes, of any real type; they are rounded to half precision. Where inputs
+    have names, as in `af.input(shape, name="image")`, `model(image=array)` feeds them.
+
+    Returns:
+        One float32 array; a tuple when a sequence was compiled, a dict when a dict of results was.
+
+    Raises:
+        ValueError: a wrong number of arrays, or a wrong shape.
+        TypeError: real numbers for a `uint8` input, a name that no input has, or an input that is given twice.
+    """
+    return self._call(arrays, named)
+
+
+def call_encoder(self: Any, /, texts: Any, normalize: bool = True) -> Any:
+    """Encodes texts: a float32 array with one row per text. A single text gives one row.
+
+    Args:
+        texts: a string, or a sequence of them. What is beyond `max_seq_length` tokens is cut off.
+        normalize: whether rows have unit length.
+    """
+    return self._call(texts, normalize)
+
+
+def install() -> None:
+    """Makes models and encoders callable."""
+    for cls, call in ((Model, call_model), (Encoder, call_encoder)):
+        call.__name__, call.__qualname__ = "__call__", f"{cls.__name__}.__call__"
+        setattr(cls, "__call__", call)  # noqa: B010
