@@ -185,13 +185,12 @@ impl Var {
             let num_splits = i64::try_from(n).unwrap_or(i64::MAX);
             Var::apply(Split { num_splits, axis, index: index as i64 }, &[self])
         };
-        let mut parts = vec![part(0)];
-        if parts[0].check().is_ok() {
-            for index in 1..n {
-                parts.push(part(index));
-            }
+        let first = part(0);
+        match first.check() {
+            Ok(_) => std::iter::once(first).chain((1..n).map(part)).collect(),
+            // As many as were asked for, unless no axis has so many.
+            Err(_) => vec![first; n.clamp(1, 1 << 16)],
         }
-        parts
     }
 
     /// Elements `start..end` along one axis.
