@@ -36,11 +36,12 @@ fn section(command: &Command) -> String {
     let _ = writeln!(out, "```text\n{}\n```\n", usage.trim_start_matches("Usage: ").trim());
     let own: Vec<&Arg> =
         command.get_arguments().filter(|a| !a.is_global_set() && a.get_id() != "help").collect();
+    let after = after(&command);
     if !own.is_empty() {
         out += &table(own.into_iter());
-        out.push('\n');
+        out += if after.is_empty() { "" } else { "\n" };
     }
-    out + &after(&command)
+    out + &after
 }
 
 /// The text after the options, as a block with its heading in front.
