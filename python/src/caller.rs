@@ -5,13 +5,10 @@ use aneforge::ir::types::Caller;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 static GET_FRAME: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static PACKAGE: PyOnceLock<String> = PyOnceLock::new();
-static FILES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
 
 /// Runs `build` with every node it makes attributed to the innermost Python line outside this package.
 pub fn attributed<T>(py: Python<'_>, build: impl FnOnce() -> T) -> PyResult<T> {
@@ -31,7 +28,7 @@ fn here(py: Python<'_>) -> PyResult<Caller> {
         let outer = frame.getattr(intern!(py, "f_back"))?;
         if !file.starts_with(package.as_str()) || outer.is_none() {
             let line = frame.getattr(intern!(py, "f_lineno"))?.extract().unwrap_or(0);
-            return Ok(Caller::new(interned(&file), line));
+            return Ok(Caller::named(&file, line));
         }
         frame = outer;
     }
@@ -42,18 +39,4 @@ fn package(py: Python<'_>) -> PyResult<String> {
     let file: String = py.import("aneforge._native")?.getattr("__file__")?.extract()?;
     let folder = Path::new(&file).parent().unwrap_or(Path::new(""));
     Ok(format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR))
-}
-
-/// One copy of each file name, kept for good: a process has few.
-fn interned(file: &str) -> &'static str {
-    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    let files = files.get_or_insert_default();
-    match files.get(file) {
-        Some(known) => known,
-        None => {
-            let kept: &'static str = Box::leak(file.to_owned().into_boxed_str());
-            files.insert(kept);
-            kept
-        }
-    }
 }

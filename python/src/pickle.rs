@@ -36,7 +36,9 @@ fn leaf(origin: &str, number: u64, fresh: Var) -> Var {
     if let Some(known) = leaves.get(&key).and_then(WeakVar::upgrade) {
         return known;
     }
-    leaves.retain(|_, leaf| leaf.upgrade().is_some());
+    if leaves.len() == leaves.capacity() {
+        leaves.retain(|_, leaf| leaf.upgrade().is_some());
+    }
     leaves.insert(key, fresh.downgrade());
     fresh
 }

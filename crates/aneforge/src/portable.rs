@@ -18,7 +18,7 @@ use crate::target::{Target, UnknownTarget};
 use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
 use aneforge_tensor::{Bytes, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// The note that describes a file's graph or plan.
 const NOTE: &str = "aneforge";
@@ -276,11 +276,8 @@ fn graph(file: &SafeTensors, at: usize, written: &GraphNote) -> Result<Graph, Po
     if graph.feeds().len() != written.leaves.len() || graph.len() != written.lines.len() {
         return Err(content("graph", "its numbers of inputs or lines are wrong"));
     }
-    let mut files: HashMap<&str, &'static str> = HashMap::new();
     for (node, (file, line)) in graph.nodes.iter_mut().zip(&written.lines) {
-        // A caller's file has a name for good, as it has in a program's own text; there are few.
-        let file = files.entry(file).or_insert_with(|| Box::leak(file.clone().into_boxed_str()));
-        node.at = Caller::new(file, *line);
+        node.at = Caller::named(file, *line);
     }
     Ok(graph)
 }

@@ -1,7 +1,9 @@
 use aneforge_tensor::{DType, Shape};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::Location;
+use std::sync::{Mutex, PoisonError};
 
 /// What a value is: element type and shape, written `fp16[2, 3]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +60,18 @@ impl Caller {
     /// A line of a source file that is not Rust; line 0 where the whole is meant.
     pub const fn new(file: &'static str, line: u32) -> Caller {
         Caller { file, line }
+    }
+
+    /// A line of a file whose name is not known for good. One copy of each name is kept: a process has few.
+    pub fn named(file: &str, line: u32) -> Caller {
+        static FILES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = files.get(file).copied().unwrap_or_else(|| {
+            let kept: &'static str = Box::leak(file.to_owned().into_boxed_str());
+            files.insert(kept);
+            kept
+        });
+        Caller::new(kept, line)
     }
 
     /// The file.
