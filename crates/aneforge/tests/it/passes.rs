@@ -1,10 +1,11 @@
 //! File tests of the pipeline: `tests/ir/passes/*.ir` hold a graph, and after a line of `----` what the
 //! pipeline makes of it and why rules refused; `tests/ir/partition/*.ir` the same with the segments of its
-//! plan. `cargo bless` rewrites the second half.
+//! plan; `tests/ir/host/*.ir` with what the host engine runs. `cargo bless` rewrites the second half.
 
 use aneforge::compile::compile_graph;
+use aneforge::device::host::Host;
 use aneforge::ir::text;
-use aneforge::{Options, Routes, Target, passes};
+use aneforge::{Options, Routes, Target, passes, target};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,22 @@ fn pipeline_files() {
 #[test]
 fn partition_files() {
     hold(files_of("partition"), segments);
+}
+
+/// What the host runs for a graph: the steps of every segment, with what happens to the values they store.
+fn host_plan(source: &str) -> String {
+    let setting = |name: &str| source.lines().find_map(|l| l.strip_prefix(&format!("# {name}: ")));
+    let target = Target::named(setting("target").unwrap_or("h17s")).unwrap();
+    let numerics = target::numerics_named(setting("numerics").unwrap_or("ane"), target).unwrap();
+    let options = Options { target, ..Options::default() };
+    let plan = compile_graph(&text::parse(source).unwrap(), &options).unwrap();
+    let steps = plan.segments.iter().map(|s| Host::new(1).plan(s, numerics).unwrap().to_string());
+    steps.collect::<Vec<_>>().join("next segment\n")
+}
+
+#[test]
+fn host_plan_files() {
+    hold(files_of("host"), host_plan);
 }
 
 fn hold(files: Vec<PathBuf>, outcome: fn(&str) -> String) {

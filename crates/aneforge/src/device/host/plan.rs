@@ -2,7 +2,7 @@
 
 use crate::ir::graph::NodeId;
 use crate::ir::op::Op;
-use crate::ir::types::TensorType;
+use crate::ir::types::{TensorType, counted};
 use crate::plan::Slots;
 use aneforge_kernels::map::Unary;
 use aneforge_tensor::f16;
@@ -71,6 +71,16 @@ pub struct Finish {
     pub watched: bool,
 }
 
+impl fmt::Display for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(limit) = self.limit {
+            write!(f, ", limit {limit}")?;
+        }
+        f.write_str(if self.flush_nan { ", NaN to 0" } else { "" })?;
+        f.write_str(if self.watched { ", watched" } else { "" })
+    }
+}
+
 /// The steps of a segment and the memory they use.
 #[derive(Clone, Debug)]
 pub struct HostPlan {
@@ -101,7 +111,8 @@ impl fmt::Display for Place {
 impl fmt::Display for HostPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total: usize = self.slots.bytes.iter().sum();
-        writeln!(f, "{} steps, {} slots, {total} bytes", self.steps.len(), self.slots.bytes.len())?;
+        let (steps, slots) = (counted(self.steps.len(), "step"), counted(self.slots.bytes.len(), "slot"));
+        writeln!(f, "{steps}, {slots}, {total} bytes")?;
         for (i, (step, span)) in self.steps.iter().zip(&self.spans).enumerate() {
             let inputs = step.inputs.iter().map(|(p, _)| p).chain(&step.fused.bias);
             let inputs: Vec<String> = inputs.map(Place::to_string).collect();
@@ -111,10 +122,11 @@ impl fmt::Display for HostPlan {
                 if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
             writeln!(
                 f,
-                "{i:4}: s{} = {name}({}) : {}, until {until}",
+                "{i:4}: s{} = {name}({}) : {}{}, until {until}",
                 step.output,
                 inputs.join(", "),
-                step.ty
+                step.ty,
+                step.finish
             )?;
         }
         for (i, bytes) in self.slots.bytes.iter().enumerate() {
