@@ -66,6 +66,14 @@ fn a_row_with_one_large_value() {
 }
 
 #[test]
+fn a_difference_to_the_mean_that_half_precision_cannot_hold() {
+    let y = input(&[1, 8]).layer_norm(&ones(8), &ones(8).muls(0.0), 1e-5);
+    let mut row = [-5.0e4f32; 8];
+    row[3] = 5.0e4;
+    robust_is_right(&y, &tensor(&[1, 8], &row), 2e-3);
+}
+
+#[test]
 fn long_rows_of_large_values() {
     let rms = input(&[2, 4096]).rms_norm(&ones(4096), 1e-5);
     assert_eq!(robust_is_right(&rms, &tensor(&[2, 4096], &[2000.0; 8192]), 2e-3)[0], 0.0);

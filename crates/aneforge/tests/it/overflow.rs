@@ -62,6 +62,12 @@ fn nan_counts_and_what_was_infinite_before_does_not() {
         assert_eq!(overflows_of(&quotient, &[zeros], numerics), [("real_div", 2, 1)], "{numerics}");
         let passed_on = two(&[inf, nan, 1.0, 1.0], &[1.0, 1.0, inf, nan]);
         assert_eq!(overflows_of(&(&x * &y).exp(), &[passed_on], numerics), [], "{numerics}");
+        let fed = vec![tensor(&[4], &[inf, 1.0, -2.0, 3.0])];
+        assert_eq!(
+            overflows_of(&x.sum(&[0]), &[fed], numerics),
+            [],
+            "{numerics}: the sum is infinite as it should be"
+        );
         let quiet = two(&[-inf, 1.0, 2.0, 3.0], &[1.0; 4]);
         assert_eq!(overflows_of(&(&x + &y).softmax(-1), &[quiet], numerics), [], "{numerics}");
     }
