@@ -17,6 +17,12 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Odd strings may be taken for folders to write to."""
+    monkeypatch.chdir(tmp_path)
+
+
 def values():
     """Odd values of every kind that a caller may pass."""
     raw = np.zeros(33, np.uint8)
