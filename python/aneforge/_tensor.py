@@ -13,7 +13,7 @@ import numpy as np
 from aneforge import _native, _ops
 from aneforge._blame import blaming
 from aneforge._native import Tensor
-from aneforge._operand import Array, integer, reduced, value, vector, weight
+from aneforge._operand import Array, integer, value, vector, weight
 
 def shape_from(where: str, shape: tuple[Any, ...], count: int) -> list[int]:
     """`reshape`'s arguments, with a single -1 worked out."""
@@ -167,29 +167,8 @@ class TensorMethods:
         attrs = window("avg_pool", k, stride, pad, ceil_mode) | {"exclude_pad": exclude_pad}
         return _native.apply("avg_pool", [cast(Tensor, self)], attrs)
 
-    def max(
-        self,
-        axes: int | Sequence[int] | None = None,
-        *,
-        axis: int | Sequence[int] | None = None,
-        dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
-        keepdim: bool | None = None,
-    ) -> Tensor:
-        """The greatest element: another name of `amax`."""
-        return reduced("reduce_max", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
-
-    def min(
-        self,
-        axes: int | Sequence[int] | None = None,
-        *,
-        axis: int | Sequence[int] | None = None,
-        dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
-        keepdim: bool | None = None,
-    ) -> Tensor:
-        """The least element: another name of `amin`."""
-        return reduced("reduce_min", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
+    max = _ops.OpMethods.amax
+    min = _ops.OpMethods.amin
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """The axes from `start_dim` to `end_dim`, by default all, as one. The layer is `af.flatten`."""

@@ -13,6 +13,7 @@ use pyo3::exceptions::{PyNotImplementedError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -86,7 +87,7 @@ fn pooling(name: &str) -> PyResult<Pooling> {
 /// Loads a sentence encoder by its directory or hub id.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (name, int8, pooling, *, target = None, device = None, numerics = None, offline = false))]
+#[pyo3(signature = (name, int8, pooling, target = None, device = None, numerics = None, offline = false))]
 pub fn load(
     py: Python<'_>,
     name: &str,
@@ -100,6 +101,9 @@ pub fn load(
     if int8 {
         return Err(PyNotImplementedError::new_err("load: int8 is not implemented yet; leave it out"));
     }
+    // A folder stays the same one when a copy is loaded after a change of directory.
+    let place = Path::new(name).exists().then(|| std::path::absolute(name).ok()).flatten();
+    let name = place.as_ref().and_then(|place| place.to_str()).unwrap_or(name);
     Recipe {
         name: name.to_owned(),
         pooling: pooling.map(str::to_owned),
@@ -194,26 +198,11 @@ impl Encoder {
     /// What pickle keeps: where it was loaded from, and how.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let Recipe { name, pooling, target, device, numerics, offline } = self.recipe.clone();
-        let arguments = (name, pooling, target, device, numerics, offline).into_pyobject(py)?;
-        Ok((py.import("aneforge._native")?.getattr("_encoder_from")?, arguments))
+        let arguments = (name, false, pooling, target, device, numerics, offline).into_pyobject(py)?;
+        Ok((py.import("aneforge._native")?.getattr("load")?, arguments))
     }
 
     fn __repr__(&self) -> &str {
         &self.described
     }
-}
-
-/// The encoder that pickle keeps so.
-#[pyfunction]
-#[pyo3(name = "_encoder_from")]
-pub fn encoder_from(
-    py: Python<'_>,
-    name: String,
-    pooling: Option<String>,
-    target: String,
-    device: String,
-    numerics: Option<String>,
-    offline: bool,
-) -> PyResult<Encoder> {
-    Recipe { name, pooling, target, device, numerics, offline }.load(py)
 }

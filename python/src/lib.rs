@@ -37,7 +37,7 @@ mod _native {
     #[pymodule_export]
     use crate::compile::{compile, devices, set_threads};
     #[pymodule_export]
-    use crate::encoder::{Encoder, encoder_from, load};
+    use crate::encoder::{Encoder, load};
     #[pymodule_export]
     use crate::files::{load_graph, save_graph};
     #[pymodule_export]

@@ -419,10 +419,7 @@ fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>, level: i32) -> PyRe
         0 => String::new(),
         more => format!(", and {} more", counted(more, "node")),
     };
-    let message = format!(
-        "{first}{more}; model.overflows() lists them. Scale the values down before it, or declare their bounds \
-         (max_abs) so that compile can find it; norms survive with compile(..., norms=\"robust\")"
-    );
+    let message = format!("{first}{more}; model.overflows() lists them: {}", Overflow::REMEDY);
     let category = py.import("aneforge")?.getattr("PrecisionWarning")?;
     PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level)
 }

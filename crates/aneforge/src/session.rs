@@ -179,7 +179,7 @@ impl Session {
         }
         let first = if self.warned { None } else { self.overflows().next().cloned() };
         if let Some(first) = first {
-            tracing::warn!("{first}");
+            tracing::warn!("{first}; {}", Overflow::REMEDY);
             self.warned = true;
         }
         Ok(())

@@ -58,6 +58,12 @@ pub struct Overflow {
     pub calls: u64,
 }
 
+impl Overflow {
+    /// What to do about one.
+    pub const REMEDY: &'static str = "scale the values down before it, or declare their bounds (max_abs) so that it \
+        can be found beforehand; norms survive when they are compiled to be robust";
+}
+
 impl fmt::Display for Overflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Overflow { op, at, values, calls } = self;

@@ -4,6 +4,7 @@ use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::numerics::MATMUL_LIMIT;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Input;
+use crate::ir::ops::moves;
 use aneforge_tensor::{DType, f16};
 
 /// What half precision holds.
@@ -112,29 +113,6 @@ impl Bounds {
         let sum = |row: &[f32]| row.iter().map(|v| f64::from(f16::from_f32(*v).to_f32().abs())).sum();
         Some(values.chunks(values.len() / outputs).map(sum).fold(0.0, f64::max))
     }
-}
-
-/// Ops whose results are elements of their operand, or zeros.
-fn moves(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Reshape(_)
-            | Op::Squeeze(_)
-            | Op::ExpandDims(_)
-            | Op::Flatten2d(_)
-            | Op::Transpose(_)
-            | Op::SliceBySize(_)
-            | Op::Split(_)
-            | Op::Crop(_)
-            | Op::Reverse(_)
-            | Op::Tile(_)
-            | Op::PixelShuffle(_)
-            | Op::PixelUnshuffle(_)
-            | Op::DepthToSpace(_)
-            | Op::SpaceToDepth(_)
-            | Op::Upsample(_)
-            | Op::ResizeNearest(_)
-    )
 }
 
 /// The largest magnitude of operands for which the chain that a norm is written as stays finite, and what overflows

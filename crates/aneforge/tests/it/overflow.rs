@@ -46,6 +46,10 @@ fn the_node_that_overflows_is_named_also_inside_a_fused_step() {
         // 200 * 150 = 30000 fits, and so does the bias; their sum does not.
         assert_eq!(overflows_of(&hidden(4.0e4), &[feed(150.0)], numerics), [("add", 1, 1)], "{numerics}");
     }
+    // One step, and in every call another of its nodes.
+    let by_turns = [feed(150.0), feed(400.0), feed(1.0), feed(150.0)];
+    let found = overflows_of(&hidden(4.0e4), &by_turns, Numerics::Ieee);
+    assert_eq!(found, [("add", 1, 2), ("matmul", 1, 1)]);
     let beyond = [feed(164.0)];
     assert_eq!(overflows_of(&hidden(0.0), &beyond, Numerics::Ieee), [], "32800 is finite");
     assert_eq!(overflows_of(&hidden(0.0), &beyond, Numerics::Ane(Family::A16)), [("matmul", 1, 1)]);
@@ -60,6 +64,10 @@ fn nan_counts_and_what_was_infinite_before_does_not() {
         let quotient = x.real_div(&y);
         let zeros = two(&[0.0, 1.0, inf, 3.0], &[0.0, 0.0, 2.0, 2.0]);
         assert_eq!(overflows_of(&quotient, &[zeros], numerics), [("real_div", 2, 1)], "{numerics}");
+        let large = || two(&[300.0, 1.0, 1.0, 1.0], &[300.0, 1.0, 1.0, 1.0]);
+        let infinite = || two(&[inf, 1.0, 1.0, 1.0], &[1.0; 4]);
+        let found = overflows_of(&(&x * &y), &[large(), infinite(), large()], numerics);
+        assert_eq!(found, [("mul", 1, 2)], "{numerics}: what was fed as infinite does not count again");
         let passed_on = two(&[inf, nan, 1.0, 1.0], &[1.0, 1.0, inf, nan]);
         assert_eq!(overflows_of(&(&x * &y).exp(), &[passed_on], numerics), [], "{numerics}");
         let fed = vec![tensor(&[4], &[inf, 1.0, -2.0, 3.0])];

@@ -12,29 +12,34 @@ use crate::ir::ops::binary::source;
 use crate::ir::types::Caller;
 use aneforge_kernels::Watch;
 use aneforge_tensor::{AlignedBytes, DType, f16};
+use std::collections::HashMap;
 
 /// What was found so far.
 pub(super) struct Overflows {
     /// The lines that built the nodes, by number.
     lines: Vec<Caller>,
     found: Vec<Overflow>,
-    /// For steps that were looked into, the places of their nodes in `found`.
-    known: Vec<Option<Vec<usize>>>,
+    /// By node, its place in `found`.
+    known: HashMap<NodeId, usize>,
 }
 
 impl Overflows {
-    pub(super) fn new(graph: &Graph, steps: usize) -> Overflows {
+    pub(super) fn new(graph: &Graph) -> Overflows {
         let lines = graph.nodes().map(|(_, node)| node.at).collect();
-        Overflows { lines, found: Vec::new(), known: vec![None; steps] }
+        Overflows { lines, found: Vec::new(), known: HashMap::new() }
     }
 
     pub(super) fn found(&self) -> &[Overflow] {
         &self.found
     }
 
-    fn add(&mut self, node: NodeId, op: &'static str, values: usize) -> usize {
-        self.found.push(Overflow { op, at: self.lines[node.index()], values, calls: 1 });
-        self.found.len() - 1
+    fn add(&mut self, node: NodeId, op: &'static str, values: usize) {
+        let at = self.lines[node.index()];
+        let place = *self.known.entry(node).or_insert_with(|| {
+            self.found.push(Overflow { op, at, values, calls: 0 });
+            self.found.len() - 1
+        });
+        self.found[place].calls += 1;
     }
 }
 
@@ -47,11 +52,11 @@ impl HostKernel {
         if !by_elements && !self.operands_are_finite(step) {
             return;
         }
-        if let Some(known) = &self.overflows.known[at] {
-            known.iter().for_each(|&place| self.overflows.found[place].calls += 1);
-            return;
+        // Of one node with finite operands there is nothing to find out a second time.
+        let alone = !by_elements && step.fused.nodes.is_empty();
+        if alone && self.overflows.known.contains_key(&step.first) {
+            return self.overflows.add(step.first, step.op.name(), 0);
         }
-        let mut made = Vec::new();
         let mut before: Option<AlignedBytes> = None;
         for (node, op, part) in parts(step) {
             let Some(mut out) = AlignedBytes::try_zeroed(part.ty.bytes()) else { return };
@@ -65,14 +70,9 @@ impl HostKernel {
             let values = out.as_slice::<f16>().iter().enumerate();
             let values = values.filter(|(i, v)| !v.is_finite() && was_finite(*i)).count();
             if values > 0 {
-                made.push((node, op, values));
+                self.overflows.add(node, op, values);
             }
             before = Some(out);
-        }
-        if !made.is_empty() {
-            let places = made.into_iter().map(|(node, op, values)| self.overflows.add(node, op, values));
-            let places = places.collect();
-            self.overflows.known[at] = Some(places);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::ir::graph::{Graph, NodeId};
 use crate::ir::numerics::Numerics;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Constant;
+use crate::ir::ops::moves;
 use crate::ir::types::TensorType;
 use crate::plan::{Span, assign_slots};
 use aneforge_tensor::{DType, f16};
@@ -223,7 +224,7 @@ impl Planner<'_> {
 
 /// Whether an op can store an infinity or NaN when its operands are finite.
 fn may_leave_finite(op: &Op) -> bool {
-    !matches!(
+    let stays = matches!(
         op,
         Op::Relu(_)
             | Op::Relu6(_)
@@ -239,20 +240,9 @@ fn may_leave_finite(op: &Op) -> bool {
             | Op::MaxPool(_)
             | Op::ReduceMax(_)
             | Op::ReduceMin(_)
-            | Op::Transpose(_)
-            | Op::SliceBySize(_)
-            | Op::Split(_)
-            | Op::Crop(_)
             | Op::Concat(_)
             | Op::Stack(_)
-            | Op::Reverse(_)
-            | Op::Tile(_)
-            | Op::PixelShuffle(_)
-            | Op::PixelUnshuffle(_)
-            | Op::DepthToSpace(_)
-            | Op::SpaceToDepth(_)
-            | Op::Upsample(_)
-            | Op::ResizeNearest(_)
             | Op::Cast(_)
-    )
+    );
+    !stays && !moves(op)
 }

@@ -123,7 +123,7 @@ impl HostKernel {
             slots: plan.slots.bytes.iter().map(|&bytes| room(bytes)).collect::<Result<_, _>>()?,
         };
         let scratch = Scratch::try_with_capacity(working).ok_or(DeviceError::Memory { need })?;
-        let overflows = Overflows::new(graph, plan.steps.len());
+        let overflows = Overflows::new(graph);
         Ok(HostKernel { plan, work, memory, scratch, kernels, watch: Watch::default(), overflows })
     }
 }
