@@ -5,6 +5,7 @@ mod bless;
 mod cross;
 mod fuzz;
 mod generate;
+mod mutate;
 mod new_op;
 mod python;
 mod run;
@@ -36,6 +37,8 @@ enum Task {
     Bless(bless::Args),
     /// Run the property tests with many cases, optimised
     Fuzz(fuzz::Args),
+    /// Plant the faults of tests/mutations.md, one at a time, and demand that a test catches each
+    Mutate(mutate::Args),
     /// Run the kernels' tests on aarch64, under emulation; needs Debian's packages
     Cross,
     /// Start the file of a new op
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Bless(args) => bless::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Mutate(args) => mutate::run(&args),
         Task::Cross => cross::run(),
         Task::NewOp(args) => new_op::run(&args),
     };
