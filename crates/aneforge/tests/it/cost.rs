@@ -38,6 +38,28 @@ fn close(got: f64, want: f64, what: &str) {
     assert!((got - want).abs() <= 6e-3 * (1.0 + want / 1000.0), "{what}: {got}, want {want}");
 }
 
+/// No spelling of a chip makes a layer thousands of times as slow as another.
+#[test]
+fn layers_take_about_as_long_by_both_models() {
+    let rows = input(&[1, 4096]);
+    let layers = [
+        rows.sort(true, false),
+        rows.topk(5, true),
+        input(&[64, 3]).fps(16),
+        input(&[1, 16, 32, 32]).minmax_norm("Width", 1e-5),
+        input(&[4]).dynamic_slice(1),
+    ];
+    for layer in layers {
+        let graph = graph(layer);
+        let measured = estimate(&graph, false);
+        for chip in ["m1", "h14", "m5", "h17s"] {
+            let analytic = estimate_on(&graph, Target::named(chip).unwrap(), false).unwrap();
+            let ratio = measured / analytic;
+            assert!((0.2..5.0).contains(&ratio), "{graph}: {measured} us, and {analytic} us on {chip}");
+        }
+    }
+}
+
 #[test]
 fn the_measured_model() {
     close(estimate(&graph(input(&[1, 64]).relu()), false), 63.3, "relu");
