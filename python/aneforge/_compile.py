@@ -99,7 +99,7 @@ def compile(
     _env.set_threads()
     chosen = device if device is not None else _env.device()
     on_engine = (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
-    _judge.signal(out, validate, on_engine)
+    _judge.signal(out, validate, on_engine, norms)
     if on_engine:
         BREAKER.before()
     try:

@@ -69,12 +69,18 @@ def precision_risk(out: Tensor | Sequence[Tensor], verbose: bool = False) -> dic
     return report
 
 
-def signal(out: Tensor | Sequence[Tensor], validate: bool, on_engine: bool) -> None:
-    """What `compile` says of a graph before it compiles it."""
-    hotspots = _native.precision_risk(out)["hotspots"]
+def signal(out: Tensor | Sequence[Tensor], validate: bool, on_engine: bool, norms: str = "auto") -> None:
+    """What `compile` says of a graph before it compiles it, with norms written in this way."""
+    report = _native.precision_risk(out)
+    hotspots = list(report["hotspots"])
+    if norms == "plain":
+        hotspots += [node for node in report["nodes"] if node["kind"] == "plain_norm"]
+    if norms == "robust":
+        hotspots = [node for node in hotspots if node["kind"] != "lost_eps"]
     if hotspots:
         said = "; ".join(f"{h['op']} {h['reason']}: {h['fixable']}" for h in hotspots[:3])
-        message = f"compile: {len(hotspots)} places may lose precision: {said}"
+        places = "1 place" if len(hotspots) == 1 else f"{len(hotspots)} places"
+        message = f"compile: {places} may lose precision: {said}"
         if validate:
             raise ValueError(message)
         warnings.warn(message, PrecisionWarning, stacklevel=3)

@@ -10,7 +10,7 @@ use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
 use crate::ir::ops::norm::TINIEST;
 use crate::ir::types::Caller;
-use bounds::Bounds;
+use bounds::{Bounds, plain_limit};
 
 /// What a graph computes to within when nothing stands out.
 pub const CLEAN: f64 = 1e-3;
@@ -28,6 +28,8 @@ pub enum Kind {
     CancelSub,
     /// A value that may exceed what half precision holds, by the bounds that inputs declare and constants have.
     Overflow,
+    /// A norm that would overflow if it were written plainly, by the same bounds. A note: by default it is not.
+    PlainNorm,
     /// A norm's `eps` that half precision would round to 0, or a variance that it does not hold.
     LostEps,
 }
@@ -56,6 +58,7 @@ impl Kind {
             Kind::NarrowSum => "narrow_sum",
             Kind::CancelSub => "cancel_sub",
             Kind::Overflow => "overflow",
+            Kind::PlainNorm => "plain_norm",
             Kind::LostEps => "lost_eps",
         }
     }
@@ -66,6 +69,7 @@ impl Kind {
             Kind::NarrowSum => "reduce_sum->matmul",
             Kind::CancelSub => "paired-fp16",
             Kind::Overflow => "scale down before it",
+            Kind::PlainNorm => "norms=robust, as by default",
             Kind::LostEps => "norms=robust, or a larger eps",
         }
     }
@@ -74,7 +78,7 @@ impl Kind {
 impl Finding {
     /// Whether it is a risk, not a note.
     pub fn is_hotspot(&self) -> bool {
-        self.kind != Kind::CancelSub
+        !matches!(self.kind, Kind::CancelSub | Kind::PlainNorm)
     }
 }
 
@@ -93,18 +97,24 @@ fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Opti
     let other = || match &node.op {
         Op::ReduceSum(_) => narrow_sum(graph, node),
         Op::Sub(_) => cancel_sub(graph, node),
-        _ => lost_eps(node),
+        _ => plain_norm(graph, bounds, node).or_else(|| lost_eps(node)),
     };
     let (kind, error, reason) = overflow(graph, bounds, id).or_else(other)?;
     Some(Finding { index: id.index(), op: node.op.name(), at: node.at, kind, error, reason })
 }
 
-/// Norms are left out: where bounds say that one would overflow, it is written so that it does not.
 fn overflow(graph: &Graph, bounds: &Bounds, id: NodeId) -> Option<(Kind, f64, String)> {
     let excess = bounds.excess(graph, id)?;
     let reason =
         format!("may reach {:.3e}, above {}, within the declared bounds", excess.reach, excess.limit);
     Some((Kind::Overflow, 1.0, reason))
+}
+
+fn plain_norm(graph: &Graph, bounds: &Bounds, node: &GraphNode) -> Option<(Kind, f64, String)> {
+    let (limit, what) = plain_limit(graph, node)?;
+    let bound = bounds.get(node.inputs[0]).filter(|&bound| bound > limit)?;
+    let reason = format!("takes values up to {bound}; plainly written, {what} overflows above {limit:.1}");
+    Some((Kind::PlainNorm, CLEAN, reason))
 }
 
 fn lost_eps(node: &GraphNode) -> Option<(Kind, f64, String)> {
