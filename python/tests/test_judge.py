@@ -44,7 +44,7 @@ def test_long_sums_are_hotspots(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_compile_warns_or_refuses() -> None:
     y = af.input((4, 1024)).sum(1)
-    with pytest.warns(af.PrecisionWarning, match="1 places may lose precision") as caught:
+    with pytest.warns(af.PrecisionWarning, match="1 place may lose precision") as caught:
         af.compile(y, device="host")
     assert caught[0].filename == __file__
     with pytest.raises(ValueError, match="may lose precision"):

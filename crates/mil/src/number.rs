@@ -72,3 +72,17 @@ fn scaled(mantissa: u64, exponent: i64) -> Option<f64> {
     let exponent = i32::try_from(exponent.clamp(-1022, 1024)).ok()?;
     Some(exact * 2f64.powi(exponent))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_beyond_the_last_place_decide_how_it_rounds() {
+        // 1 + 2^-24 lies halfway between two numbers of single precision, and a digit far behind breaks the tie.
+        assert_eq!(float32("0x1.000001p0"), Some(1.0));
+        assert_eq!(float32("0x1.00000100000000000001p0"), Some(1.0 + f32::EPSILON));
+        assert_eq!(float32("-0x10000010000000000000.1p-76"), Some(-1.0 - f32::EPSILON));
+        assert_eq!(float("0x1.8p-1"), Some(0.75));
+    }
+}

@@ -148,7 +148,7 @@ fn value_conv_transpose(m: &Match<'_>) -> Result<Var, Miss> {
         return Ok(full);
     }
     // Columns on the left are cut as rows: on the last axis that saturates on older engines.
-    let cut = full.crop(top, bottom, 0, right);
+    let cut = if [top, bottom, right] == [0; 3] { full } else { full.crop(top, bottom, 0, right) };
     Ok(if left == 0 { cut } else { cut.swap_last().crop(left, 0, 0, 0).swap_last() })
 }
 

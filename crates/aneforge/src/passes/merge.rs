@@ -39,3 +39,29 @@ fn sample(tensor: &Tensor) -> (usize, Vec<u8>) {
     let step = (bytes.len() / 64).max(1);
     (bytes.len(), bytes.iter().step_by(step).copied().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aneforge_tensor::Shape;
+
+    /// `x` plus two vectors of ones, of which the second has another value at `place`.
+    fn constants_after(place: Option<usize>) -> usize {
+        let shape = Shape::new(&[1000]).unwrap();
+        let mut values = vec![1.0f32; 1000];
+        let ones = Var::constant(Tensor::from_slice(shape, &values).unwrap());
+        place.into_iter().for_each(|place| values[place] = 2.0);
+        let others = Var::constant(Tensor::from_slice(shape, &values).unwrap());
+        let graph = Graph::freeze(&[Var::input(shape) + ones + others]).unwrap();
+        merge(&graph).unwrap().constants().len()
+    }
+
+    #[test]
+    fn constants_are_compared_whole() {
+        assert_eq!(constants_after(None), 1, "equal contents of two tensors");
+        // Most of these places are in no sample.
+        for place in (0..1000).step_by(37) {
+            assert_eq!(constants_after(Some(place)), 2, "place {place}");
+        }
+    }
+}

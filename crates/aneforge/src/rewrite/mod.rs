@@ -178,3 +178,52 @@ fn checked(rule: &'static str, node: &GraphNode, var: &Var) -> Result<(), Rewrit
     }
     Err(RewriteError::Type { rule, want: node.ty.to_string(), got: ty.to_string() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::op::Op;
+    use aneforge_tensor::Shape;
+
+    fn relu() -> Graph {
+        let x = Var::input(Shape::new(&[2, 3]).unwrap());
+        Graph::freeze(&[x.relu()]).unwrap()
+    }
+
+    fn of_relu(m: &Match<'_>, rule: fn(&Var) -> Var) -> Result<Var, Miss> {
+        match (&m.node().op, m.input(0)) {
+            (Op::Relu(_), Some(x)) => Ok(rule(&m.var(x))),
+            _ => Err(Miss::Other),
+        }
+    }
+
+    fn error(apply: fn(&Match<'_>) -> Result<Var, Miss>) -> String {
+        run(&relu(), &[Rule { name: "planted", apply }], &mut Vec::new()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn rules_that_go_wrong_are_named() {
+        let type_changed = error(|m| of_relu(m, |x| x.reshape(&[3, 2])));
+        assert_eq!(type_changed, "rule planted made fp16[3, 2] of fp16[2, 3]; please report this graph");
+        let circles = error(|m| of_relu(m, Var::relu));
+        assert_eq!(circles, "rule planted still fires after 64 sweeps; please report this graph");
+        let invalid = error(|m| of_relu(m, |x| x.softmax(7)));
+        assert!(invalid.starts_with("rule planted built an invalid node: softmax: axis 7"), "{invalid}");
+    }
+
+    #[test]
+    fn refusals_are_those_of_the_last_sweep_and_firings_of_all() {
+        fn once(m: &Match<'_>) -> Result<Var, Miss> {
+            match m.node().op {
+                Op::Relu(_) => of_relu(m, Var::abs),
+                Op::Abs(_) => Err(Miss::Because("it is done")),
+                _ => Err(Miss::Other),
+            }
+        }
+        let mut events = Vec::new();
+        let after = run(&relu(), &[Rule { name: "planted", apply: once }], &mut events).unwrap();
+        assert!(after.nodes().any(|(_, node)| matches!(node.op, Op::Abs(_))));
+        let said: Vec<Option<&str>> = events.iter().map(|event| event.refused).collect();
+        assert_eq!(said, [None, Some("it is done")]);
+    }
+}

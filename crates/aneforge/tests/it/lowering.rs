@@ -171,6 +171,28 @@ fn factors_that_differ_are_not_read() {
     }
 }
 
+/// Weights of one shape keep their places, and splits of one value along two axes are two statements.
+#[test]
+fn what_is_emitted_reads_back_to_the_same_numbers() {
+    let x = Var::input(shape(&[4, 4]));
+    let weight = |scale: f32| {
+        let values: Vec<f32> = (0..16).map(|i| (i as f32 - 7.0) * scale).collect();
+        Var::constant(Tensor::from_slice(shape(&[4, 4]), &values).unwrap())
+    };
+    let mixed = x.linear(&weight(0.25), None).linear(&weight(1.0), None);
+    let (rows, columns) = (mixed.split(2, 0), mixed.split(2, 1));
+    let y = rows[1].transpose(&[1, 0]) - &columns[0];
+    let plan = compile(&[y], &Options::default()).unwrap();
+    let (program, blob) = plan.segments[0].mil().unwrap();
+    let weights = aneforge_tensor::Bytes::new(blob.write(&plan.segments[0].graph, Vec::new()).unwrap());
+    let parsed = aneforge_mil::parse(&program.to_string()).unwrap();
+    let read = aneforge::import::mil::read(&parsed, &weights).unwrap();
+    let feed = Array::from_fn(shape(&[4, 4]), |i| (i * i % 11) as f64 - 4.0);
+    let want = evaluate(&plan.segments[0].graph, std::slice::from_ref(&feed), IEEE);
+    assert_eq!(evaluate(&read, std::slice::from_ref(&feed), IEEE), want);
+    assert!(want.data.iter().any(|v| *v != 0.0));
+}
+
 #[test]
 fn scalars_are_fed_and_returned_through_ports_with_an_axis() {
     let (x, k) = (Var::input(shape(&[2])), Var::input(Shape::SCALAR));
