@@ -409,7 +409,15 @@ class OpMethods:
         """
         return _native.apply("logical_not", [cast(Tensor, self)])
 
-    def mean(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def mean(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The mean over `axes`.
 
         Args:
@@ -421,7 +429,15 @@ class OpMethods:
         """
         return reduced("reduce_mean", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def sum(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def sum(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The sum over `axes`.
 
         Args:
@@ -433,7 +449,15 @@ class OpMethods:
         """
         return reduced("reduce_sum", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def amax(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def amax(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The greatest element over `axes`.
 
         Args:
@@ -445,7 +469,15 @@ class OpMethods:
         """
         return reduced("reduce_max", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def amin(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def amin(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The least element over `axes`.
 
         Args:
@@ -457,7 +489,15 @@ class OpMethods:
         """
         return reduced("reduce_min", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def l1_norm(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def l1_norm(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The sum of magnitudes over `axes`.
 
         Args:
@@ -469,7 +509,15 @@ class OpMethods:
         """
         return reduced("reduce_l1_norm", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def reduce_l2_norm(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def reduce_l2_norm(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The square root of the sum of squares over `axes`.
 
         Args:
@@ -481,7 +529,15 @@ class OpMethods:
         """
         return reduced("reduce_l2_norm", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def log_sum(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def log_sum(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The natural logarithm of the sum over `axes`.
 
         Args:
@@ -493,7 +549,15 @@ class OpMethods:
         """
         return reduced("reduce_log_sum", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def sum_square(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def sum_square(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The sum of squares over `axes`.
 
         Args:
@@ -505,7 +569,15 @@ class OpMethods:
         """
         return reduced("reduce_sum_square", cast(Tensor, self), axes, axis, dim, keepdims, keepdim)
 
-    def reduce_log_sum_exp(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None, keepdims: bool = True, keepdim: bool | None = None) -> Tensor:
+    def reduce_log_sum_exp(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+        keepdims: bool = True,
+        keepdim: bool | None = None,
+    ) -> Tensor:
         """The natural logarithm of the sum of exponentials over `axes`, without overflow.
 
         Args:
@@ -557,7 +629,13 @@ class OpMethods:
         """
         return _native.apply("transpose", [cast(Tensor, self)], {"perm": perm})
 
-    def squeeze(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None) -> Tensor:
+    def squeeze(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+    ) -> Tensor:
         """Without these axes, which must have size one.
 
         Args:
@@ -569,7 +647,13 @@ class OpMethods:
         """
         return _native.apply("squeeze", [cast(Tensor, self)], {"axes": axes_of("squeeze", cast(Tensor, self), axes, axis, dim)})
 
-    def expand_dims(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None) -> Tensor:
+    def expand_dims(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+    ) -> Tensor:
         """With axes of size one at these places of the result.
 
         Args:
@@ -606,7 +690,13 @@ class OpMethods:
         """
         return _native.apply("slice_by_size", [cast(Tensor, self)], {"begin": begin, "size": size})
 
-    def reverse(self, axes: int | Sequence[int] | None = None, *, axis: int | Sequence[int] | None = None, dim: int | Sequence[int] | None = None) -> Tensor:
+    def reverse(
+        self,
+        axes: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] | None = None,
+        dim: int | Sequence[int] | None = None,
+    ) -> Tensor:
         """The elements of some axes in the opposite order.
 
         Args:

@@ -1,4 +1,4 @@
-"""Every example of the reference pages builds, compiles and runs."""
+"""Every example of the reference pages builds, compiles and runs, and so do the guides."""
 
 from __future__ import annotations
 
@@ -33,3 +33,22 @@ def test_example(name: str, code: str) -> None:
     if any(line.endswith('"uint8")') for line in code.splitlines()):
         feeds = [np.ones(shape, np.uint8) for shape in model.input_shapes]
     assert model(*feeds).shape == out.shape
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 1), ("docs/python.md", 7)])
+def test_blocks_of_guides_run(page: str, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANEFORGE_DEVICE", "host")
+    text = (ROOT / page).read_text()
+    scope: dict[str, Any] = {}
+    found = [
+        block
+        for block in re.finditer(r"^```python\n(.*?)^```$", text, re.S | re.M)
+        if "path/to/" not in block[1]
+    ]
+    assert len(found) == blocks
+    for block in found:
+        line = text.count("\n", 0, block.start()) + 1
+        exec(compile("\n" * line + block[1], str(ROOT / page), "exec"), scope)

@@ -40,12 +40,13 @@ impl Stores<'_> {
     /// What is stored for `value`.
     #[inline(always)]
     pub(crate) fn vector<L: Lanes>(self, value: L::Vector) -> L::Vector {
-        if let Some(watch) = self.watch {
-            let finite = value.abs().lt(<L::Vector as Real>::splat(OVERFLOW));
-            if !<L::Vector as Real>::all(finite) {
-                watch.note();
-            }
+        let Some(watch) = self.watch else { return kept::<L>(self.flush_nan, value) };
+        // Where all are finite there is no NaN to flush either.
+        let finite = value.abs().lt(<L::Vector as Real>::splat(OVERFLOW));
+        if <L::Vector as Real>::all(finite) {
+            return value;
         }
+        watch.note();
         kept::<L>(self.flush_nan, value)
     }
 

@@ -124,14 +124,27 @@ pub fn is_function(entry: &Entry) -> bool {
     matches!((entry.mil)(), Mil::Native(_)) && !LAYER_METHODS.contains(&entry.info.name)
 }
 
-/// Attributes as parameters, each with a comma before it, and as the dictionary that is passed on.
-fn attributes(entry: &Entry) -> Result<(String, String)> {
+/// The columns of a line that Python's formatter leaves whole.
+const COLUMNS: usize = 110;
+
+/// The first line of a definition, or one line per parameter where that is too long.
+fn signature(indent: &str, name: &str, parameters: &[String]) -> String {
+    let line = format!("{indent}def {name}({}) -> Tensor:\n", parameters.join(", "));
+    if line.trim_end().len() <= COLUMNS {
+        return line;
+    }
+    let lines: String = parameters.iter().map(|parameter| format!("{indent}    {parameter},\n")).collect();
+    format!("{indent}def {name}(\n{lines}{indent}) -> Tensor:\n")
+}
+
+/// Attributes as parameters, and as the dictionary that is passed on, with a comma before it.
+fn attributes(entry: &Entry) -> Result<(Vec<String>, String)> {
     let op = entry.info.name;
     let defaults = entry.defaults().with_context(|| format!("op `{op}` cannot be made from its defaults"))?;
-    let (mut parameters, mut passed) = (String::new(), Vec::new());
+    let (mut parameters, mut passed) = (Vec::new(), Vec::new());
     for attr in entry.info.attrs {
         let default = attr.default.and_then(|_| defaults.iter().find(|(n, _)| *n == attr.name));
-        parameters += &format!(", {}", parameter(attr, default.map(|(_, value)| value)));
+        parameters.push(parameter(attr, default.map(|(_, value)| value)));
         passed.push(format!("{0:?}: {0}", attr.name));
     }
     let attrs = if passed.is_empty() { String::new() } else { format!(", {{{}}}", passed.join(", ")) };
@@ -141,12 +154,13 @@ fn attributes(entry: &Entry) -> Result<(String, String)> {
 fn function(entry: &Entry) -> Result<String> {
     let (op, inputs) = (entry.info.name, entry.info.inputs);
     let (parameters, attrs) = attributes(entry)?;
-    let taken: Vec<String> = inputs.iter().map(|input| format!("{input}: Tensor | Array")).collect();
+    let mut taken: Vec<String> = inputs.iter().map(|input| format!("{input}: Tensor | Array")).collect();
+    taken.extend(parameters);
     let given: Vec<String> = inputs.iter().map(|input| format!("value({input})")).collect();
     let docstring = docstring(entry).replace("\n    ", "\n");
     Ok(format!(
-        "\n\ndef {op}({}{parameters}) -> Tensor:\n{}    return _native.apply({op:?}, [{}]{attrs})\n",
-        taken.join(", "),
+        "\n\n{}{}    return _native.apply({op:?}, [{}]{attrs})\n",
+        signature("", op, &taken),
         docstring.strip_prefix("    ").unwrap_or(&docstring),
         given.join(", ")
     ))
@@ -158,36 +172,37 @@ fn method(entry: &Entry) -> Result<String> {
         bail!("op `{op}` has several inputs; write it by hand in python/aneforge and name it in BY_HAND");
     }
     let name = METHODS.iter().find(|(from, _)| *from == op).map_or(op, |(_, to)| to);
-    let (mut parameters, mut attrs) = attributes(entry)?;
+    let (attributes, mut attrs) = attributes(entry)?;
+    let mut parameters = vec!["self".to_owned()];
+    parameters.extend(attributes);
     let has = |name: &str| entry.info.attrs.iter().any(|attr| attr.name == name);
     if has("axes") {
         return Ok(over_axes(entry, name));
     }
     if has("axis") && name != "flatten2d" {
-        parameters += ", *, dim: int | None = None";
+        parameters.extend(["*", "dim: int | None = None"].map(str::to_owned));
         attrs = attrs.replace("\"axis\": axis", "\"axis\": axis if dim is None else dim");
     }
     Ok(format!(
-        "\n    def {name}(self{parameters}) -> Tensor:\n{}        return _native.apply({op:?}, [cast(Tensor, self)]{attrs})\n",
+        "\n{}{}        return _native.apply({op:?}, [cast(Tensor, self)]{attrs})\n",
+        signature("    ", name, &parameters),
         docstring(entry)
     ))
 }
 
 /// A method whose axes have the names that NumPy and PyTorch give them, and are all of them by default.
 fn over_axes(entry: &Entry, name: &str) -> String {
-    const AXES: &str = "int | Sequence[int] | None = None";
     let op = entry.info.name;
-    let (kept, call) = if op.starts_with("reduce_") {
-        let kept = ", keepdims: bool = True, keepdim: bool | None = None";
-        (kept, format!("reduced({op:?}, cast(Tensor, self), axes, axis, dim, keepdims, keepdim)"))
+    let axes = |name: &str| format!("{name}: int | Sequence[int] | None = None");
+    let mut parameters = vec!["self".to_owned(), axes("axes"), "*".to_owned(), axes("axis"), axes("dim")];
+    let call = if op.starts_with("reduce_") {
+        parameters.extend(["keepdims: bool = True", "keepdim: bool | None = None"].map(str::to_owned));
+        format!("reduced({op:?}, cast(Tensor, self), axes, axis, dim, keepdims, keepdim)")
     } else {
         let axes = format!("axes_of({op:?}, cast(Tensor, self), axes, axis, dim)");
-        ("", format!("_native.apply({op:?}, [cast(Tensor, self)], {{\"axes\": {axes}}})"))
+        format!("_native.apply({op:?}, [cast(Tensor, self)], {{\"axes\": {axes}}})")
     };
-    format!(
-        "\n    def {name}(self, axes: {AXES}, *, axis: {AXES}, dim: {AXES}{kept}) -> Tensor:\n{}        return {call}\n",
-        docstring(entry)
-    )
+    format!("\n{}{}        return {call}\n", signature("    ", name, &parameters), docstring(entry))
 }
 
 fn parameter(attr: &AttrInfo, default: Option<&Attr>) -> String {
@@ -253,9 +268,9 @@ mod tests {
         assert!(
             of("softmax").contains("def softmax(self, axis: int = -1, *, dim: int | None = None) -> Tensor:")
         );
-        assert!(
-            of("reduce_mean").contains("def mean(self, axes: int | Sequence[int] | None = None, *, axis: ")
-        );
+        assert!(of("reduce_mean").contains(
+            "    def mean(\n        self,\n        axes: int | Sequence[int] | None = None,\n        *,\n"
+        ));
         assert!(of("softmax").contains("        Args:\n            axis: the axis normalised over"));
     }
 

@@ -10,9 +10,21 @@ use aneforge_tensor::{DType, f16};
 /// What half precision holds.
 pub const LARGEST: f64 = 65504.0;
 
-/// Least upper bounds of magnitudes that are known, by node; `None` where nothing is.
+/// Upper bounds of magnitudes that are known, by node; `None` where nothing is.
+///
+/// A bound is for the worst operands there could be. That is a fair warning for one product or sum of values with a
+/// bound. Sums of such sums do not come near theirs, which grow with every layer of a network; so they have none here,
+/// nor have normalised rows, whose bound only a single spike in a row reaches.
 #[derive(Clone, Debug)]
-pub struct Bounds(Vec<Option<f64>>);
+pub struct Bounds(Vec<Option<Bound>>);
+
+/// What the magnitudes of a node do not exceed.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    most: f64,
+    /// Whether it was found by adding up bounds along an axis.
+    of_sums: bool,
+}
 
 /// A node whose exact result may exceed what can be stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,15 +40,15 @@ impl Bounds {
     pub fn of(graph: &Graph) -> Bounds {
         let mut bounds = Bounds(Vec::with_capacity(graph.len()));
         for (id, node) in graph.nodes() {
-            let bound = bounds.reach(graph, id, node).map(|reach| reach.min(LARGEST));
-            bounds.0.push(bound);
+            let reach = bounds.reach(graph, id, node);
+            bounds.0.push(reach.map(|reach| Bound { most: reach.most.min(LARGEST), ..reach }));
         }
         bounds
     }
 
     /// What a node's magnitudes do not exceed, if that is known.
     pub fn get(&self, id: NodeId) -> Option<f64> {
-        self.0[id.index()]
+        self.0[id.index()].map(|bound| bound.most)
     }
 
     /// Whether a node may exceed what can be stored, and by how much.
@@ -46,11 +58,23 @@ impl Bounds {
             Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) => MATMUL_LIMIT,
             _ => LARGEST,
         };
-        let reach = self.reach(graph, id, node).filter(|&reach| reach > limit)?;
-        Some(Excess { reach, limit })
+        let reach = self.reach(graph, id, node)?.most;
+        (reach > limit).then_some(Excess { reach, limit })
     }
 
-    fn reach(&self, graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
+    /// The bound of a node's exact result.
+    fn reach(&self, graph: &Graph, id: NodeId, node: &GraphNode) -> Option<Bound> {
+        if let Some(most) = range(&node.op) {
+            return Some(Bound { most, of_sums: false });
+        }
+        let from_sums = node.inputs.iter().any(|i| self.0[i.index()].is_some_and(|bound| bound.of_sums));
+        let sums = adds_up(&node.op);
+        let most = self.most(graph, id, node).filter(|_| !(sums && from_sums))?;
+        Some(Bound { most, of_sums: sums || from_sums })
+    }
+
+    /// The largest magnitude of a result, from those of operands.
+    fn most(&self, graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
         if let Some(tensor) = graph.constant(id) {
             return Some(tensor.to_f32().iter().fold(0.0, |most, v| most.max(f64::from(v.abs()))));
         }
@@ -58,12 +82,6 @@ impl Bounds {
         let count = |at: usize| graph.node(node.inputs[at]).ty.shape.count();
         let terms = |at: usize| (count(at) / node.ty.shape.count().max(1)) as f64;
         match &node.op {
-            Op::Input(Input { dtype: DType::U8, .. }) => Some(255.0),
-            Op::Input(leaf) => Some(leaf.max_abs.0).filter(|bound| bound.is_finite()),
-            Op::Sigmoid(_) | Op::Softmax(_) | Op::Tanh(_) | Op::Erf(_) | Op::Sign(_) => Some(1.0),
-            Op::Sin(_) | Op::Cos(_) | Op::Softsign(_) => Some(1.0),
-            Op::Relu6(_) => Some(6.0),
-            Op::Clip(op) => Some(op.lo.0.abs().max(op.hi.0.abs())),
             Op::Relu(_) | Op::Abs(_) | Op::Gelu(_) | Op::Silu(_) | Op::Round(_) | Op::Cast(_) => x(0),
             Op::Floor(_) | Op::Ceil(_) => Some(x(0)?.ceil()),
             Op::Square(_) => Some(x(0)?.powi(2)),
@@ -90,16 +108,6 @@ impl Bounds {
                 let shape = graph.node(node.inputs[0]).ty.shape;
                 Some(x(0)? * x(1)? * shape[shape.rank() - 1] as f64)
             }
-            Op::LayerNorm(_) | Op::ChannelLayerNorm(_) => {
-                let size = graph.node(node.inputs[1]).ty.shape.count() as f64;
-                Some(size.sqrt() * x(1)? + x(2)?)
-            }
-            Op::RmsNorm(_) => Some((count(1) as f64).sqrt() * x(1)?),
-            Op::L2Norm(_) => Some(1.0),
-            Op::GroupNorm(op) => {
-                let size = (count(0) / node.ty.shape[0]) as f64 / op.num_groups as f64;
-                Some(size.sqrt() * x(1)? + x(2)?)
-            }
             op if moves(op) => x(0),
             _ => None,
         }
@@ -112,6 +120,28 @@ impl Bounds {
         let values = tensor.to_f32();
         let sum = |row: &[f32]| row.iter().map(|v| f64::from(f16::from_f32(*v).to_f32().abs())).sum();
         Some(values.chunks(values.len() / outputs).map(sum).fold(0.0, f64::max))
+    }
+}
+
+/// What the results of an op do not exceed whatever it is given.
+fn range(op: &Op) -> Option<f64> {
+    match op {
+        Op::Input(Input { dtype: DType::U8, .. }) => Some(255.0),
+        Op::Input(leaf) => Some(leaf.max_abs.0).filter(|bound| bound.is_finite()),
+        Op::Sigmoid(_) | Op::Softmax(_) | Op::Tanh(_) | Op::Erf(_) | Op::Sign(_) => Some(1.0),
+        Op::Sin(_) | Op::Cos(_) | Op::Softsign(_) | Op::L2Norm(_) => Some(1.0),
+        Op::Relu6(_) => Some(6.0),
+        Op::Clip(op) => Some(op.lo.0.abs().max(op.hi.0.abs())),
+        _ => None,
+    }
+}
+
+/// Whether an op adds up elements of an operand.
+fn adds_up(op: &Op) -> bool {
+    match op {
+        Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) | Op::Conv(_) => true,
+        Op::ReduceSum(_) | Op::ReduceL1Norm(_) | Op::ReduceSumSquare(_) | Op::ReduceL2Norm(_) => true,
+        _ => false,
     }
 }
 

@@ -167,6 +167,28 @@ fn declared_bounds_choose() {
     assert!(!fired(&bounded(8000.0).l2_norm(-1, 1e-12), Norms::Auto));
 }
 
+/// The worst case of sums of sums grows with every layer, and no data comes near it.
+#[test]
+fn deep_networks_are_not_suspects() {
+    use aneforge::risk::{Finding, findings};
+    let suspects = |y: &Var| -> Vec<Finding> { findings(&Graph::freeze(std::slice::from_ref(y)).unwrap()) };
+    let ty = aneforge::TensorType::f16(Shape::new(&[8, 64]).unwrap());
+    let x = Var::bounded_leaf(ty, aneforge::ir::ops::leaf::Role::Feed, 4.0);
+    let weight =
+        |k: f32| Var::constant(Tensor::from_slice(Shape::new(&[64, 64]).unwrap(), &[k; 4096]).unwrap());
+    let layer = |x: &Var| x.linear(&weight(0.25), None).relu();
+    // 4, 64, 1,024, 16,384 and 262,144, if every value were the largest.
+    let deep = layer(&layer(&layer(&layer(&x))));
+    assert_eq!(suspects(&deep), []);
+    let once = suspects(&x.linear(&weight(200.0), None));
+    assert_eq!(once.len(), 1, "one product of values with a bound is: {once:?}");
+    // A row that is normalised has a bound as well, the root of its length.
+    let block = |x: &Var| x.layer_norm(&ones(64), &ones(64), 1e-5).linear(&weight(4.0), None);
+    let blocks = block(&block(&x));
+    assert!(!fired(&blocks, Norms::Auto));
+    assert_eq!(suspects(&blocks), []);
+}
+
 #[test]
 fn robust_norms_are_legal_for_every_family() {
     let x = input(&[1, 8, 4, 4]);
