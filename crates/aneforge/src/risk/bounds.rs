@@ -138,11 +138,9 @@ fn range(op: &Op) -> Option<f64> {
 
 /// Whether an op adds up elements of an operand.
 fn adds_up(op: &Op) -> bool {
-    match op {
-        Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) | Op::Conv(_) => true,
-        Op::ReduceSum(_) | Op::ReduceL1Norm(_) | Op::ReduceSumSquare(_) | Op::ReduceL2Norm(_) => true,
-        _ => false,
-    }
+    let product = matches!(op, Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) | Op::Conv(_));
+    product
+        || matches!(op, Op::ReduceSum(_) | Op::ReduceL1Norm(_) | Op::ReduceSumSquare(_) | Op::ReduceL2Norm(_))
 }
 
 /// The largest magnitude of operands for which the chain that a norm is written as stays finite, and what overflows
