@@ -5,10 +5,12 @@ use crate::ir::numerics::MATMUL_LIMIT;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Input;
 use crate::ir::ops::moves;
-use aneforge_tensor::{DType, f16};
+use aneforge_tensor::{DType, Tensor, f16};
 
 /// What half precision holds.
 pub const LARGEST: f64 = 65504.0;
+/// Halfway to the next power of two: what is smaller rounds to `LARGEST`.
+const ROUNDS_UP: f64 = 65520.0;
 
 /// Upper bounds of magnitudes that are known, by node; `None` where nothing is.
 ///
@@ -54,12 +56,12 @@ impl Bounds {
     /// Whether a node may exceed what can be stored, and by how much.
     pub fn excess(&self, graph: &Graph, id: NodeId) -> Option<Excess> {
         let node = graph.node(id);
-        let limit = match node.op {
-            Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) => MATMUL_LIMIT,
-            _ => LARGEST,
+        let (limit, overflows) = match node.op {
+            Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) => (MATMUL_LIMIT, MATMUL_LIMIT.next_up()),
+            _ => (LARGEST, ROUNDS_UP),
         };
         let reach = self.reach(graph, id, node)?.most;
-        (reach > limit).then_some(Excess { reach, limit })
+        (reach >= overflows).then_some(Excess { reach, limit })
     }
 
     /// The bound of a node's exact result.
@@ -76,7 +78,7 @@ impl Bounds {
     /// The largest magnitude of a result, from those of operands.
     fn most(&self, graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
         if let Some(tensor) = graph.constant(id) {
-            return Some(tensor.to_f32().iter().fold(0.0, |most, v| most.max(f64::from(v.abs()))));
+            return Some(largest_finite(tensor));
         }
         let x = |at: usize| node.inputs.get(at).and_then(|&i| self.get(i));
         let count = |at: usize| graph.node(node.inputs[at]).ty.shape.count();
@@ -122,6 +124,21 @@ impl Bounds {
         Some(values.chunks(values.len() / outputs).map(sum).fold(0.0, f64::max))
     }
 }
+
+/// The largest magnitude in a constant. Infinities in it, as in masks, are meant: no op made them.
+fn largest_finite(tensor: &Tensor) -> f64 {
+    let Some(values) = tensor.as_slice::<f16>() else {
+        let finite = tensor.to_f32().into_iter().filter(|v| v.is_finite());
+        return finite.fold(0.0, |most, v| most.max(f64::from(v.abs())));
+    };
+    // Magnitudes are ordered as their bits are.
+    let magnitude = |v: &f16| v.to_bits() & !SIGN;
+    let finite = |bits: u16| if bits < f16::INFINITY.to_bits() { bits } else { 0 };
+    f16::from_bits(values.iter().fold(0, |most, v| most.max(finite(magnitude(v))))).to_f64()
+}
+
+/// The bit of a half-precision number that holds its sign.
+const SIGN: u16 = 0x8000;
 
 /// What the results of an op do not exceed whatever it is given.
 fn range(op: &Op) -> Option<f64> {

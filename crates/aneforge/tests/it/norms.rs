@@ -182,6 +182,15 @@ fn deep_networks_are_not_suspects() {
     assert_eq!(suspects(&deep), []);
     let once = suspects(&x.linear(&weight(200.0), None));
     assert_eq!(once.len(), 1, "one product of values with a bound is: {once:?}");
+    let mask = |k: f32| Var::constant(Tensor::from_slice(Shape::new(&[2]).unwrap(), &[0.0, k]).unwrap());
+    let scores = Var::bounded_leaf(
+        aneforge::TensorType::f16(Shape::new(&[2, 2]).unwrap()),
+        aneforge::ir::ops::leaf::Role::Feed,
+        15.0,
+    );
+    assert_eq!(suspects(&(&scores + &mask(f32::NEG_INFINITY))), [], "an infinity of a mask is meant");
+    assert_eq!(suspects(&(&scores + &mask(-65504.0))), [], "which rounds to -65504");
+    assert_eq!(suspects(&(&scores.adds(1.0) + &mask(-65504.0))).len(), 1);
     // A row that is normalised has a bound as well, the root of its length.
     let block = |x: &Var| x.layer_norm(&ones(64), &ones(64), 1e-5).linear(&weight(4.0), None);
     let blocks = block(&block(&x));
