@@ -23,7 +23,7 @@ fn weight_name<'a>(op: &str, declared: &'a str) -> &'a str {
 
 /// Inputs that are constants and weights of their op, with their places.
 fn weights(var: &Var) -> impl Iterator<Item = (usize, &Var)> {
-    let from = var.op().weights_from();
+    let from = var.facts().weights_from;
     var.inputs().iter().enumerate().skip(from).filter(|(_, input)| input.data().is_some())
 }
 

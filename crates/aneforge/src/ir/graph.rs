@@ -1,5 +1,6 @@
 //! Frozen graphs: an arena of nodes in topological order, with a table of constants.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::precision::{Array, Precision};
@@ -118,8 +119,8 @@ impl Graph {
     /// The number of ops as the reference counts them: every node that is not an input or a weight.
     pub fn n_ops(&self) -> usize {
         let mut weight = vec![false; self.len()];
-        for node in &self.nodes {
-            for &i in node.inputs.iter().skip(node.op.weights_from()) {
+        for (id, node) in self.nodes() {
+            for &i in node.inputs.iter().skip(self.facts(id).weights_from) {
                 weight[i.index()] = true;
             }
         }
@@ -129,6 +130,22 @@ impl Graph {
             _ => true,
         };
         self.nodes().filter(counts).count()
+    }
+
+    /// What a node does to its operands.
+    pub fn form(&self, id: NodeId) -> Form {
+        let node = self.node(id);
+        node.op.form(&self.types(node), &node.ty)
+    }
+
+    /// What is known of a node's results.
+    pub fn facts(&self, id: NodeId) -> Facts {
+        let node = self.node(id);
+        node.op.facts(&self.types(node), &node.ty)
+    }
+
+    fn types(&self, node: &GraphNode) -> Vec<TensorType> {
+        node.inputs.iter().map(|&i| self.node(i).ty).collect()
     }
 
     /// How many nodes use each node's value; being returned counts as one use.
@@ -184,18 +201,6 @@ impl Graph {
             vars.push(var);
         }
         vars
-    }
-}
-
-impl Op {
-    /// The first input that is a weight, where the op has any: weights do not count as ops.
-    pub fn weights_from(&self) -> usize {
-        match self {
-            Op::Matmul(_) | Op::Conv(_) | Op::ConvTranspose(_) | Op::BmmW(_) | Op::Einsum(_) => 1,
-            Op::LayerNorm(_) | Op::RmsNorm(_) | Op::ChannelLayerNorm(_) | Op::GroupNorm(_) => 1,
-            Op::BatchNorm(_) | Op::InstanceNorm(_) | Op::Prelu(_) | Op::Affine(_) => 1,
-            _ => usize::MAX,
-        }
     }
 }
 

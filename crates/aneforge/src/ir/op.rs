@@ -1,6 +1,7 @@
 //! What an op is: its declaration, the trait its file implements, and the closed enum over all of them.
 
 use crate::ir::attr::Attr;
+use crate::ir::form::{Facts, Form};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
@@ -260,6 +261,10 @@ impl Case {
 pub trait Operator: Declared + Clone + Debug + PartialEq + Eq + Hash + Into<Op> {
     /// The result's type, or a sentence that says what is wrong with the inputs and what to do.
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String>;
+    /// What the op does to operands of these types, whose result has this one.
+    fn form(&self, x: &[TensorType], out: &TensorType) -> Form;
+    /// What is known of its results.
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts;
     /// The scalar definition, in the precision asked for. Inputs have been inferred.
     fn eval(&self, x: &[&Array], out: &TensorType, precision: Precision) -> Array;
     /// The cotangent of each input, written with the methods that users write.
@@ -391,6 +396,14 @@ macro_rules! ops {
             /// See [`Operator::vjp`].
             pub fn vjp(&self, x: &[Var], y: &Var, dy: &Var) -> Vec<Grad> {
                 match self { $(Op::$Op(op) => op.vjp(x, y, dy)),* }
+            }
+            /// See [`Operator::form`].
+            pub fn form(&self, x: &[TensorType], out: &TensorType) -> Form {
+                match self { $(Op::$Op(op) => op.form(x, out)),* }
+            }
+            /// See [`Operator::facts`].
+            pub fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+                match self { $(Op::$Op(op) => op.facts(x, out)),* }
             }
             /// See [`Operator::eval`].
             pub fn eval(&self, x: &[&Array], out: &TensorType, precision: Precision) -> Array {

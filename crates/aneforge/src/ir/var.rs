@@ -1,6 +1,7 @@
 //! Values being built: what users hold, and what gradients, decompositions and rewrites are written in.
 
 use crate::ir::attr::Real;
+use crate::ir::form::Facts;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::ops::scalar::{Adds, Muls};
@@ -195,6 +196,12 @@ impl Var {
     /// The values it is made from.
     pub fn inputs(&self) -> &[Var] {
         &self.0.inputs
+    }
+
+    /// What is known of the op's results.
+    pub fn facts(&self) -> Facts {
+        let types: Vec<TensorType> = self.inputs().iter().map(Var::ty).collect();
+        self.op().facts(&types, &self.ty())
     }
 
     /// The line that built it.

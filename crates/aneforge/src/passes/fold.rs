@@ -1,7 +1,7 @@
 //! Computing constants before they are baked in.
 
+use crate::ir::form::{Form, Move};
 use crate::ir::numerics::Numerics;
-use crate::ir::op::Op;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::var::Var;
 use crate::rewrite::{Match, Miss, Rule};
@@ -22,12 +22,13 @@ fn fold_constant(m: &Match<'_>) -> Result<Var, Miss> {
     }
     let constants: Option<Vec<&Tensor>> = node.inputs.iter().map(|&i| m.constant(i)).collect();
     let Some(constants) = constants else { return Err(Miss::Other) };
-    if matches!(node.op, Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_)) {
+    let form = m.form();
+    if form == Form::View {
         let same = constants[0].reshape(node.ty.shape);
         return same.map(|t| Var::rebuilt_constant(t, node.at)).map_err(|_| Miss::Other);
     }
-    let moves = matches!(node.op, Op::Transpose(_) | Op::SliceBySize(_) | Op::Split(_) | Op::Reverse(_));
-    if !moves && node.ty.shape.count() > MOST_ELEMENTS {
+    let picks = matches!(form, Form::Move(Move::Transpose { .. } | Move::Slice { .. } | Move::Reverse(_)));
+    if !picks && node.ty.shape.count() > MOST_ELEMENTS {
         return Err(Miss::Because("the result is large enough that computing it costs less than storing it"));
     }
     let precision = Precision::F16(Numerics::Ieee);

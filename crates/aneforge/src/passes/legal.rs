@@ -56,7 +56,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
     for (id, node) in graph.nodes() {
         let fail = |fault| move |why| LegalError { op: node.op.name(), why, at: node.at, fault };
         spelled(node).map_err(fail(Fault::Target))?;
-        weights(graph, node).map_err(fail(Fault::Target))?;
+        weights(graph, id, node).map_err(fail(Fault::Target))?;
         finite(graph, id, node).map_err(fail(Fault::Graph))?;
         extents(node, target, feeds_transpose.contains(&id)).map_err(fail(Fault::Target))?;
         available(graph, node, target).map_err(fail(Fault::Target))?;
@@ -87,9 +87,9 @@ fn spelled(node: &GraphNode) -> Result<(), String> {
     }
 }
 
-fn weights(graph: &Graph, node: &GraphNode) -> Result<(), String> {
+fn weights(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
     let constant = |id: &NodeId| graph.constant(*id).is_some();
-    let Some(values) = node.inputs.get(node.op.weights_from()..) else { return Ok(()) };
+    let Some(values) = node.inputs.get(graph.facts(id).weights_from..) else { return Ok(()) };
     if values.iter().all(constant) {
         return Ok(());
     }

@@ -166,7 +166,7 @@ fn least_eps(m: &Match<'_>) -> Result<Var, Miss> {
 /// values.
 fn value_parameter(m: &Match<'_>) -> Result<Var, Miss> {
     let node = m.node();
-    let parameters = node.inputs.get(node.op.weights_from()..).unwrap_or_default();
+    let parameters = node.inputs.get(m.facts().weights_from..).unwrap_or_default();
     if parameters.iter().all(|&id| m.constant(id).is_some()) {
         return Err(Miss::Other);
     }

@@ -6,7 +6,7 @@
 //! before it is squared. What is divided out is not multiplied back, because a norm does not depend on it; `eps` gets the
 //! same factors.
 
-use crate::ir::graph::{Graph, GraphNode};
+use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
 use crate::ir::ops::conv::four;
 use crate::ir::ops::norm::TINIEST;
@@ -36,12 +36,13 @@ pub(super) fn survive(graph: &Graph, options: &Options, events: &mut Vec<Event>)
         Norms::Robust => graph.nodes().map(|(_, node)| is_norm(node)).collect(),
         Norms::Auto => {
             let bounds = Bounds::of(graph);
-            let may_overflow = |node: &GraphNode| {
-                let (limit, _) = plain_limit(graph, node)?;
+            let may_overflow = |(id, node): (NodeId, &GraphNode)| {
+                let (limit, _) = plain_limit(&graph.form(id))?;
                 Some(bounds.get(node.inputs[0])? > limit)
             };
-            let chosen = |node| may_overflow(node).unwrap_or(false) || loses_variance(graph, node);
-            graph.nodes().map(|(_, node)| chosen(node)).collect()
+            let chosen =
+                |(id, node)| may_overflow((id, node)).unwrap_or(false) || loses_variance(graph, node);
+            graph.nodes().map(chosen).collect()
         }
     };
     if !chosen.contains(&true) {

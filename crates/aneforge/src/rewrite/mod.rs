@@ -4,6 +4,7 @@ mod sums;
 
 pub use sums::reduce_sum_to_matmul;
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
 use crate::ir::var::{BuildError, Var};
@@ -38,6 +39,16 @@ impl<'a> Match<'a> {
     /// The node itself.
     pub fn node(&self) -> &'a GraphNode {
         self.graph.node(self.at)
+    }
+
+    /// What the node does to its operands.
+    pub fn form(&self) -> Form {
+        self.graph.form(self.at)
+    }
+
+    /// What is known of the node's results.
+    pub fn facts(&self) -> Facts {
+        self.graph.facts(self.at)
     }
 
     /// An input of the node, in the old graph.

@@ -1,10 +1,12 @@
 //! How large values can become, from declared bounds of inputs and from constants.
 
+use crate::ir::form::{Form, Norm, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::numerics::MATMUL_LIMIT;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Input;
-use crate::ir::ops::moves;
+use aneforge_kernels::map::{Binary, Unary};
+use aneforge_kernels::reduce::Reduction;
 use aneforge_tensor::{DType, Tensor, f16};
 
 /// What half precision holds.
@@ -56,8 +58,8 @@ impl Bounds {
     /// Whether a node may exceed what can be stored, and by how much.
     pub fn excess(&self, graph: &Graph, id: NodeId) -> Option<Excess> {
         let node = graph.node(id);
-        let (limit, overflows) = match node.op {
-            Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) => (MATMUL_LIMIT, MATMUL_LIMIT.next_up()),
+        let (limit, overflows) = match graph.form(id) {
+            Form::Product(_) => (MATMUL_LIMIT, MATMUL_LIMIT.next_up()),
             _ => (LARGEST, ROUNDS_UP),
         };
         let reach = self.reach(graph, id, node)?.most;
@@ -66,11 +68,11 @@ impl Bounds {
 
     /// The bound of a node's exact result.
     fn reach(&self, graph: &Graph, id: NodeId, node: &GraphNode) -> Option<Bound> {
-        if let Some(most) = range(&node.op) {
+        if let Some(most) = range(graph, id, node) {
             return Some(Bound { most, of_sums: false });
         }
         let from_sums = node.inputs.iter().any(|i| self.0[i.index()].is_some_and(|bound| bound.of_sums));
-        let sums = adds_up(&node.op);
+        let sums = adds_up(&graph.form(id));
         let most = self.most(graph, id, node).filter(|_| !(sums && from_sums))?;
         Some(Bound { most, of_sums: sums || from_sums })
     }
@@ -83,34 +85,30 @@ impl Bounds {
         let x = |at: usize| node.inputs.get(at).and_then(|&i| self.get(i));
         let count = |at: usize| graph.node(node.inputs[at]).ty.shape.count();
         let terms = |at: usize| (count(at) / node.ty.shape.count().max(1)) as f64;
-        match &node.op {
-            Op::Relu(_) | Op::Abs(_) | Op::Gelu(_) | Op::Silu(_) | Op::Round(_) | Op::Cast(_) => x(0),
-            Op::Floor(_) | Op::Ceil(_) => Some(x(0)?.ceil()),
-            Op::Square(_) => Some(x(0)?.powi(2)),
-            Op::Exp(_) => Some(x(0)?.exp()),
-            Op::Exp2(_) => Some(x(0)?.exp2()),
-            Op::Sqrt(_) => Some(x(0)?.sqrt()),
-            Op::Muls(op) => Some(x(0)? * op.k.0.abs()),
-            Op::Adds(op) => Some(x(0)? + op.k.0.abs()),
-            Op::Add(_) | Op::Sub(_) => Some(x(0)? + x(1)?),
-            Op::Mul(_) => Some(x(0)? * x(1)?),
-            Op::Maximum(_) | Op::Minimum(_) => Some(x(0)?.max(x(1)?)),
-            Op::Select(_) => Some(x(1)?.max(x(2)?)),
-            Op::Concat(_) | Op::Stack(_) => {
+        match graph.form(id) {
+            Form::Map(function) => mapped(function, x(0)?),
+            Form::Zip(Binary::Add | Binary::Sub) => Some(x(0)? + x(1)?),
+            Form::Zip(Binary::Mul) => Some(x(0)? * x(1)?),
+            Form::Zip(Binary::Maximum | Binary::Minimum) => Some(x(0)?.max(x(1)?)),
+            Form::Select => Some(x(1)?.max(x(2)?)),
+            Form::View | Form::Move(_) => {
                 (0..node.inputs.len()).try_fold(0.0f64, |most, i| Some(most.max(x(i)?)))
             }
-            Op::ReduceSum(_) | Op::ReduceL1Norm(_) => Some(x(0)? * terms(0)),
-            Op::ReduceSumSquare(_) => Some(x(0)?.powi(2) * terms(0)),
-            Op::ReduceL2Norm(_) => Some(x(0)? * terms(0).sqrt()),
-            Op::ReduceMean(_) | Op::ReduceMax(_) | Op::ReduceMin(_) => x(0),
-            Op::MaxPool(_) | Op::AvgPool(_) => x(0),
-            Op::Matmul(_) => Some(x(0)? * self.weight(graph, node)? + x(2).unwrap_or(0.0)),
-            Op::Conv(_) => Some(x(0)? * self.weight(graph, node)? + x(2).unwrap_or(0.0)),
-            Op::Bmm(_) => {
+            Form::Reduce(function, _) => match function {
+                Reduction::Sum | Reduction::SumAbs => Some(x(0)? * terms(0)),
+                Reduction::SumSquare => Some(x(0)?.powi(2) * terms(0)),
+                Reduction::L2Norm => Some(x(0)? * terms(0).sqrt()),
+                Reduction::Mean | Reduction::Max | Reduction::Min => x(0),
+                _ => None,
+            },
+            Form::Pool(..) | Form::Cast | Form::Sample(_) => x(0),
+            Form::Product(Product::Linear) | Form::Conv(..) => {
+                Some(x(0)? * self.weight(graph, node)? + x(2).unwrap_or(0.0))
+            }
+            Form::Product(Product::Batched) => {
                 let shape = graph.node(node.inputs[0]).ty.shape;
                 Some(x(0)? * x(1)? * shape[shape.rank() - 1] as f64)
             }
-            op if moves(op) => x(0),
             _ => None,
         }
     }
@@ -140,40 +138,55 @@ fn largest_finite(tensor: &Tensor) -> f64 {
 /// The bit of a half-precision number that holds its sign.
 const SIGN: u16 = 0x8000;
 
-/// What the results of an op do not exceed whatever it is given.
-fn range(op: &Op) -> Option<f64> {
-    match op {
-        Op::Input(Input { dtype: DType::U8, .. }) => Some(255.0),
-        Op::Input(leaf) => Some(leaf.max_abs.0).filter(|bound| bound.is_finite()),
-        Op::Sigmoid(_) | Op::Softmax(_) | Op::Tanh(_) | Op::Erf(_) | Op::Sign(_) => Some(1.0),
-        Op::Sin(_) | Op::Cos(_) | Op::Softsign(_) | Op::L2Norm(_) => Some(1.0),
-        Op::Relu6(_) => Some(6.0),
-        Op::Clip(op) => Some(op.lo.0.abs().max(op.hi.0.abs())),
+/// What a function's results do not exceed for arguments up to `x`, if that is known.
+fn mapped(function: Unary, x: f64) -> Option<f64> {
+    Some(match function {
+        Unary::Relu | Unary::Abs | Unary::Gelu | Unary::Silu | Unary::Round => x,
+        Unary::Floor | Unary::Ceil => x.ceil(),
+        Unary::Square => x.powi(2),
+        Unary::Exp => x.exp(),
+        Unary::Exp2 => x.exp2(),
+        Unary::Sqrt => x.sqrt(),
+        Unary::MulScalar { k } => x * f64::from(k.abs()),
+        Unary::AddScalar { k } => x + f64::from(k.abs()),
+        _ => return None,
+    })
+}
+
+/// What the results of a node do not exceed whatever it is given.
+fn range(graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
+    match &node.op {
+        Op::Input(Input { dtype: DType::U8, .. }) => return Some(255.0),
+        Op::Input(leaf) => return Some(leaf.max_abs.0).filter(|bound| bound.is_finite()),
+        _ => {}
+    }
+    match graph.form(id) {
+        Form::Map(Unary::Sigmoid | Unary::Tanh | Unary::Erf | Unary::Sign) => Some(1.0),
+        Form::Map(Unary::Sin | Unary::Cos | Unary::Softsign) => Some(1.0),
+        Form::Map(Unary::Relu6) => Some(6.0),
+        Form::Map(Unary::Clip { lo, hi }) => Some(f64::from(lo.abs().max(hi.abs()))),
+        Form::Normalise(Norm::Softmax(_)) => Some(1.0),
+        Form::Normalise(Norm::Length { .. }) if node.inputs.len() == 1 => Some(1.0),
         _ => None,
     }
 }
 
-/// Whether an op adds up elements of an operand.
-fn adds_up(op: &Op) -> bool {
-    let product = matches!(op, Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) | Op::Conv(_));
-    product
-        || matches!(op, Op::ReduceSum(_) | Op::ReduceL1Norm(_) | Op::ReduceSumSquare(_) | Op::ReduceL2Norm(_))
+/// Whether a form adds up elements of an operand.
+fn adds_up(form: &Form) -> bool {
+    use Reduction::{L2Norm, Sum, SumAbs, SumSquare};
+    matches!(form, Form::Product(_) | Form::Conv(..) | Form::Reduce(Sum | SumAbs | SumSquare | L2Norm, _))
 }
 
 /// The largest magnitude of operands for which the chain that a norm is written as stays finite, and what overflows
 /// beyond it.
-pub fn plain_limit(graph: &Graph, node: &GraphNode) -> Option<(f64, &'static str)> {
-    let x = graph.node(*node.inputs.first()?).ty.shape;
-    let last = || x[x.rank() - 1] as f64;
-    match &node.op {
+pub fn plain_limit(form: &Form) -> Option<(f64, &'static str)> {
+    match form {
         // The square of the difference to the mean, which is at most twice the magnitude.
-        Op::LayerNorm(_) | Op::ChannelLayerNorm(_) | Op::GroupNorm(_) => {
+        Form::Normalise(Norm::Centred { .. }) => {
             Some((LARGEST.sqrt() / 2.0, "the squared difference to the mean"))
         }
-        Op::RmsNorm(_) => Some((LARGEST / last().sqrt(), "the length of a row")),
-        Op::L2Norm(op) => {
-            let size = x.axis(op.axis).map_or(1.0, |axis| x[axis] as f64);
-            Some((LARGEST / size.sqrt(), "the length along the axis"))
+        Form::Normalise(Norm::Length { terms }) => {
+            Some((LARGEST / (*terms as f64).sqrt(), "the length of a row"))
         }
         _ => None,
     }

@@ -6,10 +6,12 @@
 
 pub mod bounds;
 
+use crate::ir::form::{Form, Norm};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
-use crate::ir::op::Op;
 use crate::ir::ops::norm::TINIEST;
 use crate::ir::types::Caller;
+use aneforge_kernels::map::{Binary, Unary};
+use aneforge_kernels::reduce::Reduction;
 use bounds::{Bounds, plain_limit};
 
 /// What a graph computes to within when nothing stands out.
@@ -94,10 +96,11 @@ pub fn error(findings: &[Finding]) -> f64 {
 }
 
 fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Option<Finding> {
-    let other = || match &node.op {
-        Op::ReduceSum(_) => narrow_sum(graph, node),
-        Op::Sub(_) => cancel_sub(graph, node),
-        _ => plain_norm(graph, bounds, node).or_else(|| lost_eps(node)),
+    let other = || match graph.form(id) {
+        Form::Reduce(Reduction::Sum, _) => narrow_sum(graph, node),
+        Form::Zip(Binary::Sub) => cancel_sub(graph, node),
+        Form::Normalise(norm) => plain_norm(bounds, node, norm).or_else(|| lost_eps(norm)),
+        _ => None,
     };
     let (kind, error, reason) = overflow(graph, bounds, id).or_else(other)?;
     Some(Finding { index: id.index(), op: node.op.name(), at: node.at, kind, error, reason })
@@ -110,21 +113,17 @@ fn overflow(graph: &Graph, bounds: &Bounds, id: NodeId) -> Option<(Kind, f64, St
     Some((Kind::Overflow, 1.0, reason))
 }
 
-fn plain_norm(graph: &Graph, bounds: &Bounds, node: &GraphNode) -> Option<(Kind, f64, String)> {
-    let (limit, what) = plain_limit(graph, node)?;
+fn plain_norm(bounds: &Bounds, node: &GraphNode, norm: Norm) -> Option<(Kind, f64, String)> {
+    let (limit, what) = plain_limit(&Form::Normalise(norm))?;
     let bound = bounds.get(node.inputs[0]).filter(|&bound| bound > limit)?;
     let reason = format!("takes values up to {bound}; plainly written, {what} overflows above {limit:.1}");
     Some((Kind::PlainNorm, CLEAN, reason))
 }
 
-fn lost_eps(node: &GraphNode) -> Option<(Kind, f64, String)> {
-    let eps = match &node.op {
-        Op::LayerNorm(op) => op.eps.0,
-        Op::ChannelLayerNorm(op) => op.eps.0,
-        Op::GroupNorm(op) => op.eps.0,
-        Op::BatchNorm(op) => op.eps.0,
-        Op::InstanceNorm(op) => op.eps.0,
-        _ => return None,
+fn lost_eps(norm: Norm) -> Option<(Kind, f64, String)> {
+    let eps = match norm {
+        Norm::Centred { eps, .. } | Norm::Given { eps } | Norm::Instance { eps } => eps,
+        Norm::Softmax(_) | Norm::Length { .. } => return None,
     };
     let reason = format!("adds eps {eps:e}, which half precision does not hold; it becomes {TINIEST:.2e}");
     (eps < TINIEST / 2.0).then_some((Kind::LostEps, CLEAN, reason))
@@ -133,17 +132,7 @@ fn lost_eps(node: &GraphNode) -> Option<(Kind, f64, String)> {
 fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
     let source = graph.node(node.inputs[0]);
     let terms = source.ty.shape.count() / node.ty.shape.count().max(1);
-    let never_negative = matches!(
-        source.op,
-        Op::Square(_)
-            | Op::Abs(_)
-            | Op::Relu(_)
-            | Op::Relu6(_)
-            | Op::Sigmoid(_)
-            | Op::Exp(_)
-            | Op::Softplus(_)
-            | Op::Softmax(_)
-    );
+    let never_negative = graph.facts(node.inputs[0]).never_negative;
     let reason = format!("sums {terms} values of {}, which may cancel", source.op.name());
     let error = (1e-3 * (terms as f64).sqrt()).min(1.0);
     (terms >= LONG_SUM && !never_negative).then_some((Kind::NarrowSum, error, reason))
@@ -151,7 +140,7 @@ fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
 
 fn cancel_sub(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
     let count = node.ty.shape.count();
-    let scaled = node.inputs.iter().any(|&i| matches!(graph.node(i).op, Op::Muls(_)));
+    let scaled = node.inputs.iter().any(|&i| matches!(graph.form(i), Form::Map(Unary::MulScalar { .. })));
     let reason = format!("subtracts {count} pairs of values, which may be close");
     (count >= WIDE_DIFFERENCE && !scaled).then_some((Kind::CancelSub, 1e-3, reason))
 }

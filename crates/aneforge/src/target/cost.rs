@@ -7,8 +7,9 @@
 
 use super::clocks::Curve;
 use super::{Family, Target};
-use crate::ir::graph::{Graph, GraphNode};
-use crate::ir::op::{Mil, Op};
+use crate::ir::form::{Form, Product};
+use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::op::Mil;
 
 /// Time of an empty program on an M5 Pro.
 pub const FLOOR_US: f64 = 63.3;
@@ -79,28 +80,28 @@ fn regions(graph: &Graph) -> usize {
 
 /// Every node that computes, with what it does.
 fn works(graph: &Graph, int8: bool) -> impl Iterator<Item = (&GraphNode, Work)> {
-    let computed = |n: &&GraphNode| !matches!(n.op.mil(), Mil::Leaf);
-    graph.nodes.iter().filter(computed).map(move |node| (node, work(graph, node, int8)))
+    let computed = |(_, n): &(NodeId, &GraphNode)| !matches!(n.op.mil(), Mil::Leaf);
+    graph.nodes().filter(computed).map(move |(id, node)| (node, work(graph, id, node, int8)))
 }
 
-fn work(graph: &Graph, node: &GraphNode, int8: bool) -> Work {
+fn work(graph: &Graph, id: NodeId, node: &GraphNode, int8: bool) -> Work {
     let count = |i: usize| graph.node(node.inputs[i]).ty.shape.count() as f64;
-    let shape = |i: usize| graph.node(node.inputs[i]).ty.shape;
     let out = node.ty.shape;
-    let flops = match node.op {
-        Op::Matmul(_) => 2.0 * out.count() as f64 * shape(1)[1] as f64,
-        Op::Bmm(_) => 2.0 * out.count() as f64 * shape(0)[shape(0).rank() - 1] as f64,
-        Op::Conv(_) => {
-            let w = shape(1);
-            2.0 * out.count() as f64 * (w[1] * w[2] * w[3]) as f64
+    let (form, facts) = (graph.form(id), graph.facts(id));
+    let weighted = facts.weights_from < node.inputs.len();
+    // The reference counts no arithmetic for products of batches with weights of their own, and for computed kernels.
+    let flops = match form {
+        Form::Product(Product::Batched) => {
+            if weighted {
+                0.0
+            } else {
+                facts.flops
+            }
         }
-        Op::ConvTranspose(_) => {
-            let w = shape(1);
-            2.0 * (out[0] * w[1] * out[2] * out[3]) as f64 * (w[0] * w[2] * w[3]) as f64
-        }
+        Form::Product(Product::Linear) | Form::Conv(..) | Form::ConvTranspose(..) if weighted => facts.flops,
         _ => 0.0,
     };
-    let weights = if matches!(node.op, Op::Matmul(_)) { count(1) } else { 0.0 };
+    let weights = if form == Form::Product(Product::Linear) { count(1) } else { 0.0 };
     let elements: f64 = (0..node.inputs.len()).map(count).sum::<f64>() + out.count() as f64;
     Work { bytes: 2.0 * elements - if int8 { weights } else { 0.0 }, weights, flops }
 }
@@ -108,9 +109,10 @@ fn work(graph: &Graph, node: &GraphNode, int8: bool) -> Work {
 /// The time of a native layer that was measured, scaled from the nearest size.
 fn layer_time(graph: &Graph, node: &GraphNode) -> Option<f64> {
     let (_, points) = LAYERS.iter().find(|(name, _)| *name == node.op.name())?;
-    let shape = graph.node(node.inputs[0]).ty.shape;
-    let work = match node.op {
-        Op::Sdpa(_) => shape[1] * shape[2] * shape[2] * shape[3],
+    let types: Vec<_> = node.inputs.iter().map(|&i| graph.node(i).ty).collect();
+    let shape = types[0].shape;
+    let work = match node.op.form(&types, &node.ty) {
+        Form::Attention { .. } => shape[1] * shape[2] * shape[2] * shape[3],
         _ => shape.count(),
     } as f64;
     let distance = |w: f64| (work.ln() - w.ln()).abs();

@@ -1,5 +1,6 @@
 //! What the host runs, as data: steps over slots.
 
+use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
 use crate::ir::op::Op;
 use crate::ir::types::{TensorType, counted};
@@ -35,6 +36,8 @@ pub struct Step {
     pub node: NodeId,
     /// The op it starts with.
     pub op: Op,
+    /// What that op does.
+    pub form: Form,
     /// Operands, and their types as the op sees them.
     pub inputs: Vec<(Place, TensorType)>,
     /// What the kernel does beside the op.

@@ -1,14 +1,14 @@
 //! From a legal graph to steps: what is fused, what needs no step, and where values lie.
 
 use crate::device::host::plan::{Finish, Fused, HostPlan, Place, Step};
-use crate::device::host::step::unary_of;
+use crate::ir::form::{Form, Move, Product};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::numerics::Numerics;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Constant;
-use crate::ir::ops::moves;
 use crate::ir::types::TensorType;
 use crate::plan::{Span, assign_slots};
+use aneforge_kernels::map::Binary;
 use aneforge_tensor::{DType, f16};
 
 /// A step before slots are assigned: its value is buffer number `node`.
@@ -22,13 +22,15 @@ struct Draft {
 
 /// Plans a legal graph. With `fuse` off, every node that computes is a step of its own.
 pub(super) fn plan(graph: &Graph, numerics: Numerics, fuse: bool) -> HostPlan {
-    let planner = Planner { graph, uses: graph.uses(), consumers: consumers(graph), numerics };
+    let forms = graph.nodes().map(|(id, _)| graph.form(id)).collect();
+    let planner = Planner { graph, forms, uses: graph.uses(), consumers: consumers(graph), numerics };
     let drafts = planner.drafts(fuse);
     planner.place(drafts)
 }
 
 struct Planner<'a> {
     graph: &'a Graph,
+    forms: Vec<Form>,
     uses: Vec<u32>,
     consumers: Vec<Vec<NodeId>>,
     numerics: Numerics,
@@ -44,14 +46,9 @@ fn consumers(graph: &Graph) -> Vec<Vec<NodeId>> {
     out
 }
 
-/// Ops whose result is their operand's bytes under another shape.
-fn is_view(op: &Op) -> bool {
-    matches!(op, Op::Reshape(_) | Op::Squeeze(_) | Op::ExpandDims(_) | Op::Flatten2d(_))
-}
-
 impl Planner<'_> {
-    fn op(&self, id: NodeId) -> &Op {
-        &self.graph.node(id).op
+    fn form(&self, id: NodeId) -> &Form {
+        &self.forms[id.index()]
     }
 
     fn ty(&self, id: NodeId) -> TensorType {
@@ -62,7 +59,7 @@ impl Planner<'_> {
         let mut drafts = Vec::new();
         let mut covered = vec![false; self.graph.len()];
         for (id, node) in self.graph.nodes() {
-            let no_step = matches!(node.op, Op::Input(_) | Op::Constant(_)) || is_view(&node.op);
+            let no_step = matches!(self.form(id), Form::Leaf | Form::View);
             if no_step || covered[id.index()] || (fuse && self.is_folded_transpose(id)) {
                 continue;
             }
@@ -90,16 +87,16 @@ impl Planner<'_> {
     }
 
     fn fuse(&self, draft: &mut Draft, covered: &mut [bool]) {
-        match self.op(draft.node) {
-            Op::Bmm(_) => {
+        match self.form(draft.node) {
+            Form::Product(Product::Batched) => {
                 let y = draft.inputs[1];
                 if self.is_folded_transpose(y) {
                     draft.inputs[1] = self.graph.node(y).inputs[0];
                     draft.fused.transposed = true;
                 }
             }
-            Op::BmmW(_) => {}
-            Op::Matmul(_) | Op::Conv(_) if self.graph.constant(draft.inputs[1]).is_some() => {}
+            Form::Product(Product::Linear) | Form::Conv(..)
+                if self.graph.constant(draft.inputs[1]).is_some() => {}
             _ => return,
         }
         if let Some((sum, bias)) = self.bias_after(draft.last) {
@@ -109,23 +106,24 @@ impl Planner<'_> {
             draft.fused.nodes.push((sum, "add"));
         }
         if let Some(next) = self.only_consumer(draft.last)
-            && let Some(function) = unary_of(self.op(next))
+            && let &Form::Map(function) = self.form(next)
         {
             covered[next.index()] = true;
             draft.last = next;
             draft.fused.activation = Some(function);
-            draft.fused.nodes.push((next, self.op(next).name()));
+            draft.fused.nodes.push((next, self.graph.node(next).op.name()));
         }
     }
 
     /// An addition of a constant per output column (per channel, for a convolution) to this value alone.
     fn bias_after(&self, id: NodeId) -> Option<(NodeId, NodeId)> {
         let next = self.only_consumer(id)?;
-        let (Op::Add(_), &[a, bias]) = (self.op(next), &self.graph.node(next).inputs[..]) else {
+        let (Form::Zip(Binary::Add), &[a, bias]) = (self.form(next), &self.graph.node(next).inputs[..])
+        else {
             return None;
         };
         let (shape, extents) = (self.ty(id).shape, self.ty(bias).shape);
-        let axis = if matches!(self.op(id), Op::Conv(_)) { 1 } else { shape.rank() - 1 };
+        let axis = if matches!(self.form(id), Form::Conv(..)) { 1 } else { shape.rank() - 1 };
         let from_right = shape.rank() - axis;
         let fits = extents.rank() >= from_right
             && extents.count() == shape[axis]
@@ -136,18 +134,20 @@ impl Planner<'_> {
 
     /// A transpose of the last two axes that only one product reads, as its second operand.
     fn is_folded_transpose(&self, id: NodeId) -> bool {
-        let Op::Transpose(op) = self.op(id) else { return false };
-        let rank = op.perm.len();
+        let Form::Move(Move::Transpose { extents, perm }) = self.form(id) else { return false };
+        let rank = self.ty(id).shape.rank();
         let swaps = rank >= 2
-            && op.perm[..rank - 2].iter().enumerate().all(|(i, &p)| i as i64 == p)
-            && op.perm[rank - 2] == rank as i64 - 1;
+            && extents.len() == rank
+            && perm[..rank - 2].iter().enumerate().all(|(i, &p)| i == p)
+            && perm[rank - 2] == rank - 1;
         let Some(next) = self.only_consumer(id) else { return false };
-        swaps && matches!(self.op(next), Op::Bmm(_)) && self.graph.node(next).inputs[1] == id
+        let product = matches!(self.form(next), Form::Product(Product::Batched));
+        swaps && product && self.graph.node(next).inputs[1] == id
     }
 
     /// The node whose bytes a value is: itself, unless it is a view.
     fn root(&self, mut id: NodeId) -> NodeId {
-        while is_view(self.op(id)) {
+        while *self.form(id) == Form::View {
             id = self.graph.node(id).inputs[0];
         }
         id
@@ -175,7 +175,7 @@ impl Planner<'_> {
         let slots = assign_slots(&spans);
         let place = |id: NodeId| {
             let root = self.root(id);
-            match (self.op(root), writer[root.index()]) {
+            match (&self.graph.node(root).op, writer[root.index()]) {
                 (Op::Constant(Constant { index }), _) => Place::Constant(*index),
                 (Op::Input(_), _) => {
                     Place::Feed(feeds.iter().position(|&f| f == root).expect("invariant: leaves are feeds"))
@@ -190,7 +190,8 @@ impl Planner<'_> {
             .map(|(i, draft)| Step {
                 first: draft.node,
                 node: draft.last,
-                op: self.op(draft.node).clone(),
+                op: self.graph.node(draft.node).op.clone(),
+                form: self.form(draft.node).clone(),
                 inputs: draft.inputs.iter().map(|&id| (place(id), self.ty(id))).collect(),
                 fused: Fused { bias: draft.bias.map(place), ..draft.fused.clone() },
                 output: slots.of[i],
@@ -204,45 +205,19 @@ impl Planner<'_> {
     }
 
     fn finish(&self, draft: &Draft) -> Finish {
-        let op = self.op(draft.node);
-        let limit = match op {
-            Op::Matmul(_) | Op::Bmm(_) | Op::BmmW(_) => self.numerics.matmul_limit(),
-            Op::SliceBySize(slice) if slice.begin.last().is_some_and(|&b| b > 0) => {
+        let limit = match self.form(draft.node) {
+            Form::Product(_) => self.numerics.matmul_limit(),
+            Form::Move(Move::Slice { begin, clamped: true }) if begin.last().is_some_and(|&b| b > 0) => {
                 self.numerics.offset_slice_limit()
             }
-            Op::Crop(crop) if crop.crop_width[0] > 0 => self.numerics.offset_slice_limit(),
             _ => f64::INFINITY,
         };
-        let computes = self.ty(draft.last).dtype == DType::F16 && may_leave_finite(op);
+        let may_overflow = !self.graph.facts(draft.node).stays_finite;
+        let computes = self.ty(draft.last).dtype == DType::F16 && may_overflow;
         Finish {
             limit: limit.is_finite().then(|| f16::from_f64(limit)),
             watched: computes || limit.is_finite(),
             flush_nan: computes && self.numerics.flushes_nan(),
         }
     }
-}
-
-/// Whether an op can store an infinity or NaN when its operands are finite.
-fn may_leave_finite(op: &Op) -> bool {
-    let stays = matches!(
-        op,
-        Op::Relu(_)
-            | Op::Relu6(_)
-            | Op::Abs(_)
-            | Op::Sign(_)
-            | Op::Floor(_)
-            | Op::Ceil(_)
-            | Op::NativeRound(_)
-            | Op::Clip(_)
-            | Op::Maximum(_)
-            | Op::Minimum(_)
-            | Op::Select(_)
-            | Op::MaxPool(_)
-            | Op::ReduceMax(_)
-            | Op::ReduceMin(_)
-            | Op::Concat(_)
-            | Op::Stack(_)
-            | Op::Cast(_)
-    );
-    !stays && !moves(op)
 }

@@ -1,6 +1,7 @@
 //! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading,
 //! but by ops that run as their scalar definition, and by convolutions with a computed weight.
 
+use crate::device::host::layers;
 use crate::device::host::overflow::Overflows;
 use crate::device::host::packs::Packs;
 use crate::device::host::plan::{Finish, HostPlan, Place, Step};
@@ -296,7 +297,7 @@ impl<'a> Call<'a> {
             }
             Work::Layer(layer) => {
                 let second = self.step.inputs.get(1).map_or(&[][..], |_| self.half(1));
-                layer.run(k, &[self.half(0), second], scratch, out);
+                layers::run(*layer, k, &[self.half(0), second], scratch, out);
             }
             Work::ValueConv { params, groups } => {
                 let weights = conv::PackedConv::new(self.half(1), self.four(1), *groups);

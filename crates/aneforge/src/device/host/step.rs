@@ -1,16 +1,13 @@
 //! What each op's step does: which kernel, with what prepared once.
 
-use crate::device::host::layers::Layer;
+use crate::device::host::layers;
 use crate::device::host::packs::{Packed, Packs};
 use crate::device::host::plan::Step;
+use crate::ir::form::{Form, Layer, Move, Norm, Pooling, Product, Sampling};
 use crate::ir::graph::Graph;
 use crate::ir::op::Op;
-use crate::ir::ops::blocks::Moves;
-use crate::ir::ops::conv::Conv;
-use crate::ir::ops::conv_transpose::ConvTranspose;
+use crate::ir::ops::conv::four;
 use crate::ir::ops::matmul::lead;
-use crate::ir::ops::pool::Window;
-use crate::ir::ops::resize::Tap;
 use aneforge_kernels::conv::{ConvParams, PackedConv, PackedConvTranspose};
 use aneforge_kernels::gemm::{BatchShape, PackedB};
 use aneforge_kernels::map::{Binary, Compare, Unary};
@@ -55,14 +52,14 @@ pub(super) enum Work {
     },
     /// Places per axis.
     Gather(Vec<Vec<usize>>),
+    Slice(Vec<usize>),
+    Concat(usize),
+    Reverse(u32),
     /// Where the rows and the columns of the result read.
     Bilinear([Vec<gather::Tap>; 2]),
     Prelu,
     BatchNorm(f32),
     InstanceNorm(f32),
-    Slice(Vec<usize>),
-    Concat(usize),
-    Reverse(u32),
     Cast,
     /// A native layer.
     Layer(Layer),
@@ -70,199 +67,76 @@ pub(super) enum Work {
     Definition(Op),
 }
 
-/// The kernel function of an elementwise op of one input.
-pub(super) fn unary_of(op: &Op) -> Option<Unary> {
-    let k = |real: crate::ir::attr::Real| round_f16(real.0).to_f32();
-    Some(match op {
-        Op::Relu(_) => Unary::Relu,
-        Op::Gelu(_) => Unary::Gelu,
-        Op::Silu(_) => Unary::Silu,
-        Op::Sigmoid(_) => Unary::Sigmoid,
-        Op::Tanh(_) => Unary::Tanh,
-        Op::Exp(_) => Unary::Exp,
-        Op::Exp2(_) => Unary::Exp2,
-        Op::Sqrt(_) => Unary::Sqrt,
-        Op::Abs(_) => Unary::Abs,
-        Op::Square(_) => Unary::Square,
-        Op::Sin(_) => Unary::Sin,
-        Op::Cos(_) => Unary::Cos,
-        Op::Atan(_) => Unary::Atan,
-        Op::Erf(_) => Unary::Erf,
-        Op::Relu6(_) => Unary::Relu6,
-        Op::Softsign(_) => Unary::Softsign,
-        Op::NativeSoftplus(_) => Unary::Softplus,
-        Op::Floor(_) => Unary::Floor,
-        Op::Ceil(_) => Unary::Ceil,
-        Op::NativeRound(_) => Unary::Round,
-        Op::Sign(_) => Unary::Sign,
-        Op::Muls(op) => Unary::MulScalar { k: k(op.k) },
-        Op::Adds(op) => Unary::AddScalar { k: k(op.k) },
-        Op::Log(op) => Unary::Log { eps: k(op.eps) },
-        Op::Rsqrt(op) => Unary::Rsqrt { eps: k(op.eps) },
-        Op::Inverse(op) => Unary::Inverse { eps: k(op.eps) },
-        Op::Elu(op) => Unary::Elu { alpha: k(op.alpha) },
-        Op::LeakyRelu(op) => Unary::LeakyRelu { alpha: k(op.alpha) },
-        Op::Threshold(op) => Unary::Threshold { alpha: k(op.alpha) },
-        Op::ThresholdedRelu(op) => Unary::ThresholdedRelu { alpha: k(op.alpha) },
-        Op::Clip(op) => Unary::Clip { lo: k(op.lo), hi: k(op.hi) },
-        Op::ScaledTanh(op) => Unary::ScaledTanh { alpha: k(op.alpha), beta: k(op.beta) },
-        Op::ClampedRelu(op) => Unary::ClampedRelu { alpha: k(op.alpha), beta: k(op.beta) },
-        Op::SigmoidHard(op) => Unary::SigmoidHard { alpha: k(op.alpha), beta: k(op.beta) },
-        Op::LinearActivation(op) => Unary::Linear { alpha: k(op.alpha), beta: k(op.beta) },
-        _ => return None,
-    })
-}
-
-fn binary_of(op: &Op) -> Option<Binary> {
-    Some(match op {
-        Op::Add(_) => Binary::Add,
-        Op::Sub(_) => Binary::Sub,
-        Op::Mul(_) => Binary::Mul,
-        Op::RealDiv(_) => Binary::RealDiv,
-        Op::Maximum(_) => Binary::Maximum,
-        Op::Minimum(_) => Binary::Minimum,
-        Op::Pow(_) => Binary::Pow,
-        _ => return None,
-    })
-}
-
-fn compare_of(op: &Op) -> Option<Compare> {
-    Some(match op {
-        Op::Greater(_) => Compare::Greater,
-        Op::Less(_) => Compare::Less,
-        Op::Equal(_) => Compare::Equal,
-        Op::NotEqual(_) => Compare::NotEqual,
-        Op::LessEqual(_) => Compare::LessEqual,
-        Op::GreaterEqual(_) => Compare::GreaterEqual,
-        _ => return None,
-    })
-}
-
-fn reduction_of(op: &Op) -> Option<(Reduction, &[i64])> {
-    Some(match op {
-        Op::ReduceMean(op) => (Reduction::Mean, &op.axes),
-        Op::ReduceSum(op) => (Reduction::Sum, &op.axes),
-        Op::ReduceMax(op) => (Reduction::Max, &op.axes),
-        Op::ReduceMin(op) => (Reduction::Min, &op.axes),
-        Op::ReduceL1Norm(op) => (Reduction::SumAbs, &op.axes),
-        Op::ReduceL2Norm(op) => (Reduction::L2Norm, &op.axes),
-        Op::ReduceLogSum(op) => (Reduction::LogSum, &op.axes),
-        Op::ReduceSumSquare(op) => (Reduction::SumSquare, &op.axes),
-        Op::ReduceLogSumExp(op) => (Reduction::LogSumExp, &op.axes),
-        _ => return None,
-    })
-}
-
-fn window(w: Window) -> pool::Window {
-    pool::Window {
-        kernel: w.kernel.map(|v| v as usize),
-        stride: w.strides.map(|v| v as usize),
-        pad: w.pad.map(|v| v as usize),
-    }
-}
-
-/// Work that moves elements, or mixes neighbours: what an op says about places, as tables.
-fn moved(op: &Op, x: Shape, out: Shape) -> Option<Work> {
-    let blocks =
-        |Moves { extents, perm }: Moves| Work::Transpose { extents: extents.into(), perm: perm.into() };
-    let whole = |axis: usize| (0..x[axis]).collect::<Vec<_>>();
-    let nearest = |taps: [Vec<Tap>; 2]| {
-        let places = taps.iter().map(|taps| taps.iter().map(Tap::low).collect());
-        Work::Gather([whole(0), whole(1)].into_iter().chain(places).collect())
-    };
-    let mixed = |taps: [Vec<Tap>; 2]| Work::Bilinear(taps.map(|t| t.iter().map(Tap::single).collect()));
-    Some(match op {
-        Op::Transpose(t) => {
-            Work::Transpose { extents: x.dims().into(), perm: t.perm.iter().map(|&p| p as usize).collect() }
-        }
-        Op::PixelShuffle(op) => blocks(op.moves(x)),
-        Op::PixelUnshuffle(op) => blocks(op.moves(x)),
-        Op::DepthToSpace(op) => blocks(op.moves(x)),
-        Op::SpaceToDepth(op) => blocks(op.moves(x)),
-        Op::Tile(tile) => Work::Gather((0..x.rank()).map(|axis| tile.places(x, axis)).collect()),
-        Op::Upsample(op) => nearest(op.taps(x, out)),
-        Op::ResizeNearest(op) => nearest(op.taps(x, out)),
-        Op::UpsampleBilinear(op) => mixed(op.taps(x, out)),
-        Op::ResizeBilinear(op) => mixed(op.taps(x, out)),
-        Op::SliceBySize(slice) => Work::Slice(slice.begin()),
-        Op::Crop(crop) => Work::Slice(crop.begin().into()),
-        Op::Split(split) => Work::Slice(split.begin(x)),
-        Op::Concat(concat) => Work::Concat(x.axis(concat.axis).expect("invariant: inferred")),
-        Op::Stack(stack) => Work::Concat(stack.axis as usize),
-        Op::Reverse(reverse) => Work::Reverse(bits(x, &reverse.axes)),
-        _ => return None,
-    })
-}
-
-fn conv_params(conv: &Conv) -> ConvParams {
-    ConvParams {
-        stride: conv.strides.map(|v| v as usize),
-        pad: conv.pad.map(|v| v as usize),
-        dilation: conv.dilations.map(|v| v as usize),
-    }
-}
-
-/// The axes as a set of bits, the outermost axis first.
-fn bits(shape: Shape, axes: &[i64]) -> u32 {
-    axes.iter().map(|&a| 1 << shape.axis(a).expect("invariant: inferred")).sum()
-}
-
 /// Chooses a step's kernel and packs its weights.
 pub(super) fn prepare(step: &Step, graph: &Graph, packs: &Packs) -> Work {
-    let op = &step.op;
-    let shape = step.inputs.first().map_or(Shape::SCALAR, |(_, ty)| ty.shape);
-    let half = step.inputs.iter().all(|(_, ty)| ty.dtype == aneforge_tensor::DType::F16);
-    if let Some(function) = unary_of(op).filter(|_| half) {
-        return Work::Unary(function);
-    }
-    if let Some(function) = binary_of(op) {
-        return Work::Binary(function);
-    }
-    if let Some(function) = compare_of(op) {
-        return Work::Compare(function);
-    }
-    if let Some(work) = moved(op, shape, step.ty.shape) {
-        return work;
-    }
-    if let Some(layer) = Layer::of(step) {
-        return Work::Layer(layer);
-    }
-    if let Some((reduction, axes)) = reduction_of(op) {
-        return Work::Reduce(reduction, bits(shape, axes));
-    }
-    match op {
-        Op::Select(_) => Work::Select,
-        Op::LogicalNot(_) => Work::Not,
-        Op::Matmul(_) => {
+    let norm_eps = |eps: f64| round_f16(eps).to_f32();
+    match &step.form {
+        Form::Map(function) => Work::Unary(*function),
+        Form::Zip(function) => Work::Binary(*function),
+        Form::Compare(function) => Work::Compare(*function),
+        Form::Not => Work::Not,
+        Form::Select => Work::Select,
+        Form::Cast => Work::Cast,
+        Form::Prelu => Work::Prelu,
+        Form::Reduce(function, axes) => Work::Reduce(*function, *axes),
+        Form::Product(Product::Linear) => {
             let weights = constant(step, graph);
             Work::Gemm(packs.rows(weights, || pack_rows(weights)))
         }
-        Op::Bmm(_) | Op::BmmW(_) => batched(step),
-        Op::Conv(conv) if constant_of(step, graph).is_some() => {
+        Form::Product(Product::Batched) => batched(step),
+        &Form::Conv(params, groups) => match constant_of(step, graph) {
+            Some(weights) => {
+                Work::Conv { weights: packs.conv(weights, groups, || pack(weights, groups)), params }
+            }
+            None => Work::ValueConv { params, groups },
+        },
+        &Form::ConvTranspose(params, groups) => {
             let weights = constant(step, graph);
-            let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
-            let groups = conv.groups as usize;
-            let pack = || match weights.as_slice::<f32>() {
-                Some(values) => PackedConv::new(values, extents, groups),
-                None => PackedConv::new(&weights.to_f16(), extents, groups),
-            };
-            let weights = packs.conv(weights, groups, pack);
-            let params = conv_params(conv);
-            Work::Conv { weights, params }
+            let packed = PackedConvTranspose::new(&weights.to_f16(), four(weights.shape()), groups, &params);
+            Work::ConvTranspose(Box::new(packed))
         }
-        Op::ConvTranspose(conv) => {
-            Work::ConvTranspose(Box::new(pack_transposed(conv, constant(step, graph))))
+        Form::Pool(window, Pooling::Max) => Work::MaxPool(*window),
+        Form::Pool(window, Pooling::Mean { exclude_pad }) => Work::AvgPool(*window, *exclude_pad),
+        Form::Normalise(Norm::Softmax(axis)) => Work::Softmax(*axis),
+        Form::Normalise(Norm::Given { eps }) => Work::BatchNorm(norm_eps(*eps)),
+        Form::Normalise(Norm::Instance { eps }) => Work::InstanceNorm(norm_eps(*eps)),
+        Form::Move(places) => moved(places, shape(step)),
+        Form::Sample(sampling) => Work::Bilinear([0, 1].map(|axis| taps(sampling, axis))),
+        Form::Layer(layer) => Work::Layer(*layer),
+        Form::Leaf | Form::View | Form::Attention { .. } | Form::Opaque(_) => {
+            Work::Definition(step.op.clone())
         }
-        Op::Conv(conv) => Work::ValueConv { params: conv_params(conv), groups: conv.groups as usize },
-        Op::MaxPool(pool) => Work::MaxPool(window(pool.window())),
-        Op::AvgPool(pool) => Work::AvgPool(window(pool.window()), pool.exclude_pad),
-        Op::Softmax(softmax) => Work::Softmax(shape.axis(softmax.axis).expect("invariant: inferred")),
-        Op::Prelu(_) => Work::Prelu,
-        Op::BatchNorm(op) => Work::BatchNorm(round_f16(op.eps.0).to_f32()),
-        Op::InstanceNorm(op) => Work::InstanceNorm(round_f16(op.eps.0).to_f32()),
-        Op::Cast(_) => Work::Cast,
-        other => Work::Definition(other.clone()),
+        Form::Normalise(Norm::Centred { .. } | Norm::Length { .. }) => Work::Definition(step.op.clone()),
     }
+}
+
+/// Work that moves elements, as tables.
+fn moved(places: &Move, x: Shape) -> Work {
+    match places {
+        Move::Transpose { extents, perm } => Work::Transpose { extents: extents.clone(), perm: perm.clone() },
+        Move::Repeat(times) => {
+            let repeated = |(axis, &n): (usize, &usize)| (0..x[axis] * n).map(|i| i % x[axis]).collect();
+            Work::Gather(times.iter().enumerate().map(repeated).collect())
+        }
+        Move::Nearest(sampling) => Work::Gather(vec![
+            (0..x[0]).collect(),
+            (0..x[1]).collect(),
+            sampling.before(0),
+            sampling.before(1),
+        ]),
+        Move::Slice { begin, .. } => Work::Slice(begin.clone()),
+        Move::Concat(axis) => Work::Concat(*axis),
+        Move::Reverse(axes) => Work::Reverse(*axes),
+    }
+}
+
+fn taps(sampling: &Sampling, axis: usize) -> Vec<gather::Tap> {
+    let tap = |(low, high, share)| gather::Tap { low, high, weight: share as f32 };
+    sampling.between(axis).into_iter().map(tap).collect()
+}
+
+fn shape(step: &Step) -> Shape {
+    step.inputs[0].1.shape
 }
 
 fn constant_of<'a>(step: &Step, graph: &'a Graph) -> Option<&'a Tensor> {
@@ -287,14 +161,11 @@ fn pack_rows(weights: &Tensor) -> PackedB {
     }
 }
 
-fn pack_transposed(conv: &ConvTranspose, weights: &Tensor) -> PackedConvTranspose {
-    let extents: [usize; 4] = std::array::from_fn(|a| weights.shape()[a]);
-    let params = ConvParams {
-        stride: conv.strides.map(|v| v as usize),
-        pad: conv.pad.map(|v| v as usize),
-        dilation: conv.dilations.map(|v| v as usize),
-    };
-    PackedConvTranspose::new(&weights.to_f16(), extents, conv.groups as usize, &params)
+fn pack(weights: &Tensor, groups: usize) -> PackedConv {
+    match weights.as_slice::<f32>() {
+        Some(values) => PackedConv::new(values, four(weights.shape()), groups),
+        None => PackedConv::new(&weights.to_f16(), four(weights.shape()), groups),
+    }
 }
 
 fn batched(step: &Step) -> Work {
@@ -337,7 +208,7 @@ impl Work {
                 let input = std::array::from_fn(|a| step.inputs[0].1.shape[a]);
                 aneforge_kernels::conv::conv_transpose2d_scratch(kernels, input, weights)
             }
-            Work::Layer(layer) => layer.scratch(step),
+            Work::Layer(layer) => layers::scratch(*layer, step),
             _ => 0,
         }
     }

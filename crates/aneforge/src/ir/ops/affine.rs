@@ -1,5 +1,6 @@
 //! Images seen through a linear map of their coordinates.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::four;
 use crate::ir::ops::norm::{distinct, pulled_back};
@@ -74,6 +75,12 @@ impl Operator for Affine {
             return Err(format!("the result would be {} by {} pixels", self.output_h, self.output_w));
         };
         Ok(TensorType::f16(Shape::new(&[a[0], a[1], h, w]).map_err(|e| e.to_string())?))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("places that a computed map names")
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let ([_, _, h, w], [_, channels, ho, wo]) = (four(x[0].shape), four(out.shape));

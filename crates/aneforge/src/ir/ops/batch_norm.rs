@@ -1,6 +1,7 @@
 //! Batch normalisation with fixed statistics.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form, Norm};
 use crate::ir::op::{Arg, Case, Declared, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::binary::unbroadcast;
 use crate::ir::ops::norm::eps_of;
@@ -35,6 +36,12 @@ impl Operator for BatchNorm {
             }
         }
         Ok(x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Normalise(Norm::Given { eps: self.eps.0 })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, stride) = (out.shape[1], out.shape.strides()[1]);

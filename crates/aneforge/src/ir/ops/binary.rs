@@ -1,5 +1,6 @@
 //! Elementwise functions of two inputs, which broadcast by NumPy's rule: a row each.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -44,13 +45,19 @@ pub(crate) fn unbroadcast(grad: Var, shape: Shape) -> Var {
 }
 
 macro_rules! binary {
-    ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal on $domain:expr, $tolerance:ident;
+    ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal on $domain:expr, $tolerance:ident $({ $($facts:tt)* })?;
         exact = $exact:expr; vjp = $vjp:expr; )*) => { $(
         op! { $(#[doc = $doc])* pub struct $Op = $name("x", "y") {} }
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
                 broadcast_type(x)
+            }
+            fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+                Form::Zip(Binary::$Op)
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                Facts { $($($facts)*,)? ..Facts::ANY }
             }
             fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
                 let exact: fn(f64, f64) -> f64 = $exact;
@@ -109,9 +116,9 @@ binary! {
     RealDiv real_div "real_div" on (0.5, 4.0), ROUNDED; exact = |a, b| a / b;
         vjp = |_, b, y, dy| { let q = dy / b; [q.clone(), (q * y).muls(-1.0)] };
     /// The greater of `x` and `y`.
-    Maximum maximum "maximum" on (-4.0, 4.0), EXACT; exact = f64::max; vjp = |a, b, _, dy| routed(a.greater_equal(b), dy);
+    Maximum maximum "maximum" on (-4.0, 4.0), EXACT { stays_finite: true }; exact = f64::max; vjp = |a, b, _, dy| routed(a.greater_equal(b), dy);
     /// The lesser of `x` and `y`.
-    Minimum minimum "minimum" on (-4.0, 4.0), EXACT; exact = f64::min; vjp = |a, b, _, dy| routed(a.less_equal(b), dy);
+    Minimum minimum "minimum" on (-4.0, 4.0), EXACT { stays_finite: true }; exact = f64::min; vjp = |a, b, _, dy| routed(a.less_equal(b), dy);
     /// `x` to the power `y`, for positive `x`.
     Pow pow "pow" on (0.5, 2.0), FUNCTION; exact = f64::powf;
         vjp = |a, b, y, dy| [dy * b * a.pow(&b.adds(-1.0)), dy * y * a.log(0.0)];

@@ -3,6 +3,7 @@
 //! The two pairs differ in how the channels of a block are ordered. `pixel_shuffle` is channel-major: those
 //! of one result channel lie together. `depth_to_space` is block-major: those of one place in the block do.
 
+use crate::ir::form::{Facts, Form, Move};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::four;
 use crate::ir::ops::unary::half_only;
@@ -12,11 +13,11 @@ use crate::ir::var::Var;
 use aneforge_tensor::Shape;
 
 /// A rearrangement as a transposition of six axes.
-pub(crate) struct Moves {
+struct Moves {
     /// What the axes of `x` are split into.
-    pub extents: [usize; 6],
+    extents: [usize; 6],
     /// Which of them each axis of the result is, before they are joined.
-    pub perm: [usize; 6],
+    perm: [usize; 6],
 }
 
 /// How a block's channels are ordered, and which way an op goes.
@@ -81,16 +82,18 @@ macro_rules! blocks {
 
         impl $Op {
             const LAYOUT: Layout = Layout { channel_major: $channel_major, to_space: $to_space };
-
-            /// The op as a transposition of `x`.
-            pub(crate) fn moves(&self, x: Shape) -> Moves {
-                Self::LAYOUT.moves(x, self.$attr)
-            }
         }
 
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
                 Self::LAYOUT.infer(&x[0], self.$attr)
+            }
+            fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+                let Moves { extents, perm } = Self::LAYOUT.moves(x[0].shape, self.$attr);
+                Form::Move(Move::Transpose { extents: extents.into(), perm: perm.into() })
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                Facts::MOVED
             }
             fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
                 Self::LAYOUT.eval(x[0], out, self.$attr)

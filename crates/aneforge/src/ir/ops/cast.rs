@@ -1,5 +1,6 @@
 //! Conversion of image bytes.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -17,6 +18,13 @@ impl Operator for Cast {
             DType::U8 | DType::F16 => Ok(TensorType::f16(x[0].shape)),
             other => Err(format!("cast takes uint8 or fp16, got {other}; use select on a bool")),
         }
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Cast
+    }
+    fn facts(&self, x: &[TensorType], _: &TensorType) -> Facts {
+        let bytes = x[0].dtype != DType::F16;
+        Facts { never_negative: bytes, whole: bytes, flat_in: bytes.into(), ..Facts::MOVED }
     }
     fn eval(&self, x: &[&Array], _: &TensorType, _: Precision) -> Array {
         x[0].clone()

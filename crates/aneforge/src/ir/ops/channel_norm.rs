@@ -1,6 +1,7 @@
 //! Normalisations over channels, and over groups of them, which the engine runs as chains of simpler ops.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form, Norm};
 use crate::ir::op::{Case, Grad, Mil, Op, Operator};
 use crate::ir::ops::norm::{CHAIN, TINIEST, eps_of, normalized, through};
 use crate::ir::ops::unary::half_only;
@@ -96,6 +97,12 @@ impl Operator for ChannelLayerNorm {
             _ => Err(format!("x must be [N, C, 1, S], got {}; reshape it first", x[0].shape)),
         }
     }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        Form::Normalise(Norm::Centred { terms: x[0].shape[1], eps: self.eps.0 })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, inner) = (out.shape[1], out.shape[3]);
         let row = |at: usize| {
@@ -141,6 +148,13 @@ impl Operator for GroupNorm {
             ));
         }
         Ok(x[0])
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let terms = x[0].shape.count() / x[0].shape[0] / self.num_groups as usize;
+        Form::Normalise(Norm::Centred { terms, eps: self.eps.0 })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let size = out.shape.count() / (out.shape[0] * self.num_groups as usize);

@@ -1,11 +1,13 @@
 //! Comparisons of two inputs, which broadcast: a row each. Their result is consumed by `select` and
 //! `logical_not` only.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::binary::{broadcast_type, source};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_kernels::map::Compare;
 
 macro_rules! compare {
     ($( $(#[doc = $doc:literal])* $Op:ident $name:literal $method:ident; $holds:expr; )*) => { $(
@@ -14,6 +16,12 @@ macro_rules! compare {
         impl Operator for $Op {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
                 Ok(TensorType::bool(broadcast_type(x)?.shape))
+            }
+            fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+                Form::Compare(Compare::$Op)
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                Facts::TRUTH
             }
             fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
                 let holds: fn(&f64, &f64) -> bool = $holds;

@@ -1,7 +1,8 @@
 //! Tensors put together, and turned around.
 
+use crate::ir::form::{Facts, Form, Move};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
-use crate::ir::ops::reduce::axis_mask;
+use crate::ir::ops::reduce::{axis_bits, axis_mask};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -61,6 +62,12 @@ impl Operator for Concat {
         }
         Ok(TensorType::f16(shape.with(axis, total)))
     }
+    fn form(&self, _: &[TensorType], out: &TensorType) -> Form {
+        Form::Move(Move::Concat(out.shape.axis(self.axis).expect("invariant: inferred")))
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         together(x, out.shape, self.axis)
     }
@@ -119,6 +126,12 @@ impl Operator for Stack {
         dims.insert(axis, x.len());
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Move(Move::Concat(self.axis as usize))
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         together(x, out.shape, self.axis)
     }
@@ -145,6 +158,12 @@ impl Operator for Reverse {
         half_only(&x[0])?;
         axis_mask(x[0].shape, &self.axes)?;
         Ok(x[0])
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        Form::Move(Move::Reverse(axis_bits(x[0].shape, &self.axes)))
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         let mask = axis_mask(out.shape, &self.axes).expect("invariant: inferred");

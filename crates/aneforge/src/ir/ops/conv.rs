@@ -1,5 +1,6 @@
 //! Convolution.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv_transpose::ConvTranspose;
 use crate::ir::ops::prelu::bias_gradient;
@@ -7,6 +8,7 @@ use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Dot, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_kernels::conv::ConvParams;
 use aneforge_tensor::Shape;
 
 /// The widest kernel that any engine accepts; older families accept less.
@@ -177,6 +179,17 @@ pub(crate) fn accumulate(
     }
 }
 
+impl Conv {
+    /// How the kernel moves, as the kernels take it.
+    pub(crate) fn params(&self) -> ConvParams {
+        ConvParams {
+            stride: self.strides.map(|v| v as usize),
+            pad: self.pad.map(|v| v as usize),
+            dilation: self.dilations.map(|v| v as usize),
+        }
+    }
+}
+
 impl Operator for Conv {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         for ty in x {
@@ -207,6 +220,13 @@ impl Operator for Conv {
         }
         let dims = [a[0], w[0], extents[0], extents[1]];
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Conv(self.params(), self.groups as usize)
+    }
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+        let [_, per_group, h, w] = four(x[1].shape);
+        Facts { flops: 2.0 * out.shape.count() as f64 * (per_group * h * w) as f64, ..Facts::WEIGHTED }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let ([_, cin, h, w], [_, per_group, kh, kw]) = (four(x[0].shape), four(x[1].shape));

@@ -1,5 +1,6 @@
 //! Transposed convolution.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, accumulate, four};
 use crate::ir::ops::prelu::bias_gradient;
@@ -87,6 +88,17 @@ impl Operator for ConvTranspose {
         }
         let dims = [a[0], channels, extents[0], extents[1]];
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        let ConvTranspose { strides, pad, dilations, groups } = self.clone();
+        let forward = Conv { strides, pad, dilations, groups };
+        Form::ConvTranspose(forward.params(), groups as usize)
+    }
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+        // As if every place of the result saw every tap, which is how the reference counts.
+        let ([channels, per_group, h, w], [n, _, rows, columns]) = (four(x[1].shape), four(out.shape));
+        let places = (n * per_group * rows * columns) as f64;
+        Facts { flops: 2.0 * places * (channels * h * w) as f64, ..Facts::WEIGHTED }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let ([_, cin, h, w], [_, per_group, kh, kw]) = (four(x[0].shape), four(x[1].shape));

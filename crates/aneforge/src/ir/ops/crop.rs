@@ -1,5 +1,6 @@
 //! The inner part of an image.
 
+use crate::ir::form::{Facts, Form, Move};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::zero_pad;
 use crate::ir::ops::slice::window;
@@ -49,6 +50,12 @@ impl Operator for Crop {
             shape = shape.with(axis, left as usize);
         }
         Ok(TensorType::f16(shape))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Move(Move::Slice { begin: self.begin().into(), clamped: true })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         window(x[0], out.shape, &self.begin(), p)

@@ -1,5 +1,6 @@
 //! Convolution with a weight that the graph computes.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Case, Grad, Mil, Op, Operator, Tolerance};
 use crate::ir::ops::conv::Conv;
 use crate::ir::precision::{Array, Precision};
@@ -39,6 +40,12 @@ impl Operator for DynamicConv {
             }
             _ => self.conv().infer(x),
         }
+    }
+    fn form(&self, x: &[TensorType], out: &TensorType) -> Form {
+        self.conv().form(x, out)
+    }
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+        Facts { weights_from: usize::MAX, ..self.conv().facts(x, out) }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         self.conv().eval(x, out, p)

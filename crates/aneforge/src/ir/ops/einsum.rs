@@ -1,5 +1,6 @@
 //! Products with one constant matrix per batch or row.
 
+use crate::ir::form::{Facts, Form, Product};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::matmul::Bmm;
 use crate::ir::ops::unary::half_only;
@@ -41,6 +42,12 @@ impl Operator for BmmW {
         }
         Ok(TensorType::f16(a.with(2, w[2])))
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Product(Product::Batched)
+    }
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+        Facts { weights_from: 1, ..Bmm {}.facts(x, out) }
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         Bmm {}.eval(x, out, p)
     }
@@ -75,6 +82,13 @@ impl Operator for Einsum {
             return Err(format!("b must be [{}, {}, {}, U] for a {a}, got {b}", a[0], a[3], a[2]));
         }
         Ok(TensorType::f16(a.with(3, b[3])))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("a product whose batch is not its leading axes")
+    }
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+        let terms = x[0].shape[3];
+        Facts { flops: 2.0 * out.shape.count() as f64 * terms as f64, ..Facts::WEIGHTED }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let [_, c, h, u] = crate::ir::ops::conv::four(out.shape);

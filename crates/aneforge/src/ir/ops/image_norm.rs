@@ -1,6 +1,7 @@
 //! Normalisations of images that the engine has a statement for.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form, Norm};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::Conv;
 use crate::ir::ops::norm::eps_of;
@@ -49,6 +50,12 @@ impl Operator for InstanceNorm {
             4 => Ok(x[0]),
             _ => Err(format!("x must be [N, C, H, W], got {}", x[0].shape)),
         }
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Normalise(Norm::Instance { eps: self.eps.0 })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, inner) = (out.shape[1], out.shape.strides()[1]);
@@ -140,6 +147,12 @@ impl Operator for LocalResponseNorm {
             return Err(format!("size must be at least 1, got {}", self.size));
         }
         Ok(x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("a sum over neighbouring channels, and a power")
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, inner) = (out.shape[1], out.shape.strides()[1]);

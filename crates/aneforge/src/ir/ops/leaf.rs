@@ -1,6 +1,7 @@
 //! Leaves: values that are fed, and values baked into the program.
 
 use crate::ir::attr::{Attr, AttrValue, Real};
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Case, Grad, Mil, Operator};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -69,6 +70,12 @@ impl Operator for Input {
         }
         TensorType::port(self.dtype, Shape::new(&dims).map_err(|e| e.to_string())?)
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Leaf
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
+    }
     fn eval(&self, _: &[&Array], _: &TensorType, _: Precision) -> Array {
         unreachable!("leaves are fed")
     }
@@ -96,6 +103,12 @@ op! {
 impl Operator for Constant {
     fn infer(&self, _: &[TensorType]) -> Result<TensorType, String> {
         Err("a constant's type is that of its data; use Var::constant".into())
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Leaf
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, _: &[&Array], _: &TensorType, _: Precision) -> Array {
         unreachable!("constants are in the graph's table")

@@ -1,5 +1,6 @@
 //! Matrix products: with a weight, and of two values.
 
+use crate::ir::form::{Facts, Form, Product};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::binary::{source, unbroadcast};
 use crate::ir::ops::unary::half_only;
@@ -36,6 +37,13 @@ impl Operator for Matmul {
             return Err(format!("bias must have {n} elements on its last axis, got {}", bias.shape));
         }
         Ok(TensorType::f16(a.with(a.rank() - 1, n)))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Product(Product::Linear)
+    }
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+        let terms = x[1].shape[1];
+        Facts { flops: 2.0 * out.shape.count() as f64 * terms as f64, ..Facts::WEIGHTED }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (k, n) = (x[1].shape[1], x[1].shape[0]);
@@ -120,6 +128,13 @@ impl Operator for Bmm {
         let batch = lead(a).broadcast(lead(b)).map_err(|e| format!("batch axes: {e}"))?;
         let dims = [batch.dims(), &[a[a.rank() - 2], b[b.rank() - 1]]].concat();
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Product(Product::Batched)
+    }
+    fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
+        let terms = x[0].shape[x[0].shape.rank() - 1];
+        Facts { flops: 2.0 * out.shape.count() as f64 * terms as f64, ..Facts::ANY }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (a, b, batch) = (x[0].shape, x[1].shape, lead(out.shape));

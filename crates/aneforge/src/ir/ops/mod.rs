@@ -29,28 +29,3 @@ pub mod slice;
 pub mod softmax;
 pub mod tile;
 pub mod unary;
-
-use crate::ir::op::Op;
-
-/// Whether every element of the result is one of the first operand's, or 0.
-pub(crate) fn moves(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Reshape(_)
-            | Op::Squeeze(_)
-            | Op::ExpandDims(_)
-            | Op::Flatten2d(_)
-            | Op::Transpose(_)
-            | Op::SliceBySize(_)
-            | Op::Split(_)
-            | Op::Crop(_)
-            | Op::Reverse(_)
-            | Op::Tile(_)
-            | Op::PixelShuffle(_)
-            | Op::PixelUnshuffle(_)
-            | Op::DepthToSpace(_)
-            | Op::SpaceToDepth(_)
-            | Op::Upsample(_)
-            | Op::ResizeNearest(_)
-    )
-}

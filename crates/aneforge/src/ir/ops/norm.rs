@@ -1,6 +1,7 @@
 //! Normalisations over the last axis, which the engine runs as chains of simpler ops.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form, Norm};
 use crate::ir::op::{Case, Grad, Mil, Op, Operator, Tolerance};
 use crate::ir::ops::reduce::axis_mask;
 use crate::ir::ops::unary::half_only;
@@ -124,6 +125,13 @@ impl Operator for LayerNorm {
         self.eps.check()?;
         last_axis(x)
     }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let terms = x[0].shape[x[0].shape.rank() - 1];
+        Form::Normalise(Norm::Centred { terms, eps: self.eps.0 })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
+    }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         rows(x[0], |row| {
             let unit = normalized(row, eps_of(self.eps, p), p).into_iter().enumerate();
@@ -158,6 +166,12 @@ impl Operator for RmsNorm {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         self.eps.check()?;
         last_axis(x)
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        Form::Normalise(Norm::Length { terms: x[0].shape[x[0].shape.rank() - 1] })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         rows(x[0], |row| {
@@ -202,6 +216,13 @@ impl Operator for L2Norm {
         half_only(&x[0])?;
         axis_mask(x[0].shape, &[self.axis])?;
         Ok(x[0])
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let axis = x[0].shape.axis(self.axis).expect("invariant: inferred");
+        Form::Normalise(Norm::Length { terms: x[0].shape[axis] })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let mask = axis_mask(out.shape, &[self.axis]).expect("invariant: inferred");

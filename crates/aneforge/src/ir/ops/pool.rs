@@ -1,5 +1,6 @@
 //! Pooling over square or rectangular windows of an image.
 
+use crate::ir::form::{Facts, Form, Pooling};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::{Conv, four, zero_pad};
 use crate::ir::ops::conv_transpose::ConvTranspose;
@@ -7,6 +8,7 @@ use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_kernels::pool;
 use aneforge_tensor::{Shape, Tensor, f16};
 
 op! {
@@ -92,6 +94,15 @@ impl Window {
             shape = shape.with(2 + axis, out as usize);
         }
         Ok(TensorType::f16(shape))
+    }
+
+    /// The same as the kernels take it.
+    fn moving(&self) -> pool::Window {
+        pool::Window {
+            kernel: self.kernel.map(|v| v as usize),
+            stride: self.strides.map(|v| v as usize),
+            pad: self.pad.map(|v| v as usize),
+        }
     }
 
     /// The cells of output `(oy, ox)`'s window: `None` where they are padding.
@@ -210,6 +221,12 @@ impl Operator for MaxPool {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         self.window().infer(&x[0])
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Pool(self.window().moving(), Pooling::Max)
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         self.window()
             .eval(x[0], out.shape, |cells| p.store(cells.flatten().fold(f64::NEG_INFINITY, f64::max)))
@@ -261,6 +278,13 @@ impl Operator for MaxPool {
 impl Operator for AvgPool {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         self.window().infer(&x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        let exclude_pad = self.exclude_pad;
+        Form::Pool(self.window().moving(), Pooling::Mean { exclude_pad })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let size = (self.kernel_sizes[0] * self.kernel_sizes[1]) as f64;

@@ -1,5 +1,6 @@
 //! A rectifier with a slope per channel.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::binary::unbroadcast;
 use crate::ir::ops::unary::half_only;
@@ -50,6 +51,12 @@ impl Operator for Prelu {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         channelwise(x, 3, &["alpha"])?;
         Ok(x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Prelu
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::WEIGHTED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, inner) = (out.shape[1], out.shape.strides()[1]);

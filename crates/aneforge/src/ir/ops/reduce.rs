@@ -3,11 +3,13 @@
 //! Sums are taken in single precision: within the reduced elements in row-major order, element `i` goes
 //! to lane `i % 16`, and the lanes are added as a tree.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_kernels::reduce::Reduction;
 use aneforge_tensor::Shape;
 
 /// Which axes are reduced, or why these are not axes of `shape`.
@@ -25,6 +27,11 @@ pub(crate) fn axis_mask(shape: Shape, axes: &[i64]) -> Result<Vec<bool>, String>
 /// `shape` with the masked axes of size one.
 fn reduced(shape: Shape, mask: &[bool]) -> Shape {
     (0..shape.rank()).filter(|&a| mask[a]).fold(shape, |s, axis| s.with(axis, 1))
+}
+
+/// Valid axes as a set of bits, with axis 0 as the lowest.
+pub(crate) fn axis_bits(shape: Shape, axes: &[i64]) -> u32 {
+    axes.iter().map(|&a| 1 << shape.axis(a).expect("invariant: inferred")).sum()
 }
 
 /// Calls `f` with the reduced elements of each output, in row-major order.
@@ -58,7 +65,7 @@ pub(crate) fn spread(dy: &Var, x: &Var) -> Var {
 }
 
 macro_rules! reduce {
-    ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal on $domain:expr, $tolerance:ident;
+    ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal by $kernel:ident on $domain:expr, $tolerance:ident $({ $($facts:tt)* })?;
         value = |$p:ident, $e:ident| $value:expr; vjp = $vjp:expr; )*) => { $(
         op! { $(#[doc = $doc])* pub struct $Op = $name("x") {
             /// The axes reduced; negative ones count from the last.
@@ -69,6 +76,12 @@ macro_rules! reduce {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
                 half_only(&x[0])?;
                 Ok(TensorType::f16(reduced(x[0].shape, &axis_mask(x[0].shape, &self.axes)?)))
+            }
+            fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+                Form::Reduce(Reduction::$kernel, axis_bits(x[0].shape, &self.axes))
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                Facts { $($($facts)*,)? ..Facts::ANY }
             }
             fn eval(&self, x: &[&Array], _: &TensorType, $p: Precision) -> Array {
                 let mask = axis_mask(x[0].shape, &self.axes).expect("invariant: inferred");
@@ -127,34 +140,34 @@ fn max_of(e: &[f64]) -> f64 {
 
 reduce! {
     /// The mean over `axes`.
-    ReduceMean mean "reduce_mean" on (-4.0, 4.0), SUM;
+    ReduceMean mean "reduce_mean" by Mean on (-4.0, 4.0), SUM;
         value = |p, e| p.divide(p.sum_of(e.iter().copied()), e.len() as f64);
         vjp = |_, x, y, dy| spread(&dy.muls(y.shape().count() as f64 / x.shape().count() as f64), x);
     /// The sum over `axes`.
-    ReduceSum sum "reduce_sum" on (-4.0, 4.0), SUM; value = |p, e| p.sum_of(e.iter().copied());
+    ReduceSum sum "reduce_sum" by Sum on (-4.0, 4.0), SUM; value = |p, e| p.sum_of(e.iter().copied());
         vjp = |_, x, _, dy| spread(dy, x);
     /// The greatest element over `axes`.
-    ReduceMax amax "reduce_max" on (-4.0, 4.0), EXACT; value = |p, e| max_of(e);
+    ReduceMax amax "reduce_max" by Max on (-4.0, 4.0), EXACT { stays_finite: true }; value = |p, e| max_of(e);
         vjp = |op, x, y, dy| to_extremum(&op.axes, x, y, dy);
     /// The least element over `axes`.
-    ReduceMin amin "reduce_min" on (-4.0, 4.0), EXACT; value = |p, e| e.iter().copied().fold(f64::INFINITY, f64::min);
+    ReduceMin amin "reduce_min" by Min on (-4.0, 4.0), EXACT { stays_finite: true }; value = |p, e| e.iter().copied().fold(f64::INFINITY, f64::min);
         vjp = |op, x, y, dy| to_extremum(&op.axes, x, y, dy);
     /// The sum of magnitudes over `axes`.
-    ReduceL1Norm l1_norm "reduce_l1_norm" on (-4.0, 4.0), SUM; value = |p, e| p.sum_of(e.iter().map(|v| v.abs()));
+    ReduceL1Norm l1_norm "reduce_l1_norm" by SumAbs on (-4.0, 4.0), SUM { never_negative: true }; value = |p, e| p.sum_of(e.iter().map(|v| v.abs()));
         vjp = |_, x, _, dy| dy * x.sign();
     /// The square root of the sum of squares over `axes`.
-    ReduceL2Norm reduce_l2_norm "reduce_l2_norm" on (-4.0, 4.0), SUM;
+    ReduceL2Norm reduce_l2_norm "reduce_l2_norm" by L2Norm on (-4.0, 4.0), SUM { never_negative: true };
         value = |p, e| p.call(p.sum_of(e.iter().map(|v| v * v)), f64::sqrt, f32::sqrt);
         vjp = |_, x, y, dy| dy * (x / y);
     /// The natural logarithm of the sum over `axes`.
-    ReduceLogSum log_sum "reduce_log_sum" on (0.5, 4.0), SUM;
+    ReduceLogSum log_sum "reduce_log_sum" by LogSum on (0.5, 4.0), SUM;
         value = |p, e| p.call(p.sum_of(e.iter().copied()), f64::ln, aneforge_kernels::math::log);
         vjp = |op, x, _, dy| spread(&(dy / x.sum(&op.axes)), x);
     /// The sum of squares over `axes`.
-    ReduceSumSquare sum_square "reduce_sum_square" on (-4.0, 4.0), SUM;
+    ReduceSumSquare sum_square "reduce_sum_square" by SumSquare on (-4.0, 4.0), SUM { never_negative: true };
         value = |p, e| p.sum_of(e.iter().map(|v| v * v)); vjp = |_, x, _, dy| dy * x.muls(2.0);
     /// The natural logarithm of the sum of exponentials over `axes`, without overflow.
-    ReduceLogSumExp reduce_log_sum_exp "reduce_log_sum_exp" on (-4.0, 4.0), SUM;
+    ReduceLogSumExp reduce_log_sum_exp "reduce_log_sum_exp" by LogSumExp on (-4.0, 4.0), SUM;
         value = |p, e| {
             let max = max_of(e);
             let sum = p.sum_of(e.iter().map(|v| p.call(v - max, f64::exp, aneforge_kernels::math::exp)));

@@ -1,6 +1,7 @@
 //! Images of another size: a row each. Every row and column of the result reads one or two of `x`, so the
 //! ops differ only in where an axis is sampled.
 
+use crate::ir::form::{Facts, Form, Move, Rule, Sampling};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::four;
 use crate::ir::ops::unary::half_only;
@@ -9,48 +10,6 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_kernels::gather;
 use aneforge_tensor::{Shape, Tensor};
-
-/// Where one place of the result reads along an axis.
-#[derive(Clone, Copy)]
-pub(crate) struct Tap {
-    low: usize,
-    high: usize,
-    /// The share of `high`.
-    weight: f64,
-}
-
-impl Tap {
-    /// At `place` between the first and the last element, clamped to them.
-    fn at(place: f64, size: usize) -> Tap {
-        let place = place.clamp(0.0, (size - 1) as f64);
-        let low = place.floor() as usize;
-        Tap { low, high: (low + 1).min(size - 1), weight: place - low as f64 }
-    }
-
-    fn nearest(low: usize) -> Tap {
-        Tap { low, high: low, weight: 0.0 }
-    }
-
-    pub(crate) fn low(&self) -> usize {
-        self.low
-    }
-
-    pub(crate) fn single(&self) -> gather::Tap {
-        gather::Tap { low: self.low, high: self.high, weight: self.weight as f32 }
-    }
-
-    fn mix(self, a: f64, b: f64, p: Precision) -> f64 {
-        match p {
-            Precision::F64 => a * (1.0 - self.weight) + b * self.weight,
-            Precision::F16(_) => f64::from(gather::mix(a as f32, b as f32, self.weight as f32)),
-        }
-    }
-}
-
-/// Corners on corners: the first and last places coincide.
-fn aligned(out: usize, size: usize, to: usize) -> f64 {
-    if to == 1 { 0.0 } else { out as f64 * (size - 1) as f64 / (to - 1) as f64 }
-}
 
 fn sampled(x: &TensorType, target: [i64; 2]) -> Result<TensorType, String> {
     half_only(x)?;
@@ -68,44 +27,63 @@ fn sampled(x: &TensorType, target: [i64; 2]) -> Result<TensorType, String> {
     Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
 }
 
-fn sample(x: &Array, out: &TensorType, [rows, columns]: [Vec<Tap>; 2], p: Precision) -> Array {
+/// Where an image of one shape reads from another.
+fn sampling(x: Shape, out: Shape, rule: Rule) -> Sampling {
+    Sampling { from: [x[2], x[3]], to: [out[2], out[3]], rule }
+}
+
+type Taps = Vec<(usize, usize, f64)>;
+
+/// Both neighbours of every row and column, or twice the one before.
+fn taps(sampling: Sampling, nearest: bool) -> [Taps; 2] {
+    let before = |axis| sampling.before(axis).into_iter().map(|at| (at, at, 0.0)).collect();
+    [0, 1].map(|axis| if nearest { before(axis) } else { sampling.between(axis) })
+}
+
+fn mix(a: f64, b: f64, share: f64, p: Precision) -> f64 {
+    match p {
+        Precision::F64 => a * (1.0 - share) + b * share,
+        Precision::F16(_) => f64::from(gather::mix(a as f32, b as f32, share as f32)),
+    }
+}
+
+fn sample(x: &Array, out: &TensorType, [rows, columns]: [Taps; 2], p: Precision) -> Array {
     let [_, _, h, w] = four(x.shape);
     let [_, _, ho, wo] = four(out.shape);
     Array::from_fn(out.shape, |i| {
-        let (row, column) = (rows[i / wo % ho], columns[i % wo]);
+        let ((top, bottom, down), (left, right, across)) = (rows[i / wo % ho], columns[i % wo]);
         let line = |y: usize| &x.data[(i / (ho * wo) * h + y) * w..][..w];
-        let across = |y: usize| column.mix(line(y)[column.low], line(y)[column.high], p);
-        p.store(row.mix(across(row.low), across(row.high), p))
+        let mixed = |y: usize| mix(line(y)[left], line(y)[right], across, p);
+        p.store(mix(mixed(top), mixed(bottom), down, p))
     })
 }
 
 /// The transpose of sampling one axis, as a matrix `[size, places]`: what each element gives to each place.
-fn shares(taps: &[Tap], size: usize) -> Var {
+fn shares(taps: &Taps, size: usize) -> Var {
     let mut shares = vec![0.0; size * taps.len()];
-    for (place, tap) in taps.iter().enumerate() {
-        shares[tap.low * taps.len() + place] += 1.0 - tap.weight;
-        shares[tap.high * taps.len() + place] += tap.weight;
+    for (place, &(low, high, share)) in taps.iter().enumerate() {
+        shares[low * taps.len() + place] += 1.0 - share;
+        shares[high * taps.len() + place] += share;
     }
     let shape = Shape::new(&[size, taps.len()]).expect("invariant: extents of valid shapes");
     Var::constant(Tensor::from_slice(shape, &shares).expect("invariant: one share each"))
 }
 
 /// The transpose of sampling, as a product per axis.
-fn unsample(x: Shape, dy: &Var, [rows, columns]: [Vec<Tap>; 2]) -> Var {
+fn unsample(x: Shape, dy: &Var, [rows, columns]: [Taps; 2]) -> Var {
     let wide = dy.linear(&shares(&columns, x[3]), None).swap_last();
     wide.linear(&shares(&rows, x[2]), None).swap_last()
 }
 
 macro_rules! resize {
     ($( $(#[doc = $doc:literal])* $Op:ident $name:literal $attrs:tt; mil $mil:literal $args:expr;
-        target $target:expr; taps $taps:expr; $tolerance:ident on $(($x:expr, $example:tt))*; )*) => { $(
+        target $target:expr; rule $rule:expr; nearest $nearest:literal, $tolerance:ident on $(($x:expr, $example:tt))*; )*) => { $(
         op! { $(#[doc = $doc])* pub struct $Op = $name("x") $attrs }
 
         impl $Op {
-            /// Where the rows and the columns of the result read.
-            pub(crate) fn taps(&self, x: Shape, out: Shape) -> [Vec<Tap>; 2] {
-                let tap: fn(&$Op, usize, usize, usize) -> Tap = $taps;
-                [2, 3].map(|axis| (0..out[axis]).map(|o| tap(self, o, x[axis], out[axis])).collect())
+            fn taps(&self, x: Shape, out: Shape) -> [Taps; 2] {
+                let rule: fn(&$Op) -> Rule = $rule;
+                taps(sampling(x, out, rule(self)), $nearest)
             }
         }
 
@@ -113,6 +91,14 @@ macro_rules! resize {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
                 let target: fn(&$Op, Shape) -> [i64; 2] = $target;
                 sampled(&x[0], if x[0].shape.rank() == 4 { target(self, x[0].shape) } else { [1, 1] })
+            }
+            fn form(&self, x: &[TensorType], out: &TensorType) -> Form {
+                let rule: fn(&$Op) -> Rule = $rule;
+                let sampling = sampling(x[0].shape, out.shape, rule(self));
+                if $nearest { Form::Move(Move::Nearest(sampling)) } else { Form::Sample(sampling) }
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                if $nearest { Facts::MOVED } else { Facts::ANY }
             }
             fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
                 sample(x[0], out, self.taps(x[0].shape, out.shape), p)
@@ -146,8 +132,8 @@ resize! {
             ("scale_factor_width", Arg::Inline("scale", Lit::Int32)),
             ("x", Arg::In(0)),
         ];
-        target |op, x| scaled(x, op.scale); taps |op, o, _, _| Tap::nearest(o / op.scale as usize);
-        EXACT on ([1, 3, 2, 5], { scale: 2 }) ([2, 1, 3, 2], { scale: 3 }) ([1, 2, 2, 2], { scale: 1 });
+        target |op, x| scaled(x, op.scale); rule |_| Rule::Proportional;
+        nearest true, EXACT on ([1, 3, 2, 5], { scale: 2 }) ([2, 1, 3, 2], { scale: 3 }) ([1, 2, 2, 2], { scale: 1 });
     /// Interpolated between the four nearest pixels, `scale` times as large. `x` is `[N, C, H, W]`.
     ///
     /// Place `o` of the result reads at `(o + 0.5) / scale - 0.5`, not beyond the border, or with
@@ -163,11 +149,8 @@ resize! {
             ("x", Arg::In(0)),
         ];
         target |op, x| scaled(x, op.scale);
-        taps |op, o, size, to| match op.align_corners {
-            true => Tap::at(aligned(o, size, to), size),
-            false => Tap::at((o as f64 + 0.5) / op.scale as f64 - 0.5, size),
-        };
-        SUM on ([1, 3, 2, 5], { scale: 2, align_corners: false }) ([2, 1, 3, 2], { scale: 3, align_corners: false })
+        rule |op| if op.align_corners { Rule::Corners } else { Rule::Centres };
+        nearest false, SUM on ([1, 3, 2, 5], { scale: 2, align_corners: false }) ([2, 1, 3, 2], { scale: 3, align_corners: false })
             ([1, 2, 3, 4], { scale: 2, align_corners: true }) ([1, 1, 1, 3], { scale: 3, align_corners: true });
     /// The pixel at or before each place: `y[h, w] = x[h * H / target_h, w * W / target_w]`, rounded down.
     /// `x` is `[N, C, H, W]`.
@@ -180,8 +163,8 @@ resize! {
             ("x", Arg::In(0)),
         ];
         target |op, _| [op.target_h, op.target_w];
-        taps |_, o, size, to| Tap::nearest((o as u128 * size as u128 / to as u128) as usize);
-        EXACT on ([1, 3, 4, 5], { target_h: 7, target_w: 3 }) ([2, 1, 3, 2], { target_h: 1, target_w: 8 })
+        rule |_| Rule::Proportional;
+        nearest true, EXACT on ([1, 3, 4, 5], { target_h: 7, target_w: 3 }) ([2, 1, 3, 2], { target_h: 1, target_w: 8 })
             ([1, 2, 5, 5], { target_h: 5, target_w: 2 });
     /// Interpolated between the four nearest pixels. `x` is `[N, C, H, W]`.
     ///
@@ -199,11 +182,8 @@ resize! {
             ("x", Arg::In(0)),
         ];
         target |op, _| [op.target_h, op.target_w];
-        taps |op, o, size, to| match op.align_corners {
-            true => Tap::at(aligned(o, size, to), size),
-            false => Tap::at(o as f64 * size as f64 / to as f64, size),
-        };
-        SUM on ([1, 3, 4, 5], { target_h: 7, target_w: 3, align_corners: false })
+        rule |op| if op.align_corners { Rule::Corners } else { Rule::Proportional };
+        nearest false, SUM on ([1, 3, 4, 5], { target_h: 7, target_w: 3, align_corners: false })
             ([2, 1, 3, 2], { target_h: 5, target_w: 6, align_corners: true })
             ([1, 2, 2, 3], { target_h: 4, target_w: 6, align_corners: false })
             ([1, 1, 5, 4], { target_h: 1, target_w: 3, align_corners: true });

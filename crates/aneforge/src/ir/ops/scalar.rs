@@ -3,11 +3,13 @@
 //! Parameters are rounded to half precision when the program is emitted, so 1e-8 becomes 0.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::unary::{half_only, map};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_tensor::round_f16;
 
 /// The kernel that computes each op: its namesake, but for three.
 mod kernel_of {
@@ -23,7 +25,7 @@ mod kernel_of {
 macro_rules! scalar {
     ($( $(#[doc = $doc:literal])* $Op:ident $name:literal
         { $( $(#[doc = $attr_doc:literal])* $attr:ident $(= $default:expr)? ),* }
-        on $domain:expr, $tolerance:ident, $example:tt;
+        on $domain:expr, $tolerance:ident $({ $($facts:tt)* })?, $example:tt;
         exact = |$x:ident| $exact:expr; vjp = $vjp:expr; mil = $mil:literal $args:expr; )*) => { $(
         op! { $(#[doc = $doc])* pub struct $Op = $name("x") { $( $(#[doc = $attr_doc])* $attr: Real $(= Real($default))? ),* } }
 
@@ -32,6 +34,13 @@ macro_rules! scalar {
                 half_only(&x[0])?;
                 $(self.$attr.check()?;)*
                 Ok(x[0])
+            }
+            fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+                $(let $attr = round_f16(self.$attr.0).to_f32();)*
+                Form::Map(kernel_of::$Op { $($attr),* })
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                Facts { $($($facts)*,)? ..Facts::ANY }
             }
             fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
                 $(let $attr = p.scalar(self.$attr.0);)*
@@ -114,7 +123,7 @@ scalar! {
     /// `min(max(x, lo), hi)`.
     Clip "clip" { /// The lower bound.
         lo, /// The upper bound.
-        hi } on (-2.0, 2.0), EXACT, { lo: Real(-0.5), hi: Real(0.75) };
+        hi } on (-2.0, 2.0), EXACT { stays_finite: true }, { lo: Real(-0.5), hi: Real(0.75) };
         exact = |x| x.max(lo).min(hi);
         vjp = |op, x, _, dy| {
             let low = where_at_least(x, op.lo.0, dy, &zero());

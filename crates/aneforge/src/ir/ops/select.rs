@@ -1,5 +1,6 @@
 //! What truth values are for: choosing between two inputs.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::binary::{source, unbroadcast};
 use crate::ir::ops::unary::half_only;
@@ -24,6 +25,12 @@ impl Operator for LogicalNot {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         truth(&x[0])?;
         Ok(x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Not
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::TRUTH
     }
     fn eval(&self, x: &[&Array], _: &TensorType, _: Precision) -> Array {
         Array::from_fn(x[0].shape, |i| 1.0 - x[0].data[i])
@@ -51,6 +58,12 @@ impl Operator for Select {
         half_only(&x[2])?;
         let shape = x[1].shape.broadcast(x[2].shape).and_then(|s| s.broadcast(x[0].shape));
         Ok(TensorType::f16(shape.map_err(|e| e.to_string())?))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Select
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts { flat_in: 1, ..Facts::MOVED }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         Array::from_fn(out.shape, |i| {

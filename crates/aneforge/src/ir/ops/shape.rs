@@ -1,5 +1,6 @@
 //! Ops that give the same elements another shape or order.
 
+use crate::ir::form::{Facts, Form, Move};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -68,6 +69,12 @@ impl Operator for Reshape {
         }
         Ok(TensorType::f16(shape))
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::View
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         renamed(x[0], out)
     }
@@ -100,6 +107,13 @@ impl Operator for Transpose {
         }
         let extents: Vec<usize> = self.perm.iter().map(|&p| x[0].shape[p as usize]).collect();
         Ok(TensorType::f16(Shape::new(&extents).map_err(|e| e.to_string())?))
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let perm = self.perm.iter().map(|&p| p as usize).collect();
+        Form::Move(Move::Transpose { extents: x[0].shape.dims().into(), perm })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         let (from, to) = (x[0].shape.strides(), out.shape.strides());
@@ -144,6 +158,12 @@ impl Operator for Squeeze {
         let kept: Vec<usize> = (0..mask.len()).filter(|&a| !mask[a]).map(|a| x[0].shape[a]).collect();
         Ok(TensorType::f16(Shape::new(&kept).map_err(|e| e.to_string())?))
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::View
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         renamed(x[0], out)
     }
@@ -177,6 +197,12 @@ impl Operator for ExpandDims {
             .collect();
         Ok(TensorType::f16(Shape::new(&extents).map_err(|e| e.to_string())?))
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::View
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         renamed(x[0], out)
     }
@@ -204,6 +230,12 @@ impl Operator for Flatten2d {
         let (rows, columns) = x[0].shape.dims().split_at(axis);
         let shape = Shape::new(&[rows.iter().product(), columns.iter().product()]);
         Ok(TensorType::f16(shape.map_err(|e| e.to_string())?))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::View
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         renamed(x[0], out)

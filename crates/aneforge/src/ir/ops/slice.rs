@@ -1,5 +1,6 @@
 //! Parts of a tensor.
 
+use crate::ir::form::{Facts, Form, Move};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -87,6 +88,12 @@ impl Operator for SliceBySize {
         }
         Ok(TensorType::f16(Shape::new(&extents).map_err(|e| e.to_string())?))
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Move(Move::Slice { begin: self.begin(), clamped: true })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         window(x[0], out.shape, &self.begin(), p)
     }
@@ -139,6 +146,12 @@ impl Operator for Split {
             return Err(format!("part {} of {n} does not exist", self.index));
         }
         Ok(TensorType::f16(x[0].shape.with(axis, size / n as usize)))
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        Form::Move(Move::Slice { begin: self.begin(x[0].shape), clamped: false })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         copied(x[0], out.shape, &self.begin(x[0].shape), |v| v)

@@ -1,5 +1,6 @@
 //! Softmax.
 
+use crate::ir::form::{Facts, Form, Norm};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::reduce::axis_mask;
 use crate::ir::ops::unary::half_only;
@@ -24,6 +25,13 @@ impl Operator for Softmax {
         half_only(&x[0])?;
         axis_mask(x[0].shape, &[self.axis])?;
         Ok(x[0])
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let axis = x[0].shape.axis(self.axis).expect("invariant: inferred");
+        Form::Normalise(Norm::Softmax(axis))
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts { never_negative: true, ..Facts::ANY }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let axis = out.shape.axis(self.axis).expect("invariant: inferred");

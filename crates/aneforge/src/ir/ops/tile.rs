@@ -1,5 +1,6 @@
 //! Copies of a tensor side by side.
 
+use crate::ir::form::{Facts, Form, Move};
 use crate::ir::op::{Arg, Case, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -48,6 +49,12 @@ impl Operator for Tile {
         let dims: Option<Vec<usize>> = shape.dims().iter().zip(&self.reps).map(size).collect();
         let dims = dims.ok_or_else(|| format!("reps {:?} of {shape} are too many to count", self.reps))?;
         Ok(TensorType::f16(Shape::new(&dims).map_err(|e| e.to_string())?))
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Move(Move::Repeat(self.reps.iter().map(|&r| r as usize).collect()))
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         let tables: Vec<_> = (0..out.shape.rank()).map(|axis| self.places(x[0].shape, axis)).collect();

@@ -1,5 +1,6 @@
 //! Elementwise functions of one input without parameters: a row each.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Mil, Operator, Spelling, Tolerance};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
@@ -60,7 +61,7 @@ mod kernel_of {
 /// Declares a family of unary ops. Each row gives the documentation, the names, the domain of its case,
 /// its tolerance, the exact function, the gradient and how it reaches MIL.
 macro_rules! unary {
-    ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal on $domain:expr, $tolerance:ident;
+    ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal on $domain:expr, $tolerance:ident $({ $($facts:tt)* })?;
         exact = $exact:expr; vjp = $vjp:expr; mil = $mil:expr; )*) => { $(
         op! { $(#[doc = $doc])* pub struct $Op = $name("x") {} }
 
@@ -68,6 +69,12 @@ macro_rules! unary {
             fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
                 half_only(&x[0])?;
                 Ok(x[0])
+            }
+            fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+                Form::Map(kernel_of::$Op)
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                Facts { $($($facts)*,)? ..Facts::ANY }
             }
             fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
                 map(x[0], p, kernel_of::$Op, $exact)
@@ -107,7 +114,7 @@ fn keep(mask: &Var, dy: &Var) -> Grad {
 
 unary! {
     /// `max(x, 0)`.
-    Relu relu "relu" on (-4.0, 4.0), EXACT; exact = |x| x.max(0.0);
+    Relu relu "relu" on (-4.0, 4.0), EXACT { stays_finite: true, never_negative: true }; exact = |x| x.max(0.0);
         vjp = |x, _, dy| keep(&x.greater(&Var::from(0.0)), dy); mil = plain("relu");
     /// `x * Phi(x)` with the normal distribution's `Phi`: the exact form, through the error function.
     Gelu gelu "gelu" on (-5.0, 5.0), FUNCTION; exact = |x| x * normal_cdf(x);
@@ -121,25 +128,25 @@ unary! {
     Silu silu "silu" on (-5.0, 5.0), FUNCTION; exact = |x| x * sigmoid(x);
         vjp = |x, y, dy| { let s = x.sigmoid(); Grad::To(dy * (&s + y * (1.0 - &s))) }; mil = plain("silu");
     /// The logistic function, `1 / (1 + exp(-x))`.
-    Sigmoid sigmoid "sigmoid" on (-5.0, 5.0), FUNCTION; exact = sigmoid;
+    Sigmoid sigmoid "sigmoid" on (-5.0, 5.0), FUNCTION { never_negative: true }; exact = sigmoid;
         vjp = |_, y, dy| Grad::To(dy * y * (1.0 - y)); mil = plain("sigmoid");
     /// The hyperbolic tangent.
     Tanh tanh "tanh" on (-3.0, 3.0), FUNCTION; exact = f64::tanh;
         vjp = |_, y, dy| Grad::To(dy * (1.0 - y * y)); mil = plain("tanh");
     /// `e` to the power `x`. Overflows to infinity above 11.09.
-    Exp exp "exp" on (-3.0, 3.0), FUNCTION; exact = f64::exp;
+    Exp exp "exp" on (-3.0, 3.0), FUNCTION { never_negative: true }; exact = f64::exp;
         vjp = |_, y, dy| Grad::To(dy * y); mil = plain("exp");
     /// Two to the power `x`.
-    Exp2 exp2 "exp2" on (-4.0, 4.0), FUNCTION; exact = f64::exp2;
+    Exp2 exp2 "exp2" on (-4.0, 4.0), FUNCTION { never_negative: true }; exact = f64::exp2;
         vjp = |_, y, dy| Grad::To(dy * y.muls(LN_2)); mil = plain("exp2");
     /// The square root.
-    Sqrt sqrt "sqrt" on (0.1, 4.0), ROUNDED; exact = f64::sqrt;
+    Sqrt sqrt "sqrt" on (0.1, 4.0), ROUNDED { never_negative: true }; exact = f64::sqrt;
         vjp = |_, y, dy| Grad::To(dy.muls(0.5) / y); mil = plain("sqrt");
     /// The magnitude.
-    Abs abs "abs" on (-4.0, 4.0), EXACT; exact = f64::abs;
+    Abs abs "abs" on (-4.0, 4.0), EXACT { stays_finite: true, never_negative: true }; exact = f64::abs;
         vjp = |x, _, dy| Grad::To(dy * x.sign()); mil = plain("abs");
     /// `x * x`. Written as a product: the engine's own square op miscompiles at some widths.
-    Square square "square" on (-4.0, 4.0), ROUNDED; exact = |x| x * x;
+    Square square "square" on (-4.0, 4.0), ROUNDED { never_negative: true }; exact = |x| x * x;
         vjp = |x, _, dy| Grad::To(dy * x.muls(2.0)); mil = Mil::Decompose(|_, x| &x[0] * &x[0]);
     /// The sine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400.
     Sin sin "sin" on (-3.0, 3.0), FUNCTION; exact = f64::sin;
@@ -154,7 +161,7 @@ unary! {
     Erf erf "erf" on (-3.0, 3.0), FUNCTION; exact = erf;
         vjp = |x, _, dy| Grad::To(dy * x.square().muls(-1.0).exp().muls(FRAC_2_SQRT_PI)); mil = plain("erf");
     /// `min(max(x, 0), 6)`.
-    Relu6 relu6 "relu6" on (-4.0, 10.0), EXACT; exact = |x| x.clamp(0.0, 6.0);
+    Relu6 relu6 "relu6" on (-4.0, 10.0), EXACT { stays_finite: true, never_negative: true }; exact = |x| x.clamp(0.0, 6.0);
         vjp = |x, _, dy| match keep(&x.greater(&Var::from(0.0)), dy) {
             Grad::To(dx) => keep(&x.less(&Var::from(6.0)), &dx),
             none => none,
@@ -165,31 +172,31 @@ unary! {
         vjp = |x, _, dy| Grad::To(dy / x.abs().adds(1.0).square()); mil = plain("softsign");
     /// `ln(1 + exp(x))`. Written as `softplus(min(x, 10)) + relu(x - 10)`, because the engine's own op
     /// returns 0 from 11.09 on; the error of the sum is at most 4.6e-5.
-    Softplus softplus "softplus" on (-5.0, 14.0), SPLIT; exact = softplus_of;
+    Softplus softplus "softplus" on (-5.0, 14.0), SPLIT { never_negative: true }; exact = softplus_of;
         vjp = |x, _, dy| Grad::To(dy * x.sigmoid());
         mil = Mil::Decompose(|_, x| {
             Var::apply(NativeSoftplus {}, &[&x[0].minimum(&Var::from(10.0))]) + x[0].adds(-10.0).relu()
         });
     /// The engine's own `softplus`, right below 11.09 only: legalization makes it from `softplus`.
-    NativeSoftplus native_softplus "native_softplus" on (-5.0, 10.0), FUNCTION; exact = softplus_of;
+    NativeSoftplus native_softplus "native_softplus" on (-5.0, 10.0), FUNCTION { never_negative: true }; exact = softplus_of;
         vjp = |x, _, dy| Grad::To(dy * x.sigmoid()); mil = plain("softplus");
     /// The greatest integer not above `x`.
-    Floor floor "floor" on (-4.0, 4.0), EXACT; exact = f64::floor; vjp = |_, _, _| Grad::Zero(CONSTANT);
+    Floor floor "floor" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = f64::floor; vjp = |_, _, _| Grad::Zero(CONSTANT);
         mil = plain("floor");
     /// The least integer not below `x`.
-    Ceil ceil "ceil" on (-4.0, 4.0), EXACT; exact = f64::ceil; vjp = |_, _, _| Grad::Zero(CONSTANT);
+    Ceil ceil "ceil" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = f64::ceil; vjp = |_, _, _| Grad::Zero(CONSTANT);
         mil = plain("ceil");
     /// The nearest integer, ties away from zero. Magnitudes from 1024 on are integers already and are
     /// passed through, because the engine's own op adds a half to them.
-    Round round "round" on (-4.0, 4.0), EXACT; exact = f64::round; vjp = |_, _, _| Grad::Zero(CONSTANT);
+    Round round "round" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = f64::round; vjp = |_, _, _| Grad::Zero(CONSTANT);
         mil = Mil::Decompose(|_, x| {
             let small = x[0].abs().less(&Var::from(1024.0));
             small.select(&Var::apply(NativeRound {}, &[&x[0]]), &x[0])
         });
     /// The engine's own `round`, right for magnitudes below 1024 only: legalization makes it from `round`.
-    NativeRound native_round "native_round" on (-4.0, 4.0), EXACT; exact = f64::round;
+    NativeRound native_round "native_round" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = f64::round;
         vjp = |_, _, _| Grad::Zero(CONSTANT); mil = plain("round");
     /// -1, 0 or 1.
-    Sign sign "sign" on (-4.0, 4.0), EXACT; exact = |x| if x == 0.0 { 0.0 } else { x.signum() };
+    Sign sign "sign" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = |x| if x == 0.0 { 0.0 } else { x.signum() };
         vjp = |_, _, _| Grad::Zero(CONSTANT); mil = plain("sign");
 }

@@ -1,6 +1,7 @@
 //! Fused attention.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::{through, written};
 use crate::ir::ops::unary::half_only;
@@ -112,6 +113,12 @@ impl Operator for Sdpa {
             ));
         }
         Ok(x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Attention { scale: self.scale.0, causal: self.causal }
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         written(self.clone(), WRITE, x, p)

@@ -1,5 +1,6 @@
 //! Products and distances of geometry and vision.
 
+use crate::ir::form::{Facts, Form, Layer as Kernel};
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH};
 use crate::ir::ops::native::{matrix, of, result, row, through, written};
@@ -46,6 +47,12 @@ impl Operator for CrossProduct {
         }
         of(&[3])
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Layer(Kernel::Cross)
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (a, b) = (&x[0].data, &x[1].data);
         Array::from_fn(out.shape, |i| {
@@ -91,6 +98,12 @@ impl Operator for CrossCorrelation {
             ));
         }
         of(&[h - th + 1, w - tw + 1])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("a convolution of one map with a kernel that is a value")
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         written(self.clone(), CORRELATE, x, p)
@@ -142,6 +155,12 @@ impl Operator for CostVolume {
             ));
         }
         of(&[range + 1, aux])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Layer(Kernel::CostVolume)
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts { never_negative: true, ..Facts::ANY }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let width = out.shape[1];

@@ -1,6 +1,7 @@
 //! Normalisations that are layers.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::{one_image, result, through, written};
 use crate::ir::precision::{Array, Precision};
@@ -58,6 +59,12 @@ impl Operator for Lrn {
         }
         [Real(self.alpha.0 * channels as f64), self.beta, self.k].into_iter().try_for_each(Real::check)?;
         Ok(x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("a sum over neighbouring channels, and a power")
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         written(self.clone(), RESPONSE, x, p)
@@ -117,6 +124,12 @@ impl Operator for MinmaxNorm {
             ));
         }
         Ok(x[0])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("rows scaled by their extremes")
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         written(self.clone(), WRITE, x, p)

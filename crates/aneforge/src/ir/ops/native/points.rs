@@ -1,6 +1,7 @@
 //! Clouds of points.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form, Layer as Kernel};
 use crate::ir::op::{Case, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::of;
 use crate::ir::ops::unary::half_only;
@@ -88,6 +89,12 @@ impl Operator for Fps {
         }
         of(&[k, 3])
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Layer(Kernel::Farthest)
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let chosen = farthest(p, &x[0].data, self.k as usize);
         Array::from_fn(out.shape, |i| x[0].data[3 * chosen[i / 3] + i % 3])
@@ -124,6 +131,12 @@ impl Operator for RadiusSearch {
             return Err(format!("radius must be above 0 and finite, got {}", self.radius.0));
         }
         of(&[n, m])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Layer(Kernel::Within(self.radius.0 as f32))
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts { stays_finite: false, ..Facts::TRUTH }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let centres = out.shape[1];

@@ -3,11 +3,13 @@
 //! Places are stored as half-precision numbers, which count to 2048, so longer rows are refused. The engine's
 //! order of equal elements is not documented; here the first comes first. NaN ranks behind every number.
 
+use crate::ir::form::{Facts, Form, Layer as Kernel};
 use crate::ir::op::{Case, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::{matrix, of, result, row};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_kernels::layers::Ranking;
 use aneforge_mil::netplist::{Layer, Symbol, Value};
 use std::cmp::Ordering;
 
@@ -96,6 +98,17 @@ impl Operator for Argmax {
             _ => numbered(columns).and_then(|()| of(&[rows, 1])),
         }
     }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let (rows, columns) = (x[0].shape[0], x[0].shape[1]);
+        Form::Layer(match x[0].shape.axis(self.axis) {
+            // One column of several rows is as contiguous as one row.
+            Ok(0) => Kernel::Argmax { n: rows, step: columns },
+            _ => Kernel::Argmax { n: columns, step: 1 },
+        })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts { stays_finite: false, flat_in: 1, ..Facts::TRUTH }
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let columns = x[0].shape[1];
         let along = x[0].shape.axis(self.axis).expect("invariant: inferred");
@@ -159,6 +172,13 @@ impl Operator for Topk {
         }
         of(&[rows, k])
     }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let ranking = Ranking { descending: self.largest, places: false };
+        Form::Layer(Kernel::Rank { rows: x[0].shape[0], ranking })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
+    }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         let (columns, k) = (x[0].shape[1], self.k as usize);
         let best = |row: &[f64]| -> Vec<f64> {
@@ -191,6 +211,14 @@ impl Operator for Sort {
             numbered(columns)?;
         }
         Ok(x[0])
+    }
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        let ranking = Ranking { descending: self.descending, places: self.return_indices };
+        Form::Layer(Kernel::Rank { rows: x[0].shape[0], ranking })
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        let places = self.return_indices;
+        Facts { never_negative: places, whole: places, flat_in: places.into(), ..Facts::ANY }
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let ordered = |row: &[f64]| -> Vec<f64> {

@@ -3,6 +3,7 @@
 //! The channel order is block-major, as TensorFlow's: all channels of one place of the block lie together.
 //! `pixel_shuffle` is channel-major.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::{image, of, one_image, result, written};
 use crate::ir::precision::{Array, Precision};
@@ -28,6 +29,12 @@ macro_rules! rearrange {
                     return Err(format!("block sizes must be at least 1, got {block:?}"));
                 }
                 $infer
+            }
+            fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+                Form::Opaque("blocks rearranged in several transposes, for want of axes")
+            }
+            fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+                Facts::MOVED
             }
             fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
                 written(self.clone(), $write, x, p)

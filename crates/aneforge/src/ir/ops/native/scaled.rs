@@ -1,13 +1,16 @@
 //! Two values combined and scaled in one layer.
 
 use crate::ir::attr::Real;
+use crate::ir::form::{Facts, Form, Layer as Kernel};
 use crate::ir::op::{Case, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::{of, result, row};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use aneforge_kernels::layers::Combine;
 use aneforge_mil::netplist::{Layer, Symbol, half_bits};
+use aneforge_tensor::round_f16;
 
 op! {
     /// `scale * (x op z)` of two values with as many elements.
@@ -37,6 +40,18 @@ impl Operator for ScaledElementwise {
             return Err(format!("x and z must have as many elements, got {} and {}", x[0].shape, x[1].shape));
         }
         of(&[x[0].shape.count()])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        let combine = match self.op.as_str() {
+            "Add" => Combine::Add,
+            "Mult" => Combine::Multiply,
+            "Min" => Combine::Minimum,
+            _ => Combine::Maximum,
+        };
+        Form::Layer(Kernel::Scaled(combine, round_f16(self.scale.0)))
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::ANY
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let scale = p.scalar(self.scale.0);

@@ -1,5 +1,6 @@
 //! Layers over values taken as one line of elements.
 
+use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
 use crate::ir::ops::native::{of, result, row, written};
 use crate::ir::ops::unary::half_only;
@@ -71,6 +72,12 @@ impl Operator for Flatten {
         }
         of(&[x[0].shape.count()])
     }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::View
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
+    }
     fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
         written(self.clone(), RESHAPE, x, p)
     }
@@ -101,6 +108,12 @@ impl Operator for InputView {
             return Err(format!("{offset}..{offset}+{size} is outside the {n} elements of {}", x[0].shape));
         }
         of(&[self.size as usize])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("a window of a line of elements, which is a reshape and a slice")
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         copy(x[0], self.offset as usize, out)
@@ -143,6 +156,12 @@ impl Operator for DynamicSlice {
             return Err(format!("start must be from 0 to 2, got {}", self.start));
         }
         of(&[2])
+    }
+    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
+        Form::Opaque("a window of a line of elements, which is a reshape and a slice")
+    }
+    fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
+        Facts::MOVED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, _: Precision) -> Array {
         copy(x[0], self.start as usize, out)
