@@ -3,6 +3,7 @@
 mod allow;
 mod layering;
 mod links;
+mod ops;
 mod places;
 mod sizes;
 mod source;
@@ -45,6 +46,7 @@ pub fn run() -> Result<()> {
     let mut findings = layering::check(&sources);
     findings.extend(layering::check_manifests(files.iter().filter(|f| f.path.ends_with("Cargo.toml"))));
     findings.extend(places::check(&sources));
+    findings.extend(ops::check(&sources, allow::NAMES));
     let architecture = files.iter().find(|f| f.path == "ARCHITECTURE.md").map_or("", |f| &f.text);
     findings.extend(places::check_named(architecture));
     findings.extend(sizes::check(&sources, allow::SIZES));

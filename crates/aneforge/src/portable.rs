@@ -176,7 +176,7 @@ pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, Portab
         let SourceNote::Segment(segment, output) = *from else {
             return Err(content("plan", "an output is not computed"));
         };
-        if type_of(&segments, segment, output) != Some(ty) {
+        if !type_of(&segments, segment, output).is_some_and(|port| carries(port, ty)) {
             return Err(content("plan", "an output comes from nowhere"));
         }
         outputs.push((ty, Source::Segment { segment, output }));
@@ -198,6 +198,12 @@ fn source_note(source: &Source) -> SourceNote {
 fn type_of(segments: &[Segment], segment: usize, output: usize) -> Option<TensorType> {
     let graph = &segments.get(segment)?.graph;
     Some(graph.node(*graph.outputs().get(output)?).ty)
+}
+
+/// Whether a port of one type has a value of another: scalars go through ports of one element.
+fn carries(port: TensorType, value: TensorType) -> bool {
+    let line = value.shape.rank() == 0 && port.shape.dims() == [1] && port.dtype == value.dtype;
+    port == value || line
 }
 
 /// Whether a segment is one native layer and not a program.
@@ -225,9 +231,11 @@ fn sources(
             Some((Source::Segment { segment, output }, type_of(before, segment, output)?))
         }
     };
+    let fits =
+        |found: &[(Source, TensorType)]| found.iter().zip(&types).all(|((_, ty), port)| carries(*port, *ty));
     let found: Option<Vec<(Source, TensorType)>> = written.iter().map(resolve).collect();
     match found {
-        Some(found) if found.iter().map(|(_, ty)| *ty).eq(types) => {
+        Some(found) if found.len() == types.len() && fits(&found) => {
             Ok(found.into_iter().map(|(s, _)| s).collect())
         }
         _ => Err(content("plan", "a segment's inputs come from nowhere")),

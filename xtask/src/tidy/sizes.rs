@@ -5,7 +5,7 @@ use super::allow::Size;
 use super::source::Source;
 
 /// Most lines of a file with one op or family.
-const OP_FILE: usize = 250;
+const OP_FILE: usize = 280;
 /// Most lines of any other file.
 const MODULE: usize = 500;
 /// Most lines of a function.
@@ -80,7 +80,7 @@ mod tests {
     fn files_have_limits_by_kind() {
         assert_eq!(found("crates/mil/src/a.rs", 500, &[]), 0);
         assert_eq!(found("crates/mil/src/a.rs", 501, &[]), 1);
-        assert_eq!(found("crates/aneforge/src/ir/ops/a.rs", 251, &[]), 1);
+        assert_eq!(found("crates/aneforge/src/ir/ops/a.rs", 281, &[]), 1);
     }
 
     #[test]

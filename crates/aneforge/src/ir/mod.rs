@@ -6,6 +6,7 @@
 
 /// Attributes of ops, and the Rust types they may have.
 pub mod attr;
+pub mod case;
 pub mod form;
 pub mod graph;
 pub mod numerics;

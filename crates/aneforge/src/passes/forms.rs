@@ -183,7 +183,9 @@ fn pool_padding(m: &Match<'_>) -> Result<Var, Miss> {
             Err(Miss::Because("the padded image is longer than any engine takes"))
         }
         (Op::AvgPool(op), Some(x)) if unequal(&op.window()) => {
-            Ok(Var::apply(AvgPool { pad: [0; 4], ..op.clone() }, &[&zero_pad(&x, op.pad)]))
+            // Windows in the padding alone are no windows, but look like some once it is part of the image.
+            let means = Var::apply(AvgPool { pad: [0; 4], ..op.clone() }, &[&zero_pad(&x, op.pad)]);
+            Ok(if means.shape() == out { means } else { means.slice_by_size(&[0; 4], out.dims()) })
         }
         _ => Err(Miss::Other),
     }

@@ -6,6 +6,7 @@
 //! before it is squared. What is divided out is not multiplied back, because a norm does not depend on it; `eps` gets the
 //! same factors.
 
+use crate::ir::form::{Form, Norm};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
 use crate::ir::ops::conv::four;
@@ -13,8 +14,8 @@ use crate::ir::ops::norm::TINIEST;
 use crate::ir::var::Var;
 use crate::passes::{Norms, Options, PassError};
 use crate::rewrite::Event;
-use crate::risk::bounds::{Bounds, plain_limit};
-use aneforge_tensor::{Tensor, round_f16};
+use crate::risk::bounds::{Bounds, loses_variance, plain_limit};
+use aneforge_tensor::Tensor;
 
 /// Above this magnitude, rows are multiplied by [`SHRINK`]: the difference of two values stays below 65504.
 const LARGE: f64 = 8192.0;
@@ -31,17 +32,18 @@ const SPREAD: f64 = 16.0;
 
 /// Writes norms in this way, as the options say.
 pub(super) fn survive(graph: &Graph, options: &Options, events: &mut Vec<Event>) -> Result<Graph, PassError> {
+    // A batch norm is one op in single precision, whose statistics alone may be too small for half precision.
+    let lost = |id: NodeId| loses_variance(graph, id);
     let chosen: Vec<bool> = match options.norms {
         Norms::Plain => return Ok(graph.clone()),
-        Norms::Robust => graph.nodes().map(|(_, node)| is_norm(node)).collect(),
+        Norms::Robust => graph.nodes().map(|(id, _)| is_chain(&graph.form(id)) || lost(id)).collect(),
         Norms::Auto => {
             let bounds = Bounds::of(graph);
             let may_overflow = |(id, node): (NodeId, &GraphNode)| {
                 let (limit, _) = plain_limit(&graph.form(id))?;
                 Some(bounds.get(node.inputs[0])? > limit)
             };
-            let chosen =
-                |(id, node)| may_overflow((id, node)).unwrap_or(false) || loses_variance(graph, node);
+            let chosen = |(id, node)| may_overflow((id, node)).unwrap_or(false) || lost(id);
             graph.nodes().map(chosen).collect()
         }
     };
@@ -69,16 +71,9 @@ pub(super) fn survive(graph: &Graph, options: &Options, events: &mut Vec<Event>)
     Ok(Graph::freeze(&outputs)?)
 }
 
-fn is_norm(node: &GraphNode) -> bool {
-    matches!(
-        node.op,
-        Op::LayerNorm(_)
-            | Op::RmsNorm(_)
-            | Op::L2Norm(_)
-            | Op::ChannelLayerNorm(_)
-            | Op::GroupNorm(_)
-            | Op::BatchNorm(_)
-    )
+/// Whether a norm is written as a chain, or squares its operands all the same.
+fn is_chain(form: &Form) -> bool {
+    matches!(form, Form::Normalise(Norm::Centred { .. } | Norm::Length { .. } | Norm::Instance { .. }))
 }
 
 fn robust(node: &GraphNode, x: &[Var]) -> Var {
@@ -93,6 +88,7 @@ fn robust(node: &GraphNode, x: &[Var]) -> Var {
             let unit = standard(&groups, &[2, 3], op.eps.0).reshape_to(x[0].shape());
             unit * channels(&x[1]) + channels(&x[2])
         }
+        Op::InstanceNorm(op) => standard(&x[0], &[2, 3], op.eps.0) * channels(&x[1]) + channels(&x[2]),
         Op::RmsNorm(op) => {
             let size = x[0].shape()[last as usize] as f64;
             unit_length(&x[0], last, (size * op.eps.0).sqrt()) * x[1].muls(size.sqrt())
@@ -110,34 +106,31 @@ fn statistics(graph: &Graph, node: &GraphNode, eps: f64) -> Option<Vec<f64>> {
     )
 }
 
-/// Whether half precision holds some variance of a batch norm so badly that it shows.
-fn loses_variance(graph: &Graph, node: &GraphNode) -> bool {
-    let Op::BatchNorm(op) = &node.op else { return false };
-    let Some(variance) = graph.constant(node.inputs[4]) else { return false };
-    let half = |v: f64| round_f16(v).to_f64();
-    variance.to_f32().iter().any(|&v| {
-        let exact = f64::from(v) + op.eps.0;
-        (half(f64::from(v)) + half(op.eps.0).max(TINIEST) - exact).abs() > exact.abs() / 100.0
-    })
-}
-
-/// `(x - mean) * scale * gamma + beta`, where the scale is computed beforehand and may be too large for one factor.
+/// `(x - mean) * scale * gamma + beta`, where what is constant of the factors is one, computed beforehand. Its magnitude
+/// may be beyond what half precision holds well; then it is two.
 fn batch_norm(x: &[Var], scale: &[f64]) -> Var {
     let wide = |v: &Var| {
         let mut dims = vec![1; x[0].shape().rank()];
         dims[1] = v.shape().count() as i64;
         v.reshape(&dims)
     };
-    let part = |f: &dyn Fn(f64) -> f64| {
-        let values: Vec<f64> = scale.iter().map(|&s| f(s)).collect();
+    let part = |f: &dyn Fn(f64) -> f64, factors: &[f64]| {
+        let values: Vec<f64> = factors.iter().map(|&s| f(s)).collect();
         let shape = x[1].shape();
         wide(&Var::constant(Tensor::from_slice(shape, &values).expect("invariant: one scale per channel")))
     };
-    let mut unit = (&x[0] - wide(&x[3])) * part(&|s| s.min(LARGE));
-    if scale.iter().any(|&s| s > LARGE) {
-        unit = unit * part(&|s| (s / LARGE).clamp(1.0, MOST));
+    let gamma = x[1].data().map(|gamma| gamma.to_f32());
+    let factors: Vec<f64> = match &gamma {
+        Some(gamma) => scale.iter().zip(gamma).map(|(s, &g)| s * f64::from(g)).collect(),
+        None => scale.to_vec(),
+    };
+    let held = |f: f64| f.abs().clamp(LEAST, LARGE).copysign(f);
+    let mut unit = (&x[0] - wide(&x[3])) * part(&held, &factors);
+    if factors.iter().any(|&f| held(f) != f) {
+        unit = unit * part(&|f| (f / held(f)).clamp(0.0, MOST), &factors);
     }
-    unit * wide(&x[1]) + wide(&x[2])
+    let scaled = if gamma.is_some() { unit } else { unit * wide(&x[1]) };
+    scaled + wide(&x[2])
 }
 
 /// The largest magnitude over `axes`.

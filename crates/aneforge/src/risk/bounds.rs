@@ -1,13 +1,15 @@
 //! How large values can become, from declared bounds of inputs and from constants.
 
-use crate::ir::form::{Form, Norm, Product};
+use crate::ir::form::{Form, Layer, Norm, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::numerics::MATMUL_LIMIT;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Input;
+use crate::ir::ops::norm::TINIEST;
+use aneforge_kernels::layers::Combine;
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_kernels::reduce::Reduction;
-use aneforge_tensor::{DType, Tensor, f16};
+use aneforge_tensor::{DType, Tensor, f16, round_f16};
 
 /// What half precision holds.
 pub const LARGEST: f64 = 65504.0;
@@ -58,11 +60,17 @@ impl Bounds {
     /// Whether a node may exceed what can be stored, and by how much.
     pub fn excess(&self, graph: &Graph, id: NodeId) -> Option<Excess> {
         let node = graph.node(id);
+        if graph.constant(id).is_some() {
+            return None;
+        }
         let (limit, overflows) = match graph.form(id) {
             Form::Product(_) => (MATMUL_LIMIT, MATMUL_LIMIT.next_up()),
             _ => (LARGEST, ROUNDS_UP),
         };
-        let reach = self.reach(graph, id, node)?.most;
+        let reach = match self.reach(graph, id, node) {
+            Some(bound) => bound.most,
+            None => unit_reach(graph, id, node)?,
+        };
         (reach >= overflows).then_some(Excess { reach, limit })
     }
 
@@ -89,6 +97,25 @@ impl Bounds {
             Form::Map(function) => mapped(function, x(0)?),
             Form::Zip(Binary::Add | Binary::Sub) => Some(x(0)? + x(1)?),
             Form::Zip(Binary::Mul) => Some(x(0)? * x(1)?),
+            Form::Zip(Binary::RealDiv) => Some(x(0)? / smallest(graph.constant(node.inputs[1])?)),
+            Form::Zip(Binary::Pow) => power(x(0)?, x(1)?, graph.constant(node.inputs[1])),
+            Form::Prelu => Some(x(0)? * x(1)?.max(1.0)),
+            Form::Layer(Layer::Scaled(combine, scale)) => {
+                let combined = match combine {
+                    Combine::Add => x(0)? + x(1)?,
+                    Combine::Multiply => x(0)? * x(1)?,
+                    Combine::Minimum | Combine::Maximum => x(0)?.max(x(1)?),
+                };
+                Some(combined * scale.to_f64().abs())
+            }
+            Form::Normalise(Norm::Given { eps }) => {
+                let constants: Option<Vec<&Tensor>> =
+                    node.inputs[1..].iter().map(|&i| graph.constant(i)).collect();
+                Some(given(x(0)?, &constants?, eps))
+            }
+            Form::ConvTranspose(_, groups) => {
+                Some(x(0)? * spread(graph.constant(node.inputs[1])?, groups) + x(2).unwrap_or(0.0))
+            }
             Form::Zip(Binary::Maximum | Binary::Minimum) => Some(x(0)?.max(x(1)?)),
             Form::Select => Some(x(1)?.max(x(2)?)),
             Form::View | Form::Move(_) => {
@@ -135,6 +162,73 @@ fn largest_finite(tensor: &Tensor) -> f64 {
     f16::from_bits(values.iter().fold(0, |most, v| most.max(finite(magnitude(v))))).to_f64()
 }
 
+/// The least magnitude in a constant.
+fn smallest(tensor: &Tensor) -> f64 {
+    tensor
+        .to_f32()
+        .into_iter()
+        .fold(f64::INFINITY, |least, v| least.min(round_f16(f64::from(v)).to_f64().abs()))
+}
+
+/// What `x^y` does not exceed, for magnitudes of `x` and `y`: from below 1 they fall with a negative exponent only.
+fn power(x: f64, y: f64, exponent: Option<&Tensor>) -> Option<f64> {
+    let never_negative = exponent.is_some_and(|e| e.to_f32().iter().all(|&e| e >= 0.0));
+    match (never_negative, x >= 1.0) {
+        (true, _) => Some(x.max(1.0).powf(y)),
+        (false, true) if exponent.is_none() => Some(x.powf(y)),
+        _ => None,
+    }
+}
+
+/// What `(x - mean) * gamma / sqrt(variance + eps) + beta` does not exceed in any channel.
+fn given(x: f64, constants: &[&Tensor], eps: f64) -> f64 {
+    let [gamma, beta, mean, variance]: [Vec<f32>; 4] = std::array::from_fn(|i| constants[i].to_f32());
+    let channel = |c: usize| {
+        let [gamma, beta, mean] = [gamma[c], beta[c], mean[c]].map(|v| f64::from(v.abs()));
+        let deviation = (f64::from(variance[c]) + eps).max(TINIEST).sqrt();
+        (x + mean) * gamma / deviation + beta
+    };
+    (0..gamma.len()).map(channel).fold(0.0, f64::max)
+}
+
+/// The largest sum of magnitudes that one result of a transposed convolution takes from its kernels
+/// `[Cin, Cout/groups, kH, kW]`.
+fn spread(kernels: &Tensor, groups: usize) -> f64 {
+    let (channels, per_group) = (kernels.shape()[0], kernels.shape()[1]);
+    let taps = kernels.shape().count() / (channels * per_group);
+    let mut sums = vec![0.0f64; groups * per_group];
+    for (at, kernel) in kernels.to_f32().chunks(taps).enumerate() {
+        let group = at / per_group / (channels / groups);
+        let sum: f64 = kernel.iter().map(|v| f64::from(v.abs())).sum();
+        sums[group * per_group + at % per_group] += sum;
+    }
+    sums.into_iter().fold(0.0, f64::max)
+}
+
+/// What some result of a norm reaches whatever it is given, but for rows of equal values: normalised rows have a value
+/// of magnitude 1 at least, which is then scaled and shifted.
+fn unit_reach(graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
+    let Form::Normalise(Norm::Centred { .. } | Norm::Instance { .. } | Norm::Length { .. }) = graph.form(id)
+    else {
+        return None;
+    };
+    let constant = |at: usize| graph.constant(*node.inputs.get(at)?).map(Tensor::to_f32);
+    let (gamma, beta) = (constant(1)?, constant(2).unwrap_or_default());
+    let reach = |(c, gamma): (usize, &f32)| f64::from(gamma.abs() + beta.get(c).map_or(0.0, |b| b.abs()));
+    Some(gamma.iter().enumerate().map(reach).fold(0.0, f64::max))
+}
+
+/// Whether half precision holds some variance of a batch norm so badly that it shows.
+pub fn loses_variance(graph: &Graph, id: NodeId) -> bool {
+    let Form::Normalise(Norm::Given { eps }) = graph.form(id) else { return false };
+    let Some(variance) = graph.constant(graph.node(id).inputs[4]) else { return false };
+    let half = |v: f64| round_f16(v).to_f64();
+    variance.to_f32().iter().any(|&v| {
+        let exact = f64::from(v) + eps;
+        (half(f64::from(v)) + half(eps).max(TINIEST) - exact).abs() > exact.abs() / 100.0
+    })
+}
+
 /// The bit of a half-precision number that holds its sign.
 const SIGN: u16 = 0x8000;
 
@@ -142,6 +236,11 @@ const SIGN: u16 = 0x8000;
 fn mapped(function: Unary, x: f64) -> Option<f64> {
     Some(match function {
         Unary::Relu | Unary::Abs | Unary::Gelu | Unary::Silu | Unary::Round => x,
+        Unary::ThresholdedRelu { .. } => x,
+        Unary::Threshold { alpha } | Unary::Elu { alpha } => x.max(f64::from(alpha.abs())),
+        Unary::LeakyRelu { alpha } => x * f64::from(alpha.abs()).max(1.0),
+        Unary::Linear { alpha, beta } => x * f64::from(alpha.abs()) + f64::from(beta.abs()),
+        Unary::Softplus => x + std::f64::consts::LN_2,
         Unary::Floor | Unary::Ceil => x.ceil(),
         Unary::Square => x.powi(2),
         Unary::Exp => x.exp(),
@@ -164,6 +263,9 @@ fn range(graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
         Form::Map(Unary::Sigmoid | Unary::Tanh | Unary::Erf | Unary::Sign) => Some(1.0),
         Form::Map(Unary::Sin | Unary::Cos | Unary::Softsign) => Some(1.0),
         Form::Map(Unary::Relu6) => Some(6.0),
+        Form::Map(Unary::Atan) => Some(std::f64::consts::FRAC_PI_2),
+        Form::Map(Unary::ScaledTanh { alpha, .. }) => Some(f64::from(alpha.abs())),
+        Form::Map(Unary::SigmoidHard { .. }) => Some(1.0),
         Form::Map(Unary::Clip { lo, hi }) => Some(f64::from(lo.abs().max(hi.abs()))),
         Form::Normalise(Norm::Softmax(_)) => Some(1.0),
         Form::Normalise(Norm::Length { .. }) if node.inputs.len() == 1 => Some(1.0),
@@ -174,7 +276,13 @@ fn range(graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
 /// Whether a form adds up elements of an operand.
 fn adds_up(form: &Form) -> bool {
     use Reduction::{L2Norm, Sum, SumAbs, SumSquare};
-    matches!(form, Form::Product(_) | Form::Conv(..) | Form::Reduce(Sum | SumAbs | SumSquare | L2Norm, _))
+    matches!(
+        form,
+        Form::Product(_)
+            | Form::Conv(..)
+            | Form::ConvTranspose(..)
+            | Form::Reduce(Sum | SumAbs | SumSquare | L2Norm, _)
+    )
 }
 
 /// The largest magnitude of operands for which the chain that a norm is written as stays finite, and what overflows

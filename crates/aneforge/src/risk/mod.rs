@@ -12,7 +12,7 @@ use crate::ir::ops::norm::TINIEST;
 use crate::ir::types::Caller;
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_kernels::reduce::Reduction;
-use bounds::{Bounds, plain_limit};
+use bounds::{Bounds, loses_variance, plain_limit};
 
 /// What a graph computes to within when nothing stands out.
 pub const CLEAN: f64 = 1e-3;
@@ -99,6 +99,11 @@ fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Opti
     let other = || match graph.form(id) {
         Form::Reduce(Reduction::Sum, _) => narrow_sum(graph, node),
         Form::Zip(Binary::Sub) => cancel_sub(graph, node),
+        // Known statistics are computed beforehand.
+        Form::Normalise(Norm::Given { .. }) if graph.constant(node.inputs[4]).is_some() => {
+            let reason = "has variances that half precision does not hold; they are computed beforehand";
+            loses_variance(graph, id).then(|| (Kind::PlainNorm, CLEAN, reason.to_owned()))
+        }
         Form::Normalise(norm) => plain_norm(bounds, node, norm).or_else(|| lost_eps(norm)),
         _ => None,
     };

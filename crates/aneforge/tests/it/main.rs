@@ -7,6 +7,7 @@ mod conformance;
 mod cost;
 mod encoder;
 mod errors;
+mod facts;
 mod golden;
 mod lowering;
 mod norms;

@@ -199,6 +199,76 @@ fn deep_networks_are_not_suspects() {
 }
 
 #[test]
+fn instance_norms_of_tiny_and_large_channels() {
+    for magnitude in [1e-4f32, 1.0, 9000.0] {
+        let values: Vec<f32> = (0..64).map(|i| ((i * 37 % 19) as f32 - 9.0) * magnitude / 9.0).collect();
+        let y = input(&[1, 4, 4, 4]).instance_norm(&ones(4), &ones(4), 1e-12);
+        robust_is_right(&y, &tensor(&[1, 4, 4, 4], &values), 1e-2);
+    }
+}
+
+/// Plainly written it is one op in single precision, so robust is the same while half precision holds the variances.
+#[test]
+fn batch_norms_are_no_worse_for_being_robust() {
+    let vector = |k: f32| Var::constant(tensor(&[1], &[k]));
+    let y = input(&[1, 1, 1, 2]).batch_norm(&vector(0.25), &vector(0.0), &vector(0.0), &vector(0.0), 1e-5);
+    let feed = tensor(&[1, 1, 1, 2], &[300.0, -100.0]);
+    let plain = robust_is_right(&y, &feed, 1e-3);
+    assert_eq!(plain, run(&y, &feed, Norms::Robust, NUMERICS[0]).0);
+    // Variances that it does not hold, with a scale beyond half precision and a small factor after it.
+    let tiny = vector(1e-10);
+    let y = input(&[1, 1, 1, 2]).batch_norm(&vector(0.002), &vector(0.0), &vector(0.0), &tiny, 1e-12);
+    robust_is_right(&y, &feed, 1e-3);
+}
+
+#[test]
+fn what_bounds_and_constants_prove_is_found() {
+    use aneforge::ir::ops::conv_transpose::ConvTranspose;
+    use aneforge::risk::{Finding, findings};
+    let role = aneforge::ir::ops::leaf::Role::Feed;
+    let bounded = |dims: &[usize]| {
+        Var::bounded_leaf(aneforge::TensorType::f16(Shape::new(dims).unwrap()), role, 60000.0)
+    };
+    let (x, image) = (bounded(&[2]), bounded(&[1, 1, 1, 2]));
+    let one = |k: f32| Var::constant(tensor(&[1], &[k]));
+    let transposed = ConvTranspose { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    let kernel = Var::constant(tensor(&[1, 1, 1, 1], &[50.0]));
+    let pair = Var::constant(tensor(&[2], &[60000.0; 2]));
+    let small = input(&[2]).clip(-1.0, 1.0);
+    let found = [
+        x.pow(&one(2.0)),
+        x.real_div(&one(0.001)),
+        x.linear_activation(3.0, 2.0),
+        x.leaky_relu(4.0),
+        x.scaled_elementwise(&x, "Add", 2.0),
+        image.prelu(&one(9.0)),
+        image.batch_norm(&one(0.25), &one(0.0), &one(0.0), &one(0.0), 1e-5),
+        Var::apply(transposed, &[&image, &kernel]),
+        small.layer_norm(&pair, &pair, 1e-5),
+        image.instance_norm(&one(60000.0), &one(60000.0), 1e-5),
+    ];
+    let suspects = |y: &Var| -> Vec<Finding> { findings(&Graph::freeze(std::slice::from_ref(y)).unwrap()) };
+    for y in &found {
+        let suspects = suspects(y);
+        assert!(
+            suspects.iter().any(|f| f.kind == aneforge::risk::Kind::Overflow),
+            "{:?}: {suspects:?}",
+            y.op()
+        );
+    }
+    let fine = [
+        small.pow(&one(9.0)),
+        small.real_div(&one(0.001)),
+        x.leaky_relu(0.5),
+        small.layer_norm(&pair.muls(0.5), &pair.muls(0.5), 1e-5),
+        &small + &Var::from(-1e4),
+    ];
+    for y in &fine {
+        assert_eq!(suspects(y), [], "{:?}", y.op());
+    }
+}
+
+#[test]
 fn robust_norms_are_legal_for_every_family() {
     let x = input(&[1, 8, 4, 4]);
     let y =

@@ -46,6 +46,22 @@ fn a_plan_comes_back_as_it_was() {
     assert_eq!(results(back), results(plan));
 }
 
+/// Scalars go in and out of programs through ports of one element.
+#[test]
+fn plans_with_scalars_come_back() {
+    let (x, k) = (Var::input(shape(&[2, 6])), Var::input(Shape::SCALAR));
+    let total = x.sum(&[0, 1]).squeeze(&[0, 1]);
+    for outputs in [
+        vec![total.clone()],
+        vec![&x * &k, k.relu()],
+        vec![x.sort(true, false).amax(&[0, 1]).squeeze(&[0, 1])],
+    ] {
+        let plan = compile(&outputs, &Options::default()).unwrap();
+        let back = unpack_plan(Bytes::new(pack_plan(&plan)), &mut |_, fresh| fresh).unwrap();
+        assert_eq!(back.to_string(), plan.to_string());
+    }
+}
+
 #[test]
 fn values_come_back_and_share_the_leaves_that_they_shared() {
     let outputs = outputs();

@@ -30,7 +30,7 @@ impl Operator for LogicalNot {
         Form::Not
     }
     fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
-        Facts::TRUTH
+        Facts { flat_in: 1, ..Facts::TRUTH }
     }
     fn eval(&self, x: &[&Array], _: &TensorType, _: Precision) -> Array {
         Array::from_fn(x[0].shape, |i| 1.0 - x[0].data[i])
