@@ -36,7 +36,7 @@ pub struct Names {
     /// Variants of the enum.
     pub ops: &'static [&'static str],
     /// Why it must.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reader of this file"))]
+    #[expect(dead_code, reason = "for the reader of this file")]
     pub reason: &'static str,
 }
 
