@@ -83,6 +83,7 @@ mod tests {
         assert_eq!(float32("0x1.000001p0"), Some(1.0));
         assert_eq!(float32("0x1.00000100000000000001p0"), Some(1.0 + f32::EPSILON));
         assert_eq!(float32("-0x10000010000000000000.1p-76"), Some(-1.0 - f32::EPSILON));
+        assert_eq!(float32("0x1.00000100000000000000p0"), Some(1.0));
         assert_eq!(float("0x1.8p-1"), Some(0.75));
     }
 }

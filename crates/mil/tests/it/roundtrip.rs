@@ -121,6 +121,22 @@ fn errors_have_a_place() {
         swap("dict", &"d".repeat(99)),
         format!("line 2, column 14: expected `dict`, found `{}…`", "d".repeat(40))
     );
+    assert_eq!(
+        swap("string(\"w\")", r#"string("w\q")"#),
+        r#"line 5, column 58: expected an escape, one of \" \\ \n, found a backslash and 'q'"#
+    );
+}
+
+/// A sign belongs to a number at its start and behind an exponent's letter; elsewhere it is no token.
+#[test]
+fn signs_within_numbers() {
+    let number = |text: &str| parse(&GOLDEN.replacen("0x1.8000000000000p-1", text, 1));
+    assert!(number("-0x1.8p-1").is_ok() && number("0x1.8p+1").is_ok() && number("-1.5e-1").is_ok());
+    for text in ["0x1.8-1p1", "1.5-1", "0x1.8p-1-1", "1e-1+1", "1.5+1", "0x1+8p1"] {
+        let error = number(text).unwrap_err().to_string();
+        let whole = format!("found `{text}`");
+        assert!(!error.contains(&whole), "{text} is read as one token: {error}");
+    }
 }
 
 /// Long and deep texts cost memory and time in proportion, and no stack.
