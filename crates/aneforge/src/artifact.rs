@@ -1,6 +1,7 @@
 //! Compiled programs on disk: `model.mil` and `weights.bin`, or `net.plist` and its weight files for a native
 //! layer, a readable report, and a manifest that binds them into one set. Also how any output reaches its place.
 
+mod lock;
 mod output;
 mod set;
 
@@ -49,8 +50,9 @@ pub enum ArtifactError {
     },
     /// A file of a set is not the one that the manifest describes.
     #[error(
-        "`{path}` was changed after it was compiled: its {got} bytes are not the {want} that `{MANIFEST_FILE}` \
-         describes; compile the program again"
+        "`{path}` was changed after it was compiled: its {got} bytes are not {those} that `{MANIFEST_FILE}` \
+         describes; compile the program again",
+        those = if got == want { "those".to_owned() } else { format!("the {want}") }
     )]
     Changed {
         /// The file.

@@ -5,7 +5,7 @@ use crate::device::{Device, DeviceError, Kernel, Overflow};
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
 use crate::plan::{Plan, Source};
-use aneforge_tensor::{DType, Shape, Tensor, f16};
+use aneforge_tensor::{AlignedBytes, Bytes, DType, Shape, Tensor, f16};
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
 use std::sync::Arc;
@@ -279,12 +279,19 @@ impl Session {
             self.set(index, feed, tensor.shape().dims())?;
         }
         self.execute()?;
+        self.outputs()
+    }
+
+    /// The outputs in single precision.
+    pub fn outputs(&self) -> Result<Vec<Tensor>, RunError> {
         let collect = |(index, (ty, _)): (usize, &(TensorType, Source))| {
-            let mut values = vec![0.0f32; ty.shape.count()];
-            self.read(index, &mut values);
-            Tensor::from_slice(ty.shape, &values).expect("invariant: one value per element")
+            let need = ty.shape.count() * size_of::<f32>();
+            let mut bytes = AlignedBytes::try_zeroed(need).ok_or(DeviceError::Memory { need })?;
+            self.read(index, bytes.as_mut_slice());
+            Ok(Tensor::new(DType::F32, ty.shape, Bytes::new(bytes))
+                .expect("invariant: one value per element"))
         };
-        Ok(self.plan.outputs.iter().enumerate().map(collect).collect())
+        self.plan.outputs.iter().enumerate().map(collect).collect()
     }
 }
 

@@ -6,12 +6,11 @@ use aneforge::artifact::{MANIFEST_FILE, PROGRAM_FILE, Set, WEIGHTS_FILE};
 use aneforge::import::mil;
 use aneforge::ir::graph::Graph;
 use aneforge::ir::text;
-use aneforge_formats::{FileError, map};
+use aneforge_formats::{FileError, at_most, given, map};
 use aneforge_mil::BlobFile;
 use aneforge_mil::netplist::NET_FILE;
 use aneforge_tensor::Bytes;
 use anyhow::{Context, Result};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Reads and verifies the program at `path`.
@@ -29,7 +28,10 @@ pub fn open(path: &Path) -> Result<Graph> {
     if folder {
         return Err(no_program(path.parent().unwrap_or(&path), set));
     }
-    let bytes = bytes(&path)?;
+    let bytes = bytes(&path, MOST_TEXT)?;
+    if bytes.len() as u64 > MOST_TEXT {
+        return Err(FileError::Large { path, most: MOST_TEXT }.into());
+    }
     let text = utf8(&bytes, &path)?;
     if path.extension().is_some_and(|e| e == "mil") || text.trim_start().starts_with("program") {
         return compiled(text, &path, || weights_of(&path)).with_context(|| name(&path));
@@ -42,14 +44,20 @@ pub fn name(path: &Path) -> String {
     if output::is_standard(path) { "standard input".into() } else { path.display().to_string() }
 }
 
-/// The contents of a file, or of standard input where the path is `-`.
-pub fn bytes(path: &Path) -> Result<Bytes> {
+/// The most bytes of text that is read.
+pub const MOST_TEXT: u64 = 1 << 30;
+
+/// The contents of a file, or of standard input where the path is `-`. Of what is no file, at most so many bytes.
+pub fn bytes(path: &Path, most: u64) -> Result<Bytes> {
     if !output::is_standard(path) {
-        return Ok(map(path)?);
+        return Ok(given(path, most)?);
     }
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).context("standard input")?;
-    Ok(Bytes::new(bytes))
+    let bytes = at_most(std::io::stdin().lock(), Path::new("standard input"), most);
+    bytes.map(Bytes::new).map_err(|error| match error {
+        FileError::Read { source, .. } => anyhow::Error::from(source).context("standard input"),
+        FileError::Large { .. } => file(format!("standard input has more than {most} bytes")),
+        other => other.into(),
+    })
 }
 
 fn utf8<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {

@@ -9,5 +9,5 @@ mod file;
 pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use file::{FileError, map};
+pub use file::{FileError, at_most, given, map, read};
 pub use safetensors::{SafeTensors, SafeTensorsError};

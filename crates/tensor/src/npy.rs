@@ -22,6 +22,9 @@ pub enum NpyError {
         /// The number.
         value: u64,
     },
+    /// There is no room for its elements in the order and width in which they are held. The machine's fault.
+    #[error("there is no memory for npy elements of {0} bytes")]
+    Memory(usize),
     /// The shape is not one.
     #[error("npy shape: {0}")]
     Shape(#[from] ShapeError),
@@ -94,7 +97,7 @@ impl Stored {
 
     /// Elements in little-endian order, as wide as they are held.
     fn widened(&self, bytes: &[u8], held: DType) -> Result<Vec<u8>, NpyError> {
-        let mut out = Vec::with_capacity(bytes.len() / self.size * held.size());
+        let mut out = room(bytes.len() / self.size * held.size())?;
         for (index, element) in bytes.chunks_exact(self.size).enumerate() {
             let mut wide = [0; 8];
             let low = &mut wide[..self.size];
@@ -117,8 +120,8 @@ impl Stored {
 }
 
 /// An array's bytes from column by column to row by row.
-fn by_rows(bytes: &[u8], shape: Shape, size: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
+fn by_rows(bytes: &[u8], shape: Shape, size: usize) -> Result<Vec<u8>, NpyError> {
+    let mut out = room(bytes.len())?;
     let mut at = vec![0; shape.rank()];
     for _ in 0..shape.count() {
         let place = at.iter().zip(shape.dims()).rev().fold(0, |place, (&i, &n)| place * n + i);
@@ -131,7 +134,13 @@ fn by_rows(bytes: &[u8], shape: Shape, size: usize) -> Vec<u8> {
             *i = 0;
         }
     }
-    out
+    Ok(out)
+}
+
+fn room(bytes: usize) -> Result<Vec<u8>, NpyError> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(bytes).map_err(|_| NpyError::Memory(bytes))?;
+    Ok(out)
 }
 
 /// Reads an array. Its elements share `bytes`, unless they have to be brought into order or widened.
@@ -163,7 +172,7 @@ pub fn read(bytes: &Bytes) -> Result<Tensor, NpyError> {
     }
     let elements: Cow<'_, [u8]> =
         if same { Cow::Borrowed(&payload) } else { Cow::Owned(stored.widened(&payload, dtype)?) };
-    let rows = if fortran { by_rows(&elements, shape, dtype.size()) } else { elements.into_owned() };
+    let rows = if fortran { by_rows(&elements, shape, dtype.size())? } else { elements.into_owned() };
     Ok(Tensor::new(dtype, shape, Bytes::new(rows))?)
 }
 

@@ -3,7 +3,8 @@
 //! NumPy computes the same bits in a few lines (`tests/oracle/fixture_random.py`), so fixtures ship outputs
 //! only, never weights. The mixer is SplitMix64's finaliser (Steele, Lea and Flood, 2014).
 
-use crate::{Shape, Tensor};
+use crate::{AlignedBytes, Bytes, DType, Shape, Tensor};
+use half::f16;
 
 /// The `index`-th 64-bit word of the stream `seed`.
 pub fn word(seed: u64, index: u64) -> u64 {
@@ -33,6 +34,24 @@ pub fn normal(seed: u64, index: u64) -> f32 {
 pub fn normal_tensor(seed: u64, shape: Shape, scale: f32) -> Tensor {
     let values: Vec<f32> = (0..shape.count() as u64).map(|i| normal(seed, i) * scale).collect();
     Tensor::from_slice(shape, &values).expect("invariant: one value per element")
+}
+
+/// A half-precision tensor of [`normal`] values, or `None` where there is no memory for it.
+pub fn try_normal_f16(seed: u64, shape: Shape) -> Option<Tensor> {
+    let mut bytes = AlignedBytes::try_zeroed(shape.count().checked_mul(2)?)?;
+    for (i, value) in (0..).zip(bytes.as_mut_slice::<f16>()) {
+        *value = f16::from_f32(normal(seed, i));
+    }
+    Some(Tensor::new(DType::F16, shape, Bytes::new(bytes)).expect("invariant: two bytes per element"))
+}
+
+/// Random bytes, or `None` where there is no memory for them.
+pub fn try_bytes(seed: u64, shape: Shape) -> Option<Tensor> {
+    let mut bytes = AlignedBytes::try_zeroed(shape.count())?;
+    for (i, byte) in (0..).zip(bytes.iter_mut()) {
+        *byte = word(seed, i) as u8;
+    }
+    Some(Tensor::new(DType::U8, shape, Bytes::new(bytes)).expect("invariant: one byte per element"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! How an output reaches the place that a user named.
 
 use super::ArtifactError;
+use super::lock::{self, Held};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MOST_LINKS: usize = 40;
 
 /// Writes the output called `path`. A regular file is replaced: readers see the old one or the whole new one,
-/// and it keeps its permissions. Links are followed. What is no regular file, such as a pipe, is written into.
+/// and it keeps its permissions. Links are followed. What is no regular file, such as a pipe, is written into, and
+/// so is a file that is already open, called `/dev/stdout` or `/dev/fd/3`, after what it has.
 pub fn replace(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -19,7 +22,10 @@ pub fn replace(
 }
 
 fn place(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let target = followed(path)?;
+    let target = match followed(path)? {
+        Place::Open(file) => return filled(file, fill),
+        Place::Named(target) => target,
+    };
     let old = match fs::metadata(&target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         // Opening asks the system whether the file may be written; a rename would not.
@@ -34,13 +40,19 @@ fn place(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io
         |name: &str| OpenOptions::new().write(true).create_new(true).open(target.with_file_name(name));
     let (name, file) = aside(create)?;
     let aside = target.with_file_name(name);
+    let held = Held::exclusive(&aside);
     let written = permissions
         .map_or(Ok(()), |same| file.set_permissions(same))
         .and_then(|()| filled(file, fill))
         .and_then(|()| fs::rename(&aside, &target));
-    written.inspect_err(|_| {
-        let _ = fs::remove_file(&aside);
-    })
+    drop(held);
+    match written {
+        Ok(()) => {
+            lock::sweep(target.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")), false)
+        }
+        Err(_) => drop(fs::remove_file(&aside)),
+    }
+    written
 }
 
 fn filled(file: File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -49,17 +61,47 @@ fn filled(file: File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io
     file.flush()
 }
 
-/// Where a path leads, also when nothing is there yet.
-fn followed(path: &Path) -> io::Result<PathBuf> {
+/// Where a path leads.
+enum Place {
+    /// To a name, where something may be or not.
+    Named(PathBuf),
+    /// To what somebody has open.
+    Open(File),
+}
+
+fn followed(path: &Path) -> io::Result<Place> {
     let mut at = path.to_owned();
     for _ in 0..MOST_LINKS {
+        if let Some(file) = descriptor(&at) {
+            return file.map(Place::Open);
+        }
         match fs::read_link(&at) {
             // A relative link starts in its own folder; joining an absolute one replaces the path.
             Ok(to) => at = at.parent().unwrap_or(Path::new("")).join(to),
-            Err(_) => return Ok(at),
+            Err(_) => return Ok(Place::Named(at)),
         }
     }
     Err(io::Error::other("too many links; name the file they should lead to"))
+}
+
+/// The open file that a name such as `/proc/self/fd/1` stands for, if it does. The text of such a link is no path where
+/// the file is a pipe or was removed.
+fn descriptor(path: &Path) -> Option<io::Result<File>> {
+    let number: u32 = path.file_name()?.to_str()?.parse().ok()?;
+    let folder = path.parent()?.canonicalize().ok()?;
+    let processes = folder.strip_prefix("/proc").ok().filter(|rest| rest.ends_with("fd"));
+    if processes.is_none() && folder != Path::new("/dev/fd") {
+        return None;
+    }
+    let ours = folder == Path::new("/dev/fd")
+        || processes.is_some_and(|rest| rest.starts_with(std::process::id().to_string()));
+    // These may be open elsewhere than at the end, or be sockets, which cannot be opened again.
+    let same = match number {
+        1 if ours => io::stdout().as_fd().try_clone_to_owned(),
+        2 if ours => io::stderr().as_fd().try_clone_to_owned(),
+        _ => return Some(OpenOptions::new().append(true).open(path)),
+    };
+    Some(same.map(File::from))
 }
 
 /// Makes something to write to, under a name that nothing else has: not even what a process of the same number,

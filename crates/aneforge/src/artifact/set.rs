@@ -1,8 +1,9 @@
 //! The files of a compiled program as a set, bound together by a manifest.
 
+use super::lock::{self, Held};
 use super::output::{PREFIX, aside};
 use super::{ArtifactError, MANIFEST_FILE, PROGRAM_FILE, REPORT_FILE, WEIGHTS_FILE};
-use aneforge_formats::map;
+use aneforge_formats::{FileError, map, read};
 use aneforge_mil::netplist::NET_FILE;
 use aneforge_tensor::Bytes;
 use std::collections::BTreeSet;
@@ -10,7 +11,6 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A file of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
 }
 
+/// The most bytes that a manifest may have: more than a program of a million segments takes.
+const MOST_MANIFEST: u64 = 1 << 28;
 const TITLE: &str = "aneforge set 1, written in ";
 const END: &str = "these lines have checksum ";
 
@@ -94,9 +96,13 @@ impl Set {
     /// Maps every file of the set in `folder` and compares it with the manifest. None if there is no manifest.
     pub fn open(folder: &Path) -> Result<Option<Set>, ArtifactError> {
         let path = folder.join(MANIFEST_FILE);
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(ArtifactError::io("read", &path))?,
+        if !path.exists() {
+            return Ok(None);
+        }
+        let _held = Held::shared(folder);
+        let text = match read(&path, MOST_MANIFEST) {
+            Err(FileError::Missing(_)) => return Ok(None),
+            text => text.map_err(|source| ArtifactError::Absent { source })?,
         };
         let manifest = std::str::from_utf8(&text).map_err(|_| "it is not text").and_then(Manifest::parse);
         let manifest = manifest.map_err(|why| ArtifactError::Manifest { path, why: why.into() })?;
@@ -130,6 +136,8 @@ pub(super) struct Stage {
     folder: PathBuf,
     name: String,
     entries: Vec<Entry>,
+    /// By which others see that somebody is still at it.
+    _held: Option<Held>,
     /// Whether the folder is there for this set only.
     fresh: bool,
 }
@@ -161,7 +169,8 @@ impl Stage {
         fs::create_dir_all(folder).map_err(ArtifactError::io("make folder", folder))?;
         let made = aside(|name| fs::create_dir(folder.join(name)));
         let (name, ()) = made.map_err(ArtifactError::io("write to folder", folder))?;
-        Ok(Stage { folder: folder.to_owned(), name, entries: Vec::new(), fresh })
+        let held = Held::exclusive(&folder.join(&name));
+        Ok(Stage { folder: folder.to_owned(), name, entries: Vec::new(), _held: held, fresh })
     }
 
     fn path(&self) -> PathBuf {
@@ -187,26 +196,28 @@ impl Stage {
     }
 
     /// Puts the set in the place of the one before it. The manifest is moved first: from then on, readers
-    /// find the new files, whether they have been moved or not.
+    /// find the new files, whether they have been moved or not. Of several sets at once, each is moved whole.
     pub(super) fn commit(mut self) -> Result<Vec<Entry>, ArtifactError> {
+        let _held = Held::exclusive(&self.folder);
         let place = self.folder.join(MANIFEST_FILE);
-        let occupied = place.exists();
-        let old = fs::read_to_string(&place).ok().and_then(|text| Manifest::parse(&text).ok());
-        let taken = |path: &PathBuf| match path.symlink_metadata() {
-            Ok(about) => !(occupied && about.is_file()),
-            Err(_) => false,
-        };
-        if let Some(path) = self.entries.iter().map(|e| self.folder.join(&e.file)).find(taken) {
-            return Err(ArtifactError::Taken(path));
-        }
-        for entry in &self.entries {
-            let parent = self.folder.join(&entry.file).parent().map(Path::to_owned).unwrap_or_default();
-            fs::create_dir_all(&parent).map_err(ArtifactError::io("make folder", &parent))?;
-        }
+        let old = read(&place, MOST_MANIFEST).ok().and_then(|text| String::from_utf8(text).ok());
+        let old = old.and_then(|text| Manifest::parse(&text).ok());
+        self.untaken(&place)?;
         let manifest = Manifest { staged: self.name.clone(), entries: self.entries.clone() };
         let aside = self.path().join(MANIFEST_FILE);
-        let moved = fs::write(&aside, manifest.to_string()).and_then(|()| fs::rename(&aside, &place));
-        moved.map_err(ArtifactError::io("write", &place))?;
+        let written = fs::write(&aside, manifest.to_string());
+        written.map_err(ArtifactError::io("write", &place))?;
+        for file in self.entries.iter().map(|e| e.file.as_str()).chain([MANIFEST_FILE]) {
+            let (from, to) = (self.path().join(file), self.folder.join(file));
+            let parent = to.parent().map(Path::to_owned).unwrap_or_default();
+            fs::create_dir_all(&parent).map_err(ArtifactError::io("make folder", &parent))?;
+            let kept = match fs::metadata(&to) {
+                Ok(before) => fs::set_permissions(&from, before.permissions()),
+                Err(_) => Ok(()),
+            };
+            kept.map_err(ArtifactError::io("write", &to))?;
+        }
+        fs::rename(&aside, &place).map_err(ArtifactError::io("write", &place))?;
         for entry in &self.entries {
             let place = self.folder.join(&entry.file);
             let moved = fs::rename(self.path().join(&entry.file), &place);
@@ -218,8 +229,24 @@ impl Stage {
         }
         self.fresh = false;
         old.iter().for_each(|old| self.remove(old));
-        self.sweep();
+        lock::sweep(&self.folder, true);
         Ok(std::mem::take(&mut self.entries))
+    }
+
+    /// Makes sure that where the set's files go there are only such of a set before it.
+    fn untaken(&self, manifest: &Path) -> Result<(), ArtifactError> {
+        let about = fs::metadata(manifest).ok();
+        if about.as_ref().is_some_and(|about| !about.is_file()) {
+            return Err(ArtifactError::Taken(manifest.to_owned()));
+        }
+        let taken = |path: &PathBuf| match path.symlink_metadata() {
+            Ok(file) => !(about.is_some() && file.is_file()),
+            Err(_) => false,
+        };
+        match self.entries.iter().map(|e| self.folder.join(&e.file)).find(taken) {
+            Some(path) => Err(ArtifactError::Taken(path)),
+            None => Ok(()),
+        }
     }
 
     /// Removes what the set before had and this one has not.
@@ -230,17 +257,6 @@ impl Stage {
             if let Some((segment, _)) = file.split_once('/') {
                 // Fails, as it should, while anything is in it.
                 let _ = fs::remove_dir(self.folder.join(segment));
-            }
-        }
-    }
-
-    /// Removes what compiles that were killed have left, once none can still be at it.
-    fn sweep(&self) {
-        const AGE: Duration = Duration::from_secs(3600);
-        for item in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let age = item.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-            if item.file_name().to_string_lossy().starts_with(PREFIX) && age.is_some_and(|age| age > AGE) {
-                let _ = fs::remove_dir_all(item.path());
             }
         }
     }

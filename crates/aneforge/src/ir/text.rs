@@ -20,7 +20,7 @@ use crate::ir::ops::leaf::{Input, Role};
 use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{Var, dims};
 use crate::ir::verify::verify;
-use aneforge_tensor::{DType, Shape, Tensor, f16, random};
+use aneforge_tensor::{AlignedBytes, Bytes, DType, Shape, Tensor, TensorError, f16, random};
 use std::fmt::{self, Write};
 
 /// Text is not a graph. The file's fault.
@@ -196,9 +196,9 @@ fn constant(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Result<(), String> {
         if count > MOST_GENERATED {
             return Err(format!("{count} elements are too many to generate from text"));
         }
-        Ok(values.take(count).collect::<Vec<f64>>())
+        tensor_of(ty, &mut values.take(count).map(Ok))
     };
-    let values = if cursor.eat("splat(") {
+    let tensor = if cursor.eat("splat(") {
         let value: f64 = cursor.number()?;
         cursor.expect(")")?;
         generated(&mut std::iter::repeat(value))?
@@ -209,27 +209,45 @@ fn constant(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Result<(), String> {
         cursor.expect(")")?;
         generated(&mut (0..count as u64).map(|i| f64::from(random::normal(seed, i) * scale)))?
     } else {
-        let values: Result<Vec<f64>, String> = cursor
-            .take_rest()
-            .split_whitespace()
-            .map(|w| w.parse().map_err(|_| format!("`{w}` is not a number")))
-            .collect();
-        values?
+        let words = cursor.take_rest();
+        // A number takes a character at least.
+        if count > words.len() {
+            let got = words.split_whitespace().count();
+            return Err(TensorError::Count { shape: ty.shape, got }.to_string());
+        }
+        let number = |w: &str| w.parse().map_err(|_| format!("`{w}` is not a number"));
+        tensor_of(ty, &mut words.split_whitespace().map(number))?
     };
-    graph.constants.push(tensor_of(ty, &values)?);
+    graph.constants.push(tensor);
     Ok(())
 }
 
-fn tensor_of(ty: TensorType, values: &[f64]) -> Result<Tensor, String> {
-    let tensor = match ty.dtype {
-        DType::F16 => {
-            Tensor::from_slice(ty.shape, &values.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>())
+/// A tensor of values, of which there are about as many as the type says.
+fn tensor_of(
+    ty: TensorType,
+    values: &mut dyn Iterator<Item = Result<f64, String>>,
+) -> Result<Tensor, String> {
+    if !matches!(ty.dtype, DType::F16 | DType::F32 | DType::F64) {
+        return Err(format!("constants are fp16, fp32 or fp64, found {}", ty.dtype));
+    }
+    let mut bytes = AlignedBytes::try_zeroed(ty.bytes())
+        .ok_or_else(|| format!("there is no memory for a constant of {} bytes", ty.bytes()))?;
+    let mut got = 0;
+    let mut places = bytes.chunks_exact_mut(ty.dtype.size());
+    for value in values {
+        let value = value?;
+        got += 1;
+        let Some(place) = places.next() else { continue };
+        match ty.dtype {
+            DType::F16 => place.copy_from_slice(&f16::from_f64(value).to_le_bytes()),
+            DType::F32 => place.copy_from_slice(&(value as f32).to_le_bytes()),
+            _ => place.copy_from_slice(&value.to_le_bytes()),
         }
-        DType::F32 => Tensor::from_slice(ty.shape, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()),
-        DType::F64 => Tensor::from_slice(ty.shape, values),
-        other => return Err(format!("constants are fp16, fp32 or fp64, found {other}")),
-    };
-    tensor.map_err(|e| e.to_string())
+    }
+    if got != ty.shape.count() {
+        return Err(TensorError::Count { shape: ty.shape, got }.to_string());
+    }
+    Tensor::new(ty.dtype, ty.shape, Bytes::new(bytes)).map_err(|e| e.to_string())
 }
 
 /// Reads one node; the result is its feed number if it is a leaf.

@@ -1,9 +1,12 @@
 //! The hub's cache on disk, as the hub's own tools lay it out.
 
-use aneforge_formats::Checkpoint;
+use aneforge_formats::{Checkpoint, read};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::{env, fs};
+
+/// The most bytes that the name of a revision is read of.
+const MOST_NAME: u64 = 4096;
 
 /// An environment variable of the hub's tools; one that is empty counts as unset.
 fn variable(name: &str) -> Option<OsString> {
@@ -39,7 +42,9 @@ pub(super) fn endpoint() -> Option<String> {
 pub(super) fn snapshot(cache: &Path, id: &str, revision: &str) -> Option<PathBuf> {
     let model = cache.join(format!("models--{}", id.replace('/', "--")));
     let snapshots = model.join("snapshots");
-    let referred = fs::read_to_string(model.join("refs").join(revision)).ok();
+    let referred = read(&model.join("refs").join(revision), MOST_NAME)
+        .ok()
+        .and_then(|name| String::from_utf8(name).ok());
     let named = Path::new(referred.as_deref().map_or(revision, str::trim));
     let plain = matches!(named.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     let named = snapshots.join(named);

@@ -11,16 +11,17 @@ pub use pooling::{Pooling, PoolingError};
 use crate::compile::compile;
 use crate::device::{self, Device};
 use crate::ir::numerics::Numerics;
-use crate::models::guard;
 use crate::models::resolve::{HubOptions, resolve};
+use crate::models::{MOST_TEXT, guard};
 use crate::passes::Options;
 use crate::session::{Feed, RunError, Session, SessionOptions};
 use crate::target::Target;
-use aneforge_formats::{Checkpoint, FileError};
+use aneforge_formats::{Checkpoint, read};
 use aneforge_kernels::threads::stopped;
 use aneforge_tensor::f16;
 use bert::{Bert, HIDDEN};
 use config::{BertConfig, Layout};
+use serde_json::Value;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -316,12 +317,26 @@ fn tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
     if !path.exists() {
         return Err(LoadError::NoTokenizer(path.to_owned()));
     }
-    let bytes = std::fs::read(path).map_err(|e| FileError::new(path, e))?;
+    let bytes = read(path, MOST_TEXT)?;
     guard::call(|| Tokenizer::from_bytes(bytes)).map_err(unusable(path))
 }
 
 fn unusable(path: &Path) -> impl Fn(String) -> LoadError {
     |why| LoadError::Tokenizer { path: path.to_owned(), why }
+}
+
+/// Says which token a template names that the file does not define: the library only says that there is one.
+fn undefined_token(path: &Path) -> Option<String> {
+    let file: Value = serde_json::from_slice(&read(path, MOST_TEXT).ok()?).ok()?;
+    let processor = &file["post_processor"];
+    let parts = processor["processors"].as_array().map_or(std::slice::from_ref(processor), Vec::as_slice);
+    let undefined = |part: &Value| {
+        let pieces = ["single", "pair"].into_iter().filter_map(|way| part[way].as_array()).flatten();
+        let mut named = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+        named.find(|name| part["special_tokens"].get(name).is_none()).map(str::to_owned)
+    };
+    let token = parts.iter().find_map(undefined)?;
+    Some(format!("its template names the token `{token}`, which it does not define"))
 }
 
 /// Makes the tokenizer cut texts to `max` tokens, and pad none.
@@ -331,7 +346,7 @@ fn truncate(tokenizer: &mut Tokenizer, path: &Path, max: usize) -> Result<(), Lo
         tokenizer.encode_fast("", true)?;
         Ok::<_, tokenizers::Error>(tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false)))
     });
-    let added = added.map_err(unusable(path))?;
+    let added = added.map_err(|why| unusable(path)(undefined_token(path).unwrap_or(why)))?;
     if max <= added {
         return Err(LoadError::TooShort { max, added });
     }

@@ -14,3 +14,6 @@ pub mod encoder;
 mod guard;
 pub mod resnet;
 pub mod resolve;
+
+/// The most bytes that a model's description or tokenizer may have: far more than any has.
+const MOST_TEXT: u64 = 1 << 28;

@@ -3,13 +3,14 @@
 use crate::context::Context;
 use crate::exit::caller;
 use crate::output;
+use crate::program::MOST_TEXT;
 use aneforge::models::resolve::HubOptions;
 use aneforge::{EncodeOptions, Encoder, EncoderOptions, Pooling, Shape, Tensor};
 use aneforge_tensor::npy;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::json;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -136,8 +137,12 @@ fn texts(given: &[String]) -> Result<Vec<String>> {
             texts.push(text.clone());
             continue;
         }
-        for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
+        let mut input = std::io::stdin().lock().take(MOST_TEXT + 1);
+        for (number, line) in (1..).zip(input.by_ref().lines()) {
             texts.push(line.with_context(|| format!("line {number} of standard input"))?);
+        }
+        if input.limit() == 0 {
+            return Err(caller(format!("standard input has more than {MOST_TEXT} bytes; embed it in parts")));
         }
     }
     if texts.is_empty() {

@@ -6,7 +6,7 @@ use crate::output::{self, counted, grouped, time};
 use crate::program;
 use crate::timing::{self, Timing};
 use aneforge::artifact::{self, ArtifactError};
-use aneforge::{DType, Plan, Session, Tensor, TensorType};
+use aneforge::{DType, DeviceError, Plan, Session, Tensor, TensorType};
 use aneforge_tensor::{Bytes, npy, random};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -27,7 +27,8 @@ JSON keys:
 /// Run a compiled program or a graph
 ///
 /// Takes a folder that `aneforge compile` wrote, its `model.mil`, or the text of a graph. A compiled
-/// program is read back, verified, and compiled for the target again.
+/// program is read back, verified, and compiled for the target again. One that was cut into segments cannot be
+/// run from its folder: run the graph, or name the folder of one segment that is no native layer.
 #[derive(clap::Args)]
 pub struct Args {
     /// A compiled program, its folder, or the text of a graph; `-` is standard input
@@ -63,9 +64,12 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     if standard {
         printable(&plan, context)?;
     }
-    let feeds = feeds(args, &plan)?;
+    let feeds = args.random.is_none().then(|| feeds(&args.inputs, &plan)).transpose()?;
     let mut session = context.session(plan, &*device)?;
+    // Random feeds wait until loading has found room for what is run.
+    let feeds = feeds.map_or_else(|| drawn(args.random.unwrap_or_default(), session.plan()), Ok)?;
     let outputs = session.run(&feeds).map_err(|error| named(error, &args.inputs))?;
+    drop(feeds);
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
     if let ([output], true) = (&outputs[..], standard) {
         return Ok(npy::write(output, out)?);
@@ -91,35 +95,36 @@ fn printable(plan: &Plan, context: &Context) -> Result<()> {
 }
 
 /// An array for every port.
-fn feeds(args: &Args, plan: &Plan) -> Result<Vec<Tensor>> {
-    if let Some(seed) = args.random {
-        return Ok((seed..).zip(&plan.feeds).map(|(seed, feed)| drawn(seed, feed.ty)).collect());
-    }
-    if args.inputs.len() != plan.feeds.len() {
+fn feeds(files: &[PathBuf], plan: &Plan) -> Result<Vec<Tensor>> {
+    if files.len() != plan.feeds.len() {
         let types: Vec<String> = plan.feeds.iter().map(|f| f.ty.to_string()).collect();
         return Err(caller(format!(
             "the program takes {} ({}), got {}; give --input FILE.npy for each, or --random SEED",
             counted(types.len(), "input"),
             types.join(", "),
-            args.inputs.len()
+            files.len()
         )));
     }
-    args.inputs.iter().zip(&plan.feeds).map(|(path, feed)| array(path, feed.ty)).collect()
+    files.iter().zip(&plan.feeds).map(|(path, feed)| array(path, feed.ty)).collect()
 }
 
-fn drawn(seed: u64, ty: TensorType) -> Tensor {
-    match ty.dtype {
-        DType::U8 => {
-            let bytes = (0..ty.shape.count() as u64).map(|i| random::word(seed, i) as u8).collect::<Vec<_>>();
-            Tensor::new(DType::U8, ty.shape, Bytes::new(bytes)).expect("invariant: one byte per element")
-        }
-        _ => random::normal_tensor(seed, ty.shape, 1.0),
-    }
+/// Random arrays for all ports.
+fn drawn(seed: u64, plan: &Plan) -> Result<Vec<Tensor>> {
+    let draw = |(seed, ty): (u64, TensorType)| {
+        let drawn = match ty.dtype {
+            DType::U8 => random::try_bytes(seed, ty.shape),
+            _ => random::try_normal_f16(seed, ty.shape),
+        };
+        drawn.ok_or_else(|| DeviceError::Memory { need: ty.bytes() }.into())
+    };
+    (0..).map(|i| seed.wrapping_add(i)).zip(plan.feeds.iter().map(|feed| feed.ty)).map(draw).collect()
 }
 
 /// The array in a file, for a port of this type.
 fn array(path: &Path, port: TensorType) -> Result<Tensor> {
-    let tensor = npy::read(&program::bytes(path)?).with_context(|| program::name(path))?;
+    // No element takes more than eight bytes; what is of a wrong shape is better read than not, to name it.
+    let most = (port.shape.count() as u64).saturating_mul(8).saturating_add(program::MOST_TEXT);
+    let tensor = npy::read(&program::bytes(path, most)?).with_context(|| program::name(path))?;
     let wider = matches!(tensor.dtype(), DType::I8 | DType::I32 | DType::I64);
     if port.dtype != DType::U8 || !wider {
         return Ok(tensor);
@@ -170,14 +175,13 @@ struct Summary {
 }
 
 fn summary(tensor: &Tensor) -> Summary {
-    let values = tensor.to_f32();
-    let finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    let sum: f64 = finite.iter().map(|&v| f64::from(v)).sum();
-    let min = finite.iter().copied().reduce(f32::min);
-    let max = finite.iter().copied().reduce(f32::max);
+    let values: &[f32] = tensor.as_slice().expect("invariant: sessions return single precision");
+    let finite = || values.iter().copied().filter(|v| v.is_finite());
+    let (count, sum) = (finite().count(), finite().map(f64::from).sum::<f64>());
+    let (min, max) = (finite().reduce(f32::min), finite().reduce(f32::max));
     Summary {
-        finite: min.zip(max).map(|(min, max)| (min, sum / finite.len() as f64, max)),
-        not_finite: values.len() - finite.len(),
+        finite: min.zip(max).map(|(min, max)| (min, sum / count as f64, max)),
+        not_finite: values.len() - count,
     }
 }
 
@@ -192,7 +196,7 @@ struct Report<'a> {
 impl Report<'_> {
     fn source(&self, index: usize) -> String {
         match self.args.random {
-            Some(seed) => format!("random {}", seed + index as u64),
+            Some(seed) => format!("random {}", seed.wrapping_add(index as u64)),
             None => self.args.inputs.get(index).map_or_else(String::new, |path| program::name(path)),
         }
     }

@@ -4,7 +4,7 @@ use crate::support::{command, fails, file, finish, folder, json, run, sample, sh
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A graph that is cut into three segments with `--native`.
 const CUT: &str = "%0 = input(feed=0) : fp16[1, 2, 3, 4]\n%1 = relu(%0) : fp16[1, 2, 3, 4]\n\
@@ -250,4 +250,96 @@ fn programs_are_found_from_within() {
     }
     fs::write(d.join("segment0/weights.bin"), "").unwrap();
     assert_eq!(run(&["run", &show(&d.join("segment0")), "--random", "3"]).code, 3);
+}
+
+#[test]
+fn files_keep_their_modes() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let d = show(folder.path());
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    let modes = [0o600, 0o640, 0o644, 0o664];
+    for (name, mode) in SINGLE.iter().zip(modes) {
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    text(&["compile", &sample("convnet"), "-o", &d]);
+    for (name, mode) in SINGLE.iter().zip(modes) {
+        let now = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(now & 0o777, mode, "{name}");
+    }
+}
+
+#[test]
+fn of_several_compiles_at_once_one_wins_whole() {
+    let folder = folder();
+    let d = show(&folder.path().join("program"));
+    for _ in 0..3 {
+        let graphs = ["convnet", "attention", "mlp"].iter().cycle().take(12);
+        let compile = |graph: &&str| {
+            let mut command = command(&["compile", "-q", &sample(graph), "-o", &d]);
+            command.stdout(Stdio::null()).spawn().unwrap()
+        };
+        let children: Vec<_> = graphs.map(compile).collect();
+        children.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
+        text(&["run", &d, "--random", "1"]);
+        fs::remove_dir_all(&d).unwrap();
+    }
+}
+
+#[test]
+fn a_reader_beside_a_writer_finds_one_set_or_the_other() {
+    let folder = folder();
+    let d = show(&folder.path().join("program"));
+    text(&["compile", &sample("convnet"), "-o", &d]);
+    let (place, graphs) = (d.clone(), ["attention", "convnet"].map(sample));
+    let writer = std::thread::spawn(move || {
+        for graph in graphs.iter().cycle().take(30) {
+            text(&["compile", "-q", graph, "-o", &place]);
+        }
+    });
+    while !writer.is_finished() {
+        text(&["run", &d, "--random", "1"]);
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_change_that_keeps_the_length_is_said_to_be_one() {
+    let folder = folder();
+    let d = show(folder.path());
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    let path = folder.path().join("report.txt");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = fails(3, &["run", &d, "--random", "1"]);
+    let want = format!("its {} bytes are not those that `aneforge.manifest` describes", bytes.len());
+    assert!(error.contains(&want), "{error}");
+}
+
+#[test]
+fn what_is_no_file_is_neither_waited_for_nor_replaced() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let d = show(folder.path());
+    text(&["compile", &sample("mlp"), "-o", &d]);
+    for name in SINGLE {
+        fs::rename(at(name), at("aside")).unwrap();
+        assert!(Command::new("mkfifo").arg(at(name)).status().unwrap().success());
+        for program in [d.clone(), show(&at("model.mil"))] {
+            let error = fails(3, &["run", &program, "--random", "1"]);
+            assert!(error.contains(&format!("{name}` is a pipe, a device or a socket")), "{name}: {error}");
+        }
+        let error = fails(3, &["compile", &sample("mlp"), "-o", &d]);
+        assert!(
+            error.starts_with(&format!("`{d}/{name}` is there and was not written by a compile")),
+            "{error}"
+        );
+        fs::rename(at("aside"), at(name)).unwrap();
+    }
+    fs::remove_file(at("aneforge.manifest")).unwrap();
+    fs::remove_file(at("weights.bin")).unwrap();
+    assert!(Command::new("mkfifo").arg(at("weights.bin")).status().unwrap().success());
+    let error = fails(3, &["run", &show(&at("model.mil")), "--random", "1"]);
+    assert!(error.contains("weights.bin` is a pipe, a device or a socket"), "{error}");
 }

@@ -198,6 +198,39 @@ fn a_tokenizer_that_panics_is_an_error_without_noise() {
     tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NOWHERE]".into();
     file(&folder, "tokenizer.json", tokenizer.to_string());
     let error = fails(3, &["embed", "-m", &show(folder.path()), "x"]);
-    assert!(error.contains("tokenizer.json` is not a tokenizer that can be used: "), "{error}");
+    let why = "tokenizer.json` is not a tokenizer that can be used: its template names the token `[NOWHERE]`, which it \
+               does not define; download it again";
+    assert!(error.ends_with(why), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn random_feeds_that_no_memory_holds_are_not_drawn() {
+    let folder = folder();
+    let dims = "fp16[65536, 65536, 65536]";
+    let graph = format!("%0 = input(feed=0) : {dims}\n%1 = relu(%0) : {dims}\nreturn %1\n");
+    let graph = file(&folder, "huge.ir", graph);
+    let error = fails(3, &["run", &graph, "--random", "1"]);
+    assert!(error.starts_with("the program needs 1125899906842624 bytes of memory"), "{error}");
+    let output = run(&["run", &graph, "--random", "1", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&output.err).unwrap();
+    assert_eq!((output.code, &value["error"]["code"]), (3, &3.into()));
+}
+
+#[test]
+fn a_constant_that_no_memory_holds_is_an_error() {
+    let folder = folder();
+    let constant =
+        format!("@0 : fp64[4096, 4096] = splat(1)\n%0 = input(feed=0) : fp16[2]\n{}", "return %0\n");
+    let graph = file(&folder, "constant.ir", constant);
+    let mut shell = std::process::Command::new("sh");
+    shell.args([
+        "-c",
+        "ulimit -v 100000; exec \"$0\" inspect \"$1\"",
+        env!("CARGO_BIN_EXE_aneforge"),
+        &graph,
+    ]);
+    let output = crate::support::finish(shell);
+    assert_eq!(output.code, 3, "{output:?}");
+    assert!(output.err.contains("there is no memory for a constant of 134217728 bytes"), "{output:?}");
 }

@@ -5,7 +5,7 @@ use aneforge_tensor::{Bytes, Tensor, npy};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 fn model() -> String {
     show(&Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("tests/models/tiny-bert"))
@@ -143,4 +143,81 @@ fn an_output_that_fails_leaves_what_was_there() {
     assert!(output.err.starts_with(&format!("error: cannot write {}: ", path.display())), "{output:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A shell that runs the command with these redirections.
+fn shell(script: &str, folder: &Path) -> Output {
+    let mut shell = Command::new("bash");
+    let environment =
+        [("A", env!("CARGO_BIN_EXE_aneforge").to_owned()), ("M", model()), ("G", sample("mlp"))];
+    shell.args(["-c", script]).current_dir(folder).env("ANEFORGE_DEVICE", "host").envs(environment);
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+}
+
+#[test]
+fn open_pipes_are_written_into_by_their_names() {
+    let folder = folder();
+    for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"] {
+        if name.starts_with("/proc") && !Path::new("/proc/self").exists() {
+            continue;
+        }
+        let link = folder.path().join("link");
+        let _ = symlink("/dev/stdout", &link);
+        let mut command = command(&["embed", "-m", &model(), "--npy", name, "hi"]);
+        let output = command.current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+        let array = &output.stdout[..128 + 32 * 4];
+        assert_eq!(self::array(array.to_vec()).shape().dims(), [1, 32], "{name}");
+    }
+    let output = shell("$A embed -m $M --npy /dev/fd/3 hi 3>&1 >/dev/null", folder.path());
+    assert_eq!(array(output.stdout).shape().dims(), [1, 32]);
+    let output = shell("$A embed -m $M --npy >(cat) hi >/dev/null", folder.path());
+    assert_eq!(array(output.stdout).shape().dims(), [1, 32]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn open_files_keep_what_they_have() {
+    let folder = folder();
+    let kept = folder.path().join("keep");
+    let scripts = [
+        "$A embed -m $M --npy /dev/stdout hi >> keep",
+        "$A embed -m $M --npy /dev/stderr hi 2>> keep",
+        "$A embed -m $M --npy /dev/fd/3 hi 3>> keep",
+        "(echo mine >&3; $A embed -m $M --npy /dev/fd/3 hi) 3> keep",
+        "(echo mine; $A embed -m $M --npy /dev/stdout hi) > keep",
+    ];
+    for script in scripts {
+        fs::write(&kept, "mine\n").unwrap();
+        let output = shell(script, folder.path());
+        assert!(output.status.success(), "{script}: {output:?}");
+        let bytes = fs::read(&kept).unwrap();
+        assert!(bytes.starts_with(b"mine\n\x93NUMPY"), "{script}: {}", String::from_utf8_lossy(&bytes));
+        assert_eq!(array(bytes[5..5 + 128 + 32 * 4].to_vec()).shape().dims(), [1, 32], "{script}");
+    }
+}
+
+#[test]
+fn what_a_killed_writer_left_goes_with_the_next_output() {
+    let folder = folder();
+    let d = folder.path();
+    let left = || {
+        let names = fs::read_dir(d).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".aneforge-") && *name != alive()).collect::<Vec<_>>()
+    };
+    fn alive() -> String {
+        format!(".aneforge-{}-0", std::process::id())
+    }
+    fs::write(d.join(alive()), "of a process that is alive").unwrap();
+    shell("ulimit -f 0; $A embed -m $M --npy x hi", d);
+    shell("ulimit -f 0; $A compile $G -o .", d);
+    assert_eq!(left().len(), 2, "both were killed");
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    embed(&d.join("x"));
+    assert_eq!(left().len(), 1, "a folder may belong to a program");
+    text(&["compile", &sample("mlp"), "-o", &show(d)]);
+    assert_eq!(left(), [""; 0]);
+    assert!(d.join(alive()).exists());
 }

@@ -1,6 +1,7 @@
 use super::error::LoadError;
 use super::pooling::{Pooling, PoolingConfig};
-use aneforge_formats::FileError;
+use crate::models::MOST_TEXT;
+use aneforge_formats::read;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Component, Path, PathBuf};
@@ -184,6 +185,6 @@ fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LoadError> {
 }
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
-    let bytes = std::fs::read(path).map_err(|e| FileError::new(path, e))?;
+    let bytes = read(path, MOST_TEXT)?;
     serde_json::from_slice(&bytes).map_err(|e| LoadError::Json { path: path.to_owned(), why: e.to_string() })
 }
