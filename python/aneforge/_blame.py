@@ -8,7 +8,9 @@ import numbers
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -28,6 +30,13 @@ def is_array(value: object) -> bool:
     return known or any(hasattr(value, name) for name in ("__array__", "__dlpack__", "__buffer__", "__len__"))
 
 
+def is_named(value: object) -> bool:
+    """Whether `value` has Tensors under names."""
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items()
+    )
+
+
 def is_integer(value: object) -> bool:
     """Whether `value` counts or is a place, as truth values do not."""
     try:
@@ -42,9 +51,10 @@ KINDS: dict[str, tuple[Callable[[object], bool], str, str]] = {
     "Array": (is_array, "an array", "arrays"),
     "int": (is_integer, "an integer", "integers"),
     "float": (lambda v: isinstance(v, numbers.Real), "a number", "numbers"),
+    "bool": (lambda v: isinstance(v, (bool, np.bool_)), "True or False", "truth values"),
     "str": (lambda v: isinstance(v, str), "a string", "strings"),
     "PathLike[str]": (lambda v: isinstance(v, os.PathLike), "a path", "paths"),
-    "Mapping[str, Tensor]": (lambda v: isinstance(v, dict), "a dict of Tensors by name", ""),
+    "Mapping[str, Tensor]": (lambda v: is_named(v), "a dict of Tensors by name", ""),
     "None": (lambda v: v is None, "None", ""),
 }
 """Parts of annotations: whether a value is of it, and what one and several are called."""
@@ -68,6 +78,16 @@ def said(annotation: str) -> tuple[Callable[[object], bool], str] | None:
     return lambda v: any(fit(v) for fit in fits), f"{', '.join(first)} or {last}" if first else last
 
 
+def kind_of(value: object) -> str:
+    """The type of `value`, and where it is not that of a container, of what is wrong in it."""
+    kind = type(value).__name__
+    if isinstance(value, dict):
+        wrong = [f"the key {key!r}" for key in value if not isinstance(key, str)]
+        wrong += [f"{type(item).__name__} under {key!r}" for key, item in value.items() if not isinstance(item, Tensor)]
+        return f"{kind} with {wrong[0]}" if wrong else kind
+    return kind
+
+
 def all_fit(fits: Callable[[object], bool], values: object) -> bool:
     """Whether `values` is a sequence of what fits."""
     if isinstance(values, (str, bytes, Tensor)) or not isinstance(values, Iterable):
@@ -89,8 +109,37 @@ def blame(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> st
         for given in values if taken else ():
             fits, words = taken  # type: ignore[misc]
             if not fits(given):
-                return f"{name}: {key} must be {words}, got {type(given).__name__}"
+                return f"{name}: {key} must be {words}, got {kind_of(given)}"
     return None
+
+
+def too_large(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
+    """Which argument is an integer that no floating-point number can be."""
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    except TypeError:
+        return None
+    for key, value in bound.items():
+        if isinstance(value, int) and abs(value) >= 1 << 1024:
+            return f"{name}: {key} is too large: an integer of {value.bit_length()} bits"
+    return None
+
+
+FOLDER = os.path.join(os.path.dirname(__file__), "")
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warns of the innermost line outside this package."""
+    frame, level = sys._getframe().f_back, 2
+    while frame and frame.f_back and frame.f_code.co_filename.startswith(FOLDER):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def some(name: str, out: object) -> None:
+    """Refuses a container without results."""
+    if isinstance(out, (list, tuple, Mapping)) and not out:
+        raise ValueError(f"{name}: out is empty; give at least one Tensor")
 
 
 def blaming(function: F, name: str) -> F:
@@ -101,9 +150,16 @@ def blaming(function: F, name: str) -> F:
         try:
             return function(*args, **kwargs)
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            why = None if str(error).startswith(f"{name}:") else blame(name, function, args, kwargs)
-            if why is None:
+            if str(error).startswith(f"{name}:"):
                 raise
-        raise TypeError(why)
+            if (why := blame(name, function, args, kwargs)) is not None:
+                raised: Exception = TypeError(why)
+            elif isinstance(error, OverflowError) and (why := too_large(name, function, args, kwargs)) is not None:
+                raised = ValueError(why)
+            elif str(error).startswith("the constant"):
+                raised = type(error)(f"{name}: {error}")
+            else:
+                raise
+        raise raised
 
     return cast(F, call)

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import NamedTuple
 
 from aneforge import _env, _judge, _native
-from aneforge._blame import blame
+from aneforge._blame import blame, some
 from aneforge._native import Model, Tensor
 from aneforge._pacing import BREAKER
 
@@ -80,8 +80,10 @@ def compile(
         RuntimeError: the device is not available.
         OSError: `build_dir` cannot be written.
     """
-    if why := blame("compile", compile, (out,), {"target": target, "device": device, "numerics": numerics}):
+    checked = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "norms": norms}
+    if why := blame("compile", compile, (out,), {**checked, "return_dict": return_dict}):
         raise TypeError(why)
+    some("compile", out)
     planned = {
         "int8": bool(int8),
         "compress": compress is not None,

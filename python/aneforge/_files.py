@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 from aneforge import _env, _native
+from aneforge._blame import some
 from aneforge._compile import compile
 from aneforge._native import Tensor
 from aneforge._operand import Array
@@ -19,9 +20,12 @@ def save_graph(out: Tensor | Sequence[Tensor], path: str | PathLike[str]) -> Non
     `load_graph` and the command line read it. A file that is there is replaced as a whole.
 
     Args:
-        out: the result, or several.
+        out: the result, or several. A dict is refused, as the text has no names for results.
         path: usually with `.ir` at its end.
     """
+    if isinstance(out, Mapping):
+        raise TypeError("save_graph: out must be a Tensor or a sequence of them, got a dict; files keep no names")
+    some("save_graph", out)
     _native.save_graph(out, os.fspath(path))
 
 
@@ -36,6 +40,19 @@ def load_graph(path: str | PathLike[str]) -> Tensor | tuple[Tensor, ...]:
     """
     results = _native.load_graph(os.fspath(path))
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _each(change: Callable[..., Any], out: Any, *others: Any) -> Any:
+    """What `change` makes of every result, and of what the others have in its place."""
+    if isinstance(out, Mapping):
+        return {name: change(item, *(other[name] for other in others)) for name, item in out.items()}
+    if isinstance(out, (list, tuple)):
+        return tuple(map(change, out, *others))
+    return change(out, *others)
+
+
+def _is_truth(item: object) -> bool:
+    return isinstance(item, Tensor) and item.dtype == "bool"
 
 
 def eval(
@@ -58,16 +75,31 @@ def eval(
         numerics: the host's arithmetic; see `compile`.
 
     Returns:
-        A float32 array, or what the model of several gives.
+        A float32 array, or what the model of several gives. Comparisons give arrays of truth values.
     """
-    feeds = dict(feeds or {})
-    if not feeds and not _native.feeds(out):
-        values = _native.constant_values(
-            out,
-            target if target is not None else _env.target(),
-            numerics if numerics is not None else _env.numerics(),
-        )
-        if isinstance(out, Mapping):
-            return dict(zip(out, values, strict=True))
-        return values[0] if isinstance(out, Tensor) else tuple(values)
-    return compile(out, target=target, device=device, numerics=numerics)._call((), feeds)
+    if feeds is not None and not isinstance(feeds, Mapping):
+        raise TypeError(f"eval: feeds must be a dict of arrays by input or name, got {type(feeds).__name__}")
+    some("eval", out)
+    numbers = _each(lambda item: item.astype("fp16") if _is_truth(item) else item, out)
+    values = _computed(numbers, dict(feeds or {}), target, device, numerics)
+    return _each(lambda item, array: array.astype(bool) if _is_truth(item) else array, out, values)
+
+
+def _computed(
+    out: Any,
+    feeds: dict[Tensor | str, Array],
+    target: str | None,
+    device: str | None,
+    numerics: str | None,
+) -> Any:
+    """What `eval` gives, with truth values as numbers."""
+    if feeds or _native.feeds(out):
+        return compile(out, target=target, device=device, numerics=numerics)._call((), feeds)
+    values = _native.constant_values(
+        out,
+        target if target is not None else _env.target(),
+        numerics if numerics is not None else _env.numerics(),
+    )
+    if isinstance(out, Mapping):
+        return dict(zip(out, values, strict=True))
+    return values[0] if isinstance(out, Tensor) else tuple(values)

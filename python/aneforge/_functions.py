@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from aneforge import _native
+from aneforge._blame import is_array
 from aneforge._native import Tensor
 from aneforge._operand import Array, integer, value, vector, weight
-from aneforge._tensor import border, pair
+from aneforge._tensor import TensorMethods, border, pair
 
 
 def input(
@@ -49,7 +50,7 @@ def image_input(
     """
     x = _native.apply("cast", [input(shape, "uint8", name=name)])
     for what, given, neutral in (("scale", scale, 1.0), ("bias", bias, 0.0)):
-        values = _native.array(given)
+        values = _native.array(given, f"image_input: {what}")
         if values.ndim == 0 or values.size == 1:
             k = float(values.reshape(()))
             if k != neutral:
@@ -229,15 +230,51 @@ def split(x: Tensor, num_splits: int, axis: int = 0, *, dim: int | None = None) 
     return [_native.apply("split", [x], attrs | {"index": index}) for index in range(max(count, 1))]
 
 
-def select(cond: Tensor, a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
-    """`a` where `cond` holds, `b` elsewhere. `cond` is the result of a comparison; all three broadcast."""
-    if not isinstance(cond, Tensor):
-        kind = type(cond).__name__
-        raise TypeError(f"select: cond must be a Tensor, got {kind}; compare tensors, as in x > 0")
-    return _native.apply("select", [cond, value(a), value(b)])
+def select(cond: Tensor | Array, a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
+    """`a` where `cond` holds, `b` elsewhere; all three broadcast.
+
+    `cond` is the result of a comparison, or an array of truth values.
+    """
+    return _native.apply("select", [_condition("select", cond), value(a), value(b)])
 
 
-where = select
+def where(cond: Tensor | Array, a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
+    """`a` where `cond` holds, `b` elsewhere; all three broadcast: another name of `select`."""
+    try:
+        return _native.apply("select", [_condition("where", cond), value(a), value(b)])
+    except (TypeError, ValueError) as error:
+        if not str(error).startswith("select:"):
+            raise
+        raised = type(error)("where:" + str(error).removeprefix("select:"))
+    raise raised
+
+
+def _condition(name: str, cond: object) -> Tensor:
+    """Truth values; those of an array as a comparison of ones and zeros."""
+    if isinstance(cond, Tensor):
+        return cond
+    kind = type(cond).__name__
+    if is_array(cond):
+        array = _native.array(cond, f"{name}: cond")
+        if array.dtype == np.bool_:
+            return value(array.astype(np.float16)) > 0.5
+        kind = f"an array of {array.dtype}"
+    raise TypeError(
+        f"{name}: cond must be a Tensor or an array of truth values, got {kind}; compare first, as in x > 0"
+    )
+
+
+def flatten(x: Tensor | Array, start_dim: int | None = None, end_dim: int | None = None) -> Tensor:
+    """All elements of a value as one line, row by row: `[C, H, W]` as `[C*H*W]`, by a native layer.
+
+    Compiling writes it as `reshape`, which needs no cut, unless native layers are asked for. With `start_dim` or
+    `end_dim` it is `x.flatten(start_dim, end_dim)`, of any shape.
+    """
+    if start_dim is None and end_dim is None:
+        return _native.apply("flatten", [value(x)])
+    return TensorMethods.flatten(
+        cast(Any, value(x)), 0 if start_dim is None else start_dim, -1 if end_dim is None else end_dim
+    )
 
 
 def gather(x: Tensor, indices: Sequence[int] | Array, axis: int = 0, *, dim: int | None = None) -> Tensor:
@@ -247,6 +284,8 @@ def gather(x: Tensor, indices: Sequence[int] | Array, axis: int = 0, *, dim: int
     places = [integer("gather: each index", i) for i in flat]
     if not places:
         raise IndexError("gather: indices are empty; name at least one element")
+    if (most := max(places)) >= 1 << 32:
+        raise ValueError(f"gather: an index of {most.bit_length()} bits is outside every axis")
     if any(i < 0 for i in places):
         raise ValueError(f"gather: index {min(places)} is negative; count from the first")
     return _native.gather(x, places, axis)

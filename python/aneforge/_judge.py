@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from aneforge import _native
+from aneforge._blame import some, warn
 from aneforge._native import Tensor
 
 FLOOR_US = 63.3
@@ -36,6 +36,7 @@ def estimate(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | N
         int8: count weights of products in eight bits.
         target: a chip such as `"h13"`.
     """
+    some("estimate", out)
     return _native.estimate(out, int8, target)
 
 
@@ -62,6 +63,7 @@ def precision_risk(out: Tensor | Sequence[Tensor], verbose: bool = False) -> dic
         out: the result, or several.
         verbose: print one line per node.
     """
+    some("precision_risk", out)
     report = _native.precision_risk(out)
     if verbose:
         for node in report["nodes"]:
@@ -83,10 +85,10 @@ def signal(out: Tensor | Sequence[Tensor], validate: bool, on_engine: bool, norm
         message = f"compile: {places} may lose precision: {said}"
         if validate:
             raise ValueError(message)
-        warnings.warn(message, PrecisionWarning, stacklevel=3)
+        warn(message, PrecisionWarning)
     if on_engine and (cost := _native.estimate(out)) <= 1.5 * FLOOR_US:
         message = (
             f"compile: the program may take {cost:.0f} us, and starting one takes {FLOOR_US} us; "
             "use larger batches or fewer, longer programs"
         )
-        warnings.warn(message, DispatchFloorWarning, stacklevel=3)
+        warn(message, DispatchFloorWarning)

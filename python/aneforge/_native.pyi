@@ -295,8 +295,11 @@ def constant(array: object, weight: str | None = None) -> Tensor:
     With `weight`, which names the place in messages, the array must be real.
     """
 
-def array(object: object, /) -> NDArray[Any]:
-    """`numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only."""
+def array(object: object, place: str = "the array") -> NDArray[Any]:
+    """`numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only.
+
+    `place` names it in messages.
+    """
 
 def save_graph(out: Any, path: str) -> None:
     """Writes the graph behind `out`, with its constants in full."""

@@ -35,7 +35,7 @@ def value(operand: object) -> Tensor:
 
 
 def weight(where: str, array: object) -> Tensor:
-    """A floating-point array as a constant; a tensor as it is."""
+    """An array as a constant; a tensor as it is."""
     return array if isinstance(array, Tensor) else _native.constant(array, where)
 
 
@@ -45,15 +45,17 @@ def reduced(
     axes: object,
     axis: object,
     dim: object,
-    keepdims: bool,
+    keepdims: bool | None,
     keepdim: bool | None,
 ) -> Tensor:
     """A reduction over some axes, by any of their names, which stay with size one if they are kept."""
-    over = axes_of(name.removeprefix("reduce_"), x, axes, axis, dim)
+    said = name.removeprefix("reduce_")
+    over = axes_of(said, x, axes, axis, dim)
+    given = [keep for keep in (keepdims, keepdim) if keep is not None]
+    if len(given) > 1:
+        raise TypeError(f"{said}: keepdims and keepdim are names of one argument; give one of them")
     result = _native.apply(name, [x], {"axes": over})
-    if keepdim is not None:
-        keepdims = keepdim
-    return result if keepdims or over == () else _native.apply("squeeze", [result], {"axes": over})
+    return result if given in ([], [True]) or over == () else _native.apply("squeeze", [result], {"axes": over})
 
 
 def axes_of(name: str, x: Tensor, axes: object, axis: object, dim: object) -> object:
@@ -72,7 +74,7 @@ def vector(where: str, array: object, shape: Sequence[int]) -> Tensor:
     """A bias, of integers too, as a constant of this shape."""
     if isinstance(array, Tensor):
         return array
-    values = _native.array(array)
+    values = _native.array(array, where)
     if values.size != int(np.prod(shape)):
         raise ValueError(f"{where} must have {int(np.prod(shape))} elements, got shape {values.shape}")
     return _native.constant(values.reshape(shape))

@@ -24,7 +24,6 @@ __all__ = [
     "channel_to_space",
     "space_to_batch",
     "batch_to_space",
-    "flatten",
     "input_view",
     "dynamic_slice",
     "scaled_elementwise",
@@ -415,7 +414,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The mean over `axes`.
@@ -435,7 +434,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The sum over `axes`.
@@ -455,7 +454,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The greatest element over `axes`.
@@ -475,7 +474,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The least element over `axes`.
@@ -495,7 +494,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The sum of magnitudes over `axes`.
@@ -515,7 +514,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The square root of the sum of squares over `axes`.
@@ -535,7 +534,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The natural logarithm of the sum over `axes`.
@@ -555,7 +554,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The sum of squares over `axes`.
@@ -575,7 +574,7 @@ class OpMethods:
         *,
         axis: int | Sequence[int] | None = None,
         dim: int | Sequence[int] | None = None,
-        keepdims: bool = True,
+        keepdims: bool | None = None,
         keepdim: bool | None = None,
     ) -> Tensor:
         """The natural logarithm of the sum of exponentials over `axes`, without overflow.
@@ -616,18 +615,6 @@ class OpMethods:
             out = x.l2_norm(axis=-1, eps=1e-12)
         """
         return _native.apply("l2_norm", [cast(Tensor, self)], {"axis": axis if dim is None else dim, "eps": eps})
-
-    def transpose(self, perm: int | Sequence[int]) -> Tensor:
-        """Axes in another order: axis `i` of the result is axis `perm[i]` of `x`.
-
-        Args:
-            perm: a permutation of the axes.
-
-        Example:
-            x = af.input((2, 3))
-            out = x.transpose(perm=(1, 0))
-        """
-        return _native.apply("transpose", [cast(Tensor, self)], {"perm": perm})
 
     def squeeze(
         self,
@@ -972,19 +959,6 @@ def batch_to_space(x: Tensor | Array, bh: int, bw: int) -> Tensor:
         out = af.batch_to_space(x, bh=2, bw=3)
     """
     return _native.apply("batch_to_space", [value(x)], {"bh": bh, "bw": bw})
-
-
-def flatten(x: Tensor | Array) -> Tensor:
-    """All elements of a value as one line, row by row.
-
-    `x` is `[C, H, W]`; the result is `[C*H*W]`. Compiling writes it as `reshape`, which needs no cut, unless
-    native layers are asked for.
-
-    Example:
-        x = af.input((2, 3, 4))
-        out = af.flatten(x)
-    """
-    return _native.apply("flatten", [value(x)])
 
 
 def input_view(x: Tensor | Array, offset: int, size: int) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 
 from aneforge import _env
+from aneforge._blame import warn
 
 
 class CompileBackoffError(RuntimeError):
@@ -37,7 +37,7 @@ class Breaker:
         message = f"compile: the engine's compiler failed {seconds - rest:.1f} s ago; it needs {rest:.1f} s more"
         if strict:
             raise CompileBackoffError(f"{message}; wait, or call reset_compile_breaker()")
-        warnings.warn(f"{message}, waiting", stacklevel=4)
+        warn(f"{message}, waiting")
         self._sleep(rest)
 
     def failed(self) -> None:

@@ -1,14 +1,14 @@
 //! Building nodes: any op of the list by its name, and the two kinds of leaves.
 
 use crate::caller::attributed;
-use crate::error::checked;
-use crate::operand::{as_array, float_array, floating};
+use crate::error::{checked, instead};
+use crate::operand::{as_array, constant_of, too_large, weight_array};
 use crate::tensor::Tensor;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Info, find};
 use aneforge::ir::ops::leaf::Role;
 use aneforge::{DType, Shape, TensorType, Var};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
 
@@ -41,13 +41,23 @@ fn read(info: &Info, attrs: &Bound<'_, PyDict>) -> PyResult<Attrs> {
             info.attrs.iter().find(|a| a.name == key).ok_or_else(|| {
                 PyTypeError::new_err(format!("{}: there is no attribute `{key}`", info.name))
             })?;
-        let attr = attr(declared.ty, &value).map_err(|_| {
-            let got = value.repr().map_or_else(|_| "something else".into(), |r| r.to_string());
-            PyTypeError::new_err(format!("{}: {key} must be {}, got {got}", info.name, said(declared.ty)))
-        })?;
-        read.push((key, attr));
+        let attr = attr(declared.ty, &value).map_err(|e| unread(info.name, &key, declared.ty, &value, e));
+        read.push((key, attr?));
     }
     Ok(read)
+}
+
+/// Why an attribute is not what its op takes.
+fn unread(op: &str, key: &str, ty: &str, value: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    let py = value.py();
+    if error.is_instance_of::<PyOverflowError>(py) {
+        return too_large(&format!("{op}: {key}"), value);
+    }
+    let got = match value.repr().and_then(|repr| Ok(repr.to_str()?.to_owned())) {
+        Ok(got) => got,
+        Err(e) => return e,
+    };
+    instead(py, error, || PyTypeError::new_err(format!("{op}: {key} must be {}, got {got}", said(ty))))
 }
 
 fn said(ty: &str) -> &str {
@@ -85,7 +95,10 @@ fn ints(value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     }
     match int(value) {
         Ok(one) => Ok(vec![one]),
-        Err(_) => value.try_iter()?.map(|item| int(&item?)).collect(),
+        Err(e) if e.is_instance_of::<PyTypeError>(value.py()) => {
+            value.try_iter()?.map(|item| int(&item?)).collect()
+        }
+        Err(e) => Err(e),
     }
 }
 
@@ -124,7 +137,10 @@ pub fn input(
 ) -> PyResult<Tensor> {
     let refuse = |what: &str| PyValueError::new_err(format!("input: {what}"));
     let dims = ints(shape)
-        .map_err(|_| PyTypeError::new_err("input: shape must be a sequence of integers"))?
+        .map_err(|e| match e.is_instance_of::<PyOverflowError>(py) {
+            true => refuse("a size is too large; sizes fit 32 bits"),
+            false => instead(py, e, || PyTypeError::new_err("input: shape must be a sequence of integers")),
+        })?
         .into_iter()
         .map(|d| usize::try_from(d).map_err(|_| refuse(&format!("size {d} is negative"))))
         .collect::<PyResult<Vec<usize>>>()?;
@@ -148,17 +164,15 @@ pub fn input(
 /// With `weight`, which names the place in messages, the array must be real.
 #[pyfunction]
 #[pyo3(signature = (array, weight = None))]
-pub fn constant(py: Python<'_>, array: &Bound<'_, PyAny>, weight: Option<&str>) -> PyResult<Tensor> {
+pub fn constant(array: &Bound<'_, PyAny>, weight: Option<&str>) -> PyResult<Tensor> {
     if let Ok(tensor) = array.cast::<Tensor>() {
         return Ok(Tensor { var: tensor.get().var.clone() });
     }
     let array = match weight {
-        Some(place) => float_array(place, array)?,
-        None => as_array(array)?,
+        Some(place) => weight_array(place, array)?,
+        None => as_array("the constant", array)?,
     };
-    let tensor = floating(&array)?;
-    let var = attributed(py, || Var::constant(tensor))?;
-    Ok(Tensor { var: checked(var)? })
+    Ok(Tensor { var: checked(constant_of(weight.unwrap_or("the constant"), &array)?)? })
 }
 
 /// The elements at static places along one axis.
@@ -199,17 +213,23 @@ pub enum Returned {
 /// Outputs of several tensors, given as one, as a sequence, or under names.
 pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, Returned)> {
     let refuse =
-        |_| PyTypeError::new_err("out takes a Tensor, a list or tuple of them, or a dict of them by name");
-    let tensor =
-        |item: Bound<'_, PyAny>| Ok(item.cast::<Tensor>().map_err(|e| refuse(e.into()))?.get().var.clone());
+        || PyTypeError::new_err("out takes a Tensor, a list or tuple of them, or a dict of them by name");
+    let tensor = |item: Bound<'_, PyAny>| Ok(item.cast::<Tensor>().map_err(|_| refuse())?.get().var.clone());
+    let none = || PyValueError::new_err("out is empty; give at least one Tensor");
     if let Ok(named) = out.cast::<PyDict>() {
-        let names =
-            named.keys().iter().map(|name| name.extract().map_err(refuse)).collect::<PyResult<_>>()?;
+        let text = |name: Bound<'_, PyAny>| name.extract().map_err(|e| instead(out.py(), e, refuse));
+        let names: Vec<String> = named.keys().iter().map(text).collect::<PyResult<_>>()?;
+        if names.is_empty() {
+            return Err(none());
+        }
         let vars = named.values().iter().map(tensor).collect::<PyResult<_>>()?;
         return Ok((vars, Returned::Named(names)));
     }
     if out.is_instance_of::<PyList>() || out.is_instance_of::<PyTuple>() {
-        let vars = out.try_iter()?.map(|item| tensor(item?)).collect::<PyResult<_>>()?;
+        let vars: Vec<Var> = out.try_iter()?.map(|item| tensor(item?)).collect::<PyResult<_>>()?;
+        if vars.is_empty() {
+            return Err(none());
+        }
         return Ok((vars, Returned::Tuple));
     }
     Ok((vec![tensor(out.clone())?], Returned::One))

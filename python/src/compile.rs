@@ -1,6 +1,7 @@
 //! Compiling graphs, and naming devices.
 
 use crate::apply::{Returned, outputs};
+use crate::caller::here;
 use crate::error::Error;
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
@@ -48,9 +49,11 @@ pub fn compile(
         Options { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
     let device = on(device)?;
+    let at = here(py)?;
     let (running, home) = interruptible(py, move |stop| {
         let _one = COMPILING.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = stoppable(stop, || aneforge::compile(&outputs, &options)).map_err(Error::Compile)?;
+        let plan =
+            stoppable(stop, || at.scope(|| aneforge::compile(&outputs, &options))).map_err(Error::Compile)?;
         if let Some(folder) = build_dir {
             artifact::write(&plan, &folder).map_err(Error::Artifact)?;
         }

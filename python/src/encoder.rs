@@ -1,14 +1,14 @@
 //! `Encoder`: a pretrained sentence encoder.
 
 use crate::compile::{arithmetic, chip, on};
-use crate::error::Error;
+use crate::error::{Error, instead};
 use crate::home::Home;
 use crate::interrupt::interruptible;
+use crate::model::zeros;
 use aneforge::models::encoder::{EncodeOptions, Encoder as Loaded, EncoderOptions, Pooling};
 use aneforge::models::resolve::HubOptions;
 use aneforge_kernels::threads::stoppable;
-use numpy::ndarray::Array2;
-use numpy::{IntoPyArray, PyArray2};
+use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyNotImplementedError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -119,15 +119,15 @@ fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     if let Ok(one) = given.cast::<PyString>() {
         return Ok(vec![one.extract()?]);
     }
-    let refuse = |what: &Bound<'_, PyAny>| {
-        let kind = what.get_type().name().map_or_else(|_| "something else".into(), |n| n.to_string());
-        PyTypeError::new_err(format!("texts must be a str or a sequence of str, got {kind}"))
+    let refuse = |what: &Bound<'_, PyAny>| match what.get_type().name().and_then(|n| n.extract::<String>()) {
+        Ok(kind) => PyTypeError::new_err(format!("texts must be a str or a sequence of str, got {kind}")),
+        Err(e) => e,
     };
     let each = |item: PyResult<Bound<'_, PyAny>>| {
         let item = item?;
         item.cast::<PyString>().map_err(|_| refuse(&item))?.extract()
     };
-    given.try_iter().map_err(|_| refuse(given))?.map(each).collect()
+    given.try_iter().map_err(|e| instead(given.py(), e, || refuse(given)))?.map(each).collect()
 }
 
 #[pymethods]
@@ -151,9 +151,11 @@ impl Encoder {
         })?;
         drop(locked);
         let vectors = vectors.map_err(|e| Error::Encode(Box::new(e)))?;
-        let flat: Vec<f32> = vectors.concat();
-        let rows = Array2::from_shape_vec((count, self.dim), flat);
-        Ok(rows.expect("invariant: one vector per text").into_pyarray(py))
+        let rows = zeros::<f32>(py, &[count, self.dim])?;
+        let mut flat = rows.readwrite();
+        let flat = flat.as_slice_mut().expect("invariant: new arrays are contiguous");
+        flat.chunks_exact_mut(self.dim).zip(&vectors).for_each(|(row, vector)| row.copy_from_slice(vector));
+        rows.cast_into().map_err(PyErr::from)
     }
 
     /// The length of the vectors.
@@ -171,11 +173,7 @@ impl Encoder {
     /// How token states become one vector: `mean`, `cls` or `max`.
     #[getter]
     fn pooling(&self) -> &'static str {
-        match self.pooling {
-            Pooling::Mean => "mean",
-            Pooling::Cls => "cls",
-            Pooling::Max => "max",
-        }
+        self.pooling.name()
     }
 
     /// The device it runs on: `host` or `ane`.

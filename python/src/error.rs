@@ -10,10 +10,10 @@ use aneforge::portable::PortableError;
 use aneforge::target::UnknownTarget;
 use aneforge::{CompileError, DType, DeviceError, RunError, TensorType, Var};
 use pyo3::exceptions::{
-    PyFileNotFoundError, PyMemoryError, PyNotImplementedError, PyOSError, PyRuntimeError, PyTypeError,
-    PyValueError,
+    PyAttributeError, PyFileNotFoundError, PyMemoryError, PyNotImplementedError, PyOSError, PyOverflowError,
+    PyRuntimeError, PyTypeError, PyValueError,
 };
-use pyo3::{PyErr, PyResult};
+use pyo3::{PyErr, PyResult, Python};
 use std::any::Any;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -52,6 +52,8 @@ impl From<Error> for PyErr {
             Error::Run(e) => run(&e),
             Error::Device(e) => device(&e),
             Error::Target(e) => PyValueError::new_err(e.to_string()),
+            Error::Portable(PortableError::Build(e)) => Error::Build(e, false).into(),
+            Error::Portable(e @ PortableError::Memory(_)) => PyMemoryError::new_err(e.to_string()),
             Error::Portable(e) => PyValueError::new_err(e.to_string()),
             Error::Grad(e) => PyValueError::new_err(e.to_string()),
             Error::Load(e) => load(&e),
@@ -102,6 +104,20 @@ fn device(error: &DeviceError) -> PyErr {
         DeviceError::Memory { .. } => PyMemoryError::new_err(message),
         _ => PyRuntimeError::new_err(message),
     }
+}
+
+/// The exception for memory that is not there.
+pub fn memory(bytes: usize) -> PyErr {
+    PyMemoryError::new_err(format!("a copy of this takes {bytes} bytes of memory, which are not left"))
+}
+
+/// A better exception where `error` is about a value; what else was raised, as by a signal, passes.
+pub fn instead(py: Python<'_>, error: PyErr, better: impl FnOnce() -> PyErr) -> PyErr {
+    let about_a_value = error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py)
+        || error.is_instance_of::<PyOverflowError>(py)
+        || error.is_instance_of::<PyAttributeError>(py);
+    if about_a_value { better() } else { error }
 }
 
 /// The exception for a panic, which is a bug of ours.

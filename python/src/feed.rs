@@ -20,7 +20,7 @@ impl<'py> Ready<'py> {
         if let Some(ready) = given.cast::<PyArrayDyn<f32>>().ok().filter(|a| is_plain(a.as_untyped())) {
             return Ok(Ready::F32(ready.readonly()));
         }
-        let array = as_array(given)?;
+        let array = as_array(&format!("input {index}"), given)?;
         match Ready::contiguous(&array) {
             Some(ready) => Ok(ready),
             None => Ready::converted(index, port, &array),
@@ -39,7 +39,6 @@ impl<'py> Ready<'py> {
     }
 
     fn converted(index: usize, port: TensorType, array: &Bound<'py, PyUntypedArray>) -> PyResult<Ready<'py>> {
-        let name = dtype_name(array);
         let to = match (kind(array), port.dtype) {
             ('b', DType::U8) => "uint8",
             ('i' | 'u', DType::U8) => {
@@ -50,14 +49,17 @@ impl<'py> Ready<'py> {
             ('f' | 'i' | 'u', _) => real_name(array).unwrap_or("float64"),
             _ => {
                 return Err(PyTypeError::new_err(format!(
-                    "input {index} is a {} port and takes real numbers, got an array of {name}",
-                    port.dtype
+                    "input {index} is a {} port and takes real numbers, got an array of {}",
+                    port.dtype,
+                    dtype_name(array)?
                 )));
             }
         };
-        let array = converted(array, to)?;
-        Ready::contiguous(&array)
-            .ok_or_else(|| PyTypeError::new_err(format!("input {index}: arrays of {name} cannot be read")))
+        if let Some(ready) = Ready::contiguous(&converted(array, to)?) {
+            return Ok(ready);
+        }
+        let name = dtype_name(array)?;
+        Err(PyTypeError::new_err(format!("input {index}: arrays of {name} cannot be read")))
     }
 
     /// As a session takes it.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a signal waits at most until it is looked at.
-const PERIOD: Duration = Duration::from_millis(50);
+pub const PERIOD: Duration = Duration::from_millis(50);
 
 /// Runs `work` on a thread of its own, without keeping other Python threads from running, while this one looks at
 /// signals. When one raises, the flag is set, and the exception is raised at once: work that does not look at the flag

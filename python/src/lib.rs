@@ -50,7 +50,7 @@ mod _native {
     #[pymodule_export]
     use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul, sdpa};
     #[pymodule_export]
-    use crate::operand::as_array;
+    use crate::operand::array;
     #[pymodule_export]
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]

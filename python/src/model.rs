@@ -1,6 +1,7 @@
 //! `Model`: a compiled program on a device, called with arrays.
 
 use crate::apply::Returned;
+use crate::caller::level;
 use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
@@ -12,12 +13,14 @@ use aneforge::ir::ops::leaf::Input;
 use aneforge::ir::types::counted;
 use aneforge::plan::{Code, Segment, Source};
 use aneforge::{Device, Numerics, Plan, RunError, Session, SessionOptions, TensorType, f16};
+use aneforge_tensor::MAX_RANK;
 use numpy::ndarray::{ArrayView, IxDyn};
-use numpy::{PyArrayDyn, PyArrayMethods};
+use numpy::npyffi::{PY_ARRAY_API, npy_intp};
+use numpy::{Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use std::ffi::CString;
+use std::ffi::{CString, c_int};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -96,7 +99,6 @@ impl Model {
         py: Python<'_>,
         fill: impl FnOnce(&mut Session) -> PyResult<()>,
         read: impl FnOnce(&mut Session),
-        level: i32,
     ) -> PyResult<()> {
         let home = self.home()?;
         let mut locked = home.lock(py)?;
@@ -114,7 +116,7 @@ impl Model {
         read(locked.value());
         let overflow = self.untold(locked.value());
         drop(locked);
-        warn(py, overflow, level)
+        warn(py, overflow)
     }
 
     fn port(&self, name: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -131,17 +133,19 @@ impl Model {
         } else {
             name.extract::<usize>().ok().filter(|&index| index < count)
         };
-        found.ok_or_else(|| {
-            let names = self.names().join(", ");
-            let given = if name.is_none() { String::new() } else { format!("; got {name}") };
-            PyValueError::new_err(format!(
-                "name one of the model's {}: its tensor, its number, or its name of {names}{given}",
-                counted(count, "input")
-            ))
-        })
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let names = self.names().join(", ");
+        let given = if name.is_none() { String::new() } else { format!("; got {}", name.str()?.to_str()?) };
+        Err(PyValueError::new_err(format!(
+            "name one of the model's {}: its tensor, its number, or its name of {names}{given}",
+            counted(count, "input")
+        )))
     }
 
-    /// Names of the inputs in the program that reads them first, empty for those that none reads.
+    /// Names of the inputs: their own, or else those in the program that reads them first, with a number where another
+    /// input has that name; empty for those that none reads.
     fn names(&self) -> Vec<String> {
         let name = |segment: &Segment, port: usize| match &segment.code {
             Code::Mil { program, .. } => program.functions[0].params[port].name.clone(),
@@ -153,9 +157,17 @@ impl Model {
                 Some(name(segment, port))
             })
         };
-        let given = |feed: &str| (!feed.is_empty()).then(|| feed.to_owned());
-        let feeds = self.plan().feeds.iter().enumerate();
-        feeds.map(|(at, feed)| given(&feed.name).or_else(|| read(at)).unwrap_or_default()).collect()
+        let mut names: Vec<String> = self.plan().feeds.iter().map(|feed| feed.name.clone()).collect();
+        for at in 0..names.len() {
+            let Some(own) = names[at].is_empty().then(|| read(at)).flatten() else { continue };
+            let mut others = (2..).map(|n| format!("{own}_{n}"));
+            let mut free = own.clone();
+            while names.contains(&free) {
+                free = others.next().expect("invariant: numbers do not end");
+            }
+            names[at] = free;
+        }
+        names
     }
 }
 
@@ -175,7 +187,7 @@ impl Model {
         };
         let arrays = self.in_order(arrays, named)?;
         let feeds = arrays.iter().enumerate().map(ready).collect::<PyResult<Vec<Ready<'py>>>>()?;
-        let zeros = |(ty, _): &(TensorType, Source)| zeros(py, ty.shape.dims());
+        let zeros = |(ty, _): &(TensorType, Source)| zeros::<f32>(py, ty.shape.dims());
         let results = self.plan().outputs.iter().map(zeros).collect::<PyResult<Vec<_>>>()?;
         let fill = |session: &mut Session| {
             for (index, ready) in feeds.iter().enumerate() {
@@ -184,17 +196,12 @@ impl Model {
             }
             Ok(())
         };
-        self.call(
-            py,
-            fill,
-            |session| {
-                for (index, result) in results.iter().enumerate() {
-                    let mut result = result.readwrite();
-                    session.read(index, result.as_slice_mut().expect("invariant: new arrays are contiguous"));
-                }
-            },
-            2,
-        )?;
+        self.call(py, fill, |session| {
+            for (index, result) in results.iter().enumerate() {
+                let mut result = result.readwrite();
+                session.read(index, result.as_slice_mut().expect("invariant: new arrays are contiguous"));
+            }
+        })?;
         Ok(match &self.returned {
             Returned::One => results[0].clone().into_any(),
             Returned::Tuple => PyTuple::new(py, results)?.into_any(),
@@ -208,7 +215,7 @@ impl Model {
 
     /// Runs once with what the ports hold; see `input_view` and `output_view`.
     fn execute(&self, py: Python<'_>) -> PyResult<()> {
-        self.call(py, |_| Ok(()), |_| (), 1)
+        self.call(py, |_| Ok(()), |_| ())
     }
 
     /// Nodes that have made infinities or NaN out of finite numbers so far, with `op`, `at` (the line that built the
@@ -338,7 +345,7 @@ impl Model {
 
     /// What pickle keeps: the compiled program with its weights, and how it runs.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let (bytes, origin) = model_to_bytes(py, self.plan());
+        let (bytes, origin) = model_to_bytes(py, Arc::clone(&self.running.plan))?;
         let numerics = self.running.options.numerics.map(Numerics::name);
         let single = matches!(self.returned, Returned::One);
         let names = match &self.returned {
@@ -386,8 +393,12 @@ impl Model {
         let mut given: Vec<Option<Bound<'py, PyAny>>> = arrays.iter().map(Some).collect();
         given.resize(want, None);
         for (name, array) in named {
-            let unknown = |e: PyErr| PyTypeError::new_err(e.value(named.py()).to_string());
-            let at = self.port(&name).map_err(unknown)?;
+            let at = match self.port(&name) {
+                Err(e) if e.is_instance_of::<PyValueError>(named.py()) => {
+                    return Err(PyTypeError::new_err(e.value(named.py()).str()?.to_str()?.to_owned()));
+                }
+                at => at?,
+            };
             if given[at].replace(array).is_some() {
                 let message = format!("input {at} ({}) is given twice", self.names()[at]);
                 return Err(PyTypeError::new_err(message));
@@ -412,8 +423,8 @@ impl Model {
     }
 }
 
-/// Warns of the Python line so many frames out.
-fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>, level: i32) -> PyResult<()> {
+/// Warns of the line that calls.
+fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>) -> PyResult<()> {
     let Some((first, count)) = overflow else { return Ok(()) };
     let more = match count - 1 {
         0 => String::new(),
@@ -421,18 +432,23 @@ fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>, level: i32) -> PyRe
     };
     let message = format!("{first}{more}; model.overflows() lists them: {}", Overflow::REMEDY);
     let category = py.import("aneforge")?.getattr("PrecisionWarning")?;
-    PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level)
+    PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level(py)?)
 }
 
-/// Where memory for results may be lacking, NumPy is asked in a way that can fail.
-const LARGE: usize = 1 << 28;
-
-fn zeros<'py>(py: Python<'py>, dims: &[usize]) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-    if dims.iter().product::<usize>() < LARGE {
-        return Ok(PyArrayDyn::<f32>::zeros(py, dims, false));
-    }
-    let shape = PyTuple::new(py, dims)?;
-    Ok(py.import("numpy")?.call_method1("zeros", (shape, "float32"))?.cast_into()?)
+/// A new array of zeros. Where there is no memory for it, `PyArray::zeros` would panic.
+pub fn zeros<'py, T: Element>(py: Python<'py>, dims: &[usize]) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    let mut extents = [0; MAX_RANK];
+    let extents = &mut extents[..dims.len()];
+    extents.iter_mut().zip(dims).for_each(|(extent, &dim)| *extent = dim as npy_intp);
+    let (rank, element) = (dims.len() as c_int, T::get_dtype(py).into_dtype_ptr());
+    #[expect(unsafe_code, reason = "the safe function panics without memory")]
+    // SAFETY: there are `rank` extents, and NumPy takes over the reference to the element type. What it returns is a new
+    // array, or null with an exception set.
+    let array = unsafe {
+        let array = PY_ARRAY_API.PyArray_Zeros(py, rank, extents.as_mut_ptr(), element, 0);
+        Bound::from_owned_ptr_or_err(py, array)?
+    };
+    Ok(array.cast_into()?)
 }
 
 /// A model whose graph is cut at native layers, which are programs of their own.

@@ -2,12 +2,12 @@
 //! behind it.
 
 use crate::apply::{apply, constant, input, to_python};
+use crate::model::zeros;
 use crate::tensor::Tensor;
-use aneforge::Var;
 use aneforge::ir::op::{Info, Op, find};
 use aneforge::ir::ops::leaf::Input;
-use numpy::ndarray::ArrayD;
-use numpy::{PyArrayDyn, PyArrayMethods};
+use aneforge::{Var, f16};
+use numpy::PyArrayMethods;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
@@ -35,11 +35,12 @@ pub fn sources(var: &Var) -> impl ExactSizeIterator<Item = &Var> {
 }
 
 /// A constant's values, read-only.
-pub fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> Bound<'py, PyAny> {
-    let values = ArrayD::from_shape_vec(tensor.shape().dims(), tensor.to_f16());
-    let values = PyArrayDyn::from_owned_array(py, values.expect("invariant: one value per element"));
-    values.readwrite().make_nonwriteable();
-    values.into_any()
+pub fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> PyResult<Bound<'py, PyAny>> {
+    let array = zeros::<f16>(py, tensor.shape().dims())?;
+    let mut values = array.readwrite();
+    tensor.read_f16(0, values.as_slice_mut().expect("invariant: new arrays are contiguous"));
+    values.make_nonwriteable();
+    Ok(array.into_any())
 }
 
 /// Attributes that ANEForge gives as one number where both directions agree.
@@ -55,7 +56,7 @@ pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
     }
     let attrs = PyDict::new(py);
     if let (Op::Constant(_), Some(tensor)) = (var.op(), var.data()) {
-        attrs.set_item("value", contents(py, tensor))?;
+        attrs.set_item("value", contents(py, tensor)?)?;
         return Ok(PyMappingProxy::new(py, attrs.as_mapping()).into_any());
     }
     for (name, attr) in var.op().attrs() {
@@ -71,7 +72,7 @@ pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
     let info = var.op().info();
     for (place, weight) in weights(var) {
         let data = weight.data().expect("invariant: weights are constants");
-        attrs.set_item(weight_name(info.name, info.inputs[place]), contents(py, data))?;
+        attrs.set_item(weight_name(info.name, info.inputs[place]), contents(py, data)?)?;
     }
     Ok(PyMappingProxy::new(py, attrs.as_mapping()).into_any())
 }
@@ -104,7 +105,7 @@ pub fn create(
         "const_array" => {
             let value = attrs.get_item("value")?;
             let value = value.ok_or_else(|| PyKeyError::new_err("const_array: attrs need `value`"))?;
-            constant(py, &value, None)?
+            constant(&value, None)?
         }
         _ => {
             let entry = find(op).ok_or_else(|| PyValueError::new_err(format!("unknown op `{op}`")))?;
@@ -145,7 +146,7 @@ fn split<'py>(
     for declared in info.inputs.iter().skip(inputs.len()) {
         let name = weight_name(info.name, declared);
         let Some(value) = own.get_item(name)?.filter(|value| !value.is_none()) else { continue };
-        inputs.push(Bound::new(py, constant(py, &value, None)?)?);
+        inputs.push(Bound::new(py, constant(&value, None)?)?);
         own.del_item(name)?;
     }
     for (plural, singular) in SINGULAR {

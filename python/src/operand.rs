@@ -1,9 +1,12 @@
 //! NumPy arrays as constants, and what may stand beside a tensor in an expression.
 
+use crate::caller::here;
+use crate::error::{guarded, instead, memory};
+use crate::interrupt::interruptible;
 use crate::tensor::Tensor;
 use aneforge::{Shape, Var, f16};
 use numpy::{PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -33,13 +36,30 @@ pub fn operand(other: &Bound<'_, PyAny>) -> PyResult<Option<Operand>> {
         return Ok(Some(Operand::Value(tensor.get().var.clone())));
     }
     if other.is_instance_of::<PyFloat>() || other.is_instance_of::<PyInt>() {
-        return Ok(Some(Operand::Number(other.extract()?)));
+        return Ok(Some(Operand::Number(number("the operand", other)?)));
     }
     if !is_array(other)? {
         return Ok(None);
     }
-    let array = as_array(other)?;
-    Ok(Some(Operand::Value(Var::constant(floating(&array)?))))
+    Ok(Some(Operand::Value(constant_of("the operand", &as_array("the operand", other)?)?)))
+}
+
+/// A Python number; `place` names it in messages.
+fn number(place: &str, given: &Bound<'_, PyAny>) -> PyResult<f64> {
+    given.extract().map_err(|e: PyErr| match e.is_instance_of::<PyOverflowError>(given.py()) {
+        true => too_large(place, given),
+        false => e,
+    })
+}
+
+/// The exception for an integer that no number of the graph can be.
+pub fn too_large(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
+    match given.call_method0(intern!(given.py(), "bit_length")).and_then(|bits| bits.extract::<u64>()) {
+        Ok(bits) => PyValueError::new_err(format!("{place} is too large: an integer of {bits} bits")),
+        Err(e) => instead(given.py(), e, || {
+            PyValueError::new_err(format!("{place} has numbers that are too large"))
+        }),
+    }
 }
 
 /// Whether `object` is an array, or something that NumPy makes one of.
@@ -49,25 +69,39 @@ pub fn is_array(object: &Bound<'_, PyAny>) -> PyResult<bool> {
         || object.is_instance_of::<PyTuple>()
         || object.hasattr(intern!(object.py(), "__array__"))?
         || object.hasattr(intern!(object.py(), "__dlpack__"))?
-        || is_buffer(object))
+        || is_buffer(object)?)
 }
 
 /// Whether `object` lends its memory, and is no string of bytes.
-fn is_buffer(object: &Bound<'_, PyAny>) -> bool {
-    let text = object.is_instance_of::<PyBytes>() || object.is_instance_of::<PyByteArray>();
-    !text && PyMemoryView::from(object).is_ok()
+fn is_buffer(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if object.is_instance_of::<PyBytes>() || object.is_instance_of::<PyByteArray>() {
+        return Ok(false);
+    }
+    match PyMemoryView::from(object) {
+        Ok(_) => Ok(true),
+        Err(e) if e.is_instance_of::<PyTypeError>(object.py()) => Ok(false),
+        Err(e) if e.is_instance_of::<PyBufferError>(object.py()) => Ok(false),
+        Err(e) if e.is_instance_of::<PyValueError>(object.py()) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// `object` as an array that may be a weight; `place` names it in messages.
-pub fn float_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
-    let array = as_array(object)?;
-    if real_name(&array).is_some() {
+pub fn weight_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let array = as_array(place, object)?;
+    if is_real(&array) {
         return Ok(array);
     }
-    let name = dtype_name(&array);
-    Err(PyTypeError::new_err(format!(
-        "{place} must be a float16, float32 or float64 array, got {name}; the engine is fp16-only"
-    )))
+    Err(PyTypeError::new_err(match is_array(object)? {
+        true => format!("{place} must be an array of real numbers, got {}", dtype_name(&array)?),
+        false if object.is_none() => format!("{place} must be an array or a Tensor, got None"),
+        false => format!("{place} must be an array or a Tensor, got {}", object.get_type().name()?.to_str()?),
+    }))
+}
+
+/// Whether an array holds numbers or truth values.
+fn is_real(array: &Bound<'_, PyUntypedArray>) -> bool {
+    matches!(kind(array), 'f' | 'i' | 'u' | 'b')
 }
 
 /// The name of an array's element type in this machine's byte order, where it is one that constants keep.
@@ -88,27 +122,43 @@ pub fn is_plain(array: &Bound<'_, PyUntypedArray>) -> bool {
     flags & numpy::npyffi::NPY_ARRAY_ALIGNED != 0 && array.is_c_contiguous()
 }
 
-/// `numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only.
+/// `as_array` for Python.
 #[pyfunction]
-#[pyo3(name = "array")]
-pub fn as_array<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+#[pyo3(signature = (object, place = "the array"))]
+pub fn array<'py>(object: &Bound<'py, PyAny>, place: &str) -> PyResult<Bound<'py, PyUntypedArray>> {
+    as_array(place, object)
+}
+
+/// `numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only; `place` names it in
+/// messages.
+pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Ok(array) = object.cast::<PyUntypedArray>() {
         return Ok(array.clone());
     }
     let py = object.py();
     let has = |name: &Bound<'py, PyString>| object.hasattr(name);
-    if has(intern!(py, "__dlpack__"))? && !has(intern!(py, "__array__"))? && !is_buffer(object) {
+    if has(intern!(py, "__dlpack__"))? && !has(intern!(py, "__array__"))? && !is_buffer(object)? {
         return Ok(py.import("numpy")?.call_method1("from_dlpack", (object,))?.cast_into()?);
     }
     let as_array =
         AS_ARRAY.get_or_try_init(py, || py.import("numpy")?.getattr("asarray").map(Bound::unbind))?;
-    Ok(as_array.bind(py).call1((object,))?.cast_into()?)
+    match as_array.bind(py).call1((object,)) {
+        Ok(array) => Ok(array.cast_into()?),
+        Err(e) if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() => {
+            if !e.is_instance_of::<PyValueError>(py) {
+                return Err(e);
+            }
+            let why = e.value(py).str()?;
+            Err(PyValueError::new_err(format!("{place} is a list that is no array: {}", why.to_str()?)))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// An array's element type as NumPy names it.
-pub fn dtype_name(array: &Bound<'_, PyUntypedArray>) -> String {
-    array.dtype().to_string()
+pub fn dtype_name(array: &Bound<'_, PyUntypedArray>) -> PyResult<String> {
+    Ok(array.dtype().str()?.to_str()?.to_owned())
 }
 
 /// The kind of an array's element type: `f` real, `i` and `u` integers, `b` truth values.
@@ -135,26 +185,60 @@ pub fn shape_of(array: &Bound<'_, PyUntypedArray>) -> PyResult<Shape> {
     Shape::new(array.shape()).map_err(|e| PyValueError::new_err(e.to_string()))
 }
 
+/// Arrays of more elements are copied on another thread, so that Ctrl-C ends the wait.
+const LARGE: usize = 1 << 20;
+
+/// A constant with an array's values, built by the line that calls; `place` names it in messages.
+pub fn constant_of(place: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<Var> {
+    let py = array.py();
+    let at = here(py)?;
+    if array.len() <= LARGE {
+        let tensor = floating(place, array)?;
+        return guarded(|| at.scope(|| Var::constant(tensor)));
+    }
+    let (place, array) = (place.to_owned(), array.clone().unbind());
+    interruptible(py, move |_| {
+        let tensor = Python::attach(|py| floating(&place, array.bind(py)))?;
+        Ok(at.scope(|| Var::constant(tensor)))
+    })?
+}
+
 /// A copy of an array's values. Real arrays keep their element type; integers and truth values become double
 /// precision, so that what half precision cannot hold is told by its value.
-pub fn floating(array: &Bound<'_, PyUntypedArray>) -> PyResult<aneforge::Tensor> {
-    let name = dtype_name(array);
-    if !matches!(kind(array), 'f' | 'i' | 'u' | 'b') {
-        return Err(PyTypeError::new_err(format!("constants are real numbers, got an array of {name}")));
+fn floating(place: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<aneforge::Tensor> {
+    if !is_real(array) {
+        let name = dtype_name(array)?;
+        return Err(PyTypeError::new_err(format!(
+            "{place}: constants are real numbers, got an array of {name}"
+        )));
     }
     let shape = shape_of(array)?;
     let plain = converted(array, real_name(array).unwrap_or("float64"))?;
-    copied::<f16>(&plain, shape)
-        .or_else(|| copied::<f32>(&plain, shape))
-        .or_else(|| copied::<f64>(&plain, shape))
-        .ok_or_else(|| PyTypeError::new_err(format!("arrays of {name} are not supported")))
+    let copy = match copied::<f16>(&plain, shape)? {
+        None => match copied::<f32>(&plain, shape)? {
+            None => copied::<f64>(&plain, shape)?,
+            copy => copy,
+        },
+        copy => copy,
+    };
+    match copy {
+        Some(tensor) => Ok(tensor),
+        None => {
+            Err(PyTypeError::new_err(format!("{place}: arrays of {} are not supported", dtype_name(array)?)))
+        }
+    }
 }
 
-fn copied<T>(array: &Bound<'_, PyUntypedArray>, shape: Shape) -> Option<aneforge::Tensor>
+fn copied<T>(array: &Bound<'_, PyUntypedArray>, shape: Shape) -> PyResult<Option<aneforge::Tensor>>
 where
-    T: aneforge_tensor::Element + numpy::Element,
+    T: aneforge_tensor::Element + numpy::Element + Sync,
 {
-    let array = array.cast::<PyArrayDyn<T>>().ok()?;
-    let values = array.try_readonly().ok()?;
-    aneforge::Tensor::from_slice(shape, values.as_slice().ok()?).ok()
+    let py = array.py();
+    let Ok(array) = array.cast::<PyArrayDyn<T>>() else { return Ok(None) };
+    let Ok(values) = array.try_readonly() else { return Ok(None) };
+    let Ok(values) = values.as_slice() else { return Ok(None) };
+    let copy = || aneforge::Tensor::try_from_slice(shape, values);
+    let copy = if values.len() > LARGE { py.detach(copy) } else { copy() };
+    let tensor = copy.ok_or_else(|| memory(size_of_val(values)))?;
+    Ok(Some(tensor.map_err(|e| PyValueError::new_err(e.to_string()))?))
 }

@@ -2,12 +2,13 @@
 
 use crate::apply::Returned;
 use crate::compile::{arithmetic, on};
-use crate::error::Error;
+use crate::error::{Error, memory};
+use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use crate::tensor::Tensor;
 use aneforge::ir::op::Op;
 use aneforge::ir::var::WeakVar;
-use aneforge::portable::{pack_plan, pack_values, unpack_plan, unpack_values};
+use aneforge::portable::{PortableError, pack_plan, pack_values, unpack_plan, unpack_values};
 use aneforge::{Plan, SessionOptions, Var};
 use aneforge_tensor::{AlignedBytes, Bytes};
 use pyo3::prelude::*;
@@ -58,32 +59,49 @@ fn remember(origin: &str, root: &Var) {
     }
 }
 
-fn aligned(bytes: &[u8]) -> Bytes {
-    let mut copy = AlignedBytes::zeroed(bytes.len());
+fn aligned(bytes: &[u8]) -> PyResult<Bytes> {
+    let mut copy = AlignedBytes::try_zeroed(bytes.len()).ok_or_else(|| memory(bytes.len()))?;
     copy.copy_from_slice(bytes);
-    Bytes::new(copy)
+    Ok(Bytes::new(copy))
+}
+
+/// What `pack` makes, packed on another thread as large graphs take a while, and the name of this process.
+fn packed<'py>(
+    py: Python<'py>,
+    pack: impl FnOnce(&str) -> Result<Vec<u8>, PortableError> + Send + 'static,
+) -> PyResult<(Bound<'py, PyBytes>, String)> {
+    let origin = this_process();
+    let name = origin.clone();
+    let bytes = interruptible(py, move |_| pack(&name))?.map_err(Error::Portable)?;
+    let kept = PyBytes::new_with(py, bytes.len(), |copy| {
+        copy.copy_from_slice(&bytes);
+        Ok(())
+    })?;
+    Ok((kept, origin))
 }
 
 /// What makes a tensor again.
 pub fn tensor_to_bytes<'py>(py: Python<'py>, var: &Var) -> PyResult<(Bound<'py, PyBytes>, String)> {
-    let origin = this_process();
-    remember(&origin, var);
-    let bytes = pack_values(std::slice::from_ref(var)).map_err(|e| Error::Build(e, false))?;
-    Ok((PyBytes::new(py, &bytes), origin))
+    let var = var.clone();
+    packed(py, move |origin| {
+        remember(origin, &var);
+        pack_values(std::slice::from_ref(&var))
+    })
 }
 
 /// The tensor that pickle keeps so.
 #[pyfunction]
 #[pyo3(name = "_tensor_from_bytes")]
-pub fn tensor_from_bytes(bytes: &[u8], origin: &str) -> PyResult<Tensor> {
-    let mut vars = unpack_values(aligned(bytes), &mut |number, fresh| leaf(origin, number, fresh))
-        .map_err(Error::Portable)?;
+pub fn tensor_from_bytes(py: Python<'_>, bytes: &[u8], origin: String) -> PyResult<Tensor> {
+    let bytes = aligned(bytes)?;
+    let read = move |_: &_| unpack_values(bytes, &mut |number, fresh| leaf(&origin, number, fresh));
+    let mut vars = interruptible(py, read)?.map_err(Error::Portable)?;
     Ok(Tensor { var: vars.swap_remove(0) })
 }
 
 /// What makes a model's plan again.
-pub fn model_to_bytes<'py>(py: Python<'py>, plan: &Plan) -> (Bound<'py, PyBytes>, String) {
-    (PyBytes::new(py, &pack_plan(plan)), this_process())
+pub fn model_to_bytes<'py>(py: Python<'py>, plan: Arc<Plan>) -> PyResult<(Bound<'py, PyBytes>, String)> {
+    packed(py, move |_| pack_plan(&plan))
 }
 
 /// The model that pickle keeps so.
@@ -92,14 +110,15 @@ pub fn model_to_bytes<'py>(py: Python<'py>, plan: &Plan) -> (Bound<'py, PyBytes>
 pub fn model_from_bytes(
     py: Python<'_>,
     bytes: &[u8],
-    origin: &str,
+    origin: String,
     device: &str,
     numerics: Option<&str>,
     single: bool,
     names: Option<Vec<String>>,
 ) -> PyResult<Py<Model>> {
-    let plan = unpack_plan(aligned(bytes), &mut |number, fresh| leaf(origin, number, fresh))
-        .map_err(Error::Portable)?;
+    let bytes = aligned(bytes)?;
+    let read = move |_: &_| unpack_plan(bytes, &mut |number, fresh| leaf(&origin, number, fresh));
+    let plan = interruptible(py, read)?.map_err(Error::Portable)?;
     let numerics = numerics.map(|name| arithmetic(name, plan.target)).transpose()?;
     let running =
         Running { plan: Arc::new(plan), device: on(Some(device))?, options: SessionOptions { numerics } };

@@ -3,7 +3,7 @@
 use crate::caller::attributed;
 use crate::error::checked;
 use crate::node;
-use crate::operand::{Operand, float_array, is_array, operand};
+use crate::operand::{Operand, is_array, operand, weight_array};
 use crate::pickle::tensor_to_bytes;
 use crate::window::Window;
 use aneforge::{DType, Var};
@@ -29,7 +29,7 @@ impl Tensor {
         build: impl FnOnce(&Var, Operand) -> Var,
     ) -> PyResult<Py<PyAny>> {
         let py = other.py();
-        let Some(other) = attributed(py, || operand(other))?? else { return Ok(py.NotImplemented()) };
+        let Some(other) = operand(other)? else { return Ok(py.NotImplemented()) };
         let var = attributed(py, || build(&self.var, other))?;
         Ok(Bound::new(py, Tensor { var: checked(var)? })?.into_any().unbind())
     }
@@ -97,7 +97,7 @@ impl Tensor {
         if copy == Some(false) {
             return Err(PyValueError::new_err("a constant's contents are copied into an array"));
         }
-        let contents = node::contents(py, data);
+        let contents = node::contents(py, data)?;
         match dtype {
             Some(dtype) => contents.call_method1("astype", (dtype,)),
             None => Ok(contents),
@@ -202,7 +202,7 @@ impl Tensor {
 
     fn __bool__(&self) -> PyResult<bool> {
         Err(PyTypeError::new_err(
-            "a Tensor has no value until its graph is compiled and called; choose with select(cond, a, b)",
+            "a Tensor has no value until its graph is compiled and called; choose with where(cond, a, b)",
         ))
     }
 
@@ -294,10 +294,10 @@ impl Tensor {
         if !is_array(other)? {
             return Ok(other.py().NotImplemented());
         }
-        let weight = float_array("matmul: the weight", other)?;
+        let weight = weight_array("matmul: the weight", other)?;
         if weight.ndim() != 2 {
-            let (shape, py) = (weight.shape(), other.py());
-            let shape = PyTuple::new(py, shape)?;
+            let shape = PyTuple::new(other.py(), weight.shape())?.str()?;
+            let shape = shape.to_str()?;
             return Err(PyValueError::new_err(format!(
                 "matmul: the weight must be [K, N], got shape {shape}; use bmm_weight for [B, K, N]"
             )));
@@ -309,7 +309,7 @@ impl Tensor {
         if !is_array(other)? {
             return Ok(other.py().NotImplemented());
         }
-        let weight = float_array("matmul: the weight", other)?;
+        let weight = weight_array("matmul: the weight", other)?;
         self.with(&weight, |x, y| y.into_var().matmul_value(x))
     }
 }

@@ -1,8 +1,9 @@
 //! What `x[...]` selects.
 
 use crate::apply::int;
+use crate::error::instead;
 use aneforge::Var;
-use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PySlice, PyTuple};
 
@@ -44,8 +45,11 @@ impl Window {
         let is_ellipsis = |item: &Bound<'_, PyAny>| item.is(index.py().Ellipsis());
         let ellipses = items.iter().filter(|item| is_ellipsis(item)).count();
         let named = items.iter().filter(|item| !is_ellipsis(item) && !item.is_none()).count();
-        if named > dims.len() || ellipses > 1 {
-            let message = format!("{} indices for a tensor of {} axes", named + ellipses, dims.len());
+        if ellipses > 1 {
+            return Err(PyIndexError::new_err(format!("an index can have one ellipsis, got {ellipses}")));
+        }
+        if named > dims.len() {
+            let message = format!("{named} indices for a tensor of {} axes", dims.len());
             return Err(PyIndexError::new_err(message));
         }
         let mut window = Window { axes: Vec::new(), added: Vec::new() };
@@ -96,6 +100,8 @@ fn axis(at: usize, extent: usize, item: &Bound<'_, PyAny>) -> PyResult<Axis> {
     if let Ok(slice) = item.cast::<PySlice>() {
         let found = slice.indices(extent as isize)?;
         let Some(more) = found.slicelength.checked_sub(1) else {
+            let slice = slice.str()?;
+            let slice = slice.to_str()?;
             return Err(PyValueError::new_err(format!(
                 "slice {slice} of axis {at}, which has {extent} elements, must keep at least one"
             )));
@@ -105,12 +111,20 @@ fn axis(at: usize, extent: usize, item: &Bound<'_, PyAny>) -> PyResult<Axis> {
         let begin = found.start as usize - if reversed { more * step } else { 0 };
         return Ok(Axis { begin, count: more + 1, step, reversed, kept: true });
     }
-    let index = if item.is_instance_of::<PyBool>() { None } else { int(item).ok() };
-    let index = index.ok_or_else(|| {
+    let refuse = || {
         PyTypeError::new_err(
             "indices are integers, slices, ... and None; take elements at a list of places with gather, and \
              by a condition with where",
         )
+    };
+    if item.is_instance_of::<PyBool>() {
+        return Err(refuse());
+    }
+    let index = int(item).map_err(|e| match e.is_instance_of::<PyOverflowError>(item.py()) {
+        true => PyIndexError::new_err(format!(
+            "an index of more than 64 bits is outside axis {at}, which has {extent} elements"
+        )),
+        false => instead(item.py(), e, refuse),
     })?;
     let from_first = if index < 0 { index + extent as i64 } else { index };
     match usize::try_from(from_first) {

@@ -65,6 +65,68 @@ def test_byte_ports_take_small_integers(dtype):
     np.testing.assert_array_equal(af.compile(image * 1.0 + 0.0)(array).ravel(), [1, 0, 1])
 
 
+@pytest.mark.parametrize("dtype", [">i2", "i8", ">u4", "u8", "bool", "i1", "longdouble"])
+def test_integers_are_weights(dtype):
+    array = np.array([1, 0, 1]).astype(dtype)
+    x, feed = af.input((2, 3)), np.arange(6.0).reshape(2, 3)
+    column, row = array[:, None], array[None]
+    want = feed @ np.array([[1.0], [0.0], [1.0]])
+    np.testing.assert_array_equal(af.compile(x @ column)(feed), want)
+    np.testing.assert_array_equal(af.compile(x @ column.tolist())(feed), want)
+    np.testing.assert_array_equal(af.compile(x.linear(row, array[:1]))(feed), want + 1)
+    norm = af.compile(x.layer_norm(array, array) - x.layer_norm(array * 1.0, array * 1.0))
+    np.testing.assert_array_equal(norm(feed), 0)
+    image, ones = af.input((1, 3, 2, 2)), np.ones((1, 3, 2, 2))
+    kernel = row.reshape(1, 3, 1, 1)
+    np.testing.assert_array_equal(af.compile(af.conv(image, kernel))(ones), 2)
+    normed = af.compile(af.batch_norm(image, array, array, array, np.ones(3, int)))
+    np.testing.assert_allclose(normed(ones)[0, :, 0, 0], array.astype(float), atol=1e-3)
+    assert x.rms_norm(array).shape == (2, 3)
+
+
+def test_an_integer_weight_beyond_half_precision_is_named():
+    with pytest.warns(af.PrecisionWarning), pytest.raises(ValueError, match="70000"):
+        af.compile(af.input((1, 2)) @ np.array([[1], [70000]]))
+
+
+def test_ragged_lists_name_the_input():
+    with pytest.raises(ValueError, match="input 0 is a list that is no array: setting an array element"):
+        af.compile(af.input((2, 2)) * 2.0)([[1, 2], [3]])
+
+
+def test_an_interrupt_in_the_conversion_is_not_lost():
+    class Rude:
+        def __array__(self, *_, **__):
+            raise KeyboardInterrupt
+
+        __buffer__ = __dlpack__ = __array__
+
+    x = af.input((2,))
+    for take in (lambda: x + Rude(), lambda: x.linear(Rude()), lambda: af.compile(x)(Rude())):
+        with pytest.raises(KeyboardInterrupt):
+            take()
+
+
+def test_an_interrupt_in_what_is_shown_is_not_lost():
+    class Rude:
+        def __repr__(self):
+            raise KeyboardInterrupt
+
+        __str__ = __index__ = __float__ = __repr__
+
+    x = af.input((2, 3))
+    takes = (
+        lambda: x.softmax(Rude()),
+        lambda: af.compile(x).input_view(Rude()),
+        lambda: x[Rude()],
+        lambda: af.input((Rude(),)),
+        lambda: x[:, Rude() :],
+    )
+    for take in takes:
+        with pytest.raises(KeyboardInterrupt):
+            take()
+
+
 def test_an_integer_beyond_half_precision_is_named():
     x = af.input((2,))
     with pytest.raises(ValueError, match="70000"):

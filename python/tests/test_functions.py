@@ -162,9 +162,9 @@ MISTAKES: dict[str, tuple[Callable[[af.Tensor], Any], type[Exception], str]] = {
     "channel_layer_norm": (lambda x: x.channel_layer_norm(C, C), ValueError, r"x must be \[N, C, 1, S\]"),
     "instance_norm": (lambda x: af.instance_norm(x, C, C[:1]), ValueError, r"beta must be \[4\]"),
     "instance_norm_weights": (
-        lambda x: af.instance_norm(x, np.arange(4), C),
+        lambda x: af.instance_norm(x, np.arange(4) * 1j, C),
         TypeError,
-        "instance_norm: gamma must be a float16, float32 or float64 array, got int64",
+        "instance_norm: gamma must be an array of real numbers, got complex128",
     ),
     "local_response_norm": (
         lambda x: af.local_response_norm(x, 0),

@@ -46,8 +46,28 @@ def test_equality_stays_identity() -> None:
 def test_where_takes_numbers_and_arrays() -> None:
     np.testing.assert_array_equal(of(lambda x: af.where(x > 0, x, 0.0)), np.where(A > 0, A, 0))
     np.testing.assert_array_equal(of(lambda x: af.where(x > 0, 7, A)), np.where(A > 0, 7, A))
-    with pytest.raises(TypeError, match="select: cond must be a Tensor, got ndarray; compare tensors"):
-        af.where(A > 0, A, 0.0)
+    for condition in (A > 0, (A > 0).tolist()):
+        np.testing.assert_array_equal(of(lambda x, c=condition: af.where(c, x, 0.0)), np.where(A > 0, A, 0))
+    np.testing.assert_array_equal(af.eval(af.select(A > 0, A, 0.0), device="host"), np.where(A > 0, A, 0))
+
+
+def test_comparisons_have_values() -> None:
+    np.testing.assert_array_equal(of(lambda x: x > 0), A > 0)
+    assert of(lambda x: x > 0).dtype == np.bool_ and of(lambda x: {"c": x.equal(x)})["c"].all()
+    same, value = of(lambda x: [x.not_equal(x), x])
+    assert not same.any() and same.dtype == np.bool_ and value.dtype == np.float32
+    np.testing.assert_array_equal(af.eval(af.less([1.0, 3.0], 2.0), device="host"), [True, False])
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "where", "transpose", "concatenate"])
+def test_functions_of_numpy_say_what_to_write(name: str) -> None:
+    x = af.input((2, 3))
+    arguments = {"where": (x > 0, x, x), "concatenate": ([x, x],)}.get(name, (x,))
+    with pytest.raises(TypeError, match=f"numpy.a?{name} computes arrays, .*; write af.{name[:6]}"):
+        getattr(np, name)(*arguments)
+    assert np.shape(x) == (2, 3) and np.ndim(x) == 2
+    constant = Tensor((2,), "const_array", (), {"value": np.array([1.0, 2.0])})
+    assert np.allclose(constant, [1, 2])
 
 
 REDUCTIONS = {"sum": np.sum, "mean": np.mean, "amax": np.max, "amin": np.min, "max": np.max, "min": np.min}
@@ -93,6 +113,10 @@ def test_shapes() -> None:
     x = af.input((2, 1, 4))
     assert x.flatten().shape == (8,) and x.flatten(1).shape == (2, 4) and x.flatten(0, -2).shape == (2, 4)
     assert af.input(()).flatten().shape == (1,)
+    assert af.flatten(x, 1).shape == (2, 4) and af.flatten(x, end_dim=1).shape == (2, 4)
+    assert af.flatten(x).shape == (8,)
+    for turned in (x.transpose(1, 0, 2), af.transpose(x, 1, 0, 2), x.transpose((1, 0, 2)), x.transpose(perm=[1, 0, 2])):
+        assert turned.shape == (1, 2, 4)
     assert x.unsqueeze(0).shape == (1, 2, 1, 4) and x.unsqueeze(-1).shape == (2, 1, 4, 1)
     assert x.squeeze().shape == (2, 4) and x.squeeze(axis=1).shape == (2, 4)
     assert af.expand_dims(x, axis=0).shape == (1, 2, 1, 4)
@@ -147,6 +171,9 @@ def test_methods_are_functions_too() -> None:
     np.testing.assert_array_equal(af.eval(af.clip(A, lo=-1.0, hi=1.0), device="host"), A.clip(-1, 1))
     assert list(inspect.signature(af.softmax).parameters)[:2] == ["x", "axis"]
     assert af.relu.__name__ == "relu" and "max(x, 0)" in (af.relu.__doc__ or "")
+    methods = {name for name in vars(Tensor) if not name.startswith("_") and inspect.isfunction(getattr(Tensor, name))}
+    assert {name for name in methods if not hasattr(af, name)} == {"save"}
+    assert af.clamp(A, -1.0, 1.0).shape == A.shape and af.l2_norm(A).shape == A.shape
     assert not {"abs", "max", "min", "pow", "round", "sum", "eval"} & set(af.__all__)
 
 
@@ -190,6 +217,31 @@ def test_wrong_names() -> None:
     for name in ("", "two words", 'a"b', "a#b", "a\nb"):
         with pytest.raises(ValueError, match="^input: "):
             af.input((2,), name=name)
+
+
+def test_names_made_for_inputs_avoid_those_given() -> None:
+    u, v = af.input((2,)), af.input((2,), name="t0")
+    model = af.compile(u - v, device="host")
+    assert model.input_names == ["t0_2", "t0"]
+    np.testing.assert_array_equal(model(t0=[1, 2], t0_2=[5, 5]), [4, 3])
+    native = af.compile([af.sort(af.input((2, 3))), af.sort(af.input((2, 3)))], device="host", opt=0)
+    assert len(set(native.input_names)) == 2
+
+
+def test_warnings_name_the_line_of_the_caller() -> None:
+    x = af.input((2,), max_abs=60000.0)
+    for judge in (lambda: af.compile(x * 2.0, device="host"), lambda: af.eval(x * 2.0, {x: [1, 1]}, device="host")):
+        with pytest.warns(af.PrecisionWarning) as caught:
+            judge()
+        assert [w.filename for w in caught] == [__file__]
+    with pytest.warns(af.PrecisionWarning, match="exp made an infinity") as caught:
+        of(lambda x: x.exp(), A * 20)
+    assert [w.filename for w in caught] == [__file__]
+
+
+def test_encoders_are_shown_in_words() -> None:
+    tiny = Path(__file__).parents[2] / "tests" / "models" / "tiny-bert"
+    assert "32 components, mean of up to 40 tokens" in repr(af.load(tiny, device="host"))
 
 
 def test_return_dict() -> None:
@@ -318,16 +370,23 @@ def test_wrong_types_further_on() -> None:
     x, w = af.input((1, 2, 4, 4)), np.ones((2, 2, 1, 1), np.float32)
     wrong = {
         "conv: stride must be an integer, got 'a'": lambda: af.conv(x, w, stride="a"),
-        "conv: weight must be a float16, float32 or float64 array, got <U1": lambda: af.conv(x, "w"),
+        "conv: weight must be an array or a Tensor, got str": lambda: af.conv(x, "w"),
         "einsum_native: equation must be a string, got Tensor": lambda: af.einsum_native(x, x, x),
         "einsum_native: a must be a Tensor, got str": lambda: af.einsum_native("nchw,nwhu->nchu", "a", w),
         "compile: out must be a Tensor, .* got int": lambda: af.compile(3),
         "compile: out must be a Tensor, .* got list": lambda: af.compile([3]),
         "compile: target must be a string or None, got int": lambda: af.compile(x.relu(), target=13),
         "estimate: out must be a Tensor or a sequence of Tensors, got int": lambda: af.estimate(3),
+        "compile: norms must be a string, got int": lambda: af.compile(x.relu(), norms=3),
+        "compile: return_dict must be True or False or None, got int": lambda: af.compile(x.relu(), return_dict=3),
+        "compile: build_dir must be a string, a path or None, got int": lambda: af.compile(x.relu(), build_dir=3),
+        "compile: out must be a Tensor, .* got dict with the key 1": lambda: af.compile({1: x}),
+        "compile: out must be a Tensor, .* got dict with int under 'y'": lambda: af.compile({"y": 1}),
+        "estimate: int8 must be True or False, got str": lambda: af.estimate(x.relu(), "h13"),
+        "eval: feeds must be a dict of arrays by input or name, got ndarray": lambda: af.eval(x.relu(), w),
         "layer_norm: eps must be a number, got 'a'": lambda: x.layer_norm(w[0, :, 0, 0], w[0, :, 0, 0], eps="a"),
         "max_pool: k must be an integer": lambda: x.max_pool("2"),
-        "linear: W must be a float16, float32 or float64 array, got <U1": lambda: x.linear("w"),
+        "linear: W must be an array or a Tensor, got str": lambda: x.linear("w"),
         "reshape: each size must be an integer": lambda: x.reshape("a", 2),
         "load: name must be a string or a path, got int": lambda: af.load(3),
         "input: name must be a string or None, got int": lambda: af.input((2,), name=3),

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -229,6 +231,99 @@ def test_a_long_batch_of_texts_is_interrupted():
     texts = ["some words and then some more of them " * 5] * 200_000
     assert interrupted_after(0.3, lambda: encoder(texts)) < 1.0
     assert encoder("a text").shape == (1, encoder.dim)
+
+
+def test_a_large_constant_is_interrupted():
+    x, weight = af.input((1, 4096)), np.ones((4096, 4096), np.float32)
+    assert interrupted_after(0.1, lambda: x @ weight) < 1.0
+    assert interrupted_after(0.1, lambda: x + weight) < 1.0
+
+
+def test_signals_are_not_lost_between_arrays_and_tensors():
+    x, weight = af.input((1, 8)), np.zeros((8, 8), np.float32)
+    for period in range(40):
+        interrupted_after(0.002 + 0.0003 * period, lambda: x @ weight)
+
+
+def test_pickling_a_long_graph_is_interrupted():
+    y = x = af.input((4,))
+    for _ in range(100_000):
+        y = y + x
+    assert interrupted_after(0.1, lambda: pickle.dumps(y)) < 1.0
+    kept = pickle.dumps(y)
+    assert interrupted_after(0.1, lambda: pickle.loads(kept)) < 1.0
+
+
+@pytest.mark.parametrize("what", ["model", "encoder"])
+def test_a_handler_cannot_call_what_it_interrupts(what):
+    if what == "model":
+        model, feed = long_model(1024), np.zeros((1024, 2048), np.float32)
+        call, short = lambda: model(feed), lambda: model(feed)
+    else:
+        encoder = af.load(TINY)
+        call, short = lambda: encoder(["some words " * 9] * 100_000), lambda: encoder("a text")
+
+    def again(*_):
+        call()
+
+    before = signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(RuntimeError, match="this thread is in a call of the same object already"):
+            call()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    short()
+
+
+def test_waiting_for_another_thread_is_interrupted():
+    model, feed = long_model(1024), np.zeros((1024, 2048), np.float32)
+    over = threading.Event()
+
+    def others():
+        while not over.is_set():
+            model(feed)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        time.sleep(0.2)
+        assert interrupted_after(0.2, lambda: model(feed)) < 1.0
+    finally:
+        over.set()
+        thread.join()
+    assert model(feed).sum() == 0
+
+
+SHORT_OF_MEMORY = """
+import pickle, resource, sys, aneforge as af, numpy as np
+# Arrays have more than the 64 MiB that the C library may have set aside for each thread.
+x, weight = af.input((4500, 4500)), np.ones((4500, 5000), np.float32)
+square, long = np.ones((4500, 4500), np.float32), np.ones((8, 5_000_000), np.float16)
+product, model = x @ weight, lambda y: af.compile(y, device="host")
+prepare = {
+    "constant": lambda: lambda: x @ weight,
+    "pickle": lambda: lambda made=model(product): pickle.dumps(made),
+    "tensor": lambda: lambda: pickle.dumps(product),
+    "load": lambda: lambda kept=pickle.dumps(product): pickle.loads(kept),
+    "contents": lambda: lambda constant=af.select(True, long, 0.0): constant.srcs[1].attrs["value"],
+    "call": lambda: lambda made=model(x * 2.0 + 1.0): made(square),
+}
+work = prepare[sys.argv[1]]()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 10_000_000,) * 2)
+try:
+    work()
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="limits the address space, as Linux does")
+@pytest.mark.parametrize("what", ["constant", "pickle", "tensor", "load", "contents", "call"])
+def test_too_little_memory_is_a_memory_error(what):
+    ran = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY, what], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "MemoryError\n"), ran.stderr
 
 
 def test_a_size_that_no_machine_has_is_a_memory_error():

@@ -18,14 +18,14 @@ use crate::target::{Target, UnknownTarget};
 use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
 use aneforge_tensor::{Bytes, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, TryReserveError};
 
 /// The note that describes a file's graph or plan.
 const NOTE: &str = "aneforge";
 /// The version of that note.
 const VERSION: u32 = 2;
 
-/// Bytes are not what was written. The file's fault.
+/// Bytes are not what was written, which is the file's fault, or cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PortableError {
@@ -40,6 +40,12 @@ pub enum PortableError {
         /// What is wrong.
         why: String,
     },
+    /// A graph to be written has a mistake. The caller's fault.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// There is no memory for them.
+    #[error("the bytes of this graph and its weights do not fit the memory that is left: {0}")]
+    Memory(#[from] TryReserveError),
     /// A graph in them is damaged.
     #[error(transparent)]
     Graph(#[from] TextError),
@@ -104,9 +110,9 @@ struct Note {
 }
 
 /// What `outputs` need, as bytes.
-pub fn pack_values(outputs: &[Var]) -> Result<Vec<u8>, BuildError> {
+pub fn pack_values(outputs: &[Var]) -> Result<Vec<u8>, PortableError> {
     let graph = Graph::freeze(outputs)?;
-    Ok(encode(Content::Values(note(&graph)), &[&graph]))
+    encode(Content::Values(note(&graph)), &[&graph])
 }
 
 /// The values that [`pack_values`] was given.
@@ -125,7 +131,7 @@ pub fn unpack_values(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Vec<Var>, 
 }
 
 /// A plan as bytes, without the traces of how it was compiled.
-pub fn pack_plan(plan: &Plan) -> Vec<u8> {
+pub fn pack_plan(plan: &Plan) -> Result<Vec<u8>, PortableError> {
     let feed = |feed: &Feed| {
         let Attr::Str(role) = feed.role.to_attr() else { unreachable!("roles are words") };
         (feed.leaf, feed.ty.to_string(), role, feed.name.clone())
@@ -255,7 +261,7 @@ fn name(at: usize, index: usize) -> String {
     format!("{at}.{index}")
 }
 
-fn encode(content: Content, graphs: &[&Graph]) -> Vec<u8> {
+fn encode(content: Content, graphs: &[&Graph]) -> Result<Vec<u8>, PortableError> {
     let mut tensors = Vec::new();
     for (at, graph) in graphs.iter().enumerate() {
         let named = graph.constants().iter().enumerate().map(|(i, tensor)| (name(at, i), tensor.clone()));
@@ -263,7 +269,7 @@ fn encode(content: Content, graphs: &[&Graph]) -> Vec<u8> {
     }
     let note = serde_json::to_string(&Note { version: VERSION, content });
     let note = note.expect("invariant: notes are plain data");
-    safetensors::encode(&tensors, &BTreeMap::from([(NOTE.to_owned(), note)]))
+    Ok(safetensors::encode(&tensors, &BTreeMap::from([(NOTE.to_owned(), note)]))?)
 }
 
 fn decode(what: &'static str, bytes: Bytes) -> Result<(SafeTensors, Content), PortableError> {

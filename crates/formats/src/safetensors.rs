@@ -8,7 +8,7 @@ use crate::file::{FileError, map};
 use aneforge_tensor::{Bytes, DType, Shape, ShapeError, Tensor, TensorError};
 use serde::Deserialize;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, TryReserveError};
 use std::ops::Range;
 use std::path::Path;
 
@@ -358,8 +358,11 @@ fn name_of(dtype: DType) -> &'static str {
 const ALIGNMENT: usize = 64;
 
 /// The bytes of a file with these tensors, by name, and these notes. Wider elements come first, so that every tensor is
-/// aligned for its own.
-pub fn encode(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Vec<u8> {
+/// aligned for its own. An error means that there is no memory for them.
+pub fn encode(
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, TryReserveError> {
     let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
     order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
     let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
@@ -374,9 +377,10 @@ pub fn encode(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>)
     let mut json = serde_json::Value::Object(header).to_string();
     let padded = (PREFIX + json.len()).next_multiple_of(ALIGNMENT) - PREFIX;
     json.extend(std::iter::repeat_n(' ', padded - json.len()));
-    let mut file = Vec::with_capacity(PREFIX + json.len() + end);
+    let mut file = Vec::new();
+    file.try_reserve_exact(PREFIX + json.len() + end)?;
     file.extend((json.len() as u64).to_le_bytes());
     file.extend(json.as_bytes());
     order.iter().for_each(|(_, tensor)| file.extend_from_slice(tensor.bytes()));
-    file
+    Ok(file)
 }

@@ -31,13 +31,20 @@ pub enum ShapeError {
     #[error("shapes {0} and {1} do not broadcast: axis sizes must be equal or 1, aligned from the right")]
     Broadcast(Shape, Shape),
     /// An axis outside the rank.
-    #[error("axis {axis} is out of range for rank {rank}; valid axes are -{rank} to {}", *rank as i64 - 1)]
+    #[error("axis {axis} is out of range for rank {rank}; {}", valid_axes(*rank))]
     Axis {
         /// The axis asked for.
         axis: i64,
         /// The rank it was asked of.
         rank: usize,
     },
+}
+
+fn valid_axes(rank: usize) -> String {
+    match rank {
+        0 => "a value without axes has none".into(),
+        _ => format!("valid axes are -{rank} to {}", rank - 1),
+    }
 }
 
 impl Shape {
@@ -168,5 +175,7 @@ mod tests {
         assert!(matches!(Shape::new(&[usize::MAX, 2]), Err(ShapeError::Huge(_))));
         let message = Shape::new(&[2, 3]).unwrap().axis(2).unwrap_err().to_string();
         assert_eq!(message, "axis 2 is out of range for rank 2; valid axes are -2 to 1");
+        let message = Shape::SCALAR.axis(0).unwrap_err().to_string();
+        assert_eq!(message, "axis 0 is out of range for rank 0; a value without axes has none");
     }
 }

@@ -66,6 +66,13 @@ impl Tensor {
         Ok(Tensor { dtype: T::DTYPE, shape, bytes: Bytes::new(bytes) })
     }
 
+    /// A tensor with a copy of `values`, which fill `shape`, or `None` where there is no memory for it.
+    pub fn try_from_slice<T: Element>(shape: Shape, values: &[T]) -> Option<Result<Tensor, TensorError>> {
+        let mut bytes = AlignedBytes::try_zeroed(size_of_val(values))?;
+        bytes.copy_from_slice(bytemuck::cast_slice(values));
+        Some(Tensor::new(T::DTYPE, shape, Bytes::new(bytes)))
+    }
+
     /// A scalar.
     pub fn scalar<T: Element>(value: T) -> Tensor {
         Tensor::from_slice(Shape::SCALAR, &[value]).expect("invariant: a scalar holds one value")

@@ -40,6 +40,8 @@ const CALLS: &[(&str, &str)] = &[
     ("instance_norm", "af.instance_norm(x, gamma, beta)"),
     ("local_response_norm", "af.local_response_norm(x, size={size})"),
     ("reshape", "x.reshape(3, -1)"),
+    ("transpose", "x.transpose{perm}"),
+    ("flatten", "af.flatten(x)"),
     ("crop", "af.crop(x, top=1, bottom=2, left=2, right=1)"),
     ("split", "af.split(x, {num_splits}, axis={axis})[{index}]"),
     ("concat", "af.concat([values, values], axis={axis})"),

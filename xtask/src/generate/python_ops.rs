@@ -44,6 +44,8 @@ const BY_HAND: &[&str] = &[
     "instance_norm",
     "local_response_norm",
     "reshape",
+    "transpose",
+    "flatten",
     "crop",
     "split",
     "concat",
@@ -196,7 +198,7 @@ fn over_axes(entry: &Entry, name: &str) -> String {
     let axes = |name: &str| format!("{name}: int | Sequence[int] | None = None");
     let mut parameters = vec!["self".to_owned(), axes("axes"), "*".to_owned(), axes("axis"), axes("dim")];
     let call = if op.starts_with("reduce_") {
-        parameters.extend(["keepdims: bool = True", "keepdim: bool | None = None"].map(str::to_owned));
+        parameters.extend(["keepdims: bool | None = None", "keepdim: bool | None = None"].map(str::to_owned));
         format!("reduced({op:?}, cast(Tensor, self), axes, axis, dim, keepdims, keepdim)")
     } else {
         let axes = format!("axes_of({op:?}, cast(Tensor, self), axes, axis, dim)");

@@ -360,8 +360,8 @@ fn truncate(tokenizer: &mut Tokenizer, path: &Path, max: usize) -> Result<(), Lo
 impl fmt::Debug for Encoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { name, target, max_seq_length, pooling, .. } = &self.settings;
-        let (dim, device) = (self.dim(), self.device.name());
-        write!(f, "Encoder({name}, {dim} components, {pooling:?} of up to {max_seq_length} tokens, ")?;
+        let (dim, pooling, device) = (self.dim(), pooling.name(), self.device.name());
+        write!(f, "Encoder({name}, {dim} components, {pooling} of up to {max_seq_length} tokens, ")?;
         write!(f, "target {target}, device {device})")
     }
 }

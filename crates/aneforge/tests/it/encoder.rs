@@ -59,7 +59,7 @@ fn the_models_own_files_decide_what_is_not_given() {
     assert_eq!((encoder.dim(), encoder.max_seq_length(), encoder.pooling()), (32, 40, Pooling::Mean));
     assert!(encoder.normalizes());
     assert!(
-        format!("{encoder:?}").ends_with("32 components, Mean of up to 40 tokens, target h17s, device host)")
+        format!("{encoder:?}").ends_with("32 components, mean of up to 40 tokens, target h17s, device host)")
     );
     let shorter = load(&tiny(), EncoderOptions { max_seq_length: Some(9), ..options() });
     assert_eq!(shorter.max_seq_length(), 9);

@@ -34,7 +34,7 @@ fn results(plan: Plan) -> Vec<Vec<f32>> {
 fn a_plan_comes_back_as_it_was() {
     let plan = compile(&outputs(), &Options { routes: Routes::Native, ..Options::default() }).unwrap();
     assert!(plan.segments.len() > 1);
-    let bytes = pack_plan(&plan);
+    let bytes = pack_plan(&plan).unwrap();
     let back = unpack_plan(Bytes::new(bytes.clone()), &mut |_, fresh| fresh).unwrap();
     assert_eq!(back.to_string(), plan.to_string());
     for (a, b) in plan.segments.iter().zip(&back.segments) {
@@ -42,7 +42,7 @@ fn a_plan_comes_back_as_it_was() {
         let lines = |s: &aneforge::plan::Segment| s.graph.nodes().map(|(_, n)| n.at).collect::<Vec<_>>();
         assert_eq!(lines(a), lines(b));
     }
-    assert_eq!(pack_plan(&back).len(), bytes.len());
+    assert_eq!(pack_plan(&back).unwrap().len(), bytes.len());
     assert_eq!(results(back), results(plan));
 }
 
@@ -89,7 +89,7 @@ fn names_of_inputs_survive_text_and_bytes() {
     let read = aneforge::ir::text::parse(&text).unwrap();
     assert_eq!(aneforge::ir::text::print(&read), text);
     let plan = compile(&read.thaw(), &Options::default()).unwrap();
-    let back = unpack_plan(Bytes::new(pack_plan(&plan)), &mut |_, fresh| fresh).unwrap();
+    let back = unpack_plan(Bytes::new(pack_plan(&plan).unwrap()), &mut |_, fresh| fresh).unwrap();
     for plan in [&plan, &back] {
         assert_eq!((plan.feed("image.0"), plan.feed("mask"), plan.feed("")), (Some(0), Some(1), None));
     }
@@ -130,7 +130,7 @@ fn slices_with_a_step_are_held_to_their_places_on_every_family() {
 proptest! {
     #[test]
     fn damaged_plans_never_panic(changes in proptest::collection::vec((0usize..6000, any::<u8>()), 1..4)) {
-        let mut bytes = pack_plan(&compile(&outputs(), &Options::default()).unwrap());
+        let mut bytes = pack_plan(&compile(&outputs(), &Options::default()).unwrap()).unwrap();
         for (at, byte) in changes {
             let at = at % bytes.len();
             bytes[at] = byte;

@@ -11,6 +11,17 @@ pub enum Pooling {
     Max,
 }
 
+impl Pooling {
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+            Pooling::Max => "max",
+        }
+    }
+}
+
 /// A model pools in a way that cannot be computed. The file's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
