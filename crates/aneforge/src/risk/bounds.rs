@@ -130,7 +130,9 @@ impl Bounds {
             },
             Form::Pool(..) | Form::Cast | Form::Sample(_) => x(0),
             Form::Product(Product::Linear) | Form::Conv(..) => {
-                Some(x(0)? * self.weight(graph, node)? + x(2).unwrap_or(0.0))
+                let each = count(1) / graph.node(node.inputs[1]).ty.shape[0];
+                let weights = self.weight(graph, node).or_else(|| Some(x(1)? * each as f64))?;
+                Some(x(0)? * weights + x(2).unwrap_or(0.0))
             }
             Form::Product(Product::Batched) => {
                 let shape = graph.node(node.inputs[0]).ty.shape;

@@ -235,7 +235,9 @@ fn what_bounds_and_constants_prove_is_found() {
     let kernel = Var::constant(tensor(&[1, 1, 1, 1], &[50.0]));
     let pair = Var::constant(tensor(&[2], &[60000.0; 2]));
     let small = input(&[2]).clip(-1.0, 1.0);
+    let halves = Var::constant(tensor(&[2, 2], &[3.0; 4])).split(2, 0);
     let found = [
+        x.linear(&halves[1], None),
         x.pow(&one(2.0)),
         x.real_div(&one(0.001)),
         x.linear_activation(3.0, 2.0),

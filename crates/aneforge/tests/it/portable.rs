@@ -57,7 +57,7 @@ fn plans_with_scalars_come_back() {
         vec![x.sort(true, false).amax(&[0, 1]).squeeze(&[0, 1])],
     ] {
         let plan = compile(&outputs, &Options::default()).unwrap();
-        let back = unpack_plan(Bytes::new(pack_plan(&plan)), &mut |_, fresh| fresh).unwrap();
+        let back = unpack_plan(Bytes::new(pack_plan(&plan).unwrap()), &mut |_, fresh| fresh).unwrap();
         assert_eq!(back.to_string(), plan.to_string());
     }
 }
