@@ -34,6 +34,8 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "input: size -1 is negative", lambda: af.input((2, -1))),
     (TypeError, "input: shape must be a sequence of integers", lambda: af.input((2.5,))),
     (TypeError, "input: shape must be a sequence of integers", lambda: af.input("ab")),
+    (TypeError, "split: num_splits must be an integer, got True", lambda: af.split(x23(), True, axis=0)),
+    (TypeError, "gather: each index must be an integer, got False", lambda: af.gather(x23(), [False], axis=0)),
     (ValueError, "input: max_abs must be at least 0, got -1", lambda: af.input((2,), max_abs=-1)),
     (ValueError, "input: max_abs must be at least 0, got NaN", lambda: af.input((2,), max_abs=float("nan"))),
     (ValueError, "add: shapes [2, 3] and [4] do not broadcast", lambda: x23() + np.zeros(4)),
