@@ -3,12 +3,12 @@
 use aneforge::artifact::ArtifactError;
 use aneforge::grad::GradError;
 use aneforge::ir::op::Op;
-use aneforge::models::encoder::{EncodeError, LoadError};
 use aneforge::passes::PassError;
 use aneforge::passes::legal::Fault;
 use aneforge::portable::PortableError;
 use aneforge::target::UnknownTarget;
 use aneforge::{CompileError, DType, DeviceError, RunError, TensorType, Var};
+use aneforge_models::{EncodeError, LoadError};
 use pyo3::exceptions::{
     PyAttributeError, PyFileNotFoundError, PyMemoryError, PyNotImplementedError, PyOSError, PyOverflowError,
     PyRuntimeError, PyTypeError, PyValueError,

@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn models(args: &Args) -> Result<()> {
     python::install()?;
-    Step::cargo("bench -p aneforge --bench lowering").run()?;
+    Step::cargo("bench -p aneforge-models --bench lowering").run()?;
     let output = root().join("benches/results").join(args.output.as_deref().unwrap_or("models.json"));
     let mut step = Step::new(python::program("python"), "benches/models.py")
         .arg("--rounds")

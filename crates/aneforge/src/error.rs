@@ -7,8 +7,6 @@ use crate::grad::GradError;
 use crate::import::mil::ReadError;
 use crate::ir::text::TextError;
 use crate::ir::var::BuildError;
-use crate::models::encoder::{EncodeError, LoadError, PoolingError};
-use crate::models::resolve::ResolveError;
 use crate::passes::PassError;
 use crate::passes::legal::{Fault, LegalError};
 use crate::portable::PortableError;
@@ -153,57 +151,6 @@ impl RunError {
             RunError::Count { .. } | RunError::Shape { .. } | RunError::DType { .. } => Kind::Caller,
             RunError::Device(error) => error.kind(),
             RunError::Compile(error) => error.kind(),
-        }
-    }
-}
-
-impl ResolveError {
-    /// Whose fault it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            ResolveError::NoDirectory(_) | ResolveError::File(_) => Kind::Caller,
-            ResolveError::Offline { .. }
-            | ResolveError::Download { .. }
-            | ResolveError::Incomplete { .. } => Kind::File,
-        }
-    }
-}
-
-impl PoolingError {
-    /// Whose fault it is.
-    pub fn kind(&self) -> Kind {
-        Kind::File
-    }
-}
-
-impl LoadError {
-    /// Whose fault it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            LoadError::Resolve(error) => error.kind(),
-            LoadError::Pooling(error) => error.kind(),
-            LoadError::Device(error) => error.kind(),
-            LoadError::File(_) | LoadError::Json { .. } | LoadError::Config { .. } => Kind::File,
-            // Too few tokens were asked for.
-            LoadError::TooShort { .. } => Kind::Caller,
-            LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
-            LoadError::Checkpoint(_) | LoadError::Weights(_) => Kind::File,
-            LoadError::NoWeight { .. } | LoadError::WeightShape { .. } | LoadError::WeightType { .. } => {
-                Kind::File
-            }
-        }
-    }
-}
-
-impl EncodeError {
-    /// Whose fault it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            EncodeError::Stopped { .. } => Kind::Caller,
-            EncodeError::Tokenizer { .. } | EncodeError::Token { .. } | EncodeError::Weight { .. } => {
-                Kind::File
-            }
-            EncodeError::Run(error) => error.kind(),
         }
     }
 }

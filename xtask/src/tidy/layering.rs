@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 /// The modules of `crates/aneforge`: each uses only those before it, and itself.
 pub const ORDER: &[&str] = &[
     "ir", "grad", "risk", "target", "rewrite", "passes", "emit", "netplist", "plan", "compile", "device",
-    "session", "artifact", "portable", "import", "nn", "models", "error",
+    "session", "artifact", "portable", "import", "nn", "error",
 ];
 
 /// Where they are.
@@ -21,7 +21,18 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/mil/Cargo.toml", &[]),
     ("crates/ane/Cargo.toml", &[]),
     ("crates/formats/Cargo.toml", &["aneforge-tensor"]),
+    (
+        "crates/aneforge/Cargo.toml",
+        &["aneforge-formats", "aneforge-kernels", "aneforge-mil", "aneforge-tensor"],
+    ),
+    ("crates/models/Cargo.toml", &["aneforge", "aneforge-formats", "aneforge-kernels", "aneforge-tensor"]),
 ];
+
+/// What belongs to models and to faces: networks, tokenizers, images, runtimes. These crates build without.
+const WITHOUT: &[&str] =
+    &["crates/aneforge", "crates/tensor", "crates/kernels", "crates/mil", "crates/formats"];
+const HEAVY: &[&str] =
+    &["hf-hub", "tokenizers", "ureq", "rustls", "reqwest", "tokio", "image", "clap", "pyo3"];
 
 /// Checks the modules of the library.
 pub fn check(sources: &[Source]) -> Vec<Finding> {
@@ -148,6 +159,7 @@ fn heads(rest: &str) -> Vec<String> {
 pub fn check_manifests<'a>(manifests: impl Iterator<Item = &'a File>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for manifest in manifests {
+        findings.extend(heavy(manifest));
         let Some((_, may)) = CRATES.iter().find(|(path, _)| *path == manifest.path) else { continue };
         for (line, name) in dependencies(&manifest.text) {
             if !may.contains(&name.as_str()) {
@@ -158,6 +170,22 @@ pub fn check_manifests<'a>(manifests: impl Iterator<Item = &'a File>) -> Vec<Fin
         }
     }
     findings
+}
+
+/// Dependencies of a light crate that are not.
+fn heavy(manifest: &File) -> Vec<Finding> {
+    let folder = manifest.path.trim_end_matches("/Cargo.toml");
+    if !WITHOUT.contains(&folder) {
+        return Vec::new();
+    }
+    let name = |line: &str| line.split(['.', ' ', '=']).next().unwrap_or_default().to_owned();
+    let found = manifest.text.lines().enumerate().filter(|(_, line)| HEAVY.contains(&name(line).as_str()));
+    let finding = |(i, line): (usize, &str)| {
+        let what =
+            format!("this crate builds without {}; that belongs to crates/models or to a face", name(line));
+        Finding::new(&manifest.path, i + 1, what)
+    };
+    found.map(finding).collect()
 }
 
 /// Our own crates among the dependencies of any kind, with lines.
@@ -182,6 +210,15 @@ fn dependencies(manifest: &str) -> Vec<(usize, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_library_builds_without_a_network() {
+        let with = |path: &str| {
+            let text = "[dependencies]\nserde.workspace = true\ntokenizers = \"1\"\n".to_owned();
+            heavy(&File { path: path.into(), text }).len()
+        };
+        assert_eq!((with("crates/aneforge/Cargo.toml"), with("crates/models/Cargo.toml")), (1, 0));
+    }
 
     fn whats(files: &[(&str, &str)], allowed: &[allow::Use]) -> Vec<String> {
         let source = |(path, text): &(&str, &str)| Source::new(&format!("{LIBRARY}{path}"), text);

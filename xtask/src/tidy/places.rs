@@ -21,7 +21,7 @@ const UNSAFE: &[Place] = &[
     anywhere("crates/kernels/src/threads.rs"),
     Place { path: "crates/formats/src", function: Some("map") },
     anywhere("python/src"),
-    anywhere("crates/aneforge/benches/lowering.rs"),
+    anywhere("crates/models/benches/lowering.rs"),
     anywhere("benches/kernels/src/peers.rs"),
     anywhere("crates/ane/src/sys.rs"),
     anywhere("crates/ane-standin/src"),

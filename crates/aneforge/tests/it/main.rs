@@ -5,7 +5,6 @@
 mod attributes;
 mod conformance;
 mod cost;
-mod encoder;
 mod errors;
 mod facts;
 mod golden;

@@ -1,7 +1,8 @@
 use super::pooling::PoolingError;
-use crate::device::DeviceError;
-use crate::models::resolve::ResolveError;
-use crate::session::RunError;
+use crate::resolve::ResolveError;
+use aneforge::Kind;
+use aneforge::device::DeviceError;
+use aneforge::session::RunError;
 use aneforge_formats::{CheckpointError, FileError, SafeTensorsError};
 use aneforge_tensor::DType;
 use std::path::PathBuf;
@@ -152,4 +153,36 @@ pub enum EncodeError {
     /// A program could not be compiled or run.
     #[error(transparent)]
     Run(#[from] RunError),
+}
+
+impl LoadError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            LoadError::Resolve(error) => error.kind(),
+            LoadError::Pooling(error) => error.kind(),
+            LoadError::Device(error) => error.kind(),
+            LoadError::File(_) | LoadError::Json { .. } | LoadError::Config { .. } => Kind::File,
+            // Too few tokens were asked for.
+            LoadError::TooShort { .. } => Kind::Caller,
+            LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
+            LoadError::Checkpoint(_) | LoadError::Weights(_) => Kind::File,
+            LoadError::NoWeight { .. } | LoadError::WeightShape { .. } | LoadError::WeightType { .. } => {
+                Kind::File
+            }
+        }
+    }
+}
+
+impl EncodeError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            EncodeError::Stopped { .. } => Kind::Caller,
+            EncodeError::Tokenizer { .. } | EncodeError::Token { .. } | EncodeError::Weight { .. } => {
+                Kind::File
+            }
+            EncodeError::Run(error) => error.kind(),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 use super::error::LoadError;
 use super::pooling::{Pooling, PoolingConfig};
-use crate::models::MOST_TEXT;
+use crate::MOST_TEXT;
 use aneforge_formats::read;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

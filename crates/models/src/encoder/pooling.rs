@@ -1,3 +1,4 @@
+use aneforge::Kind;
 use serde::Deserialize;
 
 /// How the states of a text's tokens become one vector. Padding never takes part.
@@ -104,6 +105,13 @@ impl Pooling {
 pub(super) fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt().max(1e-12);
     vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+}
+
+impl PoolingError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        Kind::File
+    }
 }
 
 #[cfg(test)]

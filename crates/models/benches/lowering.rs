@@ -1,10 +1,10 @@
 //! Times lowering and calling: ResNet-18 from graph to files, and the overhead of a one-op model.
 //!
-//! `cargo bench -p aneforge --bench lowering`. Prints medians, the allocator's peak during lowering, and how
+//! `cargo bench -p aneforge-models --bench lowering`. Prints medians, the allocator's peak during lowering, and how
 //! often a session allocates after its first call.
 
-use aneforge::models::resnet::{Depth, random_weights, resnet};
 use aneforge::{Feed, Options, Session, Shape, Tensor, Var, compile, device};
+use aneforge_models::resnet::{Depth, random_weights, resnet};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

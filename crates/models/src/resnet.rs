@@ -1,9 +1,9 @@
 //! Residual networks (He et al., 2015) with normalisation folded into the convolutions.
 
-use crate::ir::ops::conv::Conv;
-use crate::ir::ops::pool::MaxPool;
-use crate::ir::types::Caller;
-use crate::ir::var::Var;
+use aneforge::ir::ops::conv::Conv;
+use aneforge::ir::ops::pool::MaxPool;
+use aneforge::ir::types::Caller;
+use aneforge::ir::var::Var;
 use aneforge_tensor::{Shape, Tensor, random};
 
 /// How deep, and of which blocks.

@@ -1,6 +1,7 @@
 //! From what a user calls a model to a directory of files.
 
-use crate::models::{cache, guard};
+use crate::{cache, guard};
+use aneforge::Kind;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
@@ -169,6 +170,18 @@ fn is_hub_id(name: &str) -> bool {
         part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(plain)
     };
     name.split('/').count() <= 2 && name.split('/').all(valid)
+}
+
+impl ResolveError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            ResolveError::NoDirectory(_) | ResolveError::File(_) => Kind::Caller,
+            ResolveError::Offline { .. }
+            | ResolveError::Download { .. }
+            | ResolveError::Incomplete { .. } => Kind::File,
+        }
+    }
 }
 
 #[cfg(test)]

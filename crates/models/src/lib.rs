@@ -1,4 +1,4 @@
-//! Networks, and pretrained models from a directory or from the hub.
+//! Networks, and pretrained models from a directory or from the hub, written with [`aneforge`].
 //!
 //! | module | holds |
 //! |---|---|
@@ -14,6 +14,8 @@ pub mod encoder;
 mod guard;
 pub mod resnet;
 pub mod resolve;
+
+pub use encoder::{EncodeError, EncodeOptions, Encoder, EncoderOptions, LoadError, Pooling};
 
 /// The most bytes that a model's description or tokenizer may have: far more than any has.
 const MOST_TEXT: u64 = 1 << 28;

@@ -1,7 +1,8 @@
 //! Sentence encoders against embeddings computed by `tools/fixtures`, and against broken files.
 
+use aneforge::Numerics;
 use aneforge::device::host::Host;
-use aneforge::{EncodeOptions, Encoder, EncoderOptions, Numerics, Pooling};
+use aneforge_models::{EncodeOptions, Encoder, EncoderOptions, Pooling};
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

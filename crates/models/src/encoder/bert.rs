@@ -1,8 +1,8 @@
 use super::config::{Activation, BertConfig};
 use super::error::{EncodeError, LoadError};
-use crate::ir::types::Caller;
-use crate::ir::var::Var;
-use crate::nn::{AttentionWeights, gelu_tanh, mha};
+use aneforge::ir::types::Caller;
+use aneforge::ir::var::Var;
+use aneforge::nn::{AttentionWeights, gelu_tanh, mha};
 use aneforge_formats::Checkpoint;
 use aneforge_tensor::{Shape, Tensor};
 use std::collections::BTreeMap;

@@ -1,0 +1,6 @@
+//! The integration tests of the models: one binary.
+
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod encoder;
+mod resnet;
