@@ -82,7 +82,7 @@ impl Default for EncodeOptions {
 /// hidden by the mask, so it takes no part in the result.
 ///
 /// ```no_run
-/// use aneforge::{Encoder, EncoderOptions};
+/// use aneforge_models::{Encoder, EncoderOptions};
 ///
 /// let mut encoder = Encoder::load("sentence-transformers/all-MiniLM-L6-v2", EncoderOptions::default())?;
 /// let vectors = encoder.encode(&["a cat on a mat", "stock prices fell"])?;
