@@ -100,9 +100,10 @@ fn fed(part: &Part) -> Result<(), LegalError> {
     Err(LegalError { op: node.op.name(), why: why.into(), at: node.at, fault: Fault::Graph })
 }
 
-/// In which round every node runs.
+/// In which round every node runs. Rounds alternate: region 0, the layers that read what it computes, region 1, the
+/// layers after that, and so on.
 struct Rounds {
-    /// Of a layer: the region that must be complete before it. Of another node: its region.
+    /// By node, the number of its region; for a layer, of the region that it comes right after.
     of: Vec<usize>,
     last: usize,
 }

@@ -1,6 +1,6 @@
 //! Where a graph may lose precision in half-precision arithmetic, judged from its structure alone.
 //!
-//! The judgement is the reference's pessimistic one (lowering, section 10): it takes sums as accumulated in
+//! The judgement is ANEForge's pessimistic one (arXiv 2606.17090): it takes sums as accumulated in
 //! half precision, while this library's numerics, with the reference's own device tests, take them as wide. Its
 //! third finding, a group normalisation beyond the axis limit, is an error here when it is built.
 

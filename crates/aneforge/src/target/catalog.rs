@@ -3,7 +3,7 @@
 //! The rows are about raw MIL ops, not about the ops of this library: `resize` on M1 needs another route in
 //! MIL, while this library's resizing ops are gated by [`floor`](super::floor). Evidence: the catalog of
 //! ANEForge 0.4.0, derived from the vendor compiler's tables and its authors' sweeps on M1, M2 Pro and M5 Pro
-//! (reference, targets, section 10). Nothing here has run on silicon by this project.
+//! (arXiv 2606.17090). Nothing here has run on silicon by this project.
 
 use super::Family;
 

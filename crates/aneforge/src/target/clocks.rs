@@ -1,6 +1,6 @@
 //! Clocks and cores of the chips, from which costs on chips that were not measured are scaled.
 //!
-//! Evidence: the frequency tables that ANEForge 0.4.0 ships (reference, targets, section 9.3).
+//! Evidence: the frequency tables that ANEForge 0.4.0 ships (arXiv 2606.17090).
 
 use super::{Family, Target};
 

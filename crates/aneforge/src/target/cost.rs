@@ -2,8 +2,8 @@
 //!
 //! Two models. The measured one is fitted to an M5 Pro and ranks ways to write a program; the analytic one
 //! is a roofline per chip, scaled from the nearest chip that was measured. Both order programs; neither
-//! replaces a measurement. Every constant is ANEForge 0.4.0's (reference, targets, sections 6, 7 and 9), from
-//! its authors' devices; nothing here has run on silicon by this project.
+//! replaces a measurement. Every constant is ANEForge 0.4.0's (arXiv 2606.17090), from its authors'
+//! devices; nothing here has run on silicon by this project.
 
 use super::clocks::Curve;
 use super::{Family, Target};

@@ -4,8 +4,8 @@
 //! read symbols (what is fed), and constants, which are slices of weight files. The compiler infers shapes
 //! from the fed symbols; `OutputChannels` of a unit is not authoritative.
 //!
-//! Evidence for the schema: documents that ANEForge 0.4.0 writes and runs on device (reference, netplists,
-//! section 2). Nothing here has run on silicon by this project.
+//! Evidence for the schema: documents that ANEForge 0.4.0 writes and runs on device (arXiv 2606.17090).
+//! Nothing here has run on silicon by this project.
 
 mod plist;
 
@@ -128,7 +128,7 @@ pub struct Netplist {
 }
 
 /// A scalar parameter that the engine's parser reads as the bits of a half-precision number. A real there
-/// is read as an integer near zero, and the layer then does nothing (reference, netplists, section 2.6).
+/// is read as an integer near zero, and the layer then does nothing (ANEForge 0.4.0).
 pub fn half_bits(value: f64) -> Value {
     Value::Int(i64::from(half::f16::from_f64(value).to_bits()))
 }

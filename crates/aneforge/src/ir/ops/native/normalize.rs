@@ -22,8 +22,7 @@ op! {
     }
 }
 
-/// The most channels that the layer's window takes; 16 fail in the engine's compiler (reference, netplists,
-/// section 3.11).
+/// The most channels that the layer's window takes; 16 fail in the engine's compiler (ANEForge 0.4.0).
 pub const MOST_CHANNELS: usize = 15;
 
 op! {

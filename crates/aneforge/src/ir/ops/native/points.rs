@@ -10,7 +10,7 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_mil::netplist::{Layer, RESULT, Symbol, Transfer, Value};
 
-/// The most points that the layer samples from (reference, netplists, section 3.8).
+/// The most points that the layer samples from (ANEForge 0.4.0).
 pub const MOST_POINTS: usize = 8192;
 /// The most points that the layer samples.
 pub const MOST_SAMPLES: usize = 1024;
