@@ -1,6 +1,6 @@
 //! One example per op, in Python, made from the op's first case.
 
-use super::python_ops::{METHODS, is_by_hand, is_function};
+use super::python_ops::{is_by_hand, is_function};
 use aneforge::DType;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Case, Entry, Info};
@@ -68,7 +68,7 @@ pub fn example(entry: &Entry) -> Option<Vec<String>> {
     let case = (entry.cases)().into_iter().next()?;
     let call = match CALLS.iter().find(|(op, _)| *op == name) {
         Some((_, call)) => filled(call, &case),
-        None if is_by_hand(name) => return None,
+        None if is_by_hand(entry) => return None,
         None => made(entry, &case),
     };
     let mut lines: Vec<String> = Vec::new();
@@ -106,8 +106,7 @@ fn filled(call: &str, case: &Case) -> String {
 
 /// A call of the method or function that is generated from the declaration.
 fn made(entry: &Entry, case: &Case) -> String {
-    let op = entry.info.name;
-    let name = METHODS.iter().find(|(from, _)| *from == op).map_or(op, |(_, to)| to);
+    let name = entry.info.method;
     let attrs: Vec<String> = case.op.attrs().iter().map(|(k, v)| format!("{k}={}", python(v))).collect();
     if !is_function(entry) {
         return format!("x.{name}({})", attrs.join(", "));

@@ -2,78 +2,16 @@
 
 use super::examples::example;
 use super::ops_page::unindented;
+use crate::run::root;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{AttrInfo, Entry, Mil, OPS};
 use anyhow::{Context, Result, bail};
-
-/// Ops that `python/aneforge` writes by hand, or that legalization alone makes.
-const BY_HAND: &[&str] = &[
-    "input",
-    "const_array",
-    "native_softplus",
-    "native_round",
-    "add",
-    "sub",
-    "mul",
-    "real_div",
-    "maximum",
-    "minimum",
-    "pow",
-    "greater",
-    "less",
-    "equal",
-    "not_equal",
-    "less_equal",
-    "greater_equal",
-    "select",
-    "prelu",
-    "matmul",
-    "bmm",
-    "bmm_w",
-    "einsum",
-    "conv",
-    "dynamic_conv",
-    "conv_transpose",
-    "max_pool",
-    "avg_pool",
-    "layer_norm",
-    "rms_norm",
-    "channel_layer_norm",
-    "group_norm",
-    "batch_norm",
-    "instance_norm",
-    "local_response_norm",
-    "reshape",
-    "transpose",
-    "flatten",
-    "crop",
-    "split",
-    "concat",
-    "sdpa",
-    "stack",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "depth_to_space",
-    "space_to_depth",
-    "upsample_bilinear",
-    "resize_nearest_neighbor",
-    "resize_bilinear",
-    "affine",
-];
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::LazyLock;
 
 /// Native layers that are methods, as the reference has them; the others are functions.
 const LAYER_METHODS: &[&str] = &["argmax"];
-
-/// Ops whose method has another name.
-pub const METHODS: &[(&str, &str)] = &[
-    ("reduce_mean", "mean"),
-    ("reduce_sum", "sum"),
-    ("reduce_max", "amax"),
-    ("reduce_min", "amin"),
-    ("reduce_l1_norm", "l1_norm"),
-    ("reduce_log_sum", "log_sum"),
-    ("reduce_sum_square", "sum_square"),
-];
 
 const HEADER: &str = r#"# Written by `cargo xtask gen` from the declarations in crates/aneforge/src/ir/ops. Do not edit.
 """Methods of `Tensor` and functions of native layers, whose signatures follow from the op list."""
@@ -98,13 +36,8 @@ class OpMethods:
 
 /// The module `aneforge._ops`.
 pub fn text() -> Result<String> {
-    for name in BY_HAND.iter().chain(METHODS.iter().map(|(op, _)| op)) {
-        if !OPS.iter().any(|entry| entry.info.name == *name) {
-            bail!("there is no op `{name}`; fix the tables in xtask/src/generate/python_ops.rs");
-        }
-    }
     let (layers, methods): (Vec<&Entry>, Vec<&Entry>) =
-        OPS.iter().filter(|entry| !BY_HAND.contains(&entry.info.name)).partition(|entry| is_function(entry));
+        OPS.iter().filter(|entry| !is_by_hand(entry)).partition(|entry| is_function(entry));
     let names: Vec<String> = layers.iter().map(|entry| format!("\n    {:?},", entry.info.name)).collect();
     let mut out = HEADER.replace("{FUNCTIONS}", &(names.concat() + "\n"));
     for entry in methods {
@@ -116,9 +49,27 @@ pub fn text() -> Result<String> {
     Ok(out)
 }
 
-/// Whether Python's side of an op is written by hand.
-pub fn is_by_hand(name: &str) -> bool {
-    BY_HAND.contains(&name)
+/// Whether Python's side of an op is written by hand: a function in `python/aneforge` has its name, or it is a leaf, or
+/// it takes several operands and so is an operator or a method with a signature of its own, or compiling alone makes it.
+pub fn is_by_hand(entry: &Entry) -> bool {
+    let name = entry.info.name;
+    let operator = entry.info.inputs.len() > 1 && !is_function(entry);
+    matches!((entry.mil)(), Mil::Leaf) || operator || name.starts_with("native_") || written().contains(name)
+}
+
+/// Names of the functions and methods in `python/aneforge` that are not generated.
+fn written() -> &'static BTreeSet<String> {
+    static WRITTEN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let folder = root().join("python/aneforge");
+        let files =
+            fs::read_dir(&folder).expect("invariant: the package is there").flatten().map(|file| file.path());
+        let python =
+            files.filter(|path| path.extension().is_some_and(|e| e == "py") && !path.ends_with("_ops.py"));
+        let text: String = python.filter_map(|path| fs::read_to_string(path).ok()).collect();
+        let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("def ")?.split('(').next());
+        names.map(str::to_owned).collect()
+    });
+    &WRITTEN
 }
 
 /// Whether an op is a function of the package rather than a method of `Tensor`.
@@ -171,9 +122,9 @@ fn function(entry: &Entry) -> Result<String> {
 fn method(entry: &Entry) -> Result<String> {
     let op = entry.info.name;
     if entry.info.inputs.len() != 1 {
-        bail!("op `{op}` has several inputs; write it by hand in python/aneforge and name it in BY_HAND");
+        bail!("op `{op}` has several inputs; write its function by hand in python/aneforge");
     }
-    let name = METHODS.iter().find(|(from, _)| *from == op).map_or(op, |(_, to)| to);
+    let name = entry.info.method;
     let (attributes, mut attrs) = attributes(entry)?;
     let mut parameters = vec!["self".to_owned()];
     parameters.extend(attributes);

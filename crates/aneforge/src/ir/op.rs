@@ -15,8 +15,10 @@ use std::hash::Hash;
 /// What an op is called and how it is documented.
 #[derive(Debug)]
 pub struct Info {
-    /// The name in graph text, Python and messages.
+    /// The name in graph text and messages.
     pub name: &'static str,
+    /// The name of its method.
+    pub method: &'static str,
     /// Names of the inputs. A last one ending in `?` may be left out; one ending in `..` repeats.
     pub inputs: &'static [&'static str],
     /// The attributes.
@@ -209,7 +211,7 @@ pub trait Operator: Declared + Clone + Debug + PartialEq + Eq + Hash + Into<Op> 
 macro_rules! op {
     (
         $(#[doc = $doc:literal])*
-        pub struct $Op:ident = $name:literal ($($input:literal),*) {
+        pub struct $Op:ident = $name:literal $(as $method:ident)? ($($input:literal),*) {
             $( $(#[doc = $attr_doc:literal])* $attr:ident : $ty:ty $(= $default:expr)? ),* $(,)?
         }
     ) => {
@@ -220,6 +222,7 @@ macro_rules! op {
         impl $crate::ir::op::Declared for $Op {
             const INFO: $crate::ir::op::Info = $crate::ir::op::Info {
                 name: $name,
+                method: op!(@method $name $($method)?),
                 inputs: &[$($input),*],
                 attrs: &[$($crate::ir::op::AttrInfo {
                     name: stringify!($attr),
@@ -243,6 +246,8 @@ macro_rules! op {
             }
         }
     };
+    (@method $name:literal) => { $name };
+    (@method $name:literal $method:ident) => { stringify!($method) };
     (@text) => { None };
     (@text $default:expr) => { Some(stringify!($default)) };
     (@default $attr:ident) => { return Err(format!("attribute {} is missing", stringify!($attr))) };

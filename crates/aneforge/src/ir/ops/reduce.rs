@@ -67,7 +67,7 @@ pub(crate) fn spread(dy: &Var, x: &Var) -> Var {
 macro_rules! reduce {
     ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal by $kernel:ident on $domain:expr, $tolerance:ident $({ $($facts:tt)* })?;
         value = |$p:ident, $e:ident| $value:expr; vjp = $vjp:expr; )*) => { $(
-        op! { $(#[doc = $doc])* pub struct $Op = $name("x") {
+        op! { $(#[doc = $doc])* pub struct $Op = $name as $method ("x") {
             /// The axes reduced; negative ones count from the last.
             axes: Vec<i64>,
         } }
