@@ -6,7 +6,7 @@ use aneforge::device;
 use aneforge::ir::op::{Case, Mil, OPS};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::{
-    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, Tensor, Var, compile, f16, grad,
+    CompileOptions, DType, Graph, Numerics, Session, SessionOptions, Shape, Tensor, Var, compile, f16, grad,
 };
 use aneforge_tensor::random;
 use numpy::PyArrayDyn;
@@ -143,7 +143,7 @@ fn numbers(var: &Var) -> Var {
 /// What the host engine computes for a case, without the engine's departures from IEEE arithmetic.
 fn run(case: &Case, drawn: &Drawn) -> PyResult<Array> {
     let (_, output) = drawn.build(false);
-    let plan = compile(&[numbers(&output)], &Options::default()).map_err(Error::Compile)?;
+    let plan = compile(&[numbers(&output)], &CompileOptions::default()).map_err(Error::Compile)?;
     let host = device::named("host").map_err(Error::Device)?;
     let options = SessionOptions { numerics: Some(Numerics::Ieee) };
     let mut session = Session::new(plan, &*host, options).map_err(Error::Run)?;

@@ -7,7 +7,7 @@ use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use aneforge::device::host;
 use aneforge::target::numerics_named;
-use aneforge::{Device, Norms, Numerics, Options, Routes, SessionOptions, Target, artifact, device};
+use aneforge::{CompileOptions, Device, Norms, Numerics, Routes, SessionOptions, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
 use pyo3::exceptions::PyValueError;
@@ -46,7 +46,7 @@ pub fn compile(
     };
     let routes = if native { Routes::Native } else { Routes::Fused };
     let options =
-        Options { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
+        CompileOptions { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
     let device = on(device)?;
     let at = here(py)?;

@@ -1,6 +1,6 @@
 //! The example of the README: `cargo run --release -p aneforge --example quickstart`.
 
-use aneforge::{Options, Session, Shape, Target, Tensor, Var, compile, device};
+use aneforge::{CompileOptions, Session, Shape, Target, Tensor, Var, compile, device};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A layer that picks and scales. Nothing is computed while it is written.
@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let y = x.linear(&Var::constant(weight), None).softmax(-1);
 
     // One fused program for the engine of an M1, compiled on any machine.
-    let plan = compile(&[y], &Options { target: Target::named("h13")?, ..Options::default() })?;
+    let plan = compile(&[y], &CompileOptions::target(Target::named("h13")?))?;
     println!("{}", plan.segments[0].text());
 
     // The same program on the device at hand.

@@ -7,7 +7,7 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use crate::netplist::netplist;
 use crate::passes::partition::{self, Part, partition};
-use crate::passes::{self, Options, PassError, Trace};
+use crate::passes::{self, CompileOptions, PassError, Trace};
 use crate::plan::{Code, Plan, Segment, Source};
 
 /// A graph could not be compiled.
@@ -25,23 +25,23 @@ pub enum CompileError {
 /// Compiles what `outputs` need into one plan. Pure: it touches no file and no device.
 ///
 /// ```
-/// use aneforge::{Options, Shape, Var, compile};
+/// use aneforge::{CompileOptions, Shape, Var, compile};
 /// let x = Var::input(Shape::new(&[2, 8])?);
-/// let plan = compile(&[(&x * 2.0).softmax(-1)], &Options::default())?;
+/// let plan = compile(&[(&x * 2.0).softmax(-1)], &CompileOptions::default())?;
 /// assert_eq!(plan.n_ops, 2);
 /// let (program, _) = plan.segments[0].mil().ok_or("a native layer")?;
 /// assert!(program.to_string().contains("softmax"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn compile(outputs: &[Var], options: &Options) -> Result<Plan, CompileError> {
+pub fn compile(outputs: &[Var], options: &CompileOptions) -> Result<Plan, CompileError> {
     let graph = Graph::freeze(outputs).map_err(PassError::from)?;
     compile_graph(&graph, options)
 }
 
 /// Compiles a frozen graph.
 #[track_caller]
-pub fn compile_graph(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
+pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, CompileError> {
     if graph.outputs().is_empty() {
         let at = crate::ir::types::Caller::here();
         let why = "nothing is returned; pass at least one value".into();

@@ -17,9 +17,9 @@ use std::fmt;
 /// Who has to act on an error.
 ///
 /// ```
-/// use aneforge::{Options, Shape, Var, compile, error::Kind};
+/// use aneforge::{CompileOptions, Shape, Var, compile, error::Kind};
 /// let x = Var::input(Shape::new(&[2, 8])?);
-/// let error = compile(&[x.softmax(7)], &Options::default()).unwrap_err();
+/// let error = compile(&[x.softmax(7)], &CompileOptions::default()).unwrap_err();
 /// assert_eq!(error.kind(), Kind::Caller);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -5,13 +5,13 @@
 //! which computes the same legal graph on this machine's processor with the engine's numerics.
 //!
 //! ```
-//! use aneforge::{Options, Session, Shape, Tensor, Var, compile, device};
+//! use aneforge::{CompileOptions, Session, Shape, Tensor, Var, compile, device};
 //!
 //! let x = Var::input(Shape::new(&[1, 4])?);
 //! let weight = Tensor::from_slice(Shape::new(&[2, 4])?, &[1.0f32, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])?;
 //! let y = x.linear(&Var::constant(weight), None).softmax(-1);
 //!
-//! let plan = compile(&[y], &Options::default())?;
+//! let plan = compile(&[y], &CompileOptions::default())?;
 //! let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
 //! let feed = Tensor::from_slice(Shape::new(&[1, 4])?, &[1.0f32, 2.0, 3.0, 1.0])?;
 //! assert_eq!(session.run(&[feed])?[0].to_f32(), [0.5, 0.5]);
@@ -48,7 +48,7 @@ pub use ir::graph::Graph;
 pub use ir::numerics::{Family, Numerics};
 pub use ir::types::TensorType;
 pub use ir::var::{BuildError, Var};
-pub use passes::{Norms, Options, Routes};
+pub use passes::{CompileOptions, Norms, Routes};
 pub use plan::Plan;
 pub use session::{Feed, RunError, Session, SessionOptions};
 pub use target::Target;

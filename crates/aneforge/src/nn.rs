@@ -220,7 +220,7 @@ fn attend(q: Var, k: Var, v: Var, mask: Option<&Var>, parts: usize) -> Var {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DType, Options, Session, Shape, Tensor, compile, device};
+    use crate::{CompileOptions, DType, Session, Shape, Tensor, compile, device};
     use aneforge_tensor::random::{normal, normal_tensor};
 
     fn shape(dims: &[usize]) -> Shape {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn run(y: Var, feeds: &[Tensor]) -> Vec<f32> {
-        let plan = compile(&[y], &Options::default()).unwrap();
+        let plan = compile(&[y], &CompileOptions::default()).unwrap();
         let mut session = Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap();
         session.run(feeds).unwrap()[0].to_f32()
     }

@@ -68,9 +68,9 @@ pub struct SessionOptions {
 /// A plan on a device, ready to run.
 ///
 /// ```
-/// use aneforge::{Options, Session, Shape, Tensor, Var, compile, device};
+/// use aneforge::{CompileOptions, Session, Shape, Tensor, Var, compile, device};
 /// let x = Var::input(Shape::new(&[4])?);
-/// let plan = compile(&[x.relu()], &Options::default())?;
+/// let plan = compile(&[x.relu()], &CompileOptions::default())?;
 /// let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
 /// let feed = Tensor::from_slice(Shape::new(&[4])?, &[-1.0f32, 0.5, 2.0, -3.0])?;
 /// assert_eq!(session.run(&[feed])?[0].to_f32(), [0.0, 0.5, 2.0, 0.0]);
@@ -195,9 +195,9 @@ impl Session {
     /// elementwise ops are looked into.
     ///
     /// ```
-    /// use aneforge::{Options, Session, Shape, Tensor, Var, compile, device};
+    /// use aneforge::{CompileOptions, Session, Shape, Tensor, Var, compile, device};
     /// let x = Var::input(Shape::new(&[2])?);
-    /// let plan = compile(&[x.exp()], &Options::default())?;
+    /// let plan = compile(&[x.exp()], &CompileOptions::default())?;
     /// let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
     /// session.run(&[Tensor::from_slice(Shape::new(&[2])?, &[1.0f32, 20.0])?])?;
     /// let overflow = session.overflows().next().ok_or("nothing overflowed")?;

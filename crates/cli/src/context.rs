@@ -8,8 +8,8 @@ use aneforge::ir::graph::Graph;
 use aneforge::session::SessionOptions;
 use aneforge::target::numerics_named;
 use aneforge::{
-    CompileError, Device, DeviceError, Norms, Numerics, Options, Plan, Routes, RunError, Session, Target,
-    device,
+    CompileError, CompileOptions, Device, DeviceError, Norms, Numerics, Plan, Routes, RunError, Session,
+    Target, device,
 };
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -79,8 +79,8 @@ impl Context {
     }
 
     /// How to compile.
-    pub fn options(&self) -> Options {
-        Options { target: self.target, routes: self.routes, norms: self.norms }
+    pub fn options(&self) -> CompileOptions {
+        CompileOptions { target: self.target, routes: self.routes, norms: self.norms }
     }
 
     /// Compiles a graph for the target.

@@ -3,7 +3,7 @@
 //! `cargo bench -p aneforge-models --bench lowering`. Prints medians, the allocator's peak during lowering, and how
 //! often a session allocates after its first call.
 
-use aneforge::{Feed, Options, Session, Shape, Tensor, Var, compile, device};
+use aneforge::{CompileOptions, Feed, Session, Shape, Tensor, Var, compile, device};
 use aneforge_models::resnet::{Depth, random_weights, resnet};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +61,7 @@ fn main() {
         let start = Instant::now();
         let mut given = kept.iter().cloned();
         let y = resnet(Depth::D18, &x, 1000, &mut |_, _| given.next().expect("as many as before"));
-        let plan = compile(&[y], &Options::default()).expect("ResNet-18 compiles");
+        let plan = compile(&[y], &CompileOptions::default()).expect("ResNet-18 compiles");
         aneforge::artifact::write(&plan, &folder).expect("the temporary folder is writable");
         times.push(start.elapsed());
         peak = peak.max(PEAK.load(Ordering::Relaxed) - before);
@@ -81,7 +81,7 @@ fn main() {
 
 /// Allocations of later calls, from writing the input to reading the output.
 fn allocations(outputs: &[Var], shape: Shape) {
-    let plan = compile(outputs, &Options::default()).expect("ResNet-18 compiles");
+    let plan = compile(outputs, &CompileOptions::default()).expect("ResNet-18 compiles");
     let host = device::named("host").expect("the host is always there");
     let mut session = Session::new(plan, &*host, Default::default()).expect("the host loads it");
     let image = vec![0.5f32; shape.count()];
@@ -99,7 +99,7 @@ fn allocations(outputs: &[Var], shape: Shape) {
 }
 
 fn one_op(shape: Shape) {
-    let plan = compile(&[Var::input(shape).relu()], &Options::default()).expect("one op compiles");
+    let plan = compile(&[Var::input(shape).relu()], &CompileOptions::default()).expect("one op compiles");
     let host = device::named("host").expect("the host is always there");
     let mut session = Session::new(plan, &*host, Default::default()).expect("the host loads it");
     let values: Vec<f32> = (0..64).map(|i| i as f32 - 32.0).collect();

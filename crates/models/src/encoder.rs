@@ -13,7 +13,7 @@ use crate::{MOST_TEXT, guard};
 use aneforge::compile::compile;
 use aneforge::device::{self, Device};
 use aneforge::ir::numerics::Numerics;
-use aneforge::passes::Options;
+use aneforge::passes::CompileOptions;
 use aneforge::session::{Feed, RunError, Session, SessionOptions};
 use aneforge::target::Target;
 use aneforge_formats::{Checkpoint, read};
@@ -263,8 +263,10 @@ impl Encoder {
     }
 
     fn compile(&self, s: usize) -> Result<Session, EncodeError> {
-        let plan =
-            compile(&[self.bert.graph(s)], &Options { target: self.settings.target, ..Options::default() });
+        let plan = compile(
+            &[self.bert.graph(s)],
+            &CompileOptions { target: self.settings.target, ..CompileOptions::default() },
+        );
         // The compiler knows constants by number; whoever wrote the file knows them by name.
         let plan = plan.map_err(|e| self.bert.bad_weight().unwrap_or(RunError::from(e).into()))?;
         let options = SessionOptions { numerics: self.settings.numerics };

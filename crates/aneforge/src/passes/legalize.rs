@@ -16,7 +16,7 @@ use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
-use crate::passes::{FORMS, Options, PassError, TRIGONOMETRY, merge};
+use crate::passes::{CompileOptions, FORMS, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
 use crate::target::floor;
 use aneforge_mil::verify::MAX_DIM;
@@ -43,7 +43,7 @@ pub static LEGALIZE: &[Rule] = &[
 
 pub(super) fn legalize(
     graph: &Graph,
-    options: &Options,
+    options: &CompileOptions,
     events: &mut Vec<Event>,
 ) -> Result<Graph, PassError> {
     let without_unit = options.target.family() < floor("sin");

@@ -35,13 +35,37 @@ pub use trigonometry::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE, TRIGONOMETRY};
 
 /// How to compile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct CompileOptions {
     /// The chip to compile for.
     pub target: Target,
     /// What becomes of layers that can also be written in MIL.
     pub routes: Routes,
     /// How norms are written.
     pub norms: Norms,
+}
+
+impl CompileOptions {
+    /// For a chip, and by default otherwise.
+    ///
+    /// ```
+    /// use aneforge::{CompileOptions, Norms, Target};
+    /// let options = CompileOptions::target(Target::named("m1")?).norms(Norms::Robust);
+    /// assert_eq!(options.target.name(), "h13");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn target(target: Target) -> CompileOptions {
+        CompileOptions { target, ..CompileOptions::default() }
+    }
+
+    /// The same with this for layers that can also be written in MIL.
+    pub fn routes(self, routes: Routes) -> CompileOptions {
+        CompileOptions { routes, ..self }
+    }
+
+    /// The same with norms written in this way.
+    pub fn norms(self, norms: Norms) -> CompileOptions {
+        CompileOptions { norms, ..self }
+    }
 }
 
 /// How norms over rows are written: plainly, as mean, square and root in half precision, which is known to be accepted by
@@ -98,7 +122,7 @@ pub struct Stage {
     /// A verb.
     pub name: &'static str,
     /// What it does.
-    run: fn(&Graph, &Options, &mut Vec<Event>) -> Result<Graph, PassError>,
+    run: fn(&Graph, &CompileOptions, &mut Vec<Event>) -> Result<Graph, PassError>,
 }
 
 /// What a stage did, for `aneforge inspect` and `explain`.
@@ -128,7 +152,7 @@ pub static PIPELINE: &[Stage] = &[
 
 /// Runs the pipeline; the last trace holds a graph that is `Legal(target)`. It ends early when the thread's work is
 /// [stopped](aneforge_kernels::threads::stoppable).
-pub fn run(graph: &Graph, options: &Options) -> Result<Vec<Trace>, PassError> {
+pub fn run(graph: &Graph, options: &CompileOptions) -> Result<Vec<Trace>, PassError> {
     let mut traces: Vec<Trace> = Vec::with_capacity(PIPELINE.len());
     for stage in PIPELINE {
         if aneforge_kernels::threads::stopped() {

@@ -12,7 +12,7 @@ use crate::ir::op::Op;
 use crate::ir::ops::conv::four;
 use crate::ir::ops::norm::TINIEST;
 use crate::ir::var::Var;
-use crate::passes::{Norms, Options, PassError};
+use crate::passes::{CompileOptions, Norms, PassError};
 use crate::rewrite::Event;
 use crate::risk::bounds::{Bounds, loses_variance, plain_limit};
 use aneforge_tensor::Tensor;
@@ -31,7 +31,11 @@ const MOST: f64 = 65504.0;
 const SPREAD: f64 = 16.0;
 
 /// Writes norms in this way, as the options say.
-pub(super) fn survive(graph: &Graph, options: &Options, events: &mut Vec<Event>) -> Result<Graph, PassError> {
+pub(super) fn survive(
+    graph: &Graph,
+    options: &CompileOptions,
+    events: &mut Vec<Event>,
+) -> Result<Graph, PassError> {
     // A batch norm is one op in single precision, whose statistics alone may be too small for half precision.
     let lost = |id: NodeId| loses_variance(graph, id);
     let chosen: Vec<bool> = match options.norms {

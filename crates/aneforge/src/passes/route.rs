@@ -4,7 +4,7 @@ use crate::ir::graph::Graph;
 use crate::ir::op::{Mil, Native};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
-use crate::passes::{Options, PassError, Routes};
+use crate::passes::{CompileOptions, PassError, Routes};
 use crate::rewrite::{Event, Match, Miss, Rule};
 
 /// One rule: a layer becomes the ops that compute the same.
@@ -13,7 +13,11 @@ pub static ROUTE: &[Rule] = &[Rule { name: "fused_route", apply: fused_route }];
 /// Layers written out wherever they can be, for a device that has no layers.
 static EXPAND: &[Rule] = &[Rule { name: "expand", apply: expand }];
 
-pub(super) fn route(graph: &Graph, options: &Options, events: &mut Vec<Event>) -> Result<Graph, PassError> {
+pub(super) fn route(
+    graph: &Graph,
+    options: &CompileOptions,
+    events: &mut Vec<Event>,
+) -> Result<Graph, PassError> {
     match options.routes {
         Routes::Fused => Ok(crate::rewrite::run(graph, ROUTE, events)?),
         Routes::Native => Ok(graph.clone()),
@@ -44,7 +48,7 @@ fn expand(m: &Match<'_>) -> Result<Var, Miss> {
 
 /// A legal graph with its layers written out, where they can be: what a device without layers runs. The
 /// values are the same to the bit.
-pub fn written_out(graph: &Graph, options: &Options) -> Result<Graph, PassError> {
+pub fn written_out(graph: &Graph, options: &CompileOptions) -> Result<Graph, PassError> {
     let expanded = crate::rewrite::run(graph, EXPAND, &mut Vec::new())?;
     super::legalize::legalize(&expanded, options, &mut Vec::new())
 }

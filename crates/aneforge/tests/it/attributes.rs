@@ -6,7 +6,7 @@ use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Case, OPS, find};
 use aneforge::ir::text;
 use aneforge::passes::PassError;
-use aneforge::{Graph, Options, Routes, Target};
+use aneforge::{CompileOptions, Graph, Routes, Target};
 use proptest::prelude::*;
 
 const INTS: [i64; 14] = [
@@ -67,7 +67,8 @@ fn held(case: &Case, attrs: &[(&'static str, Attr)]) {
 
 fn compiled(graph: &Graph, what: &str) {
     for (chip, routes) in [("h13", Routes::Native), ("h17s", Routes::Fused)] {
-        let options = Options { target: Target::named(chip).unwrap(), routes, ..Options::default() };
+        let options =
+            CompileOptions { target: Target::named(chip).unwrap(), routes, ..CompileOptions::default() };
         match compile_graph(graph, &options) {
             Ok(_) | Err(CompileError::Pass(PassError::Build(_) | PassError::Legal(_))) => {}
             Err(bug) => panic!("{what} for {chip}: {bug}"),

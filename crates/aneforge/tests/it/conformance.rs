@@ -9,8 +9,8 @@ use aneforge::ir::ops::conv_transpose::ConvTranspose;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
 use aneforge::{
-    DType, Graph, Numerics, Options, Plan, Routes, Session, SessionOptions, Target, Var, compile, grad,
-    target,
+    CompileOptions, DType, Graph, Numerics, Plan, Routes, Session, SessionOptions, Target, Var, compile,
+    grad, target,
 };
 use aneforge_mil::Type;
 use aneforge_mil::spec::{ResultRule, find};
@@ -199,7 +199,7 @@ fn compiled(case: &Case, what: &str) -> (Graph, Vec<Array>, Vec<Plan>) {
     let before = Graph::freeze(std::slice::from_ref(&output)).unwrap();
     let native = matches!(case.op.mil(), Mil::Native(_));
     let plan = |routes: &Routes| {
-        let options = Options { routes: *routes, ..Options::default() };
+        let options = CompileOptions { routes: *routes, ..CompileOptions::default() };
         compile(std::slice::from_ref(&output), &options).unwrap_or_else(|e| panic!("{what}: {e}"))
     };
     (before, feeds, ROUTES[..1 + usize::from(native)].iter().map(plan).collect())
@@ -354,9 +354,11 @@ fn legal_graphs_move_elements_on_every_family() {
             if target.family() < target::floor(case.op.name()) {
                 continue;
             }
-            let plan =
-                compile(std::slice::from_ref(&output), &Options { target, routes, ..Options::default() })
-                    .unwrap();
+            let plan = compile(
+                std::slice::from_ref(&output),
+                &CompileOptions { target, routes, ..CompileOptions::default() },
+            )
+            .unwrap();
             let precision = Precision::F16(Numerics::Ane(target.family()));
             let want = evaluate(&before, &feeds, precision);
             let what = format!("{what} on {chip}, {routes:?}");
@@ -379,7 +381,7 @@ fn a_transposed_convolution_with_a_computed_weight_keeps_large_values() {
         .map(|v| aneforge::Tensor::from_slice(shape(&[1, 1, 1, v.len()]), &v).unwrap());
     for chip in CHIPS {
         let target = Target::named(chip).unwrap();
-        let plan = compile(std::slice::from_ref(&y), &Options { target, ..Options::default() }).unwrap();
+        let plan = compile(std::slice::from_ref(&y), &CompileOptions::target(target)).unwrap();
         let mut session = Session::new(plan, &Host::new(1), SessionOptions::default()).unwrap();
         assert_eq!(session.run(&feeds).unwrap()[0].to_f32(), [-5500.0, 4000.0, 6000.0], "{chip}");
     }

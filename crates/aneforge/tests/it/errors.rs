@@ -2,7 +2,9 @@
 
 use aneforge::grad::grad;
 use aneforge::ir::ops::conv::Conv;
-use aneforge::{DType, Options, RunError, Session, Shape, Target, Tensor, TensorType, Var, compile, device};
+use aneforge::{
+    CompileOptions, DType, RunError, Session, Shape, Target, Tensor, TensorType, Var, compile, device,
+};
 
 fn input(dims: &[usize]) -> Var {
     Var::input(Shape::new(dims).unwrap())
@@ -14,7 +16,7 @@ fn constant(dims: &[usize], value: f32) -> Var {
 }
 
 fn error(y: Var, target: &str) -> String {
-    let options = Options { target: Target::named(target).unwrap(), ..Options::default() };
+    let options = CompileOptions { target: Target::named(target).unwrap(), ..CompileOptions::default() };
     compile(&[y], &options).unwrap_err().to_string()
 }
 
@@ -132,12 +134,12 @@ fn programs_without_ports() {
     );
     let x = input(&[2]);
     assert_eq!(message(x.greater(&x)), "greater: results are fp16; turn a bool into numbers with select");
-    let nothing = compile(&[], &Options::default()).unwrap_err().to_string();
+    let nothing = compile(&[], &CompileOptions::default()).unwrap_err().to_string();
     assert!(nothing.starts_with("compile: nothing is returned; pass at least one value"), "{nothing}");
 }
 
 fn session(dims: &[usize]) -> Session {
-    let plan = compile(&[input(dims).relu()], &Options::default()).unwrap();
+    let plan = compile(&[input(dims).relu()], &CompileOptions::default()).unwrap();
     Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap()
 }
 
@@ -153,7 +155,8 @@ fn feeds_are_checked() {
         "input 0 must have shape [2, 3], got [3, 2]"
     );
     let shape = Shape::new(&[1, 1, 2, 2]).unwrap();
-    let plan = compile(&[Var::image_input(shape, &[1.0 / 255.0], &[0.0])], &Options::default()).unwrap();
+    let plan =
+        compile(&[Var::image_input(shape, &[1.0 / 255.0], &[0.0])], &CompileOptions::default()).unwrap();
     let mut image = Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap();
     let error = image.run(&[feed(&[1, 1, 2, 2])]).unwrap_err();
     assert!(matches!(error, RunError::DType { .. }));
@@ -171,7 +174,7 @@ fn devices_that_are_not_there() {
 
 #[test]
 fn artifacts_name_the_path() {
-    let plan = compile(&[input(&[2]).relu()], &Options::default()).unwrap();
+    let plan = compile(&[input(&[2]).relu()], &CompileOptions::default()).unwrap();
     let error =
         aneforge::artifact::write(&plan, std::path::Path::new("/proc/nowhere")).unwrap_err().to_string();
     assert!(error.starts_with("cannot make folder /proc/nowhere: "), "{error}");
@@ -204,7 +207,7 @@ fn our_own_lines_are_not_named() {
         let at = node.caller().to_string();
         assert!(!at.contains("aneforge/src") || node.inputs().is_empty(), "{} at {at}", node.op().name());
     }
-    let nothing = compile(&[], &Options::default()).unwrap_err().to_string();
+    let nothing = compile(&[], &CompileOptions::default()).unwrap_err().to_string();
     assert!(nothing.contains("(at crates/aneforge/tests/it/errors.rs:"), "{nothing}");
 }
 
@@ -238,7 +241,7 @@ fn a_reduction_over_no_axes_is_a_function_of_each_element() {
     let feed = Tensor::from_slice(x.shape(), &[1.0f32, 2.0, 0.5, 4.0]).unwrap();
     let host = device::named("host").unwrap();
     for chip in ["h13", "h17s"] {
-        let options = Options { target: Target::named(chip).unwrap(), ..Options::default() };
+        let options = CompileOptions { target: Target::named(chip).unwrap(), ..CompileOptions::default() };
         let mut session = Session::new(compile(&all, &options).unwrap(), &*host, Default::default()).unwrap();
         let results = session.run(std::slice::from_ref(&feed)).unwrap();
         for same in &results[..7] {
@@ -285,13 +288,15 @@ fn places_that_half_precision_cannot_count() {
     assert!(message(wide(4096).argmax(1)).starts_with(&format!("argmax: {why}")));
     assert!(message(input(&[4096, 1]).argmax(0)).starts_with(&format!("argmax: {why}")));
     assert!(message(wide(4096).sort(false, true)).starts_with(&format!("sort: {why}")));
-    assert!(compile(&[wide(4096).sort(false, false), wide(4096).argmax(0)], &Options::default()).is_ok());
+    assert!(
+        compile(&[wide(4096).sort(false, false), wide(4096).argmax(0)], &CompileOptions::default()).is_ok()
+    );
     let mut rising = vec![0.0f32; 2049];
     rising[2048] = 1.0;
     let feed = Tensor::from_slice(Shape::new(&[1, 2049]).unwrap(), &rising).unwrap();
     let host = device::named("host").unwrap();
     for y in [wide(2049).argmax(1), wide(2049).sort(true, true)] {
-        let plan = compile(&[y], &Options::default()).unwrap();
+        let plan = compile(&[y], &CompileOptions::default()).unwrap();
         let mut session = Session::new(plan, &*host, Default::default()).unwrap();
         assert_eq!(session.run(std::slice::from_ref(&feed)).unwrap()[0].to_f32()[0], 2048.0);
     }
@@ -302,7 +307,7 @@ fn a_bias_may_be_a_computed_vector() {
     let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
     let bias = input(&[3]).relu();
     let y = Var::apply(op, &[&input(&[1, 2, 4, 4]), &constant(&[3, 2, 1, 1], 1.0), &bias]);
-    assert!(compile(&[y], &Options::default()).is_ok());
+    assert!(compile(&[y], &CompileOptions::default()).is_ok());
     let x = input(&[1, 2, 4, 4]);
     let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
     assert_eq!(

@@ -6,7 +6,7 @@ use aneforge::ir::form::{Facts, Form, Norm, Pooling};
 use aneforge::ir::op::{Case, Grad, OPS};
 use aneforge::ir::ops::pool::{AvgPool, MaxPool};
 use aneforge::ir::precision::{Array, Precision};
-use aneforge::{DType, Graph, Options, Session, Shape, TensorType, Var, compile};
+use aneforge::{CompileOptions, DType, Graph, Session, Shape, TensorType, Var, compile};
 use aneforge_tensor::{f16, round_f16};
 
 /// Calls `check` with every case of every op that computes, its result's type and what it says of itself.
@@ -196,7 +196,7 @@ fn pools_of_every_padding_compile_to_what_they_are() {
     assert!(results.len() > 600);
     let defined = Graph::freeze(&results).unwrap();
     let values = defined.eval(std::slice::from_ref(&feed), IEEE);
-    let plan = compile(&results, &Options::default()).unwrap();
+    let plan = compile(&results, &CompileOptions::default()).unwrap();
     let mut session = Session::new(plan, &Host::new(1), Default::default()).unwrap();
     let got = session.run(&feed_tensors(&defined, std::slice::from_ref(&feed))).unwrap();
     for (i, (got, want)) in got.iter().zip(defined.outputs()).enumerate() {

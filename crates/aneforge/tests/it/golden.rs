@@ -3,7 +3,7 @@
 use crate::support::{build, numbers};
 use aneforge::ir::op::{Case, Mil, OPS};
 use aneforge::plan::Segment;
-use aneforge::{Options, Routes, compile};
+use aneforge::{CompileOptions, Routes, compile};
 use std::path::{Path, PathBuf};
 
 /// Compares `text` with a golden file, or rewrites it under `ANEFORGE_BLESS=1`.
@@ -21,7 +21,7 @@ pub fn check(name: &str, text: &str) {
 
 /// The texts of one kind of segment over all cases of an op, each under a heading.
 fn texts(cases: &[Case], routes: Routes, wanted: fn(&Segment) -> bool) -> String {
-    let options = Options { routes, ..Options::default() };
+    let options = CompileOptions { routes, ..CompileOptions::default() };
     let mut text = String::new();
     for (i, case) in cases.iter().enumerate() {
         let plan = compile(&[numbers(&build(case, false).output)], &options).unwrap();

@@ -5,8 +5,8 @@ use aneforge::ir::op::{Case, OPS};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::passes::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE};
 use aneforge::{
-    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, Target, Tensor, Var, compile, device,
-    f16, grad,
+    CompileOptions, DType, Graph, Numerics, Session, SessionOptions, Shape, Target, Tensor, Var, compile,
+    device, f16, grad,
 };
 use aneforge_tensor::random::normal_tensor;
 
@@ -30,10 +30,8 @@ fn polynomials_of_every_argument_are_within_their_bound() {
     for (y, sine) in [(var.sin(), true), (var.cos(), false)] {
         let exact = |x: f64| if sine { x.sin() } else { x.cos() };
         for target in ["h13", "h14"] {
-            let plan = compile(
-                std::slice::from_ref(&y),
-                &Options { target: Target::named(target).unwrap(), ..Options::default() },
-            );
+            let plan =
+                compile(std::slice::from_ref(&y), &CompileOptions::target(Target::named(target).unwrap()));
             let legal = &plan.unwrap().segments[0].graph;
             assert!(legal.nodes().all(|(_, node)| !matches!(node.op.name(), "sin" | "cos")));
             let got = evaluate(legal, std::slice::from_ref(&x), IEEE);
@@ -50,8 +48,7 @@ fn polynomials_stay_small_out_of_their_range() {
     let x = all_up_to(65504.0);
     let var = Var::input(x.shape);
     for y in [var.sin(), var.cos()] {
-        let plan =
-            compile(&[y], &Options { target: Target::named("h13").unwrap(), ..Options::default() }).unwrap();
+        let plan = compile(&[y], &CompileOptions::target(Target::named("h13").unwrap())).unwrap();
         let got = evaluate(&plan.segments[0].graph, std::slice::from_ref(&x), IEEE);
         assert!(got.data.iter().all(|v| v.abs() <= 1.01));
     }
@@ -74,8 +71,8 @@ fn parameters_may_be_computed() {
         }
         let Built { output, feeds, .. } = build(case, true);
         let before = Graph::freeze(&[numbers(&output)]).unwrap();
-        let plan =
-            compile(&[numbers(&output)], &Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let plan = compile(&[numbers(&output)], &CompileOptions::default())
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         let legal = &plan.segments[0].graph;
         let (want, got) = (evaluate(&before, &feeds, Precision::F64), evaluate(legal, &feeds, IEEE));
         let scale = want.data.iter().fold(1.0, |m: f64, v| m.max(v.abs()));
@@ -98,7 +95,7 @@ fn gradients_are_programs() {
                 Err(grad::GradError::Independent { .. }) => {}
                 Err(e) => panic!("{what}: {e}"),
                 Ok(dx) => {
-                    compile(&dx, &Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    compile(&dx, &CompileOptions::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
                 }
             }
         }
@@ -127,7 +124,7 @@ fn large_groups_are_normalised_without_overflow() {
     let dims = [1, 512, 128, 128];
     let x = Var::input(shape(&dims));
     let (one, zero) = (Var::full(shape(&[512]), 1.0), Var::full(shape(&[512]), 0.0));
-    let plan = compile(&[x.group_norm(&one, &zero, 32, 1e-5)], &Options::default()).unwrap();
+    let plan = compile(&[x.group_norm(&one, &zero, 32, 1e-5)], &CompileOptions::default()).unwrap();
     let host = device::named("host").unwrap();
     let options = SessionOptions { numerics: Some(Numerics::Ieee) };
     let mut session = Session::new(plan, &*host, options).unwrap();
@@ -142,7 +139,7 @@ fn large_groups_are_normalised_without_overflow() {
 fn softmax_divides_by_its_sum() {
     let x = Var::input(shape(&[3000, 2]));
     let feed = normal_tensor(5, x.shape(), 1.0);
-    let plan = compile(&[x.softmax(-1)], &Options::default()).unwrap();
+    let plan = compile(&[x.softmax(-1)], &CompileOptions::default()).unwrap();
     let array = Array::from_tensor(&feed, IEEE);
     let want = evaluate(&plan.segments[0].graph, std::slice::from_ref(&array), IEEE);
     let host = device::named("host").unwrap();
@@ -156,7 +153,7 @@ fn softmax_divides_by_its_sum() {
 #[test]
 fn factors_that_differ_are_not_read() {
     let x = Var::input(shape(&[1, 2, 3, 4]));
-    let plan = compile(&[x.upsample_bilinear(2, true)], &Options::default()).unwrap();
+    let plan = compile(&[x.upsample_bilinear(2, true)], &CompileOptions::default()).unwrap();
     let text = plan.segments[0].text();
     let read = |text: &str| {
         let program = aneforge_mil::parse(text).unwrap();
@@ -182,7 +179,7 @@ fn what_is_emitted_reads_back_to_the_same_numbers() {
     let mixed = x.linear(&weight(1), None).linear(&weight(2), None);
     let (rows, columns) = (mixed.split(2, 0), mixed.split(2, 1));
     let y = rows[1].transpose(&[1, 0]) - &columns[0];
-    let plan = compile(&[y], &Options::default()).unwrap();
+    let plan = compile(&[y], &CompileOptions::default()).unwrap();
     let (program, blob) = plan.segments[0].mil().unwrap();
     let weights = aneforge_tensor::Bytes::new(blob.write(&plan.segments[0].graph, Vec::new()).unwrap());
     let parsed = aneforge_mil::parse(&program.to_string()).unwrap();
@@ -196,7 +193,7 @@ fn what_is_emitted_reads_back_to_the_same_numbers() {
 #[test]
 fn scalars_are_fed_and_returned_through_ports_with_an_axis() {
     let (x, k) = (Var::input(shape(&[2])), Var::input(Shape::SCALAR));
-    let plan = compile(&[&x * &k, k.relu(), k.clone()], &Options::default()).unwrap();
+    let plan = compile(&[&x * &k, k.relu(), k.clone()], &CompileOptions::default()).unwrap();
     assert_eq!(plan.feeds[1].ty.shape, Shape::SCALAR);
     assert!(plan.outputs[1..].iter().all(|(ty, _)| ty.shape == Shape::SCALAR));
     let text = plan.segments[0].text();
@@ -211,7 +208,7 @@ fn scalars_are_fed_and_returned_through_ports_with_an_axis() {
         [results[0].to_f32(), results[1].to_f32(), results[2].to_f32()].concat(),
         [3.0, 6.0, 3.0, 3.0]
     );
-    let crossing = compile(&[k.scaled_elementwise(&k, "Add", 1.0)], &Options::default());
+    let crossing = compile(&[k.scaled_elementwise(&k, "Add", 1.0)], &CompileOptions::default());
     let error = crossing.unwrap_err().to_string();
     assert!(error.contains("has no axes where it crosses between programs"), "{error}");
 }

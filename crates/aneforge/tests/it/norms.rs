@@ -3,7 +3,8 @@
 use aneforge::device::host::Host;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::{
-    Family, Graph, Norms, Numerics, Options, Session, SessionOptions, Shape, Target, Tensor, Var, compile,
+    CompileOptions, Family, Graph, Norms, Numerics, Session, SessionOptions, Shape, Target, Tensor, Var,
+    compile,
 };
 use proptest::prelude::*;
 
@@ -20,7 +21,7 @@ fn ones(n: usize) -> Var {
 }
 
 fn run(y: &Var, feed: &Tensor, norms: Norms, numerics: Numerics) -> (Vec<f32>, usize) {
-    let options = Options { norms, ..Options::default() };
+    let options = CompileOptions { norms, ..CompileOptions::default() };
     let plan = compile(std::slice::from_ref(y), &options).unwrap();
     let options = SessionOptions { numerics: Some(numerics) };
     let mut session = Session::new(plan, &Host::new(1), options).unwrap();
@@ -144,7 +145,8 @@ fn a_batch_norm_with_a_tiny_variance() {
 }
 
 fn fired(y: &Var, norms: Norms) -> bool {
-    let plan = compile(std::slice::from_ref(y), &Options { norms, ..Options::default() }).unwrap();
+    let plan =
+        compile(std::slice::from_ref(y), &CompileOptions { norms, ..CompileOptions::default() }).unwrap();
     plan.traces.iter().flat_map(|t| &t.events).any(|e| e.rule == "robust_norm" && e.refused.is_none())
 }
 
@@ -279,7 +281,7 @@ fn robust_norms_are_legal_for_every_family() {
         let target = Target::named(chip).unwrap();
         compile(
             &[y.rms_norm(&ones(16), 1e-5)],
-            &Options { target, norms: Norms::Robust, ..Options::default() },
+            &CompileOptions { target, norms: Norms::Robust, ..CompileOptions::default() },
         )
         .unwrap();
     }

@@ -2,7 +2,9 @@
 
 use aneforge::device::host::Host;
 use aneforge::ir::ops::conv::Conv;
-use aneforge::{Device, Family, Numerics, Options, Session, SessionOptions, Shape, Tensor, Var, compile};
+use aneforge::{
+    CompileOptions, Device, Family, Numerics, Session, SessionOptions, Shape, Tensor, Var, compile,
+};
 
 const POINTWISE: Conv = Conv { strides: [1; 2], pad: [0; 4], dilations: [1; 2], groups: 1 };
 
@@ -16,7 +18,7 @@ fn input(dims: &[usize]) -> Var {
 
 /// Op, values and calls of every overflow after the model has run on each of the feeds.
 fn overflows_of(y: &Var, calls: &[Vec<Tensor>], numerics: Numerics) -> Vec<(&'static str, usize, u64)> {
-    let plan = std::sync::Arc::new(compile(std::slice::from_ref(y), &Options::default()).unwrap());
+    let plan = std::sync::Arc::new(compile(std::slice::from_ref(y), &CompileOptions::default()).unwrap());
     let mut found = Vec::new();
     for host in [Host::new(2), Host::new(1).unfused()] {
         let options = SessionOptions { numerics: Some(numerics) };

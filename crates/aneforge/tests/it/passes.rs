@@ -5,7 +5,7 @@
 use aneforge::compile::compile_graph;
 use aneforge::device::host::Host;
 use aneforge::ir::text;
-use aneforge::{Options, Routes, Target, passes, target};
+use aneforge::{CompileOptions, Routes, Target, passes, target};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ fn outcome(source: &str) -> String {
         Ok(graph) => graph,
         Err(e) => return format!("error: {e}\n"),
     };
-    let options = Options { target: Target::named(target).unwrap(), ..Options::default() };
+    let options = CompileOptions { target: Target::named(target).unwrap(), ..CompileOptions::default() };
     let traces = match passes::run(&graph, &options) {
         Ok(traces) => traces,
         Err(e) => return format!("error: {e}\n"),
@@ -46,7 +46,7 @@ fn outcome(source: &str) -> String {
 
 /// The segments of a graph's plan with native layers kept: where each is fed from, and its graph.
 fn segments(source: &str) -> String {
-    let options = Options { routes: Routes::Native, ..Options::default() };
+    let options = CompileOptions { routes: Routes::Native, ..CompileOptions::default() };
     let graph = text::parse(source).unwrap();
     let plan = match compile_graph(&graph, &options) {
         Ok(plan) => plan,
@@ -71,7 +71,7 @@ fn host_plan(source: &str) -> String {
     let setting = |name: &str| source.lines().find_map(|l| l.strip_prefix(&format!("# {name}: ")));
     let target = Target::named(setting("target").unwrap_or("h17s")).unwrap();
     let numerics = target::numerics_named(setting("numerics").unwrap_or("ane"), target).unwrap();
-    let options = Options { target, ..Options::default() };
+    let options = CompileOptions { target, ..CompileOptions::default() };
     let plan = compile_graph(&text::parse(source).unwrap(), &options).unwrap();
     let steps = plan.segments.iter().map(|s| Host::new(1).plan(s, numerics).unwrap().to_string());
     steps.collect::<Vec<_>>().join("next segment\n")

@@ -2,7 +2,7 @@
 
 use aneforge::device::host::Host;
 use aneforge::portable::{pack_plan, pack_values, unpack_plan, unpack_values};
-use aneforge::{DType, Options, Plan, Routes, Session, Shape, Tensor, TensorType, Var, compile};
+use aneforge::{CompileOptions, DType, Plan, Routes, Session, Shape, Tensor, TensorType, Var, compile};
 use aneforge_tensor::Bytes;
 use proptest::prelude::*;
 
@@ -32,7 +32,8 @@ fn results(plan: Plan) -> Vec<Vec<f32>> {
 
 #[test]
 fn a_plan_comes_back_as_it_was() {
-    let plan = compile(&outputs(), &Options { routes: Routes::Native, ..Options::default() }).unwrap();
+    let plan =
+        compile(&outputs(), &CompileOptions { routes: Routes::Native, ..CompileOptions::default() }).unwrap();
     assert!(plan.segments.len() > 1);
     let bytes = pack_plan(&plan).unwrap();
     let back = unpack_plan(Bytes::new(bytes.clone()), &mut |_, fresh| fresh).unwrap();
@@ -56,7 +57,7 @@ fn plans_with_scalars_come_back() {
         vec![&x * &k, k.relu()],
         vec![x.sort(true, false).amax(&[0, 1]).squeeze(&[0, 1])],
     ] {
-        let plan = compile(&outputs, &Options::default()).unwrap();
+        let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         let back = unpack_plan(Bytes::new(pack_plan(&plan).unwrap()), &mut |_, fresh| fresh).unwrap();
         assert_eq!(back.to_string(), plan.to_string());
     }
@@ -72,9 +73,9 @@ fn values_come_back_and_share_the_leaves_that_they_shared() {
         unpack_values(Bytes::new(bytes.clone()), &mut leaf).unwrap()
     };
     let (one, two) = (again(), again());
-    let sum = compile(&[&one[0] + &two[0]], &Options::default()).unwrap();
+    let sum = compile(&[&one[0] + &two[0]], &CompileOptions::default()).unwrap();
     assert_eq!(sum.feeds.len(), 2, "the same inputs feed both");
-    let plan = |outputs: &[Var]| compile(outputs, &Options::default()).unwrap();
+    let plan = |outputs: &[Var]| compile(outputs, &CompileOptions::default()).unwrap();
     assert_eq!(results(plan(&one)), results(plan(&outputs)));
     assert!(unpack_plan(Bytes::new(bytes.clone()), &mut |_, fresh| fresh).is_err());
 }
@@ -88,14 +89,14 @@ fn names_of_inputs_survive_text_and_bytes() {
     assert!(text.contains("%1 = input(feed=1, role=\"feed\", name=\"mask\")"), "{text}");
     let read = aneforge::ir::text::parse(&text).unwrap();
     assert_eq!(aneforge::ir::text::print(&read), text);
-    let plan = compile(&read.thaw(), &Options::default()).unwrap();
+    let plan = compile(&read.thaw(), &CompileOptions::default()).unwrap();
     let back = unpack_plan(Bytes::new(pack_plan(&plan).unwrap()), &mut |_, fresh| fresh).unwrap();
     for plan in [&plan, &back] {
         assert_eq!((plan.feed("image.0"), plan.feed("mask"), plan.feed("")), (Some(0), Some(1), None));
     }
     let values = unpack_values(Bytes::new(pack_values(&[sum]).unwrap()), &mut |_, fresh| fresh).unwrap();
-    assert_eq!(compile(&values, &Options::default()).unwrap().feed("mask"), Some(1));
-    let twice = compile(&[named("x") + named("x")], &Options::default()).unwrap_err().to_string();
+    assert_eq!(compile(&values, &CompileOptions::default()).unwrap().feed("mask"), Some(1));
+    let twice = compile(&[named("x") + named("x")], &CompileOptions::default()).unwrap_err().to_string();
     assert!(
         twice.starts_with("input: two inputs are called `x`; give each a name of its own (at "),
         "{twice}"
@@ -108,7 +109,8 @@ fn names_of_inputs_survive_text_and_bytes() {
 fn slices_with_a_step_are_held_to_their_places_on_every_family() {
     let x: Vec<f32> = (0..30).map(|i| i as f32).collect();
     for target in ["h13", "h14", "h15", "h16", "h17s"] {
-        let options = Options { target: aneforge::Target::named(target).unwrap(), ..Options::default() };
+        let options =
+            CompileOptions { target: aneforge::Target::named(target).unwrap(), ..CompileOptions::default() };
         for (begin, step, count) in [(0, 2, 3), (1, 2, 2), (0, 3, 2), (1, 4, 1), (4, 1, 1), (0, 4, 2)] {
             let input = Var::input(shape(&[2, 5, 3]));
             let plan = compile(&[input.every(1, begin, step, count)], &options).unwrap();
@@ -130,7 +132,7 @@ fn slices_with_a_step_are_held_to_their_places_on_every_family() {
 proptest! {
     #[test]
     fn damaged_plans_never_panic(changes in proptest::collection::vec((0usize..6000, any::<u8>()), 1..4)) {
-        let mut bytes = pack_plan(&compile(&outputs(), &Options::default()).unwrap()).unwrap();
+        let mut bytes = pack_plan(&compile(&outputs(), &CompileOptions::default()).unwrap()).unwrap();
         for (at, byte) in changes {
             let at = at % bytes.len();
             bytes[at] = byte;

@@ -13,7 +13,8 @@ use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
 use aneforge::plan::{Span, assign_slots};
 use aneforge::{
-    DType, Graph, Numerics, Options, Session, SessionOptions, Shape, TensorType, Var, compile, nn, passes,
+    CompileOptions, DType, Graph, Numerics, Session, SessionOptions, Shape, TensorType, Var, compile, nn,
+    passes,
 };
 use aneforge_tensor::random;
 use proptest::prelude::*;
@@ -313,7 +314,7 @@ proptest! {
         let values = graph.eval(&feeds, IEEE);
         prop_assume!(values.iter().all(|v| v.data.iter().all(|x| x.is_finite())));
 
-        let traces = passes::run(&graph, &Options::default()).unwrap();
+        let traces = passes::run(&graph, &CompileOptions::default()).unwrap();
         for trace in traces.iter().filter(|t| t.stage != "legalize") {
             let got = trace.graph.eval(&feeds, IEEE);
             for (a, b) in graph.outputs().iter().zip(trace.graph.outputs()) {
@@ -321,7 +322,7 @@ proptest! {
             }
         }
 
-        let plan = compile(&outputs, &Options::default()).unwrap();
+        let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);
         let options = SessionOptions { numerics: Some(Numerics::Ieee) };
@@ -396,7 +397,7 @@ proptest! {
     #[test]
     fn mutated_programs_never_panic(seed in any::<u64>(), at in any::<prop::sample::Index>(), byte in 32u8..127) {
         let (outputs, _) = generate(seed, 8);
-        let plan = compile(&outputs, &Options::default()).unwrap();
+        let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         let Some(segment) = plan.segments.iter().find(|s| s.mil().is_some()) else { return Ok(()) };
         let (program, blob) = segment.mil().unwrap();
         let mut weights = blob.write(&segment.graph, Vec::new()).unwrap();

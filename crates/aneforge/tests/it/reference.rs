@@ -1,7 +1,7 @@
 //! Held to the reference's own text and weights: equal but for the names of variables.
 
 use aneforge::ir::op::{Mil, OPS, find};
-use aneforge::{Options, Shape, Tensor, Var, compile};
+use aneforge::{CompileOptions, Shape, Tensor, Var, compile};
 use std::collections::HashMap;
 
 /// The program the reference prints for `softmax(x @ W^T + b)` over `[2, 4]`.
@@ -54,7 +54,7 @@ fn text_and_weights_of_a_linear_layer() {
     let weight = Var::constant(Tensor::from_slice(shape(&[3, 4]), &weight).unwrap());
     let bias = Var::constant(Tensor::from_slice(shape(&[3]), &[0.25f32, -0.25, 1.0]).unwrap());
     let y = Var::input(shape(&[2, 4])).linear(&weight, Some(&bias)).softmax(-1);
-    let plan = compile(&[y], &Options::default()).unwrap();
+    let plan = compile(&[y], &CompileOptions::default()).unwrap();
     let segment = &plan.segments[0];
     assert_eq!(renamed(&segment.text()), renamed(GOLDEN));
     let bytes = segment.mil().unwrap().1.write(&segment.graph, Vec::new()).unwrap();

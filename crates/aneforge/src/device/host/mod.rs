@@ -16,7 +16,7 @@ pub use plan::{HostPlan, Step};
 use crate::device::{Device, DeviceError, Kernel};
 use crate::ir::graph::Graph;
 use crate::ir::numerics::Numerics;
-use crate::passes::{self, Options};
+use crate::passes::{self, CompileOptions};
 use crate::plan::Segment;
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::{Isa, Kernels};
@@ -63,7 +63,7 @@ impl Host {
 /// What the host runs for a segment: its graph, with layers written out that MIL's ops compute too.
 fn graph_of(segment: &Segment) -> Result<Cow<'_, Graph>, DeviceError> {
     let Some(netplist) = segment.netplist() else { return Ok(Cow::Borrowed(&segment.graph)) };
-    let written = passes::written_out(&segment.graph, &Options::default());
+    let written = passes::written_out(&segment.graph, &CompileOptions::default());
     let failed = |error: passes::PassError| DeviceError::Unsupported {
         op: netplist.layer.kind,
         why: error.to_string(),

@@ -251,7 +251,8 @@ mod tests {
             DType::Bool => output.select(&Var::from(1.0), &Var::from(0.0)),
             _ => output,
         };
-        let plan = crate::compile(&[output], &crate::Options::default()).expect("invariant: cases compile");
+        let plan =
+            crate::compile(&[output], &crate::CompileOptions::default()).expect("invariant: cases compile");
         plan.segments.into_iter().next().map(|segment| segment.graph)
     }
 
