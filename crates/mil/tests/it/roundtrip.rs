@@ -127,6 +127,15 @@ fn errors_have_a_place() {
     );
 }
 
+#[test]
+fn nothing_follows_the_end() {
+    let after = parse(&format!("{GOLDEN}func")).unwrap_err().to_string();
+    assert!(after.contains("expected the end of the text, found `func`"), "{after}");
+    let stmt = "fp16 k = const()[name = string(\"k\"), val = fp16(0x1p0)];";
+    assert!(aneforge_mil::parse_stmt(stmt).is_ok());
+    assert!(aneforge_mil::parse_stmt(&format!("{stmt} fp16")).is_err());
+}
+
 /// A sign belongs to a number at its start and behind an exponent's letter; elsewhere it is no token.
 #[test]
 fn signs_within_numbers() {
