@@ -211,13 +211,6 @@ pub enum Layer {
     Scaled(Combine, f16),
 }
 
-impl Form {
-    /// Whether every element of the result is one of an operand's, or 0.
-    pub fn moves(&self) -> bool {
-        matches!(self, Form::View | Form::Move(_))
-    }
-}
-
 /// What is known of an op's results, whatever its operands hold. [`Facts::ANY`] says nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Facts {

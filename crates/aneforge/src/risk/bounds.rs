@@ -16,6 +16,9 @@ pub const LARGEST: f64 = 65504.0;
 /// Halfway to the next power of two: what is smaller rounds to `LARGEST`.
 const ROUNDS_UP: f64 = 65520.0;
 
+/// The bit of a half-precision number that holds its sign.
+const SIGN: u16 = 0x8000;
+
 /// Upper bounds of magnitudes that are known, by node; `None` where nothing is.
 ///
 /// A bound is for the worst operands there could be. That is a fair warning for one product or sum of values with a
@@ -98,7 +101,10 @@ impl Bounds {
             Form::Zip(Binary::Add | Binary::Sub) => Some(x(0)? + x(1)?),
             Form::Zip(Binary::Mul) => Some(x(0)? * x(1)?),
             Form::Zip(Binary::RealDiv) => Some(x(0)? / smallest(graph.constant(node.inputs[1])?)),
-            Form::Zip(Binary::Pow) => power(x(0)?, x(1)?, graph.constant(node.inputs[1])),
+            Form::Zip(Binary::Pow) => {
+                let [base, exponent] = [0, 1].map(|at| graph.constant(node.inputs[at]));
+                power([x(0)?, x(1)?], base, exponent)
+            }
             Form::Prelu => Some(x(0)? * x(1)?.max(1.0)),
             Form::Layer(Layer::Scaled(combine, scale)) => {
                 let combined = match combine {
@@ -172,13 +178,13 @@ fn smallest(tensor: &Tensor) -> f64 {
         .fold(f64::INFINITY, |least, v| least.min(round_f16(f64::from(v)).to_f64().abs()))
 }
 
-/// What `x^y` does not exceed, for magnitudes of `x` and `y`: from below 1 they fall with a negative exponent only.
-fn power(x: f64, y: f64, exponent: Option<&Tensor>) -> Option<f64> {
-    let never_negative = exponent.is_some_and(|e| e.to_f32().iter().all(|&e| e >= 0.0));
-    match (never_negative, x >= 1.0) {
-        (true, _) => Some(x.max(1.0).powf(y)),
-        (false, true) if exponent.is_none() => Some(x.powf(y)),
-        _ => None,
+/// What `x^y` does not exceed, for magnitudes of `x` and `y` one of which is constant. Where exponents may be negative,
+/// it is the smallest base that goes furthest.
+fn power([x, y]: [f64; 2], base: Option<&Tensor>, exponent: Option<&Tensor>) -> Option<f64> {
+    match (base, exponent) {
+        (Some(base), _) => Some(x.max(1.0 / smallest(base)).max(1.0).powf(y)),
+        (None, Some(exponent)) => exponent.to_f32().iter().all(|&e| e >= 0.0).then(|| x.max(1.0).powf(y)),
+        (None, None) => None,
     }
 }
 
@@ -230,9 +236,6 @@ pub fn loses_variance(graph: &Graph, id: NodeId) -> bool {
         (half(f64::from(v)) + half(eps).max(TINIEST) - exact).abs() > exact.abs() / 100.0
     })
 }
-
-/// The bit of a half-precision number that holds its sign.
-const SIGN: u16 = 0x8000;
 
 /// What a function's results do not exceed for arguments up to `x`, if that is known.
 fn mapped(function: Unary, x: f64) -> Option<f64> {

@@ -114,7 +114,7 @@ fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Opti
 fn overflow(graph: &Graph, bounds: &Bounds, id: NodeId) -> Option<(Kind, f64, String)> {
     let excess = bounds.excess(graph, id)?;
     let reason =
-        format!("may reach {:.3e}, above {}, within the declared bounds", excess.reach, excess.limit);
+        format!("may reach {:.3e}, above {}, by declared bounds and constants", excess.reach, excess.limit);
     Some((Kind::Overflow, 1.0, reason))
 }
 

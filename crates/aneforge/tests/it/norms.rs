@@ -241,6 +241,7 @@ fn what_bounds_and_constants_prove_is_found() {
     let found = [
         x.linear(&halves[1], None),
         x.pow(&one(2.0)),
+        Var::constant(tensor(&[2], &[2.0, 0.001])).pow(&input(&[2]).clip(-9.0, 9.0)),
         x.real_div(&one(0.001)),
         x.linear_activation(3.0, 2.0),
         x.leaky_relu(4.0),
