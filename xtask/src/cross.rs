@@ -15,6 +15,8 @@ use std::process::Command;
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// The instruction sets that the emulated processor has and the tests must run on.
 const ISAS: &str = "Scalar Neon NeonFhm";
+/// Seconds after which a test program hangs: it takes some 200 here.
+const LIMIT: u32 = 1500;
 /// Packages whose names do not change with versions. Two more are looked up: the compiler's library and LLVM.
 const PACKAGES: &[&str] = &[
     "rustc-web",
@@ -37,7 +39,7 @@ pub fn run() -> Result<()> {
     tools.prepare()?;
     println!("==> kernels on {TARGET}, under qemu: {ISAS}");
     let (emulator, root) = (tools.program("qemu-aarch64-static"), tools.shown("root/usr/aarch64-linux-gnu"));
-    let runner = format!("{emulator} -cpu max -L {root}");
+    let runner = format!("timeout {LIMIT} {emulator} -cpu max -L {root}");
     // Without documentation tests: rustup's rustdoc cannot read the other compiler's libraries.
     Step::cargo("test -p aneforge-tensor -p aneforge-kernels --lib --tests --target")
         .arg(TARGET)

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
@@ -240,18 +240,15 @@ impl Crew {
             return false;
         }
         *shared.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
-        shared.caller_asleep.store(true, Ordering::SeqCst);
-        while shared.remaining.load(Ordering::SeqCst) != 0 {
-            std::thread::park();
-        }
-        shared.caller_asleep.store(false, Ordering::SeqCst);
+        sleep_while(&shared.caller_asleep, || shared.remaining.load(Ordering::Acquire) != 0);
         true
     }
 
     fn wake(&self) {
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::Release);
+        fence(Ordering::SeqCst);
         for (worker, asleep) in self.workers.iter().zip(&self.shared.asleep) {
-            if asleep.load(Ordering::SeqCst) {
+            if asleep.load(Ordering::Relaxed) {
                 worker.thread().unpark();
             }
         }
@@ -315,8 +312,9 @@ fn work(shared: &Shared, index: usize, gate: &AtomicUsize) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(index, threads))) {
             shared.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
-        let last = shared.remaining.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && shared.caller_asleep.load(Ordering::SeqCst) {
+        let last = shared.remaining.fetch_sub(1, Ordering::AcqRel) == 1;
+        fence(Ordering::SeqCst);
+        if last && shared.caller_asleep.load(Ordering::Relaxed) {
             let caller = shared.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
             caller.inspect(Thread::unpark);
         }
@@ -326,15 +324,24 @@ fn work(shared: &Shared, index: usize, gate: &AtomicUsize) {
 /// Returns when the epoch is no longer `seen`.
 fn await_epoch(shared: &Shared, index: usize, seen: usize) {
     for _ in 0..SPINS {
-        if shared.epoch.load(Ordering::SeqCst) != seen {
+        if shared.epoch.load(Ordering::Acquire) != seen {
             return;
         }
         std::hint::spin_loop();
     }
-    let asleep = &shared.asleep[index - 1];
-    asleep.store(true, Ordering::SeqCst);
-    while shared.epoch.load(Ordering::SeqCst) == seen {
+    sleep_while(&shared.asleep[index - 1], || shared.epoch.load(Ordering::Acquire) == seen);
+}
+
+/// Sleeps until `waits` is false. Who makes it so calls [`fence`], looks at `asleep` and wakes this thread.
+///
+/// Each side writes its own flag and then reads the other's, so one of the two must see the other. Fences order that,
+/// and not sequentially consistent loads and stores, which would do on every processor: an emulated aarch64 on x86
+/// (qemu 7.2) lets a `ldar` pass the `stlr` before it, here in one of twenty tries, and threads would sleep for ever.
+fn sleep_while(asleep: &AtomicBool, waits: impl Fn() -> bool) {
+    asleep.store(true, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    while waits() {
         std::thread::park();
     }
-    asleep.store(false, Ordering::SeqCst);
+    asleep.store(false, Ordering::Relaxed);
 }

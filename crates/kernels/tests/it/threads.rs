@@ -46,6 +46,19 @@ fn sleeping_workers_wake_up() {
     }
 }
 
+/// Work that comes, or ends, in the moment in which a thread goes to sleep. What it guards against shows as a test that
+/// never ends.
+#[test]
+fn no_thread_sleeps_through_its_work() {
+    let pool = Pool::new(2);
+    let spin = |turns: usize| (0..turns).for_each(|_| std::hint::spin_loop());
+    for round in 0..40_000 {
+        let (before, within) = (round * 37 % 4000, round * 53 % 4000);
+        spin(before);
+        pool.run(&|worker, _| spin(within * worker));
+    }
+}
+
 #[test]
 fn nested_work_runs_on_its_caller() {
     let pool = Pool::new(3);
