@@ -6,7 +6,7 @@ use aneforge::device;
 use aneforge::ir::op::{Case, Mil, OPS};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::{
-    CompileOptions, DType, Graph, Numerics, Session, SessionOptions, Shape, Tensor, Var, compile, f16, grad,
+    CompileOptions, DType, Graph, HostOptions, Numerics, Session, Shape, Tensor, Var, compile, f16, grad,
 };
 use aneforge_tensor::random;
 use numpy::PyArrayDyn;
@@ -144,9 +144,9 @@ fn numbers(var: &Var) -> Var {
 fn run(case: &Case, drawn: &Drawn) -> PyResult<Array> {
     let (_, output) = drawn.build(false);
     let plan = compile(&[numbers(&output)], &CompileOptions::default()).map_err(Error::Compile)?;
-    let host = device::named("host").map_err(Error::Device)?;
-    let options = SessionOptions { numerics: Some(Numerics::Ieee) };
-    let mut session = Session::new(plan, &*host, options).map_err(Error::Run)?;
+    let options = HostOptions::default().numerics(Numerics::Ieee);
+    let host = device::open(Some("host"), &options).map_err(Error::Device)?;
+    let mut session = Session::new(plan, host).map_err(Error::Run)?;
     let fed = |(i, ty): (usize, &aneforge::TensorType)| match ty.dtype {
         DType::U8 => {
             let bytes: Vec<u8> = drawn.feeds[i].data.iter().map(|&v| v as u8).collect();

@@ -7,7 +7,7 @@ use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use aneforge::device::host;
 use aneforge::target::numerics_named;
-use aneforge::{CompileOptions, Device, Norms, Numerics, Routes, SessionOptions, Target, artifact, device};
+use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
 use pyo3::exceptions::PyValueError;
@@ -48,7 +48,7 @@ pub fn compile(
     let options =
         CompileOptions { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
-    let device = on(device)?;
+    let device = on(device, numerics)?;
     let at = here(py)?;
     let (running, home) = interruptible(py, move |stop| {
         let _one = COMPILING.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +57,7 @@ pub fn compile(
         if let Some(folder) = build_dir {
             artifact::write(&plan, &folder).map_err(Error::Artifact)?;
         }
-        let running = Running { plan: Arc::new(plan), device, options: SessionOptions { numerics } };
+        let running = Running { plan: Arc::new(plan), device, numerics };
         let home = running.load()?;
         Ok::<_, Error>((running, home))
     })??;
@@ -81,9 +81,9 @@ pub fn chip(name: Option<&str>) -> PyResult<Target> {
     Ok(name.map_or_else(|| Ok(Target::default()), |name| Target::named(name).map_err(Error::Target))?)
 }
 
-/// The device of this name, or the default.
-pub fn on(name: Option<&str>) -> PyResult<Arc<dyn Device>> {
-    Ok(name.map_or_else(device::default, device::named).map_err(Error::Device)?)
+/// The device of this name, or the default; the host with these numerics.
+pub fn on(name: Option<&str>, numerics: Option<Numerics>) -> PyResult<Arc<dyn Device>> {
+    Ok(device::open(name, &HostOptions::default().numerics(numerics)).map_err(Error::Device)?)
 }
 
 /// The numerics of this name.

@@ -48,11 +48,11 @@ struct Recipe {
 impl Recipe {
     fn load(self, py: Python<'_>) -> PyResult<Encoder> {
         let target = chip(Some(&self.target))?;
+        let numerics = self.numerics.as_deref().map(|name| arithmetic(name, target)).transpose()?;
         let options = EncoderOptions {
             pooling: self.pooling.as_deref().map(self::pooling).transpose()?,
             target,
-            device: Some(on(Some(&self.device))?),
-            numerics: self.numerics.as_deref().map(|name| arithmetic(name, target)).transpose()?,
+            device: Some(on(Some(&self.device), numerics)?),
             hub: HubOptions { offline: self.offline, ..HubOptions::default() },
             ..EncoderOptions::default()
         };
@@ -108,7 +108,7 @@ pub fn load(
         name: name.to_owned(),
         pooling: pooling.map(str::to_owned),
         target: chip(target)?.name().to_owned(),
-        device: on(device)?.name().to_owned(),
+        device: on(device, None)?.name().to_owned(),
         numerics: numerics.map(str::to_owned),
         offline,
     }

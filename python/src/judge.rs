@@ -4,7 +4,7 @@ use crate::apply::outputs;
 use crate::compile::{arithmetic, chip};
 use crate::error::Error;
 use crate::interrupt::interruptible;
-use aneforge::ir::graph::{Feed, GraphNode};
+use aneforge::ir::graph::{GraphNode, InputInfo};
 use aneforge::ir::op::Mil;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::target::cost;
@@ -72,7 +72,7 @@ pub fn structure(out: &Bound<'_, PyAny>) -> PyResult<String> {
 /// Shapes and element types of a graph's inputs, in feed order.
 #[pyfunction]
 pub fn feeds(out: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<usize>, &'static str)>> {
-    let describe = |feed: &Feed| (feed.ty.shape.dims().to_vec(), feed.ty.dtype.name());
+    let describe = |feed: &InputInfo| (feed.ty.shape.dims().to_vec(), feed.ty.dtype.name());
     judged(out, move |graph| Ok(graph.feed_types().iter().map(describe).collect()))
 }
 

@@ -12,12 +12,12 @@ use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::Input;
 use aneforge::ir::types::counted;
 use aneforge::plan::{Code, Segment, Source};
-use aneforge::{Device, Numerics, Plan, RunError, Session, SessionOptions, TensorType, f16};
+use aneforge::{Buffer, Device, Numerics, Plan, RunError, Session, TensorType, f16};
 use aneforge_tensor::MAX_RANK;
 use numpy::ndarray::{ArrayView, IxDyn};
 use numpy::npyffi::{PY_ARRAY_API, npy_intp};
 use numpy::{Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods};
-use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use std::ffi::{CString, c_int};
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// What keeps a port's memory while NumPy looks at it.
 #[pyclass(frozen, module = "aneforge._native")]
 struct Port {
-    _home: Arc<Home<Session>>,
+    _buffer: Buffer,
 }
 
 /// Calls that take longer are waited for on another thread, so that Ctrl-C ends them.
@@ -39,14 +39,15 @@ const SHORT: Duration = Duration::from_millis(20);
 pub struct Running {
     pub plan: Arc<Plan>,
     pub device: Arc<dyn Device>,
-    pub options: SessionOptions,
+    /// The host's, if they were asked for.
+    pub numerics: Option<Numerics>,
 }
 
 impl Running {
     /// Loads the plan into the device.
     pub fn load(&self) -> Result<Home<Session>, Error> {
-        let Running { plan, device, options } = self.clone();
-        Home::new(move || Session::new(plan.clone(), &*device, options).map_err(Error::Run))
+        let Running { plan, device, .. } = self.clone();
+        Home::new(move || Session::new(plan.clone(), &device).map_err(Error::Run))
     }
 }
 
@@ -249,15 +250,15 @@ impl Model {
         let index = self.port(name.unwrap_or(&none))?;
         let home = self.home()?;
         let ty = self.plan().feeds[index].ty;
-        let memory = home.with(py, |session| session.input_mut(index).map(|memory| &raw const *memory))?;
-        let Some(memory) = memory else {
+        let found = home.with(py, |session| session.input_buffer(index).cloned())?;
+        let Some(buffer) = found.filter(|buffer| buffer.ty().dtype == aneforge::DType::F16) else {
             return Err(PyTypeError::new_err(format!(
                 "input {index} has no half-precision memory: it is a {} port{}; call the model with arrays",
                 ty.dtype,
                 if ty.dtype == aneforge::DType::F16 { " that no op reads" } else { "" }
             )));
         };
-        view(py, memory, ty, &home)
+        view(py, buffer, ty)
     }
 
     /// A read-only float16 array over an output's own memory: what the last run left there.
@@ -268,8 +269,8 @@ impl Model {
             let count = self.plan().outputs.len();
             return Err(PyIndexError::new_err(format!("output {index} of a model with {count}")));
         };
-        let memory = home.with(py, |session| &raw const *session.output(index))?;
-        let view = view(py, memory, ty, &home)?;
+        let buffer = home.with(py, |session| session.output_buffer(index).cloned())?;
+        let view = view(py, buffer.expect("invariant: the plan has this output"), ty)?;
         view.readwrite().make_nonwriteable();
         Ok(view)
     }
@@ -346,7 +347,7 @@ impl Model {
     /// What pickle keeps: the compiled program with its weights, and how it runs.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (bytes, origin) = model_to_bytes(py, Arc::clone(&self.running.plan))?;
-        let numerics = self.running.options.numerics.map(Numerics::name);
+        let numerics = self.running.numerics.map(Numerics::name);
         let single = matches!(self.returned, Returned::One);
         let names = match &self.returned {
             Returned::Named(names) => Some(names.clone()),
@@ -473,20 +474,22 @@ impl SegmentedModel {
 }
 
 /// An array over a port's memory.
-fn view<'py>(
-    py: Python<'py>,
-    memory: *const [f16],
-    ty: TensorType,
-    home: &Arc<Home<Session>>,
-) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
-    let port = Bound::new(py, Port { _home: home.clone() })?.into_any();
+fn view<'py>(py: Python<'py>, buffer: Buffer, ty: TensorType) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
+    if !buffer.layout().is_row_major() {
+        let strides = buffer.layout().strides();
+        return Err(PyNotImplementedError::new_err(format!(
+            "the device keeps this {ty} with strides {strides:?}; call the model with arrays instead"
+        )));
+    }
+    let memory = buffer.expose().cast::<f16>();
+    let port = Bound::new(py, Port { _buffer: buffer })?.into_any();
     #[expect(unsafe_code, reason = "zero-copy arrays over a port's memory")]
-    // SAFETY: a session allocates its ports when it is loaded and neither moves nor frees them before it is
-    // dropped, which the array's base object `port` prevents. The shape has as many elements as the port.
+    // SAFETY: a buffer's memory neither moves nor is freed before the buffer is dropped, which the array's base object
+    // `port` prevents. It holds half precision without gaps, and as many elements as the shape.
     // Writing through the array while a run is under way in another thread is a race between the caller's
     // own threads, as with any array that NumPy shares; the documentation forbids it.
     unsafe {
-        let elements = ArrayView::from_shape_ptr(IxDyn(ty.shape.dims()), memory.cast::<f16>());
+        let elements = ArrayView::from_shape_ptr(IxDyn(ty.shape.dims()), memory.cast_const());
         Ok(PyArrayDyn::borrow_from_array(&elements, port))
     }
 }

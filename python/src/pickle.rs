@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 use aneforge::ir::op::Op;
 use aneforge::ir::var::WeakVar;
 use aneforge::portable::{PortableError, pack_plan, pack_values, unpack_plan, unpack_values};
-use aneforge::{Plan, SessionOptions, Var};
+use aneforge::{Plan, Var};
 use aneforge_tensor::{AlignedBytes, Bytes};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -120,8 +120,7 @@ pub fn model_from_bytes(
     let read = move |_: &_| unpack_plan(bytes, &mut |number, fresh| leaf(&origin, number, fresh));
     let plan = interruptible(py, read)?.map_err(Error::Portable)?;
     let numerics = numerics.map(|name| arithmetic(name, plan.target)).transpose()?;
-    let running =
-        Running { plan: Arc::new(plan), device: on(Some(device))?, options: SessionOptions { numerics } };
+    let running = Running { plan: Arc::new(plan), device: on(Some(device), numerics)?, numerics };
     let home = py.detach(|| running.load())?;
     let returned = match names {
         Some(names) => Returned::Named(names),

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", plan.segments[0].text());
 
     // The same program on the device at hand.
-    let mut session = Session::new(plan, &*device::default()?, Default::default())?;
+    let mut session = Session::new(plan, device::default()?)?;
     let feed = Tensor::from_slice(Shape::new(&[1, 4])?, &[1.0f32, 2.0, 3.0, 2.0])?;
     println!("{session:?} gives {:?}", session.run(&[feed])?[0].to_f32());
     Ok(())

@@ -6,7 +6,7 @@ use crate::ir::op::Mil;
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use crate::netplist::netplist;
-use crate::passes::partition::{self, Part, partition};
+use crate::passes::partition::{Part, partition};
 use crate::passes::{self, CompileOptions, PassError, Trace};
 use crate::plan::{Code, Plan, Segment, Source};
 
@@ -50,21 +50,14 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     let traces = passes::run(graph, options)?;
     let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
     let feeds = graph.feed_types();
-    let source = |source: partition::Source| match source {
-        partition::Source::Leaf(leaf) => {
-            Source::Feed(feeds.iter().position(|f| f.leaf == leaf).expect("invariant: leaves are fed"))
-        }
-        partition::Source::Part { part, output } => Source::Segment { segment: part, output },
-    };
-    let (parts, outputs) = partition(legal).map_err(PassError::from)?;
+    let (parts, outputs) = partition(legal, &feeds).map_err(PassError::from)?;
     // Ports have axes where the graph as written may have none.
     let shapes = graph.outputs().iter().map(|&o| graph.node(o).ty.shape);
     let types =
         legal.outputs().iter().zip(shapes).map(|(&o, shape)| TensorType { shape, ..legal.node(o).ty });
-    let outputs: Vec<(TensorType, Source)> = types.zip(outputs.into_iter().map(source)).collect();
+    let outputs: Vec<(TensorType, Source)> = types.zip(outputs).collect();
     let segment = |part: Part| {
-        let inputs = part.inputs.iter().map(|&s| source(s)).collect();
-        Ok(Segment { code: code(&part.graph, part.native)?, graph: part.graph, inputs })
+        Ok(Segment { code: code(&part.graph, part.native)?, graph: part.graph, inputs: part.inputs })
     };
     let segments = parts.into_iter().map(segment).collect::<Result<Vec<_>, CompileError>>()?;
     let n_ops = n_ops(&traces);

@@ -138,8 +138,15 @@ impl DeviceError {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            DeviceError::Unknown(_) | DeviceError::Memory { .. } | DeviceError::Stopped => Kind::Caller,
-            DeviceError::Unavailable { .. } | DeviceError::Unsupported { .. } => Kind::Device,
+            DeviceError::Unknown(_)
+            | DeviceError::Bind { .. }
+            | DeviceError::Memory { .. }
+            | DeviceError::Stopped => Kind::Caller,
+            DeviceError::Unavailable { .. }
+            | DeviceError::Unsupported { .. }
+            | DeviceError::Refused { .. }
+            | DeviceError::Failed { .. }
+            | DeviceError::Lost { .. } => Kind::Device,
         }
     }
 }
@@ -148,7 +155,11 @@ impl RunError {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            RunError::Count { .. } | RunError::Shape { .. } | RunError::DType { .. } => Kind::Caller,
+            RunError::Count { .. }
+            | RunError::Shape { .. }
+            | RunError::DType { .. }
+            | RunError::Name { .. }
+            | RunError::Times { .. } => Kind::Caller,
             RunError::Device(error) => error.kind(),
             RunError::Compile(error) => error.kind(),
         }

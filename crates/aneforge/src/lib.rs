@@ -12,7 +12,7 @@
 //! let y = x.linear(&Var::constant(weight), None).softmax(-1);
 //!
 //! let plan = compile(&[y], &CompileOptions::default())?;
-//! let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
+//! let mut session = Session::new(plan, device::named("host")?)?;
 //! let feed = Tensor::from_slice(Shape::new(&[1, 4])?, &[1.0f32, 2.0, 3.0, 1.0])?;
 //! assert_eq!(session.run(&[feed])?[0].to_f32(), [0.5, 0.5]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -42,7 +42,8 @@ pub mod target;
 
 pub use aneforge_tensor::{DType, Shape, Tensor, f16};
 pub use compile::{CompileError, compile};
-pub use device::{Device, DeviceError};
+pub use device::host::HostOptions;
+pub use device::{Buffer, Device, DeviceError, Feed};
 pub use error::Kind;
 pub use ir::graph::Graph;
 pub use ir::numerics::{Family, Numerics};
@@ -50,5 +51,5 @@ pub use ir::types::TensorType;
 pub use ir::var::{BuildError, Var};
 pub use passes::{CompileOptions, Norms, Routes};
 pub use plan::Plan;
-pub use session::{Feed, RunError, Session, SessionOptions};
+pub use session::{RunError, Session};
 pub use target::Target;

@@ -236,7 +236,7 @@ mod tests {
 
     fn run(y: Var, feeds: &[Tensor]) -> Vec<f32> {
         let plan = compile(&[y], &CompileOptions::default()).unwrap();
-        let mut session = Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap();
+        let mut session = Session::new(plan, device::named("host").unwrap()).unwrap();
         session.run(feeds).unwrap()[0].to_f32()
     }
 

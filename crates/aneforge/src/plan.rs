@@ -1,7 +1,7 @@
 //! Plans: what a compiled program is, as data that can be printed and compared.
 
 use crate::emit::Blob;
-use crate::ir::graph::{Feed, Graph};
+use crate::ir::graph::{Graph, InputInfo};
 use crate::ir::types::TensorType;
 use crate::passes::Trace;
 use crate::target::Target;
@@ -10,6 +10,8 @@ use aneforge_mil::netplist::Netplist;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
+
+pub use crate::passes::partition::Source;
 
 /// A part of a plan that runs as one program: always the graph and what the engine is given, together.
 #[derive(Clone, Debug)]
@@ -34,20 +36,6 @@ pub enum Code {
     },
     /// One native layer, as a property list with its weight files.
     Native(Netplist),
-}
-
-/// Where a value of a plan comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The feed of this number.
-    Feed(usize),
-    /// A result of an earlier segment.
-    Segment {
-        /// Which segment.
-        segment: usize,
-        /// Which of its outputs.
-        output: usize,
-    },
 }
 
 impl Segment {
@@ -92,7 +80,7 @@ pub struct Plan {
     /// Its parts, in the order they run.
     pub segments: Vec<Segment>,
     /// What is fed, in order.
-    pub feeds: Vec<Feed>,
+    pub feeds: Vec<InputInfo>,
     /// What is returned, in order, and from where.
     pub outputs: Vec<(TensorType, Source)>,
     /// The number of ops as written, but for native layers; weights and inputs do not count.

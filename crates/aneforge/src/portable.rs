@@ -6,7 +6,7 @@
 
 use crate::compile::{CompileError, code};
 use crate::ir::attr::{Attr, AttrValue};
-use crate::ir::graph::{Feed, Graph};
+use crate::ir::graph::{Graph, InputInfo};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::{Input, Role};
 use crate::ir::text::{self, TextError};
@@ -132,7 +132,7 @@ pub fn unpack_values(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Vec<Var>, 
 
 /// A plan as bytes, without the traces of how it was compiled.
 pub fn pack_plan(plan: &Plan) -> Result<Vec<u8>, PortableError> {
-    let feed = |feed: &Feed| {
+    let feed = |feed: &InputInfo| {
         let Attr::Str(role) = feed.role.to_attr() else { unreachable!("roles are words") };
         (feed.leaf, feed.ty.to_string(), role, feed.name.clone())
     };
@@ -166,7 +166,7 @@ pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, Portab
         let Op::Input(Input { id, .. }) = leaf.op() else {
             return Err(content("plan", "an input is no leaf"));
         };
-        feeds.push(Feed { leaf: *id, ty, role, name: name.clone() });
+        feeds.push(InputInfo { leaf: *id, ty, role, name: name.clone() });
     }
     let mut segments: Vec<Segment> = Vec::new();
     for (at, written) in written.segments.iter().enumerate() {
@@ -226,7 +226,7 @@ fn is_native(graph: &Graph) -> Result<bool, PortableError> {
 /// Where a segment's feeds come from: one source for each, of its type, and none that runs later.
 fn sources(
     written: &[SourceNote],
-    feeds: &[Feed],
+    feeds: &[InputInfo],
     before: &[Segment],
     graph: &Graph,
 ) -> Result<Vec<Source>, PortableError> {

@@ -1,12 +1,14 @@
 //! Running a plan on a device.
 
 use crate::compile::CompileError;
-use crate::device::{Device, DeviceError, Kernel, Overflow};
+use crate::device::{
+    Buffer, Device, DeviceError, Feed, FeedError, Loaded, Overflow, Port, Values, ValuesMut,
+};
+use crate::ir::graph::InputInfo;
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
 use crate::plan::{Plan, Source};
-use aneforge_tensor::{AlignedBytes, Bytes, DType, Shape, Tensor, f16};
-use half::slice::HalfFloatSliceExt;
+use aneforge_tensor::{AlignedBytes, Bytes, DType, Shape, Tensor};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -43,6 +45,22 @@ pub enum RunError {
         /// The type that came.
         got: DType,
     },
+    /// There is no input of this name. The caller's fault.
+    #[error("there is no input `{name}`; the model has {known}")]
+    Name {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// An input came under its name twice, or not at all. The caller's fault.
+    #[error("input `{name}` was given {times}; give each input once")]
+    Times {
+        /// The input's name, or else its number.
+        name: String,
+        /// `twice` or `not at all`.
+        times: &'static str,
+    },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -58,62 +76,148 @@ fn takes(port: DType) -> &'static str {
     }
 }
 
-/// How a session runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionOptions {
-    /// Which departures from IEEE 754 to model on the host; by default those of the target's family.
-    pub numerics: Option<Numerics>,
-}
-
 /// A plan on a device, ready to run.
 ///
 /// ```
 /// use aneforge::{CompileOptions, Session, Shape, Tensor, Var, compile, device};
 /// let x = Var::input(Shape::new(&[4])?);
 /// let plan = compile(&[x.relu()], &CompileOptions::default())?;
-/// let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
+/// let mut session = Session::new(plan, device::named("host")?)?;
 /// let feed = Tensor::from_slice(Shape::new(&[4])?, &[-1.0f32, 0.5, 2.0, -3.0])?;
 /// assert_eq!(session.run(&[feed])?[0].to_f32(), [0.0, 0.5, 2.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Feeds and results lie in [buffers](Buffer) of the device, one for each unless the caller binds others: so sessions share
+/// memory, and an input and an output that are bound to one buffer are state.
+///
+/// ```
+/// use aneforge::{CompileOptions, Session, Shape, Tensor, Var, compile, device};
+/// let x = Var::input(Shape::new(&[1])?);
+/// let plan = compile(&[x.adds(1.0)], &CompileOptions::default())?;
+/// let mut counter = Session::new(plan, device::named("host")?)?;
+/// let state = counter.input_buffer(0).ok_or("it is read")?.clone();
+/// counter.bind_output(0, &state)?;
+/// for _ in 0..3 {
+///     counter.execute()?;
+/// }
+/// assert_eq!(counter.output(0)[0].to_f32(), 3.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Session {
     plan: Arc<Plan>,
     /// One per segment.
-    kernels: Vec<Box<dyn Kernel>>,
-    device: String,
+    programs: Vec<Box<dyn Loaded>>,
+    device: &'static str,
     numerics: Numerics,
-    /// For each feed of the plan, the first segment that reads it and its port there; `None` when none does.
-    ports: Vec<Option<(usize, usize)>>,
+    /// One per feed of the plan; `None` where no segment reads it.
+    inputs: Vec<Option<Buffer>>,
+    /// Of every segment, one per output.
+    results: Vec<Vec<Buffer>>,
     /// Whether an overflow was logged.
     warned: bool,
 }
 
 impl Session {
-    /// Loads `plan` into `device`.
-    pub fn new(
-        plan: impl Into<Arc<Plan>>,
-        device: &dyn Device,
-        options: SessionOptions,
-    ) -> Result<Session, RunError> {
-        let plan = plan.into();
-        let numerics = options.numerics.unwrap_or(Numerics::Ane(plan.target.family()));
-        let kernels: Result<_, DeviceError> =
-            plan.segments.iter().map(|segment| device.load(segment, numerics)).collect();
-        let reads = |feed: usize| {
-            plan.segments.iter().enumerate().find_map(|(at, segment)| {
-                let port = segment.inputs.iter().position(|&s| s == Source::Feed(feed))?;
-                Some((at, port))
-            })
+    /// Loads `plan` into `device`: a reference to one, or what [`device::named`](crate::device::named) gives.
+    pub fn new(plan: impl Into<Arc<Plan>>, device: impl AsRef<dyn Device>) -> Result<Session, RunError> {
+        let (plan, device) = (plan.into(), device.as_ref());
+        let target = plan.target;
+        let loaded = plan.segments.iter().map(|segment| device.load(segment, target));
+        // First of all, as loading finds out whether there is memory for all of it.
+        let programs = loaded.collect::<Result<Vec<_>, DeviceError>>()?;
+        let read = |at: usize| plan.segments.iter().any(|s| s.inputs.contains(&Source::Feed(at)));
+        let feeds = plan.feeds.iter().enumerate();
+        let input = |(at, feed): (usize, &InputInfo)| read(at).then(|| device.allocate(feed.ty)).transpose();
+        let inputs: Vec<Option<Buffer>> = feeds.map(input).collect::<Result<_, DeviceError>>()?;
+        let outputs = plan.segments.iter().map(|segment| {
+            let graph = &segment.graph;
+            graph.outputs().iter().map(|&id| device.allocate(graph.node(id).ty)).collect()
+        });
+        let results: Vec<Vec<Buffer>> = outputs.collect::<Result<_, DeviceError>>()?;
+        let (device, numerics) = (device.name(), device.numerics(target));
+        let mut session = Session { programs, device, numerics, inputs, results, plan, warned: false };
+        session.bind_all()?;
+        Ok(session)
+    }
+
+    fn bind_all(&mut self) -> Result<(), DeviceError> {
+        for at in 0..self.inputs.len() {
+            if let Some(buffer) = self.inputs[at].clone() {
+                self.bind_source(Source::Feed(at), &buffer)?;
+            }
+        }
+        for segment in 0..self.results.len() {
+            for output in 0..self.results[segment].len() {
+                let buffer = self.results[segment][output].clone();
+                self.bind_source(Source::Segment { segment, output }, &buffer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds `buffer` to every port that a value of the plan goes through.
+    fn bind_source(&mut self, source: Source, buffer: &Buffer) -> Result<(), DeviceError> {
+        if let Source::Segment { segment, output } = source {
+            self.programs[segment].bind(Port::Output(output), buffer)?;
+        }
+        for (segment, program) in self.plan.segments.iter().zip(&mut self.programs) {
+            for (port, _) in segment.inputs.iter().enumerate().filter(|(_, from)| **from == source) {
+                program.bind(Port::Input(port), buffer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The buffer of an input; `None` when no op reads it.
+    pub fn input_buffer(&self, index: usize) -> Option<&Buffer> {
+        self.inputs.get(index)?.as_ref()
+    }
+
+    /// The buffer of an output; `None` when there is no such output.
+    pub fn output_buffer(&self, index: usize) -> Option<&Buffer> {
+        let (segment, output) = self.produced(index)?;
+        Some(&self.results[segment][output])
+    }
+
+    /// Reads an input from `buffer` from now on. What no op reads is not bound.
+    pub fn bind_input(&mut self, index: usize, buffer: &Buffer) -> Result<(), RunError> {
+        if index >= self.inputs.len() {
+            return Err(RunError::Count { want: self.inputs.len(), got: index + 1 });
+        }
+        let Some(old) = self.inputs[index].clone() else { return Ok(()) };
+        self.exchange(Source::Feed(index), &old, buffer)?;
+        self.inputs[index] = Some(buffer.clone());
+        Ok(())
+    }
+
+    /// Writes an output to `buffer` from now on.
+    pub fn bind_output(&mut self, index: usize, buffer: &Buffer) -> Result<(), RunError> {
+        let Some((segment, output)) = self.produced(index) else {
+            let why = format!("there are {} outputs", self.plan.outputs.len());
+            return Err(DeviceError::Bind { port: Port::Output(index), why }.into());
         };
-        let ports = (0..plan.feeds.len()).map(reads).collect();
-        Ok(Session {
-            kernels: kernels?,
-            device: device.name().to_owned(),
-            numerics,
-            ports,
-            plan,
-            warned: false,
-        })
+        let old = self.results[segment][output].clone();
+        self.exchange(Source::Segment { segment, output }, &old, buffer)?;
+        self.results[segment][output] = buffer.clone();
+        Ok(())
+    }
+
+    /// Binds `new` in the place of `old`, on every port or on none.
+    fn exchange(&mut self, source: Source, old: &Buffer, new: &Buffer) -> Result<(), RunError> {
+        let bound = self.bind_source(source, new);
+        if bound.is_err() {
+            self.bind_source(source, old)?;
+        }
+        Ok(bound?)
+    }
+
+    /// Which segment computes an output of the plan, and as which of its own.
+    fn produced(&self, index: usize) -> Option<(usize, usize)> {
+        match self.plan.outputs.get(index)?.1 {
+            Source::Segment { segment, output } => Some((segment, output)),
+            Source::Feed(_) => unreachable!("outputs are computed"),
+        }
     }
 
     /// The plan.
@@ -123,7 +227,7 @@ impl Session {
 
     /// The device it runs on: `host` or `ane`.
     pub fn device(&self) -> &str {
-        &self.device
+        self.device
     }
 
     /// The numerics it runs with.
@@ -134,11 +238,11 @@ impl Session {
     /// The steps and the memory it runs with.
     pub fn describe(&self) -> String {
         let mut text = String::new();
-        for (i, kernel) in self.kernels.iter().enumerate() {
-            if self.kernels.len() > 1 {
+        for (i, program) in self.programs.iter().enumerate() {
+            if self.programs.len() > 1 {
                 text += &format!("segment {i}: ");
             }
-            text += &kernel.describe();
+            text += &program.describe();
         }
         text
     }
@@ -154,29 +258,22 @@ impl Session {
         if shape != want.shape.dims() || feed.len() != want.shape.count() {
             return Err(RunError::Shape { index, want: want.shape, got: shape.to_vec() });
         }
-        let mismatch = || RunError::DType { index, want: want.dtype, got: feed.dtype() };
-        match (want.dtype, &feed) {
-            (DType::U8, Feed::U8(_)) | (DType::F16, _) => {}
-            _ => return Err(mismatch()),
-        }
-        let Some((segment, port)) = self.ports[index] else { return Ok(()) };
-        let port = self.kernels[segment].feed(port);
-        match feed {
-            Feed::U8(values) if want.dtype == DType::U8 => port.copy_from_slice(values),
-            Feed::U8(values) => convert(port, values, |&v| f16::from_f32(f32::from(v))),
-            Feed::F16(values) => port.copy_from_slice(bytemuck::cast_slice(values)),
-            Feed::F32(values) => bytemuck::cast_slice_mut::<u8, f16>(port).convert_from_f32_slice(values),
-            Feed::F64(values) => convert(port, values, |&v| aneforge_tensor::round_f16(v)),
-        }
-        Ok(())
+        let Some(buffer) = &self.inputs[index] else {
+            return if takes_any(want.dtype, &feed) {
+                Ok(())
+            } else {
+                Err(RunError::DType { index, want: want.dtype, got: feed.dtype() })
+            };
+        };
+        buffer.write(feed).map_err(|error| match error {
+            FeedError::DType { want, got } => RunError::DType { index, want, got },
+            FeedError::Count { .. } => unreachable!("the length was compared"),
+        })
     }
 
     /// Runs with what the ports hold. The first overflow of a session is also logged, as a warning.
     pub fn execute(&mut self) -> Result<(), RunError> {
-        for segment in 0..self.kernels.len() {
-            self.hand_over(segment);
-            self.kernels[segment].execute()?;
-        }
+        self.programs.iter_mut().try_for_each(|program| program.execute())?;
         let first = if self.warned { None } else { self.overflows().next().cloned() };
         if let Some(first) = first {
             tracing::warn!("{first}; {}", Overflow::REMEDY);
@@ -198,32 +295,14 @@ impl Session {
     /// use aneforge::{CompileOptions, Session, Shape, Tensor, Var, compile, device};
     /// let x = Var::input(Shape::new(&[2])?);
     /// let plan = compile(&[x.exp()], &CompileOptions::default())?;
-    /// let mut session = Session::new(plan, &*device::named("host")?, Default::default())?;
+    /// let mut session = Session::new(plan, device::named("host")?)?;
     /// session.run(&[Tensor::from_slice(Shape::new(&[2])?, &[1.0f32, 20.0])?])?;
     /// let overflow = session.overflows().next().ok_or("nothing overflowed")?;
     /// assert_eq!((overflow.op, overflow.values, overflow.calls), ("exp", 1, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn overflows(&self) -> impl Iterator<Item = &Overflow> {
-        self.kernels.iter().flat_map(|kernel| kernel.overflows())
-    }
-
-    /// Copies what a segment reads from earlier ones into its ports.
-    fn hand_over(&mut self, segment: usize) {
-        let (earlier, later) = self.kernels.split_at_mut(segment);
-        for (port, source) in self.plan.segments[segment].inputs.iter().enumerate() {
-            match *source {
-                Source::Segment { segment: from, output } => {
-                    later[0].feed(port).copy_from_slice(bytemuck::cast_slice(earlier[from].output(output)));
-                }
-                Source::Feed(feed) => match self.ports[feed] {
-                    Some((first, at)) if first < segment => {
-                        later[0].feed(port).copy_from_slice(earlier[first].feed(at));
-                    }
-                    _ => {}
-                },
-            }
-        }
+        self.programs.iter().flat_map(|program| program.overflows())
     }
 
     /// The type of an output.
@@ -231,16 +310,12 @@ impl Session {
         self.plan.outputs.get(index).map(|(ty, _)| *ty)
     }
 
-    /// The values of an output, valid until the next run.
+    /// The values of an output where they lie. The session does not run while this is held.
     ///
     /// # Panics
-    /// If there is no such output.
-    pub fn output(&self, index: usize) -> &[f16] {
-        assert!(index < self.plan.outputs.len(), "output {index} of {}", self.plan.outputs.len());
-        match self.plan.outputs[index].1 {
-            Source::Segment { segment, output } => self.kernels[segment].output(output),
-            Source::Feed(_) => unreachable!("outputs are computed"),
-        }
+    /// If there is no such output, or the device keeps it with gaps.
+    pub fn output(&self, index: usize) -> Values<'_> {
+        self.result(index).values().expect("outputs are half precision, and without gaps on the host")
     }
 
     /// Copies an output in single precision.
@@ -248,16 +323,51 @@ impl Session {
     /// # Panics
     /// If there is no such output or `out` has another length.
     pub fn read(&self, index: usize, out: &mut [f32]) {
-        self.output(index).convert_to_f32_slice(out);
+        self.result(index).read(out);
     }
 
-    /// The port of an input, to be written in place; `None` when no op reads it or it takes bytes.
-    pub fn input_mut(&mut self, index: usize) -> Option<&mut [f16]> {
-        let (segment, port) = (*self.ports.get(index)?)?;
-        if self.plan.feeds[index].ty.dtype != DType::F16 {
-            return None;
+    fn result(&self, index: usize) -> &Buffer {
+        let count = self.plan.outputs.len();
+        self.output_buffer(index).unwrap_or_else(|| panic!("output {index} of {count}"))
+    }
+
+    /// The values of an input, to be written in place; `None` when no op reads it or it takes bytes.
+    pub fn input_mut(&mut self, index: usize) -> Option<ValuesMut<'_>> {
+        self.input_buffer(index)?.values_mut()
+    }
+
+    /// Runs once with inputs by name: [`Plan::feed`] says which there are. Outputs in single precision.
+    ///
+    /// ```
+    /// use aneforge::{CompileOptions, Session, Shape, Tensor, TensorType, Var, compile, device};
+    /// let [a, b] = ["a", "b"].map(|name| Var::named_input(TensorType::f16(Shape::SCALAR), name));
+    /// let plan = compile(&[&a - &b], &CompileOptions::default())?;
+    /// let mut session = Session::new(plan, device::named("host")?)?;
+    /// let difference = session.run_named(&[("b", Tensor::scalar(1.0f32)), ("a", Tensor::scalar(3.0f32))])?;
+    /// assert_eq!(difference[0].to_f32(), [2.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run_named(&mut self, feeds: &[(&str, Tensor)]) -> Result<Vec<Tensor>, RunError> {
+        let mut given: Vec<Option<&Tensor>> = vec![None; self.plan.feeds.len()];
+        let names = || self.plan.feeds.iter().enumerate();
+        let name = |(at, feed): (usize, &InputInfo)| match &feed.name {
+            none if none.is_empty() => at.to_string(),
+            name => name.clone(),
+        };
+        for (key, tensor) in feeds {
+            let Some(at) = names().position(|feed| name(feed) == *key) else {
+                let known = names().map(name).collect::<Vec<_>>().join(", ");
+                return Err(RunError::Name { name: (*key).to_owned(), known });
+            };
+            if given[at].replace(tensor).is_some() {
+                return Err(RunError::Times { name: (*key).to_owned(), times: "twice" });
+            }
         }
-        Some(bytemuck::cast_slice_mut(self.kernels[segment].feed(port)))
+        if let Some(feed) = names().find(|(at, _)| given[*at].is_none()) {
+            return Err(RunError::Times { name: name(feed), times: "not at all" });
+        }
+        let feeds: Vec<Tensor> = given.into_iter().flatten().cloned().collect();
+        self.run(&feeds)
     }
 
     /// Runs once: inputs in the order in which they were made, outputs in single precision.
@@ -266,7 +376,7 @@ impl Session {
             return Err(RunError::Count { want: self.plan.feeds.len(), got: feeds.len() });
         }
         for (index, tensor) in feeds.iter().enumerate() {
-            let feed = Feed::of(tensor);
+            let feed = feed_of(tensor);
             let widened;
             let feed = match feed {
                 Some(feed) => feed,
@@ -295,10 +405,9 @@ impl Session {
     }
 }
 
-fn convert<T>(port: &mut [u8], values: &[T], f: impl Fn(&T) -> f16) {
-    for (to, from) in bytemuck::cast_slice_mut::<u8, f16>(port).iter_mut().zip(values) {
-        *to = f(from);
-    }
+/// Whether a port of this type takes such values.
+fn takes_any(port: DType, feed: &Feed<'_>) -> bool {
+    port == DType::F16 || matches!((port, feed), (DType::U8, Feed::U8(_)))
 }
 
 impl fmt::Debug for Session {
@@ -307,45 +416,12 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Values for one input.
-#[derive(Clone, Copy, Debug)]
-pub enum Feed<'a> {
-    /// Half precision, as it is.
-    F16(&'a [f16]),
-    /// Single precision, rounded.
-    F32(&'a [f32]),
-    /// Double precision, rounded once.
-    F64(&'a [f64]),
-    /// Bytes: as they are for an image port, converted for a half-precision one.
-    U8(&'a [u8]),
-}
-
-impl<'a> Feed<'a> {
-    fn of(tensor: &'a Tensor) -> Option<Feed<'a>> {
-        match tensor.dtype() {
-            DType::F16 => tensor.as_slice().map(Feed::F16),
-            DType::F32 => tensor.as_slice().map(Feed::F32),
-            DType::F64 => tensor.as_slice().map(Feed::F64),
-            DType::U8 => Some(Feed::U8(tensor.bytes())),
-            _ => None,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Feed::F16(v) => v.len(),
-            Feed::F32(v) => v.len(),
-            Feed::F64(v) => v.len(),
-            Feed::U8(v) => v.len(),
-        }
-    }
-
-    fn dtype(&self) -> DType {
-        match self {
-            Feed::F16(_) => DType::F16,
-            Feed::F32(_) => DType::F32,
-            Feed::F64(_) => DType::F64,
-            Feed::U8(_) => DType::U8,
-        }
+fn feed_of(tensor: &Tensor) -> Option<Feed<'_>> {
+    match tensor.dtype() {
+        DType::F16 => tensor.as_slice().map(Feed::F16),
+        DType::F32 => tensor.as_slice().map(Feed::F32),
+        DType::F64 => tensor.as_slice().map(Feed::F64),
+        DType::U8 => Some(Feed::U8(tensor.bytes())),
+        _ => None,
     }
 }

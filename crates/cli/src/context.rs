@@ -3,9 +3,8 @@
 use crate::args::{DeviceName, Global, NormsName};
 use crate::output::Spinner;
 use crate::picture::Style;
-use aneforge::device::host;
+use aneforge::device::host::{self, HostOptions};
 use aneforge::ir::graph::Graph;
-use aneforge::session::SessionOptions;
 use aneforge::target::numerics_named;
 use aneforge::{
     CompileError, CompileOptions, Device, DeviceError, Norms, Numerics, Plan, Routes, RunError, Session,
@@ -64,18 +63,18 @@ impl Context {
 
     /// The device asked for, or this machine's default one.
     pub fn device(&self) -> Result<Arc<dyn Device>, DeviceError> {
-        let device = match self.device {
-            Some(DeviceName::Host) => device::named("host"),
-            Some(DeviceName::Ane) => device::named("ane"),
-            None => device::default(),
-        }?;
+        let name = self.device.map(|device| match device {
+            DeviceName::Host => "host",
+            DeviceName::Ane => "ane",
+        });
+        let device = device::open(name, &self.host())?;
         tracing::info!("device {}: {}", device.name(), device.describe());
         Ok(device)
     }
 
-    /// The numerics that sessions run with.
-    pub fn numerics(&self) -> Numerics {
-        self.numerics
+    /// How the host computes.
+    pub fn host(&self) -> HostOptions {
+        HostOptions::default().numerics(self.numerics)
     }
 
     /// How to compile.
@@ -90,9 +89,9 @@ impl Context {
     }
 
     /// Loads a plan into a device.
-    pub fn session(&self, plan: impl Into<Arc<Plan>>, device: &dyn Device) -> Result<Session, RunError> {
+    pub fn session(&self, plan: impl Into<Arc<Plan>>, device: &Arc<dyn Device>) -> Result<Session, RunError> {
         let _spinner = self.spinner("loading");
-        Session::new(plan, device, SessionOptions { numerics: Some(self.numerics()) })
+        Session::new(plan, device)
     }
 
     /// How pictures are drawn on standard output.

@@ -10,7 +10,7 @@ use crate::gemm::{
 use crate::order::BLOCK;
 use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Task, Tile};
 use crate::softmax;
-use crate::{Bias, Epilogue, Kernels, Residual, Scratch};
+use crate::{Bias, Epilogue, Kernels, Layout, Residual, Scratch};
 
 /// Most queries of a part.
 const QUERIES: usize = 24 * ROWS;
@@ -70,9 +70,22 @@ impl Heads {
         Heads { head: width, row: heads * width }
     }
 
-    /// Elements from the first one to behind the last.
-    fn end(&self, heads: usize, rows: usize, width: usize) -> usize {
-        if heads * rows * width == 0 { 0 } else { (heads - 1) * self.head + (rows - 1) * self.row + width }
+    /// The heads `[heads, rows, width]` that begin with the first element and whose values are neighbours; `None` of
+    /// another array.
+    #[must_use]
+    pub fn of(layout: &Layout) -> Option<Heads> {
+        match (layout.extents(), layout.strides()) {
+            (&[_, _, width], &[head, row, step]) if layout.start() == 0 && (step == 1 || width <= 1) => {
+                Some(Heads { head, row })
+            }
+            _ => None,
+        }
+    }
+
+    /// The array of so many heads and rows of this width.
+    #[must_use]
+    pub fn layout(&self, heads: usize, rows: usize, width: usize) -> Layout {
+        Layout::new(0, &[heads, rows, width], &[self.head, self.row, 1])
     }
 }
 
@@ -108,7 +121,10 @@ impl<'a> Attention<'a> {
         let fits = |(data, place): (&[f16], Option<Heads>), rows: usize, width: usize, name: &str| match place
         {
             None => assert_eq!(data.len(), heads * rows * width, "attention: {name}"),
-            Some(place) => assert!(place.end(heads, rows, width) <= data.len(), "attention: {name}"),
+            Some(place) => {
+                let end = place.layout(heads, rows, width).end();
+                assert!(end.is_some_and(|end| end <= data.len()), "attention: {name}");
+            }
         };
         fits(self.q, queries, width, "queries");
         fits(self.k, keys, width, "keys");

@@ -17,7 +17,7 @@ pub use transposed::{PackedConvTranspose, conv_transpose2d, conv_transpose2d_scr
 pub use weights::PackedConv;
 
 use direct::direct;
-use image::{Geometry, Layout, Source, fill_image};
+use image::{Geometry, Pitches, Source, fill_image};
 use pixels::Pixels;
 use target::Target;
 use weights::Data;
@@ -168,7 +168,7 @@ pub fn conv2d_nhwc(
         let start = from.start + image * from.image;
         let source = match geometry.within(from, image, x.len()).filter(|_| weights.reads_in_place()) {
             Some(layout) => Source::InPlace(x, layout),
-            None => Source::Pixels(x, Layout { start, row: from.row, pixel: from.pixel }),
+            None => Source::Pixels(x, Pitches { start, row: from.row, pixel: from.pixel }),
         };
         let target = Target::pixels_of(&geometry, to, image);
         run_image(kernels, source, (&geometry, weights), epilogue, &target, scratch, out);

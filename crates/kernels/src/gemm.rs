@@ -16,7 +16,7 @@ use crate::simd::{
     COLUMNS, Cuts, Grid, PAIRS, Panel, Place, ROWS, STREAMS, Simd, Tile, micro, tiles, vector,
     vector_of_stored,
 };
-use crate::{Epilogue, Kernels, Scratch};
+use crate::{Epilogue, Kernels, Layout, Scratch};
 
 pub use batch::{BatchShape, bmm, bmm_scratch};
 pub use pack::{PackedB, Weight};
@@ -156,6 +156,25 @@ pub struct Rows {
     pub pitch: usize,
 }
 
+impl Rows {
+    /// The rows of a matrix `[rows, columns]` whose values are neighbours; `None` of another array.
+    #[must_use]
+    pub fn of(layout: &Layout) -> Option<Rows> {
+        match (layout.extents(), layout.strides()) {
+            (&[_, columns], &[pitch, step]) if step == 1 || columns <= 1 => {
+                Some(Rows { start: layout.start(), pitch })
+            }
+            _ => None,
+        }
+    }
+
+    /// The matrix of so many rows and columns.
+    #[must_use]
+    pub fn layout(&self, rows: usize, columns: usize) -> Layout {
+        Layout::new(self.start, &[rows, columns], &[self.pitch, 1])
+    }
+}
+
 /// [`gemm`] on rows that need not follow each other: `a` is read where `from` says and `out` written where `to` says;
 /// what lies between its rows stays. A residual lies as `out` does.
 ///
@@ -176,8 +195,7 @@ pub fn gemm_rows(
     if rows * columns == 0 {
         return;
     }
-    let last = from.pitch.checked_mul(rows - 1).and_then(|last| last.checked_add(from.start + terms));
-    let inside = last.is_some_and(|last| last <= a.len());
+    let inside = from.layout(rows, terms).end().is_some_and(|end| end <= a.len());
     assert!(inside, "gemm: row {} of the left operand ends behind its slice", rows - 1);
     let mut plan = plan(kernels, rows, b);
     plan.grid.place = Place { start: to.start, row: to.pitch, ..plan.grid.place };

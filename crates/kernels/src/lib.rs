@@ -36,6 +36,7 @@ pub mod threads;
 mod broadcast;
 mod epilogue;
 mod stores;
+mod strided;
 
 pub use broadcast::View;
 pub use context::{Isa, Kernels};
@@ -43,3 +44,4 @@ pub use epilogue::{Bias, Epilogue, Residual};
 pub use half::f16;
 pub use scratch::Scratch;
 pub use stores::{Stores, Watch};
+pub use strided::Layout;

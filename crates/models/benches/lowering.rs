@@ -83,7 +83,7 @@ fn main() {
 fn allocations(outputs: &[Var], shape: Shape) {
     let plan = compile(outputs, &CompileOptions::default()).expect("ResNet-18 compiles");
     let host = device::named("host").expect("the host is always there");
-    let mut session = Session::new(plan, &*host, Default::default()).expect("the host loads it");
+    let mut session = Session::new(plan, &host).expect("the host loads it");
     let image = vec![0.5f32; shape.count()];
     let mut logits = vec![0.0f32; 1000];
     let mut call = || {
@@ -101,7 +101,7 @@ fn allocations(outputs: &[Var], shape: Shape) {
 fn one_op(shape: Shape) {
     let plan = compile(&[Var::input(shape).relu()], &CompileOptions::default()).expect("one op compiles");
     let host = device::named("host").expect("the host is always there");
-    let mut session = Session::new(plan, &*host, Default::default()).expect("the host loads it");
+    let mut session = Session::new(plan, &host).expect("the host loads it");
     let values: Vec<f32> = (0..64).map(|i| i as f32 - 32.0).collect();
     let feed = [Tensor::from_slice(shape, &values).expect("64 values")];
     let times = (0..2000).map(|_| {

@@ -10,11 +10,11 @@ pub use pooling::{Pooling, PoolingError};
 
 use crate::resolve::{HubOptions, resolve};
 use crate::{MOST_TEXT, guard};
+use aneforge::Feed;
 use aneforge::compile::compile;
 use aneforge::device::{self, Device};
-use aneforge::ir::numerics::Numerics;
 use aneforge::passes::CompileOptions;
-use aneforge::session::{Feed, RunError, Session, SessionOptions};
+use aneforge::session::{RunError, Session};
 use aneforge::target::Target;
 use aneforge_formats::{Checkpoint, read};
 use aneforge_kernels::threads::stopped;
@@ -38,10 +38,8 @@ pub struct EncoderOptions {
     pub max_seq_length: Option<usize>,
     /// The chip to compile for.
     pub target: Target,
-    /// The device to run on; by default that of the machine.
+    /// The device to run on; by default that of the machine, as [`device::default`] gives it.
     pub device: Option<Arc<dyn Device>>,
-    /// Which departures from IEEE 754 to model on the host; by default those of the target's family.
-    pub numerics: Option<Numerics>,
     /// How many compiled programs are kept, one per length; the one unused for longest goes first.
     pub programs: usize,
     /// Where models are downloaded from.
@@ -55,7 +53,6 @@ impl Default for EncoderOptions {
             max_seq_length: None,
             target: Target::default(),
             device: None,
-            numerics: None,
             programs: 8,
             hub: HubOptions::default(),
         }
@@ -106,7 +103,6 @@ struct Settings {
     normalizes: bool,
     pad: u32,
     target: Target,
-    numerics: Option<Numerics>,
 }
 
 /// Loaded programs by length, the one used last at the end.
@@ -149,7 +145,6 @@ impl Encoder {
             normalizes: layout.normalizes,
             pad,
             target: options.target,
-            numerics: options.numerics,
         };
         let device = options.device.map_or_else(device::default, Ok)?;
         let programs = Programs { bound: options.programs.max(1), loaded: Vec::new() };
@@ -233,7 +228,7 @@ impl Encoder {
         }
         let session = self.program(s)?;
         session.set(0, Feed::F32(&h), &[s, d])?;
-        if let Some(mask) = session.input_mut(1) {
+        if let Some(mut mask) = session.input_mut(1) {
             for row in mask.chunks_exact_mut(s) {
                 row[..n].fill(f16::ZERO);
                 row[n..].fill(f16::from_f32(HIDDEN));
@@ -269,8 +264,7 @@ impl Encoder {
         );
         // The compiler knows constants by number; whoever wrote the file knows them by name.
         let plan = plan.map_err(|e| self.bert.bad_weight().unwrap_or(RunError::from(e).into()))?;
-        let options = SessionOptions { numerics: self.settings.numerics };
-        Ok(Session::new(plan, &*self.device, options)?)
+        Ok(Session::new(plan, &self.device)?)
     }
 
     /// The length of the vectors.

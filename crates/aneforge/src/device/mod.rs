@@ -1,11 +1,16 @@
-//! Where plans run. A device loads segments; it knows nothing of single ops' meaning to users.
+//! Where plans run. A device allocates buffers and loads segments, whose ports are bound to buffers; it knows nothing of
+//! single ops' meaning to users.
 
+mod buffer;
 pub mod host;
 
+pub use buffer::{Buffer, Clean, Feed, FeedError, Memory, Values, ValuesMut};
+
 use crate::ir::numerics::Numerics;
-use crate::ir::types::{Caller, counted};
+use crate::ir::types::{Caller, TensorType, counted};
 use crate::plan::Segment;
-use aneforge_tensor::f16;
+use crate::target::Target;
+use host::HostOptions;
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,6 +35,32 @@ pub enum DeviceError {
         /// The op.
         op: &'static str,
         /// Why, and what to do.
+        why: String,
+    },
+    /// The device does not accept the program. Ours, or the target's: a program that compiles for a chip should load there.
+    #[error("the device refused the program: {why}; compile it for the chip that it is to run on")]
+    Refused {
+        /// What the device said.
+        why: String,
+    },
+    /// A call did not end as it should. The device's fault.
+    #[error("the call failed on the device: {why}; what the outputs hold means nothing, try again")]
+    Failed {
+        /// What the device said.
+        why: String,
+    },
+    /// The device has the program no longer. The device's fault.
+    #[error("the device lost the program: {why}; load it again")]
+    Lost {
+        /// What is known.
+        why: String,
+    },
+    /// A buffer cannot be bound to a port, or a port has none. The caller's fault.
+    #[error("{port}: {why}")]
+    Bind {
+        /// The port.
+        port: Port,
+        /// Why not, and what to do.
         why: String,
     },
     /// There is not enough memory. The caller's fault, mostly.
@@ -73,22 +104,49 @@ impl fmt::Display for Overflow {
     }
 }
 
+/// A port of a segment, numbered as in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Port {
+    /// A feed.
+    Input(usize),
+    /// A result.
+    Output(usize),
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Port::Input(at) => write!(f, "input {at}"),
+            Port::Output(at) => write!(f, "output {at}"),
+        }
+    }
+}
+
 /// Something that runs segments.
 pub trait Device: Send + Sync {
     /// `host` or `ane`.
     fn name(&self) -> &'static str;
     /// One line about what it is: processor, instruction set, threads.
     fn describe(&self) -> String;
-    /// Prepares a segment to run with these numerics.
-    fn load(&self, segment: &Segment, numerics: Numerics) -> Result<Box<dyn Kernel>, DeviceError>;
+    /// Its arithmetic for programs that are compiled for `target`.
+    fn numerics(&self, target: Target) -> Numerics;
+    /// Zeroed memory for a value of this type, laid out as the device wants it.
+    fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError>;
+    /// Prepares a segment, compiled for `target`, to run.
+    fn load(&self, segment: &Segment, target: Target) -> Result<Box<dyn Loaded>, DeviceError>;
 }
 
-/// A loaded segment with its ports. Feeds and outputs are numbered as in the segment's graph.
-pub trait Kernel: Send {
-    /// The bytes of a feed's port, to be written before [`Kernel::execute`].
-    fn feed(&mut self, index: usize) -> &mut [u8];
-    /// The contents of an output's port, valid until the next [`Kernel::execute`].
-    fn output(&self, index: usize) -> &[f16];
+impl AsRef<dyn Device> for dyn Device {
+    fn as_ref(&self) -> &(dyn Device + 'static) {
+        self
+    }
+}
+
+/// A segment in a device. Its ports have no memory of their own: each is bound to a buffer, which other ports may share.
+/// An input and an output that name one buffer are state: a run reads what the last one left there.
+pub trait Loaded: Send {
+    /// Makes `buffer` what the port reads or writes from the next run on.
+    fn bind(&mut self, port: Port, buffer: &Buffer) -> Result<(), DeviceError>;
     /// Runs once.
     fn execute(&mut self) -> Result<(), DeviceError>;
     /// Nodes that have made infinities or NaN out of finite operands so far, where the device can tell.
@@ -112,19 +170,22 @@ pub fn ane() -> Result<Arc<dyn Device>, DeviceError> {
 
 /// The device of this name, in any case, with blanks around it ignored.
 pub fn named(name: &str) -> Result<Arc<dyn Device>, DeviceError> {
-    match name.trim().to_ascii_lowercase().as_str() {
-        "host" => Ok(host::shared()),
-        "ane" => ane(),
-        _ => Err(DeviceError::Unknown(name.into())),
-    }
+    open(Some(name), &HostOptions::default())
 }
 
 /// The device that is used when none is asked for: the engine on Apple silicon, where a failure is an
 /// error, and the host elsewhere.
 pub fn default() -> Result<Arc<dyn Device>, DeviceError> {
-    if std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64" {
-        ane()
-    } else {
-        Ok(host::shared())
+    open(None, &HostOptions::default())
+}
+
+/// [`named`] or, without a name, [`default`]; the host with these options.
+pub fn open(name: Option<&str>, options: &HostOptions) -> Result<Arc<dyn Device>, DeviceError> {
+    let apple = std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64";
+    let name = name.unwrap_or(if apple { "ane" } else { "host" });
+    match name.trim().to_ascii_lowercase().as_str() {
+        "host" => Ok(host::shared_with(options)),
+        "ane" => ane(),
+        _ => Err(DeviceError::Unknown(name.into())),
     }
 }

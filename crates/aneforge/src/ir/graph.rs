@@ -265,7 +265,7 @@ impl Builder {
 
 /// A feed as a graph describes it to its callers.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Feed {
+pub struct InputInfo {
     /// The leaf's identity.
     pub leaf: u64,
     /// What may be fed.
@@ -278,12 +278,12 @@ pub struct Feed {
 
 impl Graph {
     /// What is fed, in feed order.
-    pub fn feed_types(&self) -> Vec<Feed> {
+    pub fn feed_types(&self) -> Vec<InputInfo> {
         let describe = |id: NodeId| {
             let node = self.node(id);
             match &node.op {
                 Op::Input(Input { id, role, name, .. }) => {
-                    Feed { leaf: *id, ty: node.ty, role: *role, name: name.clone() }
+                    InputInfo { leaf: *id, ty: node.ty, role: *role, name: name.clone() }
                 }
                 op => unreachable!("{} is not a feed", op.name()),
             }

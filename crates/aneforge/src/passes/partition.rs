@@ -6,7 +6,7 @@
 //! only truth values, which cannot cross between programs, are computed again where they are read.
 
 use crate::ir::attr::Real;
-use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::graph::{Graph, GraphNode, InputInfo, NodeId};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::var::dims;
@@ -14,15 +14,15 @@ use crate::passes::legal::{Fault, LegalError};
 use aneforge_tensor::DType;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Where a port of a part is fed from.
+/// Where a value that goes into a segment, or out of a plan, comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The leaf with this identity.
-    Leaf(u64),
-    /// A result of an earlier part.
-    Part {
-        /// Which part.
-        part: usize,
+    /// The feed of this number.
+    Feed(usize),
+    /// A result of an earlier segment.
+    Segment {
+        /// Which segment.
+        segment: usize,
         /// Which of its outputs.
         output: usize,
     },
@@ -39,17 +39,19 @@ pub struct Part {
     pub native: bool,
 }
 
-/// The parts of a legal graph in the order in which they run, and where each of its outputs comes from.
-pub fn partition(graph: &Graph) -> Result<(Vec<Part>, Vec<Source>), LegalError> {
+/// The parts of a legal graph in the order in which they run, one per segment, and where each of its outputs comes from.
+/// `feeds` are those of the graph as written, of which passes may have left out some.
+pub fn partition(graph: &Graph, feeds: &[InputInfo]) -> Result<(Vec<Part>, Vec<Source>), LegalError> {
     if !graph.nodes.iter().any(is_native) {
-        let inputs = graph.feed_types().iter().map(|f| Source::Leaf(f.leaf)).collect();
-        let outputs = (0..graph.outputs().len()).map(|output| Source::Part { part: 0, output }).collect();
+        let inputs = graph.feed_types().iter().map(|f| feed(feeds, f.leaf)).collect();
+        let outputs =
+            (0..graph.outputs().len()).map(|output| Source::Segment { segment: 0, output }).collect();
         return Ok((vec![Part { graph: graph.clone(), inputs, native: false }], outputs));
     }
     let rounds = Rounds::of(graph);
     let regions: Vec<BTreeSet<NodeId>> = (0..=rounds.last).map(|round| rounds.region(graph, round)).collect();
     let next_leaf = graph.feed_types().iter().map(|f| f.leaf + 1).max().unwrap_or(0);
-    let mut cutter = Cutter { graph, made: HashMap::new(), parts: Vec::new(), next_leaf };
+    let mut cutter = Cutter { graph, feeds, made: HashMap::new(), parts: Vec::new(), next_leaf };
     let crossing = crossing(graph, &regions);
     for (round, region) in regions.into_iter().enumerate() {
         let outputs: Vec<NodeId> = region.iter().copied().filter(|id| crossing.contains(id)).collect();
@@ -66,6 +68,10 @@ pub fn partition(graph: &Graph) -> Result<(Vec<Part>, Vec<Source>), LegalError> 
     cutter.parts.iter().try_for_each(fed)?;
     let outputs = graph.outputs().iter().map(|id| cutter.made[id]).collect();
     Ok((cutter.parts, outputs))
+}
+
+fn feed(feeds: &[InputInfo], leaf: u64) -> Source {
+    Source::Feed(feeds.iter().position(|f| f.leaf == leaf).expect("invariant: leaves are fed"))
 }
 
 /// Values that one program computes and another reads, or that are returned.
@@ -153,6 +159,7 @@ impl Rounds {
 
 struct Cutter<'a> {
     graph: &'a Graph,
+    feeds: &'a [InputInfo],
     made: HashMap<NodeId, Source>,
     parts: Vec<Part>,
     next_leaf: u64,
@@ -178,7 +185,7 @@ impl Cutter<'_> {
         part.outputs = outputs.iter().map(|id| local[id]).collect();
         let inputs = part.feed_types().iter().map(|f| sources[&f.leaf]).collect();
         for (output, id) in outputs.into_iter().enumerate() {
-            self.made.insert(id, Source::Part { part: self.parts.len(), output });
+            self.made.insert(id, Source::Segment { segment: self.parts.len(), output });
         }
         self.parts.push(Part { graph: part, inputs, native });
     }
@@ -193,13 +200,13 @@ impl Cutter<'_> {
                 let op = Constant { index: part.constants.len() as u64 - 1 }.into();
                 return GraphNode { op, ..node.clone() };
             }
-            Op::Input(leaf) => (leaf.clone(), Source::Leaf(leaf.id)),
+            Op::Input(leaf) => (leaf.clone(), feed(self.feeds, leaf.id)),
             _ => {
                 let leaf = Input {
                     id: self.next_leaf,
                     dtype: node.ty.dtype,
                     shape: dims(node.ty.shape),
-                    role: Role::Value,
+                    role: Role::Cut,
                     max_abs: Real(f64::INFINITY),
                     name: String::new(),
                 };

@@ -9,8 +9,7 @@ use aneforge::ir::ops::conv_transpose::ConvTranspose;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
 use aneforge::{
-    CompileOptions, DType, Graph, Numerics, Plan, Routes, Session, SessionOptions, Target, Var, compile,
-    grad, target,
+    CompileOptions, DType, Graph, Numerics, Plan, Routes, Session, Target, Var, compile, grad, target,
 };
 use aneforge_mil::Type;
 use aneforge_mil::spec::{ResultRule, find};
@@ -268,10 +267,10 @@ fn host_computes_the_definition_to_the_bit() {
             for numerics in [Numerics::Ieee, Numerics::Ane(plan.target.family())] {
                 let want = evaluate(legal(plan), &feeds, Precision::F16(numerics));
                 for engine in &engines {
-                    let options = SessionOptions { numerics: Some(numerics) };
-                    let mut session = Session::new(plan.clone(), engine, options).unwrap();
+                    let engine = engine.clone().with_numerics(numerics);
+                    let mut session = Session::new(plan.clone(), &engine).unwrap();
                     session.run(&feed_tensors(&before, &feeds)).unwrap();
-                    assert_same(&to_f64(session.output(0)), &want.data, &format!("{what} on {engine:?}"));
+                    assert_same(&to_f64(&session.output(0)), &want.data, &format!("{what} on {engine:?}"));
                 }
             }
         }
@@ -363,9 +362,9 @@ fn legal_graphs_move_elements_on_every_family() {
             let want = evaluate(&before, &feeds, precision);
             let what = format!("{what} on {chip}, {routes:?}");
             assert_same(&evaluate(legal(&plan), &feeds, precision).data, &want.data, &what);
-            let mut session = Session::new(plan, &Host::new(1), SessionOptions::default()).unwrap();
+            let mut session = Session::new(plan, Host::new(1)).unwrap();
             session.run(&feed_tensors(&before, &feeds)).unwrap();
-            assert_same(&to_f64(session.output(0)), &want.data, &format!("{what}, host"));
+            assert_same(&to_f64(&session.output(0)), &want.data, &format!("{what}, host"));
         }
     });
 }
@@ -382,7 +381,7 @@ fn a_transposed_convolution_with_a_computed_weight_keeps_large_values() {
     for chip in CHIPS {
         let target = Target::named(chip).unwrap();
         let plan = compile(std::slice::from_ref(&y), &CompileOptions::target(target)).unwrap();
-        let mut session = Session::new(plan, &Host::new(1), SessionOptions::default()).unwrap();
+        let mut session = Session::new(plan, Host::new(1)).unwrap();
         assert_eq!(session.run(&feeds).unwrap()[0].to_f32(), [-5500.0, 4000.0, 6000.0], "{chip}");
     }
 }

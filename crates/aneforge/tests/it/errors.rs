@@ -140,7 +140,7 @@ fn programs_without_ports() {
 
 fn session(dims: &[usize]) -> Session {
     let plan = compile(&[input(dims).relu()], &CompileOptions::default()).unwrap();
-    Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap()
+    Session::new(plan, device::named("host").unwrap()).unwrap()
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn feeds_are_checked() {
     let shape = Shape::new(&[1, 1, 2, 2]).unwrap();
     let plan =
         compile(&[Var::image_input(shape, &[1.0 / 255.0], &[0.0])], &CompileOptions::default()).unwrap();
-    let mut image = Session::new(plan, &*device::named("host").unwrap(), Default::default()).unwrap();
+    let mut image = Session::new(plan, device::named("host").unwrap()).unwrap();
     let error = image.run(&[feed(&[1, 1, 2, 2])]).unwrap_err();
     assert!(matches!(error, RunError::DType { .. }));
     assert_eq!(error.to_string(), "input 0 is a uint8 port and takes integers from 0 to 255, got fp32");
@@ -242,7 +242,7 @@ fn a_reduction_over_no_axes_is_a_function_of_each_element() {
     let host = device::named("host").unwrap();
     for chip in ["h13", "h17s"] {
         let options = CompileOptions { target: Target::named(chip).unwrap(), ..CompileOptions::default() };
-        let mut session = Session::new(compile(&all, &options).unwrap(), &*host, Default::default()).unwrap();
+        let mut session = Session::new(compile(&all, &options).unwrap(), &host).unwrap();
         let results = session.run(std::slice::from_ref(&feed)).unwrap();
         for same in &results[..7] {
             assert_eq!(same.to_f32(), feed.to_f32());
@@ -297,7 +297,7 @@ fn places_that_half_precision_cannot_count() {
     let host = device::named("host").unwrap();
     for y in [wide(2049).argmax(1), wide(2049).sort(true, true)] {
         let plan = compile(&[y], &CompileOptions::default()).unwrap();
-        let mut session = Session::new(plan, &*host, Default::default()).unwrap();
+        let mut session = Session::new(plan, &host).unwrap();
         assert_eq!(session.run(std::slice::from_ref(&feed)).unwrap()[0].to_f32()[0], 2048.0);
     }
 }

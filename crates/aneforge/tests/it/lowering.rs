@@ -1,12 +1,12 @@
 //! What ops become on the way to a program, where one example each is not enough.
 
 use crate::support::{Built, IEEE, build, evaluate, numbers};
+use aneforge::device::host::Host;
 use aneforge::ir::op::{Case, OPS};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::passes::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE};
 use aneforge::{
-    CompileOptions, DType, Graph, Numerics, Session, SessionOptions, Shape, Target, Tensor, Var, compile,
-    device, f16, grad,
+    CompileOptions, DType, Graph, Numerics, Session, Shape, Target, Tensor, Var, compile, device, f16, grad,
 };
 use aneforge_tensor::random::normal_tensor;
 
@@ -125,12 +125,12 @@ fn large_groups_are_normalised_without_overflow() {
     let x = Var::input(shape(&dims));
     let (one, zero) = (Var::full(shape(&[512]), 1.0), Var::full(shape(&[512]), 0.0));
     let plan = compile(&[x.group_norm(&one, &zero, 32, 1e-5)], &CompileOptions::default()).unwrap();
-    let host = device::named("host").unwrap();
-    let options = SessionOptions { numerics: Some(Numerics::Ieee) };
-    let mut session = Session::new(plan, &*host, options).unwrap();
+    let host = Host::new(2).with_numerics(Numerics::Ieee);
+    let mut session = Session::new(plan, host).unwrap();
     let values: Vec<f16> = (0..shape(&dims).count()).map(|i| f16::from_f32([3.0, 5.0][i % 2])).collect();
     session.run(&[Tensor::from_slice(shape(&dims), &values).unwrap()]).unwrap();
-    let wrong = session.output(0).iter().enumerate().find(|(i, v)| v.to_f32() != [-1.0, 1.0][i % 2]);
+    let output = session.output(0);
+    let wrong = output.iter().enumerate().find(|(i, v)| v.to_f32() != [-1.0, 1.0][i % 2]);
     assert_eq!(wrong, None);
 }
 
@@ -142,9 +142,8 @@ fn softmax_divides_by_its_sum() {
     let plan = compile(&[x.softmax(-1)], &CompileOptions::default()).unwrap();
     let array = Array::from_tensor(&feed, IEEE);
     let want = evaluate(&plan.segments[0].graph, std::slice::from_ref(&array), IEEE);
-    let host = device::named("host").unwrap();
-    let options = SessionOptions { numerics: Some(Numerics::Ieee) };
-    let mut session = Session::new(plan, &*host, options).unwrap();
+    let host = Host::new(2).with_numerics(Numerics::Ieee);
+    let mut session = Session::new(plan, host).unwrap();
     session.run(&[feed]).unwrap();
     assert!(session.output(0).iter().zip(&want.data).all(|(got, want)| got.to_f64() == *want));
 }
@@ -199,8 +198,7 @@ fn scalars_are_fed_and_returned_through_ports_with_an_axis() {
     let text = plan.segments[0].text();
     let head = text.lines().find(|line| line.contains("func main")).unwrap();
     assert!(!head.contains("[]") && head.contains("tensor<fp16, [1]>"), "{head}");
-    let mut session =
-        Session::new(plan, &*device::named("host").unwrap(), SessionOptions::default()).unwrap();
+    let mut session = Session::new(plan, device::named("host").unwrap()).unwrap();
     let feeds =
         [Tensor::from_slice(shape(&[2]), &[1.0f32, 2.0]).unwrap(), Tensor::scalar(f16::from_f32(3.0))];
     let results = session.run(&feeds).unwrap();

@@ -3,8 +3,7 @@
 use aneforge::device::host::Host;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::{
-    CompileOptions, Family, Graph, Norms, Numerics, Session, SessionOptions, Shape, Target, Tensor, Var,
-    compile,
+    CompileOptions, Family, Graph, Norms, Numerics, Session, Shape, Target, Tensor, Var, compile,
 };
 use proptest::prelude::*;
 
@@ -23,8 +22,7 @@ fn ones(n: usize) -> Var {
 fn run(y: &Var, feed: &Tensor, norms: Norms, numerics: Numerics) -> (Vec<f32>, usize) {
     let options = CompileOptions { norms, ..CompileOptions::default() };
     let plan = compile(std::slice::from_ref(y), &options).unwrap();
-    let options = SessionOptions { numerics: Some(numerics) };
-    let mut session = Session::new(plan, &Host::new(1), options).unwrap();
+    let mut session = Session::new(plan, Host::new(1).with_numerics(numerics)).unwrap();
     let out = session.run(std::slice::from_ref(feed)).unwrap()[0].to_f32();
     (out, session.overflows().count())
 }

@@ -2,9 +2,7 @@
 
 use aneforge::device::host::Host;
 use aneforge::ir::ops::conv::Conv;
-use aneforge::{
-    CompileOptions, Device, Family, Numerics, Session, SessionOptions, Shape, Tensor, Var, compile,
-};
+use aneforge::{CompileOptions, Family, Numerics, Session, Shape, Tensor, Var, compile};
 
 const POINTWISE: Conv = Conv { strides: [1; 2], pad: [0; 4], dilations: [1; 2], groups: 1 };
 
@@ -21,8 +19,7 @@ fn overflows_of(y: &Var, calls: &[Vec<Tensor>], numerics: Numerics) -> Vec<(&'st
     let plan = std::sync::Arc::new(compile(std::slice::from_ref(y), &CompileOptions::default()).unwrap());
     let mut found = Vec::new();
     for host in [Host::new(2), Host::new(1).unfused()] {
-        let options = SessionOptions { numerics: Some(numerics) };
-        let mut session = Session::new(plan.clone(), &host as &dyn Device, options).unwrap();
+        let mut session = Session::new(plan.clone(), host.with_numerics(numerics)).unwrap();
         for feeds in calls {
             session.run(feeds).unwrap();
         }

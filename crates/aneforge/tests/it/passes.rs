@@ -71,9 +71,10 @@ fn host_plan(source: &str) -> String {
     let setting = |name: &str| source.lines().find_map(|l| l.strip_prefix(&format!("# {name}: ")));
     let target = Target::named(setting("target").unwrap_or("h17s")).unwrap();
     let numerics = target::numerics_named(setting("numerics").unwrap_or("ane"), target).unwrap();
+    let host = Host::new(1).with_numerics(numerics);
     let options = CompileOptions { target, ..CompileOptions::default() };
     let plan = compile_graph(&text::parse(source).unwrap(), &options).unwrap();
-    let steps = plan.segments.iter().map(|s| Host::new(1).plan(s, numerics).unwrap().to_string());
+    let steps = plan.segments.iter().map(|s| host.plan(s, target).unwrap().to_string());
     steps.collect::<Vec<_>>().join("next segment\n")
 }
 

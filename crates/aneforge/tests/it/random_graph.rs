@@ -13,8 +13,7 @@ use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
 use aneforge::plan::{Span, assign_slots};
 use aneforge::{
-    CompileOptions, DType, Graph, Numerics, Session, SessionOptions, Shape, TensorType, Var, compile, nn,
-    passes,
+    CompileOptions, DType, Graph, Numerics, Session, Shape, TensorType, Var, compile, nn, passes,
 };
 use aneforge_tensor::random;
 use proptest::prelude::*;
@@ -325,12 +324,11 @@ proptest! {
         let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);
-        let options = SessionOptions { numerics: Some(Numerics::Ieee) };
         for engine in [Host::new(2), Host::new(1).unfused()] {
-            let mut session = Session::new(plan.clone(), &engine, options).unwrap();
+            let mut session = Session::new(plan.clone(), engine.with_numerics(Numerics::Ieee)).unwrap();
             session.run(&feed_tensors(&graph, &feeds)).unwrap();
             for (i, output) in legal.outputs().iter().enumerate() {
-                assert_same(&to_f64(session.output(i)), &want[output.index()].data, "host");
+                assert_same(&to_f64(&session.output(i)), &want[output.index()].data, "host");
             }
         }
 

@@ -79,7 +79,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let device = context.device()?;
     let load = |batch: usize| -> Result<Session> {
         let plan = compile(&[digits.network(batch)?], &context.options())?;
-        Ok(context.session(plan, &*device)?)
+        Ok(context.session(plan, &device)?)
     };
     let mut session = load(1)?;
     let readings = read(&digits, &mut session)?;

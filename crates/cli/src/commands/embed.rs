@@ -92,7 +92,6 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         pooling: args.pooling.map(Pooling::from),
         target: context.target,
         device: Some(context.device()?),
-        numerics: Some(context.numerics()),
         hub: HubOptions { offline: args.offline, progress: context.progress(), ..HubOptions::default() },
         ..EncoderOptions::default()
     };

@@ -19,7 +19,7 @@ JSON keys, but for those that --show leaves out:
   target   the chip compiled for
   graph    text of the graph, long constants shortened
   passes   for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired)
-  plan     steps of op (with what is fused into it), inputs, slot, dtype, shape, until (the last step that
+  plan     steps of op (with what is fused into it), inputs, output, dtype, shape, until (the last step that
            needs it, null for outputs); slots: bytes of each
   mil      text of each program";
 
@@ -77,7 +77,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         title(out, "plan")?;
         write!(out, "{plan}")?;
         for segment in &plan.segments {
-            write!(out, "{}", host::shared().plan(segment, context.numerics())?)?;
+            write!(out, "{}", host::shared_with(&context.host()).plan(segment, plan.target)?)?;
         }
     }
     if shown(Part::Mil) {
@@ -112,7 +112,8 @@ fn machine(graph: &Graph, plan: Option<&Plan>, shown: impl Fn(Part) -> bool, con
     }
     if shown(Part::Plan) {
         // A layer that the host has no steps for has been reported when the plan was made.
-        let plans = plan.segments.iter().filter_map(|s| host::shared().plan(s, context.numerics()).ok());
+        let host = host::shared_with(&context.host());
+        let plans = plan.segments.iter().filter_map(|s| host.plan(s, plan.target).ok());
         let (steps, slots): (Vec<_>, Vec<_>) = plans.map(|p| (steps_json(&p), p.slots.bytes)).unzip();
         value["plan"] = json!({ "steps": steps.concat(), "slots": slots.concat() });
     }
@@ -135,7 +136,7 @@ fn steps_json(plan: &HostPlan) -> Vec<Value> {
         let mut value = output::type_json(step.ty);
         value["op"] = names.collect::<Vec<_>>().join("+").into();
         value["inputs"] = places.map(ToString::to_string).collect();
-        value["slot"] = step.output.into();
+        value["output"] = step.output.to_string().into();
         value["until"] = (span.last != usize::MAX).then_some(span.last).into();
         value
     };

@@ -65,7 +65,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         printable(&plan, context)?;
     }
     let feeds = args.random.is_none().then(|| feeds(&args.inputs, &plan)).transpose()?;
-    let mut session = context.session(plan, &*device)?;
+    let mut session = context.session(plan, &device)?;
     // Random feeds wait until loading has found room for what is run.
     let feeds = feeds.map_or_else(|| drawn(args.random.unwrap_or_default(), session.plan()), Ok)?;
     let outputs = session.run(&feeds).map_err(|error| named(error, &args.inputs))?;

@@ -131,7 +131,7 @@ fn inspect_shows_every_form() {
     let value = json(&["inspect", &graph]);
     assert_eq!(keys(&value), ["graph", "mil", "passes", "plan", "target"]);
     assert_eq!(keys(&value["plan"]), ["slots", "steps"]);
-    assert_eq!(keys(&value["plan"]["steps"][0]), ["dtype", "inputs", "op", "shape", "slot", "until"]);
+    assert_eq!(keys(&value["plan"]["steps"][0]), ["dtype", "inputs", "op", "output", "shape", "until"]);
     assert_eq!(keys(&value["passes"][0]), ["events", "nodes", "stage"]);
     assert_eq!(keys(&json(&["inspect", &graph, "--show", "mil"])), ["mil", "target"]);
 }

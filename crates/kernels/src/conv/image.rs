@@ -4,9 +4,9 @@ use half::f16;
 
 use super::ConvParams;
 use super::pixels::Pixels;
-use crate::Kernels;
 use crate::order::NARROW;
 use crate::simd::{Lanes, Place, TILE_ROWS, Task, WIDTH, chunks, interleave, turn};
+use crate::{Kernels, Layout};
 
 /// Values that one thread copies at a time.
 const GRAIN: usize = 1 << 14;
@@ -67,8 +67,8 @@ impl Geometry {
     }
 
     /// The layout of an image of pixels of `pixel` values that holds just what outputs read.
-    pub(super) fn own_layout(&self, pixel: usize) -> Layout {
-        Layout { start: 0, row: self.reach[1] * pixel, pixel }
+    pub(super) fn own_layout(&self, pixel: usize) -> Pitches {
+        Pitches { start: 0, row: self.reach[1] * pixel, pixel }
     }
 
     /// Values of such an image, with some behind it that tile registers may read.
@@ -78,9 +78,9 @@ impl Geometry {
     }
 
     /// How outputs read `data`, an image of layout `layout` whose first pixel is the first that output (0, 0) reads.
-    pub(super) fn read<'a>(&self, data: &'a [f16], layout: Layout, channels: usize) -> Pixels<'a> {
+    pub(super) fn read<'a>(&self, data: &'a [f16], layout: Pitches, channels: usize) -> Pixels<'a> {
         let ConvParams { stride, dilation, .. } = self.params;
-        let Layout { mut start, row, pixel } = layout;
+        let Pitches { mut start, row, pixel } = layout;
         let mut tap = [(dilation[0] * row) as isize, (dilation[1] * pixel) as isize];
         if self.backwards {
             let last = |axis: usize| self.kernel[axis].max(1) - 1;
@@ -93,7 +93,7 @@ impl Geometry {
 
     /// The layout of `view` from the first pixel that output (0, 0) reads, when all that outputs and tile registers
     /// read lies in a slice of `len` values, and what lies beyond the image is the view's halo.
-    pub(super) fn within(&self, view: &Nhwc, image: usize, len: usize) -> Option<Layout> {
+    pub(super) fn within(&self, view: &Nhwc, image: usize, len: usize) -> Option<Pitches> {
         let [top, bottom, left, right] = view.halo;
         let ConvParams { pad, stride, .. } = self.params;
         let behind = |axis: usize| self.reach[axis].saturating_sub(pad[2 * axis] + self.size[axis]);
@@ -105,7 +105,7 @@ impl Geometry {
         let columns = self.reach[1] + TILE_ROWS * stride[1];
         let rows = (self.reach[0] - 1).checked_mul(view.row)?;
         let last = columns.checked_mul(view.pixel)?.checked_add(rows)?.checked_add(first + 2 * WIDTH)?;
-        (last <= len).then_some(Layout { start: first, row: view.row, pixel: view.pixel })
+        (last <= len).then_some(Pitches { start: first, row: view.row, pixel: view.pixel })
     }
 
     /// Whether some output reads the padded row `row`.
@@ -118,7 +118,7 @@ impl Geometry {
 
 /// Where pixels lie.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
+pub(super) struct Pitches {
     pub(super) start: usize,
     pub(super) row: usize,
     pub(super) pixel: usize,
@@ -150,6 +150,24 @@ impl Nhwc {
         let row = (left + width + right) * channels;
         let (image, start) = ((top + height + bottom) * row, top * row + left * channels);
         Nhwc { start, image, row, pixel: channels, halo }
+    }
+
+    /// Images `[images, height, width, channels]` with neighbouring channels and this halo; `None` of another array.
+    #[must_use]
+    pub fn of(layout: &Layout, halo: [usize; 4]) -> Option<Nhwc> {
+        match (layout.extents(), layout.strides()) {
+            (&[_, _, _, channels], &[image, row, pixel, step]) if step == 1 || channels <= 1 => {
+                Some(Nhwc { start: layout.start(), image, row, pixel, halo })
+            }
+            _ => None,
+        }
+    }
+
+    /// The array of so many images of this size.
+    #[must_use]
+    pub fn layout(&self, images: usize, [height, width]: [usize; 2], channels: usize) -> Layout {
+        let strides = [self.image, self.row, self.pixel, 1];
+        Layout::new(self.start, &[images, height, width, channels], &strides)
     }
 
     /// Checks `images` images of `channels` channels in a slice of `len` elements.
@@ -218,9 +236,9 @@ pub(super) enum Source<'a> {
     /// `[channels, height, width]`.
     Planes(&'a [f16]),
     /// Pixel after pixel, the first being that of the image.
-    Pixels(&'a [f16], Layout),
+    Pixels(&'a [f16], Pitches),
     /// Pixel after pixel, padded, in the order that the weights want: there is nothing to copy.
-    InPlace(&'a [f16], Layout),
+    InPlace(&'a [f16], Pitches),
 }
 
 /// Writes what outputs read of `source`, padded.

@@ -1,7 +1,7 @@
 //! Sentence encoders against embeddings computed by `tools/fixtures`, and against broken files.
 
-use aneforge::Numerics;
 use aneforge::device::host::Host;
+use aneforge::{Device, Numerics};
 use aneforge_models::{EncodeOptions, Encoder, EncoderOptions, Pooling};
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -45,9 +45,10 @@ fn least_cosine(got: &[Vec<f32>], want: &[Vec<f32>]) -> f64 {
 #[test]
 fn every_pooling_agrees_with_the_reference() {
     for (pooling, name) in [(Pooling::Mean, "mean"), (Pooling::Cls, "cls"), (Pooling::Max, "max")] {
-        for numerics in [None, Some(Numerics::Ieee)] {
+        for host in [Host::new(2), Host::new(2).with_numerics(Numerics::Ieee)] {
             let (texts, want) = expected(&tiny().join("expected.json"), name);
-            let mut encoder = load(&tiny(), EncoderOptions { pooling: Some(pooling), numerics, ..options() });
+            let device: Option<Arc<dyn Device>> = Some(Arc::new(host));
+            let mut encoder = load(&tiny(), EncoderOptions { pooling: Some(pooling), device, ..options() });
             let least = least_cosine(&encoder.encode(&texts).unwrap(), &want);
             assert!(least >= 0.9999, "{name}: {least}");
         }

@@ -1,25 +1,38 @@
 //! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
 //!
-//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `run`
-//! executes them. Fusing never changes a bit: each node rounds as if it stood alone.
+//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `run` executes them, each by a
+//! `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it stood
+//! alone.
 
+mod conv;
+mod definition;
+mod elementwise;
 mod layers;
+mod memory;
+mod movement;
+mod normalise;
 mod overflow;
 mod packs;
 mod plan;
 mod planner;
+mod pool;
+mod product;
+mod reduce;
+mod routine;
 mod run;
-mod step;
 
 pub use plan::{HostPlan, Step};
 
-use crate::device::{Device, DeviceError, Kernel};
+use crate::device::{Buffer, Clean, Device, DeviceError, Loaded};
 use crate::ir::graph::Graph;
 use crate::ir::numerics::Numerics;
+use crate::ir::types::TensorType;
 use crate::passes::{self, CompileOptions};
 use crate::plan::Segment;
+use crate::target::Target;
 use aneforge_kernels::process::PerProcess;
-use aneforge_kernels::{Isa, Kernels};
+use aneforge_kernels::{Isa, Kernels, Layout, map};
+use aneforge_tensor::{DType, f16};
 use packs::Packs;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -30,6 +43,24 @@ pub struct Host {
     kernels: Kernels,
     packs: Arc<PerProcess<Packs>>,
     fuse: bool,
+    numerics: Option<Numerics>,
+}
+
+/// How the host computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostOptions {
+    /// Which departures from IEEE 754 it models; by default those of the family of the chip that a program is compiled
+    /// for.
+    pub numerics: Option<Numerics>,
+}
+
+impl HostOptions {
+    /// The same with these departures from IEEE 754.
+    #[must_use]
+    pub fn numerics(self, numerics: impl Into<Option<Numerics>>) -> HostOptions {
+        HostOptions { numerics: numerics.into() }
+    }
 }
 
 impl Host {
@@ -40,12 +71,20 @@ impl Host {
 
     /// An engine on these kernels.
     pub fn with_kernels(kernels: Kernels) -> Host {
-        Host { kernels, packs: Arc::default(), fuse: true }
+        Host { kernels, packs: Arc::default(), fuse: true, numerics: None }
     }
 
     /// The same engine with one step per node: slower, and the same bits.
+    #[must_use]
     pub fn unfused(self) -> Host {
         Host { fuse: false, ..self }
+    }
+
+    /// The same engine, which models these departures from IEEE 754 whatever a program is compiled for. Packed weights are
+    /// shared.
+    #[must_use]
+    pub fn with_numerics(self, numerics: Numerics) -> Host {
+        Host { numerics: Some(numerics), ..self }
     }
 
     /// The threads it runs on, the caller's included.
@@ -53,10 +92,10 @@ impl Host {
         self.kernels.pool().threads()
     }
 
-    /// The steps that a segment runs as.
-    pub fn plan(&self, segment: &Segment, numerics: Numerics) -> Result<HostPlan, DeviceError> {
+    /// The steps that a segment, compiled for `target`, runs as.
+    pub fn plan(&self, segment: &Segment, target: Target) -> Result<HostPlan, DeviceError> {
         let graph = graph_of(segment)?;
-        Ok(planner::plan(&graph, numerics, self.fuse))
+        Ok(planner::plan(&graph, self.numerics(target), self.fuse))
     }
 }
 
@@ -84,6 +123,14 @@ pub fn shared() -> Arc<Host> {
     SHARED.get_or_init(|| Arc::new(Host::new(threads()))).clone()
 }
 
+/// The shared engine with these options.
+pub fn shared_with(options: &HostOptions) -> Arc<Host> {
+    match options.numerics {
+        None => shared(),
+        Some(numerics) => Arc::new(Host::clone(&shared()).with_numerics(numerics)),
+    }
+}
+
 /// Sets the number of threads of the shared engine; an error if it is already in use.
 pub fn set_threads(threads: usize) -> Result<(), DeviceError> {
     SHARED.set(Arc::new(Host::new(threads))).map_err(|_| DeviceError::Unsupported {
@@ -102,10 +149,32 @@ impl Device for Host {
         format!("{} processor, {isa:?} kernels, {threads} threads", std::env::consts::ARCH)
     }
 
-    fn load(&self, segment: &Segment, numerics: Numerics) -> Result<Box<dyn Kernel>, DeviceError> {
+    fn numerics(&self, target: Target) -> Numerics {
+        self.numerics.unwrap_or(Numerics::Ane(target.family()))
+    }
+
+    fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
+        let memory = memory::room(ty.bytes())?;
+        // The engine of every family flushes NaN.
+        let flushes = ty.dtype == DType::F16 && self.numerics.is_none_or(Numerics::flushes_nan);
+        let kernels = self.kernels.clone();
+        let clean = move |values: &mut [f16]| {
+            map::sanitize(&kernels, values);
+        };
+        let clean = flushes.then(|| Arc::new(clean) as Clean);
+        Ok(Buffer::new(ty, Layout::row_major(ty.shape.dims()), memory, clean))
+    }
+
+    fn load(&self, segment: &Segment, target: Target) -> Result<Box<dyn Loaded>, DeviceError> {
         let graph = graph_of(segment)?;
-        let plan = planner::plan(&graph, numerics, self.fuse);
+        let plan = planner::plan(&graph, self.numerics(target), self.fuse);
         let packs = self.packs.get(|_| Packs::default());
-        Ok(Box::new(run::HostKernel::new(&graph, plan, self.kernels.clone(), packs)?))
+        Ok(Box::new(run::Program::new(&graph, plan, self.kernels.clone(), packs)?))
+    }
+}
+
+impl AsRef<dyn Device> for Host {
+    fn as_ref(&self) -> &(dyn Device + 'static) {
+        self
     }
 }

@@ -4,13 +4,13 @@
 //! finite, is found out here, by computing the step again; so a call that stays finite pays nothing for it.
 
 use crate::device::Overflow;
-use crate::device::host::plan::{Finish, Fused, Step};
-use crate::device::host::run::{Call, HostKernel};
-use crate::device::host::step::Work;
+use crate::device::host::plan::{Finish, Fused, Place, Step};
+use crate::device::host::routine::{Call, Routine};
+use crate::ir::form::Form;
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::ops::binary::source;
-use crate::ir::types::Caller;
-use aneforge_kernels::Watch;
+use crate::ir::types::{Caller, TensorType};
+use aneforge_kernels::{Scratch, Watch};
 use aneforge_tensor::{AlignedBytes, DType, f16};
 use std::collections::HashMap;
 
@@ -41,54 +41,50 @@ impl Overflows {
         });
         self.found[place].calls += 1;
     }
-}
 
-impl HostKernel {
     /// Looks into a step that has just run and stored an infinity or NaN.
-    pub(super) fn look_into(&mut self, at: usize) {
-        let step = &self.plan.steps[at];
-        let work = &self.work[at];
-        let by_elements = matches!(work, Work::Unary(_) | Work::Binary(_));
-        if !by_elements && !self.operands_are_finite(step) {
+    pub(super) fn look_into(&mut self, call: &Call<'_, '_>, routine: &dyn Routine, scratch: &mut Scratch) {
+        let step = call.step;
+        let by_elements = matches!(step.form, Form::Map(_) | Form::Zip(_));
+        if !by_elements && !operands_are_finite(call) {
             return;
         }
         // Of one node with finite operands there is nothing to find out a second time.
         let alone = !by_elements && step.fused.nodes.is_empty();
-        if alone && self.overflows.known.contains_key(&step.first) {
-            return self.overflows.add(step.first, step.op.name(), 0);
+        if alone && self.known.contains_key(&step.first) {
+            return self.add(step.first, step.op.name(), 0);
         }
         let mut before: Option<AlignedBytes> = None;
         for (node, op, part) in parts(step) {
             let Some(mut out) = AlignedBytes::try_zeroed(part.ty.bytes()) else { return };
-            let call =
-                Call { step: &part, memory: &self.memory, kernels: &self.kernels, watch: &Watch::default() };
-            call.run(work, &mut self.scratch, &mut out);
+            routine.run(&Call { step: &part, watch: &Watch::default(), ..*call }, scratch, &mut out);
             let was_finite = |i: usize| match &before {
                 Some(before) => before.as_slice::<f16>()[i].is_finite(),
-                None => !by_elements || self.element_is_finite(&part, i),
+                None => !by_elements || element_is_finite(call, i),
             };
             let values = out.as_slice::<f16>().iter().enumerate();
             let values = values.filter(|(i, v)| !v.is_finite() && was_finite(*i)).count();
             if values > 0 {
-                self.overflows.add(node, op, values);
+                self.add(node, op, values);
             }
             before = Some(out);
         }
     }
+}
 
-    fn operands_are_finite(&self, step: &Step) -> bool {
-        let halves = step.inputs.iter().filter(|(_, ty)| ty.dtype == DType::F16);
-        // Constants are finite in every legal graph, and those that were packed are not at hand.
-        let mut variable = halves.filter(|(place, _)| !place.is_constant());
-        variable.all(|&(place, ty)| self.memory.half(place, ty).iter().all(|v| v.is_finite()))
-    }
+fn operands_are_finite(call: &Call<'_, '_>) -> bool {
+    let halves = call.step.inputs.iter().filter(|(_, ty)| ty.dtype == DType::F16);
+    // Constants are finite in every legal graph, and those that were packed are not at hand.
+    let mut variable = halves.filter(|(place, _)| !place.is_constant());
+    variable.all(|&(place, ty)| call.memory.half(place, ty).iter().all(|v| v.is_finite()))
+}
 
-    /// Whether what element `i` of the result was computed from is finite.
-    fn element_is_finite(&self, step: &Step, i: usize) -> bool {
-        step.inputs
-            .iter()
-            .all(|&(place, ty)| self.memory.half(place, ty)[source(ty.shape, step.ty.shape, i)].is_finite())
-    }
+/// Whether what element `i` of the result was computed from is finite.
+fn element_is_finite(call: &Call<'_, '_>, i: usize) -> bool {
+    let operand = |&(place, ty): &(Place, TensorType)| {
+        call.memory.half(place, ty)[source(ty.shape, call.step.ty.shape, i)].is_finite()
+    };
+    call.step.inputs.iter().all(operand)
 }
 
 /// The step up to each of its nodes, with nothing made of NaN.

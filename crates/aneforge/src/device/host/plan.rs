@@ -12,8 +12,10 @@ use std::fmt;
 /// Where a value lies while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// A port.
+    /// The buffer of an input.
     Feed(usize),
+    /// The buffer of an output.
+    Output(usize),
     /// A constant of the graph's table.
     Constant(u64),
     /// A slot.
@@ -42,8 +44,8 @@ pub struct Step {
     pub inputs: Vec<(Place, TensorType)>,
     /// What the kernel does beside the op.
     pub fused: Fused,
-    /// The slot it writes.
-    pub output: usize,
+    /// The slot or output it writes.
+    pub output: Place,
     /// The type it stores.
     pub ty: TensorType,
     /// What the engine does to the stored values.
@@ -89,15 +91,15 @@ impl fmt::Display for Finish {
 pub struct HostPlan {
     /// In the order they run.
     pub steps: Vec<Step>,
-    /// Where each output lies.
+    /// Where the value of each output lies: in its own buffer, or elsewhere if it is a leaf or returned twice.
     pub outputs: Vec<(Place, TensorType)>,
     /// Types of the ports, in feed order.
     pub feeds: Vec<TensorType>,
     /// Sizes of the slots.
     pub slots: Slots,
-    /// The steps between which each slot's successive values live, for the printer.
+    /// The steps between which the value of each step lives, for the printer.
     pub spans: Vec<crate::plan::Span>,
-    /// Whether NaN is stored as zero, also in ports.
+    /// Whether NaN is stored as zero, also in what is fed.
     pub flush_nan: bool,
 }
 
@@ -105,6 +107,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Feed(i) => write!(f, "input{i}"),
+            Place::Output(i) => write!(f, "output{i}"),
             Place::Constant(i) => write!(f, "@{i}"),
             Place::Slot(i) => write!(f, "s{i}"),
         }
@@ -125,7 +128,7 @@ impl fmt::Display for HostPlan {
                 if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
             writeln!(
                 f,
-                "{i:4}: s{} = {name}({}) : {}{}, until {until}",
+                "{i:4}: {} = {name}({}) : {}{}, until {until}",
                 step.output,
                 inputs.join(", "),
                 step.ty,

@@ -10,6 +10,7 @@ use crate::ir::types::TensorType;
 use crate::plan::{Span, assign_slots};
 use aneforge_kernels::map::Binary;
 use aneforge_tensor::{DType, f16};
+use std::iter::zip;
 
 /// A step before slots are assigned: its value is buffer number `node`.
 struct Draft {
@@ -23,7 +24,8 @@ struct Draft {
 /// Plans a legal graph. With `fuse` off, every node that computes is a step of its own.
 pub(super) fn plan(graph: &Graph, numerics: Numerics, fuse: bool) -> HostPlan {
     let forms = graph.nodes().map(|(id, _)| graph.form(id)).collect();
-    let planner = Planner { graph, forms, uses: graph.uses(), consumers: consumers(graph), numerics };
+    let (uses, consumers) = (graph.uses(), consumers(graph));
+    let planner = Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics };
     let drafts = planner.drafts(fuse);
     planner.place(drafts)
 }
@@ -33,6 +35,7 @@ struct Planner<'a> {
     forms: Vec<Form>,
     uses: Vec<u32>,
     consumers: Vec<Vec<NodeId>>,
+    feeds: Vec<NodeId>,
     numerics: Numerics,
 }
 
@@ -154,54 +157,69 @@ impl Planner<'_> {
     }
 
     fn place(&self, drafts: Vec<Draft>) -> HostPlan {
-        let feeds = self.graph.feeds();
         let mut writer: Vec<Option<usize>> = vec![None; self.graph.len()];
         let mut spans: Vec<Span> = Vec::new();
         for (step, draft) in drafts.iter().enumerate() {
-            let bytes = self.ty(draft.last).bytes();
             writer[draft.last.index()] = Some(step);
-            spans.push(Span { bytes, first: step, last: step });
+            spans.push(Span { bytes: self.ty(draft.last).bytes(), first: step, last: step });
             for &input in draft.inputs.iter().chain(&draft.bias) {
-                if let Some(buffer) = writer[self.root(input).index()] {
-                    spans[buffer].last = step;
+                if let Some(from) = writer[self.root(input).index()] {
+                    spans[from].last = step;
                 }
             }
         }
-        for &output in self.graph.outputs() {
-            if let Some(buffer) = writer[self.root(output).index()] {
-                spans[buffer].last = usize::MAX;
+        // A value that is returned is written where it is wanted.
+        let mut returned: Vec<Option<usize>> = vec![None; drafts.len()];
+        for (at, &output) in self.graph.outputs().iter().enumerate() {
+            if let Some(step) = writer[self.root(output).index()] {
+                spans[step].last = usize::MAX;
+                returned[step].get_or_insert(at);
             }
         }
-        let slots = assign_slots(&spans);
-        let place = |id: NodeId| {
-            let root = self.root(id);
-            match (&self.graph.node(root).op, writer[root.index()]) {
-                (Op::Constant(Constant { index }), _) => Place::Constant(*index),
-                (Op::Input(_), _) => {
-                    Place::Feed(feeds.iter().position(|&f| f == root).expect("invariant: leaves are feeds"))
-                }
-                (_, Some(buffer)) => Place::Slot(slots.of[buffer]),
-                (op, None) => unreachable!("{} is read but never written", op.name()),
-            }
-        };
+        let kept: Vec<Span> =
+            zip(&spans, &returned).filter(|(_, at)| at.is_none()).map(|(s, _)| *s).collect();
+        let slots = assign_slots(&kept);
+        let mut numbers = slots.of.iter();
+        let written: Vec<Place> = returned
+            .iter()
+            .map(|returned| match returned {
+                Some(at) => Place::Output(*at),
+                None => Place::Slot(*numbers.next().expect("invariant: one slot per other step")),
+            })
+            .collect();
+        let place = |id: NodeId| self.place_of(id, &writer, &written);
         let steps = drafts
             .iter()
-            .enumerate()
-            .map(|(i, draft)| Step {
+            .zip(&written)
+            .map(|(draft, &output)| Step {
                 first: draft.node,
                 node: draft.last,
                 op: self.graph.node(draft.node).op.clone(),
                 form: self.form(draft.node).clone(),
                 inputs: draft.inputs.iter().map(|&id| (place(id), self.ty(id))).collect(),
                 fused: Fused { bias: draft.bias.map(place), ..draft.fused.clone() },
-                output: slots.of[i],
+                output,
                 ty: self.ty(draft.last),
                 finish: self.finish(draft),
             })
             .collect();
         let outputs = self.graph.outputs().iter().map(|&id| (place(id), self.ty(id))).collect();
-        let feeds = feeds.iter().map(|&id| self.ty(id)).collect();
+        let feeds = self.feeds.iter().map(|&id| self.ty(id)).collect();
         HostPlan { steps, outputs, feeds, slots, spans, flush_nan: self.numerics.flushes_nan() }
+    }
+
+    /// Where a value lies, by the steps that write and the places they write to.
+    fn place_of(&self, id: NodeId, writer: &[Option<usize>], written: &[Place]) -> Place {
+        let root = self.root(id);
+        match (&self.graph.node(root).op, writer[root.index()]) {
+            (Op::Constant(Constant { index }), _) => Place::Constant(*index),
+            (Op::Input(_), _) => {
+                let feed = self.feeds.iter().position(|&f| f == root);
+                Place::Feed(feed.expect("invariant: leaves are feeds"))
+            }
+            (_, Some(step)) => written[step],
+            (op, None) => unreachable!("{} is read but never written", op.name()),
+        }
     }
 
     fn finish(&self, draft: &Draft) -> Finish {

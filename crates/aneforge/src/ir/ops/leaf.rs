@@ -15,8 +15,10 @@ pub enum Role {
     Feed,
     /// A trained weight, which an optimizer updates.
     Parameter,
-    /// State that the session keeps between steps.
-    Value,
+    /// What the last step left there: state that a device keeps between steps.
+    State,
+    /// Another segment of the same plan, where a graph is cut.
+    Cut,
 }
 
 impl AttrValue for Role {
@@ -25,13 +27,14 @@ impl AttrValue for Role {
         let name = match self {
             Role::Feed => "feed",
             Role::Parameter => "parameter",
-            Role::Value => "value",
+            Role::State => "state",
+            Role::Cut => "cut",
         };
         Attr::Str(name.into())
     }
     fn from_attr(attr: &Attr) -> Option<Role> {
         let Attr::Str(name) = attr else { return None };
-        [Role::Feed, Role::Parameter, Role::Value]
+        [Role::Feed, Role::Parameter, Role::State, Role::Cut]
             .into_iter()
             .find(|r| r.to_attr() == Attr::Str(name.clone()))
     }
@@ -49,7 +52,7 @@ op! {
         dtype: DType = DType::F16,
         /// Extents.
         shape: Vec<i64>,
-        /// Who provides the value: `feed`, `parameter` or `value`.
+        /// Who provides the value: `feed`, `parameter`, `state` or `cut`.
         role: Role = Role::Feed,
         /// What magnitudes do not exceed: a promise, which is not checked. Infinite where nothing is promised.
         max_abs: Real = Real(f64::INFINITY),

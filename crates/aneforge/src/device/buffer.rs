@@ -1,0 +1,311 @@
+//! Memory of a device that ports are bound to.
+
+use crate::ir::types::TensorType;
+use aneforge_kernels::Layout;
+use aneforge_tensor::{AlignedBytes, DType, f16, round_f16};
+use half::slice::HalfFloatSliceExt;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Memory that this process can read and write, wherever it comes from. It does not move while it lives.
+pub trait Memory: Send + Sync {
+    /// What it holds.
+    fn bytes(&self) -> &[u8];
+    /// The same, to be written.
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+impl Memory for AlignedBytes {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+/// Values for one input.
+#[derive(Clone, Copy, Debug)]
+pub enum Feed<'a> {
+    /// Half precision, as it is.
+    F16(&'a [f16]),
+    /// Single precision, rounded.
+    F32(&'a [f32]),
+    /// Double precision, rounded once.
+    F64(&'a [f64]),
+    /// Bytes: as they are for an image port, converted for a half-precision one.
+    U8(&'a [u8]),
+}
+
+impl Feed<'_> {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Feed::F16(v) => v.len(),
+            Feed::F32(v) => v.len(),
+            Feed::F64(v) => v.len(),
+            Feed::U8(v) => v.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Their element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Feed::F16(_) => DType::F16,
+            Feed::F32(_) => DType::F32,
+            Feed::F64(_) => DType::F64,
+            Feed::U8(_) => DType::U8,
+        }
+    }
+
+    /// The values from `start` on, as half precision.
+    fn halves(&self, start: usize, to: &mut [f16]) {
+        fn each<T: Copy>(to: &mut [f16], from: &[T], f: impl Fn(T) -> f16) {
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = f(from));
+        }
+        let range = start..start + to.len();
+        match self {
+            Feed::F16(values) => to.copy_from_slice(&values[range]),
+            Feed::F32(values) => to.convert_from_f32_slice(&values[range]),
+            Feed::F64(values) => each(to, &values[range], round_f16),
+            Feed::U8(values) => each(to, &values[range], |v| f16::from_f32(f32::from(v))),
+        }
+    }
+}
+
+/// Values that a buffer does not take. The caller's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FeedError {
+    /// Too many, or too few.
+    #[error("takes {want} values, got {got}")]
+    Count {
+        /// How many it takes.
+        want: usize,
+        /// How many came.
+        got: usize,
+    },
+    /// Of another element type.
+    #[error("holds {want}, got {got}")]
+    DType {
+        /// What it holds.
+        want: DType,
+        /// What came.
+        got: DType,
+    },
+}
+
+/// What a device does to half-precision values that are written into its memory.
+pub type Clean = Arc<dyn Fn(&mut [f16]) + Send + Sync>;
+
+/// Memory of a device that holds one tensor. Clones are the same memory, which sessions, segments and ports may share.
+///
+/// Whoever runs a program holds the buffers of its ports meanwhile: writes wait until it is done.
+#[derive(Clone)]
+pub struct Buffer(Arc<Held>);
+
+struct Held {
+    number: u64,
+    ty: TensorType,
+    layout: Layout,
+    clean: Option<Clean>,
+    /// Whether somebody may write into it without being noticed.
+    exposed: AtomicBool,
+    memory: RwLock<Box<dyn Memory>>,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Buffer {
+    /// A buffer over `memory`, in which the elements lie as `layout` says. Half-precision values that are written into it
+    /// are cleaned by `clean`.
+    ///
+    /// # Panics
+    /// If the layout is of another shape than the type, or an element does not lie in the memory.
+    pub fn new(
+        ty: TensorType,
+        layout: Layout,
+        memory: impl Memory + 'static,
+        clean: Option<Clean>,
+    ) -> Buffer {
+        assert_eq!(layout.extents(), ty.shape.dims(), "buffer: the layout's shape");
+        let end = layout.end().and_then(|end| end.checked_mul(ty.dtype.size()));
+        assert!(end.is_some_and(|end| end <= memory.bytes().len()), "buffer: {layout:?} in its memory");
+        let (number, memory) = (NEXT.fetch_add(1, Ordering::Relaxed), RwLock::new(Box::new(memory) as _));
+        Buffer(Arc::new(Held { number, ty, layout, clean, exposed: AtomicBool::new(false), memory }))
+    }
+
+    /// What it holds.
+    pub fn ty(&self) -> TensorType {
+        self.0.ty
+    }
+
+    /// Where its elements lie.
+    pub fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    /// A number that no other buffer has.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// Whether all that it holds was cleaned as it was written.
+    pub fn is_clean(&self) -> bool {
+        self.0.clean.is_some() && !self.0.exposed.load(Ordering::Acquire)
+    }
+
+    /// Writes all its values, converted and rounded once.
+    pub fn write(&self, values: Feed<'_>) -> Result<(), FeedError> {
+        let Held { ty, layout, clean, .. } = &*self.0;
+        let (want, got) = (ty.shape.count(), values.len());
+        if want != got {
+            return Err(FeedError::Count { want, got });
+        }
+        let mut memory = self.lock_mut();
+        match (ty.dtype, values) {
+            (DType::U8, Feed::U8(values)) => {
+                for (at, start, count) in layout.runs() {
+                    memory[start..start + count].copy_from_slice(&values[at..at + count]);
+                }
+            }
+            (DType::F16, values) => {
+                let memory: &mut [f16] = bytemuck::cast_slice_mut(&mut memory);
+                for (at, start, count) in layout.runs() {
+                    let run = &mut memory[start..start + count];
+                    values.halves(at, run);
+                    clean.iter().for_each(|clean| clean(run));
+                }
+            }
+            (want, values) => return Err(FeedError::DType { want, got: values.dtype() }),
+        }
+        Ok(())
+    }
+
+    /// Copies its values in single precision.
+    ///
+    /// # Panics
+    /// If it does not hold half precision, or `out` has another length.
+    pub fn read(&self, out: &mut [f32]) {
+        let memory = self.lock();
+        let memory = halves(self.0.ty, &memory);
+        assert_eq!(out.len(), self.0.ty.shape.count(), "buffer: values to read");
+        for (at, start, count) in self.0.layout.runs() {
+            memory[start..start + count].convert_to_f32_slice(&mut out[at..at + count]);
+        }
+    }
+
+    /// Its half-precision values where they lie, which is in their order; `None` if it holds other values, or with gaps.
+    pub fn values(&self) -> Option<Values<'_>> {
+        let Held { ty, layout, .. } = &*self.0;
+        let plain = ty.dtype == DType::F16 && layout.is_row_major();
+        plain.then(|| Values { guard: self.lock(), count: ty.shape.count() })
+    }
+
+    /// The same, to be written; they are cleaned when this is dropped.
+    pub fn values_mut(&self) -> Option<ValuesMut<'_>> {
+        let Held { ty, layout, clean, .. } = &*self.0;
+        let plain = ty.dtype == DType::F16 && layout.is_row_major();
+        plain.then(|| ValuesMut { guard: self.lock_mut(), count: ty.shape.count(), clean: clean.as_ref() })
+    }
+
+    /// Where its first byte lies, for arrays of other languages. From now on devices clean what they read from it in every
+    /// run. The memory lives as long as a clone of this.
+    pub fn expose(&self) -> *mut u8 {
+        self.0.exposed.store(true, Ordering::Release);
+        self.lock_mut().as_mut_ptr()
+    }
+
+    pub(crate) fn lock(&self) -> Bytes<'_> {
+        Bytes(self.0.memory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn lock_mut(&self) -> BytesMut<'_> {
+        BytesMut(self.0.memory.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({}, {})", self.0.number, self.0.ty)
+    }
+}
+
+fn halves(ty: TensorType, bytes: &[u8]) -> &[f16] {
+    assert!(ty.dtype == DType::F16, "buffer: holds {}, not half precision", ty.dtype);
+    bytemuck::cast_slice(bytes)
+}
+
+/// The bytes of a buffer.
+pub(crate) struct Bytes<'a>(RwLockReadGuard<'a, Box<dyn Memory>>);
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+/// The bytes of a buffer, to be written.
+pub(crate) struct BytesMut<'a>(RwLockWriteGuard<'a, Box<dyn Memory>>);
+
+impl Deref for BytesMut<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl DerefMut for BytesMut<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut()
+    }
+}
+
+/// A buffer's values where they lie. No program runs on the buffer while this is held.
+pub struct Values<'a> {
+    guard: Bytes<'a>,
+    count: usize,
+}
+
+impl Deref for Values<'_> {
+    type Target = [f16];
+    fn deref(&self) -> &[f16] {
+        bytemuck::cast_slice(&self.guard[..self.count * size_of::<f16>()])
+    }
+}
+
+/// A buffer's values, to be written where they lie. No program runs on the buffer while this is held.
+pub struct ValuesMut<'a> {
+    guard: BytesMut<'a>,
+    count: usize,
+    clean: Option<&'a Clean>,
+}
+
+impl Deref for ValuesMut<'_> {
+    type Target = [f16];
+    fn deref(&self) -> &[f16] {
+        bytemuck::cast_slice(&self.guard[..self.count * size_of::<f16>()])
+    }
+}
+
+impl DerefMut for ValuesMut<'_> {
+    fn deref_mut(&mut self) -> &mut [f16] {
+        bytemuck::cast_slice_mut(&mut self.guard[..self.count * size_of::<f16>()])
+    }
+}
+
+impl Drop for ValuesMut<'_> {
+    fn drop(&mut self) {
+        if let Some(clean) = self.clean {
+            clean(self);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Convolutions and their transposes.
+
+use crate::device::host::packs::Packed;
+use crate::device::host::plan::Step;
+use crate::device::host::routine::{Call, Routine, Setup, halves};
+use crate::ir::form::Form;
+use crate::ir::ops::conv::four;
+use aneforge_kernels::conv::{self, ConvParams, PackedConv, PackedConvTranspose};
+use aneforge_kernels::{Bias, Kernels, Scratch};
+use aneforge_tensor::{Tensor, f16};
+use std::sync::Arc;
+
+pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
+    match setup.step.form {
+        Form::Conv(params, groups) => Some(match setup.constant() {
+            Some(weights) => {
+                let weights = setup.packs.conv(weights, groups, || pack(weights, groups));
+                Box::new(Constant { weights, params })
+            }
+            None => Box::new(Computed { params, groups }),
+        }),
+        Form::ConvTranspose(params, groups) => {
+            let weights = setup.weight();
+            let packed = PackedConvTranspose::new(&weights.to_f16(), four(weights.shape()), groups, &params);
+            Some(Box::new(Transposed(packed)))
+        }
+        _ => None,
+    }
+}
+
+fn pack(weights: &Tensor, groups: usize) -> PackedConv {
+    match weights.as_slice::<f32>() {
+        Some(values) => PackedConv::new(values, four(weights.shape()), groups),
+        None => PackedConv::new(&weights.to_f16(), four(weights.shape()), groups),
+    }
+}
+
+/// With a constant weight.
+struct Constant {
+    weights: Arc<Packed<PackedConv>>,
+    params: ConvParams,
+}
+
+impl Routine for Constant {
+    fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
+        let image = four(step.inputs[0].1.shape);
+        conv::conv2d_scratch(kernels, image, &self.weights.weights, &self.params)
+    }
+
+    fn reads(&self, _: &Step) -> usize {
+        1
+    }
+
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
+        run(call, &self.weights.weights, &self.params, scratch, halves(out));
+    }
+}
+
+/// With a computed weight, which is packed in every call.
+struct Computed {
+    params: ConvParams,
+    groups: usize,
+}
+
+impl Routine for Computed {
+    fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
+        let [image, extents] = [0, 1].map(|index: usize| four(step.inputs[index].1.shape));
+        let zeros = vec![f16::ZERO; extents.iter().product()];
+        conv::conv2d_scratch(kernels, image, &PackedConv::new(&zeros, extents, self.groups), &self.params)
+    }
+
+    fn reads(&self, _: &Step) -> usize {
+        2
+    }
+
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
+        let weights = PackedConv::new(call.half(1), call.four(1), self.groups);
+        run(call, &weights, &self.params, scratch, halves(out));
+    }
+}
+
+fn run(
+    call: &Call<'_, '_>,
+    weights: &PackedConv,
+    params: &ConvParams,
+    scratch: &mut Scratch,
+    out: &mut [f16],
+) {
+    let epilogue = call.epilogue(Bias::Row);
+    conv::conv2d(call.kernels, call.half(0), call.four(0), weights, params, &epilogue, scratch, out);
+}
+
+struct Transposed(PackedConvTranspose);
+
+impl Routine for Transposed {
+    fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
+        conv::conv_transpose2d_scratch(kernels, four(step.inputs[0].1.shape), &self.0)
+    }
+
+    fn reads(&self, _: &Step) -> usize {
+        1
+    }
+
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
+        let (x, image, epilogue) = (call.half(0), call.four(0), call.epilogue(Bias::Row));
+        conv::conv_transpose2d(call.kernels, x, image, &self.0, &epilogue, scratch, halves(out));
+    }
+}

@@ -1,0 +1,39 @@
+//! Ops whose kernel has not been written, by their scalar definition: exact to the bit, and slow.
+
+use crate::device::host::plan::Step;
+use crate::device::host::routine::{Call, Routine, Setup, halves};
+use crate::ir::numerics::Numerics;
+use crate::ir::precision::{Array, Precision};
+use aneforge_kernels::{Kernels, Scratch};
+use aneforge_tensor::{DType, f16};
+
+struct Definition;
+
+pub(super) fn recognise(_: &Setup<'_>) -> Option<Box<dyn Routine>> {
+    Some(Box::new(Definition))
+}
+
+impl Routine for Definition {
+    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
+        0
+    }
+
+    fn reads(&self, step: &Step) -> usize {
+        step.inputs.len()
+    }
+
+    fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
+        let Step { op, inputs, ty, .. } = call.step;
+        assert!(ty.dtype != DType::Bool, "invariant: {} has a kernel", op.name());
+        let array = |index: usize| match inputs[index].1 {
+            ty if ty.dtype == DType::F16 => Array::from_fn(ty.shape, |i| call.half(index)[i].to_f64()),
+            ty => Array::from_fn(ty.shape, |i| f64::from(call.bytes(index)[i])),
+        };
+        let arrays: Vec<Array> = (0..inputs.len()).map(array).collect();
+        let value = op.eval(&arrays.iter().collect::<Vec<_>>(), ty, Precision::F16(Numerics::Ieee));
+        for (out, v) in halves(out).iter_mut().zip(value.data) {
+            *out = f16::from_f64(v);
+        }
+        call.finish(halves(out));
+    }
+}

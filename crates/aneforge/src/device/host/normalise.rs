@@ -1,0 +1,52 @@
+//! Rows, lanes or channels brought to a common scale.
+
+use crate::device::host::plan::Step;
+use crate::device::host::routine::{Call, Routine, Setup, halves};
+use crate::ir::form::{Form, Norm};
+use aneforge_kernels::{Kernels, Scratch, channel, softmax};
+use aneforge_tensor::round_f16;
+
+enum Normalise {
+    /// Along this axis.
+    Softmax(usize),
+    /// With mean and variance given for each channel.
+    Given(f32),
+    /// Over the pixels of each channel.
+    Instance(f32),
+}
+
+pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
+    let half = |eps: f64| round_f16(eps).to_f32();
+    let Form::Normalise(norm) = setup.step.form else { return None };
+    Some(Box::new(match norm {
+        Norm::Softmax(axis) => Normalise::Softmax(axis),
+        Norm::Given { eps } => Normalise::Given(half(eps)),
+        Norm::Instance { eps } => Normalise::Instance(half(eps)),
+        // Legal graphs have these as the ops they are made of.
+        Norm::Centred { .. } | Norm::Length { .. } => return None,
+    }))
+}
+
+impl Routine for Normalise {
+    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
+        0
+    }
+
+    fn reads(&self, step: &Step) -> usize {
+        step.inputs.len()
+    }
+
+    fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
+        let (k, x, out) = (call.kernels, call.half(0), halves(out));
+        let inner = || call.extents(0)[2..].iter().product();
+        let affine = || channel::Affine { gamma: call.half(1), beta: call.half(2) };
+        match *self {
+            Normalise::Softmax(axis) => softmax::softmax(k, x, call.extents(0), axis, out),
+            Normalise::Given(eps) => {
+                channel::batch_norm(k, x, inner(), affine(), [call.half(3), call.half(4)], eps, out);
+            }
+            Normalise::Instance(eps) => channel::instance_norm(k, x, inner(), affine(), eps, out),
+        }
+        call.finish(out);
+    }
+}

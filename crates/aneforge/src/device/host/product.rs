@@ -1,0 +1,105 @@
+//! Matrix products.
+
+use crate::device::host::packs::Packed;
+use crate::device::host::plan::Step;
+use crate::device::host::routine::{Call, Routine, Setup, halves};
+use crate::ir::form::{Form, Product};
+use crate::ir::ops::matmul::lead;
+use aneforge_kernels::gemm::{self, BatchShape, PackedB};
+use aneforge_kernels::{Bias, Kernels, Scratch};
+use aneforge_tensor::{Shape, Tensor, f16};
+use std::sync::Arc;
+
+pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
+    match setup.step.form {
+        Form::Product(Product::Linear) => {
+            let weights = setup.weight();
+            Some(Box::new(Linear(setup.packs.rows(weights, || pack(weights)))))
+        }
+        Form::Product(Product::Batched) => Some(Box::new(Batched::new(setup))),
+        _ => None,
+    }
+}
+
+fn pack(weights: &Tensor) -> PackedB {
+    let (columns, terms) = (weights.shape()[0], weights.shape()[1]);
+    match (weights.as_slice::<f16>(), weights.as_slice::<f32>()) {
+        (Some(values), _) => PackedB::from_nk(values, columns, terms),
+        (_, Some(values)) => PackedB::from_nk(values, columns, terms),
+        _ => PackedB::from_nk(&weights.to_f16(), columns, terms),
+    }
+}
+
+/// By a constant matrix.
+struct Linear(Arc<Packed<PackedB>>);
+
+impl Linear {
+    fn rows(&self, elements: usize) -> usize {
+        elements / self.0.weights.terms()
+    }
+}
+
+impl Routine for Linear {
+    fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
+        gemm::gemm_scratch(kernels, self.rows(step.inputs[0].1.shape.count()), &self.0.weights)
+    }
+
+    fn reads(&self, _: &Step) -> usize {
+        1
+    }
+
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
+        let (x, epilogue) = (call.half(0), call.epilogue(Bias::Column));
+        let rows = self.rows(x.len());
+        gemm::gemm(call.kernels, x, rows, &self.0.weights, &epilogue, scratch, halves(out));
+    }
+}
+
+/// Of two computed operands.
+struct Batched {
+    /// The leading axes of the result and of the operands.
+    lead: [Shape; 3],
+    rows: usize,
+    terms: usize,
+    columns: usize,
+    transposed: bool,
+}
+
+impl Batched {
+    fn new(setup: &Setup<'_>) -> Batched {
+        let (a, b) = (setup.shape(0), setup.shape(1));
+        let transposed = setup.step.fused.transposed;
+        let columns = if transposed { b[b.rank() - 2] } else { b[b.rank() - 1] };
+        let lead = [lead(setup.step.ty.shape), lead(a), lead(b)];
+        Batched { lead, rows: a[a.rank() - 2], terms: a[a.rank() - 1], columns, transposed }
+    }
+
+    fn shape(&self) -> BatchShape<'_> {
+        let [batch, a, b] = &self.lead;
+        BatchShape {
+            batch: batch.dims(),
+            a_batch: a.dims(),
+            b_batch: b.dims(),
+            rows: self.rows,
+            terms: self.terms,
+            columns: self.columns,
+            transpose_a: false,
+            transpose_b: self.transposed,
+        }
+    }
+}
+
+impl Routine for Batched {
+    fn scratch(&self, _: &Step, kernels: &Kernels) -> usize {
+        gemm::bmm_scratch(kernels, &self.shape())
+    }
+
+    fn reads(&self, _: &Step) -> usize {
+        2
+    }
+
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
+        let (a, b, epilogue) = (call.half(0), call.half(1), call.epilogue(Bias::Column));
+        gemm::bmm(call.kernels, a, b, &self.shape(), &epilogue, scratch, halves(out));
+    }
+}

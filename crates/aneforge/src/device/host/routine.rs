@@ -1,0 +1,190 @@
+//! What a step runs as: a kernel with its parameters and packed weights. Each family of them has a file, which says how a
+//! step of it is recognised, what memory it wants, and how it runs.
+
+use crate::device::host::memory::Memory;
+use crate::device::host::packs::Packs;
+use crate::device::host::plan::{Finish, Place, Step};
+use crate::device::host::{
+    conv, definition, elementwise, layers, movement, normalise, pool, product, reduce,
+};
+use crate::ir::graph::Graph;
+use aneforge_kernels::{Bias, Epilogue, Kernels, Scratch, Stores, View, Watch, map};
+use aneforge_tensor::{Shape, Tensor, f16};
+
+/// A kernel with its parameters and packed weights.
+pub(super) trait Routine: Send {
+    /// Working memory, in elements of single precision.
+    fn scratch(&self, step: &Step, kernels: &Kernels) -> usize;
+    /// How many operands it reads where they lie: the first ones. The others are packed.
+    fn reads(&self, step: &Step) -> usize;
+    /// Computes the step's values and does to them what its [`Finish`] says.
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]);
+}
+
+/// A step whose routine is to be chosen.
+#[derive(Clone, Copy)]
+pub(super) struct Setup<'a> {
+    pub(super) step: &'a Step,
+    pub(super) graph: &'a Graph,
+    pub(super) packs: &'a Packs,
+}
+
+type Recognise = fn(&Setup<'_>) -> Option<Box<dyn Routine>>;
+
+/// Every family, in the order in which they are asked; the last takes anything.
+const FAMILIES: [(&str, Recognise); 9] = [
+    ("elementwise", elementwise::recognise),
+    ("product", product::recognise),
+    ("conv", conv::recognise),
+    ("pool", pool::recognise),
+    ("reduce", reduce::recognise),
+    ("normalise", normalise::recognise),
+    ("movement", movement::recognise),
+    ("layer", layers::recognise),
+    ("definition", definition::recognise),
+];
+
+/// The routine of a step, and the name of its family.
+pub(super) fn prepare(setup: &Setup<'_>) -> (&'static str, Box<dyn Routine>) {
+    let family = |&(name, recognise): &(&'static str, Recognise)| Some((name, recognise(setup)?));
+    FAMILIES.iter().find_map(family).expect("invariant: the last family takes anything")
+}
+
+impl<'a> Setup<'a> {
+    /// The shape of an operand.
+    pub(super) fn shape(&self, index: usize) -> Shape {
+        self.step.inputs[index].1.shape
+    }
+
+    /// The second operand, where it is a constant.
+    pub(super) fn constant(&self) -> Option<&'a Tensor> {
+        match self.step.inputs.get(1) {
+            Some(&(Place::Constant(index), _)) => self.graph.constants().get(index as usize),
+            _ => None,
+        }
+    }
+
+    /// The second operand of an op whose weight is constant in every legal graph.
+    pub(super) fn weight(&self) -> &'a Tensor {
+        self.constant().expect("invariant: a legal graph has constant weights here")
+    }
+}
+
+/// One step with what it may read.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a, 'm> {
+    pub(super) step: &'a Step,
+    pub(super) memory: &'a Memory<'m>,
+    pub(super) kernels: &'a Kernels,
+    /// Told of infinities and NaN that the step stores.
+    pub(super) watch: &'a Watch,
+}
+
+impl<'a> Call<'a, '_> {
+    pub(super) fn half(&self, index: usize) -> &'a [f16] {
+        let (place, ty) = self.step.inputs[index];
+        self.memory.half(place, ty)
+    }
+
+    pub(super) fn bytes(&self, index: usize) -> &'a [u8] {
+        let (place, ty) = self.step.inputs[index];
+        self.memory.bytes(place, ty)
+    }
+
+    pub(super) fn extents(&self, index: usize) -> &'a [usize] {
+        self.step.inputs[index].1.shape.dims()
+    }
+
+    /// The extents of an operand that is an image or a kernel.
+    pub(super) fn four(&self, index: usize) -> [usize; 4] {
+        std::array::from_fn(|axis| self.extents(index)[axis])
+    }
+
+    pub(super) fn view(&self, index: usize) -> View<'a, f16> {
+        View::new(self.half(index), self.extents(index))
+    }
+
+    /// The extents of the result.
+    pub(super) fn result(&self) -> &'a [usize] {
+        self.step.ty.shape.dims()
+    }
+
+    /// What follows a sum. Departures from IEEE 754 are part of it, so that fusing changes no bit.
+    pub(super) fn epilogue(&self, bias: impl FnOnce(&'a [f16]) -> Bias<'a>) -> Epilogue<'a> {
+        Epilogue {
+            bias: self.memory.bias(self.step).map_or(Bias::None, bias),
+            activation: self.step.fused.activation,
+            limit: self.step.finish.limit,
+            flush_nan: self.step.finish.flush_nan,
+            watch: Some(self.watch),
+            ..Epilogue::default()
+        }
+    }
+
+    /// How an elementwise kernel stores.
+    pub(super) fn stores(&self) -> Stores<'a> {
+        let Finish { flush_nan, watched, .. } = self.step.finish;
+        Stores { flush_nan, watch: watched.then_some(self.watch) }
+    }
+
+    /// Does what the step's [`Finish`] says to values that are stored already.
+    pub(super) fn finish(&self, out: &mut [f16]) {
+        if let Some(limit) = self.step.finish.limit {
+            map::overflow_above(self.kernels, out, limit);
+        }
+        if self.step.finish.watched {
+            map::store_again(self.kernels, self.stores(), out);
+        }
+    }
+}
+
+/// The values of a result in half precision.
+pub(super) fn halves(out: &mut [u8]) -> &mut [f16] {
+    bytemuck::cast_slice_mut(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::host::planner::plan;
+    use crate::ir::numerics::Numerics;
+    use crate::ir::op::{Case, Mil, OPS};
+    use crate::ir::var::Var;
+    use aneforge_tensor::DType;
+    use std::collections::BTreeSet;
+
+    fn built(case: &Case) -> Option<Graph> {
+        let input = |(i, ty): (usize, &crate::TensorType)| match ty.dtype {
+            DType::Bool => Var::input(ty.shape).greater(&Var::from(0.0)),
+            DType::F16 if i >= case.constants_from => Var::full(ty.shape, 0.5),
+            _ => Var::input_of(*ty),
+        };
+        let inputs: Vec<Var> = case.inputs.iter().enumerate().map(input).collect();
+        let output = Var::apply(case.op.clone(), &inputs.iter().collect::<Vec<_>>());
+        let output = match output.ty().dtype {
+            DType::Bool => output.select(&Var::from(1.0), &Var::from(0.0)),
+            _ => output,
+        };
+        let plan =
+            crate::compile(&[output], &crate::CompileOptions::default()).expect("invariant: cases compile");
+        plan.segments.into_iter().next().map(|segment| segment.graph)
+    }
+
+    #[test]
+    fn few_statements_run_as_their_definition() {
+        let (mut slow, mut families) = (BTreeSet::new(), BTreeSet::new());
+        let packs = Packs::default();
+        for graph in OPS.iter().flat_map(|entry| (entry.cases)()).filter_map(|case| built(&case)) {
+            for step in plan(&graph, Numerics::Ieee, true).steps {
+                let (family, _) = prepare(&Setup { step: &step, graph: &graph, packs: &packs });
+                families.insert(family);
+                let statement = matches!(step.op.mil(), Mil::Stmt(_) | Mil::StmtWith(..));
+                if statement && family == "definition" {
+                    slow.insert(step.op.name());
+                }
+            }
+        }
+        assert_eq!(slow, BTreeSet::from(["affine", "einsum", "local_response_norm"]));
+        assert_eq!(families, FAMILIES.iter().map(|&(name, _)| name).collect(), "families without a case");
+    }
+}

@@ -1,0 +1,253 @@
+//! Buffers: what ports are bound to, and what sessions share.
+
+use aneforge::device::host::Host;
+use aneforge::device::{Loaded, Memory, Port};
+use aneforge::ir::types::TensorType;
+use aneforge::{
+    Buffer, CompileOptions, DType, Device, DeviceError, Feed, Kind, Numerics, RunError, Session, Shape,
+    Target, Tensor, Var, compile, f16,
+};
+use aneforge_kernels::Layout;
+use proptest::prelude::*;
+
+fn shape(dims: &[usize]) -> Shape {
+    Shape::new(dims).unwrap()
+}
+
+fn input(dims: &[usize]) -> Var {
+    Var::input(shape(dims))
+}
+
+fn session(outputs: &[Var], host: &Host) -> Session {
+    Session::new(compile(outputs, &CompileOptions::default()).unwrap(), host).unwrap()
+}
+
+fn values(session: &Session, output: usize) -> Vec<f32> {
+    session.output(output).iter().map(|v| v.to_f32()).collect()
+}
+
+fn refused(result: Result<(), RunError>) -> String {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), Kind::Caller);
+    error.to_string()
+}
+
+#[test]
+fn the_output_of_a_session_is_the_input_of_another() {
+    let host = Host::new(1);
+    let (x, y) = (input(&[2]), input(&[2]));
+    let (mut first, mut second) = (session(&[x.muls(3.0)], &host), session(&[y.adds(1.0)], &host));
+    second.bind_input(0, first.output_buffer(0).unwrap()).unwrap();
+    first.run(&[Tensor::from_slice(shape(&[2]), &[1.0f32, 2.0]).unwrap()]).unwrap();
+    second.execute().unwrap();
+    assert_eq!(values(&second, 0), [4.0, 7.0]);
+}
+
+/// The old state is read after the new one is known, and by two outputs.
+#[test]
+fn state_is_a_buffer_that_two_ports_name() {
+    for host in [Host::new(1), Host::new(1).unfused()] {
+        let (state, x) = (input(&[1, 2]), input(&[1, 2]));
+        let next = (&state + &x).relu();
+        let mut steps = session(&[next.clone(), &next - &state, state.muls(1.0), next.reshape(&[2])], &host);
+        let kept = steps.input_buffer(0).unwrap().clone();
+        steps.bind_output(0, &kept).unwrap();
+        for (x, want, difference, before) in [
+            ([1.0f32, -1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]),
+            ([2.0, 4.0], [3.0, 4.0], [2.0, 4.0], [1.0, 0.0]),
+        ] {
+            steps.set(1, Feed::F32(&x), &[1, 2]).unwrap();
+            steps.execute().unwrap();
+            assert_eq!((values(&steps, 0), values(&steps, 1)), (want.to_vec(), difference.to_vec()));
+            assert_eq!((values(&steps, 2), values(&steps, 3)), (before.to_vec(), want.to_vec()));
+        }
+    }
+}
+
+#[test]
+fn leaves_and_values_that_are_returned_twice_reach_their_buffers() {
+    let x = input(&[3]);
+    let y = x.adds(1.0);
+    let outputs = [y.clone(), y.clone(), x.reshape(&[1, 3]), Var::full(shape(&[3]), 2.0) * &y];
+    let mut session = session(&outputs, &Host::new(1));
+    session.run(&[Tensor::from_slice(shape(&[3]), &[1.0f32, 2.0, 3.0]).unwrap()]).unwrap();
+    assert_eq!((values(&session, 0), values(&session, 1)), (vec![2.0, 3.0, 4.0], vec![2.0, 3.0, 4.0]));
+    assert_eq!((values(&session, 2), values(&session, 3)), (vec![1.0, 2.0, 3.0], vec![4.0, 6.0, 8.0]));
+}
+
+#[test]
+fn buffers_that_do_not_fit_are_refused_and_nothing_changes() {
+    let host = Host::new(1);
+    let x = input(&[2]);
+    let mut session = session(&[x.adds(1.0), x.muls(2.0)], &host);
+    let allocate = |ty| host.allocate(ty).unwrap();
+    let bytes = TensorType { dtype: DType::U8, shape: shape(&[2]) };
+    let wrong = refused(session.bind_input(0, &allocate(TensorType::f16(shape(&[3])))));
+    assert_eq!(wrong, "input 0: takes a buffer of fp16[2], got one of fp16[3]");
+    assert!(refused(session.bind_output(1, &allocate(bytes))).contains("got one of uint8[2]"));
+    let first = session.output_buffer(0).unwrap().clone();
+    assert!(refused(session.bind_output(1, &first)).starts_with("output 1: another output is written into"));
+    assert!(refused(session.bind_output(2, &first)).contains("there are 2 outputs"));
+    assert!(refused(session.bind_input(1, &first)).contains("takes 1 input, got 2"));
+    let ty = TensorType::f16(shape(&[2]));
+    let gaps = Buffer::new(ty, Layout::new(0, &[2], &[3]), Plain(vec![0; 8]), None);
+    assert!(refused(session.bind_input(0, &gaps)).contains("without gaps, got one with strides [3]"));
+    session.run(&[Tensor::from_slice(shape(&[2]), &[1.0f32, 2.0]).unwrap()]).unwrap();
+    assert_eq!((values(&session, 0), values(&session, 1)), (vec![2.0, 3.0], vec![2.0, 4.0]));
+}
+
+#[test]
+fn a_program_does_not_run_before_its_ports_are_bound() {
+    let host = Host::new(1);
+    let plan = compile(&[input(&[2]).adds(1.0)], &CompileOptions::default()).unwrap();
+    let mut program: Box<dyn Loaded> = host.load(&plan.segments[0], plan.target).unwrap();
+    let buffer = host.allocate(TensorType::f16(shape(&[2]))).unwrap();
+    program.bind(Port::Output(0), &buffer).unwrap();
+    let error = program.execute().unwrap_err();
+    assert_eq!(error.to_string(), "input 0: has no buffer; bind one before the first run");
+    program.bind(Port::Input(0), &buffer).unwrap();
+    program.execute().unwrap();
+    program.execute().unwrap();
+    assert_eq!(buffer.values().unwrap()[1].to_f32(), 2.0);
+}
+
+/// NaN becomes zero where it is written, whichever way.
+#[test]
+fn values_are_cleaned_as_they_are_written() {
+    let x = input(&[2]);
+    let nan = [f32::NAN, 1.0];
+    for (numerics, clean) in [(Numerics::Ieee, false), (Numerics::Ane(Target::default().family()), true)] {
+        let mut session = session(&[x.adds(1.0)], &Host::new(1).with_numerics(numerics));
+        let check = |session: &mut Session, how: &str| {
+            session.execute().unwrap();
+            assert_eq!(values(session, 0)[0].is_nan(), !clean, "{numerics}, {how}");
+            assert_eq!(values(session, 0)[1], 2.0);
+        };
+        session.set(0, Feed::F32(&nan), &[2]).unwrap();
+        assert_eq!(session.input_mut(0).unwrap()[0].is_nan(), !clean);
+        check(&mut session, "set");
+        session.input_mut(0).unwrap()[0] = f16::NAN;
+        assert_eq!(session.input_mut(0).unwrap()[0].is_nan(), !clean);
+        check(&mut session, "in place");
+        // From elsewhere: nobody cleaned it, so the run does.
+        let ty = TensorType::f16(shape(&[2]));
+        let foreign = Buffer::new(ty, Layout::row_major(&[2]), Plain(vec![0; 2]), None);
+        foreign.write(Feed::F32(&nan)).unwrap();
+        assert!(foreign.values().unwrap()[0].is_nan() && !foreign.is_clean());
+        session.bind_input(0, &foreign).unwrap();
+        check(&mut session, "foreign");
+        assert_eq!(foreign.values().unwrap()[0].is_nan(), !clean);
+    }
+    let buffer = Host::new(1).allocate(TensorType::f16(shape(&[2]))).unwrap();
+    assert!(buffer.is_clean());
+    buffer.expose();
+    assert!(!buffer.is_clean());
+}
+
+/// Two sessions that have each other's buffers, in opposite order.
+#[test]
+fn sessions_that_share_buffers_run_at_once() {
+    let host = Host::new(1);
+    let make = || {
+        let (a, b) = (input(&[4]), input(&[4]));
+        session(&[&a + &b, &a - &b], &host)
+    };
+    let (mut one, mut two) = (make(), make());
+    let [first, second] = [0, 1].map(|at| one.input_buffer(at).unwrap().clone());
+    two.bind_input(0, &second).unwrap();
+    two.bind_input(1, &first).unwrap();
+    two.bind_output(0, &first).unwrap();
+    one.bind_output(1, &second).unwrap();
+    std::thread::scope(|scope| {
+        for session in [&mut one, &mut two] {
+            scope.spawn(move || (0..2000).for_each(|_| session.execute().unwrap()));
+        }
+    });
+}
+
+#[test]
+fn inputs_go_by_name() {
+    let ty = TensorType::f16(Shape::SCALAR);
+    let [a, b] = ["a", "b"].map(|name| Var::named_input(ty, name));
+    let last = Var::input(Shape::SCALAR);
+    let plan = compile(&[&(&a - &b) + &last], &CompileOptions::default()).unwrap();
+    let mut session = Session::new(plan, Host::new(1)).unwrap();
+    let number = |v: f32| Tensor::scalar(v);
+    let sum = session.run_named(&[("2", number(5.0)), ("b", number(1.0)), ("a", number(3.0))]).unwrap();
+    assert_eq!(sum[0].to_f32(), [7.0]);
+    let error = session.run_named(&[("a", number(1.0)), ("c", number(1.0))]).unwrap_err().to_string();
+    assert_eq!(error, "there is no input `c`; the model has a, b, 2");
+    let error = session.run_named(&[("a", number(1.0)), ("a", number(1.0))]).unwrap_err().to_string();
+    assert_eq!(error, "input `a` was given twice; give each input once");
+    let error = session.run_named(&[("a", number(1.0)), ("b", number(1.0))]).unwrap_err().to_string();
+    assert_eq!(error, "input `2` was given not at all; give each input once");
+}
+
+/// A device that does not do as it should.
+struct Broken(fn() -> DeviceError);
+
+impl Device for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+    fn describe(&self) -> String {
+        "broken".into()
+    }
+    fn numerics(&self, _: Target) -> Numerics {
+        Numerics::Ieee
+    }
+    fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
+        Host::new(1).allocate(ty)
+    }
+    fn load(&self, _: &aneforge::plan::Segment, _: Target) -> Result<Box<dyn Loaded>, DeviceError> {
+        Err((self.0)())
+    }
+}
+
+#[test]
+fn what_a_device_refuses_fails_at_or_loses_is_told() {
+    let plan = std::sync::Arc::new(compile(&[input(&[2]).relu()], &CompileOptions::default()).unwrap());
+    type Fault = (fn() -> DeviceError, &'static str);
+    let errors: [Fault; 3] = [
+        (|| DeviceError::Refused { why: "no".into() }, "the device refused the program: no; compile it for"),
+        (|| DeviceError::Failed { why: "no".into() }, "the call failed on the device: no;"),
+        (|| DeviceError::Lost { why: "no".into() }, "the device lost the program: no; load it again"),
+    ];
+    for (error, message) in errors {
+        let broken: &dyn Device = &Broken(error);
+        let error = Session::new(plan.clone(), broken).unwrap_err();
+        assert_eq!(error.kind(), Kind::Device);
+        assert!(error.to_string().starts_with(message), "{error}");
+    }
+}
+
+/// Memory that is no device's.
+struct Plain(Vec<u16>);
+
+impl Memory for Plain {
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+proptest! {
+    /// Rows may be padded, as the engine's are.
+    #[test]
+    fn elements_go_where_the_layout_says(rows in 1_usize..5, columns in 1_usize..6, gap in 0_usize..4, start in 0_usize..3) {
+        let pitch = columns + gap;
+        let layout = Layout::new(start, &[rows, columns], &[pitch, 1]);
+        let held = Plain(vec![0x7bff; start + rows * pitch]);
+        let buffer = Buffer::new(TensorType::f16(shape(&[rows, columns])), layout, held, None);
+        let values: Vec<f32> = (0..rows * columns).map(|v| v as f32).collect();
+        buffer.write(Feed::F32(&values)).unwrap();
+        let mut back = vec![0.0; rows * columns];
+        buffer.read(&mut back);
+        prop_assert_eq!(&back, &values);
+        prop_assert_eq!(buffer.values().is_some(), start == 0 && (gap == 0 || rows == 1));
+        let error = buffer.write(Feed::F32(&values[1..])).unwrap_err().to_string();
+        prop_assert_eq!(error, format!("takes {} values, got {}", rows * columns, rows * columns - 1));
+    }
+}
