@@ -31,7 +31,6 @@ pub struct Rule {
 pub struct Match<'a> {
     graph: &'a Graph,
     at: NodeId,
-    uses: &'a [u32],
     vars: &'a [Var],
 }
 
@@ -60,11 +59,6 @@ impl<'a> Match<'a> {
     pub fn op(&self, id: NodeId) -> (&'a Op, &'a [NodeId]) {
         let node = self.graph.node(id);
         (&node.op, &node.inputs)
-    }
-
-    /// How many nodes use a value of the old graph.
-    pub fn uses(&self, id: NodeId) -> u32 {
-        self.uses[id.index()]
     }
 
     /// The contents of a node, if it is a constant.
@@ -147,11 +141,10 @@ fn sweep(
     events: &mut Vec<Event>,
     refusals: &mut Vec<Event>,
 ) -> Result<(Graph, Option<&'static str>), RewriteError> {
-    let uses = graph.uses();
     let (mut fired, mut failed) = (None, None);
     let vars = graph.to_vars(|at, vars| {
         let node = graph.node(at);
-        let found = Match { graph, at, uses: &uses, vars };
+        let found = Match { graph, at, vars };
         for rule in rules {
             let event = |refused| Event {
                 rule: rule.name,

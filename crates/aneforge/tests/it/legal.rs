@@ -1,0 +1,76 @@
+//! What is refused of graphs that are not legal, one fault at a time: passes see to it that few of them get so far.
+
+use aneforge::ir::op::{Mil, OPS};
+use aneforge::ir::text;
+use aneforge::passes::legal;
+use aneforge::{Graph, Target, Var};
+use aneforge_mil::verify::MAX_DIM;
+
+fn refused(graph: &Graph, target: Target) -> Option<String> {
+    legal::check(graph, target).err().map(|error| error.to_string())
+}
+
+#[test]
+fn statements_have_the_operands_that_mil_takes() {
+    let mut found = 0;
+    for case in OPS.iter().flat_map(|entry| (entry.cases)()) {
+        let Mil::StmtWith(_, operands, _) = case.op.mil() else { continue };
+        if operands == case.inputs.len() {
+            continue;
+        }
+        found += 1;
+        let leaf = |(at, ty): (usize, &aneforge::TensorType)| match at {
+            0 => Var::input_of(*ty),
+            _ => Var::full(ty.shape, 0.5),
+        };
+        let inputs: Vec<Var> = case.inputs.iter().enumerate().map(leaf).collect();
+        let graph =
+            Graph::freeze(&[Var::apply(case.op.clone(), &inputs.iter().collect::<Vec<_>>())]).unwrap();
+        let why = refused(&graph, Target::default()).unwrap_or_default();
+        assert!(why.contains("has no single MIL statement"), "{}: {why}", case.op.name());
+    }
+    assert!(found > 0, "no op has such a case");
+}
+
+#[test]
+fn kernels_may_be_computed_for_one_image_at_a_time() {
+    let conv = |images: usize| {
+        let source = format!(
+            "%0 = input(feed=0) : fp16[{images}, 2, 5, 5]\n%1 = input(feed=1) : fp16[3, 2, 3, 3]\n%2 = conv(%0, %1) : \
+             fp16[{images}, 3, 3, 3]\nreturn %2\n"
+        );
+        refused(&text::parse(&source).unwrap(), Target::default())
+    };
+    assert_eq!(conv(1), None);
+    assert!(conv(2).unwrap().contains("a computed kernel of width 3"));
+}
+
+/// Every family's limit of every axis: what is at it passes, what is beyond it does not.
+#[test]
+fn axes_have_the_limits_of_the_family() {
+    let graph = |op: &str, from: [usize; 4], to: [usize; 4]| {
+        let [from, to] = [from, to].map(|dims| dims.map(|d| d.to_string()).join(", "));
+        text::parse(&format!("%0 = input(feed=0) : fp16[{from}]\n%1 = {op} : fp16[{to}]\nreturn %1\n"))
+            .unwrap()
+    };
+    for target in ["h13", "h14", "h16", "h17s"].map(|name| Target::named(name).unwrap()) {
+        let limits = target.family().limits();
+        for axis in 0..4 {
+            let limit = if axis == 1 { limits.channels } else { limits.tensor_dim }.min(MAX_DIM as usize);
+            let dims = |extent| std::array::from_fn(|at| if at == axis { extent } else { 1 });
+            let relu = |extent| refused(&graph("relu(%0)", dims(extent), dims(extent)), target);
+            assert_eq!(relu(limit), None, "{target}, axis {axis}");
+            let why = relu(limit + 1).unwrap();
+            assert!(
+                why.contains(&format!("axis {axis} of")) && why.contains(&limit.to_string()),
+                "{target}: {why}"
+            );
+        }
+        let transposed = |extent: usize| {
+            refused(&graph("transpose(%0, perm=[0, 1, 3, 2])", [1, 1, extent, 1], [1, 1, 1, extent]), target)
+        };
+        let limit = limits.transposed.min(MAX_DIM as usize);
+        assert_eq!(transposed(limit), None, "{target}");
+        assert!(transposed(limit + 1).is_some(), "{target}");
+    }
+}

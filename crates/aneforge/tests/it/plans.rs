@@ -1,0 +1,66 @@
+//! What plans say of themselves, and how they are asked for.
+
+use aneforge::device::host::{Host, instruction_sets};
+use aneforge::{CompileOptions, Device, Norms, Routes, Shape, Target, Tensor, Var, compile};
+
+fn shape(dims: &[usize]) -> Shape {
+    Shape::new(dims).unwrap()
+}
+
+#[test]
+fn statements_and_weights_are_counted_over_all_segments() {
+    let x = Var::input(shape(&[1, 64]));
+    let weight = || {
+        let values: Vec<f32> = (0..4096).map(|v| (v % 7) as f32).collect();
+        Var::constant(Tensor::from_slice(shape(&[64, 64]), &values).unwrap())
+    };
+    let layer = x.linear(&weight(), None).relu();
+    let plan = compile(&[layer.clone()], &CompileOptions::default()).unwrap();
+    let (program, _) = plan.segments[0].mil().unwrap();
+    assert_eq!(plan.n_statements(), program.functions[0].body.len());
+    assert!(plan.n_statements() > 2);
+    let bytes = plan.weight_bytes();
+    assert!((8192..9216).contains(&bytes), "{bytes}");
+    assert_eq!(plan.segments[0].weight_bytes(), bytes);
+    // A layer in the middle: what comes before and after it is a program each.
+    let ranked = layer.sort(false, false).linear(&weight(), None);
+    let cut = compile(&[ranked], &CompileOptions::default()).unwrap();
+    assert!(cut.segments.len() > 2 && cut.n_native() == 1, "{cut}");
+    let each = |of: fn(&aneforge::plan::Segment) -> u64| cut.segments.iter().map(of).sum::<u64>();
+    assert_eq!(cut.weight_bytes(), each(aneforge::plan::Segment::weight_bytes));
+    assert!(cut.weight_bytes() > bytes);
+}
+
+#[test]
+fn every_option_can_be_set() {
+    let target = Target::named("h14").unwrap();
+    let options = CompileOptions::target(target).routes(Routes::Native).norms(Norms::Robust);
+    assert_eq!(options, CompileOptions { target, routes: Routes::Native, norms: Norms::Robust });
+    assert_ne!(options, CompileOptions::target(target));
+}
+
+#[test]
+fn an_engine_that_does_not_fuse_takes_a_step_for_each_node() {
+    let x = Var::input(shape(&[2, 3]));
+    let plan =
+        compile(&[(x.linear(&Var::full(shape(&[4, 3]), 0.5), None)).relu()], &CompileOptions::default())
+            .unwrap();
+    let steps = |host: &Host| host.plan(&plan.segments[0], plan.target).unwrap().steps.len();
+    let host = Host::new(1);
+    assert_eq!((steps(&host), steps(&host.clone().unfused())), (1, 2));
+    assert_eq!(host.name(), "host");
+    assert!(host.describe().contains("1 threads"), "{}", host.describe());
+    assert_eq!(instruction_sets()[0], "scalar");
+}
+
+/// Up to as many elements as are worth storing.
+#[test]
+fn constants_are_computed_up_to_a_size() {
+    for (dims, adds) in [([256, 256], 1), ([257, 256], 2)] {
+        let constant = Var::full(shape(&dims), 1.0);
+        let sum = Var::input(shape(&dims)) + (&constant + &constant);
+        let plan = compile(&[sum], &CompileOptions::default()).unwrap();
+        let found = plan.segments[0].graph.nodes().filter(|(_, node)| node.op.name() == "add").count();
+        assert_eq!(found, adds, "{dims:?}");
+    }
+}
