@@ -24,6 +24,17 @@ pub struct Window {
     pub pad: [usize; 4],
 }
 
+impl Window {
+    /// Whether every window of an image of this size has a cell in it.
+    #[must_use]
+    pub fn has_cells(&self, image: [usize; 2], out: [usize; 2]) -> bool {
+        (0..2).all(|axis| {
+            let (before, last) = (self.pad[2 * axis], out[axis].saturating_sub(1) * self.stride[axis]);
+            before < self.kernel[axis] && last < image[axis] + before
+        })
+    }
+}
+
 /// The part of one axis' windows that lies in the image: cells `first..last` of the window, from input `start`.
 #[derive(Clone, Copy)]
 struct Cells {

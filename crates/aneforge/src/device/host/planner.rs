@@ -1,16 +1,19 @@
 //! From a legal graph to steps: what is fused, what needs no step, and where values lie.
 
 use crate::device::host::plan::{Finish, Fused, HostPlan, Place, Step};
-use crate::ir::form::{Form, Move, Product};
+use crate::ir::form::{Form, Move, Pooling, Product};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::numerics::Numerics;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Constant;
 use crate::ir::types::TensorType;
 use crate::plan::{Span, assign_slots};
-use aneforge_kernels::map::Binary;
+use aneforge_kernels::map::{Binary, Unary};
 use aneforge_tensor::{DType, f16};
 use std::iter::zip;
+
+/// Functions that never exchange the order of two elements, to the bit.
+const ASCENDING: &[Unary] = &[Unary::Relu, Unary::Relu6];
 
 /// A step before slots are assigned: its value is buffer number `node`.
 struct Draft {
@@ -63,7 +66,8 @@ impl Planner<'_> {
         let mut covered = vec![false; self.graph.len()];
         for (id, node) in self.graph.nodes() {
             let no_step = matches!(self.form(id), Form::Leaf | Form::View);
-            if no_step || covered[id.index()] || (fuse && self.is_folded_transpose(id)) {
+            let folded = fuse && (self.is_folded_transpose(id) || self.pooled(id).is_some());
+            if no_step || folded || covered[id.index()] {
                 continue;
             }
             let mut draft = Draft {
@@ -91,6 +95,15 @@ impl Planner<'_> {
 
     fn fuse(&self, draft: &mut Draft, covered: &mut [bool]) {
         match self.form(draft.node) {
+            Form::Pool(_, Pooling::Max) => {
+                let x = draft.inputs[0];
+                if let Some(activation) = self.pooled(x) {
+                    draft.inputs = self.graph.node(x).inputs.clone();
+                    draft.fused.activation = Some(activation);
+                    draft.fused.nodes.push((x, self.graph.node(x).op.name()));
+                }
+                return;
+            }
             Form::Product(Product::Batched) => {
                 let y = draft.inputs[1];
                 if self.is_folded_transpose(y) {
@@ -146,6 +159,18 @@ impl Planner<'_> {
         let Some(next) = self.only_consumer(id) else { return false };
         let product = matches!(self.form(next), Form::Product(Product::Batched));
         swaps && product && self.graph.node(next).inputs[1] == id
+    }
+
+    /// The function of a node that only a pool reads, which takes the greatest element of each window: where greater
+    /// elements have greater values, the pool may come first, and leaves fewer elements to compute the function of. NaN is
+    /// greatest to a pool but not to a function, so there must be none, and no window may be without elements.
+    fn pooled(&self, id: NodeId) -> Option<Unary> {
+        let &Form::Map(function) = self.form(id) else { return None };
+        let next = self.only_consumer(id)?;
+        let Form::Pool(window, Pooling::Max) = self.form(next) else { return None };
+        let (image, result) = (self.ty(id).shape, self.ty(next).shape);
+        let full = window.has_cells([image[2], image[3]], [result[2], result[3]]);
+        (ASCENDING.contains(&function) && self.numerics.flushes_nan() && full).then_some(function)
     }
 
     /// The node whose bytes a value is: itself, unless it is a view.
@@ -236,6 +261,23 @@ impl Planner<'_> {
             limit: limit.is_finite().then(|| f16::from_f64(limit)),
             watched: computes || limit.is_finite(),
             flush_nan: computes && self.numerics.flushes_nan(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aneforge_kernels::{Kernels, Stores, map};
+
+    #[test]
+    fn ascending_functions_keep_the_order_of_every_two_elements() {
+        let mut values: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|v| !v.is_nan()).collect();
+        values.sort_by(f16::total_cmp);
+        let mut results = values.clone();
+        for &function in ASCENDING {
+            map::unary(&Kernels::with_threads(1), function, &values, Stores::default(), &mut results);
+            assert!(results.is_sorted_by(|a, b| a.total_cmp(b).is_le()), "{function:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Pooling};
 use aneforge_kernels::pool::{Window, avg_pool, max_pool};
-use aneforge_kernels::{Kernels, Scratch};
+use aneforge_kernels::{Kernels, Scratch, map};
 
 struct Pool {
     window: Window,
@@ -31,6 +31,9 @@ impl Routine for Pool {
         match self.pooling {
             Pooling::Max => max_pool(k, x, image, window, size, out),
             Pooling::Mean { exclude_pad } => avg_pool(k, x, image, window, exclude_pad, size, out),
+        }
+        if let Some(activation) = call.step.fused.activation {
+            map::unary_in_place(k, activation, out);
         }
         call.finish(out);
     }
