@@ -15,7 +15,7 @@ fn statements_and_weights_are_counted_over_all_segments() {
         Var::constant(Tensor::from_slice(shape(&[64, 64]), &values).unwrap())
     };
     let layer = x.linear(&weight(), None).relu();
-    let plan = compile(&[layer.clone()], &CompileOptions::default()).unwrap();
+    let plan = compile(std::slice::from_ref(&layer), &CompileOptions::default()).unwrap();
     let (program, _) = plan.segments[0].mil().unwrap();
     assert_eq!(plan.n_statements(), program.functions[0].body.len());
     assert!(plan.n_statements() > 2);
