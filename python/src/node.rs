@@ -4,8 +4,9 @@
 use crate::apply::{apply, constant, input, to_python};
 use crate::model::zeros;
 use crate::tensor::Tensor;
-use aneforge::ir::op::{Info, Op, find};
+use aneforge::ir::op::{Info, Mil, Op, find};
 use aneforge::ir::ops::leaf::Input;
+use aneforge::target::layers::stand_in;
 use aneforge::{Var, f16};
 use numpy::PyArrayMethods;
 use pyo3::exceptions::{PyKeyError, PyValueError};
@@ -21,6 +22,18 @@ fn weight_name<'a>(op: &str, declared: &'a str) -> &'a str {
     }
 }
 
+/// The node that a value is shown as: for an op that stands for several, the last of those. They are made when first
+/// asked for, and are the same ever after.
+pub fn shown(var: &Var) -> &Var {
+    match var.op().mil() {
+        Mil::Composed(_) => var.note(|| {
+            let written = var.caller().scope(|| stand_in(var.op(), var.inputs()));
+            written.expect("invariant: composed ops are written out")
+        }),
+        _ => var,
+    }
+}
+
 /// Inputs that are constants and weights of their op, with their places.
 fn weights(var: &Var) -> impl Iterator<Item = (usize, &Var)> {
     let from = var.facts().weights_from;
@@ -29,6 +42,7 @@ fn weights(var: &Var) -> impl Iterator<Item = (usize, &Var)> {
 
 /// Inputs that are not constant weights.
 pub fn sources(var: &Var) -> impl ExactSizeIterator<Item = &Var> {
+    let var = shown(var);
     let weights: HashSet<usize> = weights(var).map(|(place, _)| place).collect();
     let inputs = var.inputs().iter().enumerate().filter(|(i, _)| !weights.contains(i));
     inputs.map(|(_, input)| input).collect::<Vec<_>>().into_iter()
@@ -47,6 +61,7 @@ pub fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> PyResult<Bou
 const SINGULAR: [(&str, &str); 3] = [("strides", "stride"), ("dilations", "dilation"), ("kernel_sizes", "k")];
 
 pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
+    let var = shown(var);
     if let Op::Input(leaf) = var.op() {
         let notes = var.note(|| notes(py, leaf).map(Bound::unbind));
         return match notes {
@@ -172,23 +187,26 @@ const MOST_ROWS: usize = 24;
 /// A table of the node and those that it is made from, last first.
 pub fn html(var: &Var) -> String {
     let mut seen = HashSet::new();
-    let mut pending = vec![var.clone()];
+    let mut pending = vec![(var.clone(), u64::MAX)];
     let mut nodes = Vec::new();
-    while let Some(node) = pending.pop() {
+    while let Some((node, user)) = pending.pop() {
         if !seen.insert(node.id()) || nodes.len() > MOST_ROWS {
             continue;
         }
-        pending.extend(node.inputs().iter().cloned());
-        nodes.push(node);
+        // Nodes are numbered as they are built, so a later one never comes before what it is made from; but those that
+        // a composed op is shown as are built last, and belong right before it.
+        let place = if node.id() > user { (user, node.id()) } else { (node.id(), u64::MAX) };
+        pending.extend(shown(&node).inputs().iter().map(|input| (input.clone(), place.0)));
+        nodes.push((place, node));
     }
-    // Nodes are numbered as they are built, so a later one never comes before what it is made from.
-    nodes.sort_by_key(|node| std::cmp::Reverse(node.id()));
+    nodes.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
     let more = nodes.len() > MOST_ROWS || !pending.is_empty();
-    let row = |node: &Var| {
+    let row = |(_, var): &(_, Var)| {
+        let node = shown(var);
         let inputs: Vec<String> = node.inputs().iter().map(|v| format!("#{}", v.id())).collect();
         let attrs: Vec<String> = node.op().attrs().iter().map(|(k, v)| format!("{k}={v}")).collect();
         let cells = [
-            format!("#{}", node.id()),
+            format!("#{}", var.id()),
             node.op().name().to_owned(),
             inputs.join(", "),
             if node.data().is_some() { String::new() } else { attrs.join(", ") },

@@ -27,6 +27,7 @@ const CALLS: &[(&str, &str)] = &[
     ("bmm", "x @ y"),
     ("bmm_w", "x.bmm_weight(weight)"),
     ("einsum", "af.einsum_native(\"nchw,nwhu->nchu\", a, b)"),
+    ("attention", "af.sdpa(query, key, value)"),
     ("conv", "af.conv(x, weight, pad=1)"),
     ("dynamic_conv", "af.dynamic_conv(x, weight, pad=1)"),
     ("conv_transpose", "af.conv_transpose(x, weight)"),

@@ -128,6 +128,9 @@ fn mil_text(mil: &Mil) -> Option<String> {
             Some(format!("`{}` with {n} inputs, else with other ops", spelling.op))
         }
         Mil::Decompose(_) => Some("written with other ops".into()),
+        Mil::Composed(_) => {
+            Some("written with other ops, or a native layer where one is wanted and reliable".into())
+        }
         Mil::Native(native) => {
             let entry = native_text(native);
             Some(format!("none; the graph is cut and the layer is a program of its own{entry}"))

@@ -81,8 +81,20 @@ pub enum Mil {
     StmtWith(Spelling, usize, Decompose),
     /// Rewritten away before emission.
     Decompose(Decompose),
+    /// One node for several that the reference has: passes begin by putting those in its place, and so does whatever
+    /// counts or shows nodes.
+    Composed(Composed),
     /// A layer of the engine that MIL cannot spell: a program of its own, at which the graph is cut.
     Native(Native),
+}
+
+/// An op that stands for several nodes, as a table row.
+#[derive(Clone, Copy)]
+pub struct Composed {
+    /// The nodes.
+    pub write: Decompose,
+    /// The native layer that may stand in their place, if one is wanted and takes such inputs.
+    pub layer: fn(&Op, &[TensorType]) -> Option<Op>,
 }
 
 /// A native layer as a table row.
@@ -406,7 +418,7 @@ ops! {
     binary::Add, binary::Sub, binary::Mul, binary::RealDiv, binary::Maximum, binary::Minimum, binary::Pow,
     compare::Greater, compare::Less, compare::Equal, compare::NotEqual, compare::LessEqual,
     compare::GreaterEqual, select::LogicalNot, select::Select,
-    prelu::Prelu, matmul::Matmul, matmul::Bmm, einsum::BmmW, einsum::Einsum,
+    prelu::Prelu, matmul::Matmul, matmul::Bmm, einsum::BmmW, einsum::Einsum, attention::Attention,
     conv::Conv, dynamic_conv::DynamicConv, conv_transpose::ConvTranspose,
     pool::MaxPool, pool::AvgPool,
     reduce::ReduceMean, reduce::ReduceSum, reduce::ReduceMax, reduce::ReduceMin, reduce::ReduceL1Norm,

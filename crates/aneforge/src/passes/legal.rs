@@ -13,8 +13,8 @@ use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::Constant;
 use crate::ir::ops::pool::AvgPool;
-use crate::ir::types::Caller;
-use crate::target::{Limits, Target, floor};
+use crate::ir::types::{Caller, TensorType};
+use crate::target::{Limits, Target, floor, layers};
 use aneforge_mil::verify::MAX_DIM;
 use aneforge_tensor::DType;
 use std::collections::HashSet;
@@ -60,6 +60,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
         finite(graph, id, node).map_err(fail(Fault::Graph))?;
         extents(node, target, feeds_transpose.contains(&id)).map_err(fail(Fault::Target))?;
         available(graph, node, target).map_err(fail(Fault::Target))?;
+        reliable(graph, id, node).map_err(fail(Fault::Target))?;
     }
     ports(graph)
 }
@@ -69,7 +70,7 @@ fn spelled(node: &GraphNode) -> Result<(), String> {
         Mil::Leaf | Mil::Native(_) => return Ok(()),
         Mil::Stmt(spelling) => spelling,
         Mil::StmtWith(spelling, n, _) if n == node.inputs.len() => spelling,
-        Mil::StmtWith(..) | Mil::Decompose(_) => {
+        Mil::StmtWith(..) | Mil::Decompose(_) | Mil::Composed(_) => {
             return Err("has no single MIL statement after legalization".into());
         }
     };
@@ -181,6 +182,11 @@ fn available(graph: &Graph, node: &GraphNode, target: Target) -> Result<(), Stri
         ));
     }
     Ok(())
+}
+
+fn reliable(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
+    let types: Vec<TensorType> = node.inputs.iter().map(|&i| graph.node(i).ty).collect();
+    layers::unreliable(&graph.form(id), &types).map_or(Ok(()), Err)
 }
 
 fn ports(graph: &Graph) -> Result<(), LegalError> {

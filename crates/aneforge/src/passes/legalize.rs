@@ -4,13 +4,14 @@
 use crate::ir::attr::{Attr, Real};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::{Mil, Op};
+use crate::ir::ops::attention;
 use crate::ir::ops::batch_norm::BatchNorm;
 use crate::ir::ops::binary::Mul;
 use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, four, spread};
 use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::image_norm::InstanceNorm;
 use crate::ir::ops::leaf::Input;
-use crate::ir::ops::native::{Fps, Sdpa, attention};
+use crate::ir::ops::native::{Fps, Sdpa};
 use crate::ir::ops::norm::TINIEST;
 use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
@@ -291,7 +292,7 @@ fn causal_mask(m: &Match<'_>) -> Result<Var, Miss> {
         return Err(Miss::Other);
     };
     let x = m.inputs();
-    let mask = attention::causal_mask(0, shape[2], shape[2]);
+    let mask = attention::causal_mask(4, 0, shape[2], shape[2]);
     Ok(Var::apply(Sdpa { scale: *scale, causal: false }, &[&x[0], &x[1], &x[2], &mask]))
 }
 

@@ -6,6 +6,7 @@
 pub mod catalog;
 mod clocks;
 pub mod cost;
+pub mod layers;
 
 pub use crate::ir::numerics::Family;
 use crate::ir::numerics::Numerics;

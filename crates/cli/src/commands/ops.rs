@@ -56,7 +56,7 @@ fn how(entry: &Entry) -> String {
     match (entry.mil)() {
         Mil::Leaf => "port or weight".into(),
         Mil::Stmt(spelling) | Mil::StmtWith(spelling, ..) => spelling.op.to_owned(),
-        Mil::Decompose(_) => "written with other ops".into(),
+        Mil::Decompose(_) | Mil::Composed(_) => "written with other ops".into(),
         Mil::Native(_) => "native layer, a program of its own".into(),
     }
 }
