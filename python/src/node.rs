@@ -14,14 +14,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
 use std::collections::HashSet;
 
-/// The names of an op's weights; the first of a product is `wt` in ANEForge.
-fn weight_name<'a>(op: &str, declared: &'a str) -> &'a str {
-    match (op, declared.trim_end_matches('?')) {
-        ("matmul" | "bmm_w", "weight" | "w") => "wt",
-        (_, name) => name,
-    }
-}
-
 /// The node that a value is shown as: for an op that stands for several, the last of those. They are made when first
 /// asked for, and are the same ever after.
 pub fn shown(var: &Var) -> &Var {
@@ -87,7 +79,7 @@ pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
     let info = var.op().info();
     for (place, weight) in weights(var) {
         let data = weight.data().expect("invariant: weights are constants");
-        attrs.set_item(weight_name(info.name, info.inputs[place]), contents(py, data)?)?;
+        attrs.set_item(info.shown[place].trim_end_matches('?'), contents(py, data)?)?;
     }
     Ok(PyMappingProxy::new(py, attrs.as_mapping()).into_any())
 }
@@ -158,8 +150,8 @@ fn split<'py>(
     attrs: &Bound<'py, PyDict>,
 ) -> PyResult<(Vec<Bound<'py, Tensor>>, Bound<'py, PyDict>)> {
     let (mut inputs, own) = (srcs, attrs.copy()?);
-    for declared in info.inputs.iter().skip(inputs.len()) {
-        let name = weight_name(info.name, declared);
+    for shown in info.shown.iter().skip(inputs.len()) {
+        let name = shown.trim_end_matches('?');
         let Some(value) = own.get_item(name)?.filter(|value| !value.is_none()) else { continue };
         inputs.push(Bound::new(py, constant(&value, None)?)?);
         own.del_item(name)?;

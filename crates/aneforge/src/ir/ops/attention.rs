@@ -20,6 +20,7 @@ op! {
     /// `query` is `[..., Sq, D]`, `key` `[..., Skv, D]`, `value` `[..., Skv, E]`; the result is `[..., Sq, E]`. Leading
     /// axes, such as heads, broadcast. So does `mask`, to the scores `[..., Sq, Skv]` that it is added to; a key is
     /// hidden by -1e4. A causal mask hides later keys likewise and needs `Sq = Skv`.
+    /// In Python, `af.sdpa(query, key, value)`.
     pub struct Attention = "attention"("query", "key", "value", "mask?") {
         /// The factor of the scores, by convention `1 / sqrt(D)`.
         scale: Real,

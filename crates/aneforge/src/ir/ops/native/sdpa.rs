@@ -20,6 +20,7 @@ op! {
     /// scores of every head; the result is `[1, H, Sq, D]`. A causal mask hides later keys with -1e4 and
     /// needs `Sq = Skv`. The layer is reliable for `min(Sq, Skv) < 512` and `max(Sq, Skv) <= 2048`, and refused
     /// beyond; `sdpa` in Python and `nn::sdpa` write longer ones with other ops. Every step of the formula rounds.
+    /// In Python, `af.sdpa(query, key, value)`.
     pub struct Sdpa = "sdpa"("query", "key", "value", "mask?") {
         /// The factor of the scores, by convention `1 / sqrt(D)`.
         scale: Real,
