@@ -117,7 +117,7 @@ class OpMethods:
         return _native.apply("abs", [cast(Tensor, self)])
 
     def square(self) -> Tensor:
-        """`x * x`. Written as a product: the engine's own square op miscompiles at some widths.
+        """`x * x`.
 
         Example:
             x = af.input((2, 3))
@@ -180,8 +180,7 @@ class OpMethods:
         return _native.apply("softsign", [cast(Tensor, self)])
 
     def softplus(self) -> Tensor:
-        """`ln(1 + exp(x))`. Written as `softplus(min(x, 10)) + relu(x - 10)`, because the engine's own op
-        returns 0 from 11.09 on; the error of the sum is at most 4.6e-5.
+        """`ln(1 + exp(x))`. As compiled, off by at most 4.6e-5.
 
         Example:
             x = af.input((2, 3))
@@ -208,8 +207,7 @@ class OpMethods:
         return _native.apply("ceil", [cast(Tensor, self)])
 
     def round(self) -> Tensor:
-        """The nearest integer, ties away from zero. Magnitudes from 1024 on are integers already and are
-        passed through, because the engine's own op adds a half to them.
+        """The nearest integer, ties away from zero.
 
         Example:
             x = af.input((2, 3))

@@ -26,7 +26,13 @@ pub fn apply(
     let entry = find(name).ok_or_else(|| PyValueError::new_err(format!("unknown op `{name}`")))?;
     let inputs: Vec<&Var> = inputs.iter().map(|t| &t.get().var).collect();
     let mut attrs = attrs.map_or_else(|| Ok(Attrs::new()), |attrs| read(&entry.info, attrs))?;
-    from_first(&entry.info, &mut attrs, &inputs);
+    let rank = inputs.first().map_or(0, |first| first.shape().rank());
+    for (name, attr) in &mut attrs {
+        let declared = entry.info.attrs.iter().find(|a| a.name == name);
+        if let Some(axes) = declared.and_then(|declared| declared.axes) {
+            axes.from_first(attr, rank);
+        }
+    }
     let get = |wanted: &str| attrs.iter().find(|(name, _)| name == wanted).map(|(_, attr)| attr.clone());
     let op = (entry.from_attrs)(&get).map_err(|why| PyTypeError::new_err(format!("{name}: {why}")))?;
     let var = attributed(py, || Var::apply(op, &inputs))?;
@@ -99,29 +105,6 @@ fn ints(value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
             value.try_iter()?.map(|item| int(&item?)).collect()
         }
         Err(e) => Err(e),
-    }
-}
-
-/// Counts axes from the first, as MIL does. Those out of range stay, for the check to name.
-fn from_first(info: &Info, attrs: &mut Attrs, inputs: &[&Var]) {
-    let Some(first) = inputs.first() else { return };
-    for (name, attr) in attrs {
-        let added = match (info.name, &*attr) {
-            ("expand_dims", Attr::Ints(axes)) => axes.len(),
-            ("stack", Attr::Int(_)) => 1,
-            _ => 0,
-        };
-        let rank = (first.shape().rank() + added) as i64;
-        let count = |axis: &mut i64| {
-            if (-rank..0).contains(axis) {
-                *axis += rank;
-            }
-        };
-        match (name.as_str(), attr) {
-            ("axis", Attr::Int(axis)) => count(axis),
-            ("axes" | "perm", Attr::Ints(axes)) => axes.iter_mut().for_each(count),
-            _ => {}
-        }
     }
 }
 

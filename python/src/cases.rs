@@ -64,7 +64,7 @@ fn is_decomposed(case: &Case) -> bool {
     match case.op.mil() {
         Mil::Leaf | Mil::Stmt(_) | Mil::Native(_) => false,
         Mil::StmtWith(_, n, _) => n != case.inputs.len(),
-        Mil::Decompose(_) => true,
+        Mil::Decompose(_) | Mil::Legalized | Mil::Composed(_) => true,
     }
 }
 

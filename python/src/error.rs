@@ -4,10 +4,10 @@ use aneforge::artifact::ArtifactError;
 use aneforge::grad::GradError;
 use aneforge::ir::op::Op;
 use aneforge::passes::PassError;
-use aneforge::passes::legal::Fault;
+use aneforge::passes::legal::{Fault, refused_by_all};
 use aneforge::portable::PortableError;
 use aneforge::target::UnknownTarget;
-use aneforge::{CompileError, DType, DeviceError, RunError, TensorType, Var};
+use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
 use aneforge_models::{EncodeError, LoadError};
 use pyo3::exceptions::{
     PyAttributeError, PyFileNotFoundError, PyMemoryError, PyNotImplementedError, PyOSError, PyOverflowError,
@@ -135,8 +135,13 @@ pub fn guarded<T>(work: impl FnOnce() -> T) -> PyResult<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|panic| internal(&*panic))
 }
 
-/// A value, or the mistake in it.
+/// A value, or the mistake in it. What no target takes is one, too.
 pub fn checked(var: Var) -> Result<Var, Error> {
+    let types: Option<Vec<TensorType>> = var.inputs().iter().map(|v| v.check().ok()).collect();
+    if let Some(why) = types.and_then(|types| refused_by_all(var.op(), &types)) {
+        let error = BuildError { op: var.op().name().into(), why, at: var.caller() };
+        return Err(Error::Build(error, false));
+    }
     match var.check() {
         Ok(_) => Ok(var),
         Err(e) => {

@@ -8,6 +8,7 @@ use aneforge::ir::graph::{GraphNode, InputInfo};
 use aneforge::ir::op::Mil;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::target::cost;
+use aneforge::target::layers::written_out;
 use aneforge::{Graph, RunError, passes, risk};
 use numpy::ndarray::ArrayD;
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
@@ -15,13 +16,16 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-/// What is said of the graph behind `out`, found on another thread as large graphs take a while.
+/// What is said of the nodes that ANEForge would have built for `out`, found on another thread as large graphs take a while.
 fn judged<T: Send + 'static>(
     out: &Bound<'_, PyAny>,
     judge: impl FnOnce(Graph) -> PyResult<T> + Send + 'static,
 ) -> PyResult<T> {
     let (outputs, _) = outputs(out)?;
-    interruptible(out.py(), move |_| judge(Graph::freeze(&outputs).map_err(|e| Error::Build(e, false))?))?
+    interruptible(out.py(), move |_| {
+        let graph = Graph::freeze(&outputs).map_err(|e| Error::Build(e, false))?;
+        judge(written_out(&graph))
+    })?
 }
 
 /// Microseconds that a graph may take, on the chip of the measured model or on a named one.

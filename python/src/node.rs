@@ -4,8 +4,9 @@
 use crate::apply::{apply, constant, input, to_python};
 use crate::model::zeros;
 use crate::tensor::Tensor;
-use aneforge::ir::op::{Info, Op, find};
+use aneforge::ir::op::{Info, Mil, Op, find};
 use aneforge::ir::ops::leaf::Input;
+use aneforge::target::layers::stand_in;
 use aneforge::{Var, f16};
 use numpy::PyArrayMethods;
 use pyo3::exceptions::{PyKeyError, PyValueError};
@@ -13,11 +14,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
 use std::collections::HashSet;
 
-/// The names of an op's weights; the first of a product is `wt` in ANEForge.
-fn weight_name<'a>(op: &str, declared: &'a str) -> &'a str {
-    match (op, declared.trim_end_matches('?')) {
-        ("matmul" | "bmm_w", "weight" | "w") => "wt",
-        (_, name) => name,
+/// The node that a value is shown as: for an op that stands for several, the last of those. They are made when first
+/// asked for, and are the same ever after.
+pub fn shown(var: &Var) -> &Var {
+    match var.op().mil() {
+        Mil::Composed(_) => var.note(|| {
+            let written = var.caller().scope(|| stand_in(var.op(), var.inputs()));
+            written.expect("invariant: composed ops are written out")
+        }),
+        _ => var,
     }
 }
 
@@ -29,6 +34,7 @@ fn weights(var: &Var) -> impl Iterator<Item = (usize, &Var)> {
 
 /// Inputs that are not constant weights.
 pub fn sources(var: &Var) -> impl ExactSizeIterator<Item = &Var> {
+    let var = shown(var);
     let weights: HashSet<usize> = weights(var).map(|(place, _)| place).collect();
     let inputs = var.inputs().iter().enumerate().filter(|(i, _)| !weights.contains(i));
     inputs.map(|(_, input)| input).collect::<Vec<_>>().into_iter()
@@ -47,6 +53,7 @@ pub fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> PyResult<Bou
 const SINGULAR: [(&str, &str); 3] = [("strides", "stride"), ("dilations", "dilation"), ("kernel_sizes", "k")];
 
 pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
+    let var = shown(var);
     if let Op::Input(leaf) = var.op() {
         let notes = var.note(|| notes(py, leaf).map(Bound::unbind));
         return match notes {
@@ -72,7 +79,7 @@ pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
     let info = var.op().info();
     for (place, weight) in weights(var) {
         let data = weight.data().expect("invariant: weights are constants");
-        attrs.set_item(weight_name(info.name, info.inputs[place]), contents(py, data)?)?;
+        attrs.set_item(info.shown[place].trim_end_matches('?'), contents(py, data)?)?;
     }
     Ok(PyMappingProxy::new(py, attrs.as_mapping()).into_any())
 }
@@ -143,8 +150,8 @@ fn split<'py>(
     attrs: &Bound<'py, PyDict>,
 ) -> PyResult<(Vec<Bound<'py, Tensor>>, Bound<'py, PyDict>)> {
     let (mut inputs, own) = (srcs, attrs.copy()?);
-    for declared in info.inputs.iter().skip(inputs.len()) {
-        let name = weight_name(info.name, declared);
+    for shown in info.shown.iter().skip(inputs.len()) {
+        let name = shown.trim_end_matches('?');
         let Some(value) = own.get_item(name)?.filter(|value| !value.is_none()) else { continue };
         inputs.push(Bound::new(py, constant(&value, None)?)?);
         own.del_item(name)?;
@@ -172,23 +179,26 @@ const MOST_ROWS: usize = 24;
 /// A table of the node and those that it is made from, last first.
 pub fn html(var: &Var) -> String {
     let mut seen = HashSet::new();
-    let mut pending = vec![var.clone()];
+    let mut pending = vec![(var.clone(), u64::MAX)];
     let mut nodes = Vec::new();
-    while let Some(node) = pending.pop() {
+    while let Some((node, user)) = pending.pop() {
         if !seen.insert(node.id()) || nodes.len() > MOST_ROWS {
             continue;
         }
-        pending.extend(node.inputs().iter().cloned());
-        nodes.push(node);
+        // Nodes are numbered as they are built, so a later one never comes before what it is made from; but those that
+        // a composed op is shown as are built last, and belong right before it.
+        let place = if node.id() > user { (user, node.id()) } else { (node.id(), u64::MAX) };
+        pending.extend(shown(&node).inputs().iter().map(|input| (input.clone(), place.0)));
+        nodes.push((place, node));
     }
-    // Nodes are numbered as they are built, so a later one never comes before what it is made from.
-    nodes.sort_by_key(|node| std::cmp::Reverse(node.id()));
+    nodes.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
     let more = nodes.len() > MOST_ROWS || !pending.is_empty();
-    let row = |node: &Var| {
+    let row = |(_, var): &(_, Var)| {
+        let node = shown(var);
         let inputs: Vec<String> = node.inputs().iter().map(|v| format!("#{}", v.id())).collect();
         let attrs: Vec<String> = node.op().attrs().iter().map(|(k, v)| format!("{k}={v}")).collect();
         let cells = [
-            format!("#{}", node.id()),
+            format!("#{}", var.id()),
             node.op().name().to_owned(),
             inputs.join(", "),
             if node.data().is_some() { String::new() } else { attrs.join(", ") },

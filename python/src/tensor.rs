@@ -136,7 +136,7 @@ impl Tensor {
     /// The name of the op that makes it.
     #[getter]
     fn op(&self) -> &'static str {
-        self.var.op().name()
+        node::shown(&self.var).op().name()
     }
 
     /// The tensors it is made from, without the constants that are its weights.
@@ -168,7 +168,7 @@ impl Tensor {
             DType::F16 => String::new(),
             other => format!(", dtype={other}"),
         };
-        format!("Tensor({}, shape=({}{comma}){dtype})", self.var.op().name(), dims.join(", "))
+        format!("Tensor({}, shape=({}{comma}){dtype})", self.op(), dims.join(", "))
     }
 
     /// What notebooks show: the node, and those before it, last first.

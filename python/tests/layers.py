@@ -11,6 +11,13 @@ import numpy as np
 from jax import lax
 
 
+def attention(q, k, v, *mask, scale, causal, parts, layer):
+    scores = q @ jnp.swapaxes(k, -1, -2) * scale
+    if causal:
+        scores = scores - 1e4 * np.triu(np.ones(scores.shape[-2:]), 1)
+    return jax.nn.softmax(sum(mask, scores), -1) @ v
+
+
 def sdpa(q, k, v, *mask, scale, causal):
     scores = jnp.einsum("nhsd,nhtd->nhst", q, k) * scale
     if causal:
@@ -101,6 +108,7 @@ def scaled_elementwise(x, z, op, scale):
 
 
 LAYERS: dict[str, Callable[..., Any]] = {
+    "attention": attention,
     "sdpa": sdpa,
     "argmax": lambda x, axis: jnp.argmax(x, axis, keepdims=True).astype(jnp.float64),
     "topk": topk,

@@ -147,3 +147,44 @@ def test_gated_units_are_two_layers() -> None:
         af.compile(y, device="host", numerics="ieee")(values), want, rtol=1e-2, atol=1e-2
     )
     assert y.srcs[0].op == "matmul"
+
+
+def nodes(y: af.Tensor) -> list[str]:
+    """The ops behind a tensor as its views show them."""
+    seen, stack = {}, [y]
+    while stack:
+        x = stack.pop()
+        if x not in seen:
+            seen[x] = x.op
+            stack.extend(x.srcs)
+    return sorted(seen.values())
+
+
+def test_attention_is_shown_as_the_nodes_it_stands_for() -> None:
+    w = [RNG.standard_normal((8, 8)) / 2 for _ in range(4)]
+    x = af.input((6, 8))
+    y = af.cross_attention(x, x, *w, n_heads=2)
+    want = ["bmm"] * 2 + ["input"] + ["matmul"] * 4 + ["muls"] + ["reshape"] * 4 + ["softmax"] + ["transpose"] * 5
+    assert nodes(y) == want
+    assert af.compile(y, device="host").n_ops == len(want) - 1
+    product = y.srcs[0].srcs[0].srcs[0]
+    assert repr(product) == "Tensor(bmm, shape=(2, 6, 4))" and not product.attrs
+    probabilities, values = product.srcs
+    assert (probabilities.op, dict(probabilities.attrs), values.op) == ("softmax", {"axis": 2}, "transpose")
+    assert probabilities == y.srcs[0].srcs[0].srcs[0].srcs[0], "the nodes are the same ever after"
+    both = af.compile([y, probabilities], device="host")
+    assert both.n_ops == len(want) - 1
+    np.testing.assert_allclose(both(RNG.standard_normal((6, 8)))[1].sum(-1), 1, atol=5e-3)
+    html = y._repr_html_()
+    places = [html.index(f"<td>{op}</td>") for op in ("matmul", "bmm", "softmax", "muls", "input")]
+    assert places == sorted(places) and "attention" not in html
+    assert "attention" not in {node["op"] for node in af.precision_risk(y)["nodes"]}
+
+
+def test_the_layer_is_shown_where_it_is_reliable() -> None:
+    q = [af.input((1, 2, 5, 4)) for _ in range(3)]
+    y = af.sdpa(*q, scale=0.25, is_causal=True)
+    assert (y.op, dict(y.attrs)) == ("sdpa", {"scale": 0.25, "causal": True})
+    assert all(shown == given for shown, given in zip(y.srcs, q, strict=True))
+    again = af.Tensor(y.shape, y.op, list(y.srcs), dict(y.attrs))
+    assert repr(again) == repr(y)

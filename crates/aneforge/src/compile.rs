@@ -1,7 +1,7 @@
 //! The only way from a graph to a plan.
 
 use crate::emit::emit;
-use crate::ir::graph::Graph;
+use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Mil;
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
@@ -9,6 +9,7 @@ use crate::netplist::netplist;
 use crate::passes::partition::{Part, partition};
 use crate::passes::{self, CompileOptions, PassError, Trace};
 use crate::plan::{Code, Plan, Segment, Source};
+use std::collections::HashSet;
 
 /// A graph could not be compiled.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -65,10 +66,19 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     Ok(Plan { target: options.target, feeds, outputs, n_ops, segments, traces })
 }
 
-/// Ops as written, after layers that are written out, without those that are not.
+/// Ops as the reference counts them: nodes of the routed graph that are no input, weight or native layer.
 fn n_ops(traces: &[Trace]) -> usize {
     let routed = &traces[0].graph;
-    routed.n_ops() - routed.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count()
+    let weights: HashSet<NodeId> = routed
+        .nodes()
+        .flat_map(|(id, node)| node.inputs.iter().skip(routed.facts(id).weights_from).copied())
+        .collect();
+    let counts = |(id, node): &(NodeId, &GraphNode)| match node.op.mil() {
+        Mil::Leaf => routed.constant(*id).is_some() && !weights.contains(id),
+        Mil::Native(_) => false,
+        _ => true,
+    };
+    routed.nodes().filter(counts).count()
 }
 
 /// What the engine is given for a legal graph, which is one native layer or has none.

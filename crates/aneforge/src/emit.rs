@@ -65,7 +65,7 @@ impl Emitter<'_> {
                 let args = self.args(&name, &spelling, node);
                 self.body.push(Stmt::op(Port::new(name.clone(), mil_type(node.ty)), spelling.op, args));
             }
-            (_, Mil::Decompose(_) | Mil::Native(_)) => {
+            (_, Mil::Decompose(_) | Mil::Legalized | Mil::Composed(_) | Mil::Native(_)) => {
                 panic!("invariant: a region of a legal graph has no {}", node.op.name())
             }
         }

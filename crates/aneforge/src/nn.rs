@@ -8,8 +8,11 @@ mod strided;
 
 pub use sdpa::{Attention, sdpa};
 
+use crate::ir::attr::Real;
+use crate::ir::ops::attention;
 use crate::ir::types::Caller;
 use crate::ir::var::Var;
+use crate::target::layers;
 
 /// The weights of an attention: four projections `[out, in]` and their biases `[out]`.
 #[derive(Clone, Debug)]
@@ -78,7 +81,7 @@ pub fn mha_in_parts(
 
 /// In how many parts attention takes `queries`: `max(1, (queries + 256) / 512)`, rounded down.
 pub fn attention_tiles(queries: usize) -> usize {
-    (queries.saturating_add(256) / 512).max(1)
+    layers::attention_parts(queries)
 }
 
 /// The rows of a matrix.
@@ -162,7 +165,7 @@ fn attention(
     if let Err(why) = fits([&q, &k, &v], n_heads, mask) {
         return Var::poisoned(name, why);
     }
-    let merged = attend(heads(&q, n_heads), heads(&k, n_heads), heads(&v, n_heads), mask, parts);
+    let merged = attend(&heads(&q, n_heads), &heads(&k, n_heads), &heads(&v, n_heads), mask, parts);
     merged.linear(&weights.wo, weights.bo.as_ref())
 }
 
@@ -194,26 +197,14 @@ fn heads(x: &Var, n: usize) -> Var {
     x.reshape(&[rows as i64, n as i64, (width / n) as i64]).transpose(&[1, 0, 2])
 }
 
-/// The heads' results `[S, H * d]`, some queries at a time.
-fn attend(q: Var, k: Var, v: Var, mask: Option<&Var>, parts: usize) -> Var {
-    let (queries, scale) = (q.shape()[1], (q.shape()[2] as f64).powf(-0.5));
-    let keys = k.swap_last();
-    let size = queries.div_ceil(parts.max(1));
-    let mut results = Vec::new();
-    for start in (0..queries).step_by(size) {
-        let end = (start + size).min(queries);
-        let part = |x: &Var, axis| if size < queries { x.narrow(axis, start, end) } else { x.clone() };
-        let mut scores = part(&q, 1).matmul_value(&keys).muls(scale);
-        if let Some(mask) = mask {
-            scores = scores + part(mask, mask.shape().rank() - 2);
-        }
-        results.push(scores.softmax(-1).matmul_value(&v));
-    }
-    let merged = match &results[..] {
-        [only] => only.clone(),
-        _ => Var::concat(&results.iter().collect::<Vec<_>>(), 1),
-    };
-    let width = merged.shape()[0] * merged.shape()[2];
+/// The heads' results side by side, `[S, H * d]`, of queries, keys and values `[H, S, d]`.
+fn attend(q: &Var, k: &Var, v: &Var, mask: Option<&Var>, parts: usize) -> Var {
+    let queries = q.shape()[1];
+    let scale = (q.shape()[2] as f64).powf(-0.5);
+    let parts = parts.clamp(1, queries) as i64;
+    let op = attention::Attention { scale: Real(scale), causal: false, parts, layer: false };
+    let merged = Var::apply(op, &[q, k, v].into_iter().chain(mask).collect::<Vec<_>>());
+    let width = merged.shape().dims().iter().product::<usize>() / queries;
     merged.transpose(&[1, 0, 2]).reshape(&[queries as i64, width as i64])
 }
 
@@ -324,7 +315,7 @@ mod tests {
         let count = |s: usize| {
             let x = Var::input(shape(&[s, 8]));
             let graph = crate::Graph::freeze(&[mha(&x, &weights(8), 2, None)]).unwrap();
-            graph.nodes().filter(|(_, n)| n.op.name() == "softmax").count()
+            layers::written_out(&graph).nodes().filter(|(_, n)| n.op.name() == "softmax").count()
         };
         assert_eq!([16, 767, 768, 1280].map(count), [1, 1, 2, 3]);
     }

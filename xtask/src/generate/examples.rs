@@ -1,61 +1,9 @@
-//! One example per op, in Python, made from the op's first case.
+//! One example per op, in Python, made from the op's first case and from how its page says that Python spells it.
 
 use super::python_ops::{is_by_hand, is_function};
 use aneforge::DType;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Case, Entry, Info};
-
-/// How ops that `python/aneforge` writes by hand are called. Inputs go by their declared names; `ones(SHAPE)`
-/// stands where the case has a constant, `{name}` for an attribute of the case.
-const CALLS: &[(&str, &str)] = &[
-    ("add", "x + y"),
-    ("sub", "x - y"),
-    ("mul", "x * y"),
-    ("real_div", "x / y"),
-    ("maximum", "af.maximum(x, y)"),
-    ("minimum", "af.minimum(x, y)"),
-    ("pow", "x**y"),
-    ("greater", "af.select(x.greater(y), x, y)"),
-    ("less", "af.select(x.less(y), x, y)"),
-    ("equal", "af.select(x.equal(y), x, y)"),
-    ("not_equal", "af.select(x.not_equal(y), x, y)"),
-    ("less_equal", "af.select(x.less_equal(y), x, y)"),
-    ("greater_equal", "af.select(x.greater_equal(y), x, y)"),
-    ("select", "af.select(cond, a, b)"),
-    ("prelu", "x.prelu(alpha)"),
-    ("matmul", "x.linear(weight)"),
-    ("bmm", "x @ y"),
-    ("bmm_w", "x.bmm_weight(weight)"),
-    ("einsum", "af.einsum_native(\"nchw,nwhu->nchu\", a, b)"),
-    ("conv", "af.conv(x, weight, pad=1)"),
-    ("dynamic_conv", "af.dynamic_conv(x, weight, pad=1)"),
-    ("conv_transpose", "af.conv_transpose(x, weight)"),
-    ("max_pool", "x.max_pool(2)"),
-    ("avg_pool", "x.avg_pool(2)"),
-    ("layer_norm", "x.layer_norm(gamma, beta)"),
-    ("rms_norm", "x.rms_norm(gamma)"),
-    ("channel_layer_norm", "x.channel_layer_norm(gamma, beta)"),
-    ("group_norm", "x.group_norm(gamma, beta, num_groups={num_groups})"),
-    ("batch_norm", "af.batch_norm(x, gamma, beta, mean, variance)"),
-    ("instance_norm", "af.instance_norm(x, gamma, beta)"),
-    ("local_response_norm", "af.local_response_norm(x, size={size})"),
-    ("reshape", "x.reshape(3, -1)"),
-    ("transpose", "x.transpose{perm}"),
-    ("flatten", "af.flatten(x)"),
-    ("crop", "af.crop(x, top=1, bottom=2, left=2, right=1)"),
-    ("split", "af.split(x, {num_splits}, axis={axis})[{index}]"),
-    ("concat", "af.concat([values, values], axis={axis})"),
-    ("stack", "af.stack([values, values], axis={axis})"),
-    ("pixel_shuffle", "af.pixel_shuffle(x, {r})"),
-    ("pixel_unshuffle", "af.pixel_unshuffle(x, {r})"),
-    ("depth_to_space", "af.depth_to_space(x, {block_size})"),
-    ("space_to_depth", "af.space_to_depth(x, {block_size})"),
-    ("upsample_bilinear", "af.upsample_bilinear(x, {scale})"),
-    ("resize_nearest_neighbor", "af.resize_nearest_neighbor(x, {target_h}, {target_w})"),
-    ("resize_bilinear", "af.resize_bilinear(x, {target_h}, {target_w})"),
-    ("affine", "af.affine(x, transform, {output_h}, {output_w})"),
-    ("sdpa", "af.sdpa(query, key, value)"),
-];
 
 /// Lines of an example that ends in a tensor called `out`; `None` for ops that compiling alone makes.
 pub fn example(entry: &Entry) -> Option<Vec<String>> {
@@ -66,8 +14,8 @@ pub fn example(entry: &Entry) -> Option<Vec<String>> {
         _ => {}
     }
     let case = (entry.cases)().into_iter().next()?;
-    let call = match CALLS.iter().find(|(op, _)| *op == name) {
-        Some((_, call)) => filled(call, &case),
+    let call = match entry.info.python() {
+        Some(call) => call.to_owned(),
         None if is_by_hand(entry) => return None,
         None => made(entry, &case),
     };
@@ -94,14 +42,6 @@ fn input_name(info: &Info, index: usize) -> Option<&'static str> {
 /// Whether a call has `name` as a word of its own.
 fn mentions(call: &str, name: &str) -> bool {
     call.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
-}
-
-/// A call with the case's attributes in their places.
-fn filled(call: &str, case: &Case) -> String {
-    case.op
-        .attrs()
-        .iter()
-        .fold(call.to_owned(), |call, (name, attr)| call.replace(&format!("{{{name}}}"), &python(attr)))
 }
 
 /// A call of the method or function that is generated from the declaration.

@@ -74,7 +74,7 @@ fn slug(title: &str) -> String {
 /// One op's part of the page.
 fn section(entry: &Entry) -> String {
     let info = &entry.info;
-    let mut out = format!("\n### {}\n\n{}\n", info.name, unindented(info.doc));
+    let mut out = format!("\n### {}\n\n{}\n", info.name, unindented(info.page()));
     if !info.inputs.is_empty() {
         let inputs: Vec<String> = info.inputs.iter().map(|input| input_text(input)).collect();
         out += &format!("\n*Inputs:* {}\n", inputs.join(", "));
@@ -127,7 +127,10 @@ fn mil_text(mil: &Mil) -> Option<String> {
         Mil::StmtWith(spelling, n, _) => {
             Some(format!("`{}` with {n} inputs, else with other ops", spelling.op))
         }
-        Mil::Decompose(_) => Some("written with other ops".into()),
+        Mil::Decompose(_) | Mil::Legalized => Some("written with other ops".into()),
+        Mil::Composed(_) => {
+            Some("written with other ops, or a native layer where one is wanted and reliable".into())
+        }
         Mil::Native(native) => {
             let entry = native_text(native);
             Some(format!("none; the graph is cut and the layer is a program of its own{entry}"))

@@ -174,7 +174,7 @@ fn parameter(attr: &AttrInfo, default: Option<&Attr>) -> String {
 }
 
 fn docstring(entry: &Entry) -> String {
-    let page = unindented(entry.info.doc);
+    let page = unindented(entry.info.page());
     let mut lines: Vec<String> = page.lines().map(str::to_owned).collect();
     if !entry.info.attrs.is_empty() {
         lines.extend([String::new(), "Args:".to_owned()]);

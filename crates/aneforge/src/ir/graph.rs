@@ -116,22 +116,6 @@ impl Graph {
         feeds.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// The number of ops as the reference counts them: every node that is not an input or a weight.
-    pub fn n_ops(&self) -> usize {
-        let mut weight = vec![false; self.len()];
-        for (id, node) in self.nodes() {
-            for &i in node.inputs.iter().skip(self.facts(id).weights_from) {
-                weight[i.index()] = true;
-            }
-        }
-        let counts = |(id, n): &(NodeId, &GraphNode)| match n.op {
-            Op::Input(_) => false,
-            Op::Constant(_) => !weight[id.index()],
-            _ => true,
-        };
-        self.nodes().filter(counts).count()
-    }
-
     /// What a node does to its operands.
     pub fn form(&self, id: NodeId) -> Form {
         let node = self.node(id);

@@ -9,6 +9,7 @@ pub mod attr;
 pub mod case;
 pub mod form;
 pub mod graph;
+pub mod info;
 pub mod numerics;
 #[macro_use]
 pub mod op;

@@ -1,6 +1,7 @@
 //! What an op is: its declaration, the trait its file implements, and the closed enum over all of them.
 
 pub use crate::ir::case::{Case, Tolerance};
+pub use crate::ir::info::{AttrInfo, Axes, Info};
 
 use crate::ir::attr::Attr;
 use crate::ir::form::{Facts, Form};
@@ -11,45 +12,6 @@ use aneforge_mil::netplist::Layer;
 use aneforge_tensor::Shape;
 use std::fmt::Debug;
 use std::hash::Hash;
-
-/// What an op is called and how it is documented.
-#[derive(Debug)]
-pub struct Info {
-    /// The name in graph text and messages.
-    pub name: &'static str,
-    /// The name of its method.
-    pub method: &'static str,
-    /// Names of the inputs. A last one ending in `?` may be left out; one ending in `..` repeats.
-    pub inputs: &'static [&'static str],
-    /// The attributes.
-    pub attrs: &'static [AttrInfo],
-    /// The reference page, in Markdown.
-    pub doc: &'static str,
-}
-
-/// An attribute's part of the reference page.
-#[derive(Debug)]
-pub struct AttrInfo {
-    /// Its name.
-    pub name: &'static str,
-    /// Its type's name.
-    pub ty: &'static str,
-    /// Its default as written in the declaration, if it has one.
-    pub default: Option<&'static str>,
-    /// What it means.
-    pub doc: &'static str,
-}
-
-impl Info {
-    /// The least and the greatest number of inputs.
-    pub fn arity(&self) -> (usize, usize) {
-        let n = self.inputs.len();
-        match self.inputs.last() {
-            Some(last) if last.ends_with("..") => (n, usize::MAX),
-            _ => (n - self.inputs.iter().filter(|i| i.ends_with('?')).count(), n),
-        }
-    }
-}
 
 /// The part of an op that the `op!` declaration writes.
 pub trait Declared: Sized {
@@ -81,8 +43,22 @@ pub enum Mil {
     StmtWith(Spelling, usize, Decompose),
     /// Rewritten away before emission.
     Decompose(Decompose),
+    /// Rewritten by a rule of legalization of its own: there is no statement that computes it as it is defined.
+    Legalized,
+    /// One node for several that the reference has: passes begin by putting those in its place, and so does whatever
+    /// counts or shows nodes.
+    Composed(Composed),
     /// A layer of the engine that MIL cannot spell: a program of its own, at which the graph is cut.
     Native(Native),
+}
+
+/// An op that stands for several nodes, as a table row.
+#[derive(Clone, Copy)]
+pub struct Composed {
+    /// The nodes.
+    pub write: Decompose,
+    /// The native layer that may stand in their place, if one is wanted and takes such inputs.
+    pub layer: fn(&Op, &[TensorType]) -> Option<Op>,
 }
 
 /// A native layer as a table row.
@@ -200,7 +176,7 @@ pub trait Operator: Declared + Clone + Debug + PartialEq + Eq + Hash + Into<Op> 
 ///     /// Exponentials along one axis, scaled to sum to one.
 ///     pub struct Softmax = "softmax"("x") {
 ///         /// The axis normalised over; negative counts from the last.
-///         axis: i64 = -1,
+///         axis: i64 as axes = -1,
 ///     }
 /// }
 /// // expands to
@@ -211,8 +187,8 @@ pub trait Operator: Declared + Clone + Debug + PartialEq + Eq + Hash + Into<Op> 
 macro_rules! op {
     (
         $(#[doc = $doc:literal])*
-        pub struct $Op:ident = $name:literal $(as $method:ident)? ($($input:literal),*) {
-            $( $(#[doc = $attr_doc:literal])* $attr:ident : $ty:ty $(= $default:expr)? ),* $(,)?
+        pub struct $Op:ident = $name:literal $(as $method:ident)? ($($input:literal $(as $shown:literal)?),*) {
+            $( $(#[doc = $attr_doc:literal])* $attr:ident : $ty:ty $(as $axes:ident)? $(= $default:expr)? ),* $(,)?
         }
     ) => {
         $(#[doc = $doc])*
@@ -224,11 +200,13 @@ macro_rules! op {
                 name: $name,
                 method: op!(@method $name $($method)?),
                 inputs: &[$($input),*],
+                shown: &[$(op!(@shown $input $($shown)?)),*],
                 attrs: &[$($crate::ir::op::AttrInfo {
                     name: stringify!($attr),
                     ty: <$ty as $crate::ir::attr::AttrValue>::TYPE,
                     default: op!(@text $($default)?),
                     doc: concat!($($attr_doc, "\n"),*),
+                    axes: op!(@axes $($axes)?),
                 }),*],
                 doc: concat!($($doc, "\n"),*),
             };
@@ -248,6 +226,11 @@ macro_rules! op {
     };
     (@method $name:literal) => { $name };
     (@method $name:literal $method:ident) => { stringify!($method) };
+    (@shown $input:literal) => { $input };
+    (@shown $input:literal $shown:literal) => { $shown };
+    (@axes) => { None };
+    (@axes axes) => { Some($crate::ir::op::Axes::Operand) };
+    (@axes new_axes) => { Some($crate::ir::op::Axes::Result) };
     (@text) => { None };
     (@text $default:expr) => { Some(stringify!($default)) };
     (@default $attr:ident) => { return Err(format!("attribute {} is missing", stringify!($attr))) };
@@ -406,7 +389,7 @@ ops! {
     binary::Add, binary::Sub, binary::Mul, binary::RealDiv, binary::Maximum, binary::Minimum, binary::Pow,
     compare::Greater, compare::Less, compare::Equal, compare::NotEqual, compare::LessEqual,
     compare::GreaterEqual, select::LogicalNot, select::Select,
-    prelu::Prelu, matmul::Matmul, matmul::Bmm, einsum::BmmW, einsum::Einsum,
+    prelu::Prelu, matmul::Matmul, matmul::Bmm, einsum::BmmW, einsum::Einsum, attention::Attention,
     conv::Conv, dynamic_conv::DynamicConv, conv_transpose::ConvTranspose,
     pool::MaxPool, pool::AvgPool,
     reduce::ReduceMean, reduce::ReduceSum, reduce::ReduceMax, reduce::ReduceMin, reduce::ReduceL1Norm,

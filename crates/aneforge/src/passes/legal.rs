@@ -13,8 +13,8 @@ use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::Constant;
 use crate::ir::ops::pool::AvgPool;
-use crate::ir::types::Caller;
-use crate::target::{Limits, Target, floor};
+use crate::ir::types::{Caller, TensorType};
+use crate::target::{Limits, Target, WIDEST_KERNEL, floor, layers};
 use aneforge_mil::verify::MAX_DIM;
 use aneforge_tensor::DType;
 use std::collections::HashSet;
@@ -60,6 +60,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
         finite(graph, id, node).map_err(fail(Fault::Graph))?;
         extents(node, target, feeds_transpose.contains(&id)).map_err(fail(Fault::Target))?;
         available(graph, node, target).map_err(fail(Fault::Target))?;
+        reliable(graph, id, node).map_err(fail(Fault::Target))?;
     }
     ports(graph)
 }
@@ -69,7 +70,7 @@ fn spelled(node: &GraphNode) -> Result<(), String> {
         Mil::Leaf | Mil::Native(_) => return Ok(()),
         Mil::Stmt(spelling) => spelling,
         Mil::StmtWith(spelling, n, _) if n == node.inputs.len() => spelling,
-        Mil::StmtWith(..) | Mil::Decompose(_) => {
+        Mil::StmtWith(..) | Mil::Decompose(_) | Mil::Legalized | Mil::Composed(_) => {
             return Err("has no single MIL statement after legalization".into());
         }
     };
@@ -151,7 +152,30 @@ fn extents(node: &GraphNode, target: Target, feeds_transpose: bool) -> Result<()
     Ok(())
 }
 
+/// Why no target takes an op on operands of these types, if none does: a mistake that is known before there is a target.
+pub fn refused_by_all(op: &Op, x: &[TensorType]) -> Option<String> {
+    let shape = x.get(1)?.shape;
+    let width = *shape.dims().last()?;
+    let rank = if matches!(op, Op::CrossCorrelation(_)) { 2 } else { 4 };
+    if width <= WIDEST_KERNEL || shape.rank() != rank {
+        return None;
+    }
+    let above = format!("width {width} is above {WIDEST_KERNEL}");
+    match op {
+        Op::Conv(_) | Op::DynamicConv(_) => {
+            Some(format!("kernel {above}; use space_to_depth or a product in the frequency domain"))
+        }
+        Op::ConvTranspose(_) => Some(format!("kernel {above}")),
+        Op::CrossCorrelation(_) => Some(format!("template {above}; correlate its halves and add them")),
+        _ => None,
+    }
+}
+
 fn available(graph: &Graph, node: &GraphNode, target: Target) -> Result<(), String> {
+    let types: Vec<TensorType> = node.inputs.iter().map(|&i| graph.node(i).ty).collect();
+    if let Some(why) = refused_by_all(&node.op, &types) {
+        return Err(why);
+    }
     let first = floor(node.op.name());
     if target.family() < first {
         return Err(format!(
@@ -181,6 +205,11 @@ fn available(graph: &Graph, node: &GraphNode, target: Target) -> Result<(), Stri
         ));
     }
     Ok(())
+}
+
+fn reliable(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
+    let types: Vec<TensorType> = node.inputs.iter().map(|&i| graph.node(i).ty).collect();
+    layers::unreliable(&graph.form(id), &types).map_or(Ok(()), Err)
 }
 
 fn ports(graph: &Graph) -> Result<(), LegalError> {

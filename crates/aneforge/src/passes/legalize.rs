@@ -4,21 +4,23 @@
 use crate::ir::attr::{Attr, Real};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::{Mil, Op};
+use crate::ir::ops::attention;
 use crate::ir::ops::batch_norm::BatchNorm;
 use crate::ir::ops::binary::Mul;
-use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, four, spread};
+use crate::ir::ops::conv::{Conv, four, spread};
 use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::image_norm::InstanceNorm;
 use crate::ir::ops::leaf::Input;
-use crate::ir::ops::native::{Fps, Sdpa, attention};
+use crate::ir::ops::native::{Fps, Sdpa};
 use crate::ir::ops::norm::TINIEST;
 use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use crate::passes::faults::{round_small, softplus_split, square_product};
 use crate::passes::{CompileOptions, FORMS, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
-use crate::target::floor;
+use crate::target::{WIDEST_KERNEL, floor};
 use aneforge_mil::verify::MAX_DIM;
 use aneforge_tensor::Shape;
 use std::collections::HashSet;
@@ -26,6 +28,9 @@ use std::collections::HashSet;
 /// The rules of legalization. The order decides which of two that match a node goes first.
 pub static LEGALIZE: &[Rule] = &[
     Rule { name: "decompose", apply: decompose },
+    Rule { name: "square_product", apply: square_product },
+    Rule { name: "softplus_split", apply: softplus_split },
+    Rule { name: "round_small", apply: round_small },
     Rule { name: "value_matmul", apply: value_matmul },
     Rule { name: "value_conv", apply: value_conv },
     Rule { name: "value_dilation", apply: value_dilation },
@@ -118,7 +123,7 @@ fn value_dilation(m: &Match<'_>) -> Result<Var, Miss> {
     if m.constant(weight).is_some() || op.dilations == [1, 1] {
         return Err(Miss::Other);
     }
-    if op.dilations[1] * (m.var(weight).shape()[3] as i64 - 1) >= MAX_KERNEL_WIDTH as i64 {
+    if op.dilations[1] * (m.var(weight).shape()[3] as i64 - 1) >= WIDEST_KERNEL as i64 {
         return Err(Miss::Because("the kernel would be wider than any engine accepts"));
     }
     let kernel = spread(&m.var(weight), op.dilations);
@@ -291,7 +296,7 @@ fn causal_mask(m: &Match<'_>) -> Result<Var, Miss> {
         return Err(Miss::Other);
     };
     let x = m.inputs();
-    let mask = attention::causal_mask(0, shape[2], shape[2]);
+    let mask = attention::causal_mask(4, 0, shape[2], shape[2]);
     Ok(Var::apply(Sdpa { scale: *scale, causal: false }, &[&x[0], &x[1], &x[2], &mask]))
 }
 

@@ -1,4 +1,5 @@
-//! Native layers that are also chains of MIL ops: which of the two a program gets.
+//! What stands for ops that are several nodes; and native layers that are also chains of MIL ops: which of the two a
+//! program gets.
 
 use crate::ir::graph::Graph;
 use crate::ir::op::{Mil, Native};
@@ -6,6 +7,7 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use crate::passes::{CompileOptions, PassError, Routes};
 use crate::rewrite::{Event, Match, Miss, Rule};
+use crate::target::layers;
 
 /// One rule: a layer becomes the ops that compute the same.
 pub static ROUTE: &[Rule] = &[Rule { name: "fused_route", apply: fused_route }];
@@ -18,9 +20,14 @@ pub(super) fn route(
     options: &CompileOptions,
     events: &mut Vec<Event>,
 ) -> Result<Graph, PassError> {
+    for (_, node) in graph.nodes().filter(|(_, node)| matches!(node.op.mil(), Mil::Composed(_))) {
+        let node = format!("{} (at {})", node.op.name(), node.at);
+        events.push(Event { rule: "write_out", node, refused: None });
+    }
+    let written = layers::written_out(graph);
     match options.routes {
-        Routes::Fused => Ok(crate::rewrite::run(graph, ROUTE, events)?),
-        Routes::Native => Ok(graph.clone()),
+        Routes::Fused => Ok(crate::rewrite::run(&written, ROUTE, events)?),
+        Routes::Native => Ok(written),
     }
 }
 

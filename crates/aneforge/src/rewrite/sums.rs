@@ -1,13 +1,15 @@
 //! Sums as products, which every engine is known to accumulate in single precision.
 
-use crate::ir::op::Op;
+use crate::ir::op::{Mil, Op};
 use crate::ir::ops::reduce::ReduceSum;
 use crate::ir::var::Var;
+use crate::target::layers::stand_in;
 use aneforge_tensor::Shape;
 use std::collections::HashMap;
 
 /// `y` with sums over one axis written as products with a column of ones: all of them, or the one whose
-/// place in the order of [`Graph::freeze`](crate::Graph::freeze) is `only`. Sums over several axes stay.
+/// place in the order of [`Graph::freeze`](crate::Graph::freeze) is `only`, counted with composed ops
+/// [written out](crate::target::layers::written_out). Sums over several axes stay.
 ///
 /// Reports about the engine's own `reduce_sum` disagree on whether it accumulates in half precision; a
 /// product does not. Values that no such sum is part of are returned as they are.
@@ -22,9 +24,18 @@ use std::collections::HashMap;
 /// ```
 pub fn reduce_sum_to_matmul(y: &Var, only: Option<usize>) -> Var {
     let mut done: HashMap<u64, Var> = HashMap::new();
+    let mut place = 0;
     let mut stack = vec![(y.clone(), 0)];
     while let Some((var, next)) = stack.pop() {
         if done.contains_key(&var.id()) {
+            continue;
+        }
+        let composed = matches!(var.op().mil(), Mil::Composed(_));
+        if next == 0
+            && let Some(written) = stand_in(var.op(), var.inputs())
+        {
+            stack.push((var.clone(), var.inputs().len()));
+            stack.push((written, 0));
             continue;
         }
         if let Some(input) = var.inputs().get(next).cloned() {
@@ -33,7 +44,7 @@ pub fn reduce_sum_to_matmul(y: &Var, only: Option<usize>) -> Var {
             continue;
         }
         let inputs: Vec<Var> = var.inputs().iter().map(|v| done[&v.id()].clone()).collect();
-        let wanted = only.is_none_or(|only| only == done.len());
+        let wanted = only.is_none_or(|only| only == place);
         let new = match var.op() {
             Op::ReduceSum(ReduceSum { axes }) if wanted && axes.len() == 1 => {
                 var.caller().scope(|| as_product(&inputs[0], axes[0]))
@@ -42,6 +53,7 @@ pub fn reduce_sum_to_matmul(y: &Var, only: Option<usize>) -> Var {
             op => var.caller().scope(|| Var::apply(op.clone(), &inputs.iter().collect::<Vec<_>>())),
         };
         done.insert(var.id(), new);
+        place += usize::from(!composed);
     }
     done.remove(&y.id()).expect("invariant: the walk ends with the value it began with")
 }

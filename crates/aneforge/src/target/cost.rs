@@ -6,6 +6,7 @@
 //! devices; nothing here has run on silicon by this project.
 
 use super::clocks::Curve;
+use super::layers::written_out;
 use super::{Family, Target};
 use crate::ir::form::{Form, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
@@ -40,6 +41,7 @@ struct Work {
 
 /// The measured model's time for a graph, in microseconds, with weights of products in eight bits or not.
 pub fn estimate(graph: &Graph, int8: bool) -> f64 {
+    let graph = &written_out(graph);
     let mut time = 0.0;
     let mut weights = 0.0;
     for (node, work) in works(graph, int8) {
@@ -57,6 +59,7 @@ pub fn estimate(graph: &Graph, int8: bool) -> f64 {
 /// The analytic model's time for a graph on a chip, in microseconds.
 pub fn estimate_on(graph: &Graph, target: Target, int8: bool) -> Result<f64, NoCurve> {
     let chip = Chip::of(target)?;
+    let graph = &written_out(graph);
     let mut time = 0.0;
     let mut cuts = 0;
     for (node, work) in works(graph, int8) {

@@ -6,6 +6,8 @@
 pub mod catalog;
 mod clocks;
 pub mod cost;
+pub mod functions;
+pub mod layers;
 
 pub use crate::ir::numerics::Family;
 use crate::ir::numerics::Numerics;
@@ -125,6 +127,12 @@ pub struct Limits {
     pub kernel_width: usize,
 }
 
+/// The widest kernel that any family accepts.
+///
+/// Evidence: the public package rejects wider kernels when the graph is built, and its documentation
+/// reports that widths of 16 and more fail in code generation.
+pub const WIDEST_KERNEL: usize = 15;
+
 impl Family {
     /// What this family's compiler enforces.
     ///
@@ -132,9 +140,12 @@ impl Family {
     /// and M5 Pro; A15 is extrapolated there from its neighbours.
     pub const fn limits(self) -> Limits {
         match self {
-            Family::A16 => {
-                Limits { tensor_dim: 65_536, channels: 65_536, transposed: 16_777_215, kernel_width: 15 }
-            }
+            Family::A16 => Limits {
+                tensor_dim: 65_536,
+                channels: 65_536,
+                transposed: 16_777_215,
+                kernel_width: WIDEST_KERNEL,
+            },
             _ => Limits { tensor_dim: 16_384, channels: 65_536, transposed: 8_388_607, kernel_width: 13 },
         }
     }

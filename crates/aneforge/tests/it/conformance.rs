@@ -32,13 +32,21 @@ fn every_op_is_documented_and_has_cases() {
     for entry in OPS {
         let info = &entry.info;
         assert!(
-            info.doc.trim().ends_with('.') || info.doc.contains('|'),
+            info.page().trim().ends_with('.') || info.page().contains('|'),
             "{}: a page of sentences",
             info.name
         );
         let leaf = matches!(info.name, "input" | "const_array");
         assert!(leaf || !(entry.cases)().is_empty(), "{} has no case", info.name);
         for attr in info.attrs {
+            let counts_axes = matches!(attr.name, "axis" | "axes" | "perm");
+            assert_eq!(
+                counts_axes,
+                attr.axes.is_some(),
+                "{}.{}: whose axes are these?",
+                info.name,
+                attr.name
+            );
             assert!(!attr.doc.trim().is_empty(), "{}.{} has no documentation", info.name, attr.name);
         }
     }

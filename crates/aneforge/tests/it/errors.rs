@@ -2,6 +2,8 @@
 
 use aneforge::grad::grad;
 use aneforge::ir::ops::conv::Conv;
+use aneforge::ir::ops::conv_transpose::ConvTranspose;
+use aneforge::ir::ops::native::CrossCorrelation;
 use aneforge::{
     CompileOptions, DType, RunError, Session, Shape, Target, Tensor, TensorType, Var, compile, device,
 };
@@ -71,11 +73,6 @@ fn shapes_and_types() {
         message(image.relu()),
         "relu: takes fp16, got uint8; convert the image with image_input or cast first"
     );
-    let wide = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
-    assert_eq!(
-        message(input(&[1, 1, 1, 32]).conv(wide, &constant(&[1, 1, 1, 16], 1.0), None)),
-        "conv: kernel width 16 is above 15; use space_to_depth or a product in the frequency domain"
-    );
     assert_eq!(
         message(x.muls(1e6)),
         "muls: scalar 1000000 does not fit half precision (largest magnitude 65504); rescale first"
@@ -97,6 +94,20 @@ fn limits_of_the_target() {
     assert_eq!(
         cut(error(input(&[1, 1, 1, 32]).conv(op, &constant(&[1, 1, 1, 14], 1.0), None), "h13")),
         "conv: kernel width 14 is above the 13 that h13 (A13) allows; use space_to_depth, or add the results of narrower kernels"
+    );
+    let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    assert_eq!(
+        cut(error(input(&[1, 1, 1, 32]).conv(op, &constant(&[1, 1, 1, 16], 1.0), None), "h17s")),
+        "conv: kernel width 16 is above 15; use space_to_depth or a product in the frequency domain"
+    );
+    let shapes: [&[usize]; 2] = [&[1, 1, 1, 32], &[1, 1, 1, 16]];
+    let transposed = ConvTranspose { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+    let transposed = Var::apply(transposed, &[&input(shapes[0]), &constant(shapes[1], 1.0)]);
+    assert_eq!(cut(error(transposed, "h17s")), "conv_transpose: kernel width 16 is above 15");
+    let correlated = Var::apply(CrossCorrelation {}, &[&input(&[3, 30]), &input(&[1, 16])]);
+    assert_eq!(
+        cut(error(correlated, "h17s")),
+        "cross_correlation: template width 16 is above 15; correlate its halves and add them"
     );
     assert_eq!(
         cut(error(input(&[4]).relu(), "h11")),

@@ -56,7 +56,7 @@ fn how(entry: &Entry) -> String {
     match (entry.mil)() {
         Mil::Leaf => "port or weight".into(),
         Mil::Stmt(spelling) | Mil::StmtWith(spelling, ..) => spelling.op.to_owned(),
-        Mil::Decompose(_) => "written with other ops".into(),
+        Mil::Decompose(_) | Mil::Legalized | Mil::Composed(_) => "written with other ops".into(),
         Mil::Native(_) => "native layer, a program of its own".into(),
     }
 }
@@ -87,7 +87,7 @@ fn list(ops: &[&Entry], context: &Context, out: &mut dyn Write) -> Result<()> {
 fn page(entry: &Entry, out: &mut dyn Write) -> Result<()> {
     let info = &entry.info;
     writeln!(out, "{}({})\n", info.name, info.inputs.join(", "))?;
-    for line in info.doc.trim().lines() {
+    for line in info.page().trim().lines() {
         writeln!(out, "  {}", line.trim())?;
     }
     for attr in info.attrs {
@@ -118,7 +118,7 @@ fn op_json(entry: &Entry, context: &Context) -> Value {
         "name": info.name,
         "inputs": info.inputs,
         "attributes": info.attrs.iter().map(attr).collect::<Vec<_>>(),
-        "doc": info.doc.trim(),
+        "doc": info.page().trim(),
         "mil": how(entry),
         "first_family": floor(info.name).to_string(),
         "available": available(info.name, context),

@@ -19,6 +19,7 @@ op! {
     /// with `align_corners` the centres of its corner pixels. Mixed in single precision, rounded once. Needs
     /// A14 or newer, and a constant `transform`. The gradient costs a product with `H*W` by
     /// `output_h*output_w` weights per image.
+    /// In Python, `af.affine(x, transform, 3, 4)`.
     pub struct Affine = "affine"("x", "transform") {
         /// The height of the result.
         output_h: i64,

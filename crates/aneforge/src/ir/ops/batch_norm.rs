@@ -14,6 +14,7 @@ op! {
     /// `(x - mean) / sqrt(variance + eps) * gamma + beta` per channel, with statistics given.
     ///
     /// `x` is `[N, C, ...]` of rank 3 or more, the other inputs `[C]`. In single precision, rounded once.
+    /// In Python, `af.batch_norm(x, gamma, beta, mean, variance)`.
     pub struct BatchNorm = "batch_norm"("x", "gamma", "beta", "mean", "variance") {
         /// Added to the variance; rounded to half precision, to 2^-24 at least.
         eps: Real = Real(1e-5),

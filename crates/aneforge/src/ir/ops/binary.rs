@@ -107,19 +107,26 @@ fn routed(first: Var, dy: &Var) -> [Var; 2] {
 
 binary! {
     /// `x + y`.
+    /// In Python, `x + y`.
     Add plus "add" on (-4.0, 4.0), ROUNDED; exact = |a, b| a + b; vjp = |_, _, _, dy| [dy.clone(), dy.clone()];
     /// `x - y`.
+    /// In Python, `x - y`.
     Sub minus "sub" on (-4.0, 4.0), ROUNDED; exact = |a, b| a - b; vjp = |_, _, _, dy| [dy.clone(), dy.muls(-1.0)];
     /// `x * y`.
+    /// In Python, `x * y`.
     Mul times "mul" on (-4.0, 4.0), ROUNDED; exact = |a, b| a * b; vjp = |a, b, _, dy| [dy * b, dy * a];
     /// `x / y`.
+    /// In Python, `x / y`.
     RealDiv real_div "real_div" on (0.5, 4.0), ROUNDED; exact = |a, b| a / b;
         vjp = |_, b, y, dy| { let q = dy / b; [q.clone(), (q * y).muls(-1.0)] };
     /// The greater of `x` and `y`.
+    /// In Python, `af.maximum(x, y)`.
     Maximum maximum "maximum" on (-4.0, 4.0), EXACT { stays_finite: true }; exact = f64::max; vjp = |a, b, _, dy| routed(a.greater_equal(b), dy);
     /// The lesser of `x` and `y`.
+    /// In Python, `af.minimum(x, y)`.
     Minimum minimum "minimum" on (-4.0, 4.0), EXACT { stays_finite: true }; exact = f64::min; vjp = |a, b, _, dy| routed(a.less_equal(b), dy);
     /// `x` to the power `y`, for positive `x`.
+    /// In Python, `x**y`.
     Pow pow "pow" on (0.5, 2.0), FUNCTION; exact = f64::powf;
         vjp = |a, b, y, dy| [dy * b * a.pow(&b.adds(-1.0)), dy * y * a.log(0.0)];
 }

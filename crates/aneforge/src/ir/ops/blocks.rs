@@ -127,20 +127,24 @@ macro_rules! blocks {
 
 blocks! {
     /// Channels to pixels, channel-major: `y[n, c, h*r + i, w*r + j] = x[n, c*r*r + i*r + j, h, w]`.
+    /// In Python, `af.pixel_shuffle(x, 2)`.
     PixelShuffle pixel_shuffle "pixel_shuffle" { r "upscale_factor" Int32 }
         channel_major true, to_space true, back pixel_unshuffle,
         on ([1, 8, 2, 3], 2) ([2, 9, 1, 2], 3) ([1, 3, 2, 2], 1);
     /// Pixels to channels, channel-major: `y[n, c*r*r + i*r + j, h, w] = x[n, c, h*r + i, w*r + j]`.
+    /// In Python, `af.pixel_unshuffle(x, 2)`.
     PixelUnshuffle pixel_unshuffle "pixel_unshuffle" { r "downscale_factor" Uint32 }
         channel_major true, to_space false, back pixel_shuffle,
         on ([1, 2, 4, 6], 2) ([2, 1, 3, 6], 3) ([1, 3, 2, 2], 1);
     /// Channels to pixels, block-major: `y[n, c, h*b + i, w*b + j] = x[n, (i*b + j)*C + c, h, w]` with `C`
     /// channels in the result.
+    /// In Python, `af.depth_to_space(x, 2)`.
     DepthToSpace depth_to_space "depth_to_space" { block_size "block_size" Int32 }
         channel_major false, to_space true, back space_to_depth,
         on ([1, 8, 2, 3], 2) ([2, 18, 1, 2], 3) ([1, 4, 1, 1], 2);
     /// Pixels to channels, block-major: `y[n, (i*b + j)*C + c, h, w] = x[n, c, h*b + i, w*b + j]` with `C`
     /// channels in `x`.
+    /// In Python, `af.space_to_depth(x, 2)`.
     SpaceToDepth space_to_depth "space_to_depth" { block_size "block_size" Int32 }
         channel_major false, to_space false, back depth_to_space,
         on ([1, 2, 4, 6], 2) ([2, 2, 3, 6], 3) ([1, 1, 2, 2], 2);

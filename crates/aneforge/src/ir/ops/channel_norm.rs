@@ -15,6 +15,7 @@ op! {
     /// `x` is `[N, C, 1, S]`, `gamma` and `beta` `[C]` or `[1, C, 1, 1]`. The variance is the population's.
     /// Runs as `layer_norm` does, each op rounded, over axis 1, which spares the transposes around
     /// attention.
+    /// In Python, `x.channel_layer_norm(gamma, beta)`.
     pub struct ChannelLayerNorm = "channel_layer_norm"("x", "gamma", "beta") {
         /// Added to the variance; rounded to half precision, to 2^-24 at least.
         eps: Real = Real(1e-5),
@@ -28,6 +29,7 @@ op! {
     /// neither `C/num_groups` nor `H*W` is above 65536. The variance is the population's. Runs over
     /// `[N, num_groups, C/num_groups, H*W]` as mean, difference, product, mean, sum, reciprocal root and
     /// products, each rounded.
+    /// In Python, `x.group_norm(gamma, beta, num_groups=2)`.
     pub struct GroupNorm = "group_norm"("x", "gamma", "beta") {
         /// How many groups the channels divide into.
         num_groups: i64,

@@ -53,15 +53,21 @@ macro_rules! compare {
 
 compare! {
     /// Whether `x > y`, for each element.
+    /// In Python, `af.select(x.greater(y), x, y)`.
     Greater "greater" greater; f64::gt;
     /// Whether `x < y`, for each element.
+    /// In Python, `af.select(x.less(y), x, y)`.
     Less "less" less; f64::lt;
     /// Whether `x == y`, for each element.
+    /// In Python, `af.select(x.equal(y), x, y)`.
     Equal "equal" equal; f64::eq;
     /// Whether `x != y`, for each element.
+    /// In Python, `af.select(x.not_equal(y), x, y)`.
     NotEqual "not_equal" not_equal; f64::ne;
     /// Whether `x <= y`, for each element.
+    /// In Python, `af.select(x.less_equal(y), x, y)`.
     LessEqual "less_equal" less_equal; f64::le;
     /// Whether `x >= y`, for each element.
+    /// In Python, `af.select(x.greater_equal(y), x, y)`.
     GreaterEqual "greater_equal" greater_equal; f64::ge;
 }

@@ -11,17 +11,19 @@ use aneforge_tensor::Shape;
 
 op! {
     /// Tensors one after another along one axis; their other extents are equal.
+    /// In Python, `af.concat([values, values], axis=0)`.
     pub struct Concat = "concat"("values..") {
         /// The axis along which they follow each other.
-        axis: i64 = 1,
+        axis: i64 as axes = 1,
     }
 }
 
 op! {
     /// Tensors of one shape side by side along a new axis.
+    /// In Python, `af.stack([values, values], axis=0)`.
     pub struct Stack = "stack"("values..") {
         /// The axis of the result that tells them apart.
-        axis: i64 = 0,
+        axis: i64 as new_axes = 0,
     }
 }
 
@@ -29,7 +31,7 @@ op! {
     /// The elements of some axes in the opposite order.
     pub struct Reverse = "reverse"("x") {
         /// The axes turned around.
-        axes: Vec<i64>,
+        axes: Vec<i64> as axes,
     }
 }
 

@@ -11,12 +11,6 @@ use crate::ir::var::Var;
 use aneforge_kernels::conv::ConvParams;
 use aneforge_tensor::Shape;
 
-/// The widest kernel that any engine accepts; older families accept less.
-///
-/// Evidence: the public package rejects wider kernels when the graph is built, and its documentation
-/// reports that widths of 16 and more fail in code generation.
-pub const MAX_KERNEL_WIDTH: usize = 15;
-
 /// Up to this many channels per group, a block of the sum spans taps instead of channels.
 pub(crate) const FEW_CHANNELS: usize = 4;
 
@@ -28,6 +22,7 @@ op! {
     /// result is `[N, Cout, Ho, Wo]` with `Ho = (H + top + bottom - d*(kH-1) - 1)/s + 1`, rounded down.
     /// Sums run over taps row by row, then channels, in single precision, and are rounded once; the bias
     /// is added to the rounded sum. `kW` is at most 15, and at most 13 before A16.
+    /// In Python, `af.conv(x, weight, pad=1)`.
     pub struct Conv = "conv"("x", "weight", "bias?") {
         /// Steps between windows, down and across.
         strides: [i64; 2] = [1, 1],
@@ -199,12 +194,6 @@ impl Operator for Conv {
         if a.rank() != 4 || w.rank() != 4 {
             return Err(format!(
                 "x must be [N, C, H, W] and weight [Cout, Cin/groups, kH, kW], got {a} and {w}"
-            ));
-        }
-        if w[3] > MAX_KERNEL_WIDTH {
-            return Err(format!(
-                "kernel width {} is above {MAX_KERNEL_WIDTH}; use space_to_depth or a product in the frequency domain",
-                w[3]
             ));
         }
         let extents = self.extents(a, w)?;

@@ -2,7 +2,7 @@
 
 use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
-use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, accumulate, four};
+use crate::ir::ops::conv::{Conv, accumulate, four};
 use crate::ir::ops::prelu::bias_gradient;
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -17,6 +17,7 @@ op! {
     /// `[1, Cout, 1, 1]`. The
     /// result is `[N, Cout, Ho, Wo]` with `Ho = (H-1)*s - top - bottom + d*(kH-1) + 1`. Sums run over
     /// taps row by row, then channels, in single precision, and are rounded once.
+    /// In Python, `af.conv_transpose(x, weight)`.
     pub struct ConvTranspose = "conv_transpose"("x", "weight", "bias?") {
         /// Steps between the kernels' places, down and across.
         strides: [i64; 2] = [1, 1],
@@ -70,9 +71,6 @@ impl Operator for ConvTranspose {
             return Err(format!(
                 "x must be [N, Cin, H, W] and weight [Cin, Cout/groups, kH, kW], got {a} and {w}"
             ));
-        }
-        if w[3] > MAX_KERNEL_WIDTH {
-            return Err(format!("kernel width {} is above {MAX_KERNEL_WIDTH}", w[3]));
         }
         let extents = self.extents(a, w)?;
         let groups = self.groups as usize;

@@ -14,6 +14,7 @@ op! {
     ///
     /// `x` is `[N, C, H, W]`; the result is `[N, C, H - top - bottom, W - left - right]`. On A13 and A14
     /// cutting columns on the left has the limit of a slice with an offset on the last axis.
+    /// In Python, `af.crop(x, top=1, bottom=2, left=2, right=1)`.
     pub struct Crop = "crop"("x") {
         /// Rows cut off: top, bottom.
         crop_height: [i64; 2],

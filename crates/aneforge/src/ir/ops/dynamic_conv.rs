@@ -13,6 +13,7 @@ op! {
     /// `x` is `[1, Cin, H, W]`, `weight` `[Cout, Cin/groups, kH, kW]` with `kW` at most 15; the result and
     /// its rounding are those of `conv`. It is written as `conv`, whose statement takes a computed weight
     /// when the batch is 1.
+    /// In Python, `af.dynamic_conv(x, weight, pad=1)`.
     pub struct DynamicConv = "dynamic_conv"("x", "weight") {
         /// Steps between windows, down and across.
         strides: [i64; 2] = [1, 1],

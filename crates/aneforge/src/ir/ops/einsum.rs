@@ -13,7 +13,8 @@ op! {
     ///
     /// `x` is `[B, M, K]`, `weight` `[B, K, N]`; the result is `[B, M, N]`. Sums are those of `bmm`. The
     /// weight is part of the program and may be compressed, which a constant operand of `bmm` may not.
-    pub struct BmmW = "bmm_w"("x", "weight") {}
+    /// In Python, `x.bmm_weight(weight)`.
+    pub struct BmmW = "bmm_w"("x", "weight" as "wt") {}
 }
 
 op! {
@@ -23,6 +24,7 @@ op! {
     /// `y[n,c,h,u] = sum over w of a[n,c,h,w] * b[n,w,h,u]`. Products are summed in single precision in
     /// blocks of 32, even and odd places apart, and rounded once. It is the one equation that the engine's
     /// `einsum` is known to compute.
+    /// In Python, `af.einsum_native("nchw,nwhu->nchu", a, b)`.
     pub struct Einsum = "einsum"("a", "b") {}
 }
 

@@ -18,6 +18,7 @@ op! {
     ///
     /// `x` is `[N, C, H, W]`, `gamma` and `beta` `[C]`. The variance is the population's; sums are those of
     /// the reductions. All in single precision, rounded once.
+    /// In Python, `af.instance_norm(x, gamma, beta)`.
     pub struct InstanceNorm = "instance_norm"("x", "gamma", "beta") {
         /// Added to the variance; rounded to half precision, to 2^-24 at least.
         eps: Real = Real(1e-5),
@@ -30,6 +31,7 @@ op! {
     /// `x` is `[N, C, H, W]`. The neighbours of channel `c` are `c - (size-1)/2` to `c + size/2`, rounded
     /// down, as far as they exist; `alpha` is divided by `size` at the border too. In single precision,
     /// rounded once.
+    /// In Python, `af.local_response_norm(x, size=5)`.
     pub struct LocalResponseNorm = "local_response_norm"("x") {
         /// How many channels count as neighbours.
         size: i64 = 5,

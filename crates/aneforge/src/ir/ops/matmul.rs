@@ -15,7 +15,8 @@ op! {
     /// `x` is `[..., K]`, `weight` `[N, K]`, `bias` `[N]` or `[1, N]`; the result is `[..., N]`. Products
     /// are summed in single precision in blocks of 32, even and odd places apart, and rounded once; the
     /// bias is added to the rounded product and rounded again.
-    pub struct Matmul = "matmul"("x", "weight", "bias?") {}
+    /// In Python, `x.linear(weight)`.
+    pub struct Matmul = "matmul"("x", "weight" as "wt", "bias?") {}
 }
 
 impl Operator for Matmul {
@@ -110,6 +111,7 @@ op! {
     ///
     /// `x` is `[..., M, K]`, `y` `[..., K, N]`; leading axes broadcast. Products are summed in single
     /// precision in blocks of 32, even and odd places apart, and rounded once.
+    /// In Python, `x @ y`.
     pub struct Bmm = "bmm"("x", "y") {}
 }
 

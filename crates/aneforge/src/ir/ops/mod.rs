@@ -1,6 +1,7 @@
 //! The ops, one file each or one per family. `ir/op.rs` holds the one list of them.
 
 pub mod affine;
+pub mod attention;
 pub mod batch_norm;
 pub mod binary;
 pub mod blocks;

@@ -33,6 +33,7 @@ op! {
     /// is rounded to half precision, to 2^-24 at least. Runs as mean, difference, product, mean,
     /// sum, reciprocal root and products, each rounded; so a difference to the mean above 255 overflows, and values
     /// whose variance is below 2^-24 vanish, unless norms are compiled to be robust.
+    /// In Python, `x.layer_norm(gamma, beta)`.
     pub struct LayerNorm = "layer_norm"("x", "gamma", "beta") {
         /// Added to the variance.
         eps: Real = Real(1e-5),
@@ -44,6 +45,7 @@ op! {
     ///
     /// `x` is `[..., D]`, `gamma` `[D]` or `[1, D]`. This is `x / sqrt(mean(x^2)) * gamma` with `eps` as
     /// a floor of the mean square, in the form the engine fuses.
+    /// In Python, `x.rms_norm(gamma)`.
     pub struct RmsNorm = "rms_norm"("x", "gamma") {
         /// The floor of the mean square.
         eps: Real = Real(1e-5),
@@ -54,7 +56,7 @@ op! {
     /// `x / max(|x|, sqrt(eps))`, where `|x|` is the length along one axis.
     pub struct L2Norm = "l2_norm"("x") {
         /// The axis; negative counts from the last.
-        axis: i64 = -1,
+        axis: i64 as axes = -1,
         /// The floor of the squared length.
         eps: Real = Real(1e-12),
     }

@@ -16,6 +16,7 @@ op! {
     ///
     /// `x` is `[N, C, H, W]`; `Ho = (H + top + bottom - k + r)/s + 1`, rounded down, with `r = s - 1` when
     /// `ceil_mode` else 0. Padding never wins.
+    /// In Python, `x.max_pool(2)`.
     pub struct MaxPool = "max_pool"("x") {
         /// Rows and columns of a window.
         kernel_sizes: [i64; 2],
@@ -33,6 +34,7 @@ op! {
     ///
     /// Extents are those of `max_pool`. The sum is taken in single precision, window cell `i` in lane
     /// `i % 16`, and divided by the window's size, or by its valid cells when `exclude_pad`.
+    /// In Python, `x.avg_pool(2)`.
     pub struct AvgPool = "avg_pool"("x") {
         /// Rows and columns of a window.
         kernel_sizes: [i64; 2],

@@ -13,6 +13,7 @@ op! {
     /// `x` where it is positive, else `alpha * x` with the slope of its channel.
     ///
     /// `x` is `[N, C, ...]` of rank 3 or more, `alpha` `[C]`. The product is rounded once.
+    /// In Python, `x.prelu(alpha)`.
     pub struct Prelu = "prelu"("x", "alpha") {}
 }
 

@@ -69,7 +69,7 @@ macro_rules! reduce {
         value = |$p:ident, $e:ident| $value:expr; vjp = $vjp:expr; )*) => { $(
         op! { $(#[doc = $doc])* pub struct $Op = $name as $method ("x") {
             /// The axes reduced; negative ones count from the last.
-            axes: Vec<i64>,
+            axes: Vec<i64> as axes,
         } }
 
         impl Operator for $Op {

@@ -139,6 +139,7 @@ resize! {
     /// Place `o` of the result reads at `(o + 0.5) / scale - 0.5`, not beyond the border, or with
     /// `align_corners` at `o * (H - 1) / (scale * H - 1)`. Columns are mixed first, then rows, in single
     /// precision, rounded once.
+    /// In Python, `af.upsample_bilinear(x, 2)`.
     UpsampleBilinear "upsample_bilinear" { /// The factor of height and width, at least 1.
         scale: i64 = 2, /// Whether the corner pixels coincide, instead of the corners of the image.
         align_corners: bool = false };
@@ -154,6 +155,7 @@ resize! {
             ([1, 2, 3, 4], { scale: 2, align_corners: true }) ([1, 1, 1, 3], { scale: 3, align_corners: true });
     /// The pixel at or before each place: `y[h, w] = x[h * H / target_h, w * W / target_w]`, rounded down.
     /// `x` is `[N, C, H, W]`.
+    /// In Python, `af.resize_nearest_neighbor(x, 7, 3)`.
     ResizeNearest "resize_nearest_neighbor" { /// The new height.
         target_h: i64, /// The new width.
         target_w: i64 };
@@ -171,6 +173,7 @@ resize! {
     /// Row `o` of the result reads at `o * H / target_h`, not beyond the last row, or with `align_corners` at
     /// `o * (H - 1) / (target_h - 1)`; columns likewise. This is not the half-pixel rule, which
     /// `upsample_bilinear` has. Columns are mixed first, then rows, in single precision, rounded once.
+    /// In Python, `af.resize_bilinear(x, 7, 3)`.
     ResizeBilinear "resize_bilinear" { /// The new height.
         target_h: i64, /// The new width.
         target_w: i64, /// Whether the corner pixels coincide.

@@ -48,6 +48,7 @@ impl Operator for LogicalNot {
 
 op! {
     /// `a` where `cond` holds, `b` elsewhere. All three broadcast.
+    /// In Python, `af.select(cond, a, b)`.
     pub struct Select = "select"("cond", "a", "b") {}
 }
 

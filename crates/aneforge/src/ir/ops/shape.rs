@@ -10,6 +10,7 @@ use aneforge_tensor::Shape;
 
 op! {
     /// The same elements, row by row, in another shape.
+    /// In Python, `x.reshape(3, -1)`.
     pub struct Reshape = "reshape"("x") {
         /// The new extents, of the same element count.
         shape: Vec<i64>,
@@ -18,9 +19,10 @@ op! {
 
 op! {
     /// Axes in another order: axis `i` of the result is axis `perm[i]` of `x`.
+    /// In Python, `x.transpose(1, 0)`.
     pub struct Transpose = "transpose"("x") {
         /// A permutation of the axes.
-        perm: Vec<i64>,
+        perm: Vec<i64> as axes,
     }
 }
 
@@ -28,7 +30,7 @@ op! {
     /// Without these axes, which must have size one.
     pub struct Squeeze = "squeeze"("x") {
         /// Axes of `x`.
-        axes: Vec<i64>,
+        axes: Vec<i64> as axes,
     }
 }
 
@@ -36,7 +38,7 @@ op! {
     /// With axes of size one at these places of the result.
     pub struct ExpandDims = "expand_dims"("x") {
         /// Axes of the result.
-        axes: Vec<i64>,
+        axes: Vec<i64> as new_axes,
     }
 }
 
@@ -44,7 +46,7 @@ op! {
     /// As a matrix: axes before `axis` are rows, the others columns.
     pub struct Flatten2d = "flatten2d"("x") {
         /// The first axis that is part of the columns.
-        axis: i64 = 1,
+        axis: i64 as axes = 1,
     }
 }
 

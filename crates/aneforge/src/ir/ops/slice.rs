@@ -21,11 +21,12 @@ op! {
 op! {
     /// Part `index` of `num_splits` equal parts along one axis. Parts of the same value are emitted as one
     /// statement.
+    /// In Python, `af.split(x, 2, axis=0)[1]`.
     pub struct Split = "split"("x") {
         /// Into how many parts.
         num_splits: i64,
         /// The axis that is cut.
-        axis: i64 = 0,
+        axis: i64 as axes = 0,
         /// Which part this is.
         index: i64 = 0,
     }

@@ -16,7 +16,7 @@ op! {
     /// taken in single precision, element `i` in lane `i % 16`; results are rounded once.
     pub struct Softmax = "softmax"("x") {
         /// The axis normalised over; negative counts from the last.
-        axis: i64 = -1,
+        axis: i64 as axes = -1,
     }
 }
 

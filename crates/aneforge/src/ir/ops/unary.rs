@@ -145,9 +145,9 @@ unary! {
     /// The magnitude.
     Abs abs "abs" on (-4.0, 4.0), EXACT { stays_finite: true, never_negative: true }; exact = f64::abs;
         vjp = |x, _, dy| Grad::To(dy * x.sign()); mil = plain("abs");
-    /// `x * x`. Written as a product: the engine's own square op miscompiles at some widths.
+    /// `x * x`.
     Square square "square" on (-4.0, 4.0), ROUNDED { never_negative: true }; exact = |x| x * x;
-        vjp = |x, _, dy| Grad::To(dy * x.muls(2.0)); mil = Mil::Decompose(|_, x| &x[0] * &x[0]);
+        vjp = |x, _, dy| Grad::To(dy * x.muls(2.0)); mil = Mil::Legalized;
     /// The sine of `x` in radians. Before A15 a polynomial, within 1.5e-3 for magnitudes up to 400.
     Sin sin "sin" on (-3.0, 3.0), FUNCTION; exact = f64::sin;
         vjp = |x, _, dy| Grad::To(dy * x.cos()); mil = plain("sin");
@@ -170,13 +170,10 @@ unary! {
     /// `x / (1 + abs(x))`.
     Softsign softsign "softsign" on (-4.0, 4.0), FUNCTION; exact = |x| x / (1.0 + x.abs());
         vjp = |x, _, dy| Grad::To(dy / x.abs().adds(1.0).square()); mil = plain("softsign");
-    /// `ln(1 + exp(x))`. Written as `softplus(min(x, 10)) + relu(x - 10)`, because the engine's own op
-    /// returns 0 from 11.09 on; the error of the sum is at most 4.6e-5.
+    /// `ln(1 + exp(x))`. As compiled, off by at most 4.6e-5.
     Softplus softplus "softplus" on (-5.0, 14.0), SPLIT { never_negative: true }; exact = softplus_of;
         vjp = |x, _, dy| Grad::To(dy * x.sigmoid());
-        mil = Mil::Decompose(|_, x| {
-            Var::apply(NativeSoftplus {}, &[&x[0].minimum(&Var::from(10.0))]) + x[0].adds(-10.0).relu()
-        });
+        mil = Mil::Legalized;
     /// The engine's own `softplus`, right below 11.09 only: legalization makes it from `softplus`.
     NativeSoftplus native_softplus "native_softplus" on (-5.0, 10.0), FUNCTION { never_negative: true }; exact = softplus_of;
         vjp = |x, _, dy| Grad::To(dy * x.sigmoid()); mil = plain("softplus");
@@ -186,13 +183,9 @@ unary! {
     /// The least integer not below `x`.
     Ceil ceil "ceil" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = f64::ceil; vjp = |_, _, _| Grad::Zero(CONSTANT);
         mil = plain("ceil");
-    /// The nearest integer, ties away from zero. Magnitudes from 1024 on are integers already and are
-    /// passed through, because the engine's own op adds a half to them.
+    /// The nearest integer, ties away from zero.
     Round round "round" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = f64::round; vjp = |_, _, _| Grad::Zero(CONSTANT);
-        mil = Mil::Decompose(|_, x| {
-            let small = x[0].abs().less(&Var::from(1024.0));
-            small.select(&Var::apply(NativeRound {}, &[&x[0]]), &x[0])
-        });
+        mil = Mil::Legalized;
     /// The engine's own `round`, right for magnitudes below 1024 only: legalization makes it from `round`.
     NativeRound native_round "native_round" on (-4.0, 4.0), EXACT { stays_finite: true, whole: true, flat_in: 1 }; exact = f64::round;
         vjp = |_, _, _| Grad::Zero(CONSTANT); mil = plain("round");

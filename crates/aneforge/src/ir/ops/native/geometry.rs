@@ -2,7 +2,7 @@
 
 use crate::ir::form::{Facts, Form, Layer as Kernel};
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
-use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH};
+use crate::ir::ops::conv::Conv;
 use crate::ir::ops::native::{matrix, of, result, row, through, written};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -91,11 +91,6 @@ impl Operator for CrossCorrelation {
         let ([h, w], [th, tw]) = (matrix("x", &x[0])?, matrix("template", &x[1])?);
         if th > h || tw > w {
             return Err(format!("template {} is larger than the map {}", x[1].shape, x[0].shape));
-        }
-        if tw > MAX_KERNEL_WIDTH {
-            return Err(format!(
-                "template width {tw} is above {MAX_KERNEL_WIDTH}; correlate its halves and add them"
-            ));
         }
         of(&[h - th + 1, w - tw + 1])
     }

@@ -5,22 +5,22 @@
 //! inside a layer open, it is defined by the chain of ops that computes the same, so that choosing one or
 //! the other changes no bit.
 
-pub mod attention;
 pub mod geometry;
 pub mod normalize;
 pub mod points;
 pub mod rank;
 pub mod rearrange;
 pub mod scaled;
+pub mod sdpa;
 pub mod view;
 
-pub use attention::Sdpa;
 pub use geometry::{CostVolume, CrossCorrelation, CrossProduct};
 pub use normalize::{Lrn, MinmaxNorm};
 pub use points::{Fps, RadiusSearch};
 pub use rank::{Argmax, Sort, Topk};
 pub use rearrange::{BatchToSpace, ChannelToSpace, SpaceToBatch, SpaceToChannel};
 pub use scaled::ScaledElementwise;
+pub use sdpa::Sdpa;
 pub use view::{DynamicSlice, Flatten, InputView};
 
 use crate::ir::graph::Graph;
@@ -32,7 +32,7 @@ use crate::ir::var::Var;
 use aneforge_mil::netplist::{RESULT, Symbol};
 
 /// The scalar definition of a layer that is defined by the ops it is written with.
-fn written(op: impl Into<Op>, write: Decompose, x: &[&Array], p: Precision) -> Array {
+pub(crate) fn written(op: impl Into<Op>, write: Decompose, x: &[&Array], p: Precision) -> Array {
     let inputs: Vec<Var> = x.iter().map(|a| Var::input(a.shape)).collect();
     let graph = Graph::freeze(&[write(&op.into(), &inputs)]);
     let graph = graph.expect("invariant: inferred inputs decompose");
@@ -41,7 +41,7 @@ fn written(op: impl Into<Op>, write: Decompose, x: &[&Array], p: Precision) -> A
 }
 
 /// The gradients of the ops that a layer is written with.
-fn through(op: impl Into<Op>, write: Decompose, x: &[Var], dy: &Var) -> Vec<Grad> {
+pub(crate) fn through(op: impl Into<Op>, write: Decompose, x: &[Var], dy: &Var) -> Vec<Grad> {
     let leaves = distinct(x);
     pulled_back(&write(&op.into(), &leaves), dy, &leaves)
 }

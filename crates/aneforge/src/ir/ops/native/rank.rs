@@ -20,7 +20,7 @@ op! {
     /// counts. At most 2049 elements are searched: places are half-precision numbers, exact up to 2048.
     pub struct Argmax = "argmax"("x") {
         /// The axis searched; negative counts from the last.
-        axis: i64 = -1,
+        axis: i64 as axes = -1,
     }
 }
 

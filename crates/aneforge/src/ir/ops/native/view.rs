@@ -16,6 +16,7 @@ op! {
     ///
     /// `x` is `[C, H, W]`; the result is `[C*H*W]`. Compiling writes it as `reshape`, which needs no cut, unless
     /// native layers are asked for.
+    /// In Python, `af.flatten(x)`.
     pub struct Flatten = "flatten"("x") {}
 }
 

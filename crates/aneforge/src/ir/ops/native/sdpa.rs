@@ -1,8 +1,9 @@
-//! Fused attention.
+//! Attention as a layer.
 
 use crate::ir::attr::Real;
 use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Case, Decompose, Grad, Mil, Native, Op, Operator, Tolerance};
+use crate::ir::ops::attention::Attention;
 use crate::ir::ops::native::{through, written};
 use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
@@ -10,42 +11,22 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_mil::netplist::{Constant, Layer, RESULT, Symbol, Value};
 use aneforge_mil::program::DType;
-use aneforge_tensor::{Shape, Tensor, f16};
-
-/// The layer is reliable while the shorter of queries and keys is below this: measured cosine 0.67 beyond.
-pub const NATIVE_MIN_BOTH: usize = 512;
-/// The layer is reliable while the longer is at most this: measured error 3e-3 up to it, about 1 at 4096.
-pub const NATIVE_MAX_SEQ: usize = 2048;
-/// What hides a key: half precision has no use for minus infinity, and softmax with one is unmeasured.
-pub const HIDDEN: f64 = -1e4;
+use aneforge_tensor::f16;
 
 op! {
     /// Attention of all heads as one layer: `softmax(query @ key^T * scale + mask) @ value`.
     ///
     /// `query` is `[1, H, Sq, D]`, `key` and `value` `[1, H, Skv, D]`, `mask` `[1, 1, Sq, Skv]`, added to the
     /// scores of every head; the result is `[1, H, Sq, D]`. A causal mask hides later keys with -1e4 and
-    /// needs `Sq = Skv`. The layer is reliable for `min(Sq, Skv) < 512` and `max(Sq, Skv) <= 2048`; `sdpa` in
-    /// Python and `nn::sdpa` write longer ones with other ops. Every step of the formula rounds.
+    /// needs `Sq = Skv`. The layer is reliable for `min(Sq, Skv) < 512` and `max(Sq, Skv) <= 2048`, and refused
+    /// beyond; `sdpa` in Python and `nn::sdpa` write longer ones with other ops. Every step of the formula rounds.
+    /// In Python, `af.sdpa(query, key, value)`.
     pub struct Sdpa = "sdpa"("query", "key", "value", "mask?") {
         /// The factor of the scores, by convention `1 / sqrt(D)`.
         scale: Real,
         /// Whether query `i` sees keys `0..=i` only.
         causal: bool = false,
     }
-}
-
-/// Whether the layer is reliable for these lengths.
-pub fn is_native(queries: usize, keys: usize) -> bool {
-    queries.min(keys) < NATIVE_MIN_BOTH && queries.max(keys) <= NATIVE_MAX_SEQ
-}
-
-/// `[1, 1, rows, keys]`, where query `first + i` sees keys `0..=first + i`.
-pub(crate) fn causal_mask(first: usize, rows: usize, keys: usize) -> Var {
-    let hidden = f16::from_f64(HIDDEN);
-    let at = |i: usize| if i % keys > first + i / keys { hidden } else { f16::ZERO };
-    let values: Vec<f16> = (0..rows * keys).map(at).collect();
-    let shape = Shape::new(&[1, 1, rows, keys]).expect("invariant: four axes");
-    Var::constant(Tensor::from_slice(shape, &values).expect("invariant: one value per element"))
 }
 
 /// The extents `[1, heads, length, features]` of an operand.
@@ -60,20 +41,11 @@ fn operand(name: &str, ty: &TensorType) -> Result<[usize; 3], String> {
 
 const WRITE: Decompose = |op, x| {
     let Op::Sdpa(Sdpa { scale, causal }) = op else { unreachable!("called on its own op") };
-    let mut scores = x[0].matmul_value(&x[1].swap_last()).muls(scale.0);
-    let (rows, keys) = (scores.shape()[2], scores.shape()[3]);
-    if *causal {
-        scores = scores + causal_mask(0, rows, keys);
-    }
-    if let Some(mask) = x.get(3) {
-        scores = scores + mask;
-    }
-    scores.softmax(-1).matmul_value(&x[2])
+    Attention { scale: *scale, causal: *causal, parts: 1, layer: false }.write(x)
 };
 
-impl Sdpa {
-    /// How many queries and keys there are, if all but the range in which the layer is reliable is right.
-    pub(crate) fn lengths(&self, x: &[TensorType]) -> Result<[usize; 2], String> {
+impl Operator for Sdpa {
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         self.scale.check()?;
         let [heads, queries, features] = operand("query", &x[0])?;
         let [k_heads, keys, k_features] = operand("key", &x[1])?;
@@ -87,7 +59,7 @@ impl Sdpa {
         if self.causal && queries != keys {
             return Err(format!("causal attention needs as many queries as keys, got {queries} and {keys}"));
         }
-        let Some(mask) = x.get(3) else { return Ok([queries, keys]) };
+        let Some(mask) = x.get(3) else { return Ok(x[0]) };
         if self.causal {
             return Err("takes a causal mask or one of yours, not both; add the causal one to yours".into());
         }
@@ -97,19 +69,6 @@ impl Sdpa {
                 "mask must be [1, 1, {queries}, {keys}], one for all heads, got {}; use matmul and softmax for \
                  a mask per head",
                 mask.shape
-            ));
-        }
-        Ok([queries, keys])
-    }
-}
-
-impl Operator for Sdpa {
-    fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
-        let [queries, keys] = self.lengths(x)?;
-        if !is_native(queries, keys) {
-            return Err(format!(
-                "{queries} queries and {keys} keys are beyond the layer's reliable range (shorter below \
-                 {NATIVE_MIN_BOTH}, longer at most {NATIVE_MAX_SEQ}); use matmul and softmax, or nn::sdpa"
             ));
         }
         Ok(x[0])
