@@ -32,6 +32,8 @@ pub mod grad;
 pub mod import;
 pub mod netplist;
 pub mod nn;
+pub mod pacing;
+pub mod paired;
 pub mod passes;
 pub mod plan;
 pub mod portable;
@@ -39,6 +41,7 @@ pub mod rewrite;
 pub mod risk;
 pub mod session;
 pub mod target;
+pub mod tune;
 
 pub use aneforge_tensor::{DType, Shape, Tensor, f16};
 pub use compile::{CompileError, compile};
