@@ -50,7 +50,7 @@ pub fn compile(
         }
         (returned, _) => returned,
     };
-    let routes = if native { Routes::Native } else { Routes::Fused };
+    let routes = if native { Routes::Native } else { Routes::WrittenOut };
     let options =
         CompileOptions { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;

@@ -6,8 +6,8 @@ use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::batch_norm::BatchNorm;
 use crate::ir::ops::binary::Mul;
+use crate::ir::ops::bmm_w::RowProduct;
 use crate::ir::ops::conv::{Conv, MAX_KERNEL_WIDTH, four, spread};
-use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::image_norm::InstanceNorm;
 use crate::ir::ops::leaf::Input;
 use crate::ir::ops::native::{Fps, Sdpa, attention};
@@ -174,7 +174,7 @@ fn value_parameter(m: &Match<'_>) -> Result<Var, Miss> {
     let wide = |v: &Var| along_channels(v, x[0].shape().rank());
     Ok(match &node.op {
         Op::BmmW(_) => x[0].matmul_value(&x[1]),
-        Op::Einsum(_) => Einsum::of_values(&x[0], &x[1]),
+        Op::RowProduct(_) => RowProduct::of_values(&x[0], &x[1]),
         Op::Prelu(_) => x[0].greater(&Var::from(0.0)).select(&x[0], &(&x[0] * wide(&x[1]))),
         Op::InstanceNorm(op) => {
             let channels = x[1].shape();

@@ -8,7 +8,7 @@ use crate::passes::{CompileOptions, PassError, Routes};
 use crate::rewrite::{Event, Match, Miss, Rule};
 
 /// One rule: a layer becomes the ops that compute the same.
-pub static ROUTE: &[Rule] = &[Rule { name: "fused_route", apply: fused_route }];
+pub static ROUTE: &[Rule] = &[Rule { name: "write_out", apply: write_out }];
 
 /// Layers written out wherever they can be, for a device that has no layers.
 static EXPAND: &[Rule] = &[Rule { name: "expand", apply: expand }];
@@ -19,7 +19,7 @@ pub(super) fn route(
     events: &mut Vec<Event>,
 ) -> Result<Graph, PassError> {
     match options.routes {
-        Routes::Fused => Ok(crate::rewrite::run(graph, ROUTE, events)?),
+        Routes::WrittenOut => Ok(crate::rewrite::run(graph, ROUTE, events)?),
         Routes::Native => Ok(graph.clone()),
     }
 }
@@ -31,10 +31,10 @@ fn native(m: &Match<'_>) -> Result<(Native, Vec<Var>), Miss> {
     }
 }
 
-fn fused_route(m: &Match<'_>) -> Result<Var, Miss> {
+fn write_out(m: &Match<'_>) -> Result<Var, Miss> {
     let (native, inputs) = native(m)?;
     let types: Vec<TensorType> = inputs.iter().map(Var::ty).collect();
-    match native.fused {
+    match native.written {
         Some(write) if (native.route)(&m.node().op, &types) => Ok(write(&m.node().op, &inputs)),
         Some(_) => Err(Miss::Because("the reference keeps this layer native")),
         None => Err(Miss::Because("no chain of MIL ops computes the same")),
@@ -43,7 +43,7 @@ fn fused_route(m: &Match<'_>) -> Result<Var, Miss> {
 
 fn expand(m: &Match<'_>) -> Result<Var, Miss> {
     let (native, inputs) = native(m)?;
-    native.fused.map(|write| write(&m.node().op, &inputs)).ok_or(Miss::Other)
+    native.written.map(|write| write(&m.node().op, &inputs)).ok_or(Miss::Other)
 }
 
 /// A legal graph with its layers written out, where they can be: what a device without layers runs. The

@@ -133,8 +133,7 @@ impl Bench {
         feeds: &[Tensor],
     ) -> Result<Option<(Tensor, Vec<f64>)>, RunError> {
         let plan = compile(std::slice::from_ref(out), &self.compile.routes(routes));
-        let loaded =
-            plan.map_err(RunError::from).and_then(|plan| Session::new(plan, &self.device));
+        let loaded = plan.map_err(RunError::from).and_then(|plan| Session::new(plan, &self.device));
         let mut session = match loaded {
             Ok(session) => session,
             Err(error) if error.kind() == Kind::Caller => return Err(error),
@@ -180,7 +179,7 @@ impl fmt::Display for Way {
 fn routed(graph: &Graph, routes: Routes) -> Result<Graph, CompileError> {
     match routes {
         Routes::Native => Ok(graph.clone()),
-        Routes::Fused => {
+        Routes::WrittenOut => {
             let rewritten = crate::rewrite::run(graph, passes::ROUTE, &mut Vec::new());
             Ok(rewritten.map_err(PassError::from)?)
         }

@@ -70,7 +70,7 @@ impl Candidate {
 /// let y = Var::input(Shape::new(&[1, 2, 4, 8])?).relu();
 /// let bench = Bench::on(device::named("host")?).reps(1);
 /// let options = tune(&y, &bench, &Search::default(), &mut |way| println!("{way}"))?;
-/// assert_eq!(options.routes, Routes::Fused);
+/// assert_eq!(options.routes, Routes::WrittenOut);
 /// let plan = compile(&[y], &options)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -122,9 +122,9 @@ fn entry(name: &str, time: f64) -> Value {
 
 /// The ways, the cheapest first.
 fn candidates(graph: &Graph) -> Result<Vec<Candidate>, CompileError> {
-    let written_out = routed(graph, Routes::Fused)?;
+    let written_out = routed(graph, Routes::WrittenOut)?;
     let layers = |graph: &Graph| graph.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count();
-    let mut found = vec![Candidate::new("fused", Routes::Fused, &written_out)];
+    let mut found = vec![Candidate::new("fused", Routes::WrittenOut, &written_out)];
     if layers(graph) != layers(&written_out) {
         found.insert(0, Candidate::new("native", Routes::Native, graph));
     }
@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn lossy_ways_must_earn_it() {
         let search = Search::default();
-        let candidate = |estimate| Candidate { name: "lossy", routes: Routes::Fused, lossy: true, estimate };
+        let candidate =
+            |estimate| Candidate { name: "lossy", routes: Routes::WrittenOut, lossy: true, estimate };
         let way = |time, error| Way { name: "way", estimate: 1.0, time, error };
         let first = [way(11.0, 0.0)];
         assert!(!search.tries(&candidate(1.0), 1.0, &[]));
