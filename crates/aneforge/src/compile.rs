@@ -65,7 +65,8 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     Ok(Plan { target: options.target, feeds, outputs, n_ops, segments, traces })
 }
 
-/// Ops as written, after layers that are written out, without those that are not.
+/// The number of ops that the user wrote: a native layer counts as the ops it is written out with, and as none if it
+/// stays a layer.
 fn n_ops(traces: &[Trace]) -> usize {
     let routed = &traces[0].graph;
     routed.n_ops() - routed.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count()

@@ -301,8 +301,8 @@ fn sample_one(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(m.var(points).narrow(0, 0, 1))
 }
 
-/// Whether a value is rounded, with nothing since but changes of shape and what the engine fuses with a
-/// scalar factor: sums with constants and divisions by them.
+/// Whether a value is the result of floor, ceil or round, followed at most by ops through which the engine's compiler
+/// still folds a scalar factor into the rounding: reshapes, sums with constants, and divisions by constants.
 fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
     loop {
         match m.op(x) {
