@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import platform
-import statistics
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from aneforge import _autotune, _env, _native
-from aneforge._compile import compile
+from aneforge import _env, _native
 from aneforge._native import Tensor
 from aneforge._tensor import Array, integer, value, vector, weight
 
 _CANDIDATES = (1, 2, 3, 4, 5, 6, 8)
-_WARM_UPS, _RUNS = 5, 20
+_RUNS = 20
 
-_known: dict[str, int] = {}
+_known: dict[tuple[int, int, int, int], int] = {}
 
 
 def _optional(where: str, array: Tensor | Array | None, length: int) -> Tensor | None:
@@ -145,19 +138,17 @@ def attention_tiles(
         raise ValueError(
             f"attention_tiles: S, n_heads, dh and T must be at least 1, got {(S, n_heads, dh, T)}"
         )
-    key = f"attn_tiles:{_processor()}:{queries}:{keys}:{heads}:{size}"
-    if key not in _known:
-        stored = _autotune.stored().get(key)
-        if isinstance(stored, int) and stored >= 1:
-            _known[key] = stored
-    if key in _known:
-        return _known[key]
+    extents = (queries, keys, heads, size)
+    if extents not in _known and (stored := _native.known_attention(extents, _env.cache_dir())):
+        _known[extents] = stored
+    if extents in _known:
+        return _known[extents]
     if not tune and not _env.tune_attention():
         return _native.attention_tiles(queries)
     tried = [integer("attention_tiles: each candidate", c) for c in candidates]
-    _known[key] = _fastest(queries, keys, heads, size, [c for c in tried if 1 <= c <= queries])
-    _autotune.store(key, _known[key])
-    return _known[key]
+    _known[extents] = _fastest(queries, keys, heads, size, [c for c in tried if 1 <= c <= queries])
+    _native.keep_attention(extents, _known[extents], _env.cache_dir())
+    return _known[extents]
 
 
 def tune_attention(
@@ -169,41 +160,4 @@ def tune_attention(
 
 def _fastest(queries: int, keys: int, heads: int, size: int, candidates: Sequence[int]) -> int:
     """The candidate with the least median time, on the device that models run on by default."""
-    rng = np.random.default_rng(0)
-    shape = (heads * size, heads * size)
-    feeds = [rng.standard_normal((n, shape[0])).astype(np.float16) for n in (queries, keys)]
-    matrices = [(rng.standard_normal(shape) / shape[0] ** 0.5).astype(np.float16) for _ in range(4)]
-    weights = [_native.constant(matrix) for matrix in matrices]
-    times: dict[int, float] = {}
-    for parts in candidates:
-        x, context = _native.input(feeds[0].shape, "fp16"), _native.input(feeds[1].shape, "fp16")
-        y = _native.attention(x, context, weights, [None] * 4, heads, parts)
-        try:
-            model = compile(y)
-        except (NotImplementedError, RuntimeError):
-            continue  # This device cannot run that many parts.
-        for _ in range(_WARM_UPS):
-            model(*feeds)
-        runs = []
-        for _ in range(_RUNS):
-            start = time.perf_counter()
-            model(*feeds)
-            runs.append(time.perf_counter() - start)
-        times[parts] = statistics.median(runs)
-        model.release()
-    if not times:
-        raise RuntimeError(
-            f"tune_attention: none of {tuple(candidates)} parts of {queries} queries could run"
-        )
-    return min(times, key=times.__getitem__)
-
-
-def _processor() -> str:
-    """The processor's name, which measurements belong to."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
+    return _native.tune_attention((queries, keys, heads, size), candidates, _env.bench(_RUNS))

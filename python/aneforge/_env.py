@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from aneforge import _native
 
@@ -52,6 +53,13 @@ def tune_attention() -> bool:
 def cache_dir() -> Path:
     """`ANEFORGE_CACHE_DIR`: where measurements are kept, by default `.cache/aneforge` at home."""
     return Path(os.environ.get("ANEFORGE_CACHE_DIR") or Path.home() / ".cache" / "aneforge")
+
+
+def bench(reps: int) -> dict[str, Any]:
+    """Where ways to compile are measured, in how many calls each, and where what is found is kept."""
+    set_threads()
+    place = {"target": target(), "device": device(), "numerics": numerics()}
+    return {**place, "reps": max(1, reps), "cache": cache_dir()}
 
 
 def set_threads() -> None:

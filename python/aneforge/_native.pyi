@@ -1,7 +1,8 @@
 """Types of the native half of the package."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, final
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, NoReturn, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,7 @@ from aneforge._ops import OpMethods
 from aneforge._tensor import TensorMethods
 
 __all__ = [
+    "Breaker",
     "Encoder",
     "Model",
     "SegmentedModel",
@@ -28,23 +30,28 @@ __all__ = [
     "devices",
     "estimate",
     "estimate_provenance",
-    "estimate_route",
-    "exact",
     "feeds",
     "gather",
     "geglu",
-    "has_routes",
     "input",
+    "keep_attention",
+    "known_attention",
     "load",
     "load_graph",
     "ops",
+    "paired_apply",
+    "paired_dot",
+    "paired_muls",
+    "paired_of",
     "precision_risk",
     "project_peak",
     "save_graph",
     "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
-    "structure",
+    "tune",
+    "tune_attention",
+    "tune_precision",
 ]
 
 __version__: str
@@ -356,17 +363,60 @@ def estimate_provenance(target: str) -> dict[str, Any]:
 def precision_risk(out: Tensor | Sequence[Tensor]) -> dict[str, Any]:
     """Where a graph may lose precision."""
 
-def estimate_route(out: Tensor | Sequence[Tensor], native: bool) -> float:
-    """Microseconds that a graph may take with its native layers kept, or written out where that can be."""
-
-def has_routes(out: Tensor | Sequence[Tensor]) -> bool:
-    """Whether a graph has a native layer that can also be written with fused ops."""
-
-def structure(out: Tensor | Sequence[Tensor]) -> str:
-    """What a graph is made of, without the contents of its constants."""
-
 def feeds(out: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> list[tuple[list[int], str]]:
     """Shapes and element types of a graph's inputs, in feed order."""
 
-def exact(out: Tensor, arrays: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """A graph's result in double precision, by the scalar definition of every op."""
+def tune(
+    out: Tensor,
+    inputs: Sequence[Any] | None,
+    place: Mapping[str, Any],
+    search: tuple[int, float, float, float],
+    each: Callable[[str], object] | None,
+) -> bool:
+    """Whether native layers are best kept; `each` is called with a line about every way that is measured."""
+
+def tune_precision(
+    out: Tensor,
+    inputs: Sequence[Any] | None,
+    place: Mapping[str, Any],
+    error: float | None,
+    time: float | None,
+    each: Callable[[str], object] | None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """The graph whose sums are written best, and a report of all that were measured."""
+
+_Extents: TypeAlias = tuple[int, int, int, int]
+
+def known_attention(extents: _Extents, folder: PathLike[str]) -> int | None:
+    """The number of parts that was measured for attention of this shape and kept in `folder`."""
+
+def keep_attention(extents: _Extents, parts: int, folder: PathLike[str]) -> None:
+    """Keeps a number of parts in `folder`."""
+
+def tune_attention(extents: _Extents, candidates: Sequence[int], place: Mapping[str, Any]) -> int:
+    """The candidate with the least median time."""
+
+_Halves: TypeAlias = tuple[Tensor, Tensor]
+
+def paired_of(hi: Tensor) -> _Halves:
+    """A pair from its high half, whose low half is zero."""
+
+def paired_apply(name: str, a: _Halves, b: _Halves) -> _Halves:
+    """The result of the operator called `name`: `add`, `sub` or `mul`."""
+
+def paired_muls(a: _Halves, k: float) -> _Halves:
+    """Both halves times a number."""
+
+def paired_dot(a: _Halves, b: _Halves, axis: int) -> _Halves:
+    """The sum of products along `axis`, which becomes the last and has size one."""
+
+@final
+class Breaker:
+    """Whether the engine's compiler failed just now, by the times that it is given."""
+
+    def check(self, now: float, seconds: float) -> tuple[str, float] | None:
+        """What is wrong with a compile `now`, and how many seconds are left of a pause of `seconds`."""
+    def failed(self, now: float) -> None:
+        """A compile failed `now`."""
+    def reset(self) -> None:
+        """No compile failed of late."""

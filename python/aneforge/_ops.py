@@ -976,9 +976,11 @@ def input_view(x: Tensor | Array, offset: int, size: int) -> Tensor:
 
 
 def dynamic_slice(x: Tensor | Array, start: int, size: int = 2) -> Tensor:
-    """Two of four elements, from `start` on, where the start is data of the program and not its text.
+    """Two of four elements, from `start` on.
 
-    `x` has 4 elements; the result is `[2]`. Other sizes are not known to work on the engine; use
+    The name is that of the engine's layer, which reads its start from an operand. Here that is a constant, the
+    attribute `start`, which goes into a weight file: programs with other starts have the same text, but each is
+    compiled. `x` has 4 elements; the result is `[2]`. Other sizes are not known to work on the engine; use
     `slice_by_size`. Needs A14 or newer.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from aneforge import _env
+from aneforge import _env, _native
 from aneforge._blame import warn
 
 
@@ -23,18 +23,14 @@ class Breaker:
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self._clock, self._sleep = clock, sleep
-        self._failed: float | None = None
+        self._breaker, self._clock, self._sleep = _native.Breaker(), clock, sleep
 
     def before(self) -> None:
         """Waits or raises, if a compile failed just now."""
         seconds, strict = _env.compile_backoff()
-        if self._failed is None or seconds <= 0:
+        if (early := self._breaker.check(self._clock(), seconds)) is None:
             return
-        rest = self._failed + seconds - self._clock()
-        if rest <= 0:
-            return
-        message = f"compile: the engine's compiler failed {seconds - rest:.1f} s ago; it needs {rest:.1f} s more"
+        message, rest = early
         if strict:
             raise CompileBackoffError(f"{message}; wait, or call reset_compile_breaker()")
         warn(f"{message}, waiting")
@@ -42,11 +38,11 @@ class Breaker:
 
     def failed(self) -> None:
         """A compile failed now."""
-        self._failed = self._clock()
+        self._breaker.failed(self._clock())
 
     def reset(self) -> None:
         """No compile failed of late."""
-        self._failed = None
+        self._breaker.reset()
 
 
 BREAKER = Breaker()

@@ -15,8 +15,14 @@ use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-/// Compiles run one at a time in a process.
+/// Compiles run one at a time in a process, and so do measurements.
 static COMPILING: LazyLock<PerProcess<Mutex<()>>> = LazyLock::new(PerProcess::default);
+
+/// Does something while nothing else in this process compiles or measures.
+pub fn alone<T>(work: impl FnOnce() -> T) -> T {
+    let _one = COMPILING.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
 
 /// Compiles what one tensor, or several, need (layers stay `native` where there is a choice), writes it to a folder if one is given, and loads it into a
 /// device.
@@ -44,22 +50,23 @@ pub fn compile(
         }
         (returned, _) => returned,
     };
-    let routes = if native { Routes::Native } else { Routes::Fused };
+    let routes = if native { Routes::Native } else { Routes::WrittenOut };
     let options =
         CompileOptions { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
     let device = on(device, numerics)?;
     let at = here(py)?;
     let (running, home) = interruptible(py, move |stop| {
-        let _one = COMPILING.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
-        let plan =
-            stoppable(stop, || at.scope(|| aneforge::compile(&outputs, &options))).map_err(Error::Compile)?;
-        if let Some(folder) = build_dir {
-            artifact::write(&plan, &folder).map_err(Error::Artifact)?;
-        }
-        let running = Running { plan: Arc::new(plan), device, numerics };
-        let home = running.load()?;
-        Ok::<_, Error>((running, home))
+        alone(|| {
+            let plan = stoppable(stop, || at.scope(|| aneforge::compile(&outputs, &options)))
+                .map_err(Error::Compile)?;
+            if let Some(folder) = build_dir {
+                artifact::write(&plan, &folder).map_err(Error::Artifact)?;
+            }
+            let running = Running { plan: Arc::new(plan), device, numerics };
+            let home = running.load()?;
+            Ok::<_, Error>((running, home))
+        })
     })??;
     Model::new(py, running, home, returned)
 }

@@ -7,6 +7,7 @@ use aneforge::passes::PassError;
 use aneforge::passes::legal::{Fault, refused_by_all};
 use aneforge::portable::PortableError;
 use aneforge::target::UnknownTarget;
+use aneforge::tune::TuneError;
 use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
 use aneforge_models::{EncodeError, LoadError};
 use pyo3::exceptions::{
@@ -40,6 +41,8 @@ pub enum Error {
     Encode(Box<EncodeError>),
     /// Bytes that are no graph or plan.
     Portable(PortableError),
+    /// Ways that could not be measured.
+    Tune(TuneError),
 }
 
 impl From<Error> for PyErr {
@@ -48,13 +51,16 @@ impl From<Error> for PyErr {
             Error::Build(e, true) => PyTypeError::new_err(e.to_string()),
             Error::Build(e, false) => PyValueError::new_err(e.to_string()),
             Error::Compile(e) => compile(&e),
-            Error::Artifact(e) => io::Error::new(e.io_kind(), e.to_string()).into(),
+            Error::Artifact(e) => artifact(&e),
             Error::Run(e) => run(&e),
             Error::Device(e) => device(&e),
             Error::Target(e) => PyValueError::new_err(e.to_string()),
             Error::Portable(PortableError::Build(e)) => Error::Build(e, false).into(),
             Error::Portable(e @ PortableError::Memory(_)) => PyMemoryError::new_err(e.to_string()),
             Error::Portable(e) => PyValueError::new_err(e.to_string()),
+            Error::Tune(TuneError::Run(e)) => run(&e),
+            Error::Tune(TuneError::Cache(e)) => artifact(&e),
+            Error::Tune(e) => PyRuntimeError::new_err(e.to_string()),
             Error::Grad(e) => PyValueError::new_err(e.to_string()),
             Error::Load(e) => load(&e),
             Error::Encode(e) => match *e {
@@ -63,6 +69,10 @@ impl From<Error> for PyErr {
             },
         }
     }
+}
+
+fn artifact(error: &ArtifactError) -> PyErr {
+    io::Error::new(error.io_kind(), error.to_string()).into()
 }
 
 fn run(error: &RunError) -> PyErr {

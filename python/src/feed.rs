@@ -1,7 +1,8 @@
 //! Python's arrays as what a session is fed.
 
+use crate::error::{Error, memory};
 use crate::operand::{as_array, converted, dtype_name, is_plain, kind, real_name};
-use aneforge::{DType, Feed, TensorType, f16};
+use aneforge::{DType, Feed, RunError, Shape, Tensor, TensorType, f16};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -70,6 +71,21 @@ impl<'py> Ready<'py> {
             Ready::F64(a) => Feed::F64(a.as_slice().ok()?),
             Ready::U8(a) => Feed::U8(a.as_slice().ok()?),
         })
+    }
+
+    /// As a tensor of its own, for a port of this type.
+    pub fn tensor(&self, index: usize, port: TensorType) -> PyResult<Tensor> {
+        let got = self.shape();
+        let wrong = || RunError::Shape { index, want: port.shape, got: got.to_vec() };
+        let shape = Shape::new(got).map_err(|_| Error::Run(wrong()))?;
+        let copy = match self {
+            Ready::F16(a) => Tensor::try_from_slice(shape, a.as_slice()?),
+            Ready::F32(a) => Tensor::try_from_slice(shape, a.as_slice()?),
+            Ready::F64(a) => Tensor::try_from_slice(shape, a.as_slice()?),
+            Ready::U8(a) => Tensor::try_from_slice(shape, a.as_slice()?),
+        };
+        let copy = copy.ok_or_else(|| memory(shape.count().saturating_mul(size_of::<f64>())))?;
+        Ok(copy.expect("invariant: one value per element"))
     }
 
     /// The array's shape.

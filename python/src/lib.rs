@@ -19,8 +19,11 @@ mod model;
 mod nn;
 mod node;
 mod operand;
+mod pacing;
+mod paired;
 mod pickle;
 mod tensor;
+mod tune;
 mod window;
 
 use pyo3::prelude::*;
@@ -41,10 +44,7 @@ mod _native {
     #[pymodule_export]
     use crate::files::{load_graph, save_graph};
     #[pymodule_export]
-    use crate::judge::{
-        constant_values, estimate, estimate_provenance, estimate_route, exact, feeds, has_routes,
-        precision_risk, project_peak, structure,
-    };
+    use crate::judge::{constant_values, estimate, estimate_provenance, feeds, precision_risk, project_peak};
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]
@@ -52,9 +52,15 @@ mod _native {
     #[pymodule_export]
     use crate::operand::array;
     #[pymodule_export]
+    use crate::pacing::Breaker;
+    #[pymodule_export]
+    use crate::paired::{paired_apply, paired_dot, paired_muls, paired_of};
+    #[pymodule_export]
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]
     use crate::tensor::Tensor;
+    #[pymodule_export]
+    use crate::tune::{keep_attention, known_attention, tune, tune_attention, tune_precision};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python expects")]

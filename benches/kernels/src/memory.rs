@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use aneforge_kernels::layout::transpose;
 use aneforge_kernels::map::{Binary, Unary, binary, unary};
-use aneforge_kernels::norm::{Affine, Norm, Normalize, normalize};
+use aneforge_kernels::norm::{ScaleShift, Norm, Normalize, normalize};
 use aneforge_kernels::pool::{Window, avg_pool, max_pool};
 use aneforge_kernels::reduce::{Reduction, reduce};
 use aneforge_kernels::softmax::softmax;
@@ -118,7 +118,7 @@ fn rows(bench: &mut Bench, x: &[f16]) {
         ("layer_norm of 512, 4M", Norm::Variance { eps: f16::from_f32(1e-5) }, Some(&beta[..])),
         ("rms_norm of 512, 4M", Norm::Length { floor: f16::from_f32(1e-2) }, None),
     ] {
-        let affine = Some(Affine { gamma: &gamma, beta, span: 1 });
+        let affine = Some(ScaleShift { gamma: &gamma, beta, span: 1 });
         let norm = Normalize { norm, affine, flush_nan: false };
         let body = |k: &Kernels, out: &mut [f16]| normalize(k, x, 512, &norm, out);
         beside_copy(bench, name, 4 * COUNT, 1.3, Box::new(body));

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use aneforge_kernels::attention::{Attention, Mask, Shape, attention as attention_of};
 use aneforge_kernels::gemm::{BatchShape, bmm};
 use aneforge_kernels::map::{Unary, unary_in_place};
-use aneforge_kernels::norm::{Affine, Norm, Normalize, normalize};
+use aneforge_kernels::norm::{ScaleShift, Norm, Normalize, normalize};
 use aneforge_kernels::softmax::softmax;
 use aneforge_kernels::{Epilogue, Scratch, f16};
 
@@ -127,7 +127,7 @@ fn small_norm(bench: &mut Bench) {
     let (gamma, beta) = (halves(SIZE, 6, 1.0), halves(SIZE, 7, 1.0));
     let out = RefCell::new(vec![f16::ZERO; x.len()]);
     let mut variants = Vec::new();
-    let affine = Some(Affine { gamma: &gamma, beta: Some(&beta), span: 1 });
+    let affine = Some(ScaleShift { gamma: &gamma, beta: Some(&beta), span: 1 });
     let norm = Normalize { norm: Norm::Variance { eps: f16::from_f32(1e-5) }, affine, flush_nan: false };
     for kernels in bench.contexts() {
         let (x, out, norm) = (&x, &out, &norm);

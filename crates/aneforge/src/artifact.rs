@@ -1,10 +1,13 @@
 //! Compiled programs on disk: `model.mil` and `weights.bin`, or `net.plist` and its weight files for a native
-//! layer, a readable report, and a manifest that binds them into one set. Also how any output reaches its place.
+//! layer, a readable report, and a manifest that binds them into one set. Also how any output reaches its place, and
+//! what was measured on this machine.
 
 mod lock;
+mod measured;
 mod output;
 mod set;
 
+pub use measured::{MEASURED_FILE, Measured};
 pub use output::replace;
 pub use set::{Entry, Manifest, Set};
 

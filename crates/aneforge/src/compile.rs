@@ -66,7 +66,8 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     Ok(Plan { target: options.target, feeds, outputs, n_ops, segments, traces })
 }
 
-/// Ops as the reference counts them: nodes of the routed graph that are no input, weight or native layer.
+/// The number of ops as the reference counts them: nodes of the routed graph that are no input, weight or native layer. A
+/// layer that is written out counts as the ops it is written with.
 fn n_ops(traces: &[Trace]) -> usize {
     let routed = &traces[0].graph;
     let weights: HashSet<NodeId> = routed

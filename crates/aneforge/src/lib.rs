@@ -18,8 +18,46 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing falls back silently: what cannot run where it was asked to is an error that names the op.
-//! The modules below are in the order in which they may depend on each other.
+//! Nothing falls back silently: what cannot run where it was asked to is an error that names the op, the numbers and the
+//! way out; [`error`] says whose fault it is.
+//!
+//! # From values to results
+//!
+//! **Values.** A [`Var`] is one node of a graph that nobody has to hold. Inputs are [`Var::input`], weights
+//! [`Var::constant`]; operators and methods make the rest, one per op of [`ir::ops`]. A mistake stays in the value with your
+//! line, and comes out when the graph is frozen. [`nn`] has attention and gated units, [`paired`] numbers with twice the digits;
+//! both are ordinary functions over values. [`grad`] makes the gradient, which is a graph as well.
+//!
+//! ```
+//! use aneforge::{Shape, Var, grad};
+//! let x = Var::input(Shape::new(&[3])?);
+//! let loss = (&x * &x).sum(&[0]);
+//! let seed = Var::full(loss.shape(), 1.0);
+//! let gradients = grad::grad(&loss, &seed, &[x.clone()])?;
+//! assert_eq!(gradients[0].check()?.shape, x.shape());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Judging.** [`Graph::freeze`] gathers what some values need. Before anything is compiled, [`risk`] says where a graph may
+//! lose precision or overflow, and [`target::cost`] how long it may take. [`ir::text`] prints a graph and reads it back, and
+//! [`import`] reads a program that was compiled.
+//!
+//! **Compiling.** [`compile()`] takes values and [`CompileOptions`] to a [`Plan`], and touches no file and no device. The
+//! [`Target`] is the chip it is for; what that cannot run is an error here, on every machine. [`passes`] is the pipeline as a
+//! table, and [`rewrite`] what its rules are written in; [`emit`] and [`netplist`] write down the legal graph that it ends
+//! with. [`plan`] is plain data, with a printer.
+//!
+//! **Running.** A [`Session`] is a plan on a [`Device`]: the host, or the engine. It keeps its buffers from call to call. The
+//! host's arithmetic is a row of [`ir::numerics`], the target's own by default; [`Session::overflows`] names the nodes that left
+//! the range of half precision.
+//!
+//! **Keeping.** [`artifact`] writes plans as sets of files, and every other output; [`portable`] turns graphs and plans
+//! into bytes for another process.
+//!
+//! **Choosing.** [`tune`](mod@tune) measures ways to compile a graph and remembers the best. [`pacing`] gives the engine's compiler
+//! the rest that it needs after a failure.
+//!
+//! Whole models and pretrained weights are in the crate `aneforge-models`.
 
 #[macro_use]
 pub mod ir;
@@ -32,6 +70,8 @@ pub mod grad;
 pub mod import;
 pub mod netplist;
 pub mod nn;
+pub mod pacing;
+pub mod paired;
 pub mod passes;
 pub mod plan;
 pub mod portable;
@@ -39,6 +79,7 @@ pub mod rewrite;
 pub mod risk;
 pub mod session;
 pub mod target;
+pub mod tune;
 
 pub use aneforge_tensor::{DType, Shape, Tensor, f16};
 pub use compile::{CompileError, compile};

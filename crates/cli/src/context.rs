@@ -52,7 +52,7 @@ impl Context {
             quiet: global.quiet,
             device: global.device,
             numerics: numerics_named(&global.numerics, target)?,
-            routes: if global.native { Routes::Native } else { Routes::Fused },
+            routes: if global.native { Routes::Native } else { Routes::WrittenOut },
             norms: match global.norms {
                 NormsName::Auto => Norms::Auto,
                 NormsName::Plain => Norms::Plain,

@@ -25,7 +25,7 @@ pub fn prelu(kernels: &Kernels, x: &[f16], inner: usize, alpha: &[f16], out: &mu
 
 /// Parameters of a normalisation, one of each per channel.
 #[derive(Clone, Copy, Debug)]
-pub struct Affine<'a> {
+pub struct PerChannel<'a> {
     /// Factors.
     pub gamma: &'a [f16],
     /// Summands.
@@ -55,7 +55,7 @@ pub fn batch_norm(
     kernels: &Kernels,
     x: &[f16],
     inner: usize,
-    affine: Affine<'_>,
+    affine: PerChannel<'_>,
     [mean, variance]: [&[f16]; 2],
     eps: f32,
     out: &mut [f16],
@@ -77,7 +77,7 @@ pub fn instance_norm(
     kernels: &Kernels,
     x: &[f16],
     inner: usize,
-    affine: Affine<'_>,
+    affine: PerChannel<'_>,
     eps: f32,
     out: &mut [f16],
 ) {

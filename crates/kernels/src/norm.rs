@@ -32,7 +32,7 @@ pub enum Norm {
 /// What follows a norm: value `i` of the whole array is multiplied by `gamma[i / span % gamma.len()]`, rounded, and
 /// then `beta` of the same place is added, rounded.
 #[derive(Clone, Copy, Debug)]
-pub struct Affine<'a> {
+pub struct ScaleShift<'a> {
     /// The factors.
     pub gamma: &'a [f16],
     /// The summands, as many.
@@ -42,7 +42,7 @@ pub struct Affine<'a> {
     pub span: usize,
 }
 
-impl Affine<'_> {
+impl ScaleShift<'_> {
     /// Whether each row of `size` elements has a factor per element.
     fn is_row(&self, size: usize) -> bool {
         self.span == 1 && self.gamma.len() == size
@@ -55,7 +55,7 @@ pub struct Normalize<'a> {
     /// The norm.
     pub norm: Norm,
     /// Scale and shift.
-    pub affine: Option<Affine<'a>>,
+    pub affine: Option<ScaleShift<'a>>,
     /// NaN becomes +0 wherever an op of the chain would store it.
     pub flush_nan: bool,
 }
@@ -84,7 +84,7 @@ impl Normalize<'_> {
                 x.iter().map(|x| store(x.to_f32() / length)).collect()
             }
         };
-        if let Some(Affine { gamma, beta, span }) = self.affine {
+        if let Some(ScaleShift { gamma, beta, span }) = self.affine {
             for (index, out) in out.iter_mut().enumerate() {
                 let at = (start + index) / span % gamma.len();
                 *out = store(out.to_f32() * gamma[at].to_f32());
@@ -105,7 +105,7 @@ impl Normalize<'_> {
 /// `gamma` is empty.
 pub fn normalize(kernels: &Kernels, x: &[f16], size: usize, parameters: &Normalize<'_>, out: &mut [f16]) {
     assert_eq!(x.len(), out.len(), "normalize: lengths differ");
-    if let Some(Affine { gamma, beta, span }) = parameters.affine {
+    if let Some(ScaleShift { gamma, beta, span }) = parameters.affine {
         assert!(span > 0 && !gamma.is_empty(), "normalize: no factors");
         assert!(beta.is_none_or(|beta| beta.len() == gamma.len()), "normalize: as many summands as factors");
     }
@@ -168,7 +168,7 @@ fn some<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     x: &[f16],
     size: usize,
     norm: Norm,
-    affine: Option<Affine<'_>>,
+    affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
 ) {
     match norm {
@@ -202,7 +202,7 @@ fn variance<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     x: &[f16],
     size: usize,
     eps: f32,
-    affine: Option<Affine<'_>>,
+    affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
 ) {
     let (count, zero) = (size as f32, <L::Vector as Real>::splat(0.0));
@@ -244,7 +244,7 @@ fn length<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     x: &[f16],
     size: usize,
     floor: f32,
-    affine: Option<Affine<'_>>,
+    affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
 ) {
     let mut lanes = [<L::Vector as Real>::splat(0.0); R];
@@ -309,7 +309,7 @@ fn exact<V: Real>(x: V, divisor: V, inverse: V) -> V {
 fn finish<L: Lanes, H: Halves<L>, const FLUSH: bool>(
     x: &[f16],
     unit: Unit<L::Vector, H>,
-    affine: Option<Affine<'_>>,
+    affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
 ) {
     let nothing = &[][..];
@@ -328,8 +328,8 @@ fn finish<L: Lanes, H: Halves<L>, const FLUSH: bool>(
 
 /// Scales and shifts a row that is the elements of the array from `start` on.
 #[inline(always)]
-fn scale<L: Lanes>(affine: &Affine<'_>, start: usize, flush: bool, out: &mut [f16]) {
-    let Affine { gamma, beta, span } = *affine;
+fn scale<L: Lanes>(affine: &ScaleShift<'_>, start: usize, flush: bool, out: &mut [f16]) {
+    let ScaleShift { gamma, beta, span } = *affine;
     let mut done = 0;
     while done < out.len() {
         let at = (start + done) / span % gamma.len();

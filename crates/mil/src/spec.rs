@@ -16,7 +16,7 @@ pub enum Evidence {
 
 /// How a parameter is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Given {
     /// A name of any value.
     Value,
     /// A name of a `const` with an inline literal. A scalar may also be an immediate: the compiler takes both.
@@ -54,7 +54,7 @@ pub struct ParamSpec {
     /// The name in front of `=`; mandatory in the text.
     pub name: &'static str,
     /// How it is given.
-    pub kind: Kind,
+    pub kind: Given,
     /// The type it must have.
     pub ty: ParamType,
     /// Whether the op must have it. What is not required is never emitted by ANEForge 0.4.0.
@@ -164,37 +164,37 @@ const INTS: ParamType = ParamType::Vector(DType::Int32);
 const INTS2: ParamType = ParamType::Array(DType::Int32, 2);
 const INTS4: ParamType = ParamType::Array(DType::Int32, 4);
 
-const fn param(name: &'static str, kind: Kind, ty: ParamType) -> ParamSpec {
+const fn param(name: &'static str, kind: Given, ty: ParamType) -> ParamSpec {
     ParamSpec { name, kind, ty, required: true, values: &[] }
 }
 const fn value(name: &'static str) -> ParamSpec {
-    param(name, Kind::Value, ParamType::Data(FP16))
+    param(name, Given::Value, ParamType::Data(FP16))
 }
 const fn named(name: &'static str, ty: ParamType) -> ParamSpec {
-    param(name, Kind::Const, ty)
+    param(name, Given::Const, ty)
 }
 const fn text(name: &'static str, values: &'static [&'static str]) -> ParamSpec {
-    ParamSpec { values, ..param(name, Kind::Const, TEXT) }
+    ParamSpec { values, ..param(name, Given::Const, TEXT) }
 }
 const fn number(name: &'static str) -> ParamSpec {
-    param(name, Kind::Immediate, ParamType::Scalar(FP16))
+    param(name, Given::Immediate, ParamType::Scalar(FP16))
 }
 const fn immediate(name: &'static str, dtype: DType) -> ParamSpec {
-    param(name, Kind::Immediate, ParamType::Scalar(dtype))
+    param(name, Given::Immediate, ParamType::Scalar(dtype))
 }
 const fn per_channel(name: &'static str) -> ParamSpec {
-    param(name, Kind::Weight, ParamType::Vector(FP16))
+    param(name, Given::Weight, ParamType::Vector(FP16))
 }
 const fn weight(name: &'static str, dtype: DType) -> ParamSpec {
-    param(name, Kind::Weight, ParamType::Tensor(dtype))
+    param(name, Given::Weight, ParamType::Tensor(dtype))
 }
 const fn attr(name: &'static str, ty: ParamType) -> ParamSpec {
-    param(name, Kind::Attribute, ty)
+    param(name, Given::Attribute, ty)
 }
 
 const X: ParamSpec = value("x");
 const Y: ParamSpec = value("y");
-const VALUES: ParamSpec = param("values", Kind::Tuple, ParamType::Data(FP16));
+const VALUES: ParamSpec = param("values", Given::Tuple, ParamType::Data(FP16));
 const NAME: ParamSpec = attr("name", TEXT);
 const AXIS: ParamSpec = named("axis", INT);
 const AXES: ParamSpec = named("axes", INTS);
@@ -211,7 +211,8 @@ const ALIGN: ParamSpec = named("align_corners", FLAG);
 const TARGET_H: ParamSpec = named("target_size_height", INT);
 const TARGET_W: ParamSpec = named("target_size_width", INT);
 /// The bias of a convolution exists but ANEForge 0.4.0 always adds it in a statement of its own (reference).
-const BIAS: ParamSpec = ParamSpec { required: false, ..param("bias", Kind::Weight, ParamType::Vector(FP16)) };
+const BIAS: ParamSpec =
+    ParamSpec { required: false, ..param("bias", Given::Weight, ParamType::Vector(FP16)) };
 
 const CONV: &[ParamSpec] = &[
     BIAS,
@@ -220,7 +221,7 @@ const CONV: &[ParamSpec] = &[
     PAD,
     PAD_TYPE,
     STRIDES,
-    param("weight", Kind::Value, ParamType::Tensor(FP16)),
+    param("weight", Given::Value, ParamType::Tensor(FP16)),
     X,
 ];
 
@@ -311,7 +312,7 @@ pub const OPS: &[OpSpec] = &[
     unary("sign"),
     unary("round"),
     unary("softplus"),
-    map("logical_not", &[param("x", Kind::Value, ParamType::Data(DType::Bool))], SAME),
+    map("logical_not", &[param("x", Given::Value, ParamType::Data(DType::Bool))], SAME),
     epsilon("log"),
     epsilon("rsqrt"),
     epsilon("inverse"),
@@ -329,7 +330,7 @@ pub const OPS: &[OpSpec] = &[
     // A cast to fp32 is documented, never emitted.
     map(
         "cast",
-        &[text("dtype", &["fp16", "fp32"]), param("x", Kind::Value, ParamType::Any)],
+        &[text("dtype", &["fp16", "fp32"]), param("x", Given::Value, ParamType::Any)],
         ResultRule::ShapeOfX,
     ),
     // Elementwise, two and three inputs.
@@ -350,7 +351,7 @@ pub const OPS: &[OpSpec] = &[
         &[Domain::Choices],
         map(
             "select",
-            &[param("cond", Kind::Value, ParamType::Data(DType::Bool)), value("a"), value("b")],
+            &[param("cond", Given::Value, ParamType::Data(DType::Bool)), value("a"), value("b")],
             ResultRule::Broadcast(FP16),
         ),
     ),

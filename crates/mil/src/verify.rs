@@ -65,7 +65,7 @@ use crate::blob::BlobDirectory;
 use crate::program::{
     Arg, DType, Function, Literal, MAIN, OPSET, Port, Program, SPLIT_SUFFIX, Stmt, TensorValue, Type,
 };
-use crate::spec::{self, Kind, OpSpec, ParamSpec, ParamType, ResultRule};
+use crate::spec::{self, Given, OpSpec, ParamSpec, ParamType, ResultRule};
 
 /// The largest rank of a tensor. Stated for ANEForge 0.4.0 (reference).
 pub const MAX_RANK: usize = 5;
@@ -258,10 +258,10 @@ impl<'a> Checker<'a> {
                 }
             }
             let form = match (param.kind, arg) {
-                (Kind::Tuple, Arg::Tuple(names)) => !names.is_empty(),
-                (Kind::Value | Kind::Const | Kind::Immediate | Kind::Weight, Arg::Name(_)) => true,
+                (Given::Tuple, Arg::Tuple(names)) => !names.is_empty(),
+                (Given::Value | Given::Const | Given::Immediate | Given::Weight, Arg::Name(_)) => true,
                 // Only scalars are accepted in both forms.
-                (Kind::Const | Kind::Immediate, Arg::Literal(l)) => matches!(l.ty(), Type::Scalar(_)),
+                (Given::Const | Given::Immediate, Arg::Literal(l)) => matches!(l.ty(), Type::Scalar(_)),
                 _ => false,
             };
             if !form {
@@ -280,9 +280,9 @@ impl<'a> Checker<'a> {
         let inline =
             literal.is_some_and(|l| !matches!(l, Literal::Tensor { value: TensorValue::Blob { .. }, .. }));
         let right = match param.kind {
-            Kind::Const | Kind::Immediate => inline,
-            Kind::Weight => literal.is_some(),
-            Kind::Value | Kind::Tuple | Kind::Attribute => true,
+            Given::Const | Given::Immediate => inline,
+            Given::Weight => literal.is_some(),
+            Given::Value | Given::Tuple | Given::Attribute => true,
         };
         if !right {
             faults.push(Fault::NotConst { place: place.to_owned(), name: name.to_owned(), kind: param.kind });

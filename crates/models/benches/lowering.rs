@@ -4,7 +4,8 @@
 //! often a session allocates after its first call.
 
 use aneforge::{CompileOptions, Feed, Session, Shape, Tensor, Var, compile, device};
-use aneforge_models::resnet::{Depth, random_weights, resnet};
+use aneforge_models::resnet::{Depth, resnet};
+use aneforge_models::weights::random_weights;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -48,20 +49,24 @@ fn main() {
     let mut kept = Vec::new();
     let x = Var::input(shape(&[1, 3, 224, 224]));
     // The source weights exist before lowering starts, as they would in a mapped file.
-    resnet(Depth::D18, &x, 1000, &mut |name, shape| {
+    let keep = &mut |name: &str, shape| {
         let var = weights(name, shape);
         kept.push(var.clone());
         var
-    });
+    };
+    resnet(Depth::D18, &x, 1000, keep).expect("random weights fit");
+    let network = || {
+        let mut given = kept.iter().cloned();
+        let mut again = |_: &str, _| given.next().expect("as many as before");
+        resnet(Depth::D18, &x, 1000, &mut again).expect("they fit as before")
+    };
     let folder = std::env::temp_dir().join(format!("aneforge-lowering-{}", std::process::id()));
     let (mut times, mut peak, mut bytes) = (Vec::new(), 0, 0);
     for _ in 0..9 {
         let before = LIVE.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);
         let start = Instant::now();
-        let mut given = kept.iter().cloned();
-        let y = resnet(Depth::D18, &x, 1000, &mut |_, _| given.next().expect("as many as before"));
-        let plan = compile(&[y], &CompileOptions::default()).expect("ResNet-18 compiles");
+        let plan = compile(&[network()], &CompileOptions::default()).expect("ResNet-18 compiles");
         aneforge::artifact::write(&plan, &folder).expect("the temporary folder is writable");
         times.push(start.elapsed());
         peak = peak.max(PEAK.load(Ordering::Relaxed) - before);
@@ -73,9 +78,7 @@ fn main() {
         "  artifact {bytes} bytes, allocator's peak beyond the source weights {peak} bytes: {:.2} of the artifact",
         peak as f64 / bytes as f64
     );
-    let mut given = kept.iter().cloned();
-    let y = resnet(Depth::D18, &x, 1000, &mut |_, _| given.next().expect("as many as before"));
-    allocations(&[y], shape(&[1, 3, 224, 224]));
+    allocations(&[network()], shape(&[1, 3, 224, 224]));
     one_op(shape(&[64]));
 }
 

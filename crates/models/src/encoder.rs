@@ -8,6 +8,7 @@ mod pooling;
 pub use error::{EncodeError, LoadError};
 pub use pooling::{Pooling, PoolingError};
 
+use crate::programs::Programs;
 use crate::resolve::{HubOptions, resolve};
 use crate::{MOST_TEXT, guard};
 use aneforge::Feed;
@@ -91,7 +92,7 @@ pub struct Encoder {
     tokenizer: Tokenizer,
     settings: Settings,
     device: Arc<dyn Device>,
-    programs: Programs,
+    programs: Programs<usize>,
 }
 
 /// What was decided when the encoder was loaded.
@@ -103,12 +104,6 @@ struct Settings {
     normalizes: bool,
     pad: u32,
     target: Target,
-}
-
-/// Loaded programs by length, the one used last at the end.
-struct Programs {
-    bound: usize,
-    loaded: Vec<(usize, Session)>,
 }
 
 /// The length that a text of `tokens` tokens is padded to: multiples of 16 up to 128, of 32 up to 256, of
@@ -147,7 +142,7 @@ impl Encoder {
             target: options.target,
         };
         let device = options.device.map_or_else(device::default, Ok)?;
-        let programs = Programs { bound: options.programs.max(1), loaded: Vec::new() };
+        let programs = Programs::new(options.programs);
         Ok(Encoder { bert, tokenizer, settings, device, programs })
     }
 
@@ -243,28 +238,14 @@ impl Encoder {
     pub fn program(&mut self, tokens: usize) -> Result<&mut Session, EncodeError> {
         let max = self.settings.max_seq_length;
         let s = bucket(tokens.min(max), max);
-        let loaded = &mut self.programs.loaded;
-        if let Some(at) = loaded.iter().position(|(length, _)| *length == s) {
-            loaded[at..].rotate_left(1);
-        } else {
-            if loaded.len() >= self.programs.bound {
-                loaded.remove(0);
-            }
-            let session = self.compile(s)?;
-            self.programs.loaded.push((s, session));
-        }
-        let (_, session) = self.programs.loaded.last_mut().expect("invariant: one was found or pushed");
-        Ok(session)
-    }
-
-    fn compile(&self, s: usize) -> Result<Session, EncodeError> {
-        let plan = compile(
-            &[self.bert.graph(s)],
-            &CompileOptions { target: self.settings.target, ..CompileOptions::default() },
-        );
-        // The compiler knows constants by number; whoever wrote the file knows them by name.
-        let plan = plan.map_err(|e| self.bert.bad_weight().unwrap_or(RunError::from(e).into()))?;
-        Ok(Session::new(plan, &self.device)?)
+        let Encoder { bert, settings, device, programs, .. } = self;
+        programs.get(s, || {
+            let options = CompileOptions::target(settings.target);
+            // The compiler knows constants by number; whoever wrote the file knows them by name.
+            let plan = compile(&[bert.graph(s)], &options)
+                .map_err(|e| bert.bad_weight().unwrap_or(RunError::from(e).into()))?;
+            Ok(Session::new(plan, device)?)
+        })
     }
 
     /// The length of the vectors.

@@ -5,6 +5,8 @@
 //! | [`encoder`] | sentence encoders of the BERT family |
 //! | [`resnet`] | residual networks |
 //! | [`resolve`] | names to directories |
+//! | [`weights`] | where the weights of all of them come from |
+//! | [`programs`] | compiled programs by shape |
 //!
 //! Weights are tensors over mapped files; nothing is copied before a program is compiled. Everything here is
 //! written in the users' own API.
@@ -12,10 +14,13 @@
 mod cache;
 pub mod encoder;
 mod guard;
+pub mod programs;
 pub mod resnet;
 pub mod resolve;
+pub mod weights;
 
 pub use encoder::{EncodeError, EncodeOptions, Encoder, EncoderOptions, LoadError, Pooling};
+pub use weights::{WeightError, Weights};
 
 /// The most bytes that a model's description or tokenizer may have: far more than any has.
 const MOST_TEXT: u64 = 1 << 28;

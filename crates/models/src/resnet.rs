@@ -1,10 +1,11 @@
 //! Residual networks (He et al., 2015) with normalisation folded into the convolutions.
 
+use crate::weights::{WeightError, Weights};
 use aneforge::ir::ops::conv::Conv;
 use aneforge::ir::ops::pool::MaxPool;
 use aneforge::ir::types::Caller;
 use aneforge::ir::var::Var;
-use aneforge_tensor::{Shape, Tensor, random};
+use aneforge_tensor::Shape;
 
 /// How deep, and of which blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,83 +38,93 @@ impl Depth {
     }
 }
 
-/// Gives the weight called `name`, of this shape: `conv1.weight`, `layer2.0.conv1.bias`, `fc.weight`.
-pub type Weights<'a> = dyn FnMut(&str, Shape) -> Var + 'a;
-
 /// Logits `[N, classes]` of images `x` `[N, 3, H, W]`.
 ///
 /// Strided 3 by 3 convolutions carry the stride of a bottleneck block. Biases come from folded
-/// normalisation: `bias = beta - mean * gamma / sqrt(variance + 1e-5)`.
+/// normalisation: `bias = beta - mean * gamma / sqrt(variance + 1e-5)`. Weights are called `conv1.weight`,
+/// `layer2.0.conv1.bias`, `fc.weight`.
+///
+/// ```
+/// use aneforge::{Shape, Var};
+/// use aneforge_models::resnet::{Depth, resnet};
+/// use aneforge_models::weights::random_weights;
+///
+/// let image = Var::input(Shape::new(&[1, 3, 32, 32])?);
+/// let logits = resnet(Depth::D18, &image, 10, &mut random_weights(1))?;
+/// assert_eq!(logits.check()?.shape.dims(), [1, 10]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[track_caller]
-pub fn resnet(depth: Depth, x: &Var, classes: usize, weights: &mut Weights<'_>) -> Var {
+pub fn resnet(depth: Depth, x: &Var, classes: usize, weights: &mut dyn Weights) -> Result<Var, WeightError> {
     Caller::here().scope(|| build(depth, x, classes, &mut Network { weights }))
 }
 
-fn build(depth: Depth, x: &Var, classes: usize, network: &mut Network<'_, '_>) -> Var {
-    let stem = network.conv("conv1", x, 64, 7, 2).relu();
+fn build(depth: Depth, x: &Var, classes: usize, network: &mut Network<'_>) -> Result<Var, WeightError> {
+    let stem = network.conv("conv1", x, 64, 7, 2)?.relu();
     let pool = MaxPool { kernel_sizes: [3, 3], strides: [2, 2], pad: [1; 4], ceil_mode: false };
     let mut h = Var::apply(pool, &[&stem]);
     for (stage, blocks) in depth.blocks().into_iter().enumerate() {
         for block in 0..blocks {
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
             let name = format!("layer{}.{block}", stage + 1);
-            h = network.block(depth, &name, &h, 64 << stage, stride);
+            h = network.block(depth, &name, &h, 64 << stage, stride)?;
         }
     }
     let features = h.mean(&[2, 3]);
     let channels = features.shape().count() / features.shape().dims().first().copied().unwrap_or(1);
     let flat = features.reshape(&[-1, channels as i64]);
-    let weight = network.weight("fc.weight", &[classes, channels]);
-    let bias = network.weight("fc.bias", &[1, classes]);
-    flat.linear(&weight, Some(&bias))
+    let weight = network.weight("fc.weight", &[classes, channels])?;
+    let bias = network.weight("fc.bias", &[classes])?;
+    Ok(flat.linear(&weight, Some(&bias)))
 }
 
-struct Network<'a, 'b> {
-    weights: &'a mut Weights<'b>,
+struct Network<'a> {
+    weights: &'a mut dyn Weights,
 }
 
-impl Network<'_, '_> {
-    fn weight(&mut self, name: &str, dims: &[usize]) -> Var {
-        let shape = Shape::new(dims).expect("invariant: layers have weights");
-        (self.weights)(name, shape)
+impl Network<'_> {
+    fn weight(&mut self, name: &str, dims: &[usize]) -> Result<Var, WeightError> {
+        self.weights.get(name, Shape::new(dims).expect("invariant: layers have weights"))
     }
 
-    fn conv(&mut self, name: &str, x: &Var, channels: usize, kernel: usize, stride: usize) -> Var {
+    fn conv(
+        &mut self,
+        name: &str,
+        x: &Var,
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> Result<Var, WeightError> {
         let from = x.shape().dims().get(1).copied().unwrap_or(1);
-        let weight = self.weight(&format!("{name}.weight"), &[channels, from, kernel, kernel]);
-        let bias = self.weight(&format!("{name}.bias"), &[1, channels, 1, 1]);
+        let weight = self.weight(&format!("{name}.weight"), &[channels, from, kernel, kernel])?;
+        let bias = self.weight(&format!("{name}.bias"), &[channels])?;
         let op =
             Conv { strides: [stride as i64; 2], pad: [(kernel / 2) as i64; 4], dilations: [1, 1], groups: 1 };
-        x.conv(op, &weight, Some(&bias))
+        Ok(x.conv(op, &weight, Some(&bias)))
     }
 
-    fn block(&mut self, depth: Depth, name: &str, x: &Var, width: usize, stride: usize) -> Var {
+    fn block(
+        &mut self,
+        depth: Depth,
+        name: &str,
+        x: &Var,
+        width: usize,
+        stride: usize,
+    ) -> Result<Var, WeightError> {
         let channels = width * depth.expansion();
         let body = if depth.expansion() == 1 {
-            let first = self.conv(&format!("{name}.conv1"), x, width, 3, stride).relu();
-            self.conv(&format!("{name}.conv2"), &first, width, 3, 1)
+            let first = self.conv(&format!("{name}.conv1"), x, width, 3, stride)?.relu();
+            self.conv(&format!("{name}.conv2"), &first, width, 3, 1)?
         } else {
-            let first = self.conv(&format!("{name}.conv1"), x, width, 1, 1).relu();
-            let second = self.conv(&format!("{name}.conv2"), &first, width, 3, stride).relu();
-            self.conv(&format!("{name}.conv3"), &second, channels, 1, 1)
+            let first = self.conv(&format!("{name}.conv1"), x, width, 1, 1)?.relu();
+            let second = self.conv(&format!("{name}.conv2"), &first, width, 3, stride)?.relu();
+            self.conv(&format!("{name}.conv3"), &second, channels, 1, 1)?
         };
         let same = stride == 1 && x.shape().dims().get(1) == Some(&channels);
-        let shortcut =
-            if same { x.clone() } else { self.conv(&format!("{name}.downsample.0"), x, channels, 1, stride) };
-        (body + shortcut).relu()
-    }
-}
-
-/// Weights from the fixture generator, scaled so that activations stay near one: He's rule for weights,
-/// small biases. The seed of each is `seed` plus the order in which it is asked for.
-pub fn random_weights(seed: u64) -> impl FnMut(&str, Shape) -> Var {
-    let mut next = seed;
-    move |_, shape| {
-        let fan_in: usize = shape.dims().iter().skip(1).product();
-        let is_bias = shape.dims().first() == Some(&1);
-        let scale = if is_bias { 0.05 } else { (1.0 / fan_in as f32).sqrt() };
-        let tensor: Tensor = random::normal_tensor(next, shape, scale);
-        next += 1;
-        Var::constant(tensor)
+        let shortcut = match same {
+            true => x.clone(),
+            false => self.conv(&format!("{name}.downsample.0"), x, channels, 1, stride)?,
+        };
+        Ok((body + shortcut).relu())
     }
 }

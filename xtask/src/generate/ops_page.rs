@@ -114,7 +114,7 @@ fn input_text(input: &str) -> String {
 }
 
 fn native_text(native: &Native) -> &'static str {
-    match native.fused {
+    match native.written {
         Some(_) => ". The host runs it as a chain of other ops",
         None => "",
     }

@@ -100,6 +100,7 @@ fn headings(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::root;
 
     fn found(text: &str) -> Vec<usize> {
         let file = |path: &str, text: &str| File { path: path.into(), text: text.into() };
@@ -121,5 +122,28 @@ mod tests {
     #[test]
     fn code_holds_no_links() {
         assert_eq!(found("```\n[x](gone.md)\n```\n`[x](gone.md)` and `a[i](b)`\n"), [0; 0]);
+    }
+
+    /// Rows such as ``| `path` (new) | what |``: the path, and whether the steps make the file.
+    fn rows(section: &str) -> Vec<(&str, bool)> {
+        section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(path, rest)| (path, rest.starts_with(" (new)")))
+            .collect()
+    }
+
+    #[test]
+    fn the_worked_example_names_files_that_are_there() {
+        let page = std::fs::read_to_string(root().join("CONTRIBUTING.md")).expect("it is there");
+        let (_, section) = page.split_once("### Worked example").expect("there is one");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows = rows(section);
+        assert!(rows.len() > 5, "{rows:?}");
+        for (path, new) in rows {
+            let path = root().join(path);
+            let there = if new { path.parent().is_some_and(Path::exists) } else { path.exists() };
+            assert!(there, "{}", path.display());
+        }
     }
 }

@@ -67,15 +67,15 @@ pub struct Native {
     /// The layer for inputs of these types.
     pub layer: fn(&Op, &[TensorType]) -> Layer,
     /// The same values to the bit, written with ops of MIL: what the host runs, and what `route` may choose.
-    pub fused: Option<Decompose>,
-    /// Whether compiling may put `fused` in its place, which saves the cut.
+    pub written: Option<Decompose>,
+    /// Whether compiling may put `written` in its place, which saves the cut.
     pub route: fn(&Op, &[TensorType]) -> bool,
 }
 
 impl Native {
     /// A layer that is always a program of its own.
     pub const fn only(layer: fn(&Op, &[TensorType]) -> Layer) -> Native {
-        Native { layer, fused: None, route: |_, _| false }
+        Native { layer, written: None, route: |_, _| false }
     }
 }
 
@@ -389,7 +389,7 @@ ops! {
     binary::Add, binary::Sub, binary::Mul, binary::RealDiv, binary::Maximum, binary::Minimum, binary::Pow,
     compare::Greater, compare::Less, compare::Equal, compare::NotEqual, compare::LessEqual,
     compare::GreaterEqual, select::LogicalNot, select::Select,
-    prelu::Prelu, matmul::Matmul, matmul::Bmm, einsum::BmmW, einsum::Einsum, attention::Attention,
+    prelu::Prelu, matmul::Matmul, matmul::Bmm, bmm_w::BmmW, bmm_w::RowProduct, attention::Attention,
     conv::Conv, dynamic_conv::DynamicConv, conv_transpose::ConvTranspose,
     pool::MaxPool, pool::AvgPool,
     reduce::ReduceMean, reduce::ReduceSum, reduce::ReduceMax, reduce::ReduceMin, reduce::ReduceL1Norm,

@@ -7,8 +7,8 @@ use crate::ir::op::{Mil, Op};
 use crate::ir::ops::attention;
 use crate::ir::ops::batch_norm::BatchNorm;
 use crate::ir::ops::binary::Mul;
+use crate::ir::ops::bmm_w::RowProduct;
 use crate::ir::ops::conv::{Conv, four, spread};
-use crate::ir::ops::einsum::Einsum;
 use crate::ir::ops::image_norm::InstanceNorm;
 use crate::ir::ops::leaf::Input;
 use crate::ir::ops::native::{Fps, Sdpa};
@@ -179,7 +179,7 @@ fn value_parameter(m: &Match<'_>) -> Result<Var, Miss> {
     let wide = |v: &Var| along_channels(v, x[0].shape().rank());
     Ok(match &node.op {
         Op::BmmW(_) => x[0].matmul_value(&x[1]),
-        Op::Einsum(_) => Einsum::of_values(&x[0], &x[1]),
+        Op::RowProduct(_) => RowProduct::of_values(&x[0], &x[1]),
         Op::Prelu(_) => x[0].greater(&Var::from(0.0)).select(&x[0], &(&x[0] * wide(&x[1]))),
         Op::InstanceNorm(op) => {
             let channels = x[1].shape();
@@ -306,8 +306,8 @@ fn sample_one(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(m.var(points).narrow(0, 0, 1))
 }
 
-/// Whether a value is rounded, with nothing since but changes of shape and what the engine fuses with a
-/// scalar factor: sums with constants and divisions by them.
+/// Whether a value is the result of floor, ceil or round, followed at most by ops through which the engine's compiler
+/// still folds a scalar factor into the rounding: reshapes, sums with constants, and divisions by constants.
 fn rounds(m: &Match<'_>, mut x: NodeId) -> bool {
     loop {
         match m.op(x) {

@@ -6,7 +6,7 @@ use crate::ir::var::{BuildError, Var};
 use aneforge_tensor::Tensor;
 use std::collections::HashMap;
 
-/// Constants of one length and sample, with the node that stands for each.
+/// Different constants of one length with the same sampled bytes, each with the first node that holds it.
 type Candidates = Vec<(Tensor, Var)>;
 
 /// Merges equal nodes. Leaves have identities and are never merged.

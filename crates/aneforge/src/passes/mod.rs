@@ -88,7 +88,7 @@ pub enum Routes {
     /// It is written with those ops, and the graph is not cut. The reference's cost model chooses this for
     /// every shape tried: it predicts 63 to 320 us against 139 to 62,000 us.
     #[default]
-    Fused,
+    WrittenOut,
     /// It stays a program of its own.
     Native,
 }

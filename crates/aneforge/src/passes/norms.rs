@@ -75,7 +75,8 @@ pub(super) fn survive(
     Ok(Graph::freeze(&outputs)?)
 }
 
-/// Whether a norm is written as a chain, or squares its operands all the same.
+/// Whether a norm that is written plainly squares its operands in half precision: as a chain of ops, or in the engine's own
+/// instance norm.
 fn is_chain(form: &Form) -> bool {
     matches!(form, Form::Normalise(Norm::Centred { .. } | Norm::Length { .. } | Norm::Instance { .. }))
 }
@@ -110,8 +111,8 @@ fn statistics(graph: &Graph, node: &GraphNode, eps: f64) -> Option<Vec<f64>> {
     )
 }
 
-/// `(x - mean) * scale * gamma + beta`, where what is constant of the factors is one, computed beforehand. Its magnitude
-/// may be beyond what half precision holds well; then it is two.
+/// `(x - mean) * scale * gamma + beta`. Where both factors are constants, their product is computed beforehand; it stays two
+/// constants if its magnitude is beyond what half precision holds well.
 fn batch_norm(x: &[Var], scale: &[f64]) -> Var {
     let wide = |v: &Var| {
         let mut dims = vec![1; x[0].shape().rank()];

@@ -106,10 +106,10 @@ fn fed(part: &Part) -> Result<(), LegalError> {
     Err(LegalError { op: node.op.name(), why: why.into(), at: node.at, fault: Fault::Graph })
 }
 
-/// In which round every node runs. Rounds alternate: region 0, the layers that read what it computes, region 1, the
-/// layers after that, and so on.
+/// When every node runs. The parts of a graph run as region 0, the layers whose operands it completes, region 1, the layers
+/// whose operands that completes, and so on.
 struct Rounds {
-    /// By node, the number of its region; for a layer, of the region that it comes right after.
+    /// Of each node: the region that computes it. Of a layer: the region after which it runs.
     of: Vec<usize>,
     last: usize,
 }

@@ -10,7 +10,7 @@ use crate::rewrite::{Event, Match, Miss, Rule};
 use crate::target::layers;
 
 /// One rule: a layer becomes the ops that compute the same.
-pub static ROUTE: &[Rule] = &[Rule { name: "fused_route", apply: fused_route }];
+pub static ROUTE: &[Rule] = &[Rule { name: "write_out", apply: write_out }];
 
 /// Layers written out wherever they can be, for a device that has no layers.
 static EXPAND: &[Rule] = &[Rule { name: "expand", apply: expand }];
@@ -26,7 +26,7 @@ pub(super) fn route(
     }
     let written = layers::written_out(graph);
     match options.routes {
-        Routes::Fused => Ok(crate::rewrite::run(&written, ROUTE, events)?),
+        Routes::WrittenOut => Ok(crate::rewrite::run(&written, ROUTE, events)?),
         Routes::Native => Ok(written),
     }
 }
@@ -38,10 +38,10 @@ fn native(m: &Match<'_>) -> Result<(Native, Vec<Var>), Miss> {
     }
 }
 
-fn fused_route(m: &Match<'_>) -> Result<Var, Miss> {
+fn write_out(m: &Match<'_>) -> Result<Var, Miss> {
     let (native, inputs) = native(m)?;
     let types: Vec<TensorType> = inputs.iter().map(Var::ty).collect();
-    match native.fused {
+    match native.written {
         Some(write) if (native.route)(&m.node().op, &types) => Ok(write(&m.node().op, &inputs)),
         Some(_) => Err(Miss::Because("the reference keeps this layer native")),
         None => Err(Miss::Because("no chain of MIL ops computes the same")),
@@ -50,7 +50,7 @@ fn fused_route(m: &Match<'_>) -> Result<Var, Miss> {
 
 fn expand(m: &Match<'_>) -> Result<Var, Miss> {
     let (native, inputs) = native(m)?;
-    native.fused.map(|write| write(&m.node().op, &inputs)).ok_or(Miss::Other)
+    native.written.map(|write| write(&m.node().op, &inputs)).ok_or(Miss::Other)
 }
 
 /// A legal graph with its layers written out, where they can be: what a device without layers runs. The

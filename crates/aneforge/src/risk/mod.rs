@@ -23,7 +23,7 @@ const WIDE_DIFFERENCE: usize = 64;
 
 /// What stands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum Concern {
     /// A long sum over values that may cancel.
     NarrowSum,
     /// A difference that may cancel. A note, not a risk.
@@ -46,33 +46,33 @@ pub struct Finding {
     /// The line that built it.
     pub at: Caller,
     /// What stands out.
-    pub kind: Kind,
+    pub kind: Concern,
     /// The relative error it may make.
     pub error: f64,
     /// Why, with the numbers.
     pub reason: String,
 }
 
-impl Kind {
+impl Concern {
     /// Its name in the reference.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::NarrowSum => "narrow_sum",
-            Kind::CancelSub => "cancel_sub",
-            Kind::Overflow => "overflow",
-            Kind::PlainNorm => "plain_norm",
-            Kind::LostEps => "lost_eps",
+            Concern::NarrowSum => "narrow_sum",
+            Concern::CancelSub => "cancel_sub",
+            Concern::Overflow => "overflow",
+            Concern::PlainNorm => "plain_norm",
+            Concern::LostEps => "lost_eps",
         }
     }
 
     /// What mends it.
     pub fn remedy(self) -> &'static str {
         match self {
-            Kind::NarrowSum => "reduce_sum->matmul",
-            Kind::CancelSub => "paired-fp16",
-            Kind::Overflow => "scale down before it",
-            Kind::PlainNorm => "norms=robust, as by default",
-            Kind::LostEps => "norms=robust, or a larger eps",
+            Concern::NarrowSum => "reduce_sum->matmul",
+            Concern::CancelSub => "paired-fp16",
+            Concern::Overflow => "scale down before it",
+            Concern::PlainNorm => "norms=robust, as by default",
+            Concern::LostEps => "norms=robust, or a larger eps",
         }
     }
 }
@@ -80,7 +80,7 @@ impl Kind {
 impl Finding {
     /// Whether it is a risk, not a note.
     pub fn is_hotspot(&self) -> bool {
-        !matches!(self.kind, Kind::CancelSub | Kind::PlainNorm)
+        !matches!(self.kind, Concern::CancelSub | Concern::PlainNorm)
     }
 }
 
@@ -102,7 +102,7 @@ fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Opti
         // Known statistics are computed beforehand.
         Form::Normalise(Norm::Given { .. }) if graph.constant(node.inputs[4]).is_some() => {
             let reason = "has variances that half precision does not hold; they are computed beforehand";
-            loses_variance(graph, id).then(|| (Kind::PlainNorm, CLEAN, reason.to_owned()))
+            loses_variance(graph, id).then(|| (Concern::PlainNorm, CLEAN, reason.to_owned()))
         }
         Form::Normalise(norm) => plain_norm(bounds, node, norm).or_else(|| lost_eps(norm)),
         _ => None,
@@ -111,41 +111,41 @@ fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Opti
     Some(Finding { index: id.index(), op: node.op.name(), at: node.at, kind, error, reason })
 }
 
-fn overflow(graph: &Graph, bounds: &Bounds, id: NodeId) -> Option<(Kind, f64, String)> {
+fn overflow(graph: &Graph, bounds: &Bounds, id: NodeId) -> Option<(Concern, f64, String)> {
     let excess = bounds.excess(graph, id)?;
     let reason =
         format!("may reach {:.3e}, above {}, by declared bounds and constants", excess.reach, excess.limit);
-    Some((Kind::Overflow, 1.0, reason))
+    Some((Concern::Overflow, 1.0, reason))
 }
 
-fn plain_norm(bounds: &Bounds, node: &GraphNode, norm: Norm) -> Option<(Kind, f64, String)> {
+fn plain_norm(bounds: &Bounds, node: &GraphNode, norm: Norm) -> Option<(Concern, f64, String)> {
     let (limit, what) = plain_limit(&Form::Normalise(norm))?;
     let bound = bounds.get(node.inputs[0]).filter(|&bound| bound > limit)?;
     let reason = format!("takes values up to {bound}; plainly written, {what} overflows above {limit:.1}");
-    Some((Kind::PlainNorm, CLEAN, reason))
+    Some((Concern::PlainNorm, CLEAN, reason))
 }
 
-fn lost_eps(norm: Norm) -> Option<(Kind, f64, String)> {
+fn lost_eps(norm: Norm) -> Option<(Concern, f64, String)> {
     let eps = match norm {
         Norm::Centred { eps, .. } | Norm::Given { eps } | Norm::Instance { eps } => eps,
         Norm::Softmax(_) | Norm::Length { .. } => return None,
     };
     let reason = format!("adds eps {eps:e}, which half precision does not hold; it becomes {TINIEST:.2e}");
-    (eps < TINIEST / 2.0).then_some((Kind::LostEps, CLEAN, reason))
+    (eps < TINIEST / 2.0).then_some((Concern::LostEps, CLEAN, reason))
 }
 
-fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
+fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Concern, f64, String)> {
     let source = graph.node(node.inputs[0]);
     let terms = source.ty.shape.count() / node.ty.shape.count().max(1);
     let never_negative = graph.facts(node.inputs[0]).never_negative;
     let reason = format!("sums {terms} values of {}, which may cancel", source.op.name());
     let error = (1e-3 * (terms as f64).sqrt()).min(1.0);
-    (terms >= LONG_SUM && !never_negative).then_some((Kind::NarrowSum, error, reason))
+    (terms >= LONG_SUM && !never_negative).then_some((Concern::NarrowSum, error, reason))
 }
 
-fn cancel_sub(graph: &Graph, node: &GraphNode) -> Option<(Kind, f64, String)> {
+fn cancel_sub(graph: &Graph, node: &GraphNode) -> Option<(Concern, f64, String)> {
     let count = node.ty.shape.count();
     let scaled = node.inputs.iter().any(|&i| matches!(graph.form(i), Form::Map(Unary::MulScalar { .. })));
     let reason = format!("subtracts {count} pairs of values, which may be close");
-    (count >= WIDE_DIFFERENCE && !scaled).then_some((Kind::CancelSub, 1e-3, reason))
+    (count >= WIDE_DIFFERENCE && !scaled).then_some((Concern::CancelSub, 1e-3, reason))
 }

@@ -129,9 +129,9 @@ fn the_layer_is_used_where_it_is_wanted_and_reliable() {
     assert!(reliable(511, 511) && reliable(511, 2048) && reliable(2048, 511));
     assert!(!reliable(512, 512) && !reliable(511, 2049) && !reliable(2049, 4));
     assert_eq!(segments(2049, 4, false, Routes::Native), ["softmax"; 4]);
-    assert_eq!(segments(5, 5, true, Routes::Fused), ["sdpa"]);
-    assert_eq!(segments(5, 5, false, Routes::Fused), ["softmax"]);
-    assert_eq!(segments(512, 512, true, Routes::Fused), ["softmax"]);
+    assert_eq!(segments(5, 5, true, Routes::WrittenOut), ["sdpa"]);
+    assert_eq!(segments(5, 5, false, Routes::WrittenOut), ["softmax"]);
+    assert_eq!(segments(512, 512, true, Routes::WrittenOut), ["softmax"]);
 
     let wanted = Attention { scale: Real(0.5), causal: false, parts: 1, layer: true };
     let batch = input(&[2, 1, 5, 4]);

@@ -66,7 +66,7 @@ fn held(case: &Case, attrs: &[(&'static str, Attr)]) {
 }
 
 fn compiled(graph: &Graph, what: &str) {
-    for (chip, routes) in [("h13", Routes::Native), ("h17s", Routes::Fused)] {
+    for (chip, routes) in [("h13", Routes::Native), ("h17s", Routes::WrittenOut)] {
         let options =
             CompileOptions { target: Target::named(chip).unwrap(), routes, ..CompileOptions::default() };
         match compile_graph(graph, &options) {

@@ -197,7 +197,7 @@ fn text_comes_back() {
 }
 
 /// What becomes of native layers; other ops compile to the same either way.
-const ROUTES: [Routes; 2] = [Routes::Fused, Routes::Native];
+const ROUTES: [Routes; 2] = [Routes::WrittenOut, Routes::Native];
 
 /// A case, frozen, with what to feed it and its plans: one per route.
 fn compiled(case: &Case, what: &str) -> (Graph, Vec<Array>, Vec<Plan>) {
@@ -335,7 +335,7 @@ fn wide(case: &Case) -> Case {
 #[test]
 fn layers_agree_with_their_chains_on_every_family() {
     each(|case, what| {
-        let Mil::Native(Native { fused: Some(write), .. }) = case.op.mil() else { return };
+        let Mil::Native(Native { written: Some(write), .. }) = case.op.mil() else { return };
         let Built { inputs, output, feeds } = build(&wide(case), true);
         let [layer, chain] = [output, write(&case.op, &inputs)].map(|v| Graph::freeze(&[v]).unwrap());
         for chip in CHIPS {

@@ -35,7 +35,7 @@ fn texts(cases: &[Case], routes: Routes, wanted: fn(&Segment) -> bool) -> String
 #[test]
 fn mil_of_every_op() {
     for entry in OPS {
-        let text = texts(&(entry.cases)(), Routes::Fused, |s| s.mil().is_some());
+        let text = texts(&(entry.cases)(), Routes::WrittenOut, |s| s.mil().is_some());
         if !text.is_empty() {
             check(&format!("emit/{}.mil", entry.info.name), &text);
         }

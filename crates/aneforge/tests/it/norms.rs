@@ -254,7 +254,7 @@ fn what_bounds_and_constants_prove_is_found() {
     for y in &found {
         let suspects = suspects(y);
         assert!(
-            suspects.iter().any(|f| f.kind == aneforge::risk::Kind::Overflow),
+            suspects.iter().any(|f| f.kind == aneforge::risk::Concern::Overflow),
             "{:?}: {suspects:?}",
             y.op()
         );

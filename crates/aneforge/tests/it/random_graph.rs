@@ -146,7 +146,7 @@ impl Generator {
             5 => x.local_response_norm(1 + self.below(4), 0.5, 0.75, 1.0),
             6 => {
                 let b = self.constant(&[x.shape()[0], x.shape()[3], x.shape()[2], 3]);
-                x.einsum_native(&b)
+                x.row_product(&b)
             }
             _ => {
                 let flat = x.reshape(&[x.shape()[0] as i64, c as i64, -1]);

@@ -1,6 +1,6 @@
 //! Functions with parameters per channel.
 
-use aneforge_kernels::channel::{Affine, batch_norm, instance_norm, normalized, prelu, scale};
+use aneforge_kernels::channel::{PerChannel, batch_norm, instance_norm, normalized, prelu, scale};
 use aneforge_kernels::{Kernels, f16, order};
 use proptest::prelude::*;
 
@@ -48,7 +48,7 @@ proptest! {
             f16::from_f32(normalized(x.to_f32(), mean[c].to_f32(), scale, beta[c].to_f32()))
         };
         let want: Vec<f16> = x.iter().enumerate().map(of).collect();
-        let affine = Affine { gamma: &gamma, beta: &beta };
+        let affine = PerChannel { gamma: &gamma, beta: &beta };
         check(&want, |kernels, out| batch_norm(kernels, &x, inner, affine, [&mean, &variance], 1e-3, out));
     }
 
@@ -65,7 +65,7 @@ proptest! {
             let scale = scale(gamma[c].to_f32(), variance, 1e-3);
             want.extend(x.iter().map(|v| f16::from_f32(normalized(v.to_f32(), mean, scale, beta[c].to_f32()))));
         }
-        let affine = Affine { gamma: &gamma, beta: &beta };
+        let affine = PerChannel { gamma: &gamma, beta: &beta };
         check(&want, |kernels, out| instance_norm(kernels, &x, inner, affine, 1e-3, out));
     }
 }

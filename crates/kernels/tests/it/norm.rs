@@ -2,7 +2,7 @@
 
 use aneforge_kernels::f16;
 use aneforge_kernels::map::{Binary, Unary, binary, unary};
-use aneforge_kernels::norm::{Affine, Norm, Normalize, normalize};
+use aneforge_kernels::norm::{Norm, Normalize, ScaleShift, normalize};
 use aneforge_kernels::reduce::{Reduction, reduce};
 use aneforge_kernels::{Kernels, Stores, View};
 use proptest::prelude::*;
@@ -32,7 +32,7 @@ proptest! {
         };
         let (gamma, beta) = (values(factors, seed ^ 1), values(factors, seed ^ 2));
         let beta = (seed % 3 != 0).then_some(&beta[..]);
-        let affine = (layout > 0).then_some(Affine { gamma: &gamma, beta, span });
+        let affine = (layout > 0).then_some(ScaleShift { gamma: &gamma, beta, span });
         let norm = if by_length {
             Norm::Length { floor: f16::from_f32(0.05) }
         } else {
@@ -81,7 +81,7 @@ fn fused_norms_are_the_chain_of_ops_bit_for_bit() {
     for kernels in contexts() {
         for beta in [None, Some(&beta[..])] {
             let norm = if beta.is_none() { Norm::Length { floor: eps } } else { Norm::Variance { eps } };
-            let affine = Some(Affine { gamma: &gamma, beta, span: 1 });
+            let affine = Some(ScaleShift { gamma: &gamma, beta, span: 1 });
             let mut out = vec![f16::NAN; x.len()];
             normalize(kernels, &x, size, &Normalize { norm, affine, flush_nan: false }, &mut out);
             assert_eq!(out, chain(kernels, &x, size, &gamma, beta, eps));

@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::{MAX_DIM, MAX_RANK};
 use crate::blob::BlobDType;
 use crate::program::{DType, Type, WEIGHTS_PATH};
-use crate::spec::{Kind, NETLIST_ONLY, ParamType, WITHOUT_SPELLING};
+use crate::spec::{Given, NETLIST_ONLY, ParamType, WITHOUT_SPELLING};
 
 /// Characters of a line that an error repeats.
 const LINE_LEN: usize = 400;
@@ -90,10 +90,10 @@ pub enum Fault {
     Missing { place: String },
     /// 9.
     #[error("{place} must be {}", kind_words(*kind))]
-    Form { place: String, kind: Kind },
+    Form { place: String, kind: Given },
     /// 9.
     #[error("{place} must be {}; `{name}` is not", kind_words(*kind))]
-    NotConst { place: String, name: String, kind: Kind },
+    NotConst { place: String, name: String, kind: Given },
     /// 9.
     #[error("{place} must be {}, not {found}", type_words(*expected))]
     ParamType { place: String, expected: ParamType, found: Type },
@@ -172,13 +172,13 @@ impl Fault {
     }
 }
 
-fn kind_words(kind: Kind) -> &'static str {
+fn kind_words(kind: Given) -> &'static str {
     match kind {
-        Kind::Value => "the name of a value",
-        Kind::Const | Kind::Immediate => "a scalar literal or the name of a const with an inline literal",
-        Kind::Weight => "the name of a const",
-        Kind::Tuple => "a tuple of names",
-        Kind::Attribute => "a literal in the brackets",
+        Given::Value => "the name of a value",
+        Given::Const | Given::Immediate => "a scalar literal or the name of a const with an inline literal",
+        Given::Weight => "the name of a const",
+        Given::Tuple => "a tuple of names",
+        Given::Attribute => "a literal in the brackets",
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use aneforge_mil::program::Function;
-use aneforge_mil::spec::{self, Evidence, Kind, OPS, ParamSpec, ParamType};
+use aneforge_mil::spec::{self, Evidence, Given, OPS, ParamSpec, ParamType};
 use aneforge_mil::{Arg, DType, Literal, Port, Program, Stmt, Type, parse, parse_stmt, verify};
 
 fn examples() -> impl Iterator<Item = (&'static str, Stmt)> {
@@ -82,15 +82,15 @@ fn define(name: &str, param: &ParamSpec, stmt: &Stmt, params: &mut Vec<Port>, bo
     let shape = stmt.results[0].ty.shape().to_vec();
     let mut constant = |literal: Literal| body.push(Stmt::constant(name, literal.ty(), literal));
     match (param.kind, param.ty) {
-        (Kind::Value | Kind::Tuple, ParamType::Data(DType::Bool)) => {
+        (Given::Value | Given::Tuple, ParamType::Data(DType::Bool)) => {
             let side = format!("{name}_of");
             params.push(Port::new(&side, Type::fp16(shape.clone())));
             let args = [("x", side.as_str().into()), ("y", side.as_str().into())];
             body.push(Stmt::op(Port::new(name, Type::tensor(DType::Bool, shape)), "less", args));
         }
-        (Kind::Value, ParamType::Any) => params.push(Port::new(name, Type::tensor(DType::Uint8, shape))),
-        (Kind::Value | Kind::Tuple, _) => params.push(Port::new(name, Type::fp16(shape))),
-        (Kind::Weight, _) => constant(weight(&stmt.op, param, shape)),
+        (Given::Value, ParamType::Any) => params.push(Port::new(name, Type::tensor(DType::Uint8, shape))),
+        (Given::Value | Given::Tuple, _) => params.push(Port::new(name, Type::fp16(shape))),
+        (Given::Weight, _) => constant(weight(&stmt.op, param, shape)),
         (_, ParamType::Scalar(DType::Int32)) => {
             constant(Literal::int32(if param.name == "num_splits" { 2 } else { 1 }));
         }

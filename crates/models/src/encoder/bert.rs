@@ -1,11 +1,11 @@
 use super::config::{Activation, BertConfig};
-use super::error::{EncodeError, LoadError};
+use super::error::EncodeError;
+use crate::weights::{Beyond, Stored, WeightError, Weights};
 use aneforge::ir::types::Caller;
 use aneforge::ir::var::Var;
 use aneforge::nn::{AttentionWeights, gelu_tanh, mha};
 use aneforge_formats::Checkpoint;
 use aneforge_tensor::{Shape, Tensor};
-use std::collections::BTreeMap;
 
 /// What messages call the place where its nodes are made, which is no line of the user's.
 const MADE_HERE: Caller = Caller::new("<encoder>", 0);
@@ -17,7 +17,7 @@ pub(super) struct Bert {
     pub(super) config: BertConfig,
     embeddings: Embeddings,
     layers: Vec<Layer>,
-    weights: Weights,
+    weights: Stored,
 }
 
 /// What the host adds up and normalises per token.
@@ -37,114 +37,61 @@ struct Layer {
     norm: [Var; 2],
 }
 
-/// Checked weights by name, so that a bad value can be told by its name.
-struct Weights {
-    checkpoint: Checkpoint,
-    prefix: String,
-    taken: BTreeMap<String, Tensor>,
-}
-
 /// The table that every checkpoint of the family has; what precedes its name precedes all names.
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
-impl Weights {
-    fn new(checkpoint: Checkpoint) -> Result<Weights, LoadError> {
-        let prefixes = checkpoint.names().filter_map(|name| name.strip_suffix(WORDS));
-        let prefix = prefixes.filter(|p| p.is_empty() || p.ends_with('.')).min_by_key(|p| p.len());
-        let absent = || LoadError::NoWeight { directory: checkpoint.directory().into(), key: WORDS.into() };
-        let prefix = prefix.ok_or_else(absent)?.to_owned();
-        Ok(Weights { checkpoint, prefix, taken: BTreeMap::new() })
-    }
+fn shape(dims: &[usize]) -> Shape {
+    Shape::new(dims).expect("invariant: sizes were checked when the configuration was read")
+}
 
-    /// A weight of this shape; an extent of 0 stands for any.
-    fn take(&mut self, name: &str, want: &[usize]) -> Result<Tensor, LoadError> {
-        let key = self.key(name);
-        let directory = || self.checkpoint.directory().to_owned();
-        if !self.checkpoint.contains(&key) {
-            return Err(LoadError::NoWeight { directory: directory(), key });
-        }
-        let tensor = self.checkpoint.tensor(&key)?;
-        let got = tensor.shape();
-        if got.rank() != want.len() || got.dims().iter().zip(want).any(|(g, w)| *w != 0 && g != w) {
-            let (want, got) = (want.to_vec(), got.dims().to_vec());
-            return Err(LoadError::WeightShape { directory: directory(), key, want, got });
-        }
-        if !tensor.dtype().is_float() {
-            return Err(LoadError::WeightType { directory: directory(), key, got: tensor.dtype() });
-        }
-        self.taken.insert(key, tensor.clone());
-        Ok(tensor)
-    }
+/// A weight of this shape and its bias, or what scales a norm and what shifts it.
+fn pair(weights: &mut dyn Weights, name: &str, dims: &[usize]) -> Result<[Var; 2], WeightError> {
+    let weight = weights.get(&format!("{name}.weight"), shape(dims))?;
+    Ok([weight, weights.get(&format!("{name}.bias"), shape(&dims[..1]))?])
+}
 
-    /// The full name. Checkpoints converted from TensorFlow call the parts of a norm gamma and beta.
-    fn key(&self, name: &str) -> String {
-        let key = format!("{}{name}", self.prefix);
-        let older = match name.rsplit_once("LayerNorm.") {
-            Some((stem, "weight")) => format!("{}{stem}LayerNorm.gamma", self.prefix),
-            Some((stem, "bias")) => format!("{}{stem}LayerNorm.beta", self.prefix),
-            _ => return key,
-        };
-        if !self.checkpoint.contains(&key) && self.checkpoint.contains(&older) { older } else { key }
-    }
-
-    fn constant(&mut self, name: &str, want: &[usize]) -> Result<Var, LoadError> {
-        let tensor = self.take(name, want)?;
-        Ok(MADE_HERE.scope(|| Var::constant(tensor)))
-    }
-
-    /// Weight `[n, k]` and bias `[n]`.
-    fn linear(&mut self, name: &str, n: usize, k: usize) -> Result<[Var; 2], LoadError> {
-        let weight = self.constant(&format!("{name}.weight"), &[n, k])?;
-        Ok([weight, self.constant(&format!("{name}.bias"), &[n])?])
-    }
-
-    fn norm(&mut self, name: &str, d: usize) -> Result<[Var; 2], LoadError> {
-        let gamma = self.constant(&format!("{name}.weight"), &[d])?;
-        Ok([gamma, self.constant(&format!("{name}.bias"), &[d])?])
-    }
-
-    fn layer(&mut self, index: usize, config: &BertConfig) -> Result<Layer, LoadError> {
+impl Layer {
+    fn new(weights: &mut dyn Weights, index: usize, config: &BertConfig) -> Result<Layer, WeightError> {
         let (d, f) = (config.hidden, config.intermediate);
-        let at = |part: &str| format!("encoder.layer.{index}.{part}");
-        let [wq, bq] = self.linear(&at("attention.self.query"), d, d)?;
-        let [wk, bk] = self.linear(&at("attention.self.key"), d, d)?;
-        let [wv, bv] = self.linear(&at("attention.self.value"), d, d)?;
-        let [wo, bo] = self.linear(&at("attention.output.dense"), d, d)?;
+        let mut at =
+            |part: &str, dims: &[usize]| pair(weights, &format!("encoder.layer.{index}.{part}"), dims);
+        let [wq, bq] = at("attention.self.query", &[d, d])?;
+        let [wk, bk] = at("attention.self.key", &[d, d])?;
+        let [wv, bv] = at("attention.self.value", &[d, d])?;
+        let [wo, bo] = at("attention.output.dense", &[d, d])?;
         let (bq, bk, bv, bo) = (Some(bq), Some(bk), Some(bv), Some(bo));
         Ok(Layer {
             attention: AttentionWeights { wq, bq, wk, bk, wv, bv, wo, bo },
-            attention_norm: self.norm(&at("attention.output.LayerNorm"), d)?,
-            up: self.linear(&at("intermediate.dense"), f, d)?,
-            down: self.linear(&at("output.dense"), d, f)?,
-            norm: self.norm(&at("output.LayerNorm"), d)?,
+            attention_norm: at("attention.output.LayerNorm", &[d])?,
+            up: at("intermediate.dense", &[f, d])?,
+            down: at("output.dense", &[d, f])?,
+            norm: at("output.LayerNorm", &[d])?,
         })
     }
 }
 
 impl Embeddings {
-    fn new(weights: &mut Weights, config: &BertConfig) -> Result<Embeddings, LoadError> {
+    fn new(weights: &mut Stored, config: &BertConfig) -> Result<Embeddings, WeightError> {
         let d = config.hidden;
-        let kinds = weights.take("embeddings.token_type_embeddings.weight", &[0, d])?;
+        let kinds = weights.tensor("embeddings.token_type_embeddings.weight", &[0, d])?;
         let mut kind = vec![0.0; d];
         kinds.read_f32(0, &mut kind);
         Ok(Embeddings {
-            words: weights.take(WORDS, &[0, d])?,
-            positions: weights.take("embeddings.position_embeddings.weight", &[config.positions, d])?,
+            words: weights.tensor(WORDS, &[0, d])?,
+            positions: weights.tensor("embeddings.position_embeddings.weight", &[config.positions, d])?,
             kind,
-            gamma: weights.take("embeddings.LayerNorm.weight", &[d])?.to_f32(),
-            beta: weights.take("embeddings.LayerNorm.bias", &[d])?.to_f32(),
+            gamma: weights.tensor("embeddings.LayerNorm.weight", &[d])?.to_f32(),
+            beta: weights.tensor("embeddings.LayerNorm.bias", &[d])?.to_f32(),
         })
     }
 }
 
 impl Bert {
-    pub(super) fn new(checkpoint: Checkpoint, config: BertConfig) -> Result<Bert, LoadError> {
-        let mut weights = Weights::new(checkpoint)?;
+    pub(super) fn new(checkpoint: Checkpoint, config: BertConfig) -> Result<Bert, WeightError> {
+        let mut weights = Stored::new(checkpoint, "config.json").beside(WORDS)?;
         let embeddings = Embeddings::new(&mut weights, &config)?;
-        let mut layers = Vec::new();
-        for index in 0..config.layers {
-            layers.push(weights.layer(index, &config)?);
-        }
+        let mut layer = |index| MADE_HERE.scope(|| Layer::new(&mut weights, index, &config));
+        let layers = (0..config.layers).map(&mut layer).collect::<Result<_, _>>()?;
         Ok(Bert { config, embeddings, layers, weights })
     }
 
@@ -182,7 +129,6 @@ impl Bert {
 
     fn states(&self, s: usize) -> Var {
         let config = &self.config;
-        let shape = |dims: &[usize]| Shape::new(dims).expect("invariant: sizes were checked when loaded");
         let mut h = Var::input(shape(&[s, config.hidden]));
         let mask = Var::input(shape(&[1, s, s]));
         for layer in &self.layers {
@@ -204,12 +150,7 @@ impl Bert {
 
     /// The first weight that half precision cannot hold, by name.
     pub(super) fn bad_weight(&self) -> Option<EncodeError> {
-        self.weights.taken.iter().find_map(|(key, tensor)| {
-            let at = tensor.first_beyond_half()?;
-            let mut value = [0.0];
-            tensor.read_f32(at, &mut value);
-            let directory = self.weights.checkpoint.directory().to_owned();
-            Some(EncodeError::Weight { directory, key: key.clone(), value: value[0], at })
-        })
+        let Beyond { directory, key, value, at } = self.weights.beyond_half()?;
+        Some(EncodeError::Weight { directory, key, value, at })
     }
 }

@@ -1,10 +1,10 @@
 use super::pooling::PoolingError;
 use crate::resolve::ResolveError;
+use crate::weights::WeightError;
 use aneforge::Kind;
 use aneforge::device::DeviceError;
 use aneforge::session::RunError;
-use aneforge_formats::{CheckpointError, FileError, SafeTensorsError};
-use aneforge_tensor::DType;
+use aneforge_formats::{CheckpointError, FileError};
 use std::path::PathBuf;
 
 /// A model could not be loaded. The files' fault, or the caller's where the name leads nowhere.
@@ -62,46 +62,12 @@ pub enum LoadError {
     /// The weights could not be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A weight could not be read.
+    /// A weight is not there, or not what the configuration asks for.
     #[error(transparent)]
-    Weights(#[from] SafeTensorsError),
-    /// A weight is not there.
-    #[error(
-        "the weights in `{directory}` lack `{key}`; they are not those of the model that config.json describes"
-    )]
-    NoWeight {
-        /// Where.
-        directory: String,
-        /// The weight's name.
-        key: String,
-    },
-    /// A weight has another shape than the configuration says.
-    #[error(
-        "weight `{key}` in `{directory}` has shape {got:?}, config.json asks for {want:?}; the two belong to different models"
-    )]
-    WeightShape {
-        /// Where.
-        directory: String,
-        /// The weight's name.
-        key: String,
-        /// The shape the configuration asks for.
-        want: Vec<usize>,
-        /// The shape it has.
-        got: Vec<usize>,
-    },
+    Weight(#[from] WeightError),
     /// There is no device to run on.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A weight is not floating point.
-    #[error("weight `{key}` in `{directory}` is {got}; convert the checkpoint to floating point")]
-    WeightType {
-        /// Where.
-        directory: String,
-        /// The weight's name.
-        key: String,
-        /// Its element type.
-        got: DType,
-    },
 }
 
 /// Texts could not be encoded.
@@ -166,10 +132,8 @@ impl LoadError {
             // Too few tokens were asked for.
             LoadError::TooShort { .. } => Kind::Caller,
             LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
-            LoadError::Checkpoint(_) | LoadError::Weights(_) => Kind::File,
-            LoadError::NoWeight { .. } | LoadError::WeightShape { .. } | LoadError::WeightType { .. } => {
-                Kind::File
-            }
+            LoadError::Checkpoint(_) => Kind::File,
+            LoadError::Weight(error) => error.kind(),
         }
     }
 }

@@ -122,7 +122,7 @@ impl Operator for CrossCorrelation {
             let extents = [1, 1, map[0] - template[0] + 1, map[1] - template[1] + 1];
             Layer::new("CrossCorrelation", params, feeds, result(extents))
         };
-        Mil::Native(Native { layer, fused: Some(CORRELATE), route: |_, _| false })
+        Mil::Native(Native { layer, written: Some(CORRELATE), route: |_, _| false })
     }
     fn cases() -> Vec<Case> {
         let on =

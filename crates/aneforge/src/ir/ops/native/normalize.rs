@@ -89,7 +89,7 @@ impl Operator for Lrn {
             ];
             Layer::new("LocalResponseNormalization", params, [Symbol::dense("x", extents)], result(extents))
         };
-        Mil::Native(Native { layer, fused: Some(RESPONSE), route: |_, _| true })
+        Mil::Native(Native { layer, written: Some(RESPONSE), route: |_, _| true })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], [alpha, beta, k]: [f64; 3]| {
@@ -143,7 +143,7 @@ impl Operator for MinmaxNorm {
             let params = [("Dimension", norm.dimension.as_str().into()), ("Epsilon", half_bits(norm.eps.0))];
             Layer::new("MinMaxNormalization", params, [Symbol::dense("x", extents)], result(extents))
         };
-        Mil::Native(Native { layer, fused: Some(WRITE), route: |_, _| true })
+        Mil::Native(Native { layer, written: Some(WRITE), route: |_, _| true })
     }
     fn cases() -> Vec<Case> {
         let tolerance = Tolerance { ulp: 4.0, absolute: 2e-3, reason: "each step rounds, and one cancels" };

@@ -53,7 +53,7 @@ macro_rules! rearrange {
                         [("FactorX", block[1].into()), ("FactorY", block[0].into()), ("FactorZ", Value::Int(1))];
                     Layer::new($kind, params, [Symbol::dense("x", lie(&x[0]))], result(lie(&out)))
                 };
-                Mil::Native(Native { layer, fused: Some($write), route: |_, _| false })
+                Mil::Native(Native { layer, written: Some($write), route: |_, _| false })
             }
             fn cases() -> Vec<Case> {
                 vec![$(Case::new($case, &[&$shape], (-4.0, 4.0), Tolerance::EXACT)),*]

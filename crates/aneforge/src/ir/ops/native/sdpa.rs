@@ -108,7 +108,7 @@ impl Operator for Sdpa {
                     ..layer
                 }
             },
-            fused: Some(WRITE),
+            written: Some(WRITE),
             // A mask keeps the layer: with one it is the reference's choice on every shape.
             route: |op, x| x.len() == 3 && !matches!(op, Op::Sdpa(Sdpa { causal: true, .. })),
         })

@@ -33,9 +33,11 @@ op! {
 }
 
 op! {
-    /// Two of four elements, from `start` on, where the start is data of the program and not its text.
+    /// Two of four elements, from `start` on.
     ///
-    /// `x` has 4 elements; the result is `[2]`. Other sizes are not known to work on the engine; use
+    /// The name is that of the engine's layer, which reads its start from an operand. Here that is a constant, the
+    /// attribute `start`, which goes into a weight file: programs with other starts have the same text, but each is
+    /// compiled. `x` has 4 elements; the result is `[2]`. Other sizes are not known to work on the engine; use
     /// `slice_by_size`. Needs A14 or newer.
     pub struct DynamicSlice = "dynamic_slice"("x") {
         /// The first element, 0 to 2.
@@ -92,7 +94,7 @@ impl Operator for Flatten {
             let x = Symbol::dense("x", [1, s[0], s[1], s[2]]);
             Layer::new("Flatten", params, [x], result(row(s.count())))
         };
-        Mil::Native(Native { layer, fused: Some(RESHAPE), route: |_, _| true })
+        Mil::Native(Native { layer, written: Some(RESHAPE), route: |_, _| true })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize]| Case::new(Flatten {}, &[x], (-4.0, 4.0), Tolerance::EXACT);
@@ -134,7 +136,7 @@ impl Operator for InputView {
             let x = Symbol::dense("x", row(x[0].shape.count()));
             Layer { unit_channels: None, ..Layer::new("InputView", params, [x], result(row(*size as usize))) }
         };
-        Mil::Native(Native { layer, fused: Some(WRITE), route: |_, _| false })
+        Mil::Native(Native { layer, written: Some(WRITE), route: |_, _| false })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], offset, size| {
@@ -191,7 +193,7 @@ impl Operator for DynamicSlice {
             let idx = Constant { name: "idx", operand: 1, dtype: DType::Uint16, bytes };
             Layer { unit_channels: None, constant: Some(idx), ..layer }
         };
-        Mil::Native(Native { layer, fused: Some(WRITE), route: |_, _| false })
+        Mil::Native(Native { layer, written: Some(WRITE), route: |_, _| false })
     }
     fn cases() -> Vec<Case> {
         let on = |x: &[usize], start| {

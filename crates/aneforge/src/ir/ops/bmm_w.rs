@@ -22,10 +22,10 @@ op! {
     ///
     /// `a` is `[N, C, H, W]`, the weight `b` `[N, W, H, U]`; the result is `[N, C, H, U]` with
     /// `y[n,c,h,u] = sum over w of a[n,c,h,w] * b[n,w,h,u]`. Products are summed in single precision in
-    /// blocks of 32, even and odd places apart, and rounded once. It is the one equation that the engine's
-    /// `einsum` is known to compute.
+    /// blocks of 32, even and odd places apart, and rounded once. The op is called what MIL calls it, whose
+    /// `einsum` takes an equation; this is the only one that the engine is known to compute.
     /// In Python, `af.einsum_native("nchw,nwhu->nchu", a, b)`.
-    pub struct Einsum = "einsum"("a", "b") {}
+    pub struct RowProduct = "einsum"("a", "b") {}
 }
 
 impl Operator for BmmW {
@@ -72,7 +72,7 @@ impl Operator for BmmW {
     }
 }
 
-impl Operator for Einsum {
+impl Operator for RowProduct {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         half_only(&x[0])?;
         half_only(&x[1])?;
@@ -119,7 +119,7 @@ impl Operator for Einsum {
     fn cases() -> Vec<Case> {
         let on = |a: &[usize], u: usize| {
             let b = [a[0], a[3], a[2], u];
-            Case::new(Einsum {}, &[a, &b], (-1.0, 1.0), Tolerance::SUM).constants_from(1)
+            Case::new(RowProduct {}, &[a, &b], (-1.0, 1.0), Tolerance::SUM).constants_from(1)
         };
         vec![on(&[1, 4, 3, 8], 5), on(&[2, 3, 2, 37], 2), on(&[1, 1, 1, 1], 3), on(&[1, 2, 2, 2], 2)]
     }
@@ -128,7 +128,7 @@ impl Operator for Einsum {
 /// The one equation.
 pub const EQUATION: &str = "nchw,nwhu->nchu";
 
-impl Einsum {
+impl RowProduct {
     /// The same product of two values, written with `bmm`.
     pub(crate) fn of_values(a: &Var, b: &Var) -> Var {
         let rows = |v: &Var| v.transpose(&[0, 2, 1, 3]);
@@ -145,7 +145,7 @@ impl Var {
 
     /// `nchw,nwhu->nchu` of `[N, C, H, W]` and a weight `[N, W, H, U]`.
     #[track_caller]
-    pub fn einsum_native(&self, b: &Var) -> Var {
-        Var::apply(Einsum {}, &[self, b])
+    pub fn row_product(&self, b: &Var) -> Var {
+        Var::apply(RowProduct {}, &[self, b])
     }
 }
