@@ -97,7 +97,7 @@ impl Planner<'_> {
         match self.form(draft.node) {
             Form::Pool(_, Pooling::Max) => {
                 let x = draft.inputs[0];
-                if let Some(activation) = self.pooled(x) {
+                if let Some(activation) = self.pooled(x).filter(|_| !covered[x.index()]) {
                     draft.inputs = self.graph.node(x).inputs.clone();
                     draft.fused.activation = Some(activation);
                     draft.fused.nodes.push((x, self.graph.node(x).op.name()));
