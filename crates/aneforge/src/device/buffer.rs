@@ -107,7 +107,8 @@ pub type Clean = Arc<dyn Fn(&mut [f16]) + Send + Sync>;
 
 /// Memory of a device that holds one tensor. Clones are the same memory, which sessions, segments and ports may share.
 ///
-/// Whoever runs a program holds the buffers of its ports meanwhile: writes wait until it is done.
+/// Whoever runs a program holds the buffers of its ports meanwhile: writes wait until it is done. So do runs until nobody
+/// holds [`Values`] or [`ValuesMut`]: a thread that holds them and runs a program on the buffer waits for itself.
 #[derive(Clone)]
 pub struct Buffer(Arc<Held>);
 
@@ -128,7 +129,8 @@ impl Buffer {
     /// are cleaned by `clean`.
     ///
     /// # Panics
-    /// If the layout is of another shape than the type, or an element does not lie in the memory.
+    /// If the layout is of another shape than the type, an element does not lie in the memory, or the memory is not one of
+    /// whole elements at an address that they can have.
     pub fn new(
         ty: TensorType,
         layout: Layout,
@@ -138,6 +140,9 @@ impl Buffer {
         assert_eq!(layout.extents(), ty.shape.dims(), "buffer: the layout's shape");
         let end = layout.end().and_then(|end| end.checked_mul(ty.dtype.size()));
         assert!(end.is_some_and(|end| end <= memory.bytes().len()), "buffer: {layout:?} in its memory");
+        let (address, size) = (memory.bytes().as_ptr().addr(), ty.dtype.size());
+        let whole = memory.bytes().len().is_multiple_of(size) && address.is_multiple_of(size);
+        assert!(whole, "buffer: memory for elements of {size} bytes");
         let (number, memory) = (NEXT.fetch_add(1, Ordering::Relaxed), RwLock::new(Box::new(memory) as _));
         Buffer(Arc::new(Held { number, ty, layout, clean, exposed: AtomicBool::new(false), memory }))
     }

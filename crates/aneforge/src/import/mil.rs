@@ -47,7 +47,10 @@ fn graph(program: &Program, weights: &Bytes) -> Result<Graph, ReadError> {
     let mut reader = Reader { weights, file, values: HashMap::new(), literals: HashMap::new() };
     for port in &function.params {
         let ty = graph_type(&port.ty).map_err(|why| ReadError::Statement { name: port.name.clone(), why })?;
-        reader.values.insert(&port.name, Var::input_of(ty));
+        let named = Var::named_input(ty, &port.name);
+        // Names of MIL may have characters that ours may not.
+        let input = if named.check().is_ok() { named } else { Var::input_of(ty) };
+        reader.values.insert(&port.name, input);
     }
     for stmt in &function.body {
         let name = stmt.results.first().map_or_else(String::new, |r| r.name.clone());

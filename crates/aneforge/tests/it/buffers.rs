@@ -183,6 +183,26 @@ fn inputs_go_by_name() {
     assert_eq!(error, "input `2` was given not at all; give each input once");
 }
 
+/// A program's own names of its ports are those of the graph that is read from it.
+#[test]
+fn names_come_back_from_programs() {
+    let x = input(&[2]);
+    let plan = compile(&[&x + &input(&[2])], &CompileOptions::default()).unwrap();
+    let (program, blob) = plan.segments[0].mil().unwrap();
+    let weights = aneforge_tensor::Bytes::new(blob.write(&plan.segments[0].graph, Vec::new()).unwrap());
+    let graph = aneforge::import::mil::read(program, &weights).unwrap();
+    let names: Vec<String> = graph.feed_types().into_iter().map(|feed| feed.name).collect();
+    let ports: Vec<String> = program.functions[0].params.iter().map(|port| port.name.clone()).collect();
+    assert_eq!((names, ports.len()), (ports, 2));
+}
+
+#[test]
+#[should_panic(expected = "in its memory")]
+fn memory_that_is_too_short_is_no_buffer() {
+    let ty = TensorType::f16(shape(&[2, 3]));
+    let _ = Buffer::new(ty, Layout::new(0, &[2, 3], &[4, 1]), Plain(vec![0; 6]), None);
+}
+
 /// A device that does not do as it should.
 struct Broken(fn() -> DeviceError);
 

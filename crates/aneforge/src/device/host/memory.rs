@@ -97,12 +97,19 @@ impl Ports {
         if self.all().any(twice) {
             return refuse("another output is written into this buffer; bind one of its own".into());
         }
-        let bound = match port {
+        self.bound_mut(port).buffer = Some(buffer.clone());
+        let sorted = self.sort();
+        if sorted.is_err() {
+            self.bound_mut(port).buffer = None;
+        }
+        sorted
+    }
+
+    fn bound_mut(&mut self, port: Port) -> &mut Bound {
+        match port {
             Port::Input(at) => &mut self.inputs[at],
             Port::Output(at) => &mut self.outputs[at],
-        };
-        bound.buffer = Some(buffer.clone());
-        self.sort()
+        }
     }
 
     /// Finds the distinct buffers anew.
