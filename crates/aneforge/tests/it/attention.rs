@@ -188,7 +188,7 @@ fn mistakes_are_named() {
     let none = Attention { parts: 0, ..op.clone() };
     let square: &[usize] = &[4, 4];
     for (dims, op, want) in [
-        (&[square, square, square][..], none, "parts must be at least 1, got 0"),
+        (&[square, square, square][..], none, "parts must be from 1 to 4096, got 0"),
         (&[&[4], square, square], op.clone(), "must be [..., length, features], got [4]"),
         (&[&[4, 3], square, square], op.clone(), "inner sizes differ, 3 and 4"),
         (&[square, square, &[3, 4]], op.clone(), "inner sizes differ, 4 and 3"),

@@ -14,6 +14,9 @@ use aneforge_tensor::{Shape, Tensor, f16};
 /// What hides a key: half precision has no use for minus infinity, and softmax with one is unmeasured.
 pub const HIDDEN: f64 = -1e4;
 
+/// Each part is five nodes; so many are beyond every use.
+const MOST_PARTS: i64 = 4096;
+
 op! {
     /// Attention: `softmax(query @ key^T * scale + mask) @ value`. Every step rounds.
     ///
@@ -89,8 +92,8 @@ fn transposed(ty: &TensorType) -> TensorType {
 impl Operator for Attention {
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, String> {
         self.scale.check()?;
-        if self.parts < 1 {
-            return Err(format!("parts must be at least 1, got {}", self.parts));
+        if !(1..=MOST_PARTS).contains(&self.parts) {
+            return Err(format!("parts must be from 1 to {MOST_PARTS}, got {}", self.parts));
         }
         if let Some(flat) = x[..3].iter().find(|ty| ty.shape.rank() < 2) {
             return Err(format!("query, key and value must be [..., length, features], got {}", flat.shape));
