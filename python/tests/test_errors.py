@@ -29,7 +29,8 @@ ONES = np.ones((4, 3))
 HUGE = 10**400
 MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, 'input: dtype must be "fp16" or "uint8", got "fp32"', lambda: af.input((2,), dtype="fp32")),
-    (ValueError, "input: rank 6 is above the engine's limit of 5", lambda: af.input((1,) * 6)),
+    (ValueError, "input: rank 6 is above the engine's limit of 5", lambda: af.compile(af.input((1,) * 6).relu())),
+    (ValueError, "input: rank 9 is above the limit of 8", lambda: af.input((1,) * 9)),
     (ValueError, "input: axis 1 of [2, 0] has size 0", lambda: af.input((2, 0))),
     (ValueError, "input: size -1 is negative", lambda: af.input((2, -1))),
     (TypeError, "input: shape must be a sequence of integers", lambda: af.input((2.5,))),

@@ -203,7 +203,7 @@ MISTAKES: dict[str, tuple[Callable[[af.Tensor], Any], type[Exception], str]] = {
         ValueError,
         "axis 7 is out of range for a result of rank 4",
     ),
-    "stack_rank": (lambda x: af.stack([af.input((1,) * 5)] * 2), ValueError, "rank 6 is above"),
+    "stack_rank": (lambda x: af.stack([af.input((1,) * 8)] * 2), ValueError, "rank 9 is above"),
     "tile": (lambda x: x.tile((2, 2)), ValueError, "one factor per axis"),
     "tile_zero": (lambda x: x.tile((1, 1, 1, 0)), ValueError, "must be at least 1"),
     "pixel_shuffle": (

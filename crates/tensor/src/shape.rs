@@ -1,7 +1,7 @@
 use std::fmt;
 
-/// The most axes a tensor may have: the engine's compiler accepts ranks 0 to 5.
-pub const MAX_RANK: usize = 5;
+/// The most axes a tensor may have. The engine takes fewer; what is between must be gone when a graph is legal.
+pub const MAX_RANK: usize = 8;
 
 /// The extents of a tensor, outermost axis first: at most [`MAX_RANK`], each at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,7 +14,7 @@ pub struct Shape {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
     /// More than [`MAX_RANK`] axes.
-    #[error("rank {0} is above the engine's limit of {MAX_RANK}; reshape to fewer axes")]
+    #[error("rank {0} is above the limit of {MAX_RANK}; reshape to fewer axes")]
     Rank(usize),
     /// An extent of zero.
     #[error("axis {axis} of {dims:?} has size 0; every axis needs at least one element")]
@@ -56,7 +56,7 @@ impl Shape {
     /// ```
     /// use aneforge_tensor::Shape;
     /// assert_eq!(Shape::new(&[2, 3])?.count(), 6);
-    /// assert!(Shape::new(&[1; 6]).is_err());
+    /// assert!(Shape::new(&[1; 9]).is_err());
     /// # Ok::<(), aneforge_tensor::ShapeError>(())
     /// ```
     pub fn new(dims: &[usize]) -> Result<Shape, ShapeError> {
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn hostile_extents_are_errors() {
-        assert_eq!(Shape::new(&[1; 6]), Err(ShapeError::Rank(6)));
+        assert_eq!(Shape::new(&[1; 9]), Err(ShapeError::Rank(9)));
         assert!(matches!(Shape::new(&[2, 0]), Err(ShapeError::Empty { axis: 1, .. })));
         assert!(matches!(Shape::new(&[usize::MAX, 2]), Err(ShapeError::Huge(_))));
         let message = Shape::new(&[2, 3]).unwrap().axis(2).unwrap_err().to_string();

@@ -5,7 +5,7 @@
 //! 2. Weights of `matmul`, `conv_transpose` and normalisations are constants; that of `conv` is one too,
 //!    or the batch is 1 and nothing is dilated.
 //! 3. Every constant is finite in half precision.
-//! 4. Every extent is within the family's limits, and the family computes every op.
+//! 4. No value has more than five axes, every extent is within the family's limits, and the family computes every op.
 //! 5. Outputs are half precision, computed, and distinct; there is at least one input; both have axes.
 
 use crate::ir::attr::Attr;
@@ -15,7 +15,7 @@ use crate::ir::ops::leaf::Constant;
 use crate::ir::ops::pool::AvgPool;
 use crate::ir::types::{Caller, TensorType};
 use crate::target::{Limits, Target, WIDEST_KERNEL, floor, layers};
-use aneforge_mil::verify::MAX_DIM;
+use aneforge_mil::verify::{MAX_DIM, MAX_RANK};
 use aneforge_tensor::DType;
 use std::collections::HashSet;
 
@@ -55,6 +55,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
     let feeds_transpose = transposed(graph);
     for (id, node) in graph.nodes() {
         let fail = |fault| move |why| LegalError { op: node.op.name(), why, at: node.at, fault };
+        rank(node).map_err(fail(Fault::Graph))?;
         spelled(node).map_err(fail(Fault::Target))?;
         weights(graph, id, node).map_err(fail(Fault::Target))?;
         finite(graph, id, node).map_err(fail(Fault::Graph))?;
@@ -63,6 +64,14 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
         reliable(graph, id, node).map_err(fail(Fault::Target))?;
     }
     ports(graph)
+}
+
+fn rank(node: &GraphNode) -> Result<(), String> {
+    let rank = node.ty.shape.rank();
+    if rank > MAX_RANK {
+        return Err(format!("rank {rank} is above the engine's limit of {MAX_RANK}; reshape to fewer axes"));
+    }
+    Ok(())
 }
 
 fn spelled(node: &GraphNode) -> Result<(), String> {

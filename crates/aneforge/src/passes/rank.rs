@@ -1,4 +1,4 @@
-//! Transposes and matrix products of rank 5, which the engine computes up to rank 4 only.
+//! Transposes and matrix products of rank 5 and above, which the engine computes up to rank 4 only.
 //!
 //! Evidence: the public guide to the engine (arXiv 2606.22283, chapter 4) has the backend reject a product of
 //! rank 5 on M1, and the public package's documentation gives rank 4 as the limit of both.
@@ -9,9 +9,9 @@ use crate::ir::ops::shape::Transpose;
 use crate::ir::ops::tile::Tile;
 use crate::ir::var::Var;
 use crate::rewrite::{Match, Miss};
-use aneforge_tensor::MAX_RANK;
+use aneforge_mil::verify::MAX_RANK;
 
-/// A transpose of five axes is one of fewer where axes stay neighbours or have one element, else several: each
+/// A transpose of five axes or more is one of fewer where axes stay neighbours or have one element, else several: each
 /// brings the next axis to its place, past axes that move as one.
 pub(super) fn transpose_rank(m: &Match<'_>) -> Result<Var, Miss> {
     let (Op::Transpose(Transpose { perm }), Some(x)) = (&m.node().op, m.input(0)) else {
@@ -66,7 +66,7 @@ fn extent(x: &Var, axes: &[usize]) -> i64 {
     axes.iter().map(|&axis| x.shape()[axis] as i64).product()
 }
 
-/// A product with three batch axes has two of them joined, repeated first where they would broadcast apart.
+/// A product with three batch axes or more has two of them joined, repeated first where they would broadcast apart.
 pub(super) fn matmul_rank(m: &Match<'_>) -> Result<Var, Miss> {
     let shape = m.node().ty.shape;
     if shape.rank() < MAX_RANK {
@@ -76,7 +76,7 @@ pub(super) fn matmul_rank(m: &Match<'_>) -> Result<Var, Miss> {
     let product = match &m.node().op {
         Op::Matmul(op) if x.len() == 2 => Var::apply(op.clone(), &[&joined(&x[0], 0), &x[1]]),
         Op::Bmm(_) => {
-            let [a, b] = [0, 1].map(|i| super::forms::widened(&x[i], MAX_RANK));
+            let [a, b] = [0, 1].map(|i| super::forms::widened(&x[i], shape.rank()));
             let extents = |axis: usize| (a.shape()[axis], b.shape()[axis]);
             let alike = |axis: usize| {
                 let ((p, q), (r, s)) = (extents(axis), extents(axis + 1));

@@ -74,3 +74,18 @@ fn axes_have_the_limits_of_the_family() {
         assert!(transposed(limit + 1).is_some(), "{target}");
     }
 }
+
+/// Values may have more axes than the engine takes, as long as passes get rid of them.
+#[test]
+fn axes_beyond_the_engines_go_or_are_refused() {
+    let x = Var::input(aneforge::Shape::new(&[1, 8, 15, 6]).unwrap());
+    let six = x.reshape(&[1, 2, 4, 3, 5, 6]);
+    let compiled = |y: &Var| aneforge::compile(std::slice::from_ref(y), &Default::default());
+    assert!(compiled(&six.transpose(&[0, 1, 3, 2, 4, 5]).reshape(&[6, 20, 6])).is_ok());
+    let error = compiled(&six.softmax(4).reshape(&[8, 15, 6])).unwrap_err();
+    assert_eq!(error.kind(), aneforge::Kind::Caller);
+    assert!(
+        error.to_string().contains("rank 6 is above the engine's limit of 5; reshape to fewer axes"),
+        "{error}"
+    );
+}
