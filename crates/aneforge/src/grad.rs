@@ -27,9 +27,9 @@ pub enum GradError {
     #[error("the cotangent is {got}, the result {want}; they must have the same shape")]
     Shape {
         /// The result's shape.
-        want: aneforge_tensor::Shape,
+        want: Box<aneforge_tensor::Shape>,
         /// The cotangent's.
-        got: aneforge_tensor::Shape,
+        got: Box<aneforge_tensor::Shape>,
     },
 }
 
@@ -45,7 +45,7 @@ pub enum GradError {
 /// ```
 pub fn grad(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Var>, GradError> {
     if y.shape() != dy.shape() {
-        return Err(GradError::Shape { want: y.shape(), got: dy.shape() });
+        return Err(GradError::Shape { want: Box::new(y.shape()), got: Box::new(dy.shape()) });
     }
     let found = walk(y, dy, wrt)?;
     found.into_iter().enumerate().map(|(index, g)| g.ok_or(GradError::Independent { index })).collect()

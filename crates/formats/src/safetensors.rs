@@ -136,7 +136,7 @@ pub enum SafeTensorsError {
         /// The type, as the file spells it.
         dtype: String,
     },
-    /// A tensor has more than five axes, or none of its elements.
+    /// A tensor has more than eight axes, or none of its elements.
     #[error("tensor `{tensor}` of `{file}`: {why}")]
     Shape {
         /// The file.

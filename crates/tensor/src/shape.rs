@@ -28,8 +28,8 @@ pub enum ShapeError {
     #[error("shape {0:?} has more elements than this machine can address")]
     Huge(Vec<usize>),
     /// Two shapes do not broadcast.
-    #[error("shapes {0} and {1} do not broadcast: axis sizes must be equal or 1, aligned from the right")]
-    Broadcast(Shape, Shape),
+    #[error("shapes {} and {} do not broadcast: axis sizes must be equal or 1, aligned from the right", .0[0], .0[1])]
+    Broadcast(Box<[Shape; 2]>),
     /// An axis outside the rank.
     #[error("axis {axis} is out of range for rank {rank}; {}", valid_axes(*rank))]
     Axis {
@@ -129,7 +129,7 @@ impl Shape {
             let size = |s: &Shape| if back <= s.rank() { s.dims[s.rank() - back] } else { 1 };
             let (a, b) = (size(&self), size(&other));
             if a != b && a != 1 && b != 1 {
-                return Err(ShapeError::Broadcast(self, other));
+                return Err(ShapeError::Broadcast(Box::new([self, other])));
             }
             out.dims[rank - back] = a.max(b);
         }
