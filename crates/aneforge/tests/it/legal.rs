@@ -1,6 +1,7 @@
 //! What is refused of graphs that are not legal, one fault at a time: passes see to it that few of them get so far.
 
 use aneforge::ir::op::{Mil, OPS};
+use aneforge::ir::ops::conv::Conv;
 use aneforge::ir::text;
 use aneforge::passes::legal;
 use aneforge::{Graph, Target, Var};
@@ -88,4 +89,29 @@ fn axes_beyond_the_engines_go_or_are_refused() {
         error.to_string().contains("rank 6 is above the engine's limit of 5; reshape to fewer axes"),
         "{error}"
     );
+}
+
+/// As wide as the family's limit passes, one wider does not; a template also has to be smaller than the map.
+#[test]
+fn kernels_and_templates_have_the_widths_of_the_family() {
+    let shape = |dims: &[usize]| aneforge::Shape::new(dims).unwrap();
+    for target in ["h13", "h17s"].map(|name| Target::named(name).unwrap()) {
+        let limit = target.family().limits().kernel_width;
+        let options = aneforge::CompileOptions::target(target).routes(aneforge::Routes::Native);
+        let why = |y: Var| aneforge::compile(&[y], &options).err().map(|error| error.to_string());
+        let image = Var::input(shape(&[1, 1, 3, 40]));
+        let conv = |width: usize| {
+            let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+            why(Var::apply(op, &[&image, &Var::full(shape(&[1, 1, 1, width]), 1.0)]))
+        };
+        let map = Var::input(shape(&[3, 40]));
+        let template = |dims: [usize; 2]| why(map.cross_correlation(&Var::input(shape(&dims))));
+        assert_eq!((conv(limit), template([2, limit])), (None, None), "{target}");
+        let wider = (limit + 1).to_string();
+        assert!(conv(limit + 1).unwrap().contains(&wider), "{target}");
+        assert!(template([2, limit + 1]).unwrap().contains(&wider), "{target}");
+        let map = Var::input(shape(&[3, 5]));
+        let equal = why(map.cross_correlation(&Var::input(shape(&[3, 5]))));
+        assert!(equal.unwrap().contains("a template smaller than the map [3, 5]"), "{target}");
+    }
 }
