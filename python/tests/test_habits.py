@@ -159,7 +159,7 @@ def test_wrong_windows() -> None:
         with pytest.raises(TypeError, match="indices are integers, slices, ... and None"):
             x[index]
     with pytest.raises(ValueError, match="rank|axes"):
-        af.input((1, 1, 1, 1, 1))[None]
+        af.input((1,) * 8)[None]
 
 
 def test_methods_are_functions_too() -> None:
