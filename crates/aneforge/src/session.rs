@@ -186,7 +186,7 @@ impl Session {
             return Err(RunError::Count { want: self.inputs.len(), got: index + 1 });
         }
         let Some(old) = self.inputs[index].clone() else { return Ok(()) };
-        self.exchange(Source::Feed(index), &old, buffer)?;
+        self.exchange(Port::Input(index), Source::Feed(index), &old, buffer)?;
         self.inputs[index] = Some(buffer.clone());
         Ok(())
     }
@@ -198,13 +198,47 @@ impl Session {
             return Err(DeviceError::Bind { port: Port::Output(index), why }.into());
         };
         let old = self.results[segment][output].clone();
-        self.exchange(Source::Segment { segment, output }, &old, buffer)?;
+        self.exchange(Port::Output(index), Source::Segment { segment, output }, &old, buffer)?;
         self.results[segment][output] = buffer.clone();
         Ok(())
     }
 
+    /// Why a value must not go through `buffer`, if it must not: another value is written into it, or an input that is
+    /// still to be read when it is written. One program sees to its own ports; this sees to those of several.
+    fn clash(&self, source: Source, buffer: &Buffer) -> Option<String> {
+        let same = |other: &Buffer| other.number() == buffer.number();
+        let results = self.results.iter().enumerate();
+        let results = results.flat_map(|(s, all)| all.iter().enumerate().map(move |(o, b)| (s, o, b)));
+        let mut writers = results.filter(|(_, _, other)| same(other)).map(|(s, o, _)| (s, o));
+        let last_reader = |feed: usize| {
+            self.plan.segments.iter().rposition(|segment| segment.inputs.contains(&Source::Feed(feed)))
+        };
+        let late = |feed: usize, written: usize| {
+            last_reader(feed).filter(|read| *read > written).map(|read| {
+                format!(
+                    "segment {written} writes what segment {read} is to read of input {feed}; bind another buffer \
+                     and copy"
+                )
+            })
+        };
+        match source {
+            Source::Feed(feed) => writers.find_map(|(segment, _)| late(feed, segment)),
+            Source::Segment { segment, output } => {
+                if writers.any(|writer| writer != (segment, output)) {
+                    return Some("another output is written into this buffer; bind one of its own".into());
+                }
+                let feeds = self.inputs.iter().enumerate();
+                let mut state = feeds.filter(|(_, other)| other.as_ref().is_some_and(same));
+                state.find_map(|(feed, _)| late(feed, segment))
+            }
+        }
+    }
+
     /// Binds `new` in the place of `old`, on every port or on none.
-    fn exchange(&mut self, source: Source, old: &Buffer, new: &Buffer) -> Result<(), RunError> {
+    fn exchange(&mut self, port: Port, source: Source, old: &Buffer, new: &Buffer) -> Result<(), RunError> {
+        if let Some(why) = self.clash(source, new) {
+            return Err(DeviceError::Bind { port, why }.into());
+        }
         let bound = self.bind_source(source, new);
         if bound.is_err() {
             self.bind_source(source, old)?;

@@ -106,6 +106,9 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::Heads;
+    use crate::conv::Nhwc;
+    use crate::gemm::Rows;
     use proptest::prelude::*;
 
     #[test]
@@ -117,6 +120,24 @@ mod tests {
             Some(usize::MAX / 4 * 4 + 1)
         );
         assert_eq!(Layout::new(7, &[0, 3], &[usize::MAX, 1]).end(), Some(0));
+    }
+
+    /// Each is found in its own layout, and in none whose values are apart or whose rank is another.
+    #[test]
+    fn rows_heads_and_images_are_views() {
+        let rows = Rows { start: 3, pitch: 7 };
+        assert_eq!(Rows::of(&rows.layout(4, 5)), Some(rows));
+        assert_eq!(rows.layout(4, 5).end(), Some(3 + 3 * 7 + 5));
+        let heads = Heads::side_by_side(3, 5);
+        assert_eq!(Heads::of(&heads.layout(3, 4, 5)), Some(heads));
+        let image = Nhwc::padded([6, 5], 4, [1, 2, 3, 0]);
+        assert_eq!(Nhwc::of(&image.layout(2, [6, 5], 4), image.halo), Some(image));
+        let apart = Layout::new(0, &[4, 5], &[20, 2]);
+        assert_eq!((Rows::of(&apart), Heads::of(&apart)), (None, None));
+        assert_eq!(Nhwc::of(&Layout::new(0, &[1, 2, 2, 3], &[24, 12, 6, 2]), [0; 4]), None);
+        // One value is its own neighbour; heads begin with the first element.
+        assert_eq!(Rows::of(&Layout::new(0, &[4, 1], &[9, 0])), Some(Rows { start: 0, pitch: 9 }));
+        assert_eq!(Heads::of(&Layout::new(1, &[3, 4, 5], &[20, 5, 1])), None);
     }
 
     proptest! {

@@ -64,6 +64,41 @@ fn state_is_a_buffer_that_two_ports_name() {
     }
 }
 
+/// A layer in the middle cuts the graph: what comes after it reads inputs after what comes before it has written.
+#[test]
+fn state_that_another_segment_is_still_to_read_is_refused() {
+    let host = Host::new(1);
+    let (x, state) = (input(&[1, 4]), input(&[1, 4]));
+    let early = &state + &x;
+    let late = &early.sort(false, false) + &state;
+    let make = || session(&[early.clone(), late.clone()], &host);
+    let feed = |session: &mut Session| {
+        session.set(0, Feed::F32(&[3.0, 1.0, 2.0, 0.0]), &[1, 4]).unwrap();
+        session.set(1, Feed::F32(&[1.0; 4]), &[1, 4]).unwrap();
+        session.execute().unwrap();
+    };
+    let mut steps = make();
+    assert!(steps.plan().segments.len() == 3);
+    let kept = steps.input_buffer(1).unwrap().clone();
+    let error = refused(steps.bind_output(0, &kept));
+    assert_eq!(
+        error,
+        "output 0: segment 0 writes what segment 2 is to read of input 1; bind another buffer and copy"
+    );
+    let own = steps.output_buffer(0).unwrap().clone();
+    assert!(refused(steps.bind_input(1, &own)).starts_with("input 1: segment 0 writes what"));
+    assert!(refused(steps.bind_output(1, &own)).starts_with("output 1: another output is written into"));
+    feed(&mut steps);
+    assert_eq!((values(&steps, 0), values(&steps, 1)), (vec![4.0, 2.0, 3.0, 1.0], vec![2.0, 3.0, 4.0, 5.0]));
+    // The last segment may: all of the old state has been read by then.
+    let mut steps = make();
+    steps.bind_output(1, &kept).unwrap();
+    steps.bind_input(1, &kept).unwrap();
+    feed(&mut steps);
+    steps.execute().unwrap();
+    assert_eq!(values(&steps, 1), [6.0, 8.0, 9.0, 11.0]);
+}
+
 #[test]
 fn leaves_and_values_that_are_returned_twice_reach_their_buffers() {
     let x = input(&[3]);

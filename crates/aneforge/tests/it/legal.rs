@@ -91,6 +91,33 @@ fn axes_beyond_the_engines_go_or_are_refused() {
     );
 }
 
+/// Every op with more axes in front than the engine takes: typed or refused, compiled or refused, and no panic.
+#[test]
+fn every_op_takes_or_refuses_up_to_eight_axes() {
+    let (mut built, mut compiled) = (0, 0);
+    for case in OPS.iter().flat_map(|entry| (entry.cases)()) {
+        for rank in 6..=8 {
+            let widened = |ty: &aneforge::TensorType| {
+                let mut dims = vec![1; rank - ty.shape.rank()];
+                dims.extend(ty.shape.dims());
+                let shape = aneforge::Shape::new(&dims).unwrap();
+                aneforge::TensorType { shape, ..*ty }
+            };
+            let leaf = |(at, ty): (usize, &aneforge::TensorType)| match ty.dtype {
+                aneforge::DType::Bool => Var::input(widened(ty).shape).greater(&Var::from(0.0)),
+                _ if at >= case.constants_from => Var::full(widened(ty).shape, 0.5),
+                _ => Var::input_of(widened(ty)),
+            };
+            let inputs: Vec<Var> = case.inputs.iter().enumerate().map(leaf).collect();
+            let y = Var::apply(case.op.clone(), &inputs.iter().collect::<Vec<_>>());
+            built += usize::from(y.check().is_ok());
+            compiled += usize::from(aneforge::compile(&[y], &Default::default()).is_ok());
+        }
+    }
+    // Ports have as many axes as are asked for, so nothing of it is legal in the end.
+    assert!(built > 100 && compiled == 0, "{built} built, {compiled} compiled");
+}
+
 /// As wide as the family's limit passes, one wider does not; a template also has to be smaller than the map.
 #[test]
 fn kernels_and_templates_have_the_widths_of_the_family() {
