@@ -46,7 +46,7 @@ def _parts(x: Tensor, context: Tensor, wq: Tensor, heads: int, crossed: bool) ->
     if x.ndim != 2 or context.ndim != 2 or heads < 1:
         return 1
     queries, keys = x.shape[0], context.shape[0]
-    if crossed and (queries < 768 or keys < 512):
+    if crossed and not _native.cuts_cross_attention(queries, keys):
         return 1
     return attention_tiles(queries, heads, wq.shape[0] // heads, keys)
 

@@ -27,6 +27,7 @@ __all__ = [
     "compile",
     "constant",
     "constant_values",
+    "cuts_cross_attention",
     "devices",
     "estimate",
     "estimate_provenance",
@@ -273,6 +274,9 @@ def attention(
 
 def attention_tiles(queries: int) -> int:
     """In how many parts attention takes its queries when nothing was measured."""
+
+def cuts_cross_attention(queries: int, keys: int) -> bool:
+    """Whether attention to a context takes its queries in parts at all."""
 
 def reduce_sum_to_matmul(x: Tensor, only: int | None = None) -> Tensor:
     """Sums over one axis as products with ones: all, or the one at a place of the graph."""

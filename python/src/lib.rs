@@ -48,7 +48,7 @@ mod _native {
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]
-    use crate::nn::{attention, attention_tiles, geglu, reduce_sum_to_matmul, sdpa};
+    use crate::nn::{attention, attention_tiles, cuts_cross_attention, geglu, reduce_sum_to_matmul, sdpa};
     #[pymodule_export]
     use crate::operand::array;
     #[pymodule_export]

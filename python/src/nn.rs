@@ -5,6 +5,7 @@ use crate::error::checked;
 use crate::tensor::Tensor;
 use aneforge::Var;
 use aneforge::nn::{self, Attention, AttentionWeights};
+use aneforge::target::layers;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -24,6 +25,12 @@ fn weights([wq, wk, wv, wo]: &Projections<'_>, biases: &Biases<'_>) -> Attention
 #[pyfunction]
 pub fn attention_tiles(queries: usize) -> usize {
     nn::attention_tiles(queries)
+}
+
+/// Whether attention to a context takes its queries in parts at all.
+#[pyfunction]
+pub fn cuts_cross_attention(queries: usize, keys: usize) -> bool {
+    layers::cuts_cross_attention(queries, keys)
 }
 
 /// Sums over one axis as products with ones: all, or the one at a place of the graph.

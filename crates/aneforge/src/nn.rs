@@ -94,10 +94,8 @@ fn length(x: &Var) -> usize {
 /// Queries are taken in parts, as in [`mha`], from 768 queries and 512 keys on.
 #[track_caller]
 pub fn cross_attention(x: &Var, context: &Var, weights: &AttentionWeights, n_heads: usize) -> Var {
-    let parts = match (length(x), length(context)) {
-        (s @ 768.., 512..) => attention_tiles(s),
-        _ => 1,
-    };
+    let (queries, keys) = (length(x), length(context));
+    let parts = if layers::cuts_cross_attention(queries, keys) { attention_tiles(queries) } else { 1 };
     cross_attention_in_parts(x, context, weights, n_heads, parts)
 }
 
@@ -318,6 +316,8 @@ mod tests {
             layers::written_out(&graph).nodes().filter(|(_, n)| n.op.name() == "softmax").count()
         };
         assert_eq!([16, 767, 768, 1280].map(count), [1, 1, 2, 3]);
+        let cut = |queries, keys| layers::cuts_cross_attention(queries, keys);
+        assert_eq!([cut(767, 512), cut(768, 511), cut(768, 512)], [false, false, true]);
     }
 
     #[test]

@@ -25,6 +25,14 @@ pub fn attention_parts(queries: usize) -> usize {
     (queries.saturating_add(ATTENTION_QUERIES / 2) / ATTENTION_QUERIES).max(1)
 }
 
+/// Whether attention to a context takes its queries in parts at all: of that many, from 768 queries on, and with at least as
+/// many keys as a part has queries.
+///
+/// Evidence: ANEForge 0.4.0's own choice.
+pub fn cuts_cross_attention(queries: usize, keys: usize) -> bool {
+    attention_parts(queries) > 1 && keys >= ATTENTION_QUERIES
+}
+
 /// Why a layer of this form is not to be relied on for operands of these types.
 pub fn unreliable(form: &Form, x: &[TensorType]) -> Option<String> {
     let Form::Attention { .. } = form else { return None };
