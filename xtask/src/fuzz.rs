@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
         rounds += 1;
         println!("==> round {rounds}");
         test.run().with_context(|| {
-            format!("round {rounds} failed; proptest has written the case to a file under proptest-regressions, commit it")
+            format!("round {rounds} failed; the failing case is printed above: make a test of it")
         })?;
         if start.elapsed() >= Duration::from_secs(args.seconds) {
             break;
