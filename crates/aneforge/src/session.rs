@@ -8,6 +8,7 @@ use crate::ir::graph::InputInfo;
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
 use crate::plan::{Plan, Source};
+use crate::profile::Profile;
 use aneforge_tensor::{AlignedBytes, Bytes, DType, Shape, Tensor};
 use std::fmt;
 use std::sync::Arc;
@@ -320,6 +321,19 @@ impl Session {
     /// [`DeviceError::Stopped`], and what the outputs hold means nothing.
     pub fn execute_until(&mut self, stop: &Arc<AtomicBool>) -> Result<(), RunError> {
         aneforge_kernels::threads::stoppable(stop, || self.execute())
+    }
+
+    /// Runs `calls` times on what was fed last, after a few calls that are not counted, and says where the time goes.
+    /// Devices that cannot tell have no steps in it.
+    pub fn profile(&mut self, calls: usize) -> Result<Profile, RunError> {
+        let calls = calls.max(1);
+        for _ in 0..calls.div_ceil(5) {
+            self.execute()?;
+        }
+        let call = |_| self.programs.iter_mut().map(|program| program.profile()).collect();
+        let times = (0..calls).map(call).collect::<Result<Vec<Vec<_>>, DeviceError>>()?;
+        let roof = self.programs.first().and_then(|program| program.roof());
+        Ok(Profile::new(self.device.into(), &times, roof))
     }
 
     /// Nodes that have made infinities or NaN out of finite operands so far. Where an operand was not finite, only

@@ -17,7 +17,7 @@ pub use transposed::{PackedConvTranspose, conv_transpose2d, conv_transpose2d_scr
 pub use weights::PackedConv;
 
 use direct::direct;
-use image::{Geometry, Pitches, Source, fill_image};
+use image::{Geometry, Source, fill_image};
 use pixels::Pixels;
 use target::Target;
 use weights::Data;
@@ -55,6 +55,15 @@ impl ConvParams {
     }
 }
 
+/// How the images of a convolution lie in a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// `[n, c, h, w]`, without gaps.
+    Planes,
+    /// The channels of a pixel side by side.
+    Pixels(Nhwc),
+}
+
 /// Scratch values that [`conv2d`] needs for an input of shape `[n, c, h, w]`.
 #[must_use]
 pub fn conv2d_scratch(
@@ -78,6 +87,18 @@ pub fn conv2d_nhwc_scratch(
     let geometry = Geometry::new(input, weights.kernel, params);
     let view = Nhwc::padded(geometry.out, weights.outputs, [0; 4]);
     image_scratch(kernels, weights, &geometry, &Target::pixels_of(&geometry, &view, 0))
+}
+
+/// Scratch values that [`conv2d_images`] needs for an input of shape `[n, c, h, w]`, wherever it and the result lie.
+#[must_use]
+pub fn conv2d_images_scratch(
+    kernels: &Kernels,
+    input: [usize; 4],
+    weights: &PackedConv,
+    params: &ConvParams,
+) -> usize {
+    let planes = conv2d_scratch(kernels, input, weights, params);
+    planes.max(conv2d_nhwc_scratch(kernels, input, weights, params))
 }
 
 /// Scratch values that [`run_image`] needs.
@@ -113,26 +134,8 @@ pub fn conv2d(
     scratch: &mut Scratch,
     out: &mut [f16],
 ) {
-    let [images, channels, height, width] = input;
-    let geometry = Geometry::new(input, weights.kernel, params);
-    let (size, pixels) = (geometry.out, geometry.pixels());
-    assert_eq!(x.len(), input.iter().product::<usize>(), "conv: input is not {input:?}");
-    assert_eq!(channels, weights.channels * weights.groups, "conv: channels");
-    assert_eq!(out.len(), images * weights.outputs * pixels, "conv: output is not {size:?} per channel");
-    epilogue.check_channels();
-    epilogue.check(weights.outputs, pixels, images);
-    if out.is_empty() {
-        return;
-    }
-    let target = Target::planes(&geometry);
-    let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &target));
-    let size = channels * height * width;
-    for (image, out) in out.chunks_exact_mut(weights.outputs * pixels).enumerate() {
-        let x = &x[image * size..(image + 1) * size];
-        let range = image * out.len()..(image + 1) * out.len();
-        let epilogue = &Epilogue { residual: epilogue.residual.part(range), ..*epilogue };
-        run_image(kernels, Source::Planes(x), (&geometry, weights), epilogue, &target, scratch, out);
-    }
+    let (from, to) = ((x, &Images::Planes), (out, &Images::Planes));
+    conv2d_images(kernels, from, input, weights, params, epilogue, scratch, to);
 }
 
 /// [`conv2d`] with the channels of a pixel side by side, in slices that may hold more than the images: `x` is read
@@ -153,25 +156,77 @@ pub fn conv2d_nhwc(
     scratch: &mut Scratch,
     (out, to): (&mut [f16], &Nhwc),
 ) {
+    let (from, to) = ((x, &Images::Pixels(*from)), (out, &Images::Pixels(*to)));
+    conv2d_images(kernels, from, input, weights, params, epilogue, scratch, to);
+}
+
+/// [`conv2d`] or [`conv2d_nhwc`], or from one layout to the other.
+///
+/// # Panics
+/// As [`conv2d`] and [`conv2d_nhwc`].
+#[expect(clippy::too_many_arguments, reason = "operands and where they lie, parameters, scratch, result")]
+pub fn conv2d_images(
+    kernels: &Kernels,
+    (x, from): (&[f16], &Images),
+    input: [usize; 4],
+    weights: &PackedConv,
+    params: &ConvParams,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut Scratch,
+    (out, to): (&mut [f16], &Images),
+) {
+    let [images, channels, height, width] = input;
     let geometry = Geometry::new(input, weights.kernel, params);
-    assert_eq!(input[1], weights.channels * weights.groups, "conv: channels");
+    let (size, pixels) = (geometry.out, geometry.pixels());
+    let empty = images * pixels * weights.outputs == 0;
+    assert_eq!(channels, weights.channels * weights.groups, "conv: channels");
     epilogue.check_channels();
-    epilogue.check_in(weights.outputs, 0, out.len());
-    if input[0] * geometry.pixels() * weights.outputs == 0 {
+    match from {
+        Images::Planes => assert_eq!(x.len(), input.iter().product(), "conv: input is not {input:?}"),
+        Images::Pixels(_) if empty => {}
+        Images::Pixels(from) => from.check([height, width], channels, images, x.len()),
+    }
+    match to {
+        Images::Planes => {
+            assert_eq!(
+                out.len(),
+                images * weights.outputs * pixels,
+                "conv: output is not {size:?} per channel"
+            );
+            epilogue.check(weights.outputs, pixels, images);
+        }
+        Images::Pixels(to) => {
+            epilogue.check_in(weights.outputs, 0, out.len());
+            if !empty {
+                to.check(size, weights.outputs, images, out.len());
+            }
+        }
+    }
+    if empty {
         return;
     }
-    from.check([input[2], input[3]], input[1], input[0], x.len());
-    to.check(geometry.out, weights.outputs, input[0], out.len());
-    let first = Target::pixels_of(&geometry, to, 0);
-    let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &first));
-    for image in 0..input[0] {
-        let start = from.start + image * from.image;
-        let source = match geometry.within(from, image, x.len()).filter(|_| weights.reads_in_place()) {
-            Some(layout) => Source::InPlace(x, layout),
-            None => Source::Pixels(x, Pitches { start, row: from.row, pixel: from.pixel }),
+    let target = |image: usize| match to {
+        Images::Planes => Target::planes(&geometry),
+        Images::Pixels(to) => Target::pixels_of(&geometry, to, image),
+    };
+    let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &target(0)));
+    let whole = channels * height * width;
+    for image in 0..images {
+        let source = match from {
+            Images::Planes => Source::Planes(&x[image * whole..(image + 1) * whole]),
+            Images::Pixels(from) => {
+                match geometry.within(from, image, x.len()).filter(|_| weights.reads_in_place()) {
+                    Some(layout) => Source::InPlace(x, layout),
+                    None => Source::Pixels(x, from.pitches(image)),
+                }
+            }
         };
-        let target = Target::pixels_of(&geometry, to, image);
-        run_image(kernels, source, (&geometry, weights), epilogue, &target, scratch, out);
+        let range = match to {
+            Images::Planes => image * weights.outputs * pixels..(image + 1) * weights.outputs * pixels,
+            Images::Pixels(_) => 0..out.len(),
+        };
+        let epilogue = &Epilogue { residual: epilogue.residual.part(range.clone()), ..*epilogue };
+        run_image(kernels, source, (&geometry, weights), epilogue, &target(image), scratch, &mut out[range]);
     }
 }
 

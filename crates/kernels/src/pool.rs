@@ -4,11 +4,13 @@ use half::f16;
 
 mod columns;
 mod mean;
+mod pixels;
 
 use crate::Kernels;
 use crate::simd::{Lanes, Task, chunks};
 use columns::{Inside, Phases, RING, ROOM, Ring, WINDOWS};
 pub use mean::avg_pool;
+pub use pixels::{avg_pool_nhwc, max_pool_nhwc};
 
 /// Window cells that one thread visits at a time.
 const GRAIN: usize = 1 << 15;

@@ -13,6 +13,7 @@ use crate::target::Target;
 use host::HostOptions;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A device failed, or is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +105,37 @@ impl fmt::Display for Overflow {
     }
 }
 
+/// A step of a program, and how long it took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTime {
+    /// The ops that it computes, joined by `+`.
+    pub name: String,
+    /// The type of its result.
+    pub ty: TensorType,
+    /// Multiplications and additions.
+    pub flops: f64,
+    /// Of its operands, weights and result.
+    pub bytes: usize,
+    /// In one run.
+    pub time: Duration,
+}
+
+/// What a device can do at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Roof {
+    /// Multiplications and additions per second, in registers.
+    pub flops: f64,
+    /// Bytes per second that it reads from memory.
+    pub bytes: f64,
+}
+
+impl Roof {
+    /// The least time that so much arithmetic and so many bytes take.
+    pub fn least(&self, flops: f64, bytes: usize) -> Duration {
+        Duration::from_secs_f64((flops / self.flops).max(bytes as f64 / self.bytes))
+    }
+}
+
 /// A port of a segment, numbered as in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Port {
@@ -149,6 +181,10 @@ pub trait Loaded: Send {
     fn bind(&mut self, port: Port, buffer: &Buffer) -> Result<(), DeviceError>;
     /// Runs once.
     fn execute(&mut self) -> Result<(), DeviceError>;
+    /// Runs once and measures each step, where the device can tell; none where it cannot.
+    fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError>;
+    /// What the device can do at most, measured now, where that is known.
+    fn roof(&self) -> Option<Roof>;
     /// Nodes that have made infinities or NaN out of finite operands so far, where the device can tell.
     fn overflows(&self) -> &[Overflow];
     /// How it runs, in lines: steps, and the slots of memory they use.

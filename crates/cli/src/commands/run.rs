@@ -6,6 +6,7 @@ use crate::output::{self, counted, grouped, time};
 use crate::program;
 use crate::timing::{self, Timing};
 use aneforge::artifact::{self, ArtifactError};
+use aneforge::profile::{Profile, ProfiledStep};
 use aneforge::{DType, DeviceError, Plan, Session, Tensor, TensorType};
 use aneforge_tensor::{Bytes, npy, random};
 use anyhow::{Context as _, Result};
@@ -22,7 +23,9 @@ JSON keys:
                              not_finite (the number of others); file (if written)
   overflows                  nodes that made infinities or NaN of finite operands: op, at (the line that built it), values (in
                              the first call in which it did), calls
-  time                       calls, median_us, p10_us; null without --repeat";
+  time                       calls, median_us, p10_us; null without --repeat
+  profile                    calls; steps: segment, name, result, us, flops, bytes, of_roof (the least time that the
+                             machine allows over the time); null without --profile";
 
 /// Run a compiled program or a graph
 ///
@@ -50,7 +53,23 @@ pub struct Args {
     /// Run this many times and report the time per call
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
+
+    /// Say where the time goes: each step's time, FLOP/s and bytes/s, and how near it comes to what this machine can
+    /// do, as medians of as many calls as --repeat says (20)
+    #[arg(long)]
+    profile: bool,
+
+    /// Profile, and write it as a trace for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    profile_trace: Option<PathBuf>,
+
+    /// Profile, and write it as a picture
+    #[arg(long, value_name = "FILE.svg")]
+    profile_svg: Option<PathBuf>,
 }
+
+/// Calls that a profile is made of when nothing is said.
+const PROFILED: u32 = 20;
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
@@ -71,16 +90,39 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let outputs = session.run(&feeds).map_err(|error| named(error, &args.inputs))?;
     drop(feeds);
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
+    let profile = profile(args, &mut session)?;
     if let ([output], true) = (&outputs[..], standard) {
         return Ok(npy::write(output, out)?);
     }
     let files = args.output.as_deref().map(|folder| save(folder, &outputs)).transpose()?;
-    let report =
-        Report { session: &session, args, outputs: &outputs, files: files.unwrap_or_default(), timing };
+    let report = Report {
+        session: &session,
+        args,
+        outputs: &outputs,
+        files: files.unwrap_or_default(),
+        timing,
+        profile,
+    };
     if context.json {
         return output::print_json(out, &report.json());
     }
     report.print(out)
+}
+
+/// Where the time goes, if that was asked for, also in the files that were named.
+fn profile(args: &Args, session: &mut Session) -> Result<Option<Profile>> {
+    let files = args.profile_trace.iter().chain(&args.profile_svg);
+    if !args.profile && files.count() == 0 {
+        return Ok(None);
+    }
+    let profile = session.profile(args.repeat.unwrap_or(PROFILED) as usize)?;
+    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => artifact::replace(path, |file| file.write_all(text().as_bytes())),
+        None => Ok(()),
+    };
+    write(&args.profile_trace, &|| format!("{:#}\n", profile.to_trace()))?;
+    write(&args.profile_svg, &|| profile.to_svg())?;
+    Ok(Some(profile))
 }
 
 /// Whether the outputs can go to standard output.
@@ -185,12 +227,24 @@ fn summary(tensor: &Tensor) -> Summary {
     }
 }
 
+fn profile_json(profile: &Profile) -> Value {
+    let steps = profile.steps.iter().map(|ProfiledStep { segment, step }| {
+        json!({
+            "segment": segment, "name": step.name, "result": step.ty.to_string(),
+            "us": step.time.as_secs_f64() * 1e6, "flops": step.flops, "bytes": step.bytes,
+            "of_roof": profile.share(step),
+        })
+    });
+    json!({ "calls": profile.calls, "steps": steps.collect::<Vec<_>>() })
+}
+
 struct Report<'a> {
     session: &'a Session,
     args: &'a Args,
     outputs: &'a [Tensor],
     files: Vec<PathBuf>,
     timing: Option<Timing>,
+    profile: Option<Profile>,
 }
 
 impl Report<'_> {
@@ -227,6 +281,7 @@ impl Report<'_> {
             "outputs": outputs.collect::<Vec<_>>(),
             "overflows": self.session.overflows().map(output::overflow_json).collect::<Vec<_>>(),
             "time": self.timing.map(|t| t.json()),
+            "profile": self.profile.as_ref().map(profile_json),
         })
     }
 
@@ -253,6 +308,9 @@ impl Report<'_> {
         if let Some(Timing { calls, median, p10 }) = self.timing {
             let calls = grouped(calls as u64);
             writeln!(out, "  {} per call, median of {calls} (p10 {})", time(median), time(p10))?;
+        }
+        if let Some(profile) = &self.profile {
+            write!(out, "{profile}")?;
         }
         Ok(())
     }

@@ -170,20 +170,23 @@ impl Nhwc {
         Layout::new(self.start, &[images, height, width, channels], &strides)
     }
 
+    /// Where the pixels of image `image` lie.
+    pub(super) fn pitches(&self, image: usize) -> Pitches {
+        Pitches { start: self.start + image * self.image, row: self.row, pixel: self.pixel }
+    }
+
+    /// Where the pixels of images of this size lie.
+    pub(crate) fn place(&self, [_, width]: [usize; 2]) -> Place {
+        Place { start: self.start, batch: self.image, line: self.row, rows: width.max(1), row: self.pixel }
+    }
+
     /// Checks `images` images of `channels` channels in a slice of `len` elements.
     ///
     /// # Panics
     /// When pixels overlap, or one does not lie in the slice.
-    pub(super) fn check(&self, [height, width]: [usize; 2], channels: usize, images: usize, len: usize) {
-        let place = Place {
-            start: self.start,
-            batch: self.image,
-            line: self.row,
-            rows: width.max(1),
-            row: self.pixel,
-        };
-        let end = place.end(images, height * width, channels);
-        assert!(end <= len, "conv: images end at {end}, behind their slice of {len}");
+    pub(crate) fn check(&self, size: [usize; 2], channels: usize, images: usize, len: usize) {
+        let end = self.place(size).end(images, size[0] * size[1], channels);
+        assert!(end <= len, "images end at {end}, behind their slice of {len}");
     }
 
     /// Elements of a slice that holds `images` such images, with as many behind the last as a convolution may read that

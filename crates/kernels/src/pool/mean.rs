@@ -95,7 +95,7 @@ impl Task for MeanTask<'_> {
 impl Window {
     /// What the sum of a window with these cells in the image is divided by.
     #[inline(always)]
-    fn divisor(&self, rows: Cells, columns: Cells, exclude_padding: bool) -> f32 {
+    pub(super) fn divisor(&self, rows: Cells, columns: Cells, exclude_padding: bool) -> f32 {
         let cells =
             if exclude_padding { rows.count() * columns.count() } else { self.kernel[0] * self.kernel[1] };
         cells.max(1) as f32

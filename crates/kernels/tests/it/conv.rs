@@ -1,7 +1,8 @@
 //! Convolutions.
 
 use aneforge_kernels::conv::{
-    ConvParams, Nhwc, PackedConv, conv2d, conv2d_nhwc, conv2d_nhwc_scratch, conv2d_scratch,
+    ConvParams, Images, Nhwc, PackedConv, conv2d, conv2d_images, conv2d_images_scratch, conv2d_nhwc,
+    conv2d_nhwc_scratch, conv2d_scratch,
 };
 use aneforge_kernels::map::Unary;
 use aneforge_kernels::{Bias, Epilogue, Residual, Scratch, f16, order};
@@ -170,6 +171,21 @@ fn lay_out(x: &[f16], [images, channels, height, width]: [usize; 4], view: &Nhwc
     out
 }
 
+fn from_one_to_the_other(
+    case: &Case,
+    packed: &PackedConv,
+    (read, (want, to)): ((&[f16], &Images), (&[f16], &Images)),
+    epilogue: &Epilogue<'_>,
+) {
+    for kernels in contexts() {
+        let len = conv2d_images_scratch(kernels, case.input, packed, &case.params);
+        let (mut scratch, mut out) = (Scratch::with_capacity(len), vec![f16::ZERO; want.len()]);
+        let write = (&mut out[..], to);
+        conv2d_images(kernels, read, case.input, packed, &case.params, epilogue, &mut scratch, write);
+        assert_same(kernels, &out, want, "conv2d_images");
+    }
+}
+
 /// The same results where they lie otherwise: from an image with too small a halo, with one that is read in place,
 /// from pixels that are far apart, and into a padded image.
 fn run_nhwc(case: &Case) {
@@ -201,8 +217,22 @@ fn run_nhwc(case: &Case) {
     let apart =
         Nhwc { image: wide.row * (height + 8), start: wide.row * 4 + wide.pixel * 4, halo: [3; 4], ..wide };
     let to = Nhwc::padded(size, outputs, [1, 0, 2, 1]);
-    let residual = lay_out(&residual, shape, &to, f16::ZERO);
     let packed = PackedConv::new(&weights, case.shape, case.groups);
+    let pixels = lay_out(&x, case.input, &apart, f16::NAN);
+    from_one_to_the_other(
+        case,
+        &packed,
+        ((&pixels, &Images::Pixels(apart)), (&want, &Images::Planes)),
+        &epilogue(&residual),
+    );
+    let residual = lay_out(&residual, shape, &to, f16::ZERO);
+    let padded = lay_out(&want, shape, &to, f16::ZERO);
+    from_one_to_the_other(
+        case,
+        &packed,
+        ((&x, &Images::Planes), (&padded, &Images::Pixels(to))),
+        &epilogue(&residual),
+    );
     for from in [
         Nhwc::padded([height, width], channels, [0; 4]),
         Nhwc::padded([height, width], channels, halo),

@@ -1,11 +1,12 @@
 //! Pooling.
 
+use aneforge_kernels::conv::Nhwc;
 use aneforge_kernels::f16;
 use aneforge_kernels::order::LaneSum;
-use aneforge_kernels::pool::{Window, avg_pool, max_pool};
+use aneforge_kernels::pool::{Window, avg_pool, avg_pool_nhwc, max_pool, max_pool_nhwc};
 use proptest::prelude::*;
 
-use super::support::{cases, check, values, wild_values};
+use super::support::{cases, check, contexts, values, wild_values};
 
 /// The cells of one window: `Some` element, or `None` in the padding.
 fn cells(
@@ -39,6 +40,42 @@ fn each_window(
     out
 }
 
+/// Two images and their results, pixel after pixel.
+struct Pixels {
+    channels: usize,
+    sizes: [[usize; 2]; 2],
+    from: Nhwc,
+    to: Nhwc,
+}
+
+impl Pixels {
+    fn new(channels: usize, size: [usize; 2], out_size: [usize; 2]) -> Pixels {
+        let (from, to) =
+            (Nhwc::padded(size, channels + 2, [1, 0, 2, 3]), Nhwc::padded(out_size, channels, [0, 1, 1, 0]));
+        Pixels { channels, sizes: [size, out_size], from, to }
+    }
+
+    fn lay_out(&self, x: &[f16], [height, width]: [usize; 2], view: &Nhwc, around: f16) -> Vec<f16> {
+        let mut out = vec![around; view.len(2, 0)];
+        for (at, &value) in x.iter().enumerate() {
+            let (plane, y, x) = (at / (height * width), at / width % height, at % width);
+            let (image, channel) = (plane / self.channels, plane % self.channels);
+            out[view.start + image * view.image + y * view.row + x * view.pixel + channel] = value;
+        }
+        out
+    }
+
+    /// With NaN around it.
+    fn operand(&self, x: &[f16]) -> Vec<f16> {
+        self.lay_out(x, self.sizes[0], &self.from, f16::NAN)
+    }
+
+    /// With NaN around it, as [`check`] fills results.
+    fn result(&self, x: &[f16]) -> Vec<f16> {
+        self.lay_out(x, self.sizes[1], &self.to, f16::NAN)
+    }
+}
+
 proptest! {
     #![proptest_config(cases(80))]
 
@@ -68,6 +105,11 @@ proptest! {
             cells.into_iter().flatten().map(|at| plane[at]).fold(f16::NEG_INFINITY, larger)
         });
         check(&want, "max_pool", |kernels, out| max_pool(kernels, &x, input, &window, out_size, out));
+        let pixels = Pixels::new(3, size, out_size);
+        check(&pixels.result(&want), "max_pool_nhwc", |kernels, out| {
+            let (read, write) = ((&pixels.operand(&x)[..], &pixels.from), (out, &pixels.to));
+            max_pool_nhwc(kernels, read, input, &window, out_size, write);
+        });
         let x = values(x.len(), seed);
         let want = each_window(&x, size, &window, out_size, |plane, cells| {
             let mut sum = LaneSum::default();
@@ -83,6 +125,10 @@ proptest! {
         });
         check(&want, "avg_pool", |kernels, out| {
             avg_pool(kernels, &x, input, &window, exclude, out_size, out);
+        });
+        check(&pixels.result(&want), "avg_pool_nhwc", |kernels, out| {
+            let (read, write) = ((&pixels.operand(&x)[..], &pixels.from), (out, &pixels.to));
+            avg_pool_nhwc(kernels, read, input, &window, exclude, out_size, write);
         });
     }
 }
@@ -103,5 +149,39 @@ fn windows_as_large_as_the_image_and_very_wide_ones() {
         let largest = |plane: &[f16]| plane.iter().copied().fold(f16::NEG_INFINITY, f16::max);
         let want: Vec<f16> = x.chunks_exact(height * width).map(largest).collect();
         check(&want, "max", |kernels, out| max_pool(kernels, &x, input, &window, [1, 1], out));
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    /// Of any number of channels, as of planes.
+    #[test]
+    fn pools_may_go_pixel_after_pixel(
+        channels in 1..140_usize,
+        size in [1..7_usize, 1..7],
+        kernel in [1..6_usize, 1..6],
+        stride in [1..3_usize, 1..3],
+        pad in [0..2_usize, 0..2, 0..2, 0..2],
+        seed in any::<u64>(),
+    ) {
+        let window = Window { kernel, stride, pad };
+        let out_size = [0, 1].map(|axis| (size[axis] + pad[2 * axis]).div_ceil(stride[axis]));
+        let input = [2, channels, size[0], size[1]];
+        let kernels = &contexts()[0];
+        let mut want = vec![f16::ZERO; 2 * channels * out_size[0] * out_size[1]];
+        let pixels = Pixels::new(channels, size, out_size);
+        let x = wild_values(input.iter().product(), seed);
+        max_pool(kernels, &x, input, &window, out_size, &mut want);
+        check(&pixels.result(&want), "max_pool_nhwc", |kernels, out| {
+            let (read, write) = ((&pixels.operand(&x)[..], &pixels.from), (out, &pixels.to));
+            max_pool_nhwc(kernels, read, input, &window, out_size, write);
+        });
+        let x = values(x.len(), seed);
+        avg_pool(kernels, &x, input, &window, true, out_size, &mut want);
+        check(&pixels.result(&want), "avg_pool_nhwc", |kernels, out| {
+            let (read, write) = ((&pixels.operand(&x)[..], &pixels.from), (out, &pixels.to));
+            avg_pool_nhwc(kernels, read, input, &window, true, out_size, write);
+        });
     }
 }

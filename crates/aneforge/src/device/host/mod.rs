@@ -18,6 +18,7 @@ mod planner;
 mod pool;
 mod product;
 mod reduce;
+mod roof;
 mod routine;
 mod run;
 

@@ -1,5 +1,6 @@
 //! What the host runs, as data: steps over slots.
 
+use crate::device::StepTime;
 use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
 use crate::ir::op::Op;
@@ -8,6 +9,7 @@ use crate::plan::Slots;
 use aneforge_kernels::map::Unary;
 use aneforge_tensor::f16;
 use std::fmt;
+use std::time::Duration;
 
 /// Where a value lies while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +52,23 @@ pub struct Step {
     pub ty: TensorType,
     /// What the engine does to the stored values.
     pub finish: Finish,
+    /// Multiplications and additions of the op.
+    pub flops: f64,
+}
+
+impl Step {
+    /// Its ops, joined by `+`.
+    pub fn name(&self) -> String {
+        let names = std::iter::once(self.op.name()).chain(self.fused.nodes.iter().map(|(_, name)| *name));
+        names.collect::<Vec<_>>().join("+")
+    }
+
+    /// It, as it is measured, before it has taken any time.
+    pub(super) fn timed(&self) -> StepTime {
+        let operands: usize = self.inputs.iter().map(|(_, ty)| ty.bytes()).sum();
+        let (ty, bytes) = (self.ty, operands + self.ty.bytes());
+        StepTime { name: self.name(), ty, flops: self.flops, bytes, time: Duration::ZERO }
+    }
 }
 
 /// Nodes that are part of another node's step.
@@ -122,8 +141,7 @@ impl fmt::Display for HostPlan {
         for (i, (step, span)) in self.steps.iter().zip(&self.spans).enumerate() {
             let inputs = step.inputs.iter().map(|(p, _)| p).chain(&step.fused.bias);
             let inputs: Vec<String> = inputs.map(Place::to_string).collect();
-            let mut name = step.op.name().to_owned();
-            step.fused.nodes.iter().for_each(|(_, n)| name = format!("{name}+{n}"));
+            let name = step.name();
             let until =
                 if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
             writeln!(

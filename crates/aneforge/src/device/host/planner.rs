@@ -226,6 +226,7 @@ impl Planner<'_> {
                 output,
                 ty: self.ty(draft.last),
                 finish: self.finish(draft),
+                flops: self.graph.facts(draft.node).flops,
             })
             .collect();
         let outputs = self.graph.outputs().iter().map(|&id| (place(id), self.ty(id))).collect();

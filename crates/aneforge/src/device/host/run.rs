@@ -5,11 +5,13 @@ use crate::device::host::memory::{Constant, Kept, Ports, promised, room};
 use crate::device::host::overflow::Overflows;
 use crate::device::host::packs::Packs;
 use crate::device::host::plan::{HostPlan, Place};
+use crate::device::host::roof;
 use crate::device::host::routine::{Call, Routine, Setup, prepare};
-use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port};
+use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Roof, StepTime};
 use crate::ir::graph::Graph;
 use aneforge_kernels::threads::stopped;
 use aneforge_kernels::{Kernels, Scratch, Watch};
+use std::time::Instant;
 
 /// A plan that is ready to run.
 pub(super) struct Program {
@@ -61,14 +63,9 @@ impl Program {
         let (watch, overflows) = (Watch::default(), Overflows::new(graph));
         Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows })
     }
-}
 
-impl Loaded for Program {
-    fn bind(&mut self, port: Port, buffer: &Buffer) -> Result<(), DeviceError> {
-        self.kept.ports.bind(port, buffer)
-    }
-
-    fn execute(&mut self) -> Result<(), DeviceError> {
+    /// Runs every step, and tells `after` of each.
+    fn run(&mut self, mut after: impl FnMut()) -> Result<(), DeviceError> {
         let Program { plan, routines, kept, scratch, kernels, watch, overflows } = self;
         let mut memory = kept.open(plan.flush_nan.then_some(&*kernels))?;
         for (step, routine) in plan.steps.iter().zip(routines) {
@@ -76,6 +73,7 @@ impl Loaded for Program {
             let call = Call { step, memory: &memory, kernels, watch };
             routine.run(&call, scratch, &mut out.bytes()[..step.ty.bytes()]);
             memory.put(step.output, out);
+            after();
             if stopped() {
                 return Err(DeviceError::Stopped);
             }
@@ -86,6 +84,31 @@ impl Loaded for Program {
         }
         memory.deliver(&plan.outputs);
         Ok(())
+    }
+}
+
+impl Loaded for Program {
+    fn bind(&mut self, port: Port, buffer: &Buffer) -> Result<(), DeviceError> {
+        self.kept.ports.bind(port, buffer)
+    }
+
+    fn execute(&mut self) -> Result<(), DeviceError> {
+        self.run(|| {})
+    }
+
+    fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError> {
+        let mut times = Vec::with_capacity(self.plan.steps.len());
+        let mut start = Instant::now();
+        self.run(|| {
+            times.push(start.elapsed());
+            start = Instant::now();
+        })?;
+        let steps = self.plan.steps.iter().zip(times);
+        Ok(steps.map(|(step, time)| StepTime { time, ..step.timed() }).collect())
+    }
+
+    fn roof(&self) -> Option<Roof> {
+        Some(roof::measure(&self.kernels))
     }
 
     fn overflows(&self) -> &[Overflow] {
