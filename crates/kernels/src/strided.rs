@@ -109,6 +109,7 @@ mod tests {
     use crate::attention::Heads;
     use crate::conv::Nhwc;
     use crate::gemm::Rows;
+    use half::f16;
     use proptest::prelude::*;
 
     #[test]
@@ -138,6 +139,22 @@ mod tests {
         // One value is its own neighbour; heads begin with the first element.
         assert_eq!(Rows::of(&Layout::new(0, &[4, 1], &[9, 0])), Some(Rows { start: 0, pitch: 9 }));
         assert_eq!(Heads::of(&Layout::new(1, &[3, 4, 5], &[20, 5, 1])), None);
+    }
+
+    #[test]
+    fn zeros_are_put_around_images_and_nowhere_else() {
+        for halo in [[1, 2, 3, 1], [0, 0, 2, 0], [2, 0, 0, 0], [0; 4]] {
+            let image = Nhwc::padded([3, 2], 5, halo);
+            let mut values = vec![f16::ONE; image.len(2, 0)];
+            let whole = 2 * image.image;
+            image.clear_halo(2, [3, 2], 5, &mut values);
+            for (_, at, count) in image.layout(2, [3, 2], 5).runs() {
+                assert!(values[at..at + count].iter().all(|&v| v == f16::ONE));
+                values[at..at + count].fill(f16::ZERO);
+            }
+            assert!(values[..whole].iter().all(|&v| v == f16::ZERO));
+            assert!(values[whole..].iter().all(|&v| v == f16::ONE));
+        }
     }
 
     proptest! {

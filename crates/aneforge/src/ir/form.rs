@@ -58,6 +58,41 @@ pub enum Form {
     Opaque(&'static str),
 }
 
+impl Form {
+    /// The same on operands whose axis `axes[i]` is axis `i`, where an op of this form does not care what its axes are, or
+    /// only which are the channels. The result's axes are in that order then, too.
+    pub fn reordered(&self, axes: &[usize]) -> Option<Form> {
+        let place = |axis: usize| axes.iter().position(|&a| a == axis);
+        let moved = |set: u32| {
+            let mut places = (0..axes.len()).filter(|axis| set >> axis & 1 == 1).map(place);
+            places.try_fold(0, |set, place| Some(set | 1 << place?))
+        };
+        let each = |values: &[usize]| -> Option<Vec<usize>> {
+            (values.len() == axes.len()).then(|| axes.iter().map(|&axis| values[axis]).collect())
+        };
+        Some(match self {
+            Form::Map(_) | Form::Zip(_) | Form::Compare(_) | Form::Not | Form::Select | Form::Cast => {
+                self.clone()
+            }
+            Form::Prelu | Form::Normalise(Norm::Given { .. }) => self.clone(),
+            // Sums go through the elements in the order of their axes.
+            Form::Reduce(function, set) => {
+                let kept: Vec<_> = (0..axes.len()).filter(|axis| set >> axis & 1 == 1).map(place).collect();
+                kept.is_sorted().then_some(())?;
+                Form::Reduce(*function, moved(*set)?)
+            }
+            Form::Normalise(Norm::Softmax(axis)) => Form::Normalise(Norm::Softmax(place(*axis)?)),
+            Form::Move(Move::Repeat(times)) => Form::Move(Move::Repeat(each(times)?)),
+            Form::Move(Move::Concat(axis)) => Form::Move(Move::Concat(place(*axis)?)),
+            Form::Move(Move::Reverse(set)) => Form::Move(Move::Reverse(moved(*set)?)),
+            Form::Move(Move::Slice { begin, clamped }) => {
+                Form::Move(Move::Slice { begin: each(begin)?, clamped: *clamped })
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// A matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {

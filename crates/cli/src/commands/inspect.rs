@@ -131,12 +131,14 @@ fn pass_json(trace: &Trace) -> Value {
 
 fn steps_json(plan: &HostPlan) -> Vec<Value> {
     let step = |(step, span): (&host::Step, &aneforge::plan::Span)| {
-        let names = std::iter::once(step.op.name()).chain(step.fused.nodes.iter().map(|&(_, name)| name));
-        let places = step.inputs.iter().map(|(place, _)| place).chain(&step.fused.bias);
-        let mut value = output::type_json(step.ty);
-        value["op"] = names.collect::<Vec<_>>().join("+").into();
-        value["inputs"] = places.map(ToString::to_string).collect();
-        value["output"] = step.output.to_string().into();
+        let operands = step.inputs.iter().map(|operand| operand.place);
+        let added = step.fused.residual.map(|operand| operand.place);
+        let places = operands.chain(step.fused.bias).chain(added);
+        let mut value = output::type_json(step.output.ty);
+        value["op"] = step.name().into();
+        value["inputs"] = places.map(|place| place.to_string()).collect();
+        value["output"] = step.output.place.to_string().into();
+        value["order"] = step.output.order.to_string().trim().into();
         value["until"] = (span.last != usize::MAX).then_some(span.last).into();
         value
     };

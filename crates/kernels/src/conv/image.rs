@@ -170,6 +170,23 @@ impl Nhwc {
         Layout::new(self.start, &[images, height, width, channels], &strides)
     }
 
+    /// Puts zeros around images of this size that lie one after the other as [`Nhwc::padded`] has them.
+    ///
+    /// # Panics
+    /// When they do not lie in `out`.
+    pub fn clear_halo(&self, images: usize, [height, width]: [usize; 2], channels: usize, out: &mut [f16]) {
+        let used = width * channels;
+        for image in out[..images * self.image].chunks_exact_mut(self.image.max(1)) {
+            let mut after = 0;
+            for row in 0..height {
+                let start = self.start + row * self.row;
+                image[after..start].fill(f16::ZERO);
+                after = start + used;
+            }
+            image[after..].fill(f16::ZERO);
+        }
+    }
+
     /// Where the pixels of image `image` lie.
     pub(super) fn pitches(&self, image: usize) -> Pitches {
         Pitches { start: self.start + image * self.image, row: self.row, pixel: self.pixel }

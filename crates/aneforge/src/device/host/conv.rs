@@ -43,8 +43,8 @@ struct Constant {
 
 impl Routine for Constant {
     fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
-        let image = four(step.inputs[0].1.shape);
-        conv::conv2d_scratch(kernels, image, &self.weights.weights, &self.params)
+        let image = four(step.inputs[0].ty.shape);
+        conv::conv2d_images_scratch(kernels, image, &self.weights.weights, &self.params)
     }
 
     fn reads(&self, _: &Step) -> usize {
@@ -52,7 +52,11 @@ impl Routine for Constant {
     }
 
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
-        run(call, &self.weights.weights, &self.params, scratch, halves(out));
+        let epilogue = call.epilogue(Bias::Row);
+        let (x, from) = call.images(&call.step.inputs[0]);
+        let (image, weights, to) = (call.four(0), &self.weights.weights, call.step.output.images());
+        let (x, out) = ((x, &from), (halves(out), &to));
+        conv::conv2d_images(call.kernels, x, image, weights, &self.params, &epilogue, scratch, out);
     }
 }
 
@@ -64,7 +68,7 @@ struct Computed {
 
 impl Routine for Computed {
     fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
-        let [image, extents] = [0, 1].map(|index: usize| four(step.inputs[index].1.shape));
+        let [image, extents] = [0, 1].map(|index: usize| four(step.inputs[index].ty.shape));
         let zeros = vec![f16::ZERO; extents.iter().product()];
         conv::conv2d_scratch(kernels, image, &PackedConv::new(&zeros, extents, self.groups), &self.params)
     }
@@ -75,26 +79,16 @@ impl Routine for Computed {
 
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let weights = PackedConv::new(call.half(1), call.four(1), self.groups);
-        run(call, &weights, &self.params, scratch, halves(out));
+        let (x, image, epilogue) = (call.half(0), call.four(0), call.epilogue(Bias::Row));
+        conv::conv2d(call.kernels, x, image, &weights, &self.params, &epilogue, scratch, halves(out));
     }
-}
-
-fn run(
-    call: &Call<'_, '_>,
-    weights: &PackedConv,
-    params: &ConvParams,
-    scratch: &mut Scratch,
-    out: &mut [f16],
-) {
-    let epilogue = call.epilogue(Bias::Row);
-    conv::conv2d(call.kernels, call.half(0), call.four(0), weights, params, &epilogue, scratch, out);
 }
 
 struct Transposed(PackedConvTranspose);
 
 impl Routine for Transposed {
     fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
-        conv::conv_transpose2d_scratch(kernels, four(step.inputs[0].1.shape), &self.0)
+        conv::conv_transpose2d_scratch(kernels, four(step.inputs[0].ty.shape), &self.0)
     }
 
     fn reads(&self, _: &Step) -> usize {

@@ -23,9 +23,10 @@ impl Routine for Definition {
     }
 
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
-        let Step { op, inputs, ty, .. } = call.step;
+        let Step { op, inputs, output, .. } = call.step;
+        let ty = &output.ty;
         assert!(ty.dtype != DType::Bool, "invariant: {} has a kernel", op.name());
-        let array = |index: usize| match inputs[index].1 {
+        let array = |index: usize| match inputs[index].ty {
             ty if ty.dtype == DType::F16 => Array::from_fn(ty.shape, |i| call.half(index)[i].to_f64()),
             ty => Array::from_fn(ty.shape, |i| f64::from(call.bytes(index)[i])),
         };

@@ -56,12 +56,12 @@ impl Routine for Elementwise {
                 call.finish(halves(out));
             }
             Elementwise::Prelu => {
-                let inner = call.extents(0)[2..].iter().product();
+                let inner = call.of_one_channel(0);
                 channel::prelu(k, call.half(0), inner, call.half(1), halves(out));
                 call.finish(halves(out));
             }
             Elementwise::Cast => {
-                match call.step.inputs[0].1.dtype {
+                match call.step.inputs[0].ty.dtype {
                     DType::U8 => convert::u8_to_f16(k, call.bytes(0), halves(out)),
                     _ => out.copy_from_slice(call.bytes(0)),
                 }

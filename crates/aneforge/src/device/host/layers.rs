@@ -12,7 +12,7 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 
 impl Routine for Layer {
     fn scratch(&self, step: &Step, _: &Kernels) -> usize {
-        let elements = step.inputs[0].1.shape.count();
+        let elements = step.inputs[0].ty.shape.count();
         match self {
             Layer::Rank { .. } => layers::rank_scratch(elements),
             Layer::Farthest => layers::farthest_scratch(elements / 3),

@@ -214,7 +214,12 @@ impl Kept {
 
 impl<'a> Memory<'a> {
     pub(super) fn bytes(&self, place: Place, ty: TensorType) -> &[u8] {
-        let all: &[u8] = match place {
+        &self.whole(place)[..ty.bytes()]
+    }
+
+    /// All bytes of a place.
+    pub(super) fn whole(&self, place: Place) -> &[u8] {
+        match place {
             Place::Feed(at) => self.locked(self.inputs[at].at),
             Place::Output(at) => match &self.outputs[at].aside {
                 Some(aside) => aside,
@@ -225,8 +230,7 @@ impl<'a> Memory<'a> {
                 let constant = self.constants[at as usize].as_ref();
                 constant.expect("invariant: constants that steps read are loaded").bytes()
             }
-        };
-        &all[..ty.bytes()]
+        }
     }
 
     pub(super) fn half(&self, place: Place, ty: TensorType) -> &[f16] {

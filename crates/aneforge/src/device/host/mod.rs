@@ -8,6 +8,7 @@ mod conv;
 mod definition;
 mod elementwise;
 mod layers;
+mod layout;
 mod memory;
 mod movement;
 mod normalise;
@@ -22,7 +23,7 @@ mod roof;
 mod routine;
 mod run;
 
-pub use plan::{HostPlan, Step};
+pub use plan::{HostPlan, Operand, Order, Place, Step};
 
 use crate::device::{Buffer, Clean, Device, DeviceError, Loaded};
 use crate::ir::graph::Graph;

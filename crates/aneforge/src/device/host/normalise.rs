@@ -38,7 +38,7 @@ impl Routine for Normalise {
 
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let (k, x, out) = (call.kernels, call.half(0), halves(out));
-        let inner = || call.extents(0)[2..].iter().product();
+        let inner = || call.of_one_channel(0);
         let affine = || channel::PerChannel { gamma: call.half(1), beta: call.half(2) };
         match *self {
             Normalise::Softmax(axis) => softmax::softmax(k, x, call.extents(0), axis, out),

@@ -4,12 +4,12 @@
 //! finite, is found out here, by computing the step again; so a call that stays finite pays nothing for it.
 
 use crate::device::Overflow;
-use crate::device::host::plan::{Finish, Fused, Place, Step};
+use crate::device::host::plan::{Finish, Fused, Operand, Step};
 use crate::device::host::routine::{Call, Routine};
 use crate::ir::form::Form;
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::ops::binary::source;
-use crate::ir::types::{Caller, TensorType};
+use crate::ir::types::Caller;
 use aneforge_kernels::{Scratch, Watch};
 use aneforge_tensor::{AlignedBytes, DType, f16};
 use std::collections::HashMap;
@@ -56,8 +56,8 @@ impl Overflows {
         }
         let mut before: Option<AlignedBytes> = None;
         for (node, op, part) in parts(step) {
-            let Some(mut out) = AlignedBytes::try_zeroed(part.ty.bytes()) else { return };
-            routine.run(&Call { step: &part, watch: &Watch::default(), ..*call }, scratch, &mut out);
+            let Some(mut out) = AlignedBytes::try_zeroed(part.output.room()) else { return };
+            Call { step: &part, watch: &Watch::default(), ..*call }.run(routine, scratch, &mut out);
             let was_finite = |i: usize| match &before {
                 Some(before) => before.as_slice::<f16>()[i].is_finite(),
                 None => !by_elements || element_is_finite(call, i),
@@ -73,33 +73,38 @@ impl Overflows {
 }
 
 fn operands_are_finite(call: &Call<'_, '_>) -> bool {
-    let halves = call.step.inputs.iter().filter(|(_, ty)| ty.dtype == DType::F16);
+    let Step { inputs, fused, .. } = call.step;
+    let halves = inputs.iter().chain(&fused.residual).filter(|operand| operand.ty.dtype == DType::F16);
     // Constants are finite in every legal graph, and those that were packed are not at hand.
-    let mut variable = halves.filter(|(place, _)| !place.is_constant());
-    variable.all(|&(place, ty)| call.memory.half(place, ty).iter().all(|v| v.is_finite()))
+    let mut variable = halves.filter(|operand| !operand.place.is_constant());
+    variable.all(|operand| call.elements(operand).all(|v| v.is_finite()))
 }
 
 /// Whether what element `i` of the result was computed from is finite.
 fn element_is_finite(call: &Call<'_, '_>, i: usize) -> bool {
-    let operand = |&(place, ty): &(Place, TensorType)| {
-        call.memory.half(place, ty)[source(ty.shape, call.step.ty.shape, i)].is_finite()
+    let operand = |operand: &Operand| {
+        let at = source(operand.lying, call.step.output.lying, i);
+        call.memory.half(operand.place, operand.ty)[at].is_finite()
     };
     call.step.inputs.iter().all(operand)
 }
 
 /// The step up to each of its nodes, with nothing made of NaN.
 fn parts(step: &Step) -> Vec<(NodeId, &'static str, Step)> {
-    let Fused { bias, activation, ref nodes, .. } = step.fused;
-    let part = |node, op, bias, activation| {
-        let fused = Fused { bias, activation, ..step.fused.clone() };
+    let Fused { bias, residual, activation, ref nodes, .. } = step.fused;
+    let part = |node, op, bias, residual, activation| {
+        let fused = Fused { bias, residual, activation, ..step.fused.clone() };
         let finish = Finish { flush_nan: false, ..step.finish };
         (node, op, Step { fused, finish, ..step.clone() })
     };
     let mut later = nodes.iter().copied();
-    let mut parts = vec![part(step.first, step.op.name(), None, None)];
+    let mut parts = vec![part(step.first, step.op.name(), None, None, None)];
     if bias.is_some() {
-        parts.extend(later.next().map(|(node, op)| part(node, op, bias, None)));
+        parts.extend(later.next().map(|(node, op)| part(node, op, bias, None, None)));
     }
-    parts.extend(later.next().map(|(node, op)| part(node, op, bias, activation)));
+    if residual.is_some() {
+        parts.extend(later.next().map(|(node, op)| part(node, op, bias, residual, None)));
+    }
+    parts.extend(later.next().map(|(node, op)| part(node, op, bias, residual, activation)));
     parts
 }

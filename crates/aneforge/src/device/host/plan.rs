@@ -4,10 +4,12 @@ use crate::device::StepTime;
 use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
 use crate::ir::op::Op;
+use crate::ir::ops::conv::four;
 use crate::ir::types::{TensorType, counted};
 use crate::plan::Slots;
+use aneforge_kernels::conv::{Images, Nhwc};
 use aneforge_kernels::map::Unary;
-use aneforge_tensor::f16;
+use aneforge_tensor::{Shape, f16};
 use std::fmt;
 use std::time::Duration;
 
@@ -31,6 +33,105 @@ impl Place {
     }
 }
 
+/// How the elements of a value lie in its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// In row-major order, without gaps.
+    #[default]
+    RowMajor,
+    /// As images, pixel after pixel, the channels of each side by side.
+    Pixels {
+        /// Rows and columns of zeros around each image: top, bottom, left, right.
+        halo: [usize; 4],
+        /// The longest step along a row of the convolutions that read it, which may read beyond its end; 0 if there are
+        /// none.
+        ahead: usize,
+    },
+}
+
+impl Order {
+    /// Pixels with nothing around them.
+    pub const PIXELS: Order = Order::Pixels { halo: [0; 4], ahead: 0 };
+    /// Which axis of an image `[N, C, H, W]` each axis is where its pixels lie one after the other.
+    pub const PIXEL_AXES: [usize; 4] = [0, 2, 3, 1];
+}
+
+/// A value as a step reads or writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Where it lies.
+    pub place: Place,
+    /// Its type, as the op sees it.
+    pub ty: TensorType,
+    /// How its elements lie.
+    pub order: Order,
+    /// Its extents, as they lie.
+    pub lying: Shape,
+}
+
+impl Operand {
+    pub(super) fn new(place: Place, ty: TensorType, order: Order) -> Operand {
+        let lying = match order {
+            Order::RowMajor => ty.shape,
+            Order::Pixels { .. } => pixel_extents(ty.shape),
+        };
+        Operand { place, ty, order, lying }
+    }
+
+    /// Takes it as pixels, which it is already, or is as well.
+    pub(super) fn by_pixels(&mut self) {
+        if self.order == Order::RowMajor {
+            *self = Operand::new(self.place, self.ty, Order::PIXELS);
+        }
+    }
+
+    /// Where its images lie, if it is images.
+    pub(super) fn images(&self) -> Images {
+        match self.order {
+            Order::RowMajor => Images::Planes,
+            Order::Pixels { halo, .. } => {
+                let [_, channels, height, width] = four(self.ty.shape);
+                Images::Pixels(Nhwc::padded([height, width], channels, halo))
+            }
+        }
+    }
+
+    /// The bytes that its place must have.
+    pub(super) fn room(&self) -> usize {
+        match self.order {
+            Order::Pixels { ahead: ahead @ 1.., .. } => match self.images() {
+                Images::Pixels(view) => view.len(self.ty.shape[0], ahead) * self.ty.dtype.size(),
+                Images::Planes => self.ty.bytes(),
+            },
+            _ => self.ty.bytes(),
+        }
+    }
+
+    /// The bytes from the first of its place to the last of its elements, and what is to be around them.
+    pub(super) fn span(&self) -> usize {
+        match self.order {
+            Order::Pixels { halo, .. } if halo != [0; 4] => self.room(),
+            _ => self.ty.bytes(),
+        }
+    }
+
+    /// Puts zeros around its images in `out`, if it wants any.
+    pub(super) fn clear_halo(&self, out: &mut [f16]) {
+        let Order::Pixels { halo, .. } = self.order else { return };
+        if let (true, Images::Pixels(view)) = (halo != [0; 4], self.images()) {
+            let [images, channels, height, width] = four(self.ty.shape);
+            view.clear_halo(images, [height, width], channels, out);
+        }
+    }
+}
+
+/// The extents of an array of up to four axes whose pixels lie one after the other.
+fn pixel_extents(shape: Shape) -> Shape {
+    let mut image = [1; 4];
+    image[4 - shape.rank()..].copy_from_slice(shape.dims());
+    Shape::new(&Order::PIXEL_AXES.map(|axis| image[axis])).expect("invariant: as many elements as before")
+}
+
 /// One call of a kernel.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -40,16 +141,14 @@ pub struct Step {
     pub node: NodeId,
     /// The op it starts with.
     pub op: Op,
-    /// What that op does.
+    /// What that op does, to operands as they lie.
     pub form: Form,
-    /// Operands, and their types as the op sees them.
-    pub inputs: Vec<(Place, TensorType)>,
+    /// Operands.
+    pub inputs: Vec<Operand>,
     /// What the kernel does beside the op.
     pub fused: Fused,
-    /// The slot or output it writes.
-    pub output: Place,
-    /// The type it stores.
-    pub ty: TensorType,
+    /// What it writes.
+    pub output: Operand,
     /// What the engine does to the stored values.
     pub finish: Finish,
     /// Multiplications and additions of the op.
@@ -65,8 +164,8 @@ impl Step {
 
     /// It, as it is measured, before it has taken any time.
     pub(super) fn timed(&self) -> StepTime {
-        let operands: usize = self.inputs.iter().map(|(_, ty)| ty.bytes()).sum();
-        let (ty, bytes) = (self.ty, operands + self.ty.bytes());
+        let operands: usize = self.inputs.iter().chain(&self.fused.residual).map(|o| o.ty.bytes()).sum();
+        let (ty, bytes) = (self.output.ty, operands + self.output.ty.bytes());
         StepTime { name: self.name(), ty, flops: self.flops, bytes, time: Duration::ZERO }
     }
 }
@@ -76,6 +175,8 @@ impl Step {
 pub struct Fused {
     /// The bias added to a product or a convolution, and how many nodes the step covers.
     pub bias: Option<Place>,
+    /// A value of the result's shape that is added next.
+    pub residual: Option<Operand>,
     /// The activation applied last.
     pub activation: Option<Unary>,
     /// The second operand of `bmm` is stored with its last two axes exchanged.
@@ -133,23 +234,35 @@ impl fmt::Display for Place {
     }
 }
 
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Order::RowMajor => Ok(()),
+            Order::Pixels { halo: [0, 0, 0, 0], .. } => f.write_str(" by pixels"),
+            Order::Pixels { halo, .. } => write!(f, " by pixels, halo {halo:?}"),
+        }
+    }
+}
+
 impl fmt::Display for HostPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total: usize = self.slots.bytes.iter().sum();
         let (steps, slots) = (counted(self.steps.len(), "step"), counted(self.slots.bytes.len(), "slot"));
         writeln!(f, "{steps}, {slots}, {total} bytes")?;
         for (i, (step, span)) in self.steps.iter().zip(&self.spans).enumerate() {
-            let inputs = step.inputs.iter().map(|(p, _)| p).chain(&step.fused.bias);
-            let inputs: Vec<String> = inputs.map(Place::to_string).collect();
+            let added = step.fused.residual.iter().map(|o| o.place);
+            let inputs = step.inputs.iter().map(|o| o.place).chain(step.fused.bias).chain(added);
+            let inputs: Vec<String> = inputs.map(|place| place.to_string()).collect();
             let name = step.name();
             let until =
                 if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
             writeln!(
                 f,
-                "{i:4}: {} = {name}({}) : {}{}, until {until}",
-                step.output,
+                "{i:4}: {} = {name}({}) : {}{}{}, until {until}",
+                step.output.place,
                 inputs.join(", "),
-                step.ty,
+                step.output.ty,
+                step.output.order,
                 step.finish
             )?;
         }

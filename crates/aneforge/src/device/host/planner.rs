@@ -1,6 +1,7 @@
 //! From a legal graph to steps: what is fused, what needs no step, and where values lie.
 
-use crate::device::host::plan::{Finish, Fused, HostPlan, Place, Step};
+use crate::device::host::layout::{self, Role};
+use crate::device::host::plan::{Finish, Fused, HostPlan, Operand, Order, Place, Step};
 use crate::ir::form::{Form, Move, Pooling, Product};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::numerics::Numerics;
@@ -16,11 +17,12 @@ use std::iter::zip;
 const ASCENDING: &[Unary] = &[Unary::Relu, Unary::Relu6];
 
 /// A step before slots are assigned: its value is buffer number `node`.
-struct Draft {
-    node: NodeId,
-    last: NodeId,
-    inputs: Vec<NodeId>,
+pub(super) struct Draft {
+    pub(super) node: NodeId,
+    pub(super) last: NodeId,
+    pub(super) inputs: Vec<NodeId>,
     bias: Option<NodeId>,
+    pub(super) residual: Option<NodeId>,
     fused: Fused,
 }
 
@@ -30,11 +32,12 @@ pub(super) fn plan(graph: &Graph, numerics: Numerics, fuse: bool) -> HostPlan {
     let (uses, consumers) = (graph.uses(), consumers(graph));
     let planner = Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics };
     let drafts = planner.drafts(fuse);
-    planner.place(drafts)
+    let orders = if fuse { layout::orders(&planner, &drafts) } else { vec![Order::RowMajor; drafts.len()] };
+    planner.place(&drafts, &orders)
 }
 
-struct Planner<'a> {
-    graph: &'a Graph,
+pub(super) struct Planner<'a> {
+    pub(super) graph: &'a Graph,
     forms: Vec<Form>,
     uses: Vec<u32>,
     consumers: Vec<Vec<NodeId>>,
@@ -53,19 +56,22 @@ fn consumers(graph: &Graph) -> Vec<Vec<NodeId>> {
 }
 
 impl Planner<'_> {
-    fn form(&self, id: NodeId) -> &Form {
+    pub(super) fn form(&self, id: NodeId) -> &Form {
         &self.forms[id.index()]
     }
 
-    fn ty(&self, id: NodeId) -> TensorType {
+    pub(super) fn ty(&self, id: NodeId) -> TensorType {
         self.graph.node(id).ty
     }
 
     fn drafts(&self, fuse: bool) -> Vec<Draft> {
         let mut drafts = Vec::new();
         let mut covered = vec![false; self.graph.len()];
+        // Values that are there when the next draft runs.
+        let mut there = vec![false; self.graph.len()];
         for (id, node) in self.graph.nodes() {
             let no_step = matches!(self.form(id), Form::Leaf | Form::View);
+            there[id.index()] |= matches!(node.op, Op::Input(_));
             let folded = fuse && (self.is_folded_transpose(id) || self.pooled(id).is_some());
             if no_step || folded || covered[id.index()] {
                 continue;
@@ -75,11 +81,13 @@ impl Planner<'_> {
                 last: id,
                 inputs: node.inputs.clone(),
                 bias: None,
+                residual: None,
                 fused: Fused::default(),
             };
             if fuse {
-                self.fuse(&mut draft, &mut covered);
+                self.fuse(&mut draft, &mut covered, &there);
             }
+            there[draft.last.index()] = true;
             drafts.push(draft);
         }
         drafts
@@ -93,7 +101,7 @@ impl Planner<'_> {
         }
     }
 
-    fn fuse(&self, draft: &mut Draft, covered: &mut [bool]) {
+    fn fuse(&self, draft: &mut Draft, covered: &mut [bool], there: &[bool]) {
         match self.form(draft.node) {
             Form::Pool(_, Pooling::Max) => {
                 let x = draft.inputs[0];
@@ -119,6 +127,13 @@ impl Planner<'_> {
             covered[sum.index()] = true;
             draft.last = sum;
             draft.bias = Some(bias);
+            draft.fused.nodes.push((sum, "add"));
+        }
+        let adds = !matches!(self.form(draft.node), Form::Product(Product::Batched));
+        if let Some((sum, added)) = self.residual_after(draft.last, there).filter(|_| adds) {
+            covered[sum.index()] = true;
+            draft.last = sum;
+            draft.residual = Some(added);
             draft.fused.nodes.push((sum, "add"));
         }
         if let Some(next) = self.only_consumer(draft.last)
@@ -148,6 +163,16 @@ impl Planner<'_> {
             .then_some((next, bias))
     }
 
+    /// An addition of a value of the same shape, which is there already, to this value alone.
+    fn residual_after(&self, id: NodeId, there: &[bool]) -> Option<(NodeId, NodeId)> {
+        let next = self.only_consumer(id)?;
+        let (Form::Zip(Binary::Add), &[a, b]) = (self.form(next), &self.graph.node(next).inputs[..]) else {
+            return None;
+        };
+        let added = if a == id { b } else { a };
+        (self.ty(added) == self.ty(id) && there[self.root(added).index()]).then_some((next, added))
+    }
+
     /// A transpose of the last two axes that only one product reads, as its second operand.
     fn is_folded_transpose(&self, id: NodeId) -> bool {
         let Form::Move(Move::Transpose { extents, perm }) = self.form(id) else { return false };
@@ -174,20 +199,21 @@ impl Planner<'_> {
     }
 
     /// The node whose bytes a value is: itself, unless it is a view.
-    fn root(&self, mut id: NodeId) -> NodeId {
+    pub(super) fn root(&self, mut id: NodeId) -> NodeId {
         while *self.form(id) == Form::View {
             id = self.graph.node(id).inputs[0];
         }
         id
     }
 
-    fn place(&self, drafts: Vec<Draft>) -> HostPlan {
+    fn place(&self, drafts: &[Draft], orders: &[Order]) -> HostPlan {
         let mut writer: Vec<Option<usize>> = vec![None; self.graph.len()];
         let mut spans: Vec<Span> = Vec::new();
         for (step, draft) in drafts.iter().enumerate() {
             writer[draft.last.index()] = Some(step);
-            spans.push(Span { bytes: self.ty(draft.last).bytes(), first: step, last: step });
-            for &input in draft.inputs.iter().chain(&draft.bias) {
+            let written = Operand::new(Place::Slot(step), self.ty(draft.last), orders[step]);
+            spans.push(Span { bytes: written.room(), first: step, last: step });
+            for &input in draft.inputs.iter().chain(&draft.bias).chain(&draft.residual) {
                 if let Some(from) = writer[self.root(input).index()] {
                     spans[from].last = step;
                 }
@@ -213,25 +239,51 @@ impl Planner<'_> {
             })
             .collect();
         let place = |id: NodeId| self.place_of(id, &writer, &written);
-        let steps = drafts
-            .iter()
-            .zip(&written)
-            .map(|(draft, &output)| Step {
-                first: draft.node,
-                node: draft.last,
-                op: self.graph.node(draft.node).op.clone(),
-                form: self.form(draft.node).clone(),
-                inputs: draft.inputs.iter().map(|&id| (place(id), self.ty(id))).collect(),
-                fused: Fused { bias: draft.bias.map(place), ..draft.fused.clone() },
-                output,
-                ty: self.ty(draft.last),
-                finish: self.finish(draft),
-                flops: self.graph.facts(draft.node).flops,
-            })
-            .collect();
+        let order = |id: NodeId| writer[id.index()].map_or(Order::RowMajor, |step| orders[step]);
+        let steps = drafts.iter().enumerate();
+        let steps =
+            steps.map(|(at, draft)| self.step(draft, (written[at], orders[at]), place, order)).collect();
         let outputs = self.graph.outputs().iter().map(|&id| (place(id), self.ty(id))).collect();
         let feeds = self.feeds.iter().map(|&id| self.ty(id)).collect();
         HostPlan { steps, outputs, feeds, slots, spans, flush_nan: self.numerics.flushes_nan() }
+    }
+
+    /// The step of a draft, by where values lie and how.
+    fn step(
+        &self,
+        draft: &Draft,
+        (written, order): (Place, Order),
+        place: impl Fn(NodeId) -> Place,
+        order_of: impl Fn(NodeId) -> Order,
+    ) -> Step {
+        let operand = |order: Order, id: NodeId| Operand::new(place(id), self.ty(id), order);
+        let mut form = self.form(draft.node).clone();
+        let mut output = Operand::new(written, self.ty(draft.last), order);
+        let mut inputs: Vec<Operand> = draft.inputs.iter().map(|&id| operand(order_of(id), id)).collect();
+        let pixels = |operand: &Operand| operand.order != Order::RowMajor;
+        if let Role::Along(reordered) = self.role(draft)
+            && (pixels(&output) || inputs.iter().any(pixels))
+        {
+            // What is the same in both orders goes along.
+            form = reordered;
+            inputs.iter_mut().for_each(Operand::by_pixels);
+            output.by_pixels();
+        }
+        Step {
+            first: draft.node,
+            node: draft.last,
+            op: self.graph.node(draft.node).op.clone(),
+            form,
+            inputs,
+            fused: Fused {
+                bias: draft.bias.map(&place),
+                residual: draft.residual.map(|id| operand(order_of(id), id)),
+                ..draft.fused.clone()
+            },
+            output,
+            finish: self.finish(draft),
+            flops: self.graph.facts(draft.node).flops,
+        }
     }
 
     /// Where a value lies, by the steps that write and the places they write to.

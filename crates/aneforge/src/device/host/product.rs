@@ -41,7 +41,7 @@ impl Linear {
 
 impl Routine for Linear {
     fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
-        gemm::gemm_scratch(kernels, self.rows(step.inputs[0].1.shape.count()), &self.0.weights)
+        gemm::gemm_scratch(kernels, self.rows(step.inputs[0].ty.shape.count()), &self.0.weights)
     }
 
     fn reads(&self, _: &Step) -> usize {
@@ -70,7 +70,7 @@ impl Batched {
         let (a, b) = (setup.shape(0), setup.shape(1));
         let transposed = setup.step.fused.transposed;
         let columns = if transposed { b[b.rank() - 2] } else { b[b.rank() - 1] };
-        let lead = [lead(setup.step.ty.shape), lead(a), lead(b)];
+        let lead = [lead(setup.step.output.ty.shape), lead(a), lead(b)];
         Batched { lead, rows: a[a.rank() - 2], terms: a[a.rank() - 1], columns, transposed }
     }
 

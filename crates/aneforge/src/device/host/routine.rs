@@ -3,13 +3,15 @@
 
 use crate::device::host::memory::Memory;
 use crate::device::host::packs::Packs;
-use crate::device::host::plan::{Finish, Place, Step};
+use crate::device::host::plan::{Finish, Operand, Order, Place, Step};
 use crate::device::host::{
     conv, definition, elementwise, layers, movement, normalise, pool, product, reduce,
 };
 use crate::ir::graph::Graph;
-use aneforge_kernels::{Bias, Epilogue, Kernels, Scratch, Stores, View, Watch, map};
-use aneforge_tensor::{Shape, Tensor, f16};
+use crate::ir::ops::conv::four;
+use aneforge_kernels::conv::Images;
+use aneforge_kernels::{Bias, Epilogue, Kernels, Layout, Residual, Scratch, Stores, View, Watch, map};
+use aneforge_tensor::{DType, Shape, Tensor, f16};
 
 /// A kernel with its parameters and packed weights.
 pub(super) trait Routine: Send {
@@ -51,15 +53,17 @@ pub(super) fn prepare(setup: &Setup<'_>) -> (&'static str, Box<dyn Routine>) {
 }
 
 impl<'a> Setup<'a> {
-    /// The shape of an operand.
+    /// The extents of an operand, as they lie.
     pub(super) fn shape(&self, index: usize) -> Shape {
-        self.step.inputs[index].1.shape
+        self.step.inputs[index].lying
     }
 
     /// The second operand, where it is a constant.
     pub(super) fn constant(&self) -> Option<&'a Tensor> {
         match self.step.inputs.get(1) {
-            Some(&(Place::Constant(index), _)) => self.graph.constants().get(index as usize),
+            Some(&Operand { place: Place::Constant(index), .. }) => {
+                self.graph.constants().get(index as usize)
+            }
             _ => None,
         }
     }
@@ -82,43 +86,91 @@ pub(super) struct Call<'a, 'm> {
 
 impl<'a> Call<'a, '_> {
     pub(super) fn half(&self, index: usize) -> &'a [f16] {
-        let (place, ty) = self.step.inputs[index];
+        let Operand { place, ty, .. } = self.step.inputs[index];
         self.memory.half(place, ty)
     }
 
     pub(super) fn bytes(&self, index: usize) -> &'a [u8] {
-        let (place, ty) = self.step.inputs[index];
+        let Operand { place, ty, .. } = self.step.inputs[index];
         self.memory.bytes(place, ty)
     }
 
-    pub(super) fn extents(&self, index: usize) -> &'a [usize] {
-        self.step.inputs[index].1.shape.dims()
+    /// Images and how they lie, with all that their place has behind them.
+    pub(super) fn images(&self, operand: &Operand) -> (&'a [f16], Images) {
+        let halves = match operand.order {
+            Order::RowMajor => self.memory.half(operand.place, operand.ty),
+            Order::Pixels { .. } => bytemuck::cast_slice(self.memory.whole(operand.place)),
+        };
+        (halves, operand.images())
     }
 
-    /// The extents of an operand that is an image or a kernel.
+    /// The extents of an operand, as they lie.
+    pub(super) fn extents(&self, index: usize) -> &'a [usize] {
+        self.step.inputs[index].lying.dims()
+    }
+
+    /// The shape of an operand that is an image or a kernel.
     pub(super) fn four(&self, index: usize) -> [usize; 4] {
-        std::array::from_fn(|axis| self.extents(index)[axis])
+        four(self.step.inputs[index].ty.shape)
+    }
+
+    /// Neighbouring elements that are of one channel, of an operand with channels as its second axis.
+    pub(super) fn of_one_channel(&self, index: usize) -> usize {
+        match self.step.inputs[index].order {
+            Order::RowMajor => self.extents(index)[2..].iter().product(),
+            Order::Pixels { .. } => 1,
+        }
     }
 
     pub(super) fn view(&self, index: usize) -> View<'a, f16> {
         View::new(self.half(index), self.extents(index))
     }
 
-    /// The extents of the result.
+    /// The extents of the result, as they lie.
     pub(super) fn result(&self) -> &'a [usize] {
-        self.step.ty.shape.dims()
+        self.step.output.lying.dims()
     }
 
     /// What follows a sum. Departures from IEEE 754 are part of it, so that fusing changes no bit.
     pub(super) fn epilogue(&self, bias: impl FnOnce(&'a [f16]) -> Bias<'a>) -> Epilogue<'a> {
         Epilogue {
             bias: self.memory.bias(self.step).map_or(Bias::None, bias),
+            residual: self
+                .step
+                .fused
+                .residual
+                .as_ref()
+                .map_or(Residual::None, |added| Residual::Before(self.images(added).0)),
             activation: self.step.fused.activation,
             limit: self.step.finish.limit,
             flush_nan: self.step.finish.flush_nan,
             watch: Some(self.watch),
             ..Epilogue::default()
         }
+    }
+
+    /// Runs it, and puts zeros around images that want them.
+    pub(super) fn run(&self, routine: &dyn Routine, scratch: &mut Scratch, out: &mut [u8]) {
+        let output = &self.step.output;
+        routine.run(self, scratch, &mut out[..output.span()]);
+        if output.ty.dtype == DType::F16 {
+            output.clear_halo(halves(out));
+        }
+    }
+
+    /// All elements of an operand in half precision, as they lie.
+    pub(super) fn elements(&self, operand: &Operand) -> impl Iterator<Item = f16> + use<'a> {
+        let (values, images) = self.images(operand);
+        let shape = operand.ty.shape;
+        let layout = match images {
+            Images::Planes => Layout::row_major(&[shape.count()]),
+            Images::Pixels(view) => {
+                let [images, channels, height, width] = four(shape);
+                view.layout(images, [height, width], channels)
+            }
+        };
+        let runs: Vec<_> = layout.runs().collect();
+        runs.into_iter().flat_map(move |(_, at, count)| values[at..at + count].iter().copied())
     }
 
     /// How an elementwise kernel stores.
@@ -150,7 +202,6 @@ mod tests {
     use crate::ir::numerics::Numerics;
     use crate::ir::op::{Case, Mil, OPS};
     use crate::ir::var::Var;
-    use aneforge_tensor::DType;
     use std::collections::BTreeSet;
 
     fn built(case: &Case) -> Option<Graph> {

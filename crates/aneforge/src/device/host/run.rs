@@ -53,8 +53,9 @@ impl Program {
             Ok(())
         };
         for (step, routine) in steps() {
-            step.inputs[..routine.reads(step)].iter().try_for_each(|(place, _)| load(*place))?;
-            step.fused.bias.into_iter().try_for_each(&mut load)?;
+            step.inputs[..routine.reads(step)].iter().try_for_each(|operand| load(operand.place))?;
+            let residual = step.fused.residual.map(|operand| operand.place);
+            step.fused.bias.into_iter().chain(residual).try_for_each(&mut load)?;
         }
         plan.outputs.iter().try_for_each(|(place, _)| load(*place))?;
         let slots = plan.slots.bytes.iter().map(|&bytes| room(bytes)).collect::<Result<_, _>>()?;
@@ -69,10 +70,10 @@ impl Program {
         let Program { plan, routines, kept, scratch, kernels, watch, overflows } = self;
         let mut memory = kept.open(plan.flush_nan.then_some(&*kernels))?;
         for (step, routine) in plan.steps.iter().zip(routines) {
-            let mut out = memory.take(step.output);
+            let mut out = memory.take(step.output.place);
             let call = Call { step, memory: &memory, kernels, watch };
-            routine.run(&call, scratch, &mut out.bytes()[..step.ty.bytes()]);
-            memory.put(step.output, out);
+            call.run(&**routine, scratch, &mut out.bytes()[..step.output.room()]);
+            memory.put(step.output.place, out);
             after();
             if stopped() {
                 return Err(DeviceError::Stopped);
