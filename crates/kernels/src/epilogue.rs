@@ -172,22 +172,26 @@ impl Epilogue<'_> {
         simd.run(StoreTask { epilogue: self, sums, range, out });
         if self.has_after() {
             for row in rows.take(sums.len()) {
-                let index = out.index(row, columns.start);
-                self.after(simd, index, out.row(row, columns.clone()));
+                let (index, out) = out.row_at(row, columns.clone());
+                self.after(simd, index, out);
             }
         }
     }
 
     /// Whether [`Epilogue::after`] has something to do.
     fn has_after(&self) -> bool {
-        self.activation.is_some_and(|function| function != Unary::Relu)
-            || matches!(self.residual, Residual::After(_))
+        self.late_activation().is_some() || matches!(self.residual, Residual::After(_))
+    }
+
+    /// The activation, where [`finish`] leaves it.
+    fn late_activation(&self) -> Option<Unary> {
+        self.activation.filter(|function| !matches!(function, Unary::Relu | Unary::Relu6))
     }
 
     /// What [`store_row`] leaves to do, on stored values that are the output's elements from `index` on: they are
     /// rounded at this point anyway.
     pub(crate) fn after(&self, simd: Simd, index: usize, out: &mut [f16]) {
-        if let Some(function) = self.activation.filter(|&function| function != Unary::Relu) {
+        if let Some(function) = self.late_activation() {
             map_slice(simd, function, None, self.stores(), out);
         }
         if let Residual::After(values) = self.residual {
@@ -211,8 +215,7 @@ impl Task for StoreTask<'_, '_, '_> {
     fn run<L: Lanes>(self) {
         let StoreTask { epilogue, sums, range: (rows, columns), out } = self;
         for (row, sums) in rows.zip(sums) {
-            let index = out.index(row, columns.start);
-            let out = out.row(row, columns.clone());
+            let (index, out) = out.row_at(row, columns.clone());
             store_row::<L>(epilogue, sums, (row, columns.start), index, out);
         }
     }
@@ -255,7 +258,7 @@ pub(crate) fn store_row<L: Lanes>(
     }
 }
 
-/// What comes before the activation, and the simplest one, but for the last rounding.
+/// What comes before the activation, and the simplest ones, but for the last rounding.
 #[inline(always)]
 fn finish<L: Lanes>(
     epilogue: &Epilogue<'_>,
@@ -281,8 +284,10 @@ fn finish<L: Lanes>(
     if let Residual::Before(values) = epilogue.residual {
         value = stores.vector::<L>(L::rounded(value) + L::read_some(&values[range]));
     }
-    if epilogue.activation == Some(Unary::Relu) {
-        value = kept::<L>(epilogue.flush_nan, Unary::Relu.apply(L::rounded(value)));
+    match epilogue.activation {
+        Some(Unary::Relu) => value = kept::<L>(epilogue.flush_nan, Unary::Relu.apply(L::rounded(value))),
+        Some(Unary::Relu6) => value = kept::<L>(epilogue.flush_nan, Unary::Relu6.apply(L::rounded(value))),
+        _ => {}
     }
     value
 }

@@ -10,6 +10,7 @@ mod cost;
 mod errors;
 mod facts;
 mod golden;
+mod images;
 mod legal;
 mod lowering;
 mod norms;

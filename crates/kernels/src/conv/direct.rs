@@ -70,13 +70,66 @@ impl Task for Sums<'_> {
                 *at = pixels.at((pixel + index).min(last));
             }
             for (half, output) in (start..end).step_by(WIDTH).enumerate() {
-                let vectors = together::<L>(pixels, weights, data, at, output);
+                let vectors = if weights.channels == 1 && pixels.have(at, output + WIDTH) {
+                    alone::<L>(pixels, weights, data, at, output)
+                } else {
+                    together::<L>(pixels, weights, data, at, output)
+                };
                 for (sums, vector) in sums.iter_mut().zip(vectors) {
                     L::store(vector, &mut sums.as_chunks_mut().0[half]);
                 }
             }
         }
     }
+}
+
+impl Pixels<'_> {
+    /// Whether so many values lie behind every tap of each of these pixels.
+    #[inline(always)]
+    fn have(&self, at: [usize; TOGETHER], count: usize) -> bool {
+        let [height, width] = self.kernel.map(|size| size.saturating_sub(1));
+        let corners = [[0, 0], [0, width], [height, 0], [height, width]];
+        at.iter().all(|at| {
+            corners.iter().all(|&[kh, kw]| {
+                let end = at.wrapping_add(self.tap(kh, kw)).checked_add(count);
+                end.is_some_and(|end| end <= self.data.len())
+            })
+        })
+    }
+}
+
+/// [`together`] of groups of one channel, in which there is no odd one, of pixels that have as many values. Nothing is
+/// read in part, so sums stay in registers.
+#[inline(always)]
+fn alone<L: Lanes>(
+    pixels: &Pixels<'_>,
+    weights: &PackedConv,
+    data: &[f32],
+    at: [usize; TOGETHER],
+    output: usize,
+) -> [L::Vector; TOGETHER] {
+    let ([height, width], padded) = (weights.kernel, weights.outputs.next_multiple_of(WIDTH));
+    let zero = <L::Vector as Real>::splat(0.0);
+    let mut sums = [zero; TOGETHER];
+    for kh in 0..height {
+        for first in (0..width).step_by(NARROW_TAPS) {
+            let mut chains = [zero; TOGETHER];
+            for kw in first..(first + NARROW_TAPS).min(width) {
+                let weight = data[(kh * width + kw) * padded + output..].first_chunk();
+                let weight = L::load(weight.expect("invariant: whole vectors of weights"));
+                let tap = pixels.tap(kh, kw).wrapping_add(output);
+                for (chain, at) in chains.iter_mut().zip(at) {
+                    let values = pixels.data[at.wrapping_add(tap)..].first_chunk();
+                    *chain =
+                        L::read(values.expect("invariant: the pixels have them")).mul_add(weight, *chain);
+                }
+            }
+            for (sum, chain) in sums.iter_mut().zip(chains) {
+                *sum = *sum + chain;
+            }
+        }
+    }
+    sums
 }
 
 /// 16 outputs from `output` on of some pixels: per kernel row and block of taps, the even channels and the odd ones in

@@ -192,6 +192,11 @@ impl<T> Tile<'_, T> {
 
     /// The columns `columns` of row `row`, both counted in the whole matrix.
     pub(crate) fn row(&mut self, row: usize, columns: Range<usize>) -> &mut [T] {
+        self.row_at(row, columns).1
+    }
+
+    /// [`Tile::row`], and the place of its first element in the whole slice.
+    pub(crate) fn row_at(&mut self, row: usize, columns: Range<usize>) -> (usize, &mut [T]) {
         assert!(self.rows.contains(&row), "invariant: row outside of the tile");
         assert!(
             self.columns.start <= columns.start
@@ -202,7 +207,7 @@ impl<T> Tile<'_, T> {
         let offset = self.index(row, columns.start);
         // SAFETY: the asserts keep the range inside this tile, which lies in the slice and overlaps no other
         // tile; `&mut self` keeps this the only slice of this tile.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), columns.len()) }
+        (offset, unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), columns.len()) })
     }
 }
 

@@ -261,13 +261,15 @@ impl Planner<'_> {
         let mut output = Operand::new(written, self.ty(draft.last), order);
         let mut inputs: Vec<Operand> = draft.inputs.iter().map(|&id| operand(order_of(id), id)).collect();
         let pixels = |operand: &Operand| operand.order != Order::RowMajor;
-        if let Role::Along(reordered) = self.role(draft)
-            && (pixels(&output) || inputs.iter().any(pixels))
-        {
+        let role = self.role(draft);
+        let alike = matches!(role, Role::Along(_) | Role::Pools);
+        if alike && (pixels(&output) || inputs.iter().any(pixels)) {
             // What is the same in both orders goes along.
-            form = reordered;
             inputs.iter_mut().for_each(Operand::by_pixels);
             output.by_pixels();
+            if let Role::Along(reordered) = role {
+                form = reordered;
+            }
         }
         Step {
             first: draft.node,
