@@ -54,6 +54,30 @@ fn the_node_that_overflows_is_named_also_inside_a_fused_step() {
     assert_eq!(overflows_of(&hidden(0.0), &beyond, Numerics::Ane(Family::A16)), [("matmul", 1, 1)]);
 }
 
+/// The convolution, what is added to it, and the function after, by turns; a value that is added has overflowed before.
+#[test]
+fn the_node_that_overflows_is_named_inside_a_convolution_that_adds() {
+    let x = input(&[1, 2, 3, 3]);
+    let kernel = |centre: f32| {
+        let one = |i: usize| if i % 9 == 4 && i / 9 % 3 == 0 { centre } else { 0.0 };
+        Var::constant(tensor(&[2, 2, 3, 3], &(0..36).map(one).collect::<Vec<_>>()))
+    };
+    let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+    let first = x.conv(op.clone(), &kernel(1.0), None).relu();
+    let outputs = (&first + &first.conv(op.clone(), &kernel(200.0), None)).sigmoid();
+    let found = outputs.conv(op, &kernel(0.5), None);
+    let feed = |v: f32| {
+        let mut values = [1.0; 18];
+        values[4] = v;
+        vec![tensor(&[1, 2, 3, 3], &values)]
+    };
+    // 200 * 326 = 65200 fits, and 65526 does not; 200 * 400 does not fit.
+    for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
+        let calls = [feed(1.0), feed(326.0), feed(400.0), feed(1.0)];
+        assert_eq!(overflows_of(&found, &calls, numerics), [("add", 1, 1), ("conv", 1, 1)], "{numerics}");
+    }
+}
+
 #[test]
 fn nan_counts_and_what_was_infinite_before_does_not() {
     let (x, y) = (input(&[4]), input(&[4]));
