@@ -67,6 +67,7 @@ from aneforge._native import Encoder, Model, SegmentedModel, Tensor, __version__
 from aneforge._ops import *  # noqa: F403
 from aneforge._pacing import CompileBackoffError, reset_compile_breaker
 from aneforge._paired import Paired, paired, paired_subtract
+from aneforge._profile import Profile
 from aneforge._spatial import (
     affine,
     crop,
@@ -95,6 +96,7 @@ __all__ = [
     "OP_CATALOG",
     "Paired",
     "PrecisionWarning",
+    "Profile",
     "SegmentedModel",
     "Tensor",
     "__version__",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aneforge._native import Encoder, Model
+from aneforge._profile import profile_model
 
 
 def call_model(self: Any, /, *arrays: Any, **named: Any) -> Any:
@@ -34,7 +35,8 @@ def call_encoder(self: Any, /, texts: Any, normalize: bool = True) -> Any:
 
 
 def install() -> None:
-    """Makes models and encoders callable."""
-    for cls, call in ((Model, call_model), (Encoder, call_encoder)):
-        call.__name__, call.__qualname__ = "__call__", f"{cls.__name__}.__call__"
-        setattr(cls, "__call__", call)  # noqa: B010
+    """Makes models and encoders callable, and models able to say where their time goes."""
+    methods = ((Model, "__call__", call_model), (Encoder, "__call__", call_encoder), (Model, "profile", profile_model))
+    for cls, name, method in methods:
+        method.__name__, method.__qualname__ = name, f"{cls.__name__}.{name}"
+        setattr(cls, name, method)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aneforge._ops import OpMethods
+from aneforge._profile import Profile
 from aneforge._tensor import TensorMethods
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "paired_muls",
     "paired_of",
     "precision_risk",
+    "profile",
     "project_peak",
     "save_graph",
     "sdpa",
@@ -161,6 +163,8 @@ class Model:
         `overflows`. Ctrl-C ends a long call. Raises ValueError for a wrong number of arrays or a wrong shape, TypeError for real numbers into a
         `uint8` input.
         """
+    def profile(self, /, *arrays: Any, calls: int = 20, **named: Any) -> Profile:
+        """Where the time goes, as medians of `calls` calls on these arrays, or on what was fed last."""
     def execute(self) -> None:
         """Runs once with what the ports hold; see `input_view` and `output_view`."""
     def input_view(self, name: Tensor | int | str | None = None) -> NDArray[np.float16]:
@@ -401,6 +405,9 @@ def tune_attention(extents: _Extents, candidates: Sequence[int], place: Mapping[
     """The candidate with the least median time."""
 
 _Halves: TypeAlias = tuple[Tensor, Tensor]
+
+def profile(model: Model, calls: int) -> tuple[str, str, str]:
+    """A table, a trace as JSON and a picture of where the time of a call goes."""
 
 def paired_of(hi: Tensor) -> _Halves:
     """A pair from its high half, whose low half is zero."""

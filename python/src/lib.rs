@@ -22,6 +22,7 @@ mod operand;
 mod pacing;
 mod paired;
 mod pickle;
+mod profile;
 mod tensor;
 mod tune;
 mod window;
@@ -57,6 +58,8 @@ mod _native {
     use crate::paired::{paired_apply, paired_dot, paired_muls, paired_of};
     #[pymodule_export]
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
+    #[pymodule_export]
+    use crate::profile::profile;
     #[pymodule_export]
     use crate::tensor::Tensor;
     #[pymodule_export]

@@ -85,7 +85,7 @@ impl Model {
         Ok(Bound::new(py, segmented)?.into_super().unbind())
     }
 
-    fn home(&self) -> PyResult<Arc<Home<Session>>> {
+    pub fn home(&self) -> PyResult<Arc<Home<Session>>> {
         let home = self.home.lock().unwrap_or_else(PoisonError::into_inner).clone();
         home.ok_or_else(|| PyRuntimeError::new_err("the model was released; compile it again"))
     }
