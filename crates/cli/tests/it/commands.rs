@@ -83,6 +83,25 @@ fn run_feeds_files_in_their_order() {
 }
 
 #[test]
+fn a_profile_is_a_table_a_trace_and_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let [trace, svg] = ["trace.json", "steps.svg"].map(|name| folder.path().join(name).display().to_string());
+    let graph = sample("convnet");
+    let out = text(&["run", &graph, "--random", "3", "--profile", "--repeat", "2"]);
+    assert!(out.contains("medians of 2 calls; roof ") && out.contains("conv"), "{out}");
+    assert!(out.contains("of roof"), "{out}");
+    let run = json(&["run", &graph, "--random", "3", "--profile-trace", &trace, "--profile-svg", &svg]);
+    assert_eq!(run["profile"]["calls"], 20);
+    let steps = run["profile"]["steps"].as_array().unwrap();
+    assert!(steps.iter().all(|step| step["us"].as_f64().unwrap() > 0.0 && step["bytes"].as_u64().unwrap() > 0));
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
+    assert_eq!(trace["traceEvents"].as_array().unwrap().len(), steps.len());
+    let svg = std::fs::read_to_string(svg).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    assert_eq!(json(&["run", &graph, "--random", "3"])["profile"], serde_json::Value::Null);
+}
+
+#[test]
 fn numerics_are_an_option() {
     let folder = folder();
     let roots = "%0 = input(feed=0) : fp16[64]\n%1 = sqrt(%0) : fp16[64]\nreturn %1\n";
