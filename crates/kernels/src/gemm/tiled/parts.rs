@@ -12,8 +12,8 @@ use super::super::{PackedB, Plan, SHARED, Sink, panel_pairs};
 use super::{PairColumns, STRIP_SUMS, cut, multiply_panel, pitch};
 use crate::order::BLOCK;
 use crate::simd::{
-    COLUMNS, Cuts, Grid, Lanes, Panel, Part, Simd, SplitPanel, TILE_ROWS, Task, Tile, TilePanel, Tiles,
-    micro, tiles,
+    COLUMNS, Cuts, Grid, Lanes, Panel, Part, Real, Simd, SplitPanel, TILE_ROWS, Task, Tile, TilePanel, Tiles,
+    WIDTH, micro, tiles,
 };
 use crate::{Epilogue, Kernels};
 
@@ -105,12 +105,9 @@ impl Task for AllFinite<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) -> bool {
-        const EXPONENT: u32 = 0x7f80_0000;
-        let mut any = [false; COLUMNS];
-        for sums in self.sums {
-            any.iter_mut().zip(sums).for_each(|(any, sum)| *any |= sum.to_bits() & EXPONENT == EXPONENT);
-        }
-        !any.contains(&true)
+        let largest = L::Vector::splat(f32::MAX);
+        let finite = |values: &[f32; WIDTH]| L::Vector::all(L::load(values).abs().le(largest));
+        self.sums.iter().all(|sums| sums.as_chunks().0.iter().all(finite))
     }
 }
 

@@ -82,13 +82,14 @@ impl Factor for Part {
 /// The high and the low parts of a block.
 #[inline(always)]
 fn split<L: Lanes>(values: &[f16; BLOCK]) -> [[u16; BLOCK]; 2] {
-    let (mut wide, mut split) = ([0.0; BLOCK], [[0; BLOCK]; 2]);
-    for (values, wide) in values.as_chunks().0.iter().zip(wide.as_chunks_mut::<WIDTH>().0) {
-        L::store(L::read(values), wide);
-    }
-    let [high, low] = &mut split;
-    for ((value, high), low) in wide.into_iter().zip(high).zip(low) {
-        [*high, *low] = order::parts(value).map(|part| (part.to_bits() >> 16) as u16);
+    let mut split = [[0; BLOCK]; 2];
+    for (half, values) in values.as_chunks().0.iter().enumerate() {
+        let mut wide = [0.0; WIDTH];
+        L::store(L::read(values), &mut wide);
+        for (at, value) in wide.iter().enumerate() {
+            let [high, low] = order::parts(*value).map(|part| (part.to_bits() >> 16) as u16);
+            (split[0][half * WIDTH + at], split[1][half * WIDTH + at]) = (high, low);
+        }
     }
     split
 }
