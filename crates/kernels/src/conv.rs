@@ -222,24 +222,34 @@ pub fn conv2d_images(
     };
     let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &target(0)));
     let splits = parts_len(kernels, weights, &geometry, &target(0)) > 0;
-    let in_place = |layout: &Pitches| {
-        weights.reads_in_place() && (!splits || geometry.splits(*layout, weights.order().len()))
-    };
-    let whole = channels * height * width;
     for image in 0..images {
-        let source = match from {
-            Images::Planes => Source::Planes(&x[image * whole..(image + 1) * whole]),
-            Images::Pixels(from) => match geometry.within(from, image, x.len()).filter(in_place) {
-                Some(layout) => Source::InPlace(x, layout),
-                None => Source::Pixels(x, from.pitches(image)),
-            },
-        };
+        let source = image_of((x, from), (image, images), (&geometry, weights), splits);
         let range = match to {
             Images::Planes => image * weights.outputs * pixels..(image + 1) * weights.outputs * pixels,
             Images::Pixels(_) => 0..out.len(),
         };
         let epilogue = &Epilogue { residual: epilogue.residual.part(range.clone()), ..*epilogue };
         run_image(kernels, source, (&geometry, weights), epilogue, &target(image), scratch, &mut out[range]);
+    }
+}
+
+/// Image `index` of `count`, and whether it is read in place. `splits`: its values are split.
+fn image_of<'a>(
+    (x, from): (&'a [f16], &Images),
+    (index, count): (usize, usize),
+    (geometry, weights): (&Geometry, &PackedConv),
+    splits: bool,
+) -> Source<'a> {
+    let from = match from {
+        Images::Planes => return Source::Planes(&x[x.len() / count * index..][..x.len() / count]),
+        Images::Pixels(from) => from,
+    };
+    let in_place = |layout: &Pitches| {
+        weights.reads_in_place() && (!splits || geometry.splits(*layout, weights.order().len()))
+    };
+    match geometry.within(from, index, x.len()).filter(in_place) {
+        Some(layout) => Source::InPlace(x, layout),
+        None => Source::Pixels(x, from.pitches(index)),
     }
 }
 

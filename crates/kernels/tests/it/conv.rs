@@ -201,6 +201,23 @@ fn from_one_to_the_other(
     }
 }
 
+fn from_pixels_to_pixels(
+    case: &Case,
+    packed: &PackedConv,
+    read: (&[f16], &Nhwc),
+    (want, to): (&[Vec<f16>; 2], &Nhwc),
+    epilogue: &Epilogue<'_>,
+) {
+    for kernels in summing_contexts() {
+        let want = &want[Order::of(kernels, case.for_tiles()) as usize];
+        let len = conv2d_nhwc_scratch(kernels, case.input, packed, &case.params);
+        let (mut scratch, mut out) = (Scratch::with_capacity(len), vec![f16::ZERO; want.len()]);
+        let write = (&mut out[..], to);
+        conv2d_nhwc(kernels, read, case.input, packed, &case.params, epilogue, &mut scratch, write);
+        assert_same(kernels, &out, want, "conv2d_nhwc");
+    }
+}
+
 /// The same results where they lie otherwise: from an image with too small a halo, with one that is read in place,
 /// from pixels that are far apart, and into a padded image.
 fn run_nhwc(case: &Case) {
@@ -256,16 +273,7 @@ fn run_nhwc(case: &Case) {
         apart,
     ] {
         let x = lay_out(&x, case.input, &from, f16::NAN);
-        for kernels in summing_contexts() {
-            let want = &padded[Order::of(kernels, case.for_tiles()) as usize];
-            let len = conv2d_nhwc_scratch(kernels, case.input, &packed, &case.params);
-            let mut scratch = Scratch::with_capacity(len);
-            let mut out = vec![f16::ZERO; want.len()];
-            let (read, write) = ((&x[..], &from), (&mut out[..], &to));
-            let epilogue = epilogue(&residual);
-            conv2d_nhwc(kernels, read, case.input, &packed, &case.params, &epilogue, &mut scratch, write);
-            assert_same(kernels, &out, want, "conv2d_nhwc");
-        }
+        from_pixels_to_pixels(case, &packed, (&x, &from), (&padded, &to), &epilogue(&residual));
     }
 }
 
