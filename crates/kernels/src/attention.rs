@@ -291,8 +291,9 @@ impl Product {
     ) {
         let (&Product { rows, terms, columns }, simd) = (self, kernels.simd);
         let (source, mut tile) = (MatrixRows { source: left, terms }, Tile::whole(out, rows, columns));
-        if tiled::applies(kernels, rows) {
-            return tiled::bmm(simd, source, right, (rows, terms), epilogue, scratch, &mut tile);
+        if let Some(factors) = tiled::factors(kernels, rows) {
+            let shape = (rows, terms);
+            return tiled::bmm(kernels, factors, (source, right), shape, epilogue, scratch, &mut tile);
         }
         let padded = terms.next_multiple_of(BLOCK);
         let (sums, scratch) = scratch.split_at_mut(rows * COLUMNS);

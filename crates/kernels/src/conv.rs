@@ -9,7 +9,9 @@ mod weights;
 
 use half::f16;
 
-use crate::gemm::product;
+use crate::gemm::{product, tiled};
+use crate::order::BLOCK;
+use crate::simd::Factors;
 use crate::{Epilogue, Kernels, Scratch};
 
 pub use image::Nhwc;
@@ -17,7 +19,7 @@ pub use transposed::{PackedConvTranspose, conv_transpose2d, conv_transpose2d_scr
 pub use weights::PackedConv;
 
 use direct::direct;
-use image::{Geometry, Source, fill_image};
+use image::{Geometry, Pitches, Source, fill_image};
 use pixels::Pixels;
 use target::Target;
 use weights::Data;
@@ -107,9 +109,18 @@ fn image_scratch(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry, t
     let image = geometry.image_len(channels.len()) / 2;
     let Data::Panels(groups) = &weights.data else { return image };
     let pixels = geometry.read(&[], geometry.own_layout(channels.len()), weights.channels);
+    let parts = parts_len(kernels, weights, geometry, target);
+    let pixels = Pixels { parts: (parts > 0).then_some((&[], 0)), ..pixels };
     let plan = |b| target.plan(kernels, pixels, b).scratch(kernels.pool.threads());
     let offsets = (pixels.offsets_len() * OFFSET).next_multiple_of(16);
-    image + offsets + groups.first().map_or(0, plan)
+    image + parts + offsets + groups.first().map_or(0, plan)
+}
+
+/// Values of the image whose parts tile registers read, if they do.
+fn parts_len(kernels: &Kernels, weights: &PackedConv, geometry: &Geometry, target: &Target) -> usize {
+    let whole = matches!(weights.data, Data::Panels(_)) && weights.channels.is_multiple_of(BLOCK);
+    let splits = whole && tiled::factors(kernels, target.pixels()) == Some(Factors::Parts);
+    if splits { geometry.image_len(weights.order().len()) } else { 0 }
 }
 
 /// `out[n, o, y, x] = epilogue(sum over kh, kw, c of
@@ -210,23 +221,35 @@ pub fn conv2d_images(
         Images::Pixels(to) => Target::pixels_of(&geometry, to, image),
     };
     let scratch = scratch.take(image_scratch(kernels, weights, &geometry, &target(0)));
-    let whole = channels * height * width;
+    let splits = parts_len(kernels, weights, &geometry, &target(0)) > 0;
     for image in 0..images {
-        let source = match from {
-            Images::Planes => Source::Planes(&x[image * whole..(image + 1) * whole]),
-            Images::Pixels(from) => {
-                match geometry.within(from, image, x.len()).filter(|_| weights.reads_in_place()) {
-                    Some(layout) => Source::InPlace(x, layout),
-                    None => Source::Pixels(x, from.pitches(image)),
-                }
-            }
-        };
+        let source = image_of((x, from), (image, images), (&geometry, weights), splits);
         let range = match to {
             Images::Planes => image * weights.outputs * pixels..(image + 1) * weights.outputs * pixels,
             Images::Pixels(_) => 0..out.len(),
         };
         let epilogue = &Epilogue { residual: epilogue.residual.part(range.clone()), ..*epilogue };
         run_image(kernels, source, (&geometry, weights), epilogue, &target(image), scratch, &mut out[range]);
+    }
+}
+
+/// Image `index` of `count`, and whether it is read in place. `splits`: its values are split.
+fn image_of<'a>(
+    (x, from): (&'a [f16], &Images),
+    (index, count): (usize, usize),
+    (geometry, weights): (&Geometry, &PackedConv),
+    splits: bool,
+) -> Source<'a> {
+    let from = match from {
+        Images::Planes => return Source::Planes(&x[x.len() / count * index..][..x.len() / count]),
+        Images::Pixels(from) => from,
+    };
+    let in_place = |layout: &Pitches| {
+        weights.reads_in_place() && (!splits || geometry.splits(*layout, weights.order().len()))
+    };
+    match geometry.within(from, index, x.len()).filter(in_place) {
+        Some(layout) => Source::InPlace(x, layout),
+        None => Source::Pixels(x, from.pitches(index)),
     }
 }
 
@@ -254,11 +277,14 @@ fn run_image(
         Data::Direct(data) => return direct(kernels, &pixels, (weights, data), epilogue, target, out),
         Data::Panels(groups) => groups,
     };
+    let (parts, scratch) = scratch.split_at_mut(parts_len(kernels, weights, geometry, target));
+    let parts =
+        (!parts.is_empty()).then(|| geometry.split(kernels, (data, layout), bytemuck::cast_slice_mut(parts)));
     let offsets = pixels.offsets_len();
     let (own, scratch) = scratch.split_at_mut((offsets * OFFSET).next_multiple_of(16));
     let own: &mut [usize] = &mut bytemuck::cast_slice_mut(own)[..offsets];
     pixels.fill_offsets(own);
-    let pixels = Pixels { offsets: own, ..pixels };
+    let pixels = Pixels { offsets: own, parts, ..pixels };
     let per_group = weights.outputs / weights.groups;
     for (index, b) in groups.iter().enumerate() {
         let first = index * per_group;

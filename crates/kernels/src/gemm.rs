@@ -51,7 +51,7 @@ pub(crate) struct Plan {
     pub(crate) terms: usize,
     /// The grid is that of the transposed result.
     pub(crate) turned: bool,
-    /// Values of packed rows that are packed once for all threads; 0 when every tile packs its own.
+    /// Values of rows that are packed, or split, once for all threads; 0 when every tile does so with its own.
     pub(crate) shared: usize,
     /// Scratch values per thread: sums, one panel or a part of it, then packed rows.
     pub(crate) per_worker: usize,
@@ -121,8 +121,8 @@ fn plan(kernels: &Kernels, rows: usize, b: &PackedB) -> Plan {
 /// How `rows` rows like those of `source` times `b` are cut.
 pub(crate) fn plan_for<S: Left>(kernels: &Kernels, source: S, rows: usize, b: &PackedB) -> Plan {
     let threads = kernels.pool.threads();
-    if tiled::applies(kernels, rows) {
-        return tiled::plan(threads, 1, source, [rows, b.columns()], b.is_compressed());
+    if let Some(factors) = tiled::factors(kernels, rows) {
+        return tiled::plan(kernels, factors, source, rows, b);
     }
     Plan::new(threads, 1, [rows, b.terms(), b.columns()], false)
 }
@@ -213,8 +213,8 @@ pub(crate) fn product<S: Left>(
     (plan, scratch): (&Plan, &mut [f32]),
     out: &mut [f16],
 ) {
-    if tiled::applies(kernels, plan.rows) {
-        return tiled::product(kernels, source, b, epilogue, (plan, scratch), out);
+    if let Some(factors) = tiled::factors(kernels, plan.rows) {
+        return tiled::product(kernels, factors, source, b, epilogue, (plan, scratch), out);
     }
     let (simd, terms) = (kernels.simd, plan.terms);
     let (shared, scratch) = scratch.split_at_mut(plan.shared.next_multiple_of(16));

@@ -2,7 +2,8 @@
 //!
 //! Activations are row-major [`half::f16`] slices (NCHW for images; convolutions also take NHWC), arithmetic is `f32`, and every result is
 //! stored once with round-to-nearest-even. A routine that sums does it in the one order that [`order`] defines
-//! on logical indices; every instruction set, blocking and thread count gives the same bits for finite values.
+//! on logical indices; every instruction set, blocking and thread count gives the same bits for finite values. Who asks
+//! for [`Sums::Fast`] gets products in the order that is fastest on the processor's class.
 //!
 //! Routines that stand for several ops round where those ops would: [`Epilogue`], [`norm`], [`attention`]. Weights may
 //! stay compressed, see [`gemm::PackedB`].
@@ -39,7 +40,7 @@ mod stores;
 mod strided;
 
 pub use broadcast::View;
-pub use context::{Isa, Kernels};
+pub use context::{Isa, Kernels, Sums};
 pub use epilogue::{Bias, Epilogue, Residual};
 pub use half::f16;
 pub use scratch::Scratch;

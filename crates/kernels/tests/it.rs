@@ -20,6 +20,5 @@ mod it {
     mod stores;
     mod support;
     mod threads;
-    #[cfg(feature = "emulate-amx-fp16")]
     mod tiles;
 }

@@ -4,8 +4,8 @@ use half::f16;
 
 use super::ConvParams;
 use super::pixels::Pixels;
-use crate::order::NARROW;
-use crate::simd::{Lanes, Place, TILE_ROWS, Task, WIDTH, chunks, interleave, turn};
+use crate::order::{BLOCK, NARROW};
+use crate::simd::{Lanes, Part, Place, Split, TILE_ROWS, Task, WIDTH, chunks, interleave, turn};
 use crate::{Kernels, Layout};
 
 /// Values that one thread copies at a time.
@@ -73,8 +73,35 @@ impl Geometry {
 
     /// Values of such an image, with some behind it that tile registers may read.
     pub(super) fn image_len(&self, pixel: usize) -> usize {
-        let slack = TILE_ROWS * self.params.stride[1] * pixel + 2 * WIDTH;
-        (self.reach[0] * self.reach[1] * pixel + slack).next_multiple_of(2 * WIDTH)
+        self.span(self.own_layout(pixel)).next_multiple_of(2 * WIDTH)
+    }
+
+    /// Values from the first one that outputs read to behind the last one that tile registers may read.
+    fn span(&self, layout: Pitches) -> usize {
+        let columns = self.reach[1] + TILE_ROWS * self.params.stride[1];
+        (self.reach[0] - 1) * layout.row + columns * layout.pixel + 2 * WIDTH
+    }
+
+    /// Whether the parts of an image of this layout can be read in place of it, and take no more than those of an image
+    /// of its own, with pixels of `pixel` values.
+    pub(super) fn splits(&self, layout: Pitches, pixel: usize) -> bool {
+        let whole = layout.row.is_multiple_of(BLOCK) && layout.pixel.is_multiple_of(BLOCK);
+        whole && self.span(layout) <= self.image_len(pixel)
+    }
+
+    /// Splits what is read of `data`, and says where `pixels` find it.
+    pub(super) fn split<'a>(
+        &self,
+        kernels: &Kernels,
+        (data, layout): (&[f16], Pitches),
+        parts: &'a mut [Part],
+    ) -> (&'a [Part], usize) {
+        let len = self.span(layout) / BLOCK * BLOCK;
+        let (data, parts) = (&data[layout.start..][..len], &mut parts[..len]);
+        chunks(&kernels.pool, parts, GRAIN, |start, target| {
+            kernels.simd.run(Split { source: &data[start..start + target.len()], target });
+        });
+        (parts, layout.start)
     }
 
     /// How outputs read `data`, an image of layout `layout` whose first pixel is the first that output (0, 0) reads.
@@ -88,7 +115,17 @@ impl Geometry {
             tap = tap.map(|tap| -tap);
         }
         let step = [stride[0] * row, stride[1] * pixel];
-        Pixels { data, start, step, width: self.out[1], tap, kernel: self.kernel, channels, offsets: &[] }
+        Pixels {
+            data,
+            start,
+            step,
+            width: self.out[1],
+            tap,
+            kernel: self.kernel,
+            channels,
+            offsets: &[],
+            parts: None,
+        }
     }
 
     /// The layout of `view` from the first pixel that output (0, 0) reads, when all that outputs and tile registers

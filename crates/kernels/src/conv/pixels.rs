@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::gemm::{Blocks, InPlace, Left};
 use crate::order::{BLOCK, NARROW, NARROW_TAPS};
-use crate::simd::{Lanes, ROWS, Real, TILE_ROWS, WIDTH};
+use crate::simd::{Lanes, Part, ROWS, Real, TILE_ROWS, WIDTH};
 
 /// Values of one image in the order row, column, channel, and how the taps of one group walk them.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Pixels<'a> {
     pub(super) channels: usize,
     /// Where the blocks of a row start, behind its first value; only where tile registers read them.
     pub(super) offsets: &'a [usize],
+    /// The parts of the values from so many values on, where tile registers read those.
+    pub(super) parts: Option<(&'a [Part], usize)>,
 }
 
 impl Pixels<'_> {
@@ -48,7 +50,7 @@ impl Pixels<'_> {
     }
 
     /// Whether tile registers can read whole blocks.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.channels.is_multiple_of(BLOCK)
     }
 
@@ -200,24 +202,31 @@ impl Left for Pixels<'_> {
         }
     }
 
+    fn in_place(&self, _: usize) -> Option<InPlace<'_, f16>> {
+        self.is_whole().then(|| self.lines(self.data, 0))
+    }
+
+    fn parts(&self) -> Option<InPlace<'_, Part>> {
+        self.parts.map(|(parts, before)| self.lines(parts, before))
+    }
+}
+
+impl Pixels<'_> {
     /// Rows of outputs are lines. With a stride of one, a line goes on through the halo into the next one, so that no
-    /// tile is cut short; else lines are whole tiles.
-    fn in_place(&self, _: usize) -> Option<InPlace<'_>> {
-        if !self.is_whole() {
-            return None;
-        }
+    /// tile is cut short; else lines are whole tiles. `data` begins `before` values behind the image's slice.
+    fn lines<'a, F>(&'a self, data: &'a [F], before: usize) -> InPlace<'a, F> {
         let [row, step] = self.step;
         let goes_on = row.is_multiple_of(step)
             && (self.width..=self.width + self.width / 8 + 2).contains(&(row / step));
         let line = if goes_on { (row / step, row) } else { (self.width.next_multiple_of(TILE_ROWS), row) };
-        Some(InPlace {
-            data: self.data,
-            start: self.start.wrapping_add(self.lowest()),
+        InPlace {
+            data,
+            start: self.start.wrapping_add(self.lowest()).wrapping_sub(before),
             line,
             used: self.width,
             step,
             blocks: Blocks::At(self.offsets),
             inside: (0, usize::MAX),
-        })
+        }
     }
 }

@@ -34,13 +34,11 @@ pub struct BatchShape<'a> {
 impl BatchShape<'_> {
     fn plan(&self, kernels: &Kernels) -> Plan {
         let (threads, batches) = (kernels.pool.threads(), self.batch.iter().product());
-        if tiled::applies(kernels, self.rows) {
-            // Room for copies is needed for a transposed operand only; there is always some.
-            let source = Strided { data: &[], offset: 0, row: 1, column: self.rows };
-            let copied = MatrixRows { source, terms: self.terms };
-            return tiled::plan(threads, batches, copied, [self.rows, self.columns], true);
+        let shape = [self.rows, self.terms, self.columns];
+        if let Some(factors) = tiled::factors(kernels, self.rows) {
+            return tiled::bmm_plan(kernels, factors, batches, shape);
         }
-        Plan::new(threads, batches, [self.rows, self.terms, self.columns], true)
+        Plan::new(threads, batches, shape, true)
     }
 }
 
@@ -76,7 +74,7 @@ pub fn bmm(
     let walk = Walk::broadcast(shape.batch, [shape.a_batch, shape.b_batch]);
     let (simd, plan) = (kernels.simd, shape.plan(kernels));
     let scratch = scratch.take(plan.scratch(kernels.pool.threads()));
-    let on_tiles = tiled::applies(kernels, rows);
+    let factors = tiled::factors(kernels, rows);
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let mut at = [0; 2];
         walk.run(tile.batch(), 1, |_, _, offsets| at = offsets);
@@ -84,8 +82,8 @@ pub fn bmm(
         let left = MatrixRows { source: Strided { data: a, offset: at[0] * a_size, row, column }, terms };
         let (row, column) = if shape.transpose_b { (1, terms) } else { (columns, 1) };
         let right = Strided { data: b, offset: at[1] * b_size, row, column };
-        if on_tiles {
-            return tiled::bmm(simd, left, right, (rows, terms), epilogue, scratch, tile);
+        if let Some(factors) = factors {
+            return tiled::bmm(kernels, factors, (left, right), (rows, terms), epilogue, scratch, tile);
         }
         let (rows, groups) = (tile.rows(), row_groups(shape.rows));
         let (sums, scratch) = scratch.split_at_mut(sums_len(rows.len()));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use crate::order::BLOCK;
-use crate::simd::{Cuts, Lanes, ROWS, TILE_ROWS, Task, TileRows};
+use crate::simd::{Cuts, Lanes, Part, ROWS, SplitRows, TILE_ROWS, Task, TileRows};
 
 /// Rows of terms that can be packed.
 pub(crate) trait Left: Copy + Sync {
@@ -16,7 +16,11 @@ pub(crate) trait Left: Copy + Sync {
     /// Copies rows that start `pitch` values apart, with zeros behind their terms.
     fn copy<L: Lanes>(&self, rows: Range<usize>, pitch: usize, target: &mut [f16]);
     /// Where tile registers find the `rows` rows that there are, if they can read them as they lie.
-    fn in_place(&self, rows: usize) -> Option<InPlace<'_>>;
+    fn in_place(&self, rows: usize) -> Option<InPlace<'_, f16>>;
+    /// Where they find the parts of all rows, if those were split beforehand.
+    fn parts(&self) -> Option<InPlace<'_, Part>> {
+        None
+    }
 }
 
 /// Blocks that tile registers multiply at a time, at most.
@@ -25,8 +29,8 @@ pub(crate) const AT_ONCE: usize = 16;
 /// Rows as tile registers read them. Rows stand at positions, which may be more than the rows: what lies at the others
 /// is read and not used.
 #[derive(Clone, Copy)]
-pub(crate) struct InPlace<'a> {
-    pub(crate) data: &'a [f16],
+pub(crate) struct InPlace<'a, F> {
+    pub(crate) data: &'a [F],
     pub(crate) start: usize,
     /// Positions of a line, and values from one line to the next.
     pub(crate) line: (usize, usize),
@@ -66,9 +70,9 @@ impl<'a> Blocks<'a> {
     }
 }
 
-impl<'a> InPlace<'a> {
+impl<'a, F> InPlace<'a, F> {
     /// The rows `rows` of a matrix, the first of which starts at `start`.
-    pub(crate) fn matrix(data: &'a [f16], start: usize, row: usize, rows: Range<usize>) -> InPlace<'a> {
+    pub(crate) fn matrix(data: &'a [F], start: usize, row: usize, rows: Range<usize>) -> InPlace<'a, F> {
         let (line, inside) = ((usize::MAX, 0), (rows.start, rows.end));
         InPlace { data, start, line, used: usize::MAX, step: row, blocks: Blocks::Neighbours, inside }
     }
@@ -94,7 +98,7 @@ impl<'a> InPlace<'a> {
     }
 
     /// 16 positions, and how many of them come before `position`.
-    pub(crate) fn tile(&self, position: usize) -> (TileRows<'a>, usize) {
+    pub(crate) fn tile(&self, position: usize) -> (TileRows<'a, F>, usize) {
         let first = position.min(self.inside.1 - TILE_ROWS);
         let (own, (line, pitch)) = (first - self.inside.0, self.line);
         let start = self.start + own / line * pitch + own % line * self.step;
@@ -167,7 +171,7 @@ impl Left for MatrixRows<'_> {
         }
     }
 
-    fn in_place(&self, rows: usize) -> Option<InPlace<'_>> {
+    fn in_place(&self, rows: usize) -> Option<InPlace<'_, f16>> {
         let MatrixRows { source, terms } = self;
         let fits = source.column == 1 && terms.is_multiple_of(BLOCK) && rows >= TILE_ROWS;
         fits.then(|| InPlace::matrix(source.data, source.offset, source.row, 0..rows))
@@ -228,5 +232,43 @@ impl<S: Left> Task for CopyRows<'_, S> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         self.source.copy::<L>(self.rows, self.pitch, self.copied);
+    }
+}
+
+/// Copies the parts of rows, which start `pitch` values apart.
+pub(crate) struct CopyParts<'a, S> {
+    pub(crate) source: S,
+    pub(crate) rows: Range<usize>,
+    pub(crate) pitch: usize,
+    pub(crate) copied: &'a mut [Part],
+}
+
+impl<S: Left> Task for CopyParts<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let CopyParts { source, rows, pitch, copied } = self;
+        for (target, first) in copied.chunks_mut(TILE_ROWS * pitch).zip(rows.clone().step_by(TILE_ROWS)) {
+            let rows = first..(first + TILE_ROWS).min(rows.end);
+            source.copy::<L>(rows, 2 * pitch, bytemuck::cast_slice_mut(target));
+            SplitRows { rows: target, terms: source.terms(), pitch }.run::<L>();
+        }
+    }
+}
+
+/// Packs one row as `f32`.
+pub(crate) struct PackRow<'a, S> {
+    pub(crate) source: S,
+    pub(crate) index: usize,
+    pub(crate) target: &'a mut [f32],
+}
+
+impl<S: Left> Task for PackRow<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        self.source.pack::<L>(self.index..self.index + 1, self.target);
     }
 }

@@ -38,19 +38,17 @@ pub(crate) fn micro(simd: Simd, a: &[f32], rows: usize, panel: Panel<'_>, sums: 
     let blocks = panel.blocks();
     assert!(rows <= ROWS && a.len() == blocks * rows * BLOCK, "invariant: packed rows fit the panel");
     assert!(sums.len() >= rows, "invariant: sums for every row");
-    match simd.isa() {
+    match simd.vectors() {
         // SAFETY: a `Simd` exists only for an instruction set of this machine; the assert gives the lengths.
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::AmxFp16 | crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => unsafe {
-            x86::avx512(a, rows, panel, blocks, sums)
-        },
+        crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => unsafe { x86::avx512(a, rows, panel, blocks, sums) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => unsafe { x86::avx2(a, rows, panel, blocks, sums) },
         #[cfg(target_arch = "aarch64")]
         crate::Isa::NeonFhm | crate::Isa::Neon => match panel {
             // SAFETY: a `Simd` exists only for an instruction set of this machine.
-            Panel::Pairs(pairs) if simd.isa() == crate::Isa::NeonFhm => unsafe {
+            Panel::Pairs(pairs) if simd.vectors() == crate::Isa::NeonFhm => unsafe {
                 super::aarch64::micro_fhm(a, rows, pairs, sums);
             },
             _ => super::aarch64::micro(a, rows, panel, sums),
@@ -69,9 +67,9 @@ pub(crate) fn vector(simd: Simd, a: &[f32], panels: &[u32], sums: &mut [[f32; CO
     let blocks = a.len() / BLOCK;
     assert!(size == blocks * PAIRS * COLUMNS && panels.len() == size * STREAMS, "invariant: whole panels");
     assert_eq!(a.len() % BLOCK, 0, "invariant: whole blocks");
-    match simd.isa() {
+    match simd.vectors() {
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::AmxFp16 | crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => {
+        crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => {
             let starts = std::array::from_fn(|stream| panels[stream * size..].as_ptr().cast());
             // SAFETY: a `Simd` exists only for an instruction set of this machine; the asserts give the lengths.
             unsafe {

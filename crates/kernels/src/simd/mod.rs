@@ -24,7 +24,9 @@ use ::half::f16;
 use crate::Isa;
 use real::Each;
 
-pub(crate) use amx::{PRODUCT_ROWS, TILE_ROWS, TileRows, Tiles};
+pub(crate) use amx::{
+    Factor, Factors, PRODUCT_ROWS, Part, Split, SplitPanel, SplitRows, TILE_ROWS, TilePanel, TileRows, Tiles,
+};
 pub(crate) use disjoint::{Cuts, Grid, Place, Tile, chunks, tiles};
 pub(crate) use half::{HALVES, HalfTask, Halves};
 pub(crate) use lines::Lines;
@@ -139,13 +141,38 @@ pub(crate) trait Task {
 
 /// An instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Simd(Isa);
+pub(crate) struct Simd {
+    isa: Isa,
+    /// The set without its tiles.
+    vectors: Isa,
+}
 
 impl Simd {
-    pub(crate) const SCALAR: Simd = Simd(Isa::Scalar);
+    pub(crate) const SCALAR: Simd = Simd { isa: Isa::Scalar, vectors: Isa::Scalar };
 
     pub(crate) fn new(isa: Isa) -> Option<Simd> {
-        let available = match isa {
+        let vectors = match isa {
+            Isa::AmxBf16 | Isa::AmxFp16 => Simd::beside_tiles().filter(|_| amx::available(isa))?,
+            vectors => Simd::has_vectors(vectors).then_some(vectors)?,
+        };
+        Some(Simd { isa, vectors })
+    }
+
+    /// See [`Isa::probe`].
+    pub(crate) fn probe(isa: Isa) -> bool {
+        Simd::new(isa).is_some() || isa == Isa::AmxFp16 && Simd::beside_tiles().is_some() && amx::probe()
+    }
+
+    /// The vectors of a set with tiles. Every processor with tiles has AVX512-FP16; emulated tiles stand beside whatever
+    /// there is.
+    pub(crate) fn beside_tiles() -> Option<Isa> {
+        let narrower: &[Isa] =
+            if cfg!(feature = "emulate-amx") { &[Isa::Avx512, Isa::Avx2, Isa::Scalar] } else { &[] };
+        [Isa::Avx512Fp16].iter().chain(narrower).copied().find(|&isa| Simd::has_vectors(isa))
+    }
+
+    fn has_vectors(isa: Isa) -> bool {
+        match isa {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::has_avx2(),
@@ -153,41 +180,44 @@ impl Simd {
             Isa::Avx512 => x86::has_avx512(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Fp16 => x86::has_avx512_fp16(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AmxFp16 => x86::has_avx512_fp16() && amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Fp16 | Isa::AmxFp16 => false,
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Fp16 => false,
+            Isa::AmxBf16 | Isa::AmxFp16 => false,
             Isa::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonFhm => aarch64::has_fhm(),
             #[cfg(not(target_arch = "aarch64"))]
             Isa::NeonFhm => false,
-        };
-        available.then_some(Simd(isa))
+        }
     }
 
     pub(crate) fn isa(self) -> Isa {
-        self.0
+        self.isa
+    }
+
+    /// The set without its tiles.
+    pub(crate) fn vectors(self) -> Isa {
+        self.vectors
     }
 
     /// Whether the instructions of [`Isa::Avx512`] are among those of this set.
     #[cfg(target_arch = "x86_64")]
     fn has_avx512(self) -> bool {
-        matches!(self.0, Isa::Avx512 | Isa::Avx512Fp16 | Isa::AmxFp16)
+        matches!(self.vectors, Isa::Avx512 | Isa::Avx512Fp16)
     }
 
     /// Whether the matrix kernel reads a panel of pairs at least as fast as one of `f32`, for any number of rows.
     pub(crate) fn prefers_pairs(self) -> bool {
-        self.0 == Isa::NeonFhm
+        self.vectors == Isa::NeonFhm
     }
 
     /// Runs `task` as compiled for this instruction set.
     #[inline]
     pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
-        match self.0 {
+        match self.vectors {
             // SAFETY: a `Simd` exists only for an instruction set that `Simd::new` found on this machine.
             #[cfg(target_arch = "x86_64")]
-            Isa::AmxFp16 | Isa::Avx512Fp16 | Isa::Avx512 => unsafe { x86::run_avx512(task) },
+            Isa::Avx512Fp16 | Isa::Avx512 => unsafe { x86::run_avx512(task) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { x86::run_avx2(task) },
@@ -212,10 +242,10 @@ impl Simd {
             }
         }
 
-        match self.0 {
+        match self.vectors {
             // SAFETY: a `Simd` exists only for an instruction set that `Simd::new` found on this machine.
             #[cfg(target_arch = "x86_64")]
-            Isa::AmxFp16 | Isa::Avx512Fp16 => unsafe { x86::run_avx512_fp16(task) },
+            Isa::Avx512Fp16 => unsafe { x86::run_avx512_fp16(task) },
             _ => self.run(Apart(task)),
         }
     }

@@ -7,10 +7,10 @@ pub(crate) const STEP: u64 = 14 * 16;
 
 /// Does `steps` times [`STEP`] multiply-adds; the result depends on all of them.
 pub(crate) fn multiply_adds(simd: Simd, steps: u64) -> f32 {
-    match simd.isa() {
+    match simd.vectors() {
         // SAFETY: a `Simd` exists only for an instruction set of this machine.
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::AmxFp16 | crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => unsafe { x86::avx512(steps) },
+        crate::Isa::Avx512Fp16 | crate::Isa::Avx512 => unsafe { x86::avx512(steps) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => unsafe { x86::avx2(steps) },

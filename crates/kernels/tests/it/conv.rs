@@ -8,7 +8,9 @@ use aneforge_kernels::map::Unary;
 use aneforge_kernels::{Bias, Epilogue, Residual, Scratch, f16, order};
 use proptest::prelude::*;
 
-use super::support::{Random, assert_same, cases, check, contexts, values, wild_values};
+use super::support::{
+    Order, Random, assert_same, cases, check_sums, contexts, summing_contexts, values, wild_values,
+};
 
 struct Case {
     input: [usize; 4],
@@ -19,7 +21,7 @@ struct Case {
     seed: u64,
 }
 
-fn definition(case: &Case, x: &[f16], weights: &[f16], epilogue: &Epilogue<'_>) -> Vec<f16> {
+fn definition(order: Order, case: &Case, x: &[f16], weights: &[f16], epilogue: &Epilogue<'_>) -> Vec<f16> {
     let [images, channels, height, width] = case.input;
     let [outputs, per_group, kh, kw] = case.shape;
     let ConvParams { stride, pad, dilation } = case.params;
@@ -38,15 +40,26 @@ fn definition(case: &Case, x: &[f16], weights: &[f16], epilogue: &Epilogue<'_>) 
                 (x[((image * channels + first + c) * height + row) * width + column].to_f32(), weight)
             });
             let index = out.len();
-            out.push(epilogue.eval(order::dot(terms), (output, pixel), index));
+            out.push(epilogue.eval(order.dot(terms), (output, pixel), index));
         }
     }
     out
 }
 
+impl Case {
+    fn outputs(&self) -> [usize; 2] {
+        self.params.output_size([self.input[2], self.input[3]], [self.shape[2], self.shape[3]])
+    }
+
+    /// Whether there are the pixels for tiles; convolutions with few channels and outputs do without.
+    fn for_tiles(&self) -> bool {
+        let direct = self.shape[1] <= order::NARROW && self.shape[0] / self.groups <= 4;
+        self.outputs().iter().product::<usize>() >= 7 && !direct
+    }
+}
+
 fn run(case: &Case) {
-    let [_, _, kh, kw] = case.shape;
-    let size = case.params.output_size([case.input[2], case.input[3]], [kh, kw]);
+    let size = case.outputs();
     if size.contains(&0) {
         return;
     }
@@ -64,8 +77,8 @@ fn run(case: &Case) {
             [case.seed as usize / 35 % 3],
         watch: None,
     };
-    let want = definition(case, &x, &weights, &epilogue);
-    check(&want, "conv2d", |kernels, out| {
+    let want = |order| definition(order, case, &x, &weights, &epilogue);
+    check_sums(case.for_tiles(), want, "conv2d", |kernels, out| {
         let packed = PackedConv::new(&weights, case.shape, case.groups);
         let mut scratch = Scratch::with_capacity(conv2d_scratch(kernels, case.input, &packed, &case.params));
         conv2d(kernels, &x, case.input, &packed, &case.params, &epilogue, &mut scratch, out);
@@ -140,7 +153,7 @@ fn the_shapes_of_real_networks() {
 fn a_reused_scratch_leaves_no_trace() {
     let (x, weights) = (values(8 * 81, 1), values(16 * 8 * 9, 2));
     let params = ConvParams { pad: [1; 4], ..ConvParams::default() };
-    for kernels in contexts() {
+    for kernels in summing_contexts() {
         let packed = PackedConv::new(&weights, [16, 8, 3, 3], 1);
         let mut scratch = Scratch::new();
         let poison = vec![f16::NAN; 8 * 81];
@@ -174,10 +187,12 @@ fn lay_out(x: &[f16], [images, channels, height, width]: [usize; 4], view: &Nhwc
 fn from_one_to_the_other(
     case: &Case,
     packed: &PackedConv,
-    (read, (want, to)): ((&[f16], &Images), (&[f16], &Images)),
+    read: (&[f16], &Images),
+    (want, to): (&[Vec<f16>; 2], &Images),
     epilogue: &Epilogue<'_>,
 ) {
-    for kernels in contexts() {
+    for kernels in summing_contexts() {
+        let want = &want[Order::of(kernels, case.for_tiles()) as usize];
         let len = conv2d_images_scratch(kernels, case.input, packed, &case.params);
         let (mut scratch, mut out) = (Scratch::with_capacity(len), vec![f16::ZERO; want.len()]);
         let write = (&mut out[..], to);
@@ -186,11 +201,27 @@ fn from_one_to_the_other(
     }
 }
 
+fn from_pixels_to_pixels(
+    case: &Case,
+    packed: &PackedConv,
+    read: (&[f16], &Nhwc),
+    (want, to): (&[Vec<f16>; 2], &Nhwc),
+    epilogue: &Epilogue<'_>,
+) {
+    for kernels in summing_contexts() {
+        let want = &want[Order::of(kernels, case.for_tiles()) as usize];
+        let len = conv2d_nhwc_scratch(kernels, case.input, packed, &case.params);
+        let (mut scratch, mut out) = (Scratch::with_capacity(len), vec![f16::ZERO; want.len()]);
+        let write = (&mut out[..], to);
+        conv2d_nhwc(kernels, read, case.input, packed, &case.params, epilogue, &mut scratch, write);
+        assert_same(kernels, &out, want, "conv2d_nhwc");
+    }
+}
+
 /// The same results where they lie otherwise: from an image with too small a halo, with one that is read in place,
 /// from pixels that are far apart, and into a padded image.
 fn run_nhwc(case: &Case) {
-    let ([images, channels, height, width], [outputs, _, kh, kw]) = (case.input, case.shape);
-    let size = case.params.output_size([height, width], [kh, kw]);
+    let ([images, channels, height, width], outputs, size) = (case.input, case.shape[0], case.outputs());
     if size.contains(&0) {
         return;
     }
@@ -206,7 +237,8 @@ fn run_nhwc(case: &Case) {
         residual: Residual::Before(residual),
         ..Epilogue::default()
     };
-    let want = definition(case, &x, &weights, &epilogue(&residual));
+    let want = [Order::Defined, Order::Parts]
+        .map(|order| definition(order, case, &x, &weights, &epilogue(&residual)));
     let shape = [images, outputs, size[0], size[1]];
     let halo = case.params.pad.map(|pad| pad + case.seed as usize % 2);
     let wide = Nhwc {
@@ -222,15 +254,17 @@ fn run_nhwc(case: &Case) {
     from_one_to_the_other(
         case,
         &packed,
-        ((&pixels, &Images::Pixels(apart)), (&want, &Images::Planes)),
+        (&pixels, &Images::Pixels(apart)),
+        (&want, &Images::Planes),
         &epilogue(&residual),
     );
     let residual = lay_out(&residual, shape, &to, f16::ZERO);
-    let padded = lay_out(&want, shape, &to, f16::ZERO);
+    let padded = want.each_ref().map(|want| lay_out(want, shape, &to, f16::ZERO));
     from_one_to_the_other(
         case,
         &packed,
-        ((&x, &Images::Planes), (&padded, &Images::Pixels(to))),
+        (&x, &Images::Planes),
+        (&padded, &Images::Pixels(to)),
         &epilogue(&residual),
     );
     for from in [
@@ -239,16 +273,7 @@ fn run_nhwc(case: &Case) {
         apart,
     ] {
         let x = lay_out(&x, case.input, &from, f16::NAN);
-        let want = lay_out(&want, shape, &to, f16::ZERO);
-        for kernels in contexts() {
-            let len = conv2d_nhwc_scratch(kernels, case.input, &packed, &case.params);
-            let mut scratch = Scratch::with_capacity(len);
-            let mut out = vec![f16::ZERO; want.len()];
-            let (read, write) = ((&x[..], &from), (&mut out[..], &to));
-            let epilogue = epilogue(&residual);
-            conv2d_nhwc(kernels, read, case.input, &packed, &case.params, &epilogue, &mut scratch, write);
-            assert_same(kernels, &out, &want, "conv2d_nhwc");
-        }
+        from_pixels_to_pixels(case, &packed, (&x, &from), (&padded, &to), &epilogue(&residual));
     }
 }
 
@@ -308,8 +333,9 @@ proptest! {
             if case.params.output_size([9, 11], kernel).contains(&0) {
                 continue;
             }
-            let want = definition(&case, &x, dense, &Epilogue::default());
-            check(&want, "compressed conv2d", |kernels, out| {
+            let for_tiles = case.outputs().iter().product::<usize>() >= 7;
+            let want = |order| definition(order, &case, &x, dense, &Epilogue::default());
+            check_sums(for_tiles, want, "compressed conv2d", |kernels, out| {
                 let mut scratch = Scratch::with_capacity(conv2d_scratch(kernels, input, packed, &params));
                 conv2d(kernels, &x, input, packed, &params, &Epilogue::default(), &mut scratch, out);
             });
@@ -330,9 +356,9 @@ fn infinities_stay_where_they_are_read() {
         };
         let x = wild_values(case.input.iter().product(), 4);
         let weights = values(case.shape.iter().product(), 5);
-        let want = definition(&case, &x, &weights, &Epilogue::default());
+        let want = |order| definition(order, &case, &x, &weights, &Epilogue::default());
         let packed = PackedConv::new(&weights, case.shape, 1);
-        check(&want, "conv2d of infinities", |kernels, out| {
+        check_sums(case.for_tiles(), want, "conv2d of infinities", |kernels, out| {
             let (params, epilogue) = (&case.params, &Epilogue::default());
             conv2d(kernels, &x, case.input, &packed, params, epilogue, &mut Scratch::new(), out);
         });

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use aneforge_kernels::threads::Pool;
-use aneforge_kernels::{Isa, Kernels, f16};
+use aneforge_kernels::{Isa, Kernels, Sums, f16, order};
 use proptest::test_runner::Config as ProptestConfig;
 
 /// So many cases, and no files of failed ones.
@@ -20,6 +20,43 @@ pub fn contexts() -> &'static [Kernels] {
             Isa::available().into_iter().flat_map(|isa| pools.clone().map(|pool| Kernels::new(isa, pool)));
         all.flatten().collect()
     })
+}
+
+/// [`contexts`], and more with fast sums: those whose fast sums are others, and some whose are the defined ones.
+pub fn summing_contexts() -> &'static [Kernels] {
+    static CONTEXTS: OnceLock<Vec<Kernels>> = OnceLock::new();
+    CONTEXTS.get_or_init(|| {
+        let fast = contexts().iter().filter(|kernels| match kernels.isa() {
+            Isa::AmxBf16 => true,
+            Isa::Scalar | Isa::AmxFp16 => kernels.pool().threads() > 1,
+            _ => false,
+        });
+        contexts().iter().cloned().chain(fast.map(|kernels| kernels.clone().with_sums(Sums::Fast))).collect()
+    })
+}
+
+/// An order in which products sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Defined,
+    Parts,
+}
+
+impl Order {
+    /// That of the products of `kernels` that have the rows for tiles, or have not.
+    pub fn of(kernels: &Kernels, for_tiles: bool) -> Order {
+        match (kernels.sums(), kernels.isa(), for_tiles) {
+            (Sums::Fast, Isa::AmxBf16, true) => Order::Parts,
+            _ => Order::Defined,
+        }
+    }
+
+    pub fn dot(self, terms: impl IntoIterator<Item = (f32, f32)>) -> f32 {
+        match self {
+            Order::Defined => order::dot(terms),
+            Order::Parts => order::parts_dot(terms),
+        }
+    }
 }
 
 /// A sequence of 32-bit numbers from a seed.
@@ -93,6 +130,26 @@ pub fn assert_same(kernels: &Kernels, got: &[f16], want: &[f16], what: &str) {
 #[track_caller]
 pub fn check(want: &[f16], what: &str, mut body: impl FnMut(&Kernels, &mut [f16])) {
     for kernels in contexts() {
+        let mut out = vec![f16::NAN; want.len() + 1];
+        body(kernels, &mut out[1..]);
+        assert_same(kernels, &out[1..], want, what);
+    }
+}
+
+/// [`check`] on [`summing_contexts`], against what `want` gives in the order of each; see [`Order::of`].
+#[track_caller]
+pub fn check_sums(
+    for_tiles: bool,
+    want: impl Fn(Order) -> Vec<f16>,
+    what: &str,
+    mut body: impl FnMut(&Kernels, &mut [f16]),
+) {
+    let (defined, parts) = (want(Order::Defined), OnceLock::new());
+    for kernels in summing_contexts() {
+        let want = match Order::of(kernels, for_tiles) {
+            Order::Defined => &defined,
+            Order::Parts => parts.get_or_init(|| want(Order::Parts)),
+        };
         let mut out = vec![f16::NAN; want.len() + 1];
         body(kernels, &mut out[1..]);
         assert_same(kernels, &out[1..], want, what);

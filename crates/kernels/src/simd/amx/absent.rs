@@ -2,8 +2,14 @@
 
 use half::f16;
 
-#[cfg(target_arch = "x86_64")]
-pub(super) fn available() -> bool {
+use super::factors::{Part, Work};
+use crate::Isa;
+
+pub(super) fn available(_: Isa) -> bool {
+    false
+}
+
+pub(super) fn has_tiles() -> bool {
     false
 }
 
@@ -15,10 +21,13 @@ pub(super) unsafe fn configure() {}
 /// Never called.
 pub(super) unsafe fn release() {}
 
-/// # Safety
-/// Never called.
-pub(super) unsafe fn one(_: *const f16, _: usize, _: &[usize], _: *const u32, _: *mut f32, _: bool) {}
+macro_rules! never {
+    ($($name:ident: $factor:ty),*) => {$(
+        /// # Safety
+        /// Never called.
+        pub(super) unsafe fn $name(_: &Work<'_, $factor>) {}
+    )*};
+}
 
-/// # Safety
-/// Never called.
-pub(super) unsafe fn two(_: [*const f16; 2], _: usize, _: &[usize], _: *const u32, _: *mut f32, _: bool) {}
+never!(halves_one: f16, halves_two: f16);
+never!(parts_one: Part, parts_two: Part, high_parts_one: Part, high_parts_two: Part);

@@ -1,35 +1,42 @@
 //! Detection, permission and the tile instructions, as x86-64 Linux has them.
 
-#[cfg(feature = "emulate-amx-fp16")]
+#[cfg(feature = "emulate-amx")]
 mod emulate;
+mod products;
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::OnceLock;
 
-use half::f16;
-
-use super::super::COLUMNS;
 use super::TILE_ROWS;
+use crate::Isa;
+
+pub(super) use products::{halves_one, halves_two, high_parts_one, high_parts_two, parts_one, parts_two};
 
 /// Bytes of a row of a tile.
 const ROW_BYTES: u16 = 64;
-/// Bytes of a row of sums, and of a row of pairs of a panel.
-const PITCH: usize = COLUMNS * 4;
 
-/// Whether the processor has AMX-FP16, the system saves tiles, and it lets this process use them.
-pub(super) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE
-        .get_or_init(|| processor_has_tiles() && system_saves_tiles() && permitted() && multiplies_halves())
-}
-
-/// Whether the processor has the instruction on which it all rests, or it is emulated.
-fn multiplies_halves() -> bool {
-    let native = __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax >> 21 & 1 == 1;
-    #[cfg(feature = "emulate-amx-fp16")]
+/// Whether there are tiles that multiply as `isa` says, or they are emulated.
+pub(super) fn available(isa: Isa) -> bool {
+    let native = has_tiles() && multiplies(isa);
+    #[cfg(feature = "emulate-amx")]
     let native = native || emulate::install();
     native
+}
+
+/// Whether the processor has tiles, the system saves them, and it lets this process use them.
+pub(super) fn has_tiles() -> bool {
+    static TILES: OnceLock<bool> = OnceLock::new();
+    *TILES.get_or_init(|| processor_has_tiles() && system_saves_tiles() && permitted())
+}
+
+/// Whether the processor says that it has the product of `isa`.
+fn multiplies(isa: Isa) -> bool {
+    match isa {
+        Isa::AmxBf16 => __cpuid_count(7, 0).edx >> 22 & 1 == 1,
+        Isa::AmxFp16 => __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax >> 21 & 1 == 1,
+        _ => false,
+    }
 }
 
 fn processor_has_tiles() -> bool {
@@ -76,7 +83,7 @@ fn permitted() -> bool {
         && mask >> TILE_DATA & 1 == 1
 }
 
-#[cfg_attr(feature = "emulate-amx-fp16", derive(PartialEq))]
+#[cfg_attr(feature = "emulate-amx", derive(PartialEq))]
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
@@ -99,9 +106,9 @@ static CONFIG: Config = {
 };
 
 /// # Safety
-/// [`available`] is true.
+/// [`has_tiles`], or they are emulated.
 pub(super) unsafe fn configure() {
-    // SAFETY: the caller's promise; the configuration is valid for palette 1, whose sizes `available` checked.
+    // SAFETY: the caller's promise; the configuration is valid for palette 1, whose sizes `processor_has_tiles` checked.
     unsafe {
         asm!(
             "ldtilecfg [{config}]", config = in(reg) &raw const CONFIG, options(nostack, readonly),
@@ -112,114 +119,12 @@ pub(super) unsafe fn configure() {
 }
 
 /// # Safety
-/// [`available`] is true.
+/// [`has_tiles`], or they are emulated.
 pub(super) unsafe fn release() {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
             "tilerelease", options(nostack, nomem),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-        );
-    }
-}
-
-/// 16 rows: rows of `a` are `row` values apart, and each of its blocks starts at one of the offsets `blocks`.
-///
-/// # Safety
-/// [`configure`] ran on this thread. `a` holds 16 rows of 32 values at each of the offsets, of which there is one at
-/// least; `b` holds `blocks.len() * 16 * 32` pairs, `c` 16 rows of 32 sums.
-pub(super) unsafe fn one(
-    a: *const f16,
-    row: usize,
-    blocks: &[usize],
-    b: *const u32,
-    c: *mut f32,
-    more: bool,
-) {
-    // SAFETY: the caller's promise; no tile outlives the block.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "test {more:e}, {more:e}",
-            "jz 2f",
-            "tileloadd tmm0, [{c} + {pitch}]",
-            "tileloadd tmm1, [{c} + {pitch} + 64]",
-            ".p2align 5",
-            "2:",
-            "mov {at}, [{offsets}]",
-            "lea {at}, [{a} + 2 * {at}]",
-            "tileloaddt1 tmm4, [{at} + {row}]",
-            "tileloadd tmm6, [{b} + {pitch}]",
-            "tdpfp16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b} + {pitch} + 64]",
-            "tdpfp16ps tmm1, tmm4, tmm7",
-            "add {offsets}, 8",
-            "add {b}, 2048",
-            "dec {blocks}",
-            "jnz 2b",
-            "tilestored [{c} + {pitch}], tmm0",
-            "tilestored [{c} + {pitch} + 64], tmm1",
-            a = in(reg) a, b = inout(reg) b => _, blocks = inout(reg) blocks.len() => _, c = in(reg) c,
-            offsets = inout(reg) blocks.as_ptr() => _, at = out(reg) _, row = in(reg) 2 * row,
-            pitch = in(reg) PITCH, more = in(reg) u32::from(more), options(nostack),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-        );
-    }
-}
-
-/// Two times 16 rows; see [`one`].
-///
-/// # Safety
-/// That of [`one`] for both parts of `a`; `c` holds 32 rows of 32 sums.
-pub(super) unsafe fn two(
-    a: [*const f16; 2],
-    row: usize,
-    blocks: &[usize],
-    b: *const u32,
-    c: *mut f32,
-    more: bool,
-) {
-    // SAFETY: the caller's promise; no tile outlives the block.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "test {more:e}, {more:e}",
-            "jz 2f",
-            "tileloadd tmm0, [{c} + {pitch}]",
-            "tileloadd tmm1, [{c} + {pitch} + 64]",
-            "tileloadd tmm2, [{c} + {pitch} + 2048]",
-            "tileloadd tmm3, [{c} + {pitch} + 2112]",
-            ".p2align 5",
-            "2:",
-            "mov {offset}, [{offsets}]",
-            "lea {at}, [{a} + 2 * {offset}]",
-            "tileloaddt1 tmm4, [{at} + {row}]",
-            "tileloadd tmm6, [{b} + {pitch}]",
-            "tdpfp16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b} + {pitch} + 64]",
-            "tdpfp16ps tmm1, tmm4, tmm7",
-            "lea {at}, [{second} + 2 * {offset}]",
-            "tileloaddt1 tmm5, [{at} + {row}]",
-            "tdpfp16ps tmm2, tmm5, tmm6",
-            "tdpfp16ps tmm3, tmm5, tmm7",
-            "add {offsets}, 8",
-            "add {b}, 2048",
-            "dec {blocks}",
-            "jnz 2b",
-            "tilestored [{c} + {pitch}], tmm0",
-            "tilestored [{c} + {pitch} + 64], tmm1",
-            "tilestored [{c} + {pitch} + 2048], tmm2",
-            "tilestored [{c} + {pitch} + 2112], tmm3",
-            a = in(reg) a[0], second = in(reg) a[1], b = inout(reg) b => _,
-            blocks = inout(reg) blocks.len() => _, c = in(reg) c, offsets = inout(reg) blocks.as_ptr() => _,
-            at = out(reg) _, offset = out(reg) _, row = in(reg) 2 * row, pitch = in(reg) PITCH,
-            more = in(reg) u32::from(more), options(nostack),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
         );

@@ -1,22 +1,23 @@
-//! `TDPFP16PS` for processors with tiles that lack it: a testing aid, thousands of times slower than the
-//! instruction.
+//! The instructions on tiles for processors that lack some or all of them: a testing aid, thousands of times slower.
 //!
-//! All other tile instructions run as they are. This one raises `SIGILL`; the handler finds the tiles in the saved
-//! registers of the interrupted thread, adds there what the instruction adds, and goes on behind it.
+//! What the processor lacks raises `SIGILL`; the handler does it, and goes on behind it. Where the processor has tiles
+//! and lacks a product, the tiles are in the saved registers of the interrupted thread; where it has none, each thread has
+//! its own in memory.
+
+mod code;
+mod product;
 
 use std::arch::x86_64::__cpuid_count;
+use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 
-use half::f16;
-use libc::{REG_RIP, SA_SIGINFO, SIGILL, c_int, c_void, siginfo_t, ucontext_t};
+use libc::{SA_SIGINFO, SIGILL, c_int, c_void, greg_t, siginfo_t, ucontext_t};
 
 use super::{CONFIG, Config, TILE_ROWS};
-use crate::Isa;
-use crate::order::BLOCK;
-use crate::simd::{Lanes, Real, Simd, Task, WIDTH};
+use crate::simd::{Simd, WIDTH};
+use code::{Address, Instruction, decode};
+use product::Product;
 
-/// Bytes of the instruction.
-const LENGTH: usize = 5;
 /// The components of the saved registers: the tiles' configuration and the tiles.
 const CONFIG_STATE: u32 = 17;
 const DATA_STATE: u32 = 18;
@@ -26,127 +27,154 @@ const PRESENT: usize = 512;
 
 type Tile = [[u32; WIDTH]; TILE_ROWS];
 
+thread_local! {
+    /// The tiles of a thread whose processor has none.
+    static TILES: UnsafeCell<[Tile; 8]> = const { UnsafeCell::new([[[0; WIDTH]; TILE_ROWS]; 8]) };
+}
+
 /// What the handler needs to know.
 struct Installed {
-    /// Where the configuration and the tiles are in the saved registers.
-    config: usize,
-    tiles: usize,
+    /// Where the configuration and the tiles are in the saved registers, on a processor with tiles.
+    saved: Option<(usize, usize)>,
     simd: Simd,
     before: libc::sigaction,
 }
 
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
 
-/// Makes the instruction work in this process; whether that went well.
+/// Makes the instructions work in this process; whether that went well.
 pub(super) fn install() -> bool {
-    let offset = |state: u32| __cpuid_count(0xd, state).ebx as usize;
-    let Some(simd) = Simd::new(Isa::Avx512) else { return false };
-    // SAFETY: all zeros is an action without flags; `SIGILL` has an action, and the new one is a handler of the
-    // kind that its flag says.
-    unsafe {
-        let (mut action, mut before): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
-        if libc::sigaction(SIGILL, std::ptr::null(), &raw mut before) != 0 {
-            return false;
+    static WENT_WELL: OnceLock<bool> = OnceLock::new();
+    *WENT_WELL.get_or_init(|| {
+        let offset = |state: u32| __cpuid_count(0xd, state).ebx as usize;
+        let saved = super::has_tiles().then(|| (offset(CONFIG_STATE), offset(DATA_STATE)));
+        let Some(simd) = Simd::beside_tiles().and_then(Simd::new) else { return false };
+        // SAFETY: all zeros is an action without flags; `SIGILL` has an action, and the new one is a handler of the
+        // kind that its flag says.
+        unsafe {
+            let (mut action, mut before): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
+            if libc::sigaction(SIGILL, std::ptr::null(), &raw mut before) != 0 {
+                return false;
+            }
+            INSTALLED.get_or_init(|| Installed { saved, simd, before });
+            action.sa_sigaction = handle as extern "C" fn(_, _, _) as usize;
+            action.sa_flags = SA_SIGINFO;
+            libc::sigaction(SIGILL, &raw const action, std::ptr::null_mut()) == 0
         }
-        let (config, tiles) = (offset(CONFIG_STATE), offset(DATA_STATE));
-        INSTALLED.get_or_init(|| Installed { config, tiles, simd, before });
-        action.sa_sigaction = handle as extern "C" fn(_, _, _) as usize;
-        action.sa_flags = SA_SIGINFO;
-        libc::sigaction(SIGILL, &raw const action, std::ptr::null_mut()) == 0
-    }
+    })
 }
 
+/// Does what the processor could not, and what follows it of the same kind.
 extern "C" fn handle(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
     let installed = INSTALLED.get().expect("invariant: set before the handler is");
     // SAFETY: the system hands a handler the registers of the thread that it interrupted.
     let context = unsafe { &mut *context.cast::<ucontext_t>() };
-    let code = context.uc_mcontext.gregs[REG_RIP as usize] as *const u8;
-    // SAFETY: that is where the processor read what it could not run, and these are the thread's registers.
-    if unsafe { emulate(installed, code, context.uc_mcontext.fpregs.cast()) } {
-        context.uc_mcontext.gregs[REG_RIP as usize] += LENGTH as i64;
-    } else {
+    let (mut emulated, saved) = (false, context.uc_mcontext.fpregs.cast::<u8>());
+    loop {
+        let registers = &mut context.uc_mcontext.gregs;
+        let code = registers[libc::REG_RIP as usize] as *const u8;
+        // SAFETY: that is where the processor reads its instructions, and `decode` reads no more bytes than it has.
+        let decoded = decode(|at| unsafe { code.add(at).read() });
+        // SAFETY: these are the thread's registers, and an instruction says the truth about memory.
+        let done =
+            decoded.filter(|(instruction, _)| unsafe { run(installed, *instruction, registers, saved) });
+        let Some((_, length)) = done else { break };
+        registers[libc::REG_RIP as usize] += length as greg_t;
+        emulated = true;
+    }
+    if !emulated {
         // SAFETY: the action that was there. The instruction raises the signal again.
         unsafe { libc::sigaction(SIGILL, &raw const installed.before, std::ptr::null_mut()) };
     }
 }
 
-/// Does what the instruction at `code` does to the saved registers, if it is `TDPFP16PS` on tiles of the one
-/// configuration that is used here.
+/// Does what `instruction` does, if that is emulated, on tiles of the one configuration that is used here.
 ///
 /// # Safety
-/// The processor read an instruction at `code`, and `saved` are all registers of its thread.
-unsafe fn emulate(installed: &Installed, code: *const u8, saved: *mut u8) -> bool {
-    // SAFETY: the caller's promise. An instruction that starts with this byte has at least five. Saved registers are
-    // at least 512 bytes; with the magic number, the mask and the components follow, where the processor said.
-    unsafe {
-        if code.read() != 0xc4 {
-            return false;
+/// `registers` and `saved` are those of the interrupted thread, which is to run the instruction.
+unsafe fn run(
+    installed: &Installed,
+    instruction: Instruction,
+    registers: &[greg_t; 23],
+    saved: *mut u8,
+) -> bool {
+    if let Some(places) = installed.saved {
+        // SAFETY: the caller's promise.
+        return unsafe { multiply_saved(installed, instruction, places, saved) };
+    }
+    // SAFETY: the thread is in its handler, and nothing else borrows its tiles; memory as the instruction has it.
+    TILES.with(|tiles| unsafe {
+        let tiles = &mut *tiles.get();
+        match instruction {
+            Instruction::Configure(at) => {
+                return start(at, registers).cast::<Config>().read_unaligned() == CONFIG;
+            }
+            Instruction::Release => *tiles = [[[0; WIDTH]; TILE_ROWS]; 8],
+            Instruction::Zero(tile) => tiles[tile] = [[0; WIDTH]; TILE_ROWS],
+            Instruction::Load(tile, at) => {
+                for (index, values) in tiles[tile].iter_mut().enumerate() {
+                    *values = row(at, registers, index).read_unaligned();
+                }
+            }
+            Instruction::Store(tile, at) => {
+                for (index, values) in tiles[tile].iter().enumerate() {
+                    row(at, registers, index).write_unaligned(*values);
+                }
+            }
+            Instruction::Product(numbers, operands) => {
+                installed.simd.run(Product { numbers, operands, tiles });
+            }
         }
-        let Some(operands) = operands(code.cast::<[u8; LENGTH]>().read()) else { return false };
+        true
+    })
+}
+
+/// Does a product on the saved registers.
+///
+/// # Safety
+/// `saved` are all registers of the interrupted thread, with the components where `places` says.
+unsafe fn multiply_saved(
+    installed: &Installed,
+    instruction: Instruction,
+    (config, tiles): (usize, usize),
+    saved: *mut u8,
+) -> bool {
+    let Instruction::Product(numbers, operands) = instruction else { return false };
+    // SAFETY: saved registers are at least 512 bytes; with the magic number, the mask and the components follow, where
+    // the processor said.
+    unsafe {
         if saved.add(MAGIC.0).cast::<u32>().read() != MAGIC.1 {
             return false;
         }
         let present = |state: u32| saved.add(PRESENT).cast::<u64>().read() >> state & 1 == 1;
-        let config = saved.add(installed.config).cast::<Config>();
-        if !present(CONFIG_STATE) || config.read() != CONFIG {
+        if !present(CONFIG_STATE) || saved.add(config).cast::<Config>().read() != CONFIG {
             return false;
         }
         // Tiles that are not there are zeros, and stay zeros.
         if present(DATA_STATE) {
-            let tiles = &mut *saved.add(installed.tiles).cast::<[Tile; 8]>();
-            let [a, b] = [operands[1], operands[2]].map(|tile| bytemuck::cast(tiles[tile]));
-            let sums = bytemuck::cast_mut(&mut tiles[operands[0]]);
-            installed.simd.run(Product { sums, a, b });
+            let tiles = &mut *saved.add(tiles).cast::<[Tile; 8]>();
+            installed.simd.run(Product { numbers, operands, tiles });
         }
         true
     }
 }
 
-/// The tiles of sums, of the left and of the right operand of `VEX.128.F2.0F38.W0 5C /r` with three registers.
-fn operands(code: [u8; LENGTH]) -> Option<[usize; 3]> {
-    let [0xc4, 0xe2, vex, 0x5c, registers] = code else { return None };
-    // The right operand stands in `vex` with its bits turned, and a fourth bit that is zero.
-    let matches = vex & 0b1100_0111 == 0b0100_0011 && registers >> 6 == 0b11;
-    matches.then_some([registers >> 3 & 7, registers & 7, !vex >> 3 & 7].map(usize::from))
+/// The first byte of an address.
+fn start(at: Address, registers: &[greg_t; 23]) -> *mut u8 {
+    let base = register(registers, at.base);
+    std::ptr::with_exposed_provenance_mut(base.wrapping_add_signed(at.displacement as isize))
 }
 
-/// `sums += a . b` for the 16 rows of `a`, and the 16 columns of pairs of terms of `b`.
-struct Product<'a> {
-    sums: &'a mut [[f32; WIDTH]; TILE_ROWS],
-    a: [[f16; BLOCK]; TILE_ROWS],
-    b: [[f16; BLOCK]; TILE_ROWS],
+/// Row `index` of an address.
+fn row(at: Address, registers: &[greg_t; 23], index: usize) -> *mut [u32; WIDTH] {
+    let stride = at.stride.map_or(0, |(number, shift)| register(registers, number) << shift);
+    start(at, registers).wrapping_add(index.wrapping_mul(stride)).cast()
 }
 
-impl Task for Product<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        for (sums, row) in self.sums.iter_mut().zip(&self.a) {
-            let mut chains = [L::Vector::splat(0.0); 2];
-            for (terms, pairs) in row.as_chunks::<2>().0.iter().zip(&self.b) {
-                for (parity, chain) in chains.iter_mut().enumerate() {
-                    let right = L::read(&std::array::from_fn(|column| pairs[2 * column + parity]));
-                    *chain = L::Vector::splat(terms[parity].to_f32()).mul_add(right, *chain);
-                }
-            }
-            let total = L::load(sums) + (chains[0] + chains[1]);
-            L::store(total, sums);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::operands;
-
-    #[test]
-    fn operands_are_decoded() {
-        // As the assembler writes `tdpfp16ps tmm1, tmm4, tmm7` and `tdpfp16ps tmm5, tmm0, tmm2`.
-        assert_eq!(operands([0xc4, 0xe2, 0x43, 0x5c, 0xcc]), Some([1, 4, 7]));
-        assert_eq!(operands([0xc4, 0xe2, 0x6b, 0x5c, 0xe8]), Some([5, 0, 2]));
-        // `tdpbf16ps` and `tdpbssd`.
-        assert_eq!(operands([0xc4, 0xe2, 0x42, 0x5c, 0xcc]), None);
-        assert_eq!(operands([0xc4, 0xe2, 0x43, 0x5e, 0xcc]), None);
-    }
+/// A register by its number in instructions.
+fn register(registers: &[greg_t; 23], number: usize) -> usize {
+    use libc::{REG_R8, REG_RAX, REG_RBP, REG_RBX, REG_RCX, REG_RDI, REG_RDX, REG_RSI, REG_RSP};
+    const FIRST: [c_int; 8] = [REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI];
+    let place = FIRST.get(number).map_or(REG_R8 as usize + number.wrapping_sub(8), |&place| place as usize);
+    registers[place] as usize
 }
