@@ -41,10 +41,10 @@ pub fn sources(var: &Var) -> impl ExactSizeIterator<Item = &Var> {
 }
 
 /// A constant's values, read-only.
-pub fn contents<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> PyResult<Bound<'py, PyAny>> {
-    let array = zeros::<f16>(py, tensor.shape().dims())?;
+pub fn contents<'py>(py: Python<'py>, weight: &aneforge::Weight) -> PyResult<Bound<'py, PyAny>> {
+    let array = zeros::<f16>(py, weight.shape().dims())?;
     let mut values = array.readwrite();
-    tensor.read_f16(0, values.as_slice_mut().expect("invariant: new arrays are contiguous"));
+    weight.read_f16(0, values.as_slice_mut().expect("invariant: new arrays are contiguous"));
     values.make_nonwriteable();
     Ok(array.into_any())
 }
@@ -62,8 +62,8 @@ pub fn attrs<'py>(py: Python<'py>, var: &Var) -> PyResult<Bound<'py, PyAny>> {
         };
     }
     let attrs = PyDict::new(py);
-    if let (Op::Constant(_), Some(tensor)) = (var.op(), var.data()) {
-        attrs.set_item("value", contents(py, tensor)?)?;
+    if let (Op::Constant(_), Some(weight)) = (var.op(), var.data()) {
+        attrs.set_item("value", contents(py, weight)?)?;
         return Ok(PyMappingProxy::new(py, attrs.as_mapping()).into_any());
     }
     for (name, attr) in var.op().attrs() {

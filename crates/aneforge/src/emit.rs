@@ -1,6 +1,8 @@
 //! From a legal graph to a MIL program and the plan of its weight file. Emission decides nothing: it fills
 //! in each op's spelling, one statement per node, and parts of one split share a statement.
 
+pub(crate) mod encoded;
+
 use crate::ir::attr::{Attr, Real};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::{Arg, Fixed, Lit, Mil, Op, Spelling};
@@ -11,17 +13,26 @@ use aneforge_mil::program::Function;
 use aneforge_mil::{
     self as mil, BlobDType, BlobLayout, BlobWriteError, BlobWriter, Literal, Port, Program, Stmt,
 };
-use aneforge_tensor::{DType, f16};
+use aneforge_tensor::{DType, Encoding, f16};
 use std::collections::HashMap;
 use std::io::Write;
 
-/// The plan of a weight file: which constant each record holds. Bytes are made when it is written.
+/// The plan of a weight file: what each record holds. Bytes are made when it is written.
 #[derive(Clone, Debug)]
 pub struct Blob {
     /// Where each record lies.
     pub layout: BlobLayout,
-    /// The constant, by its place in the graph's table, that each record holds.
-    pub constants: Vec<u64>,
+    /// What each record holds.
+    pub payloads: Vec<Payload>,
+}
+
+/// What a record of a weight file holds: a constant, or a part of one that is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The constant, by its place in the graph's table.
+    pub constant: u64,
+    /// The part, in the order of [`Weight::parts`](aneforge_tensor::Weight::parts).
+    pub part: usize,
 }
 
 /// The program and weight file of a graph that is `Legal`.
@@ -33,7 +44,7 @@ pub fn emit(graph: &Graph) -> (Program, Blob) {
         graph,
         names: Vec::with_capacity(graph.len()),
         body: Vec::new(),
-        blob: Blob { layout: BlobLayout::default(), constants: Vec::new() },
+        blob: Blob { layout: BlobLayout::default(), payloads: Vec::new() },
         splits: HashMap::new(),
     };
     for (id, node) in graph.nodes() {
@@ -72,20 +83,34 @@ impl Emitter<'_> {
         name
     }
 
-    /// A scalar is written as a number, everything else as a record of the weight file.
+    /// A scalar is written as a number, everything else as records of the weight file.
     fn constant(&mut self, name: &str, index: u64, ty: TensorType) {
+        let weight = &self.graph.constants()[index as usize];
         if ty.shape.rank() == 0 {
             let mut value = [f16::ZERO];
-            self.graph.constants()[index as usize].read_f16(0, &mut value);
+            weight.read_f16(0, &mut value);
             let value = fp16(value[0].to_f64());
             self.body.push(Stmt::constant(name, value.ty(), value));
             return;
         }
-        let bytes = ty.bytes() as u64;
-        let offset = self.blob.layout.push(BlobDType::Fp16, bytes);
-        self.blob.constants.push(index);
-        let value = Literal::blob(mil::DType::Fp16, extents(ty), offset);
-        self.body.push(Stmt::constant(name, mil_type(ty), value));
+        let blob = &mut self.blob;
+        let mut record = |part: usize, of: BlobDType, bytes: usize| {
+            blob.payloads.push(Payload { constant: index, part });
+            blob.layout.push(of, bytes as u64)
+        };
+        if weight.encoding() == Encoding::Dense {
+            let value = Literal::blob(mil::DType::Fp16, extents(ty), record(0, BlobDType::Fp16, ty.bytes()));
+            self.body.push(Stmt::constant(name, mil_type(ty), value));
+            return;
+        }
+        let spelling = encoded::Spelling::of(weight).expect("invariant: every encoding has a spelling");
+        let parts = weight.parts();
+        let literals = [0, 1].map(|at| {
+            let dtype = spelling.parts[at].dtype;
+            let of = BlobDType::of(dtype).expect("invariant: parts are numbers");
+            Literal::blob(dtype, spelling.extents(weight, at), record(at, of, parts[at].bytes().len()))
+        });
+        self.body.extend(spelling.statements(name, mil_type(ty), literals));
     }
 
     /// The parts of one value are the results of one statement, whichever of them are used.
@@ -185,13 +210,17 @@ pub(crate) fn mil_type(ty: TensorType) -> mil::Type {
 const CHUNK: usize = 1 << 17;
 
 impl Blob {
-    /// Encodes every constant as half precision, in order, without holding more than a chunk.
+    /// Writes every constant, in order: half precision, of which no more than a chunk is held, or as it is encoded.
     pub fn write<W: Write>(&self, graph: &Graph, sink: W) -> Result<W, BlobWriteError> {
         let mut writer = BlobWriter::new(sink, self.layout.clone())?;
         let mut chunk = vec![f16::ZERO; CHUNK];
-        for &index in &self.constants {
-            let tensor = &graph.constants()[index as usize];
+        for &Payload { constant, part } in &self.payloads {
+            let weight = &graph.constants()[constant as usize];
             writer.begin()?;
+            let Some(tensor) = weight.dense() else {
+                writer.write(weight.parts()[part].bytes())?;
+                continue;
+            };
             let count = tensor.shape().count();
             for start in (0..count).step_by(CHUNK) {
                 let chunk = &mut chunk[..(count - start).min(CHUNK)];

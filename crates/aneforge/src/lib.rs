@@ -82,7 +82,7 @@ pub mod session;
 pub mod target;
 pub mod tune;
 
-pub use aneforge_tensor::{DType, Shape, Tensor, f16};
+pub use aneforge_tensor::{DType, Encoding, Shape, Tensor, Weight, f16};
 pub use compile::{CompileError, compile};
 pub use device::host::HostOptions;
 pub use device::{Buffer, Device, DeviceError, Feed};

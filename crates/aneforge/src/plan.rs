@@ -7,6 +7,7 @@ use crate::passes::Trace;
 use crate::target::Target;
 use aneforge_mil::Program;
 use aneforge_mil::netplist::Netplist;
+use aneforge_tensor::{Encoding, Weight};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
@@ -121,6 +122,22 @@ impl fmt::Display for Source {
     }
 }
 
+/// How many weights are stored in which encoding, and in how many bytes; nothing of those in full.
+fn write_encodings<'a>(
+    f: &mut fmt::Formatter<'_>,
+    weights: impl Iterator<Item = &'a Weight> + Clone,
+) -> fmt::Result {
+    for encoding in &Encoding::ALL[1..] {
+        let encoded = weights.clone().filter(|weight| weight.encoding() == *encoding);
+        let (count, bytes) =
+            encoded.fold((0, 0), |(count, bytes), weight| (count + 1, bytes + weight.stored_bytes()));
+        if count > 0 {
+            write!(f, ", {count} of them {encoding} in {bytes}")?;
+        }
+    }
+    Ok(())
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "plan for {} ({}), {} ops", self.target, self.target.family(), self.n_ops)?;
@@ -137,8 +154,11 @@ impl fmt::Display for Plan {
             match &segment.code {
                 Code::Mil { program, blob } => {
                     let statements: usize = program.functions.iter().map(|f| f.body.len()).sum();
-                    let (records, bytes) = (blob.constants.len(), blob.layout.file_len());
-                    write!(f, "  segment {i}: {statements} statements, {records} weights in {bytes} bytes")?;
+                    let weights = blob.payloads.iter().filter(|payload| payload.part == 0);
+                    let (count, bytes) = (weights.clone().count(), blob.layout.file_len());
+                    write!(f, "  segment {i}: {statements} statements, {count} weights in {bytes} bytes")?;
+                    let held = weights.map(|payload| &segment.graph.constants()[payload.constant as usize]);
+                    write_encodings(f, held)?;
                 }
                 Code::Native(netplist) => write!(f, "  segment {i}: native layer {}", netplist.layer.kind)?,
             }

@@ -1,7 +1,7 @@
 //! Graphs and plans as bytes, for another process or another day.
 //!
-//! The bytes are a safetensors file: constants are its tensors, so they are used where they lie when the bytes are
-//! mapped, and its notes say the rest. Graphs are written as text without their constants, which names every op and
+//! The bytes are a safetensors file: constants, and the parts of encoded ones, are its tensors, so they are used where they lie
+//! when the bytes are mapped, and its notes say the rest. Graphs are written as text without their constants, which names every op and
 //! attribute; what a plan gives the engine is emitted again when it is read.
 
 use crate::compile::{CompileError, code};
@@ -16,14 +16,14 @@ use crate::passes::legal::{self, LegalError};
 use crate::plan::{Plan, Segment, Source};
 use crate::target::{Target, UnknownTarget};
 use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
-use aneforge_tensor::{Bytes, Tensor};
+use aneforge_tensor::{Bytes, Encoding, Shape, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, TryReserveError};
 
 /// The note that describes a file's graph or plan.
 const NOTE: &str = "aneforge";
 /// The version of that note.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Bytes are not what was written, which is the file's fault, or cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,14 @@ struct GraphNote {
     lines: Vec<(String, u32)>,
     /// The leaves' numbers, in feed order.
     leaves: Vec<u64>,
+    constants: Vec<WeightNote>,
+}
+
+/// The encoding and shape of a constant, whose parts are tensors of the file.
+#[derive(Serialize, Deserialize)]
+struct WeightNote {
+    encoding: String,
+    shape: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -253,19 +261,26 @@ fn note(graph: &Graph) -> GraphNote {
         text: text::print_nodes(graph),
         lines: graph.nodes().map(|(_, n)| (n.at.file().to_owned(), n.at.line())).collect(),
         leaves: graph.feed_types().iter().map(|feed| feed.leaf).collect(),
+        constants: graph.constants().iter().map(constant_note).collect(),
     }
 }
 
-/// Constant `index` of graph `at`.
-fn name(at: usize, index: usize) -> String {
-    format!("{at}.{index}")
+fn constant_note(weight: &Weight) -> WeightNote {
+    WeightNote { encoding: weight.encoding().name().into(), shape: weight.shape().dims().to_vec() }
+}
+
+/// Part `part` of constant `index` of graph `at`.
+fn name(at: usize, index: usize, part: &str) -> String {
+    format!("{at}.{index}.{part}")
 }
 
 fn encode(content: Content, graphs: &[&Graph]) -> Result<Vec<u8>, PortableError> {
     let mut tensors = Vec::new();
     for (at, graph) in graphs.iter().enumerate() {
-        let named = graph.constants().iter().enumerate().map(|(i, tensor)| (name(at, i), tensor.clone()));
-        tensors.extend(named);
+        for (index, weight) in graph.constants().iter().enumerate() {
+            let parts = weight.encoding().parts().iter().zip(weight.parts());
+            tensors.extend(parts.map(|((part, _), tensor)| (name(at, index, part), tensor.clone())));
+        }
     }
     let note = serde_json::to_string(&Note { version: VERSION, content });
     let note = note.expect("invariant: notes are plain data");
@@ -282,10 +297,25 @@ fn decode(what: &'static str, bytes: Bytes) -> Result<(SafeTensors, Content), Po
     Ok((file, note.content))
 }
 
+/// Constant `index` of graph `at`.
+fn constant(
+    file: &SafeTensors,
+    (at, index): (usize, usize),
+    note: &WeightNote,
+) -> Result<Weight, PortableError> {
+    let fails = |why: String| content("graph", &format!("constant {index}: {why}"));
+    let encoding = Encoding::from_name(&note.encoding);
+    let encoding = encoding.ok_or_else(|| fails(format!("encoding `{}` is not known", note.encoding)))?;
+    let shape = Shape::new(&note.shape).map_err(|e| fails(e.to_string()))?;
+    let parts = encoding.parts().iter().map(|(part, _)| file.tensor(&name(at, index, part)));
+    Weight::assemble(encoding, shape, parts.collect::<Result<_, _>>()?).map_err(|e| fails(e.to_string()))
+}
+
 /// Graph `at` of a file.
 fn graph(file: &SafeTensors, at: usize, written: &GraphNote) -> Result<Graph, PortableError> {
-    let constants = (0..).map(|index| name(at, index)).take_while(|name| file.contains(name));
-    let constants: Vec<Tensor> = constants.map(|name| file.tensor(&name)).collect::<Result<_, _>>()?;
+    let constants = written.constants.iter().enumerate();
+    let constants =
+        constants.map(|(index, note)| constant(file, (at, index), note)).collect::<Result<_, _>>()?;
     let mut graph = text::parse_with(&written.text, constants)?;
     if graph.feeds().len() != written.leaves.len() || graph.len() != written.lines.len() {
         return Err(content("graph", "its numbers of inputs or lines are wrong"));

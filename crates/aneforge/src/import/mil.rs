@@ -1,6 +1,7 @@
 //! Reading MIL back: the table that emits statements also recognises them.
 
 use crate::emit::mil_type;
+use crate::import::weights::{self, Weights};
 use crate::ir::attr::Attr;
 use crate::ir::graph::Graph;
 use crate::ir::op::{Arg, Entry, Fixed, Lit, Mil, OPS, Op, Spelling};
@@ -9,7 +10,7 @@ use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{BuildError, Var};
 use aneforge_mil::program::TensorValue;
 use aneforge_mil::{self as mil, BlobError, BlobFile, Literal, Program, Stmt};
-use aneforge_tensor::{Bytes, DType, Shape, Tensor};
+use aneforge_tensor::{Bytes, DType, Shape, Tensor, Weight};
 use std::collections::HashMap;
 
 /// A program is not one that this project can run. The file's fault, or an op that is not read yet.
@@ -44,7 +45,8 @@ fn graph(program: &Program, weights: &Bytes) -> Result<Graph, ReadError> {
         return Err(ReadError::Program(format!("expected one function, found {}", program.functions.len())));
     };
     let file = BlobFile::parse(weights)?;
-    let mut reader = Reader { weights, file, values: HashMap::new(), literals: HashMap::new() };
+    let weights = Weights { bytes: weights, file, records: HashMap::new() };
+    let mut reader = Reader { weights, values: HashMap::new(), literals: HashMap::new() };
     for port in &function.params {
         let ty = graph_type(&port.ty).map_err(|why| ReadError::Statement { name: port.name.clone(), why })?;
         let named = Var::named_input(ty, &port.name);
@@ -73,8 +75,7 @@ fn undefined(name: &str) -> ReadError {
 }
 
 struct Reader<'a> {
-    weights: &'a Bytes,
-    file: BlobFile<'a>,
+    weights: Weights<'a>,
     values: HashMap<&'a str, Var>,
     literals: HashMap<&'a str, &'a Literal>,
 }
@@ -91,14 +92,24 @@ impl<'a> Reader<'a> {
         if stmt.op == "const" {
             let value = stmt.attr("val").ok_or("a const has no `val`")?;
             match value {
-                Literal::Tensor { dtype, shape, value: TensorValue::Blob { offset, .. } } => {
-                    let tensor = self.blob(*dtype, shape, *offset)?;
-                    self.values.insert(&first.name, Var::constant(tensor));
+                Literal::Tensor { value: TensorValue::Blob { .. }, .. } => {
+                    if let Some(tensor) = self.weights.constant(&first.name, value)? {
+                        self.values.insert(&first.name, Var::constant(tensor));
+                    }
                 }
                 literal => {
                     self.literals.insert(&first.name, literal);
                 }
             }
+            return Ok(());
+        }
+        if let Some(spelling) = weights::encoded(stmt) {
+            let weight = self.weights.decoded(stmt, spelling)?;
+            self.values.insert(&first.name, Var::constant(weight));
+            return Ok(());
+        }
+        if let Some(weight) = self.made_dense(stmt) {
+            self.values.insert(&first.name, weight);
             return Ok(());
         }
         let candidates = OPS.iter().filter_map(|entry| match (entry.mil)() {
@@ -113,6 +124,17 @@ impl<'a> Reader<'a> {
             }
         }
         Err(reason)
+    }
+
+    /// The block-wise weight that a sum with zero makes an operand of.
+    fn made_dense(&self, stmt: &Stmt) -> Option<Var> {
+        let [x, y] = ["x", "y"].map(|name| stmt.arg(name).map(|arg| self.find(arg)));
+        match (stmt.op.as_str(), x?.ok()?, y?.ok()?) {
+            ("add", Found::Value(weight), Found::Literal(Literal::Fp16(zero))) if zero.to_f64() == 0.0 => {
+                Some(weight).filter(|weight| matches!(weight.data(), Some(Weight::Blockwise(_))))
+            }
+            _ => None,
+        }
     }
 
     fn results(&mut self, stmt: &'a Stmt, op: Op, inputs: &[Var]) -> Result<(), String> {
@@ -183,21 +205,11 @@ impl<'a> Reader<'a> {
         match (self.values.get(name), self.literals.get(name)) {
             (Some(var), _) => Ok(Found::Value(var.clone())),
             (None, Some(literal)) => Ok(Found::Literal(literal)),
+            (None, None) if self.weights.records.contains_key(name) => {
+                Err(format!("`{name}` is part of an encoded weight and no value"))
+            }
             (None, None) => Err(format!("`{name}` is used before it is defined")),
         }
-    }
-
-    fn blob(&self, dtype: mil::DType, shape: &[u64], offset: u64) -> Result<Tensor, String> {
-        if dtype != mil::DType::Fp16 {
-            return Err(format!("weights of type {dtype} are not read yet; export them as fp16"));
-        }
-        let record = self.file.at(offset).map_err(|e| e.to_string())?;
-        let shape = shape_of(shape)?;
-        let end = record.data_offset.checked_add(record.len).ok_or("record lies outside the file")?;
-        let range = usize::try_from(record.data_offset).ok().zip(usize::try_from(end).ok());
-        let (start, end) = range.ok_or("record lies outside the file")?;
-        let bytes = self.weights.slice(start..end).ok_or("record lies outside the file")?;
-        Tensor::new(DType::F16, shape, bytes).map_err(|e| e.to_string())
     }
 }
 
@@ -234,7 +246,7 @@ fn is_fixed(literal: &Literal, value: Fixed) -> bool {
     }
 }
 
-fn shape_of(extents: &[u64]) -> Result<Shape, String> {
+pub(super) fn shape_of(extents: &[u64]) -> Result<Shape, String> {
     let extents: Result<Vec<usize>, _> = extents.iter().map(|&d| usize::try_from(d)).collect();
     Shape::new(&extents.map_err(|_| "an extent does not fit this machine")?).map_err(|e| e.to_string())
 }

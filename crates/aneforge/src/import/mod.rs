@@ -1,3 +1,4 @@
 //! From files to graphs.
 
 pub mod mil;
+mod weights;

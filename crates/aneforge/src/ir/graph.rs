@@ -6,7 +6,8 @@ use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{BuildError, Var};
-use aneforge_tensor::Tensor;
+use aneforge_tensor::Weight;
+use aneforge_tensor::weight::Identity;
 use std::collections::{HashMap, HashSet};
 
 /// A node's position in its graph.
@@ -38,12 +39,12 @@ pub struct GraphNode {
 pub struct Graph {
     pub(crate) nodes: Vec<GraphNode>,
     pub(crate) outputs: Vec<NodeId>,
-    pub(crate) constants: Vec<Tensor>,
+    pub(crate) constants: Vec<Weight>,
 }
 
 impl Graph {
     /// Freezes everything that `outputs` need, in depth-first order with inputs from first to last.
-    /// Constants that are the same tensor become one node each but share one table entry.
+    /// Constants that share their bytes become one node each but share one table entry.
     pub fn freeze(outputs: &[Var]) -> Result<Graph, BuildError> {
         let mut builder = Builder::default();
         for output in outputs {
@@ -91,12 +92,12 @@ impl Graph {
     }
 
     /// The table of constants.
-    pub fn constants(&self) -> &[Tensor] {
+    pub fn constants(&self) -> &[Weight] {
         &self.constants
     }
 
     /// The contents of a constant node.
-    pub fn constant(&self, id: NodeId) -> Option<&Tensor> {
+    pub fn constant(&self, id: NodeId) -> Option<&Weight> {
         match self.node(id).op {
             Op::Constant(Constant { index }) => self.constants.get(index as usize),
             _ => None,
@@ -157,8 +158,8 @@ impl Graph {
                     Array { shape: node.ty.shape, ..feeds[feed].clone() }
                 }
                 Op::Constant(_) => {
-                    let tensor = self.constant(id).expect("invariant: constants are in the table");
-                    Array::from_tensor(tensor, precision)
+                    let weight = self.constant(id).expect("invariant: constants are in the table");
+                    Array::from_weight(weight, precision)
                 }
                 op => {
                     let inputs: Vec<&Array> = node.inputs.iter().map(|i| &values[i.index()]).collect();
@@ -176,7 +177,7 @@ impl Graph {
         for (id, node) in self.nodes() {
             let replaced = rebuild(id, &vars);
             let var = replaced.unwrap_or_else(|| match self.constant(id) {
-                Some(tensor) => Var::rebuilt_constant(tensor.clone(), node.at),
+                Some(weight) => Var::rebuilt_constant(weight.clone(), node.at),
                 None => {
                     let inputs = node.inputs.iter().map(|i| vars[i.index()].clone()).collect();
                     Var::rebuilt(node.op.clone(), inputs, node.ty, node.at)
@@ -192,7 +193,7 @@ impl Graph {
 struct Builder {
     graph: Graph,
     done: HashMap<u64, NodeId>,
-    interned: HashMap<(*const u8, usize), u64>,
+    interned: HashMap<Identity, u64>,
 }
 
 impl Builder {
@@ -217,7 +218,7 @@ impl Builder {
 
     fn push(&mut self, var: &Var) {
         let op = match var.data() {
-            Some(tensor) => Constant { index: self.intern(tensor) }.into(),
+            Some(weight) => Constant { index: self.intern(weight) }.into(),
             None => var.op().clone(),
         };
         let inputs = var.inputs().iter().map(|v| self.done[&v.id()]).collect();
@@ -226,24 +227,12 @@ impl Builder {
         self.done.insert(var.id(), NodeId(self.graph.nodes.len() as u32 - 1));
     }
 
-    fn intern(&mut self, tensor: &Tensor) -> u64 {
-        let bytes: &[u8] = tensor.bytes();
+    fn intern(&mut self, weight: &Weight) -> u64 {
         let table = &mut self.graph.constants;
-        let key = (bytes.as_ptr(), bytes.len());
-        match self.interned.get(&key) {
-            Some(&at)
-                if table[at as usize].shape() == tensor.shape()
-                    && table[at as usize].dtype() == tensor.dtype() =>
-            {
-                at
-            }
-            _ => {
-                table.push(tensor.clone());
-                let at = table.len() as u64 - 1;
-                self.interned.insert(key, at);
-                at
-            }
-        }
+        *self.interned.entry(weight.identity()).or_insert_with(|| {
+            table.push(weight.clone());
+            table.len() as u64 - 1
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 //! same bits as this scalar definition for finite values; the conformance suite holds them to it.
 
 use crate::ir::numerics::Numerics;
-use aneforge_tensor::{Shape, Tensor, f16, round_f16};
+use aneforge_tensor::{Shape, Tensor, Weight, f16, round_f16};
 
 /// Values of one tensor in the scalar definition. Truth values are 0 and 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,17 @@ impl Array {
             (Precision::F16(_), _) => tensor.to_f16().into_iter().map(f16::to_f64).collect(),
         };
         Array { shape: tensor.shape(), data }
+    }
+
+    /// The values that a weight stands for.
+    pub fn from_weight(weight: &Weight, precision: Precision) -> Array {
+        match weight {
+            Weight::Dense(tensor) => Array::from_tensor(tensor, precision),
+            encoded => {
+                let data = encoded.to_f16().into_iter().map(f16::to_f64).collect();
+                Array { shape: encoded.shape(), data }
+            }
+        }
     }
 }
 

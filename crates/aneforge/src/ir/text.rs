@@ -3,13 +3,15 @@
 //! ```text
 //! @0 : fp32[3, 4] = 0.5 -1.0 0.25 ...
 //! @1 : fp32[3] = normal(7, 0.1)
+//! @2 : fp16[2, 3] = int8 1 -2 3 4 -5 6; 0.5 0.25
 //! %0 = input(feed=0, dtype="fp16", role="feed") : fp16[2, 4]
 //! %1 = const_array(index=0) : fp16[3, 4]
 //! %2 = matmul(%0, %1) : fp16[2, 3]
 //! return %2
 //! ```
 //!
-//! Constants are lists of numbers, `splat(v)`, or `normal(seed, scale)` from the fixture generator.
+//! Constants are lists of numbers, `splat(v)`, or `normal(seed, scale)` from the fixture generator; an encoded one is the
+//! name of its encoding and the numbers of its parts ([`Encoding::parts`]), bytes as integers.
 //! [`print()`] writes every element, so that [`parse`] gives the same graph back; leaves get new
 //! identities in the same feed order. `Display` shortens long constants.
 
@@ -20,7 +22,9 @@ use crate::ir::ops::leaf::{Input, Role};
 use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{Var, dims};
 use crate::ir::verify::verify;
-use aneforge_tensor::{AlignedBytes, Bytes, DType, Shape, Tensor, TensorError, f16, random};
+use aneforge_tensor::{
+    AlignedBytes, Bytes, DType, Encoding, Shape, Tensor, TensorError, Weight, f16, random,
+};
 use std::fmt::{self, Write};
 
 /// Text is not a graph. The file's fault.
@@ -57,15 +61,26 @@ pub fn print_nodes(graph: &Graph) -> String {
 }
 
 fn write_graph(f: &mut impl Write, graph: &Graph, shown: usize) -> fmt::Result {
-    for (i, tensor) in graph.constants().iter().enumerate() {
-        write!(f, "@{i} : {}{} =", tensor.dtype(), tensor.shape())?;
-        let count = tensor.shape().count();
-        for at in 0..count.min(shown) {
-            write!(f, " {}", element(tensor, at))?;
+    for (i, weight) in graph.constants().iter().enumerate() {
+        write!(f, "@{i} : {}{} =", weight.dtype(), weight.shape())?;
+        if weight.encoding() != Encoding::Dense {
+            write!(f, " {}", weight.encoding())?;
         }
-        writeln!(f, "{}", if count > shown { " ..." } else { "" })?;
+        for (at, part) in weight.parts().into_iter().enumerate() {
+            f.write_str(if at > 0 { ";" } else { "" })?;
+            write_elements(f, part, shown)?;
+        }
+        writeln!(f)?;
     }
     write_nodes(f, graph)
+}
+
+fn write_elements(f: &mut impl Write, tensor: &Tensor, shown: usize) -> fmt::Result {
+    let count = tensor.shape().count();
+    for at in 0..count.min(shown) {
+        write!(f, " {}", element(tensor, at))?;
+    }
+    f.write_str(if count > shown { " ..." } else { "" })
 }
 
 fn write_nodes(f: &mut impl Write, graph: &Graph) -> fmt::Result {
@@ -85,7 +100,7 @@ fn element(tensor: &Tensor, at: usize) -> String {
     }
     let mut value = [0.0];
     tensor.read_f32(at, &mut value);
-    format!("{:?}", value[0])
+    if tensor.dtype().is_float() { format!("{:?}", value[0]) } else { value[0].to_string() }
 }
 
 struct NodeText<'a> {
@@ -122,7 +137,7 @@ pub fn parse(text: &str) -> Result<Graph, TextError> {
 }
 
 /// Reads the text of a graph whose constants begin with these, and verifies it.
-pub fn parse_with(text: &str, constants: Vec<Tensor>) -> Result<Graph, TextError> {
+pub fn parse_with(text: &str, constants: Vec<Weight>) -> Result<Graph, TextError> {
     let mut graph = Graph { constants, ..Graph::default() };
     let mut feeds: Vec<(i64, usize)> = Vec::new();
     let mut lines = Vec::new();
@@ -198,6 +213,10 @@ fn constant(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Result<(), String> {
         }
         tensor_of(ty, &mut values.take(count).map(Ok))
     };
+    if let Some(encoding) = Encoding::ALL[1..].iter().copied().find(|encoding| cursor.eat(encoding.name())) {
+        graph.constants.push(encoded(ty, encoding, cursor.take_rest())?);
+        return Ok(());
+    }
     let tensor = if cursor.eat("splat(") {
         let value: f64 = cursor.number()?;
         cursor.expect(")")?;
@@ -218,8 +237,42 @@ fn constant(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Result<(), String> {
         let number = |w: &str| w.parse().map_err(|_| format!("`{w}` is not a number"));
         tensor_of(ty, &mut words.split_whitespace().map(number))?
     };
-    graph.constants.push(tensor);
+    graph.constants.push(tensor.into());
     Ok(())
+}
+
+/// A weight whose parts are written one after the other.
+fn encoded(ty: TensorType, encoding: Encoding, text: &str) -> Result<Weight, String> {
+    if ty.dtype != DType::F16 {
+        return Err(format!("encoded constants are fp16, found {}", ty.dtype));
+    }
+    let part = |(words, (_, dtype)): (&str, &(&str, Option<DType>))| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let line = Shape::new(&[words.len()]).map_err(|e| e.to_string())?;
+        match dtype {
+            Some(DType::I8) => Tensor::from_slice(line, &numbers::<i8>(&words)?),
+            Some(DType::U8) => Tensor::from_slice(line, &numbers::<u8>(&words)?),
+            _ => {
+                let values = numbers::<f64>(&words)?.into_iter().map(f16::from_f64);
+                Tensor::from_slice(line, &values.collect::<Vec<_>>())
+            }
+        }
+        .map_err(|e| e.to_string())
+    };
+    let (wanted, given) = (encoding.parts(), text.split(';').count());
+    if given != wanted.len() {
+        return Err(format!(
+            "{encoding} weights have {} parts, set apart by `;`, found {given}",
+            wanted.len()
+        ));
+    }
+    let parts = text.split(';').zip(wanted).map(part).collect::<Result<_, _>>()?;
+    Weight::assemble(encoding, ty.shape, parts).map_err(|e| e.to_string())
+}
+
+fn numbers<T: std::str::FromStr>(words: &[&str]) -> Result<Vec<T>, String> {
+    let number = |word: &&str| word.parse().map_err(|_| format!("`{word}` is not such a number"));
+    words.iter().map(number).collect()
 }
 
 /// A tensor of values, of which there are about as many as the type says.

@@ -6,7 +6,7 @@ use crate::ir::op::Op;
 use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::ops::scalar::{Adds, Muls};
 use crate::ir::types::{Caller, TensorType};
-use aneforge_tensor::{DType, Shape, Tensor, f16};
+use aneforge_tensor::{DType, Shape, Tensor, Weight, f16};
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,7 +48,7 @@ struct Node {
     inputs: Vec<Var>,
     ty: Result<TensorType, Arc<BuildError>>,
     at: Caller,
-    data: Option<Tensor>,
+    data: Option<Weight>,
     note: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -81,7 +81,7 @@ impl Var {
         inputs: Vec<Var>,
         ty: Result<TensorType, Arc<BuildError>>,
         at: Caller,
-        data: Option<Tensor>,
+        data: Option<Weight>,
     ) -> Var {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Var(Arc::new(Node { id, op, inputs, ty, at, data, note: OnceLock::new() }))
@@ -125,17 +125,17 @@ impl Var {
         Var::apply(Input { id, dtype: ty.dtype, shape: dims(ty.shape), role, max_abs, name }, &[])
     }
 
-    /// A value baked into the program. It keeps its element type until it is encoded; in the graph it
-    /// is half precision.
+    /// A value baked into the program: a tensor, or a weight in an encoding that the engine decodes. A tensor keeps its
+    /// element type until it is written; in the graph it is half precision.
     #[track_caller]
-    pub fn constant(tensor: Tensor) -> Var {
-        let at = Caller::here();
+    pub fn constant(value: impl Into<Weight>) -> Var {
+        let (weight, at) = (value.into(), Caller::here());
         let fail = |why: String| Err(Arc::new(BuildError { op: "const_array".into(), why, at }));
-        let ty = match tensor.dtype() {
-            d if d.is_float() => Ok(TensorType::f16(tensor.shape())),
+        let ty = match weight.dtype() {
+            d if d.is_float() => Ok(TensorType::f16(weight.shape())),
             d => fail(format!("constants are floating point, got {d}; convert the array first")),
         };
-        Var::node(Constant { index: 0 }.into(), Vec::new(), ty, at, Some(tensor))
+        Var::node(Constant { index: 0 }.into(), Vec::new(), ty, at, Some(weight))
     }
 
     /// A half-precision constant with every element `value`.
@@ -210,7 +210,7 @@ impl Var {
     }
 
     /// A constant's contents.
-    pub fn data(&self) -> Option<&Tensor> {
+    pub fn data(&self) -> Option<&Weight> {
         self.0.data.as_ref()
     }
 
@@ -245,9 +245,10 @@ impl Var {
         Var::new(op, inputs, Ok(ty), at)
     }
 
-    pub(crate) fn rebuilt_constant(tensor: Tensor, at: Caller) -> Var {
-        let ty = Ok(TensorType::f16(tensor.shape()));
-        Var::node(Constant { index: 0 }.into(), Vec::new(), ty, at, Some(tensor))
+    pub(crate) fn rebuilt_constant(value: impl Into<Weight>, at: Caller) -> Var {
+        let weight = value.into();
+        let ty = Ok(TensorType::f16(weight.shape()));
+        Var::node(Constant { index: 0 }.into(), Vec::new(), ty, at, Some(weight))
     }
 }
 

@@ -57,13 +57,13 @@ fn check(graph: &Graph, id: NodeId, node: &GraphNode, leaves: &mut HashSet<u64>)
     }
     match &node.op {
         Op::Constant(Constant { index }) => {
-            let tensor =
+            let weight =
                 graph.constant(id).ok_or_else(|| format!("constant @{index} is not in the table"))?;
-            if !tensor.dtype().is_float() || node.ty != TensorType::f16(tensor.shape()) {
+            if !weight.dtype().is_float() || node.ty != TensorType::f16(weight.shape()) {
                 return Err(format!(
                     "constant @{index} is {} {}, the node {}",
-                    tensor.dtype(),
-                    tensor.shape(),
+                    weight.dtype(),
+                    weight.shape(),
                     node.ty
                 ));
             }

@@ -106,18 +106,15 @@ fn select_extent(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(Var::apply(op.clone(), &[&m.var(cond), &choice(0, a), &choice(1, b)]))
 }
 
-/// A value with axes of size one in front, up to this rank. A constant stays a constant.
+/// A value with axes of size one in front, up to this rank. A constant stays a constant, where its encoding goes with that shape.
 pub(super) fn widened(v: &Var, rank: usize) -> Var {
     let ones = Shape::new(&[1; MAX_RANK][..rank]).and_then(|ones| ones.broadcast(v.shape()));
     let shape = ones.expect("invariant: axes of size one fit every shape");
     if shape == v.shape() {
         return v.clone();
     }
-    match v.data() {
-        Some(tensor) => {
-            let wide = tensor.reshape(shape).expect("invariant: axes of size one hold no elements");
-            Var::rebuilt_constant(wide, v.caller())
-        }
+    match v.data().and_then(|weight| weight.reshape(shape).ok()) {
+        Some(wide) => Var::rebuilt_constant(wide, v.caller()),
         None => v.reshape_to(shape),
     }
 }

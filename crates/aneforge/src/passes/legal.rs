@@ -4,7 +4,7 @@
 //!    of inputs, whose lists have elements.
 //! 2. Weights of `matmul`, `conv_transpose` and normalisations are constants; that of `conv` is one too,
 //!    or the batch is 1 and nothing is dilated.
-//! 3. Every constant is finite in half precision.
+//! 3. Every constant is finite in half precision, and encoded only where the op that uses it decodes it.
 //! 4. No value has more than five axes, every extent is within the family's limits, and the family computes every op.
 //! 5. Outputs are half precision, computed, and distinct; there is at least one input; both have axes.
 
@@ -14,6 +14,7 @@ use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::Constant;
 use crate::ir::ops::pool::AvgPool;
 use crate::ir::types::{Caller, TensorType};
+use crate::passes::encoded::refusal;
 use crate::target::{Limits, Target, WIDEST_KERNEL, floor, layers};
 use aneforge_mil::verify::{MAX_DIM, MAX_RANK};
 use aneforge_tensor::DType;
@@ -58,6 +59,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
         rank(node).map_err(fail(Fault::Graph))?;
         spelled(node).map_err(fail(Fault::Target))?;
         weights(graph, id, node).map_err(fail(Fault::Target))?;
+        encoded(graph, node).map_err(fail(Fault::Graph))?;
         finite(graph, id, node).map_err(fail(Fault::Graph))?;
         extents(node, target, feeds_transpose.contains(&id)).map_err(fail(Fault::Target))?;
         available(graph, node, target).map_err(fail(Fault::Target))?;
@@ -116,16 +118,31 @@ fn weights(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
     Err("takes its weights as constants; write it with elementwise ops or matmul to train them".into())
 }
 
-fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
-    let (Op::Constant(Constant { index }), Some(tensor)) = (&node.op, graph.constant(id)) else {
+fn encoded(graph: &Graph, node: &GraphNode) -> Result<(), String> {
+    let refused = |(operand, id): (usize, &NodeId)| {
+        let weight = graph.constant(*id)?;
+        Some((operand, weight, refusal(&node.op, operand, weight)?))
+    };
+    let Some((operand, weight, why)) = node.inputs.iter().enumerate().find_map(refused) else {
         return Ok(());
     };
-    let Some(at) = tensor.first_beyond_half() else { return Ok(()) };
+    Err(format!(
+        "operand {operand} is a weight {} stored as {}, which it does not take: {why}; decode it",
+        weight.shape(),
+        weight.encoding()
+    ))
+}
+
+fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
+    let (Op::Constant(Constant { index }), Some(weight)) = (&node.op, graph.constant(id)) else {
+        return Ok(());
+    };
+    let Some(at) = weight.first_beyond_half() else { return Ok(()) };
     let mut value = [0.0];
-    tensor.read_f32(at, &mut value);
+    weight.read_f32(at, &mut value);
     Err(format!(
         "constant @{index} {} has {:?} at element {at}, which half precision cannot hold; fix or rescale the weights",
-        tensor.shape(),
+        weight.shape(),
         value[0]
     ))
 }

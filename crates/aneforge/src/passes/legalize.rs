@@ -17,6 +17,7 @@ use crate::ir::ops::prelu::along_channels;
 use crate::ir::ops::tile::Tile;
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
+use crate::passes::encoded::decoded;
 use crate::passes::faults::{round_small, softplus_split, square_product};
 use crate::passes::{CompileOptions, FORMS, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
@@ -339,7 +340,7 @@ fn compute_outputs(graph: &Graph, events: &mut Vec<Event>) -> Result<Graph, crat
             }
             events.push(Event { rule: "identity_output", node: node.op.name().into(), refused: None });
             node.at.scope(|| {
-                if node.ty.dtype == aneforge_tensor::DType::U8 { var.cast() } else { var.muls(1.0) }
+                if node.ty.dtype == aneforge_tensor::DType::U8 { var.cast() } else { decoded(var).muls(1.0) }
             })
         })
         .collect();

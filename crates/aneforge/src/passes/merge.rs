@@ -3,11 +3,11 @@
 use crate::ir::graph::Graph;
 use crate::ir::op::Op;
 use crate::ir::var::{BuildError, Var};
-use aneforge_tensor::Tensor;
+use aneforge_tensor::Weight;
 use std::collections::HashMap;
 
 /// Different constants of one length with the same sampled bytes, each with the first node that holds it.
-type Candidates = Vec<(Tensor, Var)>;
+type Candidates = Vec<(Weight, Var)>;
 
 /// Merges equal nodes. Leaves have identities and are never merged.
 pub(super) fn merge(graph: &Graph) -> Result<Graph, BuildError> {
@@ -15,13 +15,13 @@ pub(super) fn merge(graph: &Graph) -> Result<Graph, BuildError> {
     let mut constants: HashMap<(usize, Vec<u8>), Candidates> = HashMap::new();
     let vars = graph.to_vars(|id, vars| {
         let node = graph.node(id);
-        if let Some(tensor) = graph.constant(id) {
-            let candidates = constants.entry(sample(tensor)).or_default();
-            if let Some((_, same)) = candidates.iter().find(|(t, _)| t == tensor) {
+        if let Some(weight) = graph.constant(id) {
+            let candidates = constants.entry(sample(weight)).or_default();
+            if let Some((_, same)) = candidates.iter().find(|(known, _)| known == weight) {
                 return Some(same.clone());
             }
-            let var = Var::rebuilt_constant(tensor.clone(), node.at);
-            candidates.push((tensor.clone(), var.clone()));
+            let var = Var::rebuilt_constant(weight.clone(), node.at);
+            candidates.push((weight.clone(), var.clone()));
             return Some(var);
         }
         let inputs: Vec<Var> = node.inputs.iter().map(|i| vars[i.index()].clone()).collect();
@@ -34,8 +34,8 @@ pub(super) fn merge(graph: &Graph) -> Result<Graph, BuildError> {
 }
 
 /// A few bytes that tell most different constants apart, so that few are compared whole.
-fn sample(tensor: &Tensor) -> (usize, Vec<u8>) {
-    let bytes = tensor.bytes();
+fn sample(weight: &Weight) -> (usize, Vec<u8>) {
+    let bytes = weight.parts()[0].bytes();
     let step = (bytes.len() / 64).max(1);
     (bytes.len(), bytes.iter().step_by(step).copied().collect())
 }
@@ -43,7 +43,7 @@ fn sample(tensor: &Tensor) -> (usize, Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aneforge_tensor::Shape;
+    use aneforge_tensor::{Shape, Tensor};
 
     /// `x` plus two vectors of ones, of which the second has another value at `place`.
     fn constants_after(place: Option<usize>) -> usize {

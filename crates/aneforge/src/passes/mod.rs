@@ -7,6 +7,7 @@
 //! `partition` then cuts a legal graph at its native layers.
 
 mod canonicalize;
+pub mod encoded;
 mod faults;
 mod fold;
 mod forms;

@@ -8,7 +8,7 @@ use crate::ir::form::{Facts, Form};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
 use crate::ir::var::{BuildError, Var};
-use aneforge_tensor::Tensor;
+use aneforge_tensor::Weight;
 
 /// Why a rule left a node alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl<'a> Match<'a> {
     }
 
     /// The contents of a node, if it is a constant.
-    pub fn constant(&self, id: NodeId) -> Option<&'a Tensor> {
+    pub fn constant(&self, id: NodeId) -> Option<&'a Weight> {
         self.graph.constant(id)
     }
 

@@ -9,7 +9,7 @@ use crate::ir::ops::norm::TINIEST;
 use aneforge_kernels::layers::Combine;
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_kernels::reduce::Reduction;
-use aneforge_tensor::{DType, Tensor, f16, round_f16};
+use aneforge_tensor::{DType, Weight, f16, round_f16};
 
 /// What half precision holds.
 pub const LARGEST: f64 = 65504.0;
@@ -115,7 +115,7 @@ impl Bounds {
                 Some(combined * scale.to_f64().abs())
             }
             Form::Normalise(Norm::Given { eps }) => {
-                let constants: Option<Vec<&Tensor>> =
+                let constants: Option<Vec<&Weight>> =
                     node.inputs[1..].iter().map(|&i| graph.constant(i)).collect();
                 Some(given(x(0)?, &constants?, eps))
             }
@@ -159,7 +159,7 @@ impl Bounds {
 }
 
 /// The largest magnitude in a constant. Infinities in it, as in masks, are meant: no op made them.
-fn largest_finite(tensor: &Tensor) -> f64 {
+fn largest_finite(tensor: &Weight) -> f64 {
     let Some(values) = tensor.as_slice::<f16>() else {
         let finite = tensor.to_f32().into_iter().filter(|v| v.is_finite());
         return finite.fold(0.0, |most, v| most.max(f64::from(v.abs())));
@@ -171,7 +171,7 @@ fn largest_finite(tensor: &Tensor) -> f64 {
 }
 
 /// The least magnitude in a constant.
-fn smallest(tensor: &Tensor) -> f64 {
+fn smallest(tensor: &Weight) -> f64 {
     tensor
         .to_f32()
         .into_iter()
@@ -180,7 +180,7 @@ fn smallest(tensor: &Tensor) -> f64 {
 
 /// What `x^y` does not exceed, for magnitudes of `x` and `y` one of which is constant. Where exponents may be negative,
 /// it is the smallest base that goes furthest.
-fn power([x, y]: [f64; 2], base: Option<&Tensor>, exponent: Option<&Tensor>) -> Option<f64> {
+fn power([x, y]: [f64; 2], base: Option<&Weight>, exponent: Option<&Weight>) -> Option<f64> {
     match (base, exponent) {
         (Some(base), _) => Some(x.max(1.0 / smallest(base)).max(1.0).powf(y)),
         (None, Some(exponent)) => exponent.to_f32().iter().all(|&e| e >= 0.0).then(|| x.max(1.0).powf(y)),
@@ -189,7 +189,7 @@ fn power([x, y]: [f64; 2], base: Option<&Tensor>, exponent: Option<&Tensor>) -> 
 }
 
 /// What `(x - mean) * gamma / sqrt(variance + eps) + beta` does not exceed in any channel.
-fn given(x: f64, constants: &[&Tensor], eps: f64) -> f64 {
+fn given(x: f64, constants: &[&Weight], eps: f64) -> f64 {
     let [gamma, beta, mean, variance]: [Vec<f32>; 4] = std::array::from_fn(|i| constants[i].to_f32());
     let channel = |c: usize| {
         let [gamma, beta, mean] = [gamma[c], beta[c], mean[c]].map(|v| f64::from(v.abs()));
@@ -201,7 +201,7 @@ fn given(x: f64, constants: &[&Tensor], eps: f64) -> f64 {
 
 /// The largest sum of magnitudes that one result of a transposed convolution takes from its kernels
 /// `[Cin, Cout/groups, kH, kW]`.
-fn spread(kernels: &Tensor, groups: usize) -> f64 {
+fn spread(kernels: &Weight, groups: usize) -> f64 {
     let (channels, per_group) = (kernels.shape()[0], kernels.shape()[1]);
     let taps = kernels.shape().count() / (channels * per_group);
     let mut sums = vec![0.0f64; groups * per_group];
@@ -220,7 +220,7 @@ fn unit_reach(graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
     else {
         return None;
     };
-    let constant = |at: usize| graph.constant(*node.inputs.get(at)?).map(Tensor::to_f32);
+    let constant = |at: usize| graph.constant(*node.inputs.get(at)?).map(Weight::to_f32);
     let (gamma, beta) = (constant(1)?, constant(2).unwrap_or_default());
     let reach = |(c, gamma): (usize, &f32)| f64::from(gamma.abs() + beta.get(c).map_or(0.0, |b| b.abs()));
     Some(gamma.iter().enumerate().map(reach).fold(0.0, f64::max))

@@ -21,3 +21,4 @@ mod portable;
 mod random_graph;
 mod reference;
 mod support;
+mod weights;

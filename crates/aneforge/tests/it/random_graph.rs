@@ -1,6 +1,6 @@
 //! Random well-typed graphs, and what must hold for each of them.
 
-use crate::support::{IEEE, assert_same, draw, feed_tensors, run_segments, tensor, to_f64};
+use crate::support::{IEEE, assert_same, draw, feed_tensors, random_weight, run_segments, tensor, to_f64};
 use aneforge::device::host::Host;
 use aneforge::ir::op::{OPS, Op};
 use aneforge::ir::ops::binary::{Add, Maximum, Mul, Sub};
@@ -14,7 +14,7 @@ use aneforge::ir::{text, verify};
 use aneforge::plan::{Span, assign_slots};
 use aneforge::target::WIDEST_KERNEL;
 use aneforge::{
-    CompileOptions, DType, Graph, Numerics, Session, Shape, TensorType, Var, compile, nn, passes,
+    CompileOptions, DType, Encoding, Graph, Numerics, Session, Shape, TensorType, Var, compile, nn, passes,
 };
 use aneforge_mil::verify::MAX_RANK;
 use aneforge_tensor::random;
@@ -55,6 +55,12 @@ impl Generator {
         Var::constant(tensor(&draw(Shape::new(dims).unwrap(), seed, (-1.0, 1.0))))
     }
 
+    /// A weight, stored in any way that goes with its extents.
+    fn weight(&mut self, dims: &[usize]) -> Var {
+        let encoding = Encoding::ALL[self.below(Encoding::ALL.len())];
+        Var::constant(random_weight(encoding, dims, self.seed.wrapping_add(self.drawn)))
+    }
+
     /// Ops of one input that keep its type and need no attributes.
     fn unary(&mut self, x: &Var) -> Var {
         let bounded: Vec<Op> = OPS
@@ -73,7 +79,7 @@ impl Generator {
     fn binary(&mut self, x: &Var) -> Var {
         let y = match self.below(3) {
             0 => self.pick(),
-            1 => self.constant(x.shape().dims()),
+            1 => self.weight(x.shape().dims()),
             _ => Var::from(0.75),
         };
         let ops: [Op; 4] = [Add {}.into(), Sub {}.into(), Mul {}.into(), Maximum {}.into()];
@@ -152,7 +158,7 @@ impl Generator {
             }
             _ => {
                 let flat = x.reshape(&[x.shape()[0] as i64, c as i64, -1]);
-                let weight = self.constant(&[x.shape()[0], flat.shape()[2], 2]);
+                let weight = self.weight(&[x.shape()[0], flat.shape()[2], 2]);
                 flat.bmm_weight(&weight)
             }
         }
@@ -179,7 +185,7 @@ impl Generator {
                     x.narrow(0, 0, 1).conv(op, &weight, None)
                 }
                 0 => {
-                    let weight = self.constant(&[3, c, 2.min(h), 2.min(w)]);
+                    let weight = self.weight(&[3, c, 2.min(h), 2.min(w)]);
                     let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
                     x.conv(op, &weight, None)
                 }
@@ -203,7 +209,7 @@ impl Generator {
             return x.matmul_value(&x.swap_last());
         }
         let n = 1 + self.below(5);
-        let (weight, bias) = (self.constant(&[n, columns]), self.constant(&[n]));
+        let (weight, bias) = (self.weight(&[n, columns]), self.weight(&[n]));
         x.linear(&weight, (self.below(2) == 0).then_some(&bias))
     }
 

@@ -4,7 +4,7 @@ use aneforge::ir::graph::Graph;
 use aneforge::ir::op::{Case, Tolerance};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::plan::{Plan, Source};
-use aneforge::{DType, Numerics, Shape, Tensor, TensorType, Var, f16};
+use aneforge::{DType, Encoding, Numerics, Shape, Tensor, TensorType, Var, Weight, f16};
 use aneforge_tensor::random;
 
 pub const IEEE: Precision = Precision::F16(Numerics::Ieee);
@@ -129,4 +129,55 @@ pub fn run_segments(plan: &Plan, feeds: &[Array], precision: Precision) -> Resul
         results.segments.push(segment.graph.outputs().iter().map(|o| values[o.index()].clone()).collect());
     }
     results
+}
+
+/// A random weight with values of magnitude up to about one. Encodings that do not go with the extents become dense.
+pub fn random_weight(encoding: Encoding, dims: &[usize], seed: u64) -> Weight {
+    let shape = Shape::new(dims).unwrap();
+    let (count, rows) = (shape.count(), dims[0]);
+    let line = |n: usize| Shape::new(&[n]).unwrap();
+    let bytes = |n: usize| (0..n as u64).map(|i| random::word(seed, i) as u8).collect::<Vec<u8>>();
+    let halves = |n: usize, range: (f64, f64)| tensor(&draw(line(n), seed ^ 1, range));
+    let codes = || {
+        let codes: Vec<i8> = bytes(count).into_iter().map(|b| b.cast_signed().max(-127)).collect();
+        Tensor::from_slice(shape, &codes).unwrap()
+    };
+    let (one, scale) = ((-1.0, 1.0), (0.001, 0.008));
+    let parts = match encoding {
+        Encoding::Dense => vec![halves(count, one)],
+        Encoding::Int8 => vec![codes(), halves(rows, scale)],
+        Encoding::Lut4 => {
+            vec![
+                Tensor::from_slice(line(count.div_ceil(2)), &bytes(count.div_ceil(2))).unwrap(),
+                halves(16, one),
+            ]
+        }
+        Encoding::Sparse => {
+            let mut mask = bytes(count.div_ceil(8));
+            mask[0] |= 1;
+            if !count.is_multiple_of(8) {
+                *mask.last_mut().unwrap() &= (1 << (count % 8)) - 1;
+            }
+            let set: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+            vec![Tensor::from_slice(line(mask.len()), &mask).unwrap(), halves(set as usize, one)]
+        }
+        Encoding::Blockwise => {
+            let columns = count / rows;
+            let most = 1 + seed as usize % columns.min(5);
+            let blocks = (1..=most).rev().find(|blocks| columns.is_multiple_of(*blocks)).unwrap();
+            vec![codes(), halves(rows * blocks, scale)]
+        }
+    };
+    let parts: Vec<Tensor> = parts.iter().map(as_half).collect();
+    match Weight::assemble(encoding, shape, parts) {
+        Ok(weight) => weight,
+        Err(_) => random_weight(Encoding::Dense, dims, seed),
+    }
+}
+
+fn as_half(part: &Tensor) -> Tensor {
+    match part.dtype().is_float() {
+        true => Tensor::from_slice(part.shape(), &part.to_f16()).unwrap(),
+        false => part.clone(),
+    }
 }

@@ -10,6 +10,30 @@ use std::process::{Command, Stdio};
 const CUT: &str = "%0 = input(feed=0) : fp16[1, 2, 3, 4]\n%1 = relu(%0) : fp16[1, 2, 3, 4]\n\
                    %2 = minmax_norm(%1) : fp16[1, 2, 3, 4]\n%3 = sigmoid(%2) : fp16[1, 2, 3, 4]\nreturn %3\n";
 
+#[test]
+fn encoded_weights_stay_so_from_text_to_a_folder_and_back() {
+    let folder = folder();
+    for (encoding, bytes) in [
+        ("int8 1 -2 3 4 -5 6 7 8; 0.5 0.25", 64 + 64 + 8 + 64 + 4),
+        ("lut4 16 50 84 118; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15", 64 + 64 + 4 + 64 + 32),
+        ("sparse 165; 1 2 3 4", 64 + 64 + 1 + 64 + 8),
+        ("blockwise 1 -2 3 4 -5 6 7 8; 0.5 0.25 1 2", 64 + 64 + 8 + 64 + 8),
+    ] {
+        let source = format!(
+            "@0 : fp16[2, 4] = {encoding}\n%0 = input(feed=0) : fp16[3, 4]\n%1 = const_array(index=0) : fp16[2, 4]\n\
+             %2 = matmul(%0, %1) : fp16[3, 2]\nreturn %2\n"
+        );
+        let (graph, out) = (file(&folder, "graph.ir", source), show(&folder.path().join("compiled")));
+        let name = encoding.split(' ').next().unwrap();
+        run(&["compile", &graph, "-o", &out]);
+        assert_eq!(fs::metadata(Path::new(&out).join("weights.bin")).unwrap().len(), bytes, "{name}");
+        let shown = text(&["inspect", &out, "--show", "graph"]);
+        assert!(shown.starts_with(&format!("@0 : fp16[2, 4] = {name} ")), "{shown}");
+        let outputs = |program: &str| json(&["run", program, "--random", "1"])["outputs"].clone();
+        assert_eq!(outputs(&graph), outputs(&out), "{name}");
+    }
+}
+
 /// Every file below a folder, by its path there.
 fn files(folder: &Path) -> Vec<String> {
     fn walk(at: &Path, into: &mut Vec<PathBuf>) {

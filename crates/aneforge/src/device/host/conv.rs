@@ -2,12 +2,13 @@
 
 use crate::device::host::packs::Packed;
 use crate::device::host::plan::Step;
+use crate::device::host::product::signed;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::Form;
 use crate::ir::ops::conv::four;
 use aneforge_kernels::conv::{self, ConvParams, PackedConv, PackedConvTranspose};
-use aneforge_kernels::{Bias, Kernels, Scratch};
-use aneforge_tensor::{Tensor, f16};
+use aneforge_kernels::{Bias, Kernels, Scratch, order};
+use aneforge_tensor::{Weight, f16};
 use std::sync::Arc;
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
@@ -28,10 +29,24 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     }
 }
 
-fn pack(weights: &Tensor, groups: usize) -> PackedConv {
-    match weights.as_slice::<f32>() {
-        Some(values) => PackedConv::new(values, four(weights.shape()), groups),
-        None => PackedConv::new(&weights.to_f16(), four(weights.shape()), groups),
+/// Encoded weights stay encoded, but in groups of so few channels and outputs that a panel would be mostly empty.
+fn pack(weights: &Weight, groups: usize) -> PackedConv {
+    let shape = four(weights.shape());
+    let narrow = shape[0] / groups <= order::NARROW && shape[1] <= order::NARROW;
+    match weights {
+        Weight::Int8(weight) if !narrow => {
+            PackedConv::from_int8(signed(weight.codes()), &weight.scales().to_f16(), shape, groups)
+        }
+        Weight::Lut4(weight) if !narrow => {
+            PackedConv::from_lut4(weight.indices().bytes(), weight.entries(), shape, groups)
+        }
+        Weight::Sparse(weight) if !narrow => {
+            PackedConv::from_sparse(weight.mask().bytes(), &weight.values().to_f16(), shape, groups)
+        }
+        other => match other.as_slice::<f32>() {
+            Some(values) => PackedConv::new(values, shape, groups),
+            None => PackedConv::new(&other.to_f16(), shape, groups),
+        },
     }
 }
 

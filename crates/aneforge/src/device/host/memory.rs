@@ -5,25 +5,25 @@ use crate::device::host::plan::{Place, Step};
 use crate::device::{Buffer, DeviceError, Port};
 use crate::ir::types::TensorType;
 use aneforge_kernels::{Kernels, map};
-use aneforge_tensor::{AlignedBytes, DType, Tensor, f16};
+use aneforge_tensor::{AlignedBytes, DType, Tensor, Weight, f16};
 use smallvec::SmallVec;
 
 /// Programs with at most so many ports allocate nothing when they run.
 const INLINE: usize = 16;
 
-/// A constant in half precision: shared with the graph when it already is, converted when not.
+/// A constant in half precision: shared with the graph when it already is, converted or decoded when not.
 pub(super) enum Constant {
     Shared(Tensor),
     Owned(AlignedBytes),
 }
 
 impl Constant {
-    pub(super) fn new(tensor: &Tensor) -> Result<Constant, DeviceError> {
-        if tensor.as_slice::<f16>().is_some() {
+    pub(super) fn new(weight: &Weight) -> Result<Constant, DeviceError> {
+        if let Some(tensor) = weight.dense().filter(|tensor| tensor.as_slice::<f16>().is_some()) {
             return Ok(Constant::Shared(tensor.clone()));
         }
-        let mut bytes = room(tensor.shape().count() * 2)?;
-        tensor.read_f16(0, bytes.as_mut_slice());
+        let mut bytes = room(weight.shape().count() * 2)?;
+        weight.read_f16(0, bytes.as_mut_slice());
         Ok(Constant::Owned(bytes))
     }
 

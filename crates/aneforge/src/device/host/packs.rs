@@ -1,30 +1,22 @@
-//! Packed weights, shared by every session of an engine whose plans hold the same tensor.
+//! Packed weights, shared by every session of an engine whose plans hold the same ones.
 
 use aneforge_kernels::conv::PackedConv;
 use aneforge_kernels::gemm::PackedB;
-use aneforge_tensor::{DType, Shape, Tensor};
+use aneforge_tensor::Weight;
+use aneforge_tensor::weight::Identity;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Weights in the form a kernel reads, and the tensor they are made from.
+/// Weights in the form a kernel reads, and what they are made from.
 pub(super) struct Packed<T> {
     pub weights: T,
-    /// Held so that no other tensor can come to lie at its address while the key names it.
-    _source: Tensor,
+    /// Held so that nothing else can come to lie at its address while the key names it.
+    _source: Weight,
 }
 
-/// A tensor's identity: where its bytes lie, and as what they are read.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    address: usize,
-    dtype: DType,
-    shape: Shape,
-    groups: usize,
-}
-
-type Table<T> = Mutex<HashMap<Key, Weak<Packed<T>>>>;
+/// By the identity of what is packed, and in how many groups.
+type Table<T> = Mutex<HashMap<(Identity, usize), Weak<Packed<T>>>>;
 
 /// What an engine has packed and some session still uses.
 #[derive(Default)]
@@ -35,14 +27,14 @@ pub(super) struct Packs {
 
 impl Packs {
     /// The weight of a linear layer.
-    pub(super) fn rows(&self, source: &Tensor, pack: impl FnOnce() -> PackedB) -> Arc<Packed<PackedB>> {
+    pub(super) fn rows(&self, source: &Weight, pack: impl FnOnce() -> PackedB) -> Arc<Packed<PackedB>> {
         share(&self.rows, source, 1, pack)
     }
 
     /// The weight of a convolution in this many groups.
     pub(super) fn conv(
         &self,
-        source: &Tensor,
+        source: &Weight,
         groups: usize,
         pack: impl FnOnce() -> PackedConv,
     ) -> Arc<Packed<PackedConv>> {
@@ -50,9 +42,8 @@ impl Packs {
     }
 }
 
-fn share<T>(table: &Table<T>, source: &Tensor, groups: usize, pack: impl FnOnce() -> T) -> Arc<Packed<T>> {
-    let address = source.bytes().as_ptr().addr();
-    let key = Key { address, dtype: source.dtype(), shape: source.shape(), groups };
+fn share<T>(table: &Table<T>, source: &Weight, groups: usize, pack: impl FnOnce() -> T) -> Arc<Packed<T>> {
+    let key = (source.identity(), groups);
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(packed) = table.get(&key).and_then(Weak::upgrade) {
         return packed;
@@ -72,12 +63,14 @@ impl fmt::Debug for Packs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aneforge_tensor::{Shape, Tensor};
 
     #[test]
     fn weights_are_packed_once_while_they_are_used() {
         let packs = Packs::default();
         let shape = Shape::new(&[2, 3]).unwrap();
         let source = Tensor::from_slice(shape, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        let source = Weight::from(source);
         let pack = || PackedB::from_nk(source.as_slice::<f32>().unwrap(), 2, 3);
         let first = packs.rows(&source, pack);
         let second = packs.rows(&source.clone(), || unreachable!("packed already"));

@@ -7,7 +7,7 @@ use crate::ir::form::{Form, Product};
 use crate::ir::ops::matmul::lead;
 use aneforge_kernels::gemm::{self, BatchShape, PackedB};
 use aneforge_kernels::{Bias, Kernels, Scratch};
-use aneforge_tensor::{Shape, Tensor, f16};
+use aneforge_tensor::{Shape, Tensor, Weight, f16};
 use std::sync::Arc;
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
@@ -21,13 +21,33 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     }
 }
 
-fn pack(weights: &Tensor) -> PackedB {
+/// Encoded weights stay encoded.
+fn pack(weights: &Weight) -> PackedB {
     let (columns, terms) = (weights.shape()[0], weights.shape()[1]);
-    match (weights.as_slice::<f16>(), weights.as_slice::<f32>()) {
-        (Some(values), _) => PackedB::from_nk(values, columns, terms),
-        (_, Some(values)) => PackedB::from_nk(values, columns, terms),
-        _ => PackedB::from_nk(&weights.to_f16(), columns, terms),
+    match weights {
+        Weight::Dense(tensor) => match (tensor.as_slice::<f16>(), tensor.as_slice::<f32>()) {
+            (Some(values), _) => PackedB::from_nk(values, columns, terms),
+            (_, Some(values)) => PackedB::from_nk(values, columns, terms),
+            _ => PackedB::from_nk(&tensor.to_f16(), columns, terms),
+        },
+        Weight::Int8(weight) => {
+            PackedB::from_int8(signed(weight.codes()), &weight.scales().to_f16(), columns, terms)
+        }
+        Weight::Blockwise(weight) => {
+            PackedB::from_int8(signed(weight.codes()), &weight.scales().to_f16(), columns, terms)
+        }
+        Weight::Lut4(weight) => {
+            PackedB::from_lut4(weight.indices().bytes(), weight.entries(), columns, terms)
+        }
+        Weight::Sparse(weight) => {
+            PackedB::from_sparse(weight.mask().bytes(), &weight.values().to_f16(), columns, terms)
+        }
     }
+}
+
+/// The codes of an encoded weight.
+pub(super) fn signed(codes: &Tensor) -> &[i8] {
+    bytemuck::cast_slice(codes.bytes())
 }
 
 /// By a constant matrix.

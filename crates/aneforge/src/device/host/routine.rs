@@ -11,7 +11,7 @@ use crate::ir::graph::Graph;
 use crate::ir::ops::conv::four;
 use aneforge_kernels::conv::Images;
 use aneforge_kernels::{Bias, Epilogue, Kernels, Layout, Residual, Scratch, Stores, View, Watch, map};
-use aneforge_tensor::{DType, Shape, Tensor, f16};
+use aneforge_tensor::{DType, Shape, Weight, f16};
 
 /// A kernel with its parameters and packed weights.
 pub(super) trait Routine: Send {
@@ -59,7 +59,7 @@ impl<'a> Setup<'a> {
     }
 
     /// The second operand, where it is a constant.
-    pub(super) fn constant(&self) -> Option<&'a Tensor> {
+    pub(super) fn constant(&self) -> Option<&'a Weight> {
         match self.step.inputs.get(1) {
             Some(&Operand { place: Place::Constant(index), .. }) => {
                 self.graph.constants().get(index as usize)
@@ -69,7 +69,7 @@ impl<'a> Setup<'a> {
     }
 
     /// The second operand of an op whose weight is constant in every legal graph.
-    pub(super) fn weight(&self) -> &'a Tensor {
+    pub(super) fn weight(&self) -> &'a Weight {
         self.constant().expect("invariant: a legal graph has constant weights here")
     }
 }

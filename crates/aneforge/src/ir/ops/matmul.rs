@@ -7,7 +7,7 @@ use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
-use aneforge_tensor::{Shape, Tensor};
+use aneforge_tensor::{Shape, Weight};
 
 op! {
     /// `x @ weight^T (+ bias)`: a linear layer.
@@ -204,12 +204,12 @@ impl Var {
 
     /// A constant vector as a row `[1, N]`, the form in which biases are stored; anything else as it is.
     fn row(&self) -> Var {
-        let as_row = |tensor: &Tensor| {
-            let shape = Shape::new(&[1, tensor.shape().count()]).ok()?;
-            tensor.reshape(shape).ok()
+        let as_row = |vector: &Weight| {
+            let shape = Shape::new(&[1, vector.shape().count()]).ok()?;
+            vector.reshape(shape).ok()
         };
-        let row = self.data().filter(|t| t.shape().rank() == 1).and_then(as_row);
-        row.map_or_else(|| self.clone(), |tensor| Var::rebuilt_constant(tensor, self.caller()))
+        let row = self.data().filter(|vector| vector.shape().rank() == 1).and_then(as_row);
+        row.map_or_else(|| self.clone(), |row| Var::rebuilt_constant(row, self.caller()))
     }
 
     /// The last two axes exchanged.

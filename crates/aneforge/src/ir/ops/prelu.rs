@@ -7,7 +7,7 @@ use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
-use aneforge_tensor::{Shape, Tensor};
+use aneforge_tensor::{Shape, Weight};
 
 op! {
     /// `x` where it is positive, else `alpha * x` with the slope of its channel.
@@ -88,9 +88,9 @@ impl Var {
     /// A vector as `[1, C, 1, 1]`, the form in which biases are added; anything else as it is.
     pub(crate) fn per_channel(&self) -> Var {
         let wide =
-            |tensor: &Tensor| tensor.reshape(Shape::new(&[1, tensor.shape().count(), 1, 1]).ok()?).ok();
-        match (self.shape().rank(), self.data().map(wide)) {
-            (1, Some(Some(tensor))) => Var::rebuilt_constant(tensor, self.caller()),
+            |vector: &Weight| vector.reshape(Shape::new(&[1, vector.shape().count(), 1, 1]).ok()?).ok();
+        match (self.shape().rank(), self.data().and_then(wide)) {
+            (1, Some(wide)) => Var::rebuilt_constant(wide, self.caller()),
             (1, None) => along_channels(self, 4),
             _ => self.clone(),
         }
