@@ -100,6 +100,18 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub numerics: String,
+
+    /// In which order products and convolutions sum on the host
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        env = "ANEFORGE_SUMS",
+        hide_env_values = true,
+        default_value = "defined",
+        help_heading = "Global options"
+    )]
+    pub sums: SumsName,
 }
 
 impl Cli {
@@ -130,6 +142,15 @@ pub enum NormsName {
     Plain,
     /// So that every finite row comes out right, at about twice the number of ops
     Robust,
+}
+
+/// Orders of sums, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SumsName {
+    /// In one order, to the same bits on every machine
+    Defined,
+    /// In the fastest order that this processor has with exact products; last bits may differ between processors
+    Fast,
 }
 
 fn target(name: &str) -> Result<Target, UnknownTarget> {

@@ -1,9 +1,9 @@
 //! What the global options come to.
 
-use crate::args::{DeviceName, Global, NormsName};
+use crate::args::{DeviceName, Global, NormsName, SumsName};
 use crate::output::Spinner;
 use crate::picture::Style;
-use aneforge::device::host::{self, HostOptions};
+use aneforge::device::host::{self, HostOptions, Sums};
 use aneforge::ir::graph::Graph;
 use aneforge::target::numerics_named;
 use aneforge::{
@@ -23,6 +23,7 @@ pub struct Context {
     quiet: bool,
     device: Option<DeviceName>,
     numerics: Numerics,
+    sums: Sums,
     routes: Routes,
     norms: Norms,
 }
@@ -52,6 +53,10 @@ impl Context {
             quiet: global.quiet,
             device: global.device,
             numerics: numerics_named(&global.numerics, target)?,
+            sums: match global.sums {
+                SumsName::Defined => Sums::Defined,
+                SumsName::Fast => Sums::Fast,
+            },
             routes: if global.native { Routes::Native } else { Routes::WrittenOut },
             norms: match global.norms {
                 NormsName::Auto => Norms::Auto,
@@ -74,7 +79,7 @@ impl Context {
 
     /// How the host computes.
     pub fn host(&self) -> HostOptions {
-        HostOptions::default().numerics(self.numerics)
+        HostOptions::default().numerics(self.numerics).sums(self.sums)
     }
 
     /// How to compile.

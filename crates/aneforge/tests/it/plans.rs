@@ -1,7 +1,12 @@
 //! What plans say of themselves, and how they are asked for.
 
-use aneforge::device::host::{Host, instruction_sets};
-use aneforge::{CompileOptions, Device, Norms, Routes, Shape, Target, Tensor, Var, compile};
+use crate::support::{draw, feed_tensors, tensor as of_array, to_f64};
+use aneforge::device::host::{Host, Sums, instruction_sets};
+use aneforge::device::{self, Device};
+use aneforge::{
+    CompileOptions, Graph, HostOptions, Norms, Routes, Session, Shape, Target, Tensor, Var, compile,
+};
+use std::sync::Arc;
 
 fn shape(dims: &[usize]) -> Shape {
     Shape::new(dims).unwrap()
@@ -63,4 +68,30 @@ fn constants_are_computed_up_to_a_size() {
         let found = plan.segments[0].graph.nodes().filter(|(_, node)| node.op.name() == "add").count();
         assert_eq!(found, adds, "{dims:?}");
     }
+}
+
+/// Fast sums are exact products in single precision too: the same bits from run to run, and never far from the defined
+/// ones; the same bits where the processor has no order of its own.
+#[test]
+fn sums_are_an_option_of_the_host() {
+    let x = Var::input(Shape::new(&[16, 64]).unwrap());
+    let weight = of_array(&draw(Shape::new(&[32, 64]).unwrap(), 3, (-1.0, 1.0)));
+    let output = x.linear(&Var::constant(weight), None);
+    let graph = Graph::freeze(std::slice::from_ref(&output)).unwrap();
+    let plan = Arc::new(compile(&[output], &CompileOptions::default()).unwrap());
+    let feeds = [draw(Shape::new(&[16, 64]).unwrap(), 5, (-1.0, 1.0))];
+    let run = |host: Host| {
+        let mut session = Session::new(plan.clone(), host).unwrap();
+        session.run(&feed_tensors(&graph, &feeds)).unwrap();
+        to_f64(&session.output(0))
+    };
+    let (defined, fast) = (run(Host::new(1)), run(Host::new(1).with_sums(Sums::Fast)));
+    assert_eq!(fast, run(Host::new(2).with_sums(Sums::Fast)));
+    assert_eq!(fast, run(Host::new(1).unfused().with_sums(Sums::Fast)));
+    for (a, b) in defined.iter().zip(&fast) {
+        assert!((a - b).abs() <= a.abs() * 1e-3, "{a} in the defined order, {b} in the fast one");
+    }
+    let described = |sums| device::open(Some("host"), &HostOptions::default().sums(sums)).unwrap().describe();
+    assert!(described(Sums::Fast).ends_with(", fast sums"));
+    assert!(described(Sums::Defined).ends_with(" threads"));
 }

@@ -19,8 +19,8 @@ JSON keys, but for those that --show leaves out:
   target   the chip compiled for
   graph    text of the graph, long constants shortened
   passes   for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired)
-  plan     steps of op (with what is fused into it), inputs, output, dtype, shape, until (the last step that
-           needs it, null for outputs); slots: bytes of each
+  plan     steps of op (with what is fused into it), inputs, output, dtype, shape, order (how it lies; empty for rows),
+           until (the last step that needs it, null for outputs); slots: bytes of each
   mil      text of each program";
 
 /// Show a program: its graph, what each pass did, the plan, the MIL text

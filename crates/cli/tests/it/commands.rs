@@ -47,7 +47,10 @@ fn samples_compile_run_and_read_back_to_the_same_numbers() {
         assert!(fs::read_to_string(format!("{program}/report.txt")).unwrap().contains("legalize"));
 
         let graph = json(&["run", &sample(name), "--random", "3", "--repeat", "5"]);
-        assert_eq!(keys(&graph), ["device", "inputs", "numerics", "outputs", "overflows", "target", "time"]);
+        assert_eq!(
+            keys(&graph),
+            ["device", "inputs", "numerics", "outputs", "overflows", "profile", "target", "time"]
+        );
         assert_eq!(graph["time"]["calls"], 5);
         for path in [&program, &format!("{program}/model.mil")] {
             let mut back = json(&["run", path, "--random", "3", "-o", &outputs]);
@@ -93,7 +96,9 @@ fn a_profile_is_a_table_a_trace_and_a_picture() {
     let run = json(&["run", &graph, "--random", "3", "--profile-trace", &trace, "--profile-svg", &svg]);
     assert_eq!(run["profile"]["calls"], 20);
     let steps = run["profile"]["steps"].as_array().unwrap();
-    assert!(steps.iter().all(|step| step["us"].as_f64().unwrap() > 0.0 && step["bytes"].as_u64().unwrap() > 0));
+    assert!(
+        steps.iter().all(|step| step["us"].as_f64().unwrap() > 0.0 && step["bytes"].as_u64().unwrap() > 0)
+    );
     let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
     assert_eq!(trace["traceEvents"].as_array().unwrap().len(), steps.len());
     let svg = std::fs::read_to_string(svg).unwrap();
@@ -150,7 +155,10 @@ fn inspect_shows_every_form() {
     let value = json(&["inspect", &graph]);
     assert_eq!(keys(&value), ["graph", "mil", "passes", "plan", "target"]);
     assert_eq!(keys(&value["plan"]), ["slots", "steps"]);
-    assert_eq!(keys(&value["plan"]["steps"][0]), ["dtype", "inputs", "op", "output", "shape", "until"]);
+    assert_eq!(
+        keys(&value["plan"]["steps"][0]),
+        ["dtype", "inputs", "op", "order", "output", "shape", "until"]
+    );
     assert_eq!(keys(&value["passes"][0]), ["events", "nodes", "stage"]);
     assert_eq!(keys(&json(&["inspect", &graph, "--show", "mil"])), ["mil", "target"]);
 }

@@ -32,6 +32,7 @@ use crate::ir::types::TensorType;
 use crate::passes::{self, CompileOptions};
 use crate::plan::Segment;
 use crate::target::Target;
+pub use aneforge_kernels::Sums;
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::{Isa, Kernels, Layout, map};
 use aneforge_tensor::{DType, f16};
@@ -55,13 +56,21 @@ pub struct HostOptions {
     /// Which departures from IEEE 754 it models; by default those of the family of the chip that a program is compiled
     /// for.
     pub numerics: Option<Numerics>,
+    /// In which order products and convolutions sum; by default in the defined one, which has the same bits everywhere.
+    pub sums: Sums,
 }
 
 impl HostOptions {
     /// The same with these departures from IEEE 754.
     #[must_use]
     pub fn numerics(self, numerics: impl Into<Option<Numerics>>) -> HostOptions {
-        HostOptions { numerics: numerics.into() }
+        HostOptions { numerics: numerics.into(), ..self }
+    }
+
+    /// The same with sums in this order.
+    #[must_use]
+    pub fn sums(self, sums: Sums) -> HostOptions {
+        HostOptions { sums, ..self }
     }
 }
 
@@ -87,6 +96,12 @@ impl Host {
     #[must_use]
     pub fn with_numerics(self, numerics: Numerics) -> Host {
         Host { numerics: Some(numerics), ..self }
+    }
+
+    /// The same engine, whose products and convolutions sum in this order. Packed weights are shared.
+    #[must_use]
+    pub fn with_sums(self, sums: Sums) -> Host {
+        Host { kernels: self.kernels.with_sums(sums), ..self }
     }
 
     /// The threads it runs on, the caller's included.
@@ -127,10 +142,11 @@ pub fn shared() -> Arc<Host> {
 
 /// The shared engine with these options.
 pub fn shared_with(options: &HostOptions) -> Arc<Host> {
-    match options.numerics {
-        None => shared(),
-        Some(numerics) => Arc::new(Host::clone(&shared()).with_numerics(numerics)),
+    if *options == HostOptions::default() {
+        return shared();
     }
+    let host = Host::clone(&shared()).with_sums(options.sums);
+    Arc::new(Host { numerics: options.numerics, ..host })
 }
 
 /// Sets the number of threads of the shared engine; an error if it is already in use.
@@ -148,7 +164,8 @@ impl Device for Host {
 
     fn describe(&self) -> String {
         let (isa, threads) = (self.kernels.isa(), self.kernels.pool().threads());
-        format!("{} processor, {isa:?} kernels, {threads} threads", std::env::consts::ARCH)
+        let fast = if self.kernels.sums() == Sums::Fast { ", fast sums" } else { "" };
+        format!("{} processor, {isa:?} kernels, {threads} threads{fast}", std::env::consts::ARCH)
     }
 
     fn numerics(&self, target: Target) -> Numerics {
