@@ -43,6 +43,7 @@ def compile(
     *,
     device: str | None = None,
     numerics: str | None = None,
+    sums: str | None = None,
     norms: str = "auto",
     return_dict: bool | None = None,
 ) -> Model:
@@ -69,6 +70,9 @@ def compile(
         numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
             `"ieee"`, or those of a family or chip such as `"a14"` or `"M2"`; by default
             `ANEFORGE_NUMERICS`, else `"ane"`.
+        sums: the order in which products and convolutions sum on the host: `"defined"`, to the same bits on every
+            machine, or `"fast"`, the fastest that this processor has with exact products, whose last bits may differ
+            between processors; by default `ANEFORGE_SUMS`, else `"defined"`.
         norms: how norms are written: `"plain"`, as mean, square and root in half precision; `"robust"`, so that
             every finite row comes out right, at about twice the number of ops; `"auto"` is plain but where
             declared bounds (`max_abs`) or constants say that it would go wrong.
@@ -81,7 +85,7 @@ def compile(
         OSError: `build_dir` cannot be written.
     """
     checked = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "norms": norms}
-    if why := blame("compile", compile, (out,), {**checked, "return_dict": return_dict}):
+    if why := blame("compile", compile, (out,), {**checked, "sums": sums, "return_dict": return_dict}):
         raise TypeError(why)
     some("compile", out)
     planned = {
@@ -95,7 +99,7 @@ def compile(
         name = "compress_atol" if compress_atol != 0.05 else "block_size"
         raise NotImplementedError(f"compile: {name} belongs to compress, which is not implemented yet")
     if opt in (2, "2", "max"):
-        return _measured(out, build_dir, validate, target, device, numerics, norms)
+        return _measured(out, build_dir, validate, target, device, numerics, sums, norms)
     if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
@@ -111,6 +115,7 @@ def compile(
             target=target if target is not None else _env.target(),
             device=chosen,
             numerics=numerics if numerics is not None else _env.numerics(),
+            sums=sums if sums is not None else _env.sums(),
             norms=norms,
             build_dir=None if build_dir is None else os.fspath(build_dir),
             return_dict=return_dict,
@@ -131,6 +136,7 @@ def _measured(
     target: str | None,
     device: str | None,
     numerics: str | None,
+    sums: str | None,
     norms: str,
 ) -> Model:
     """`compile` with `opt=2`."""
@@ -138,7 +144,7 @@ def _measured(
 
     if not isinstance(out, Tensor):
         raise ValueError("compile: opt=2 measures one result; compile several with opt='routes'")
-    given = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics}
+    given = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "sums": sums}
     given["norms"] = norms if norms != "auto" else None
     for name, value in given.items():
         if value is not None:

@@ -26,6 +26,11 @@ def numerics() -> str | None:
     return os.environ.get("ANEFORGE_NUMERICS") or None
 
 
+def sums() -> str | None:
+    """`ANEFORGE_SUMS`: the order of the host's sums when `compile` names none."""
+    return os.environ.get("ANEFORGE_SUMS") or None
+
+
 def compile_backoff() -> tuple[float, bool]:
     """`ANEFORGE_COMPILE_BACKOFF`, in seconds, and `ANEFORGE_COMPILE_BREAKER_STRICT`: pacing after a failed
     compile on the engine, which `ANEFORGE_DISABLE_COMPILE_BREAKER` switches off.

@@ -335,6 +335,7 @@ def compile(
     target: str | None = None,
     device: str | None = None,
     numerics: str | None = None,
+    sums: str | None = None,
     norms: str | None = None,
     build_dir: str | None = None,
     return_dict: bool | None = None,

@@ -5,7 +5,7 @@ use crate::caller::here;
 use crate::error::Error;
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
-use aneforge::device::host;
+use aneforge::device::host::{self, Sums};
 use aneforge::target::numerics_named;
 use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
@@ -28,7 +28,7 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, norms = None, build_dir = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, sums = None, norms = None, build_dir = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -36,6 +36,7 @@ pub fn compile(
     target: Option<&str>,
     device: Option<&str>,
     numerics: Option<&str>,
+    sums: Option<&str>,
     norms: Option<&str>,
     build_dir: Option<PathBuf>,
     return_dict: Option<bool>,
@@ -54,7 +55,8 @@ pub fn compile(
     let options =
         CompileOptions { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
     let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
-    let device = on(device, numerics)?;
+    let host = HostOptions::default().numerics(numerics).sums(order(sums)?);
+    let device = on(device, &host)?;
     let at = here(py)?;
     let (running, home) = interruptible(py, move |stop| {
         alone(|| {
@@ -63,7 +65,7 @@ pub fn compile(
             if let Some(folder) = build_dir {
                 artifact::write(&plan, &folder).map_err(Error::Artifact)?;
             }
-            let running = Running { plan: Arc::new(plan), device, numerics };
+            let running = Running { plan: Arc::new(plan), device, host };
             let home = running.load()?;
             Ok::<_, Error>((running, home))
         })
@@ -88,9 +90,28 @@ pub fn chip(name: Option<&str>) -> PyResult<Target> {
     Ok(name.map_or_else(|| Ok(Target::default()), |name| Target::named(name).map_err(Error::Target))?)
 }
 
-/// The device of this name, or the default; the host with these numerics.
-pub fn on(name: Option<&str>, numerics: Option<Numerics>) -> PyResult<Arc<dyn Device>> {
-    Ok(device::open(name, &HostOptions::default().numerics(numerics)).map_err(Error::Device)?)
+/// The device of this name, or the default; the host with these options.
+pub fn on(name: Option<&str>, host: &HostOptions) -> PyResult<Arc<dyn Device>> {
+    Ok(device::open(name, host).map_err(Error::Device)?)
+}
+
+/// The order of sums of this name, or the default.
+pub fn order(name: Option<&str>) -> PyResult<Sums> {
+    match name {
+        None | Some("defined") => Ok(Sums::Defined),
+        Some("fast") => Ok(Sums::Fast),
+        Some(name) => {
+            Err(PyValueError::new_err(format!("compile: sums must be 'defined' or 'fast', got '{name}'")))
+        }
+    }
+}
+
+/// Its name.
+pub fn order_name(sums: Sums) -> &'static str {
+    match sums {
+        Sums::Defined => "defined",
+        Sums::Fast => "fast",
+    }
 }
 
 /// The numerics of this name.

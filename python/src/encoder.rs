@@ -5,6 +5,7 @@ use crate::error::{Error, instead};
 use crate::home::Home;
 use crate::interrupt::interruptible;
 use crate::model::zeros;
+use aneforge::HostOptions;
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::resolve::HubOptions;
 use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, Pooling};
@@ -52,7 +53,7 @@ impl Recipe {
         let options = EncoderOptions {
             pooling: self.pooling.as_deref().map(self::pooling).transpose()?,
             target,
-            device: Some(on(Some(&self.device), numerics)?),
+            device: Some(on(Some(&self.device), &HostOptions::default().numerics(numerics))?),
             hub: HubOptions { offline: self.offline, ..HubOptions::default() },
             ..EncoderOptions::default()
         };
@@ -108,7 +109,7 @@ pub fn load(
         name: name.to_owned(),
         pooling: pooling.map(str::to_owned),
         target: chip(target)?.name().to_owned(),
-        device: on(device, None)?.name().to_owned(),
+        device: on(device, &HostOptions::default())?.name().to_owned(),
         numerics: numerics.map(str::to_owned),
         offline,
     }

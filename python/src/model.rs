@@ -2,17 +2,19 @@
 
 use crate::apply::Returned;
 use crate::caller::level;
+use crate::compile::order_name;
 use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
 use crate::pickle::model_to_bytes;
 use crate::tensor::Tensor;
 use aneforge::device::Overflow;
+use aneforge::device::host::Sums;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::Input;
 use aneforge::ir::types::counted;
 use aneforge::plan::{Code, Segment, Source};
-use aneforge::{Buffer, Device, Numerics, Plan, RunError, Session, TensorType, f16};
+use aneforge::{Buffer, Device, HostOptions, Numerics, Plan, RunError, Session, TensorType, f16};
 use aneforge_tensor::MAX_RANK;
 use numpy::ndarray::{ArrayView, IxDyn};
 use numpy::npyffi::{PY_ARRAY_API, npy_intp};
@@ -39,8 +41,8 @@ const SHORT: Duration = Duration::from_millis(20);
 pub struct Running {
     pub plan: Arc<Plan>,
     pub device: Arc<dyn Device>,
-    /// The host's, if they were asked for.
-    pub numerics: Option<Numerics>,
+    /// What was asked for of the host.
+    pub host: HostOptions,
 }
 
 impl Running {
@@ -347,13 +349,14 @@ impl Model {
     /// What pickle keeps: the compiled program with its weights, and how it runs.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (bytes, origin) = model_to_bytes(py, Arc::clone(&self.running.plan))?;
-        let numerics = self.running.numerics.map(Numerics::name);
+        let HostOptions { numerics, sums, .. } = self.running.host;
         let single = matches!(self.returned, Returned::One);
         let names = match &self.returned {
             Returned::Named(names) => Some(names.clone()),
             Returned::One | Returned::Tuple => None,
         };
-        let arguments = (bytes, origin, self.device(), numerics, single, names).into_pyobject(py)?;
+        let host = (numerics.map(Numerics::name), order_name(sums));
+        let arguments = (bytes, origin, self.device(), host, single, names).into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("_model_from_bytes")?, arguments))
     }
 
@@ -365,12 +368,13 @@ impl Model {
             n => format!(" and {n} native layers"),
         };
         format!(
-            "{}({} op{}{native}, target {}, device {}{})",
+            "{}({} op{}{native}, target {}, device {}{}{})",
             if native.is_empty() { "Model" } else { "SegmentedModel" },
             self.plan().n_ops,
             if self.plan().n_ops == 1 { "" } else { "s" },
             self.plan().target,
             self.device(),
+            if self.running.host.sums == Sums::Fast { ", fast sums" } else { "" },
             if released { ", released" } else { "" }
         )
     }

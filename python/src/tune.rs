@@ -7,7 +7,7 @@ use crate::interrupt::interruptible;
 use crate::judge::{judged, risk_report};
 use crate::tensor::Tensor;
 use aneforge::tune::{AttentionShape, Bench, Chosen, Goal, Search, TuneError, Way};
-use aneforge::{CompileOptions, Routes, RunError};
+use aneforge::{CompileOptions, HostOptions, Routes, RunError};
 use aneforge_kernels::threads::stoppable;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -29,7 +29,7 @@ impl Place {
     fn bench(self, feeds: Option<Vec<aneforge::Tensor>>) -> PyResult<Bench> {
         let compile = CompileOptions::target(chip(self.target.as_deref())?);
         let numerics = self.numerics.map(|name| arithmetic(&name, compile.target)).transpose()?;
-        let device = on(self.device.as_deref(), numerics)?;
+        let device = on(self.device.as_deref(), &HostOptions::default().numerics(numerics))?;
         Ok(Bench { device, compile, feeds, reps: self.reps, cache: self.cache })
     }
 }
