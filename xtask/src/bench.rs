@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: latency beside onnxruntime, in one run; lowering and call overhead; or the kernels alone.
+//! `cargo xtask bench`: latency beside onnxruntime and OpenVINO, in one run; lowering and call overhead; or the kernels alone.
 
 use crate::python;
 use crate::run::{Step, root};
@@ -29,7 +29,7 @@ pub struct Args {
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Whole models beside onnxruntime, lowering, and the overhead of a call
+    /// Whole models beside onnxruntime and OpenVINO, lowering, and the overhead of a call
     Models,
     /// Every kernel beside the machine's roofs, the gemm crate and onnxruntime
     Kernels,
@@ -46,6 +46,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn models(args: &Args) -> Result<()> {
     python::install()?;
+    let install = "install --quiet --disable-pip-version-check --no-deps -r";
+    Step::new(python::program("pip"), install).arg("benches/requirements.txt").run()?;
     Step::cargo("bench -p aneforge-models --bench lowering").run()?;
     let output = root().join("benches/results").join(args.output.as_deref().unwrap_or("models.json"));
     let mut step = Step::new(python::program("python"), "benches/models.py")
