@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::map::{Unary, map_slice};
 use crate::simd::{COLUMNS, Lanes, Real, Simd, Task, Tile, WIDTH};
-use crate::stores::{Stores, Watch, kept};
+use crate::stores::{OVERFLOW, Stores, Watch, kept};
 
 /// A factor or summand of an [`Epilogue`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -267,6 +267,30 @@ fn finish<L: Lanes>(
     range: Range<usize>,
 ) -> L::Vector {
     let stores = epilogue.stores();
+    let mut value = chain::<L>(epilogue, Stores::default(), sums, (row, columns.clone()), range.clone());
+    // An infinity or NaN on the way would still be one; where there is none, nothing is flushed or told.
+    let finite =
+        !stores.looks() || <L::Vector as Real>::all(value.abs().lt(<L::Vector as Real>::splat(OVERFLOW)));
+    if !finite {
+        value = chain::<L>(epilogue, stores, sums, (row, columns), range);
+    }
+    let flush = epilogue.flush_nan && !finite;
+    match epilogue.activation {
+        Some(Unary::Relu) => kept::<L>(flush, Unary::Relu.apply(L::rounded(value))),
+        Some(Unary::Relu6) => kept::<L>(flush, Unary::Relu6.apply(L::rounded(value))),
+        _ => value,
+    }
+}
+
+/// What comes before the activation, each node stored as `stores` says, but for the last rounding.
+#[inline(always)]
+fn chain<L: Lanes>(
+    epilogue: &Epilogue<'_>,
+    stores: Stores<'_>,
+    sums: L::Vector,
+    (row, columns): (usize, Range<usize>),
+    range: Range<usize>,
+) -> L::Vector {
     let mut value = sums;
     if let Some(limit) = epilogue.limit {
         value = L::rounded(value);
@@ -283,11 +307,6 @@ fn finish<L: Lanes>(
     }
     if let Residual::Before(values) = epilogue.residual {
         value = stores.vector::<L>(L::rounded(value) + L::read_some(&values[range]));
-    }
-    match epilogue.activation {
-        Some(Unary::Relu) => value = kept::<L>(epilogue.flush_nan, Unary::Relu.apply(L::rounded(value))),
-        Some(Unary::Relu6) => value = kept::<L>(epilogue.flush_nan, Unary::Relu6.apply(L::rounded(value))),
-        _ => {}
     }
     value
 }

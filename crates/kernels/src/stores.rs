@@ -7,7 +7,7 @@ use half::f16;
 use crate::simd::{Lanes, Real};
 
 /// The least magnitude that rounds to an infinity: halfway from 65504, the largest `f16`, to 65536.
-const OVERFLOW: f32 = 65520.0;
+pub(crate) const OVERFLOW: f32 = 65520.0;
 
 /// Whether an infinity or a NaN came up since it was last asked, from whatever operands.
 #[derive(Debug, Default)]
@@ -37,6 +37,12 @@ pub struct Stores<'a> {
 }
 
 impl Stores<'_> {
+    /// Whether it matters that a value is finite.
+    #[inline(always)]
+    pub(crate) fn looks(self) -> bool {
+        self.flush_nan || self.watch.is_some()
+    }
+
     /// What is stored for `value`.
     #[inline(always)]
     pub(crate) fn vector<L: Lanes>(self, value: L::Vector) -> L::Vector {
