@@ -276,6 +276,8 @@ fn literals() {
         (Literal::Fp32(f32::NAN), "NaN is not a number that fp32 can spell"),
         (Literal::Int { dtype: DType::Int8, value: 128 }, "128 is not a value of type int8"),
         (Literal::string("a\"b"), "the string \"a\\\"b\" needs an escape"),
+        (Literal::string("a\\b"), "the string \"a\\\\b\" needs an escape"),
+        (Literal::string("a\nb"), "the string \"a\\nb\" needs an escape"),
         (
             tensor(DType::Int32, TensorValue::Ints(vec![1])),
             "1 elements are written inline for tensor<int32, [2]>",
