@@ -85,5 +85,16 @@ mod tests {
         assert_eq!(float32("-0x10000010000000000000.1p-76"), Some(-1.0 - f32::EPSILON));
         assert_eq!(float32("0x1.00000100000000000000p0"), Some(1.0));
         assert_eq!(float("0x1.8p-1"), Some(0.75));
+        // Half the smallest number and a digit far behind, where the digits before it are a power of two.
+        assert_eq!(float32("0x2.0000000000000p-151"), Some(0.0));
+        assert_eq!(float32("0x2.0000000000001p-151"), Some(f32::from_bits(1)));
+    }
+
+    #[test]
+    fn an_exponent_has_digits_and_nothing_else() {
+        for text in ["0x1", "0x1p", "0x1p-", "0x1p+", "0x1p--1", "0x1p-1x", "0x1p-f"] {
+            assert_eq!(float(text), None, "{text}");
+        }
+        assert_eq!(float("0x1p-99999999999999999999"), float("0x1p-1022"));
     }
 }

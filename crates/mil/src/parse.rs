@@ -316,9 +316,7 @@ impl<'a> Parser<'a> {
             // An item is complete: close the lists that are full with it, then go on to the next.
             loop {
                 let Some((count, dim)) = open.last_mut() else { return Ok(bits) };
-                if *dim > 0 {
-                    *count += 1;
-                }
+                *count += 1;
                 if count < dim {
                     break;
                 }

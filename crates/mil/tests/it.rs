@@ -4,6 +4,7 @@ mod it {
     mod blob;
     mod examples;
     mod golden;
+    mod netplist;
     mod number;
     mod roundtrip;
     mod verify;

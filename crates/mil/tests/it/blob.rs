@@ -122,7 +122,7 @@ fn writer_holds_to_the_plan() {
 #[test]
 fn bad_files() {
     let good = write(Placement::Packed, &PAYLOADS).0;
-    let cases: [(usize, &[u8], &str); 12] = [
+    let cases: [(usize, &[u8], &str); 15] = [
         (4, &[1], "weights file version 1 is not supported; expected 2"),
         (0, &[3], "record 2 of 3: no room for a descriptor at 203, the file ends at 203"),
         (0, &[1], "1 records end at 134, but the file goes on to 203; the count in the header is wrong"),
@@ -138,7 +138,10 @@ fn bad_files() {
             &[0xff; 8],
             "record 0 at 64: the payload starts at 18446744073709551615, 64 bytes or more behind",
         ),
+        (80, &[192], "record 0 at 64: the payload starts at 192, 64 bytes or more behind"),
+        (80, &[191], "record 1 of 2: no room for a descriptor at 197"),
         (88, &[1], "record 0 at 64: 6 bytes with 1 unused bits"),
+        (158, &[1], "record 1 at 134: 5 bytes with 1 unused bits"),
     ];
     for (at, patch, message) in cases {
         let mut bytes = good.clone();
@@ -160,6 +163,18 @@ fn sub_byte_payloads() {
     assert_eq!(pack_uint4(&[16]), Err(PackError::Range { index: 0, value: 16 }));
     let error = unpack_uint4(&[0; 3], 4).unwrap_err();
     assert_eq!(error.to_string(), "4 uint4 elements take 2 bytes, found 3");
+}
+
+/// A record whose elements are smaller than a byte may leave bits of its last byte unused, if it has one.
+#[test]
+fn unused_bits() {
+    for (payload, unused, good) in
+        [(&[] as &[u8], 0, true), (&[], 1, false), (&[1], 0, true), (&[1], 7, true), (&[1], 8, false)]
+    {
+        let mut bytes = write(Placement::Packed, &[(BlobDType::Uint1, payload)]).0;
+        bytes[88] = unused;
+        assert_eq!(BlobFile::parse(&bytes).is_ok(), good, "{payload:?} {unused}");
+    }
 }
 
 /// Reads every payload; a hostile file must not get further than an error.

@@ -1,6 +1,6 @@
 //! Numbers: the hex-float rule of section 4.2, and every spelling that is accepted.
 
-use aneforge_mil::{Literal, Stmt, parse_stmt};
+use aneforge_mil::{DType, Literal, Stmt, parse_stmt};
 use half::f16;
 
 fn parsed(literal: &str) -> Result<Literal, String> {
@@ -38,6 +38,28 @@ fn rounds_once() {
     assert_eq!(Literal::fp16(above), Ok(Literal::Fp16(f16::from_bits(0x3c01))));
     let below = 1.0 + 3.0 * 2f64.powi(-11) - 2f64.powi(-40);
     assert_eq!(Literal::fp16(below), Ok(Literal::Fp16(f16::from_bits(0x3c01))));
+    // Nearest to the f32 beside a tie, from the side of the tie.
+    let beside = 2f64.powi(-23) - 2f64.powi(-40);
+    for tie in [1.0 + 2f64.powi(-11) + beside, 1.0 + 3.0 * 2f64.powi(-11) - beside] {
+        assert_eq!(Literal::fp16(tie), Ok(Literal::Fp16(f16::from_bits(0x3c01))));
+        assert_eq!(Literal::fp16(-tie), Ok(Literal::Fp16(f16::from_bits(0xbc01))));
+    }
+}
+
+#[test]
+fn integers_are_of_their_type() {
+    for dtype in DType::ALL {
+        let Some((low, high)) = dtype.int_range() else {
+            assert!(Literal::int(dtype, 0).is_err(), "{dtype}");
+            continue;
+        };
+        for value in [low, high] {
+            assert_eq!(Literal::int(dtype, value), Ok(Literal::Int { dtype, value }));
+        }
+        for value in [low.checked_sub(1), high.checked_add(1)].into_iter().flatten() {
+            assert!(Literal::int(dtype, value).is_err(), "{dtype} {value}");
+        }
+    }
 }
 
 #[test]
@@ -102,6 +124,7 @@ fn strings_and_fp32_print_back() {
         let stmt = Stmt::constant("s", Literal::string(text).ty(), Literal::string(text));
         assert_eq!(parse_stmt(&stmt.to_string()).as_ref(), Ok(&stmt));
     }
+    assert_eq!(Literal::string("a\n\"b\\").to_string(), r#"string("a\n\"b\\")"#);
     assert_eq!(Literal::fp32(2.0).unwrap().to_string(), "fp32(2.0)");
     assert_eq!(Literal::fp32(1e-7).unwrap().to_string(), "fp32(0.0000001)");
     assert!(Literal::fp32(f32::INFINITY).is_err());

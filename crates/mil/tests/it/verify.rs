@@ -130,6 +130,22 @@ fn definitions_of_ops() {
     assert!(faults(&narrow, None)[0].starts_with("select.a and b do not have the result's extents together"));
 }
 
+/// A program of one `relu`, of a parameter with this name and these extents.
+fn relu(name: &str, shape: &[u64]) -> Program {
+    let ty = Type::fp16(shape.to_vec());
+    let stmt = Stmt::op(Port::new("y", ty.clone()), "relu", [("x", name.into())]);
+    Program::new(Function::main(vec![Port::new(name, ty)], vec![stmt], vec!["y".into()]))
+}
+
+#[test]
+fn names_are_words_and_ranks_have_a_limit() {
+    assert_eq!(verify(&relu("_x1", &[1, 1, 1, 1, 65536]), None), Ok(()));
+    for name in ["", "1x", "a b", "é", "fp16"] {
+        let error = verify(&relu(name, &[1]), None).unwrap_err()[0].to_string();
+        assert!(error.starts_with(&format!("`{name}` is not a name")), "{error}");
+    }
+}
+
 #[test]
 fn functions_ports_and_names() {
     let cases = [
@@ -260,6 +276,8 @@ fn literals() {
         (Literal::Fp32(f32::NAN), "NaN is not a number that fp32 can spell"),
         (Literal::Int { dtype: DType::Int8, value: 128 }, "128 is not a value of type int8"),
         (Literal::string("a\"b"), "the string \"a\\\"b\" needs an escape"),
+        (Literal::string("a\\b"), "the string \"a\\\\b\" needs an escape"),
+        (Literal::string("a\nb"), "the string \"a\\nb\" needs an escape"),
         (
             tensor(DType::Int32, TensorValue::Ints(vec![1])),
             "1 elements are written inline for tensor<int32, [2]>",
@@ -369,6 +387,11 @@ fn lookup_table_has_the_rank_of_the_weight_and_two() {
 }
 "#;
     assert_eq!(faults(conv, None), [""; 0]);
+    // A weight that is not computed may be dilated.
+    let two = r#"tensor<int32, [2]> two = const()[name = string("two"), val = tensor<int32, [2]>([2, 2])];"#;
+    let dilated =
+        conv.replace("string p", &format!("{two} string p")).replace("dilations = one", "dilations = two");
+    assert_eq!(faults(&dilated, None), [""; 0]);
     let error = broken(conv, "\"custom\"", "\"same\"", None);
     assert!(error.starts_with("conv.pad_type is same; possible: custom"), "{error}");
 }
