@@ -34,6 +34,10 @@ fn a_child_probes_for_tiles_of_halves() {
     use std::process::{Command, Stdio};
 
     const CHILD: &str = "ANEFORGE_TEST_PROBES";
+    // Elsewhere there are no tiles, and a program that is emulated cannot start itself.
+    if std::env::consts::ARCH != "x86_64" {
+        return assert!(!Isa::AmxFp16.probe());
+    }
     if std::env::var_os(CHILD).is_some() {
         let found = Isa::AmxFp16.probe();
         assert_eq!(found, Isa::available().contains(&Isa::AmxFp16));

@@ -31,6 +31,10 @@ pub(crate) trait Factor: Copy + Sync {
 }
 
 /// A product of one or two tiles of rows.
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    expect(dead_code, reason = "no other platform has tiles")
+)]
 pub(crate) struct Work<'a, F> {
     /// Each holds 16 rows of 32 elements at each of the offsets `blocks`, of which there is one at least.
     pub(super) rows: [*const F; 2],
