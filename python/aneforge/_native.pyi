@@ -55,6 +55,7 @@ __all__ = [
     "tune",
     "tune_attention",
     "tune_precision",
+    "write_text",
 ]
 
 __version__: str
@@ -409,6 +410,9 @@ _Halves: TypeAlias = tuple[Tensor, Tensor]
 
 def profile(model: Model, calls: int) -> tuple[str, str, str]:
     """A table, a trace as JSON and a picture of where the time of a call goes."""
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text; a regular file is replaced as a whole, links are followed."""
 
 def paired_of(hi: Tensor) -> _Halves:
     """A pair from its high half, whose low half is zero."""

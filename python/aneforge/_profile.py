@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import operator
 import os
-import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -51,20 +50,14 @@ class Profile:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the trace to a `.json`, the picture to an `.svg`, the table to a `.txt` file.
 
-        A file that is there is replaced as a whole. Raises ValueError for another ending.
+        A file that is there is replaced as a whole. Raises ValueError for another ending, OSError where it cannot be
+        written.
         """
         texts = {".json": self._trace, ".svg": self._svg, ".txt": self._table}
         target = Path(path)
         if target.suffix not in texts:
             raise ValueError(f"profile: a file ends in {', '.join(texts)}, got {target.name!r}")
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(texts[target.suffix])
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+        _native.write_text(os.fspath(path), texts[target.suffix])
 
     def __str__(self) -> str:
         return self._table

@@ -59,7 +59,7 @@ mod _native {
     #[pymodule_export]
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]
-    use crate::profile::profile;
+    use crate::profile::{profile, write_text};
     #[pymodule_export]
     use crate::tensor::Tensor;
     #[pymodule_export]

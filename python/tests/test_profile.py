@@ -48,6 +48,11 @@ def test_profiles_print_and_are_drawn(model: af.Model, tmp_path: Path) -> None:
     events = json.loads((tmp_path / "p.json").read_text())["traceEvents"]
     assert events == profile.to_trace()["traceEvents"]
     assert events[1]["ts"] == pytest.approx(events[0]["dur"]) and {e["ph"] for e in events} == {"X"}
+    # As every output: a link is followed, and a file keeps its mode.
+    (tmp_path / "p.svg").chmod(0o640)
+    (tmp_path / "link.svg").symlink_to(tmp_path / "p.svg")
+    profile.save(tmp_path / "link.svg")
+    assert (tmp_path / "link.svg").is_symlink() and (tmp_path / "p.svg").stat().st_mode & 0o777 == 0o640
     root = ElementTree.parse(tmp_path / "p.svg").getroot()
     assert root.tag.endswith("svg") and len(list(root)) > 4
     assert (tmp_path / "p.txt").read_text() == str(profile)

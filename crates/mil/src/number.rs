@@ -1,6 +1,7 @@
 //! Numbers as the text spells them: decimal, or C99 hexadecimal with an exponent.
 
-/// The finite number that a text spells.
+/// The finite number that a text spells, or where that takes more than 53 bits, one so near that it rounds to every
+/// narrower type as the text does.
 pub(crate) fn float(text: &str) -> Option<f64> {
     let value = if is_hex(text) { hex(text)? } else { decimal(text)?.parse().ok()? };
     Some(value).filter(|v: &f64| v.is_finite())

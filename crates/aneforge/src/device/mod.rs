@@ -114,7 +114,7 @@ pub struct StepTime {
     pub ty: TensorType,
     /// Multiplications and additions.
     pub flops: f64,
-    /// Of its operands, weights and result.
+    /// Of its operands and weights, as they are stored, and of its result.
     pub bytes: usize,
     /// In one run.
     pub time: Duration,

@@ -397,3 +397,19 @@ fn parts_of_weights_are_held_to_their_records() {
     let error = error(used, &sparse_bytes);
     assert!(error.contains("`t1_mask` is part of an encoded weight and no value"), "{error}");
 }
+
+#[test]
+fn profiles_count_weights_as_they_are_stored() {
+    let x = Var::input(shape(&[8, 16]));
+    let codes = Tensor::from_slice(shape(&[4, 16]), &[1i8; 64]).unwrap();
+    let scales = halves(&[4], [0.5; 4]);
+    let dense = Var::constant(halves(&[4, 16], [0.5; 64]));
+    let encoded = Var::constant(Int8Weight::new(codes, scales).unwrap());
+    let bytes = |weight: &Var| {
+        let mut session = Session::new(plan_of(&x.linear(weight, None)), Host::new(1)).unwrap();
+        session.profile(1).unwrap().steps[0].step.bytes
+    };
+    let (read, written) = (8 * 16 * 2, 8 * 4 * 2);
+    assert_eq!(bytes(&dense), read + 4 * 16 * 2 + written);
+    assert_eq!(bytes(&encoded), read + 4 * 16 + 4 * 2 + written);
+}

@@ -81,7 +81,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let plan = context.compile(&program::open(&args.program)?)?;
     let standard = args.output.as_deref().is_some_and(output::is_standard);
     if standard {
-        printable(&plan, context)?;
+        printable(&plan, args, context)?;
     }
     let feeds = args.random.is_none().then(|| feeds(&args.inputs, &plan)).transpose()?;
     let mut session = context.session(plan, &device)?;
@@ -126,9 +126,15 @@ fn profile(args: &Args, session: &mut Session) -> Result<Option<Profile>> {
 }
 
 /// Whether the outputs can go to standard output.
-fn printable(plan: &Plan, context: &Context) -> Result<()> {
+fn printable(plan: &Plan, args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return Err(caller("--output - and --json both print to standard output; name a folder"));
+    }
+    if args.profile {
+        return Err(caller(
+            "--output - and --profile both print to standard output; name a folder, or use --profile-trace or \
+             --profile-svg",
+        ));
     }
     match plan.outputs.len() {
         1 => Ok(()),

@@ -125,6 +125,8 @@ fn a_dash_is_standard_output() {
         "two.ir",
         "%0 = input(feed=0) : fp16[2]\n%1 = relu(%0) : fp16[2]\n%2 = exp(%0) : fp16[2]\nreturn %1, %2\n",
     );
+    let error = fails(3, &["run", &sample("mlp"), "--random", "1", "-o", "-", "--profile"]);
+    assert!(error.contains("--output - and --profile both print"), "{error}");
     let error = fails(3, &["run", &two, "--random", "1", "-o", "-"]);
     assert_eq!(error, "--output - takes one output, the program has 2; name a folder");
 }

@@ -12,7 +12,7 @@ use crate::ir::types::TensorType;
 use aneforge_tensor::{DType, Shape};
 
 /// Whether an array is the same in both orders.
-pub(super) fn is_either(shape: Shape) -> bool {
+fn is_either(shape: Shape) -> bool {
     if shape.rank() > 4 {
         return false;
     }

@@ -1,7 +1,7 @@
 //! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
 //!
-//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `run` executes them, each by a
-//! `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it stood
+//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `layout` says which images lie
+//! pixel after pixel; `run` executes the steps, each by a `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it stood
 //! alone.
 
 mod conv;

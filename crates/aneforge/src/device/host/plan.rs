@@ -54,6 +54,22 @@ impl Order {
     pub const PIXELS: Order = Order::Pixels { halo: [0; 4], ahead: 0 };
     /// Which axis of an image `[N, C, H, W]` each axis is where its pixels lie one after the other.
     pub const PIXEL_AXES: [usize; 4] = [0, 2, 3, 1];
+
+    /// The bytes that a value must have that lies so.
+    pub(super) fn room(self, ty: TensorType) -> usize {
+        match self {
+            Order::Pixels { halo, ahead: ahead @ 1.. } => {
+                pixels(ty.shape, halo).len(ty.shape[0], ahead) * ty.dtype.size()
+            }
+            _ => ty.bytes(),
+        }
+    }
+}
+
+/// Where the images of an array `[N, C, H, W]` lie, one after the other with so much around each.
+fn pixels(shape: Shape, halo: [usize; 4]) -> Nhwc {
+    let [_, channels, height, width] = four(shape);
+    Nhwc::padded([height, width], channels, halo)
 }
 
 /// A value as a step reads or writes it.
@@ -85,26 +101,17 @@ impl Operand {
         }
     }
 
-    /// Where its images lie, if it is images.
+    /// How its images lie, if it is images.
     pub(super) fn images(&self) -> Images {
         match self.order {
             Order::RowMajor => Images::Planes,
-            Order::Pixels { halo, .. } => {
-                let [_, channels, height, width] = four(self.ty.shape);
-                Images::Pixels(Nhwc::padded([height, width], channels, halo))
-            }
+            Order::Pixels { halo, .. } => Images::Pixels(pixels(self.ty.shape, halo)),
         }
     }
 
     /// The bytes that its place must have.
     pub(super) fn room(&self) -> usize {
-        match self.order {
-            Order::Pixels { ahead: ahead @ 1.., .. } => match self.images() {
-                Images::Pixels(view) => view.len(self.ty.shape[0], ahead) * self.ty.dtype.size(),
-                Images::Planes => self.ty.bytes(),
-            },
-            _ => self.ty.bytes(),
-        }
+        self.order.room(self.ty)
     }
 
     /// The bytes from the first of its place to the last of its elements, and what is to be around them.
@@ -117,10 +124,12 @@ impl Operand {
 
     /// Puts zeros around its images in `out`, if it wants any.
     pub(super) fn clear_halo(&self, out: &mut [f16]) {
-        let Order::Pixels { halo, .. } = self.order else { return };
-        if let (true, Images::Pixels(view)) = (halo != [0; 4], self.images()) {
-            let [images, channels, height, width] = four(self.ty.shape);
-            view.clear_halo(images, [height, width], channels, out);
+        match self.order {
+            Order::Pixels { halo, .. } if halo != [0; 4] => {
+                let [images, channels, height, width] = four(self.ty.shape);
+                pixels(self.ty.shape, halo).clear_halo(images, [height, width], channels, out);
+            }
+            _ => {}
         }
     }
 }
@@ -153,6 +162,8 @@ pub struct Step {
     pub finish: Finish,
     /// Multiplications and additions of the op.
     pub flops: f64,
+    /// Of its operands as they are stored, and of its result.
+    pub bytes: usize,
 }
 
 impl Step {
@@ -164,9 +175,8 @@ impl Step {
 
     /// It, as it is measured, before it has taken any time.
     pub(super) fn timed(&self) -> StepTime {
-        let operands: usize = self.inputs.iter().chain(&self.fused.residual).map(|o| o.ty.bytes()).sum();
-        let (ty, bytes) = (self.output.ty, operands + self.output.ty.bytes());
-        StepTime { name: self.name(), ty, flops: self.flops, bytes, time: Duration::ZERO }
+        let Step { flops, bytes, .. } = *self;
+        StepTime { name: self.name(), ty: self.output.ty, flops, bytes, time: Duration::ZERO }
     }
 }
 

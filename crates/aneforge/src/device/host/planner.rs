@@ -211,8 +211,7 @@ impl Planner<'_> {
         let mut spans: Vec<Span> = Vec::new();
         for (step, draft) in drafts.iter().enumerate() {
             writer[draft.last.index()] = Some(step);
-            let written = Operand::new(Place::Slot(step), self.ty(draft.last), orders[step]);
-            spans.push(Span { bytes: written.room(), first: step, last: step });
+            spans.push(Span { bytes: orders[step].room(self.ty(draft.last)), first: step, last: step });
             for &input in draft.inputs.iter().chain(&draft.bias).chain(&draft.residual) {
                 if let Some(from) = writer[self.root(input).index()] {
                     spans[from].last = step;
@@ -285,7 +284,18 @@ impl Planner<'_> {
             output,
             finish: self.finish(draft),
             flops: self.graph.facts(draft.node).flops,
+            bytes: self.bytes(draft),
         }
+    }
+
+    /// What a draft reads, as it is stored, and writes.
+    fn bytes(&self, draft: &Draft) -> usize {
+        let stored = |id: &NodeId| match self.graph.constant(*id) {
+            Some(weight) => weight.stored_bytes(),
+            None => self.ty(*id).bytes(),
+        };
+        let read: usize = draft.inputs.iter().chain(&draft.residual).map(stored).sum();
+        read + self.ty(draft.last).bytes()
     }
 
     /// Where a value lies, by the steps that write and the places they write to.

@@ -74,7 +74,6 @@ impl Program {
             let call = Call { step, memory: &memory, kernels, watch };
             call.run(&**routine, scratch, &mut out.bytes()[..step.output.room()]);
             memory.put(step.output.place, out);
-            after();
             if stopped() {
                 return Err(DeviceError::Stopped);
             }
@@ -82,6 +81,7 @@ impl Program {
                 let call = Call { step, memory: &memory, kernels, watch };
                 overflows.look_into(&call, &**routine, scratch);
             }
+            after();
         }
         memory.deliver(&plan.outputs);
         Ok(())
@@ -109,7 +109,7 @@ impl Loaded for Program {
     }
 
     fn roof(&self) -> Option<Roof> {
-        Some(roof::measure(&self.kernels))
+        roof::measure(&self.kernels)
     }
 
     fn overflows(&self) -> &[Overflow] {
