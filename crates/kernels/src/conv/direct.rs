@@ -70,10 +70,9 @@ impl Task for Sums<'_> {
                 *at = pixels.at((pixel + index).min(last));
             }
             for (half, output) in (start..end).step_by(WIDTH).enumerate() {
-                let vectors = if weights.channels == 1 && pixels.have(at, output + WIDTH) {
-                    alone::<L>(pixels, weights, data, at, output)
-                } else {
-                    together::<L>(pixels, weights, data, at, output)
+                let vectors = match weights.channels {
+                    1 => alone::<L>(pixels, weights, data, at, output),
+                    _ => together::<L>(pixels, weights, data, at, output),
                 };
                 for (sums, vector) in sums.iter_mut().zip(vectors) {
                     L::store(vector, &mut sums.as_chunks_mut().0[half]);
@@ -83,23 +82,8 @@ impl Task for Sums<'_> {
     }
 }
 
-impl Pixels<'_> {
-    /// Whether so many values lie behind every tap of each of these pixels.
-    #[inline(always)]
-    fn have(&self, at: [usize; TOGETHER], count: usize) -> bool {
-        let [height, width] = self.kernel.map(|size| size.saturating_sub(1));
-        let corners = [[0, 0], [0, width], [height, 0], [height, width]];
-        at.iter().all(|at| {
-            corners.iter().all(|&[kh, kw]| {
-                let end = at.wrapping_add(self.tap(kh, kw)).checked_add(count);
-                end.is_some_and(|end| end <= self.data.len())
-            })
-        })
-    }
-}
-
-/// [`together`] of groups of one channel, in which there is no odd one, of pixels that have as many values. Nothing is
-/// read in part, so sums stay in registers.
+/// 16 outputs from `output` on of some pixels, for groups of one channel: per kernel row and block of taps, one chain,
+/// which stays in registers. That of the odd channels would be zero, and add nothing.
 #[inline(always)]
 fn alone<L: Lanes>(
     pixels: &Pixels<'_>,
@@ -119,9 +103,7 @@ fn alone<L: Lanes>(
                 let weight = L::load(weight.expect("invariant: whole vectors of weights"));
                 let tap = pixels.tap(kh, kw).wrapping_add(output);
                 for (chain, at) in chains.iter_mut().zip(at) {
-                    let values = pixels.data[at.wrapping_add(tap)..].first_chunk();
-                    *chain =
-                        L::read(values.expect("invariant: the pixels have them")).mul_add(weight, *chain);
+                    *chain = read::<L>(pixels, at.wrapping_add(tap)).mul_add(weight, *chain);
                 }
             }
             for (sum, chain) in sums.iter_mut().zip(chains) {
@@ -132,8 +114,8 @@ fn alone<L: Lanes>(
     sums
 }
 
-/// 16 outputs from `output` on of some pixels: per kernel row and block of taps, the even channels and the odd ones in
-/// a chain each.
+/// 16 outputs from `output` on of some pixels, for groups of several channels: per kernel row and block of taps, the even
+/// channels and the odd ones in a chain each.
 #[inline(always)]
 fn together<L: Lanes>(
     pixels: &Pixels<'_>,
@@ -148,7 +130,6 @@ fn together<L: Lanes>(
     let mut sums = [zero; TOGETHER];
     for kh in 0..height {
         for first in (0..width).step_by(NARROW_TAPS) {
-            // The chain of the odd channels is zero where there is one channel, and adds nothing.
             let (mut even, mut odd) = ([zero; TOGETHER], [zero; TOGETHER]);
             for kw in first..(first + NARROW_TAPS).min(width) {
                 let tap = pixels.tap(kh, kw);
@@ -158,24 +139,21 @@ fn together<L: Lanes>(
                     let (weight, offset) = (L::load(weight), tap.wrapping_add(channel * outputs + output));
                     let chains = if channel % 2 == 0 { &mut even } else { &mut odd };
                     for (chain, at) in chains.iter_mut().zip(at) {
-                        let values = &pixels.data[at.wrapping_add(offset)..];
-                        *chain = read::<L>(values).mul_add(weight, *chain);
+                        *chain = read::<L>(pixels, at.wrapping_add(offset)).mul_add(weight, *chain);
                     }
                 }
             }
             for ((sum, even), odd) in sums.iter_mut().zip(even).zip(odd) {
-                *sum = *sum + if channels == 1 { even } else { even + odd };
+                *sum = *sum + (even + odd);
             }
         }
     }
     sums
 }
 
-/// 16 values; behind the end of `values` there are zeros.
+/// 16 values from `start` on. Images have room behind them for as many, see `Geometry::image_len` and
+/// `Geometry::within`; those that are of no output are not used.
 #[inline(always)]
-fn read<L: Lanes>(values: &[f16]) -> L::Vector {
-    match values.first_chunk() {
-        Some(values) => L::read(values),
-        None => L::read_some(values),
-    }
+fn read<L: Lanes>(pixels: &Pixels<'_>, start: usize) -> L::Vector {
+    L::read(pixels.data[start..].first_chunk().expect("invariant: room behind the image"))
 }
