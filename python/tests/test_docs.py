@@ -38,8 +38,8 @@ def test_example(name: str, code: str) -> None:
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("README.md", 1), ("docs/python.md", 7)])
-def test_blocks_of_guides_run(page: str, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_blocks_of_guides_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANEFORGE_DEVICE", "host")
     text = (ROOT / page).read_text()
     scope: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def test_blocks_of_guides_run(page: str, blocks: int, monkeypatch: pytest.Monkey
         for block in re.finditer(r"^```python\n(.*?)^```$", text, re.S | re.M)
         if "path/to/" not in block[1]
     ]
-    assert len(found) == blocks
+    assert found
     for block in found:
         line = text.count("\n", 0, block.start()) + 1
         exec(compile("\n" * line + block[1], str(ROOT / page), "exec"), scope)

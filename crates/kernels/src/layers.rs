@@ -159,7 +159,7 @@ pub fn cost_volume(kernels: &Kernels, a: &[f16], b: &[f16], out: &mut [f16]) {
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
             let b = &b[start / width + row..];
             for (out, (a, b)) in out.iter_mut().zip(a.iter().zip(b)) {
-                *out = f16::from_f64((a.to_f64() - b.to_f64()).abs());
+                *out = once((a.to_f64() - b.to_f64()).abs());
             }
         }
     });
@@ -194,7 +194,7 @@ pub fn scaled(kernels: &Kernels, combine: Combine, scale: f16, x: &[f16], z: &[f
                 Combine::Minimum => x.min(z),
                 Combine::Maximum => x.max(z),
             };
-            *out = f16::from_f64(scale * value);
+            *out = once(scale * value);
         }
     });
 }
@@ -207,13 +207,37 @@ pub fn cross(a: &[f16], b: &[f16], out: &mut [f16]) {
     assert!(a.len() == 3 && b.len() == 3 && out.len() == 3, "cross: lengths");
     for (i, out) in out.iter_mut().enumerate() {
         let (j, k) = ((i + 1) % 3, (i + 2) % 3);
-        *out = f16::from_f64(a[j].to_f64() * b[k].to_f64() - a[k].to_f64() * b[j].to_f64());
+        *out = once(a[j].to_f64() * b[k].to_f64() - a[k].to_f64() * b[j].to_f64());
     }
+}
+
+/// The nearest `f16`, ties to even. `f16::from_f64` goes through `f32` and rounds twice; rounded to odd on the way, the
+/// second rounding is the only one that counts (Boldo and Melquiond, 2008).
+fn once(value: f64) -> f16 {
+    let single = value as f32;
+    if f64::from(single) == value || !single.is_finite() {
+        return f16::from_f32(single);
+    }
+    let towards_zero = single.to_bits() - u32::from(f64::from(single).abs() > value.abs());
+    f16::from_f32(f32::from_bits(towards_zero | 1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Through single precision both would be ties between two neighbours, and go to the other one.
+    #[test]
+    fn results_near_a_tie_round_once() {
+        let vector = |x: f32, y: f32| [f16::from_f32(x), f16::from_f32(y), f16::ZERO];
+        let mut out = [f16::ZERO; 3];
+        cross(&vector(-1.184_570_3, -0.225_219_73), &vector(0.078_857_42, -1.208_007_8), &mut out);
+        assert_eq!(out[2], f16::from_f32(1.448_242_2), "1.44873044 is below the tie 1.44873047");
+        let [scale, x, z, want] = [0x381f, 0x2eaf, 0x3d13, 0x39a9].map(f16::from_bits);
+        let mut out = [f16::ZERO];
+        scaled(&Kernels::with_threads(1), Combine::Add, scale, &[x], &[z], &mut out);
+        assert_eq!(out[0], want);
+    }
 
     #[test]
     fn ranks_order_every_number_and_put_nan_last() {

@@ -23,7 +23,7 @@ use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{Var, dims};
 use crate::ir::verify::verify;
 use aneforge_tensor::{
-    AlignedBytes, Bytes, DType, Encoding, Shape, Tensor, TensorError, Weight, f16, random,
+    AlignedBytes, Bytes, DType, Encoding, Shape, Tensor, TensorError, Weight, random, round_f16,
 };
 use std::fmt::{self, Write};
 
@@ -250,10 +250,14 @@ fn encoded(ty: TensorType, encoding: Encoding, text: &str) -> Result<Weight, Str
         let words: Vec<&str> = words.split_whitespace().collect();
         let line = Shape::new(&[words.len()]).map_err(|e| e.to_string())?;
         match dtype {
-            Some(DType::I8) => Tensor::from_slice(line, &numbers::<i8>(&words)?),
-            Some(DType::U8) => Tensor::from_slice(line, &numbers::<u8>(&words)?),
+            Some(DType::I8) => {
+                Tensor::from_slice(line, &numbers::<i8>(&words, "whole number from -128 to 127")?)
+            }
+            Some(DType::U8) => {
+                Tensor::from_slice(line, &numbers::<u8>(&words, "whole number from 0 to 255")?)
+            }
             _ => {
-                let values = numbers::<f64>(&words)?.into_iter().map(f16::from_f64);
+                let values = numbers::<f64>(&words, "number")?.into_iter().map(round_f16);
                 Tensor::from_slice(line, &values.collect::<Vec<_>>())
             }
         }
@@ -270,8 +274,8 @@ fn encoded(ty: TensorType, encoding: Encoding, text: &str) -> Result<Weight, Str
     Weight::assemble(encoding, ty.shape, parts).map_err(|e| e.to_string())
 }
 
-fn numbers<T: std::str::FromStr>(words: &[&str]) -> Result<Vec<T>, String> {
-    let number = |word: &&str| word.parse().map_err(|_| format!("`{word}` is not such a number"));
+fn numbers<T: std::str::FromStr>(words: &[&str], kind: &str) -> Result<Vec<T>, String> {
+    let number = |word: &&str| word.parse().map_err(|_| format!("`{word}` is no {kind}"));
     words.iter().map(number).collect()
 }
 
@@ -292,7 +296,7 @@ fn tensor_of(
         got += 1;
         let Some(place) = places.next() else { continue };
         match ty.dtype {
-            DType::F16 => place.copy_from_slice(&f16::from_f64(value).to_le_bytes()),
+            DType::F16 => place.copy_from_slice(&round_f16(value).to_le_bytes()),
             DType::F32 => place.copy_from_slice(&(value as f32).to_le_bytes()),
             _ => place.copy_from_slice(&value.to_le_bytes()),
         }

@@ -418,6 +418,16 @@ proptest! {
     }
 }
 
+/// Through single precision the number would be the tie between 1 and what comes after it.
+#[test]
+fn numbers_in_text_round_once() {
+    for constant in ["1.000488281250909", "lut4 0; 1.000488281250909 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"] {
+        let text = format!("@0 : fp16[1] = {constant}\n%0 = const_array(index=0) : fp16[1]\nreturn %0\n");
+        let graph = text::parse(&text).unwrap();
+        assert_eq!(graph.constants()[0].to_f32(), [1.0 + 2f32.powi(-10)], "{constant}");
+    }
+}
+
 #[test]
 fn generated_text_is_bounded() {
     let error =

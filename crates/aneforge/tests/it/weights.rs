@@ -229,12 +229,12 @@ fn damaged_text_of_weights_is_an_error() {
     for (line, why) in [
         ("fp16[2, 3] = int8 1 2 3; 1 1", "codes of int8 weights have the shape [2, 3] here, got [3]"),
         ("fp16[2, 3] = int8 1 2 3 4 5 6", "int8 weights have 2 parts, set apart by `;`, found 1"),
-        ("fp16[2, 3] = int8 1 2 3 4 5 300; 1 1", "`300` is not such a number"),
+        ("fp16[2, 3] = int8 1 2 3 4 5 300; 1 1", "`300` is no whole number from -128 to 127"),
         ("fp32[2, 3] = int8 1 2 3 4 5 6; 1 1", "encoded constants are fp16, found fp32"),
         ("fp16[2, 3] = sparse ; 1", "axis 0 of [0] has size 0"),
         ("fp16[1000000, 1000000] = sparse 1; 1", "mask of sparse weights have the shape [125000000000] here"),
         ("fp16[2, 3] = blockwise 1 2 3 4 5 6; 1 1 1 1", "rows of 3 codes do not divide into 2 blocks"),
-        ("fp16[2, 3] = lut4 1 2 999999; 1", "`999999` is not such a number"),
+        ("fp16[2, 3] = lut4 1 2 999999; 1", "`999999` is no whole number from 0 to 255"),
     ] {
         let error = text::parse(&format!("@0 : {line}\nreturn %0\n")).unwrap_err().to_string();
         assert!(error.contains(why), "{line}: {error}");

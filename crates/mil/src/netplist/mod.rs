@@ -130,7 +130,7 @@ pub struct Netplist {
 /// A scalar parameter that the engine's parser reads as the bits of a half-precision number. A real there
 /// is read as an integer near zero, and the layer then does nothing (ANEForge 0.4.0).
 pub fn half_bits(value: f64) -> Value {
-    Value::Int(i64::from(half::f16::from_f64(value).to_bits()))
+    Value::Int(i64::from(crate::program::round_to_f16(value).to_bits()))
 }
 
 impl Netplist {

@@ -1,7 +1,7 @@
 //! Netplists: the property list of a layer, character by character.
 
 use aneforge_mil::DType;
-use aneforge_mil::netplist::{Constant, Layer, Netplist, Symbol, Value};
+use aneforge_mil::netplist::{Constant, Layer, Netplist, Symbol, Value, half_bits};
 
 #[test]
 fn a_property_list_prints_every_kind_of_value() {
@@ -58,4 +58,10 @@ fn a_constant_has_its_type() {
             [("weights.0".to_owned(), vec![]), ("weights.1".to_owned(), vec![3, 0])]
         );
     }
+}
+
+#[test]
+fn scalars_round_once() {
+    // Through single precision this would be the tie between 1 and what comes after it.
+    assert_eq!(half_bits(1.0 + 2f64.powi(-11) + 2f64.powi(-40)), Value::Int(0x3c01));
 }

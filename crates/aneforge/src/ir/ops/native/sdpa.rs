@@ -11,7 +11,7 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_mil::netplist::{Constant, Layer, RESULT, Symbol, Value};
 use aneforge_mil::program::DType;
-use aneforge_tensor::f16;
+use aneforge_tensor::round_f16;
 
 op! {
     /// Attention of all heads as one layer: `softmax(query @ key^T * scale + mask) @ value`.
@@ -100,7 +100,7 @@ impl Operator for Sdpa {
                 let subtract_max = [("SubtractMax", Value::Bool(true))];
                 let layer = Layer::new("SDPA", subtract_max, feeds, lie(RESULT, queries));
                 // The scale must be flagged constant, which only the list of constants does.
-                let bytes = f16::from_f64(scale.0).to_le_bytes();
+                let bytes = round_f16(scale.0).to_le_bytes();
                 Layer {
                     constant: Some(Constant { name: "scale", operand: 3, dtype: DType::Fp16, bytes }),
                     unit_channels: Some(keys),
