@@ -197,23 +197,31 @@ pub fn reduce(
     let by_lanes = across && kept.is_one_run() && threads > 1 && outputs < threads * SPAN;
     let by_lanes = by_lanes && !reduction.needs_largest() && count * outputs > GRAIN;
     let grain = (GRAIN / count.max(1)).max(1).next_multiple_of(if across { SPAN } else { 1 });
+    // Reductions of one row differ only in what becomes of the total.
     macro_rules! each {
-        ($($name:ident),*) => {
+        ($($name:ident $(, $alike:ident)*;)*) => {
             match reduction {
-                $(Reduction::$name => {
+                $(Reduction::$name $(| Reduction::$alike)* => {
                     const KIND: u8 = Reduction::$name as u8;
+                    let set = Set::<KIND> { reduction, x, reduced: &reduced, count };
                     if by_lanes {
-                        return reduce_by_lanes(kernels, &Set::<KIND> { x, reduced: &reduced, count }, out);
+                        return reduce_by_lanes(kernels, &set, out);
                     }
                     chunks(&kernels.pool, out, grain, |first, out| {
-                        let set = Set::<KIND> { x, reduced: &reduced, count };
-                        kernels.simd.run(ReduceTask { set, kept: &kept, across, first, out });
+                        kernels.simd.run(ReduceTask { set: &set, kept: &kept, across, first, out });
                     });
                 })*
             }
         };
     }
-    each!(Sum, Mean, Max, Min, SumAbs, SumSquare, LogSum, LogSumExp, L2Norm);
+    each! {
+        Sum, Mean, LogSum;
+        SumAbs;
+        SumSquare, L2Norm;
+        LogSumExp;
+        Max;
+        Min;
+    }
 }
 
 /// The reduction of a number, the reverse of `as u8`.
@@ -235,9 +243,9 @@ const fn reduction(number: u8) -> Reduction {
     reduction
 }
 
-/// A task whose reduction the compiler knows, so that its loops have no branch.
+/// A task whose terms the compiler knows, so that its loops have no branch.
 struct ReduceTask<'a, const KIND: u8> {
-    set: Set<'a, KIND>,
+    set: &'a Set<'a, KIND>,
     kept: &'a Walk<1>,
     across: bool,
     first: usize,
@@ -277,25 +285,27 @@ impl<const KIND: u8> Task for ReduceTask<'_, KIND> {
     }
 }
 
+/// What is reduced, with the loops of the reduction number `KIND`.
 struct Set<'a, const KIND: u8> {
+    reduction: Reduction,
     x: &'a [f16],
     reduced: &'a Walk<1>,
     count: usize,
 }
 
 impl<const KIND: u8> Set<'_, KIND> {
-    const REDUCTION: Reduction = reduction(KIND);
+    const LOOPS: Reduction = reduction(KIND);
 
     /// `N` outputs whose elements are contiguous, `stride` from one to the next.
     #[inline(always)]
     fn rows<L: Lanes, const N: usize>(&self, at: usize, stride: usize) -> [f32; N] {
         let sets: [&[f16]; N] = std::array::from_fn(|row| &self.x[at + row * stride..][..self.count]);
         let mut largest = [0.0; N];
-        if Self::REDUCTION.needs_largest() {
+        if Self::LOOPS.needs_largest() {
             largest = Self::pass_rows::<L, N>(Reduction::Max, largest, sets);
         }
-        let totals = Self::pass_rows::<L, N>(Self::REDUCTION, largest, sets);
-        std::array::from_fn(|row| Self::REDUCTION.finish(totals[row], largest[row], self.count))
+        let totals = Self::pass_rows::<L, N>(Self::LOOPS, largest, sets);
+        std::array::from_fn(|row| self.reduction.finish(totals[row], largest[row], self.count))
     }
 
     #[inline(always)]
@@ -320,10 +330,9 @@ impl<const KIND: u8> Set<'_, KIND> {
     /// One output: its elements in row-major order.
     #[inline(always)]
     fn along<L: Lanes>(&self, at: usize) -> f32 {
-        let largest =
-            if Self::REDUCTION.needs_largest() { self.pass::<L>(Reduction::Max, 0.0, at) } else { 0.0 };
-        let total = self.pass::<L>(Self::REDUCTION, largest, at);
-        Self::REDUCTION.finish(total, largest, self.count)
+        let largest = if Self::LOOPS.needs_largest() { self.pass::<L>(Reduction::Max, 0.0, at) } else { 0.0 };
+        let total = self.pass::<L>(Self::LOOPS, largest, at);
+        self.reduction.finish(total, largest, self.count)
     }
 
     #[inline(always)]

@@ -45,7 +45,7 @@ impl<const KIND: u8> Task for LanesTask<'_, KIND> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let LanesTask { set, at, width, first, lanes } = self;
-        let reduction = Set::<KIND>::REDUCTION;
+        let reduction = Set::<KIND>::LOOPS;
         set.add_lanes::<L>(reduction, &Lane([0.0; SPAN]), (at, width), first, lanes);
     }
 }
@@ -63,7 +63,7 @@ impl<const KIND: u8> Task for FinishTask<'_, KIND> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let FinishTask { set, lanes, out } = self;
-        fold_lanes::<L, SPAN>(Set::<KIND>::REDUCTION.fold(), lanes, (set.count, out.len()));
+        fold_lanes::<L, SPAN>(Set::<KIND>::LOOPS.fold(), lanes, (set.count, out.len()));
         set.finish::<L>(lanes, &Lane([0.0; SPAN]), out);
     }
 }
@@ -79,13 +79,13 @@ impl<const KIND: u8> Set<'_, KIND> {
         out: &mut [f16],
     ) {
         let (columns, used) = ((at, out.len()), (self.count, out.len()));
-        if Self::REDUCTION.needs_largest() {
+        if Self::LOOPS.needs_largest() {
             self.add_lanes::<L>(Reduction::Max, largest, columns, 0, lanes);
             fold_lanes::<L, SPAN>(Fold::Max, lanes, used);
             *largest = lanes[0];
         }
-        self.add_lanes::<L>(Self::REDUCTION, largest, columns, 0, lanes);
-        fold_lanes::<L, SPAN>(Self::REDUCTION.fold(), lanes, used);
+        self.add_lanes::<L>(Self::LOOPS, largest, columns, 0, lanes);
+        fold_lanes::<L, SPAN>(Self::LOOPS.fold(), lanes, used);
         self.finish::<L>(lanes, largest, out);
     }
 
@@ -94,7 +94,7 @@ impl<const KIND: u8> Set<'_, KIND> {
     fn finish<L: Lanes>(&self, lanes: &mut [Lane<SPAN>; LANES], largest: &Lane<SPAN>, out: &mut [f16]) {
         let totals = &mut lanes[0].0[..out.len()];
         for (total, largest) in totals.iter_mut().zip(&largest.0) {
-            *total = Self::REDUCTION.finish(*total, *largest, self.count);
+            *total = self.reduction.finish(*total, *largest, self.count);
         }
         L::narrow(totals, out);
     }

@@ -14,6 +14,7 @@ mod lines;
 mod micro;
 pub(crate) mod peak;
 pub(crate) mod real;
+mod scalar;
 mod stored;
 mod turn;
 #[cfg(target_arch = "x86_64")]
@@ -22,7 +23,7 @@ mod x86;
 use ::half::f16;
 
 use crate::Isa;
-use real::Each;
+use scalar::Scalar;
 
 pub(crate) use amx::{
     Factor, Factors, PRODUCT_ROWS, Part, Split, SplitPanel, SplitRows, TILE_ROWS, TilePanel, TileRows, Tiles,
@@ -248,81 +249,5 @@ impl Simd {
             Isa::Avx512Fp16 => unsafe { x86::run_avx512_fp16(task) },
             _ => self.run(Apart(task)),
         }
-    }
-}
-
-/// The portable conversions.
-pub(crate) struct Scalar;
-
-impl Lanes for Scalar {
-    const ONE_BY_ONE: bool = true;
-    type Vector = Each<f32, WIDTH>;
-
-    #[inline(always)]
-    fn load(source: &[f32; WIDTH]) -> Self::Vector {
-        Each(*source)
-    }
-
-    #[inline(always)]
-    fn store(vector: Self::Vector, target: &mut [f32; WIDTH]) {
-        *target = vector.0;
-    }
-
-    #[inline(always)]
-    fn read(source: &[f16; WIDTH]) -> Self::Vector {
-        let mut wide = [0.0; WIDTH];
-        widen_one_by_one(source, &mut wide);
-        Each(wide)
-    }
-
-    #[inline(always)]
-    fn read_bytes(source: &[i8; WIDTH]) -> Self::Vector {
-        Each(source.map(f32::from))
-    }
-
-    #[inline(always)]
-    fn write(vector: Self::Vector, target: &mut [f16; WIDTH]) {
-        narrow_one_by_one(&vector.0, target);
-    }
-
-    #[inline(always)]
-    fn rounded(vector: Self::Vector) -> Self::Vector {
-        let mut half = [f16::ZERO; WIDTH];
-        narrow_one_by_one(&vector.0, &mut half);
-        Self::read(&half)
-    }
-
-    #[inline(always)]
-    fn widen(source: &[f16], target: &mut [f32]) {
-        widen_one_by_one(source, target);
-    }
-
-    #[inline(always)]
-    fn narrow(source: &[f32], target: &mut [f16]) {
-        narrow_one_by_one(source, target);
-    }
-
-    #[inline(always)]
-    fn widen_pairs(source: &[u32; COLUMNS], target: &mut [f32; 2 * COLUMNS]) {
-        let (first, second) = target.split_at_mut(COLUMNS);
-        for ((first, second), &pair) in first.iter_mut().zip(second).zip(source) {
-            *first = f16::from_bits(pair as u16).to_f32();
-            *second = f16::from_bits((pair >> 16) as u16).to_f32();
-        }
-    }
-}
-
-// Not inlined: the conversion is long, and used everywhere.
-#[inline(never)]
-fn widen_one_by_one(source: &[f16], target: &mut [f32]) {
-    for (to, from) in target.iter_mut().zip(source) {
-        *to = from.to_f32();
-    }
-}
-
-#[inline(never)]
-fn narrow_one_by_one(source: &[f32], target: &mut [f16]) {
-    for (to, from) in target.iter_mut().zip(source) {
-        *to = f16::from_f32(*from);
     }
 }
