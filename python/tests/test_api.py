@@ -259,7 +259,7 @@ def documented() -> list[tuple[str, Any]]:
     members = [
         (f"{owner.__name__}.{name}", value)
         for owner in (af.Tensor, af.Model)
-        for name, value in vars(owner).items()
+        for name, value in sorted(vars(owner).items())
         if not name.startswith("_")
     ]
     return public + members

@@ -64,7 +64,7 @@ pub fn install() -> Result<()> {
 /// Runs the tests against what [`install`] installed.
 pub fn pytest() -> Result<()> {
     need_venv()?;
-    Step::new(program("python"), "-m pytest python/tests").run()
+    Step::new(program("python"), "-m pytest python/tests --numprocesses auto --maxprocesses 4").run()
 }
 
 fn need_venv() -> Result<()> {
