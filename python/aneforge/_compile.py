@@ -44,6 +44,8 @@ def compile(
     device: str | None = None,
     numerics: str | None = None,
     sums: str | None = None,
+    isa: str | None = None,
+    threads: int | None = None,
     norms: str = "auto",
     return_dict: bool | None = None,
 ) -> Model:
@@ -73,6 +75,10 @@ def compile(
         sums: the order in which products and convolutions sum on the host: `"defined"`, to the same bits on every
             machine, or `"fast"`, the fastest that this processor has with exact products, whose last bits may differ
             between processors; by default `ANEFORGE_SUMS`, else `"defined"`.
+        isa: the instruction set of the host's kernels, such as `"avx2"`; by default `ANEFORGE_ISA`, else the fastest
+            that the processor has. What it cannot run is an error.
+        threads: how many threads the model runs on, the caller's included; models with as many share them. By
+            default as many as the machine runs at once, or `ANEFORGE_THREADS`.
         norms: how norms are written: `"plain"`, as mean, square and root in half precision; `"robust"`, so that
             every finite row comes out right, at about twice the number of ops; `"auto"` is plain but where
             declared bounds (`max_abs`) or constants say that it would go wrong.
@@ -85,7 +91,8 @@ def compile(
         OSError: `build_dir` cannot be written.
     """
     checked = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "norms": norms}
-    if why := blame("compile", compile, (out,), {**checked, "sums": sums, "return_dict": return_dict}):
+    hosted = {"sums": sums, "isa": isa, "threads": threads}
+    if why := blame("compile", compile, (out,), {**checked, **hosted, "return_dict": return_dict}):
         raise TypeError(why)
     some("compile", out)
     planned = {
@@ -99,7 +106,7 @@ def compile(
         name = "compress_atol" if compress_atol != 0.05 else "block_size"
         raise NotImplementedError(f"compile: {name} belongs to compress, which is not implemented yet")
     if opt in (2, "2", "max"):
-        return _measured(out, build_dir, validate, target, device, numerics, sums, norms)
+        return _measured(out, validate, {**checked, **hosted, "norms": norms if norms != "auto" else None})
     if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
@@ -114,8 +121,7 @@ def compile(
             native=opt in (0, None),
             target=target if target is not None else _env.target(),
             device=chosen,
-            numerics=numerics if numerics is not None else _env.numerics(),
-            sums=sums if sums is not None else _env.sums(),
+            host=_env.host(numerics, sums, isa, threads),
             norms=norms,
             build_dir=None if build_dir is None else os.fspath(build_dir),
             return_dict=return_dict,
@@ -130,22 +136,13 @@ def compile(
 
 
 def _measured(
-    out: Tensor | Sequence[Tensor],
-    build_dir: str | PathLike[str] | None,
-    validate: bool,
-    target: str | None,
-    device: str | None,
-    numerics: str | None,
-    sums: str | None,
-    norms: str,
+    out: Tensor | Sequence[Tensor] | Mapping[str, Tensor], validate: bool, given: Mapping[str, object]
 ) -> Model:
     """`compile` with `opt=2`."""
     from aneforge._tune import tune
 
     if not isinstance(out, Tensor):
         raise ValueError("compile: opt=2 measures one result; compile several with opt='routes'")
-    given = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "sums": sums}
-    given["norms"] = norms if norms != "auto" else None
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"compile: opt=2 measures on the default device and takes no {name}")

@@ -17,6 +17,9 @@ def load(
     target: str | None = None,
     device: str | None = None,
     numerics: str | None = None,
+    sums: str | None = None,
+    isa: str | None = None,
+    threads: int | None = None,
 ) -> Encoder:
     """Loads a sentence encoder of the BERT family; call it with texts.
 
@@ -27,7 +30,7 @@ def load(
             model's own files say, and the mean where they say nothing.
         target: the chip to compile for; see `compile`.
         device: the device to run on; see `compile`.
-        numerics: the host's arithmetic; see `compile`.
+        numerics, sums, isa, threads: how the host computes; see `compile`.
 
     Raises:
         FileNotFoundError: there is no such directory, and no such model on the hub.
@@ -40,6 +43,6 @@ def load(
         pooling,
         target=target if target is not None else _env.target(),
         device=device if device is not None else _env.device(),
-        numerics=numerics if numerics is not None else _env.numerics(),
+        host=_env.host(numerics, sums, isa, threads),
         offline=_env.offline(),
     )

@@ -21,14 +21,15 @@ def device() -> str | None:
     return os.environ.get("ANEFORGE_DEVICE") or None
 
 
-def numerics() -> str | None:
-    """`ANEFORGE_NUMERICS`: the arithmetic of the host device when `compile` names none."""
-    return os.environ.get("ANEFORGE_NUMERICS") or None
-
-
-def sums() -> str | None:
-    """`ANEFORGE_SUMS`: the order of the host's sums when `compile` names none."""
-    return os.environ.get("ANEFORGE_SUMS") or None
+def host(
+    numerics: str | None = None, sums: str | None = None, isa: str | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """How the host computes: as asked for, else by `ANEFORGE_NUMERICS`, `ANEFORGE_SUMS` and `ANEFORGE_ISA`."""
+    asked = {"numerics": numerics, "sums": sums, "isa": isa}
+    for name, value in asked.items():
+        if value is None:
+            asked[name] = os.environ.get(f"ANEFORGE_{name.upper()}") or None
+    return {**asked, "threads": threads}
 
 
 def compile_backoff() -> tuple[float, bool]:
@@ -63,7 +64,7 @@ def cache_dir() -> Path:
 def bench(reps: int) -> dict[str, Any]:
     """Where ways to compile are measured, in how many calls each, and where what is found is kept."""
     set_threads()
-    place = {"target": target(), "device": device(), "numerics": numerics()}
+    place = {"target": target(), "device": device(), "host": host()}
     return {**place, "reps": max(1, reps), "cache": cache_dir()}
 
 

@@ -98,7 +98,7 @@ def _computed(
     values = _native.constant_values(
         out,
         target if target is not None else _env.target(),
-        numerics if numerics is not None else _env.numerics(),
+        _env.host(numerics)["numerics"],
     )
     if isinstance(out, Mapping):
         return dict(zip(out, values, strict=True))

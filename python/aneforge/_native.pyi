@@ -261,7 +261,7 @@ def load(
     *,
     target: str | None = None,
     device: str | None = None,
-    numerics: str | None = None,
+    host: Mapping[str, Any] | None = None,
     offline: bool = False,
 ) -> Encoder:
     """Loads a sentence encoder by its directory or hub id."""
@@ -335,8 +335,7 @@ def compile(
     native: bool = False,
     target: str | None = None,
     device: str | None = None,
-    numerics: str | None = None,
-    sums: str | None = None,
+    host: Mapping[str, Any] | None = None,
     norms: str | None = None,
     build_dir: str | None = None,
     return_dict: bool | None = None,

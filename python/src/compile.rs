@@ -3,9 +3,10 @@
 use crate::apply::{Returned, outputs};
 use crate::caller::here;
 use crate::error::Error;
+use crate::host::{HostWords, count};
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
-use aneforge::device::host::{self, Sums};
+use aneforge::device::host;
 use aneforge::target::numerics_named;
 use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
@@ -28,15 +29,14 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, numerics = None, sums = None, norms = None, build_dir = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, build_dir = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
     native: bool,
     target: Option<&str>,
     device: Option<&str>,
-    numerics: Option<&str>,
-    sums: Option<&str>,
+    host: Option<HostWords>,
     norms: Option<&str>,
     build_dir: Option<PathBuf>,
     return_dict: Option<bool>,
@@ -54,8 +54,7 @@ pub fn compile(
     let routes = if native { Routes::Native } else { Routes::WrittenOut };
     let options =
         CompileOptions { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
-    let numerics = numerics.map(|name| arithmetic(name, options.target)).transpose()?;
-    let host = HostOptions::default().numerics(numerics).sums(order(sums)?);
+    let host = host.unwrap_or_default().options(options.target)?;
     let device = on(device, &host)?;
     let at = here(py)?;
     let (running, home) = interruptible(py, move |stop| {
@@ -95,25 +94,6 @@ pub fn on(name: Option<&str>, host: &HostOptions) -> PyResult<Arc<dyn Device>> {
     Ok(device::open(name, host).map_err(Error::Device)?)
 }
 
-/// The order of sums of this name, or the default.
-pub fn order(name: Option<&str>) -> PyResult<Sums> {
-    match name {
-        None | Some("defined") => Ok(Sums::Defined),
-        Some("fast") => Ok(Sums::Fast),
-        Some(name) => {
-            Err(PyValueError::new_err(format!("compile: sums must be 'defined' or 'fast', got '{name}'")))
-        }
-    }
-}
-
-/// Its name.
-pub fn order_name(sums: Sums) -> &'static str {
-    match sums {
-        Sums::Defined => "defined",
-        Sums::Fast => "fast",
-    }
-}
-
 /// The numerics of this name.
 pub fn arithmetic(name: &str, target: Target) -> PyResult<Numerics> {
     numerics_named(name, target).map_err(|e| PyValueError::new_err(e.to_string()))
@@ -131,9 +111,6 @@ pub fn devices() -> Vec<(&'static str, bool, String)> {
 
 /// Sets the number of threads that the host device runs on. Only before the first program is loaded.
 #[pyfunction]
-pub fn set_threads(threads: usize) -> PyResult<()> {
-    if threads == 0 {
-        return Err(PyValueError::new_err("threads must be at least 1, got 0"));
-    }
-    Ok(host::set_threads(threads).map_err(Error::Device)?)
+pub fn set_threads(threads: i64) -> PyResult<()> {
+    Ok(host::set_threads(count(threads)?).map_err(Error::Device)?)
 }

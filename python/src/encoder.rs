@@ -1,8 +1,9 @@
 //! `Encoder`: a pretrained sentence encoder.
 
-use crate::compile::{arithmetic, chip, on};
+use crate::compile::{chip, on};
 use crate::error::{Error, instead};
 use crate::home::Home;
+use crate::host::HostWords;
 use crate::interrupt::interruptible;
 use crate::model::zeros;
 use aneforge::HostOptions;
@@ -42,18 +43,17 @@ struct Recipe {
     pooling: Option<String>,
     target: String,
     device: String,
-    numerics: Option<String>,
+    host: HostWords,
     offline: bool,
 }
 
 impl Recipe {
     fn load(self, py: Python<'_>) -> PyResult<Encoder> {
         let target = chip(Some(&self.target))?;
-        let numerics = self.numerics.as_deref().map(|name| arithmetic(name, target)).transpose()?;
         let options = EncoderOptions {
             pooling: self.pooling.as_deref().map(self::pooling).transpose()?,
             target,
-            device: Some(on(Some(&self.device), &HostOptions::default().numerics(numerics))?),
+            device: Some(self.host.device(Some(&self.device), target)?),
             hub: HubOptions { offline: self.offline, ..HubOptions::default() },
             ..EncoderOptions::default()
         };
@@ -88,7 +88,7 @@ fn pooling(name: &str) -> PyResult<Pooling> {
 /// Loads a sentence encoder by its directory or hub id.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (name, int8, pooling, target = None, device = None, numerics = None, offline = false))]
+#[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false))]
 pub fn load(
     py: Python<'_>,
     name: &str,
@@ -96,7 +96,7 @@ pub fn load(
     pooling: Option<&str>,
     target: Option<&str>,
     device: Option<&str>,
-    numerics: Option<&str>,
+    host: Option<HostWords>,
     offline: bool,
 ) -> PyResult<Encoder> {
     if int8 {
@@ -110,7 +110,7 @@ pub fn load(
         pooling: pooling.map(str::to_owned),
         target: chip(target)?.name().to_owned(),
         device: on(device, &HostOptions::default())?.name().to_owned(),
-        numerics: numerics.map(str::to_owned),
+        host: host.unwrap_or_default(),
         offline,
     }
     .load(py)
@@ -196,8 +196,8 @@ impl Encoder {
 
     /// What pickle keeps: where it was loaded from, and how.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let Recipe { name, pooling, target, device, numerics, offline } = self.recipe.clone();
-        let arguments = (name, false, pooling, target, device, numerics, offline).into_pyobject(py)?;
+        let Recipe { name, pooling, target, device, host, offline } = self.recipe.clone();
+        let arguments = (name, false, pooling, target, device, host, offline).into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("load")?, arguments))
     }
 

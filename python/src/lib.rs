@@ -13,6 +13,7 @@ mod error;
 mod feed;
 mod files;
 mod home;
+mod host;
 mod interrupt;
 mod judge;
 mod model;

@@ -2,19 +2,18 @@
 
 use crate::apply::Returned;
 use crate::caller::level;
-use crate::compile::order_name;
 use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
+use crate::host::{HostWords, told};
 use crate::pickle::model_to_bytes;
 use crate::tensor::Tensor;
 use aneforge::device::Overflow;
-use aneforge::device::host::Sums;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::Input;
 use aneforge::ir::types::counted;
 use aneforge::plan::{Code, Segment, Source};
-use aneforge::{Buffer, Device, HostOptions, Numerics, Plan, RunError, Session, TensorType, f16};
+use aneforge::{Buffer, Device, HostOptions, Plan, RunError, Session, TensorType, f16};
 use aneforge_tensor::MAX_RANK;
 use numpy::ndarray::{ArrayView, IxDyn};
 use numpy::npyffi::{PY_ARRAY_API, npy_intp};
@@ -349,13 +348,12 @@ impl Model {
     /// What pickle keeps: the compiled program with its weights, and how it runs.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (bytes, origin) = model_to_bytes(py, Arc::clone(&self.running.plan))?;
-        let HostOptions { numerics, sums, .. } = self.running.host;
         let single = matches!(self.returned, Returned::One);
         let names = match &self.returned {
             Returned::Named(names) => Some(names.clone()),
             Returned::One | Returned::Tuple => None,
         };
-        let host = (numerics.map(Numerics::name), order_name(sums));
+        let host = HostWords::of(&self.running.host);
         let arguments = (bytes, origin, self.device(), host, single, names).into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("_model_from_bytes")?, arguments))
     }
@@ -374,7 +372,7 @@ impl Model {
             if self.plan().n_ops == 1 { "" } else { "s" },
             self.plan().target,
             self.device(),
-            if self.running.host.sums == Sums::Fast { ", fast sums" } else { "" },
+            told(&self.running.host),
             if released { ", released" } else { "" }
         )
     }

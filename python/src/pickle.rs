@@ -1,15 +1,16 @@
 //! Tensors and models as bytes, for `pickle` and `copy`.
 
 use crate::apply::Returned;
-use crate::compile::{arithmetic, on, order};
+use crate::compile::on;
 use crate::error::{Error, memory};
+use crate::host::HostWords;
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use crate::tensor::Tensor;
 use aneforge::ir::op::Op;
 use aneforge::ir::var::WeakVar;
 use aneforge::portable::{PortableError, pack_plan, pack_values, unpack_plan, unpack_values};
-use aneforge::{HostOptions, Plan, Var};
+use aneforge::{Plan, Var};
 use aneforge_tensor::{AlignedBytes, Bytes};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -112,16 +113,14 @@ pub fn model_from_bytes(
     bytes: &[u8],
     origin: String,
     device: &str,
-    host: (Option<String>, String),
+    host: HostWords,
     single: bool,
     names: Option<Vec<String>>,
 ) -> PyResult<Py<Model>> {
     let bytes = aligned(bytes)?;
     let read = move |_: &_| unpack_plan(bytes, &mut |number, fresh| leaf(&origin, number, fresh));
     let plan = interruptible(py, read)?.map_err(Error::Portable)?;
-    let (numerics, sums) = host;
-    let numerics = numerics.map(|name| arithmetic(&name, plan.target)).transpose()?;
-    let host = HostOptions::default().numerics(numerics).sums(order(Some(&sums))?);
+    let host = host.options(plan.target)?;
     let running = Running { plan: Arc::new(plan), device: on(Some(device), &host)?, host };
     let home = py.detach(|| running.load())?;
     let returned = match names {

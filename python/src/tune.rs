@@ -1,13 +1,14 @@
 //! Measured choices: how a graph is compiled, how its sums are written, into how many parts attention is cut.
 
-use crate::compile::{alone, arithmetic, chip, on};
+use crate::compile::{alone, chip};
 use crate::error::Error;
 use crate::feed::Ready;
+use crate::host::HostWords;
 use crate::interrupt::interruptible;
 use crate::judge::{judged, risk_report};
 use crate::tensor::Tensor;
 use aneforge::tune::{AttentionShape, Bench, Chosen, Goal, Search, TuneError, Way};
-use aneforge::{CompileOptions, HostOptions, Routes, RunError};
+use aneforge::{CompileOptions, Routes, RunError};
 use aneforge_kernels::threads::stoppable;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Place {
     target: Option<String>,
     device: Option<String>,
-    numerics: Option<String>,
+    host: HostWords,
     reps: usize,
     cache: Option<PathBuf>,
 }
@@ -28,8 +29,7 @@ pub struct Place {
 impl Place {
     fn bench(self, feeds: Option<Vec<aneforge::Tensor>>) -> PyResult<Bench> {
         let compile = CompileOptions::target(chip(self.target.as_deref())?);
-        let numerics = self.numerics.map(|name| arithmetic(&name, compile.target)).transpose()?;
-        let device = on(self.device.as_deref(), &HostOptions::default().numerics(numerics))?;
+        let device = self.host.device(self.device.as_deref(), compile.target)?;
         Ok(Bench { device, compile, feeds, reps: self.reps, cache: self.cache })
     }
 }

@@ -44,7 +44,7 @@ def test_wrong_variables_are_errors() -> None:
     assert "unknown device `gpu`" in run(ANEFORGE_DEVICE="gpu").stderr
     assert "unknown numerics `x`" in run(ANEFORGE_NUMERICS="x").stderr
     assert "ANEFORGE_THREADS must be a positive integer, got 'two'" in run(ANEFORGE_THREADS="two").stderr
-    assert "threads must be at least 1" in run(ANEFORGE_THREADS="0").stderr
+    assert "threads must be from 1 to 1024, got 0" in run(ANEFORGE_THREADS="0").stderr
 
 
 def test_empty_variables_are_unset() -> None:

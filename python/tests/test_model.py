@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import platform
 import threading
 import time
 import weakref
@@ -246,3 +247,39 @@ def test_sums_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         af.compile(y, device="host", sums=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="takes no sums"):
         af.compile(y, opt=2, sums="fast")
+
+
+def test_instruction_sets_and_threads_are_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = af.input((16, 64), name="x")
+    y = x.linear(np.linspace(-1, 1, 32 * 64, dtype=np.float32).reshape(32, 64)).gelu()
+    feed = np.linspace(-1, 1, 16 * 64, dtype=np.float32).reshape(16, 64)
+    want = af.compile(y, device="host")(feed)
+    model = af.compile(y, device="host", isa="Scalar", threads=1)
+    assert repr(model).endswith(", device host, scalar kernels, 1 thread)")
+    np.testing.assert_array_equal(model(feed), want)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert repr(again) == repr(model)
+        np.testing.assert_array_equal(again(feed), want)
+    three = [af.compile(y, device="host", threads=3) for _ in range(2)]
+    in_threads(4, lambda i: np.testing.assert_array_equal(three[i % 2](feed), want))
+    monkeypatch.setenv("ANEFORGE_ISA", "scalar")
+    assert "scalar kernels" in repr(af.compile(y, device="host"))
+    monkeypatch.setenv("ANEFORGE_ISA", "")
+    assert "kernels" not in repr(af.compile(y, device="host"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"isa": "sse9"}, ValueError, "isa must name an instruction set, here one of 'scalar'.*got 'sse9'"),
+        ({"isa": "neon" if platform.machine() == "x86_64" else "avx2"}, RuntimeError, "cannot run .* kernels; choose"),
+        ({"threads": 0}, ValueError, "threads must be from 1 to 1024, got 0"),
+        ({"threads": -1}, ValueError, "threads must be from 1 to 1024, got -1"),
+        ({"threads": 10**6}, ValueError, "threads must be from 1 to 1024, got 1000000"),
+        ({"threads": 2.5}, TypeError, "threads must be"),
+        ({"threads": 2, "opt": 2}, ValueError, "takes no threads"),
+    ],
+)
+def test_wrong_options_of_the_host(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        af.compile(af.input((4,)).relu(), **({"device": "host"} if "opt" not in options else {}), **options)

@@ -2,6 +2,7 @@
 
 use crate::commands::{compile, completions, demo, devices, embed, inspect, ops, run};
 use aneforge::Target;
+use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::target::{UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::Resettable;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -112,6 +113,18 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub sums: SumsName,
+
+    /// Instruction set of the host's kernels, one of those that `aneforge devices` lists [default: the fastest]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "ANEFORGE_ISA",
+        hide_env_values = true,
+        value_parser = isa,
+        help_heading = "Global options"
+    )]
+    pub isa: Option<Isa>,
 }
 
 impl Cli {
@@ -151,6 +164,12 @@ pub enum SumsName {
     Defined,
     /// In the fastest order that this processor has with exact products; last bits may differ between processors
     Fast,
+}
+
+fn isa(name: &str) -> Result<Isa, String> {
+    Isa::named(name).ok_or_else(|| {
+        format!("no instruction set has this name; this processor has {}", instruction_sets().join(", "))
+    })
 }
 
 fn target(name: &str) -> Result<Target, UnknownTarget> {

@@ -3,7 +3,7 @@
 use crate::args::{DeviceName, Global, NormsName, SumsName};
 use crate::output::Spinner;
 use crate::picture::Style;
-use aneforge::device::host::{self, HostOptions, Sums};
+use aneforge::device::host::{self, HostOptions, Isa, Sums};
 use aneforge::ir::graph::Graph;
 use aneforge::target::numerics_named;
 use aneforge::{
@@ -24,6 +24,7 @@ pub struct Context {
     device: Option<DeviceName>,
     numerics: Numerics,
     sums: Sums,
+    isa: Option<Isa>,
     routes: Routes,
     norms: Norms,
 }
@@ -57,6 +58,7 @@ impl Context {
                 SumsName::Defined => Sums::Defined,
                 SumsName::Fast => Sums::Fast,
             },
+            isa: global.isa,
             routes: if global.native { Routes::Native } else { Routes::WrittenOut },
             norms: match global.norms {
                 NormsName::Auto => Norms::Auto,
@@ -79,7 +81,7 @@ impl Context {
 
     /// How the host computes.
     pub fn host(&self) -> HostOptions {
-        HostOptions::default().numerics(self.numerics).sums(self.sums)
+        HostOptions::default().numerics(self.numerics).sums(self.sums).isa(self.isa)
     }
 
     /// How to compile.

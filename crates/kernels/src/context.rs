@@ -76,10 +76,8 @@ impl Isa {
     }
 
     /// Whether this machine can run the set, also where the processor does not say so, as some virtual machines make it
-    /// conceal [`Isa::AmxFp16`]: tries the instructions and compares what they give with the definition. Where that
-    /// goes well, the set is available from then on.
-    ///
-    /// A processor that lacks the instructions ends the process (`SIGILL`): call this in a child first.
+    /// conceal [`Isa::AmxFp16`]: tries the instructions, in a child process, as bad ones would end it, and compares what
+    /// they give with the definition. Where that goes well, the set is available from then on.
     #[must_use]
     pub fn probe(self) -> bool {
         Simd::probe(self)
@@ -101,6 +99,18 @@ impl Kernels {
     #[must_use]
     pub fn new(isa: Isa, pool: Arc<Pool>) -> Option<Kernels> {
         Simd::new(isa).map(|simd| Kernels { simd, sums: Sums::Defined, pool })
+    }
+
+    /// This context, for `isa`; `None` when this machine cannot run it.
+    #[must_use]
+    pub fn with_isa(self, isa: Isa) -> Option<Kernels> {
+        Simd::new(isa).map(|simd| Kernels { simd, ..self })
+    }
+
+    /// This context, on these threads.
+    #[must_use]
+    pub fn on(self, pool: Arc<Pool>) -> Kernels {
+        Kernels { pool, ..self }
     }
 
     /// This context, with products that sum so. How much scratch they need may depend on it.

@@ -220,7 +220,7 @@ pub fn open(name: Option<&str>, options: &HostOptions) -> Result<Arc<dyn Device>
     let apple = std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64";
     let name = name.unwrap_or(if apple { "ane" } else { "host" });
     match name.trim().to_ascii_lowercase().as_str() {
-        "host" => Ok(host::shared_with(options)),
+        "host" => Ok(host::shared_with(options)?),
         "ane" => ane(),
         _ => Err(DeviceError::Unknown(name.into())),
     }

@@ -58,7 +58,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     // A graph that does not compile can still be looked at.
     let plan = if args.show == Part::Graph { None } else { Some(context.compile(&graph)?) };
     if context.json {
-        return output::print_json(out, &machine(&graph, plan.as_ref(), shown, context));
+        return output::print_json(out, &machine(&graph, plan.as_ref(), shown, context)?);
     }
     let title = |out: &mut dyn Write, text: &str| match args.show {
         Part::All => writeln!(out, "== {text}"),
@@ -76,8 +76,9 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     if shown(Part::Plan) {
         title(out, "plan")?;
         write!(out, "{plan}")?;
+        let host = host::shared_with(&context.host())?;
         for segment in &plan.segments {
-            write!(out, "{}", host::shared_with(&context.host()).plan(segment, plan.target)?)?;
+            write!(out, "{}", host.plan(segment, plan.target)?)?;
         }
     }
     if shown(Part::Mil) {
@@ -101,18 +102,23 @@ fn pass(out: &mut dyn Write, trace: &Trace) -> std::io::Result<()> {
     Ok(())
 }
 
-fn machine(graph: &Graph, plan: Option<&Plan>, shown: impl Fn(Part) -> bool, context: &Context) -> Value {
+fn machine(
+    graph: &Graph,
+    plan: Option<&Plan>,
+    shown: impl Fn(Part) -> bool,
+    context: &Context,
+) -> Result<Value> {
     let mut value = json!({ "target": context.target.name() });
     if shown(Part::Graph) {
         value["graph"] = graph.to_string().into();
     }
-    let Some(plan) = plan else { return value };
+    let Some(plan) = plan else { return Ok(value) };
     if shown(Part::Passes) {
         value["passes"] = plan.traces.iter().map(pass_json).collect();
     }
     if shown(Part::Plan) {
         // A layer that the host has no steps for has been reported when the plan was made.
-        let host = host::shared_with(&context.host());
+        let host = host::shared_with(&context.host())?;
         let plans = plan.segments.iter().filter_map(|s| host.plan(s, plan.target).ok());
         let (steps, slots): (Vec<_>, Vec<_>) = plans.map(|p| (steps_json(&p), p.slots.bytes)).unzip();
         value["plan"] = json!({ "steps": steps.concat(), "slots": slots.concat() });
@@ -120,7 +126,7 @@ fn machine(graph: &Graph, plan: Option<&Plan>, shown: impl Fn(Part) -> bool, con
     if shown(Part::Mil) {
         value["mil"] = plan.segments.iter().map(aneforge::plan::Segment::text).collect();
     }
-    value
+    Ok(value)
 }
 
 fn pass_json(trace: &Trace) -> Value {

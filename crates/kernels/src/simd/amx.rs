@@ -40,13 +40,12 @@ pub(super) fn available(isa: Isa) -> bool {
 
 static CONCEALED: OnceLock<bool> = OnceLock::new();
 
-/// Whether tiles multiply `f16` as defined, whatever the processor says; it must have tiles. Raises `SIGILL` where it
-/// cannot multiply `f16`.
+/// Whether tiles multiply `f16` as defined, whatever the processor says.
 pub(super) fn probe() -> bool {
-    *CONCEALED.get_or_init(|| machine::has_tiles() && multiplies_halves())
+    *CONCEALED.get_or_init(|| machine::has_tiles() && machine::holds_in_child(multiplies_halves))
 }
 
-/// One product of 16 rows of 32 terms, some of them subnormal.
+/// One product of 16 rows of 32 terms, some of them subnormal. Raises `SIGILL` where tiles do not multiply `f16`.
 fn multiplies_halves() -> bool {
     let value = |seed: usize| {
         let bits = seed.wrapping_mul(0x9e37_79b9).rotate_right(13) as u16;

@@ -32,13 +32,15 @@ use crate::ir::types::TensorType;
 use crate::passes::{self, CompileOptions};
 use crate::plan::Segment;
 use crate::target::Target;
-pub use aneforge_kernels::Sums;
 use aneforge_kernels::process::PerProcess;
-use aneforge_kernels::{Isa, Kernels, Layout, map};
+use aneforge_kernels::threads::Pool;
+pub use aneforge_kernels::{Isa, Sums};
+use aneforge_kernels::{Kernels, Layout, map};
 use aneforge_tensor::{DType, f16};
 use packs::Packs;
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 /// This machine's processor.
 #[derive(Clone, Debug)]
@@ -58,7 +60,15 @@ pub struct HostOptions {
     pub numerics: Option<Numerics>,
     /// In which order products and convolutions sum; by default in the defined one, which has the same bits everywhere.
     pub sums: Sums,
+    /// The instruction set that the kernels are compiled for; by default the fastest that the processor says it has.
+    pub isa: Option<Isa>,
+    /// How many threads run a program, the caller's included; by default as many as the machine runs at once, or
+    /// [`set_threads`] said. Sessions with as many threads share them.
+    pub threads: Option<usize>,
 }
+
+/// The most threads that one engine may have.
+pub const MAX_THREADS: usize = 1024;
 
 impl HostOptions {
     /// The same with these departures from IEEE 754.
@@ -71,6 +81,18 @@ impl HostOptions {
     #[must_use]
     pub fn sums(self, sums: Sums) -> HostOptions {
         HostOptions { sums, ..self }
+    }
+
+    /// The same with kernels for this instruction set.
+    #[must_use]
+    pub fn isa(self, isa: impl Into<Option<Isa>>) -> HostOptions {
+        HostOptions { isa: isa.into(), ..self }
+    }
+
+    /// The same on so many threads.
+    #[must_use]
+    pub fn threads(self, threads: impl Into<Option<usize>>) -> HostOptions {
+        HostOptions { threads: threads.into(), ..self }
     }
 }
 
@@ -104,6 +126,40 @@ impl Host {
         Host { kernels: self.kernels.with_sums(sums), ..self }
     }
 
+    /// The same engine with kernels for this instruction set. Packed weights are shared.
+    ///
+    /// Some virtual machines conceal AMX-FP16 that works, so where there are tiles that set is tried, in a child process,
+    /// whatever the processor says. An error for a set that this machine cannot run.
+    pub fn with_isa(self, isa: Isa) -> Result<Host, DeviceError> {
+        if isa.probe()
+            && let Some(kernels) = self.kernels.clone().with_isa(isa)
+        {
+            return Ok(Host { kernels, ..self });
+        }
+        let why = format!(
+            "this processor cannot run {} kernels; choose from {}",
+            name_of(isa),
+            instruction_sets().join(", ")
+        );
+        Err(DeviceError::Unsupported { op: "host", why })
+    }
+
+    /// The same engine on so many threads, which engines with as many share.
+    fn on(self, threads: usize) -> Result<Host, DeviceError> {
+        type Pools = PerProcess<Mutex<HashMap<usize, Weak<Pool>>>>;
+        static POOLS: LazyLock<Pools> = LazyLock::new(PerProcess::default);
+        check_threads(threads)?;
+        if threads == self.threads() {
+            return Ok(self);
+        }
+        let mut pools = POOLS.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
+        let there = pools.get(&threads).and_then(Weak::upgrade);
+        let pool = there.unwrap_or_else(|| Arc::new(Pool::new(threads)));
+        pools.retain(|_, pool| pool.strong_count() > 0);
+        pools.insert(threads, Arc::downgrade(&pool));
+        Ok(Host { kernels: self.kernels.on(pool), ..self })
+    }
+
     /// The threads it runs on, the caller's included.
     pub fn threads(&self) -> usize {
         self.kernels.pool().threads()
@@ -129,7 +185,12 @@ fn graph_of(segment: &Segment) -> Result<Cow<'_, Graph>, DeviceError> {
 
 /// Names of the instruction sets that this processor runs and the kernels have code for, slowest first.
 pub fn instruction_sets() -> Vec<String> {
-    Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect()
+    Isa::available().into_iter().map(name_of).collect()
+}
+
+/// The name of an instruction set, which [`Isa::named`] reads.
+pub fn name_of(isa: Isa) -> String {
+    format!("{isa:?}").to_lowercase()
 }
 
 static SHARED: OnceLock<Arc<Host>> = OnceLock::new();
@@ -140,21 +201,37 @@ pub fn shared() -> Arc<Host> {
     SHARED.get_or_init(|| Arc::new(Host::new(threads()))).clone()
 }
 
-/// The shared engine with these options.
-pub fn shared_with(options: &HostOptions) -> Arc<Host> {
+/// The shared engine with these options; an error for an instruction set or a number of threads that it cannot have.
+pub fn shared_with(options: &HostOptions) -> Result<Arc<Host>, DeviceError> {
     if *options == HostOptions::default() {
-        return shared();
+        return Ok(shared());
     }
-    let host = Host::clone(&shared()).with_sums(options.sums);
-    Arc::new(Host { numerics: options.numerics, ..host })
+    let mut host = Host::clone(&shared()).with_sums(options.sums);
+    host.numerics = options.numerics;
+    if let Some(isa) = options.isa {
+        host = host.with_isa(isa)?;
+    }
+    if let Some(threads) = options.threads {
+        host = host.on(threads)?;
+    }
+    Ok(Arc::new(host))
 }
 
 /// Sets the number of threads of the shared engine; an error if it is already in use.
 pub fn set_threads(threads: usize) -> Result<(), DeviceError> {
+    check_threads(threads)?;
     SHARED.set(Arc::new(Host::new(threads))).map_err(|_| DeviceError::Unsupported {
         op: "host",
         why: "threads must be set before the first program is loaded".into(),
     })
+}
+
+fn check_threads(threads: usize) -> Result<(), DeviceError> {
+    if (1..=MAX_THREADS).contains(&threads) {
+        return Ok(());
+    }
+    let why = format!("threads must be from 1 to {MAX_THREADS}, got {threads}");
+    Err(DeviceError::Unsupported { op: "host", why })
 }
 
 impl Device for Host {

@@ -13,6 +13,10 @@ pub(super) fn has_tiles() -> bool {
     false
 }
 
+pub(super) fn holds_in_child(_: fn() -> bool) -> bool {
+    false
+}
+
 /// # Safety
 /// Never called.
 pub(super) unsafe fn configure() {}

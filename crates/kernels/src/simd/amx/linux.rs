@@ -1,5 +1,6 @@
 //! Detection, permission and the tile instructions, as x86-64 Linux has them.
 
+mod child;
 #[cfg(feature = "emulate-amx")]
 mod emulate;
 mod products;
@@ -11,6 +12,7 @@ use std::sync::OnceLock;
 use super::TILE_ROWS;
 use crate::Isa;
 
+pub(super) use child::holds_in_child;
 pub(super) use products::{halves_one, halves_two, high_parts_one, high_parts_two, parts_one, parts_two};
 
 /// Bytes of a row of a tile.

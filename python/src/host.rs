@@ -1,0 +1,80 @@
+//! How the host computes, in Python's words.
+
+use crate::compile::{arithmetic, on};
+use aneforge::device::host::{Isa, MAX_THREADS, Sums, instruction_sets, name_of};
+use aneforge::{Device, HostOptions, Target};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// What is asked of the host, as `_env.host` gathers it; nothing means the default.
+#[derive(Clone, Debug, Default, FromPyObject, IntoPyObject)]
+#[pyo3(from_item_all)]
+pub struct HostWords {
+    numerics: Option<String>,
+    sums: Option<String>,
+    isa: Option<String>,
+    threads: Option<i64>,
+}
+
+impl HostWords {
+    /// The options that these words mean for a program of this target.
+    pub fn options(&self, target: Target) -> PyResult<HostOptions> {
+        let numerics = self.numerics.as_deref().map(|name| arithmetic(name, target)).transpose()?;
+        let isa = self.isa.as_deref().map(instruction_set).transpose()?;
+        Ok(HostOptions::default()
+            .numerics(numerics)
+            .sums(order(self.sums.as_deref())?)
+            .isa(isa)
+            .threads(self.threads.map(count).transpose()?))
+    }
+
+    /// The device of this name, or the default; the host as these words say.
+    pub fn device(&self, name: Option<&str>, target: Target) -> PyResult<Arc<dyn Device>> {
+        on(name, &self.options(target)?)
+    }
+
+    /// The words for these options.
+    pub fn of(options: &HostOptions) -> HostWords {
+        let HostOptions { numerics, sums, isa, threads, .. } = *options;
+        HostWords {
+            numerics: numerics.map(|numerics| numerics.name().into()),
+            sums: (sums == Sums::Fast).then(|| "fast".into()),
+            isa: isa.map(name_of),
+            threads: threads.map(|threads| threads as i64),
+        }
+    }
+}
+
+/// What `repr` says of options that are not the default.
+pub fn told(options: &HostOptions) -> String {
+    let isa = options.isa.map(|isa| format!(", {} kernels", name_of(isa)));
+    let sums = (options.sums == Sums::Fast).then(|| ", fast sums".into());
+    let threads =
+        options.threads.map(|threads| format!(", {threads} thread{}", if threads == 1 { "" } else { "s" }));
+    [isa, sums, threads].into_iter().flatten().collect()
+}
+
+/// A number of threads that an engine may have.
+pub fn count(threads: i64) -> PyResult<usize> {
+    let count = usize::try_from(threads).ok().filter(|count| (1..=MAX_THREADS).contains(count));
+    let wrong = || PyValueError::new_err(format!("threads must be from 1 to {MAX_THREADS}, got {threads}"));
+    count.ok_or_else(wrong)
+}
+
+fn instruction_set(name: &str) -> PyResult<Isa> {
+    Isa::named(name).ok_or_else(|| {
+        let there = instruction_sets().join("', '");
+        PyValueError::new_err(format!(
+            "isa must name an instruction set, here one of '{there}', got '{name}'"
+        ))
+    })
+}
+
+fn order(name: Option<&str>) -> PyResult<Sums> {
+    match name {
+        None | Some("defined") => Ok(Sums::Defined),
+        Some("fast") => Ok(Sums::Fast),
+        Some(name) => Err(PyValueError::new_err(format!("sums must be 'defined' or 'fast', got '{name}'"))),
+    }
+}
