@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 
 use aneforge_kernels::layout::transpose;
-use aneforge_kernels::map::{Binary, Unary, binary, unary};
-use aneforge_kernels::norm::{ScaleShift, Norm, Normalize, normalize};
+use aneforge_kernels::map::{Binary, Chain, Data, DataMut, Function, Link, Source, Unary, binary, unary};
+use aneforge_kernels::norm::{Norm, Normalize, ScaleShift, normalize};
 use aneforge_kernels::pool::{Window, avg_pool, max_pool};
 use aneforge_kernels::reduce::{Reduction, reduce};
 use aneforge_kernels::softmax::softmax;
-use aneforge_kernels::{Kernels, Stores, View, f16, roof};
+use aneforge_kernels::{Kernels, Scratch, Stores, View, Watch, f16, roof};
 
 use crate::product::label;
 use crate::timing::{Variant, Work, measure};
@@ -104,8 +104,51 @@ pub fn run(bench: &mut Bench) {
     }
     let body = |k: &Kernels, out: &mut [f16]| both(View::new(&scale, &[64, 1, 1]), Binary::Mul, k, out);
     beside_copy(bench, "mul per channel, 4M", 4 * COUNT, 1.3, Box::new(body));
+    chains(bench, &x);
     rows(bench, &x);
     images(bench, &x);
+}
+
+/// Ten functions in one pass, and one after the other.
+fn chains(bench: &mut Bench, x: &[f16]) {
+    let functions = [
+        Unary::MulScalar { k: 0.9 },
+        Unary::AddScalar { k: 0.1 },
+        Unary::Relu,
+        Unary::Square,
+        Unary::Linear { alpha: 0.5, beta: 0.2 },
+        Unary::Abs,
+        Unary::Clip { lo: 0.1, hi: 4.0 },
+        Unary::Sqrt,
+        Unary::LeakyRelu { alpha: 0.1 },
+        Unary::MulScalar { k: 1.1 },
+    ];
+    let between = RefCell::new(vec![f16::ZERO; COUNT]);
+    let watch = Watch::default();
+    let stores = Stores { flush_nan: true, watch: Some(&watch) };
+    let body = |k: &Kernels, out: &mut [f16]| {
+        let mut between = between.borrow_mut();
+        let [mut from, mut to] = [out, &mut between[..]];
+        unary(k, functions[0], x, stores, from);
+        for &function in &functions[1..] {
+            unary(k, function, from, stores, to);
+            std::mem::swap(&mut from, &mut to);
+        }
+    };
+    beside_copy(bench, "ten functions one by one, 4M", 4 * COUNT, 0.0, Box::new(body));
+    let link = |(at, &function): (usize, &Unary)| Link {
+        function: Function::Unary(function),
+        sources: vec![at.checked_sub(1).map_or(Source::Operand(0), Source::Link)],
+        flush_nan: true,
+        watched: true,
+    };
+    let links: Vec<Link> = functions.iter().enumerate().map(link).collect();
+    let chain = Chain::new(&[COUNT], &[&[COUNT]], &links, None);
+    let scratch = RefCell::new(Scratch::new());
+    let body = |k: &Kernels, out: &mut [f16]| {
+        chain.run(k, &[Data::Half(x)], &watch, &mut scratch.borrow_mut(), DataMut::Half(out));
+    };
+    beside_copy(bench, "chain of ten functions, 4M", 4 * COUNT, 1.4, Box::new(body));
 }
 
 fn rows(bench: &mut Bench, x: &[f16]) {

@@ -1,9 +1,11 @@
-//! Elementwise functions: of one operand, of two with broadcasting, comparisons and selection.
+//! Elementwise functions: of one operand, of two with broadcasting, comparisons and selection; and chains of them.
 
 mod binary;
+mod chain;
 mod unary;
 
 pub use binary::{Binary, Compare, binary, compare, logical_not, select};
+pub use chain::{Chain, Data, DataMut, Function, Link, Source};
 pub(crate) use unary::map_slice;
 pub use unary::{Unary, overflow_above, sanitize, store_again, unary, unary_in_place};
 

@@ -2,6 +2,7 @@
 
 mod it {
     mod attention;
+    mod chain;
     mod channel;
     mod conv;
     mod conv_transpose;

@@ -186,7 +186,8 @@ fn random_networks_have_images_of_every_kind() {
                 Order::Pixels { halo: [0, 0, 0, 0], .. } => "pixels",
                 Order::Pixels { .. } => "pixels with zeros around them",
             };
-            seen.insert((step.op.name(), order, step.fused.residual.is_some()));
+            let ops = std::iter::once(step.op.name()).chain(step.fused.links.iter().map(|link| link.op));
+            seen.extend(ops.map(|op| (op, order, step.fused.residual.is_some())));
         }
     }
     for wanted in [

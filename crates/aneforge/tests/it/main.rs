@@ -5,6 +5,7 @@
 mod attention;
 mod attributes;
 mod buffers;
+mod chains;
 mod conformance;
 mod cost;
 mod errors;

@@ -78,6 +78,28 @@ fn the_node_that_overflows_is_named_inside_a_convolution_that_adds() {
     }
 }
 
+/// Chains count where they compute: also in place of an operand, which is gone by the time that anyone could look again.
+#[test]
+fn the_node_that_overflows_is_named_inside_a_chain() {
+    let x = input(&[3, 5000]);
+    let row = input(&[5000]);
+    let hidden = (x.softmax(-1) * 0.0 + &x).square().sigmoid() * &row;
+    let shared = &hidden + &(&hidden * &row).real_div(&(&hidden - &hidden)).softsign();
+    let found = shared.clip(-1.0, 1.0).softmax(-1);
+    let feed = |at: usize, value: f32, row: f32| {
+        let mut values = vec![1.0; 15_000];
+        values[at] = value;
+        vec![tensor(&[3, 5000], &values), tensor(&[5000], &[row; 5000])]
+    };
+    for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
+        let squares = [feed(0, 2.0, 1.0), feed(4999, 300.0, 1.0), feed(14_999, -300.0, 1.0)];
+        let twice = [("real_div", 15_000, 3), ("mul", 1, 2)];
+        assert_eq!(overflows_of(&found, &squares, numerics), twice, "{numerics}");
+        let infinite = overflows_of(&found, &[feed(7000, f32::INFINITY, 1.0)], numerics);
+        assert!(infinite.iter().all(|(op, ..)| *op == "real_div"), "{numerics}: {infinite:?}");
+    }
+}
+
 #[test]
 fn nan_counts_and_what_was_infinite_before_does_not() {
     let (x, y) = (input(&[4]), input(&[4]));

@@ -100,7 +100,7 @@ pub fn binary(
     assert_eq!(out.len(), out_shape.iter().product::<usize>(), "binary: output length");
     let grain = if function == Binary::Pow { GRAIN / 8 } else { GRAIN };
     chunks(&kernels.pool, out, grain, |start, out| {
-        let pairs = Pairs { walk: &walk, a: a.data, b: b.data, start };
+        let pairs = Pairs { walk: &walk, a: a.data, b: b.data, start, before: [0; 2] };
         kernels.simd.run(BinaryTask { pairs, function, stores, out });
     });
 }
@@ -120,16 +120,30 @@ pub fn compare(
     let walk = Walk::broadcast(out_shape, [a.shape, b.shape]);
     assert_eq!(out.len(), out_shape.iter().product::<usize>(), "compare: output length");
     chunks(&kernels.pool, out, GRAIN, |start, out| {
-        let pairs = Pairs { walk: &walk, a: a.data, b: b.data, start };
+        let pairs = Pairs { walk: &walk, a: a.data, b: b.data, start, before: [0; 2] };
         kernels.simd.run(CompareTask { pairs, comparison, out });
     });
 }
 
-struct Pairs<'a> {
-    walk: &'a Walk<2>,
-    a: &'a [f16],
-    b: &'a [f16],
-    start: usize,
+/// The operands of consecutive elements of the output.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs<'a> {
+    pub(super) walk: &'a Walk<2>,
+    pub(super) a: &'a [f16],
+    pub(super) b: &'a [f16],
+    /// The first element of the output.
+    pub(super) start: usize,
+    /// Elements of each operand that lie before its slice.
+    pub(super) before: [usize; 2],
+}
+
+impl<'a> Pairs<'a> {
+    /// [`Walk::runs`] of the first `count` elements, with offsets in the slices.
+    #[inline(always)]
+    pub(super) fn runs(self, count: usize) -> impl Iterator<Item = (usize, usize, [usize; 2])> + use<'a> {
+        let [a, b] = self.before;
+        self.walk.runs(self.start, count).map(move |(at, length, [x, y])| (at, length, [x - a, y - b]))
+    }
 }
 
 /// The values of an operand from `at` on, up to `count`; the same one again where the stride is zero.
@@ -184,10 +198,11 @@ impl<'a> Vectors<'a> {
 /// where they belong.
 macro_rules! each_pair {
     ($lanes:ident, $pairs:expr, $total:expr, |$position:ident, $count:ident, $a:ident, $b:ident| $body:expr) => {{
-        let Pairs { walk, a: data_a, b: data_b, start } = $pairs;
+        let Pairs { walk, a: data_a, b: data_b, start, before: [before_a, before_b] } = $pairs;
         let [step_a, step_b] = walk.inner_strides();
         let mut same = [[f16::ZERO; WIDTH]; 2];
         for (position, length, [at_a, at_b]) in walk.runs(start, $total) {
+            let (at_a, at_b) = (at_a - before_a, at_b - before_b);
             let [same_a, same_b] = &mut same;
             let vectors_a = Vectors::new(data_a, at_a, step_a, length, same_a);
             let vectors_b = Vectors::new(data_b, at_b, step_b, length, same_b);
@@ -216,11 +231,11 @@ macro_rules! each_pair {
     }};
 }
 
-struct BinaryTask<'a> {
-    pairs: Pairs<'a>,
-    function: Binary,
-    stores: Stores<'a>,
-    out: &'a mut [f16],
+pub(super) struct BinaryTask<'a> {
+    pub(super) pairs: Pairs<'a>,
+    pub(super) function: Binary,
+    pub(super) stores: Stores<'a>,
+    pub(super) out: &'a mut [f16],
 }
 
 /// Runs `$body` with `$name` bound to a variant that the compiler knows, so that its loop has no branch.
@@ -240,7 +255,7 @@ impl Task for BinaryTask<'_> {
         let BinaryTask { pairs, function, stores, out } = self;
         if L::ONE_BY_ONE {
             let [step_a, step_b] = pairs.walk.inner_strides();
-            for (position, length, [at_a, at_b]) in pairs.walk.runs(pairs.start, out.len()) {
+            for (position, length, [at_a, at_b]) in pairs.runs(out.len()) {
                 for index in 0..length as isize {
                     let a = pairs.a[(at_a as isize + index * step_a) as usize].to_f32();
                     let b = pairs.b[(at_b as isize + index * step_b) as usize].to_f32();
@@ -257,10 +272,10 @@ impl Task for BinaryTask<'_> {
     }
 }
 
-struct CompareTask<'a> {
-    pairs: Pairs<'a>,
-    comparison: Compare,
-    out: &'a mut [u8],
+pub(super) struct CompareTask<'a> {
+    pub(super) pairs: Pairs<'a>,
+    pub(super) comparison: Compare,
+    pub(super) out: &'a mut [u8],
 }
 
 impl Task for CompareTask<'_> {
@@ -297,19 +312,22 @@ pub fn select(
 ) {
     let walk = Walk::broadcast(out_shape, [condition.shape, a.shape, b.shape]);
     assert_eq!(out.len(), out_shape.iter().product::<usize>(), "select: output length");
-    let (a, b) = (bytemuck::cast_slice(a.data), bytemuck::cast_slice(b.data));
-    chunks(&kernels.pool, bytemuck::cast_slice_mut(out), GRAIN, |start, out| {
-        kernels.simd.run(SelectTask { walk: &walk, condition: condition.data, a, b, start, out });
+    chunks(&kernels.pool, out, GRAIN, |start, out| {
+        let (condition, a, b) = (condition.data, a.data, b.data);
+        kernels.simd.run(SelectTask { walk: &walk, condition, a, b, start, before: [0; 3], out });
     });
 }
 
-struct SelectTask<'a> {
-    walk: &'a Walk<3>,
-    condition: &'a [u8],
-    a: &'a [u16],
-    b: &'a [u16],
-    start: usize,
-    out: &'a mut [u16],
+pub(super) struct SelectTask<'a> {
+    pub(super) walk: &'a Walk<3>,
+    pub(super) condition: &'a [u8],
+    pub(super) a: &'a [f16],
+    pub(super) b: &'a [f16],
+    /// The first element of the output.
+    pub(super) start: usize,
+    /// Elements of each operand that lie before its slice.
+    pub(super) before: [usize; 3],
+    pub(super) out: &'a mut [f16],
 }
 
 impl Task for SelectTask<'_> {
@@ -319,11 +337,14 @@ impl Task for SelectTask<'_> {
     fn run<L: Lanes>(self) {
         let [step_condition, step_a, step_b] = self.walk.inner_strides();
         let contiguous = [step_condition, step_a, step_b] == [1, 1, 1];
-        self.walk.run(self.start, self.out.len(), |position, length, [condition, a, b]| {
-            let out = &mut self.out[position..position + length];
+        let (all_a, all_b): (&[u16], &[u16]) = (bytemuck::cast_slice(self.a), bytemuck::cast_slice(self.b));
+        let all: &mut [u16] = bytemuck::cast_slice_mut(self.out);
+        self.walk.run(self.start, all.len(), |position, length, at| {
+            let [condition, a, b] = std::array::from_fn(|operand| at[operand] - self.before[operand]);
+            let out = &mut all[position..position + length];
             if contiguous {
                 let condition = &self.condition[condition..condition + length];
-                let (a, b) = (&self.a[a..a + length], &self.b[b..b + length]);
+                let (a, b) = (&all_a[a..a + length], &all_b[b..b + length]);
                 for (index, out) in out.iter_mut().enumerate() {
                     *out = if condition[index] != 0 { a[index] } else { b[index] };
                 }
@@ -331,8 +352,8 @@ impl Task for SelectTask<'_> {
             }
             let at = |base: usize, step: isize, index: usize| base + step as usize * index;
             for (index, out) in out.iter_mut().enumerate() {
-                let a = self.a[at(a, step_a, index)];
-                let b = self.b[at(b, step_b, index)];
+                let a = all_a[at(a, step_a, index)];
+                let b = all_b[at(b, step_b, index)];
                 *out = if self.condition[at(condition, step_condition, index)] != 0 { a } else { b };
             }
         });
@@ -345,9 +366,12 @@ impl Task for SelectTask<'_> {
 /// When the lengths differ.
 pub fn logical_not(kernels: &Kernels, x: &[u8], out: &mut [u8]) {
     assert_eq!(x.len(), out.len(), "logical_not: lengths differ");
-    chunks(&kernels.pool, out, GRAIN * 2, |start, out| {
-        for (out, x) in out.iter_mut().zip(&x[start..]) {
-            *out = u8::from(*x == 0);
-        }
-    });
+    chunks(&kernels.pool, out, GRAIN * 2, |start, out| opposites(&x[start..], out));
+}
+
+/// The opposites of the first truth values.
+pub(super) fn opposites(x: &[u8], out: &mut [u8]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = u8::from(*x == 0);
+    }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::support::{Random, assert_same, cases, check, contexts, misaligned, wild_values};
 
-fn all_unary() -> Vec<Unary> {
+pub fn all_unary() -> Vec<Unary> {
     use Unary::*;
     vec![
         Relu,
@@ -86,7 +86,7 @@ fn definitions_at_chosen_points() {
 }
 
 /// The shapes of an output and of operands that broadcast to it.
-fn shapes(operands: usize) -> impl Strategy<Value = (Vec<usize>, Vec<Vec<usize>>, u64)> {
+pub fn shapes(operands: usize) -> impl Strategy<Value = (Vec<usize>, Vec<Vec<usize>>, u64)> {
     let size = prop_oneof![1..4_usize, Just(17), Just(40)];
     (prop::collection::vec(size, 0..5), any::<u64>()).prop_map(move |(shape, seed)| {
         let mut random = Random(seed);
@@ -100,7 +100,7 @@ fn shapes(operands: usize) -> impl Strategy<Value = (Vec<usize>, Vec<Vec<usize>>
 }
 
 /// The element of an operand that is broadcast to position `index` of `shape`.
-fn element(shape: &[usize], operand: &[usize], mut index: usize) -> usize {
+pub fn element(shape: &[usize], operand: &[usize], mut index: usize) -> usize {
     let (mut at, mut step) = (0, 1);
     for axis in (0..shape.len()).rev() {
         let coordinate = index % shape[axis];
@@ -113,9 +113,9 @@ fn element(shape: &[usize], operand: &[usize], mut index: usize) -> usize {
     at
 }
 
-const BINARY: [Binary; 7] =
+pub const BINARY: [Binary; 7] =
     [Binary::Add, Binary::Sub, Binary::Mul, Binary::RealDiv, Binary::Maximum, Binary::Minimum, Binary::Pow];
-const COMPARE: [Compare; 6] = [
+pub const COMPARE: [Compare; 6] = [
     Compare::Less,
     Compare::LessEqual,
     Compare::Greater,

@@ -1,59 +1,59 @@
-//! One value from the values at the same place.
+//! One value from the values at the same place: chains of functions, of one link or more.
 
-use crate::device::host::plan::Step;
+use crate::device::host::plan::{Operand, Step};
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::Form;
-use aneforge_kernels::map::{Binary, Compare, Unary};
-use aneforge_kernels::{Kernels, Scratch, View, channel, convert, map};
+use aneforge_kernels::map::{Chain, Data, DataMut, Link};
+use aneforge_kernels::{Kernels, Scratch, channel, convert};
 use aneforge_tensor::DType;
+use smallvec::SmallVec;
+
+/// The most operands of a chain; so many are listed without an allocation.
+pub(super) const OPERANDS: usize = 16;
 
 enum Elementwise {
-    Unary(Unary),
-    Binary(Binary),
-    Compare(Compare),
-    Not,
-    Select,
+    Chain(Chain),
     /// A slope per channel below zero.
     Prelu,
     Cast,
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
-    Some(Box::new(match setup.step.form {
-        Form::Map(function) => Elementwise::Unary(function),
-        Form::Zip(function) => Elementwise::Binary(function),
-        Form::Compare(function) => Elementwise::Compare(function),
-        Form::Not => Elementwise::Not,
-        Form::Select => Elementwise::Select,
+    let Step { form, fused, inputs, output, in_place, .. } = setup.step;
+    Some(Box::new(match form {
         Form::Prelu => Elementwise::Prelu,
         Form::Cast => Elementwise::Cast,
-        _ => return None,
+        _ if fused.links.is_empty() => return None,
+        _ => {
+            let extents: Vec<&[usize]> = inputs.iter().map(|operand| operand.lying.dims()).collect();
+            let links: Vec<Link> = fused.links.iter().map(|link| link.does.clone()).collect();
+            Elementwise::Chain(Chain::new(output.lying.dims(), &extents, &links, *in_place))
+        }
     }))
 }
 
 impl Routine for Elementwise {
-    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
-        0
+    fn scratch(&self, _: &Step, kernels: &Kernels) -> usize {
+        match self {
+            Elementwise::Chain(chain) => chain.scratch(kernels),
+            Elementwise::Prelu | Elementwise::Cast => 0,
+        }
     }
 
     fn reads(&self, step: &Step) -> usize {
         step.inputs.len()
     }
 
-    fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let k = call.kernels;
         match self {
-            Elementwise::Compare(f) => map::compare(k, *f, call.view(0), call.view(1), call.result(), out),
-            Elementwise::Not => map::logical_not(k, call.bytes(0), out),
-            Elementwise::Unary(f) => map::unary(k, *f, call.half(0), call.stores(), halves(out)),
-            Elementwise::Binary(f) => {
-                let (a, b) = (call.view(0), call.view(1));
-                map::binary(k, *f, a, b, call.result(), call.stores(), halves(out));
-            }
-            Elementwise::Select => {
-                let condition = View::new(call.bytes(0), call.extents(0));
-                map::select(k, condition, call.view(1), call.view(2), call.result(), halves(out));
-                call.finish(halves(out));
+            Elementwise::Chain(chain) => {
+                let operands: SmallVec<[Data<'_>; OPERANDS]> = data(call).collect();
+                let out = match call.step.output.ty.dtype {
+                    DType::F16 => DataMut::Half(halves(out)),
+                    _ => DataMut::Truth(out),
+                };
+                chain.run(k, &operands, call.watch, scratch, out);
             }
             Elementwise::Prelu => {
                 let inner = call.of_one_channel(0);
@@ -69,4 +69,20 @@ impl Routine for Elementwise {
             }
         }
     }
+
+    fn made(&self) -> Option<Vec<usize>> {
+        match self {
+            Elementwise::Chain(chain) => Some(chain.take_made().collect()),
+            Elementwise::Prelu | Elementwise::Cast => None,
+        }
+    }
+}
+
+fn data<'a>(call: &'a Call<'_, '_>) -> impl Iterator<Item = Data<'a>> {
+    let operand = |(index, operand): (usize, &Operand)| match operand.ty.dtype {
+        _ if call.step.in_place == Some(index) => Data::InPlace,
+        DType::F16 => Data::Half(call.half(index)),
+        _ => Data::Truth(call.bytes(index)),
+    };
+    call.step.inputs.iter().enumerate().map(operand)
 }

@@ -1,9 +1,11 @@
 //! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
 //!
-//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `layout` says which images lie
-//! pixel after pixel; `run` executes the steps, each by a `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it stood
-//! alone.
+//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `chain` joins elementwise nodes;
+//! `layout` says which images lie pixel after pixel, and `places` where results are written; `run` executes the steps, each
+//! by a `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it
+//! stood alone.
 
+mod chain;
 mod conv;
 mod definition;
 mod elementwise;
@@ -14,6 +16,7 @@ mod movement;
 mod normalise;
 mod overflow;
 mod packs;
+mod places;
 mod plan;
 mod planner;
 mod pool;

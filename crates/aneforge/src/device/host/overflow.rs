@@ -1,14 +1,12 @@
 //! Which nodes made an infinity or NaN of finite operands.
 //!
-//! The kernels say only that one came up in a step. Which of its nodes it came from, and whether their operands were
-//! finite, is found out here, by computing the step again; so a call that stays finite pays nothing for it.
+//! Chains count them. Other kernels say only that one came up in a step; which of its nodes it came from, and whether their
+//! operands were finite, is found out here, by computing the step again. So a call that stays finite pays nothing for it.
 
 use crate::device::Overflow;
-use crate::device::host::plan::{Finish, Fused, Operand, Step};
+use crate::device::host::plan::{Finish, Fused, Step};
 use crate::device::host::routine::{Call, Routine};
-use crate::ir::form::Form;
 use crate::ir::graph::{Graph, NodeId};
-use crate::ir::ops::binary::source;
 use crate::ir::types::Caller;
 use aneforge_kernels::{Scratch, Watch};
 use aneforge_tensor::{AlignedBytes, DType, f16};
@@ -45,23 +43,25 @@ impl Overflows {
     /// Looks into a step that has just run and stored an infinity or NaN.
     pub(super) fn look_into(&mut self, call: &Call<'_, '_>, routine: &dyn Routine, scratch: &mut Scratch) {
         let step = call.step;
-        let by_elements = matches!(step.form, Form::Map(_) | Form::Zip(_));
-        if !by_elements && !operands_are_finite(call) {
+        if let Some(made) = routine.made() {
+            for (link, values) in step.fused.links.iter().zip(made).filter(|&(_, values)| values > 0) {
+                self.add(link.node, link.op, values);
+            }
+            return;
+        }
+        if !operands_are_finite(call) {
             return;
         }
         // Of one node with finite operands there is nothing to find out a second time.
-        let alone = !by_elements && step.fused.nodes.is_empty();
-        if alone && self.known.contains_key(&step.first) {
+        if step.fused.nodes.is_empty() && self.known.contains_key(&step.first) {
             return self.add(step.first, step.op.name(), 0);
         }
         let mut before: Option<AlignedBytes> = None;
         for (node, op, part) in parts(step) {
             let Some(mut out) = AlignedBytes::try_zeroed(part.output.room()) else { return };
             Call { step: &part, watch: &Watch::default(), ..*call }.run(routine, scratch, &mut out);
-            let was_finite = |i: usize| match &before {
-                Some(before) => before.as_slice::<f16>()[i].is_finite(),
-                None => !by_elements || element_is_finite(call, i),
-            };
+            let was_finite =
+                |i: usize| before.as_ref().is_none_or(|before| before.as_slice::<f16>()[i].is_finite());
             let values = out.as_slice::<f16>().iter().enumerate();
             let values = values.filter(|(i, v)| !v.is_finite() && was_finite(*i)).count();
             if values > 0 {
@@ -78,15 +78,6 @@ fn operands_are_finite(call: &Call<'_, '_>) -> bool {
     // Constants are finite in every legal graph, and those that were packed are not at hand.
     let mut variable = halves.filter(|operand| !operand.place.is_constant());
     variable.all(|operand| call.elements(operand).all(|v| v.is_finite()))
-}
-
-/// Whether what element `i` of the result was computed from is finite.
-fn element_is_finite(call: &Call<'_, '_>, i: usize) -> bool {
-    let operand = |operand: &Operand| {
-        let at = source(operand.lying, call.step.output.lying, i);
-        call.memory.half(operand.place, operand.ty)[at].is_finite()
-    };
-    call.step.inputs.iter().all(operand)
 }
 
 /// The step up to each of its nodes, with nothing made of NaN.

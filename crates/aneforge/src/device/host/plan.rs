@@ -8,7 +8,7 @@ use crate::ir::ops::conv::four;
 use crate::ir::types::{TensorType, counted};
 use crate::plan::Slots;
 use aneforge_kernels::conv::{Images, Nhwc};
-use aneforge_kernels::map::Unary;
+use aneforge_kernels::map::{self, Source, Unary};
 use aneforge_tensor::{Shape, f16};
 use std::fmt;
 use std::time::Duration;
@@ -158,6 +158,8 @@ pub struct Step {
     pub fused: Fused,
     /// What it writes.
     pub output: Operand,
+    /// The operand that lies in the place of the result.
+    pub in_place: Option<usize>,
     /// What the engine does to the stored values.
     pub finish: Finish,
     /// Multiplications and additions of the op.
@@ -193,6 +195,19 @@ pub struct Fused {
     pub transposed: bool,
     /// Nodes of the step after the first, with their ops.
     pub nodes: Vec<(NodeId, &'static str)>,
+    /// All nodes of a step that is a chain of functions of elements.
+    pub links: Vec<Link>,
+}
+
+/// A node of a chain.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The node.
+    pub node: NodeId,
+    /// Its op.
+    pub op: &'static str,
+    /// What it does to operands of the step and to links before it.
+    pub does: map::Link,
 }
 
 /// Departures from IEEE 754 that apply when a value is stored.
@@ -213,6 +228,22 @@ impl fmt::Display for Finish {
         }
         f.write_str(if self.flush_nan { ", NaN to 0" } else { "" })?;
         f.write_str(if self.watched { ", watched" } else { "" })
+    }
+}
+
+impl Step {
+    /// The links of a chain, a line for each.
+    fn write_links(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Link { node, op, does } in &self.fused.links {
+            let source = |source: &Source| match *source {
+                Source::Operand(at) => self.inputs[at].place.to_string(),
+                Source::Link(at) => format!("%{}", self.fused.links[at].node.0),
+            };
+            let sources: Vec<String> = does.sources.iter().map(source).collect();
+            let finish = Finish { limit: None, flush_nan: does.flush_nan, watched: does.watched };
+            writeln!(f, "        %{} = {op}({}){finish}", node.0, sources.join(", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -275,6 +306,9 @@ impl fmt::Display for HostPlan {
                 step.output.order,
                 step.finish
             )?;
+            if step.fused.links.len() > 1 {
+                step.write_links(f)?;
+            }
         }
         for (i, bytes) in self.slots.bytes.iter().enumerate() {
             writeln!(f, "  s{i}: {bytes} bytes")?;

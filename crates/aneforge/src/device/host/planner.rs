@@ -1,6 +1,8 @@
 //! From a legal graph to steps: what is fused, what needs no step, and where values lie.
 
+use crate::device::host::chain;
 use crate::device::host::layout::{self, Role};
+use crate::device::host::places::Places;
 use crate::device::host::plan::{Finish, Fused, HostPlan, Operand, Order, Place, Step};
 use crate::ir::form::{Form, Move, Pooling, Product};
 use crate::ir::graph::{Graph, NodeId};
@@ -8,10 +10,8 @@ use crate::ir::numerics::Numerics;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Constant;
 use crate::ir::types::TensorType;
-use crate::plan::{Span, assign_slots};
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_tensor::{DType, f16};
-use std::iter::zip;
 
 /// Functions that never exchange the order of two elements, to the bit.
 const ASCENDING: &[Unary] = &[Unary::Relu, Unary::Relu6];
@@ -21,9 +21,19 @@ pub(super) struct Draft {
     pub(super) node: NodeId,
     pub(super) last: NodeId,
     pub(super) inputs: Vec<NodeId>,
-    bias: Option<NodeId>,
+    pub(super) bias: Option<NodeId>,
     pub(super) residual: Option<NodeId>,
-    fused: Fused,
+    pub(super) fused: Fused,
+    /// The elementwise nodes that it is, in their order.
+    pub(super) links: Vec<NodeId>,
+}
+
+impl Draft {
+    /// Of a node without operands yet.
+    pub(super) fn new(node: NodeId, links: Vec<NodeId>) -> Draft {
+        let fused = Fused::default();
+        Draft { node, last: node, inputs: Vec::new(), bias: None, residual: None, fused, links }
+    }
 }
 
 /// Plans a legal graph. With `fuse` off, every node that computes is a step of its own.
@@ -31,7 +41,10 @@ pub(super) fn plan(graph: &Graph, numerics: Numerics, fuse: bool) -> HostPlan {
     let forms = graph.nodes().map(|(id, _)| graph.form(id)).collect();
     let (uses, consumers) = (graph.uses(), consumers(graph));
     let planner = Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics };
-    let drafts = planner.drafts(fuse);
+    let mut drafts = planner.drafts(fuse);
+    if fuse {
+        drafts = planner.chained(drafts);
+    }
     let orders = if fuse { layout::orders(&planner, &drafts) } else { vec![Order::RowMajor; drafts.len()] };
     planner.place(&drafts, &orders)
 }
@@ -76,14 +89,8 @@ impl Planner<'_> {
             if no_step || folded || covered[id.index()] {
                 continue;
             }
-            let mut draft = Draft {
-                node: id,
-                last: id,
-                inputs: node.inputs.clone(),
-                bias: None,
-                residual: None,
-                fused: Fused::default(),
-            };
+            let links = chain::function(self.form(id)).map(|_| id).into_iter().collect();
+            let mut draft = Draft { inputs: node.inputs.clone(), ..Draft::new(id, links) };
             if fuse {
                 self.fuse(&mut draft, &mut covered, &there);
             }
@@ -91,6 +98,12 @@ impl Planner<'_> {
             drafts.push(draft);
         }
         drafts
+    }
+
+    /// The nodes that read a value, each as often as it does, if it is not returned.
+    pub(super) fn readers(&self, id: NodeId) -> Option<&[NodeId]> {
+        let consumers = &self.consumers[id.index()];
+        (self.uses[id.index()] as usize == consumers.len()).then_some(consumers)
     }
 
     /// The only consumer of a value that is not returned.
@@ -207,41 +220,14 @@ impl Planner<'_> {
     }
 
     fn place(&self, drafts: &[Draft], orders: &[Order]) -> HostPlan {
-        let mut writer: Vec<Option<usize>> = vec![None; self.graph.len()];
-        let mut spans: Vec<Span> = Vec::new();
-        for (step, draft) in drafts.iter().enumerate() {
-            writer[draft.last.index()] = Some(step);
-            spans.push(Span { bytes: orders[step].room(self.ty(draft.last)), first: step, last: step });
-            for &input in draft.inputs.iter().chain(&draft.bias).chain(&draft.residual) {
-                if let Some(from) = writer[self.root(input).index()] {
-                    spans[from].last = step;
-                }
-            }
-        }
-        // A value that is returned is written where it is wanted.
-        let mut returned: Vec<Option<usize>> = vec![None; drafts.len()];
-        for (at, &output) in self.graph.outputs().iter().enumerate() {
-            if let Some(step) = writer[self.root(output).index()] {
-                spans[step].last = usize::MAX;
-                returned[step].get_or_insert(at);
-            }
-        }
-        let kept: Vec<Span> =
-            zip(&spans, &returned).filter(|(_, at)| at.is_none()).map(|(s, _)| *s).collect();
-        let slots = assign_slots(&kept);
-        let mut numbers = slots.of.iter();
-        let written: Vec<Place> = returned
-            .iter()
-            .map(|returned| match returned {
-                Some(at) => Place::Output(*at),
-                None => Place::Slot(*numbers.next().expect("invariant: one slot per other step")),
-            })
-            .collect();
+        let Places { writer, written, in_place, slots, spans } = self.places(drafts, orders);
         let place = |id: NodeId| self.place_of(id, &writer, &written);
         let order = |id: NodeId| writer[id.index()].map_or(Order::RowMajor, |step| orders[step]);
-        let steps = drafts.iter().enumerate();
-        let steps =
-            steps.map(|(at, draft)| self.step(draft, (written[at], orders[at]), place, order)).collect();
+        let step = |(at, draft): (usize, &Draft)| {
+            let step = self.step(draft, (written[at], orders[at]), place, order);
+            Step { in_place: in_place[at], ..step }
+        };
+        let steps = drafts.iter().enumerate().map(step).collect();
         let outputs = self.graph.outputs().iter().map(|&id| (place(id), self.ty(id))).collect();
         let feeds = self.feeds.iter().map(|&id| self.ty(id)).collect();
         HostPlan { steps, outputs, feeds, slots, spans, flush_nan: self.numerics.flushes_nan() }
@@ -279,10 +265,12 @@ impl Planner<'_> {
             fused: Fused {
                 bias: draft.bias.map(&place),
                 residual: draft.residual.map(|id| operand(order_of(id), id)),
+                links: self.links(draft),
                 ..draft.fused.clone()
             },
             output,
-            finish: self.finish(draft),
+            in_place: None,
+            finish: self.finish(draft.links.last().copied().unwrap_or(draft.node), draft.last),
             flops: self.graph.facts(draft.node).flops,
             bytes: self.bytes(draft),
         }
@@ -312,16 +300,17 @@ impl Planner<'_> {
         }
     }
 
-    fn finish(&self, draft: &Draft) -> Finish {
-        let limit = match self.form(draft.node) {
+    /// What is done to the values that `last` stores, whose step starts with `first`.
+    pub(super) fn finish(&self, first: NodeId, last: NodeId) -> Finish {
+        let limit = match self.form(first) {
             Form::Product(_) => self.numerics.matmul_limit(),
             Form::Move(Move::Slice { begin, clamped: true }) if begin.last().is_some_and(|&b| b > 0) => {
                 self.numerics.offset_slice_limit()
             }
             _ => f64::INFINITY,
         };
-        let may_overflow = !self.graph.facts(draft.node).stays_finite;
-        let computes = self.ty(draft.last).dtype == DType::F16 && may_overflow;
+        let may_overflow = !self.graph.facts(first).stays_finite;
+        let computes = self.ty(last).dtype == DType::F16 && may_overflow;
         Finish {
             limit: limit.is_finite().then(|| f16::from_f64(limit)),
             watched: computes || limit.is_finite(),

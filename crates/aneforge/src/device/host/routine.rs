@@ -21,6 +21,11 @@ pub(super) trait Routine: Send {
     fn reads(&self, step: &Step) -> usize;
     /// Computes the step's values and does to them what its [`Finish`] says.
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]);
+    /// How many infinities and NaN each link of a chain has made of finite operands since this was last asked; `None` if
+    /// that shows only when the step is computed again.
+    fn made(&self) -> Option<Vec<usize>> {
+        None
+    }
 }
 
 /// A step whose routine is to be chosen.

@@ -1,0 +1,432 @@
+//! Several elementwise functions in one pass: block after block, with what lies between them in the cache.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use half::f16;
+
+use super::binary::{BinaryTask, CompareTask, Pairs, SelectTask, opposites};
+use super::{Binary, Compare, GRAIN, Unary, map_slice};
+use crate::broadcast::Walk;
+use crate::simd::{Cuts, Grid, Simd, tiles};
+use crate::{Kernels, Scratch, Stores, Watch};
+
+/// Elements of a register: a few of them fit the first level of the cache.
+const REGISTER: usize = 1 << 11;
+
+/// A function of elements at the same place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Function {
+    /// Of one value.
+    Unary(Unary),
+    /// Of two values.
+    Binary(Binary),
+    /// A truth value of two values.
+    Compare(Compare),
+    /// The opposite of a truth value.
+    Not,
+    /// The second operand where the first, a truth value, holds; else the third.
+    Select,
+}
+
+impl Function {
+    /// Whether its results are truth values.
+    #[must_use]
+    pub fn is_truth(self) -> bool {
+        matches!(self, Function::Compare(_) | Function::Not)
+    }
+}
+
+/// What a link is a function of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An operand of the chain, which broadcasts to its result if the function has several operands.
+    Operand(usize),
+    /// The result of an earlier link.
+    Link(usize),
+}
+
+/// One function of a chain. Its result is rounded to half precision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// The function.
+    pub function: Function,
+    /// Its operands.
+    pub sources: Vec<Source>,
+    /// NaN becomes +0.
+    pub flush_nan: bool,
+    /// Infinities and NaN that it makes of finite operands are counted.
+    pub watched: bool,
+}
+
+/// Elements that a chain reads.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// Values.
+    Half(&'a [f16]),
+    /// Truth values.
+    Truth(&'a [u8]),
+    /// Values that lie where the result is to be written, element by element.
+    InPlace,
+}
+
+/// Elements that a chain writes.
+#[derive(Debug)]
+pub enum DataMut<'a> {
+    /// Values.
+    Half(&'a mut [f16]),
+    /// Truth values.
+    Truth(&'a mut [u8]),
+}
+
+impl DataMut<'_> {
+    fn len(&self) -> usize {
+        match self {
+            DataMut::Half(values) => values.len(),
+            DataMut::Truth(values) => values.len(),
+        }
+    }
+}
+
+/// Links that are computed together, of which the last is the result.
+#[derive(Debug)]
+pub struct Chain {
+    links: Vec<Placed>,
+    /// Elements of the result.
+    count: usize,
+    registers: usize,
+    /// Elements that a thread computes at a time, and those that each link computes at a time.
+    task: usize,
+    block: usize,
+    /// The operand that lies in the result's place, in register 0 while a block is computed.
+    in_place: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Placed {
+    function: Step,
+    sources: [Place; 3],
+    /// Of the result; none of the last link.
+    register: Option<usize>,
+    flush_nan: bool,
+    /// Infinities and NaN made of finite operands, if they are counted.
+    made: Option<AtomicUsize>,
+}
+
+/// A function, and how its operands broadcast.
+#[derive(Debug)]
+enum Step {
+    Unary(Unary),
+    Binary(Binary, Box<Walk<2>>),
+    Compare(Compare, Box<Walk<2>>),
+    Not,
+    Select(Box<Walk<3>>),
+}
+
+/// Where an operand of a link lies.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Operand(usize),
+    Register(usize),
+}
+
+impl Chain {
+    /// A chain with a result of shape `shape` of operands of these shapes, one of which may lie in the result's place.
+    ///
+    /// # Panics
+    /// When there is no link, a link reads what does not precede it, or a shape does not broadcast or is not the
+    /// result's where it must be.
+    #[must_use]
+    pub fn new(shape: &[usize], operands: &[&[usize]], links: &[Link], in_place: Option<usize>) -> Chain {
+        let (registers, of) = assign_registers(links, in_place);
+        let of_source = |source: Source| match source {
+            Source::Operand(at) if Some(at) == in_place => Place::Register(0),
+            Source::Operand(at) => Place::Operand(at),
+            Source::Link(at) => Place::Register(of[at].expect("invariant: only the last has no register")),
+        };
+        let placed = |(link, &register): (&Link, &Option<usize>)| {
+            let shapes = |operand: usize| match link.sources[operand] {
+                Source::Operand(at) => operands[at],
+                Source::Link(_) => shape,
+            };
+            let walk = || Box::new(Walk::broadcast(shape, [shapes(0), shapes(1)]));
+            let function = match link.function {
+                Function::Unary(function) => Step::Unary(function),
+                Function::Binary(function) => Step::Binary(function, walk()),
+                Function::Compare(function) => Step::Compare(function, walk()),
+                Function::Not => Step::Not,
+                Function::Select => {
+                    Step::Select(Box::new(Walk::broadcast(shape, [shapes(0), shapes(1), shapes(2)])))
+                }
+            };
+            if matches!(function, Step::Unary(_) | Step::Not) {
+                assert_eq!(shapes(0), shape, "chain: the operand of a function of one");
+            }
+            let mut sources = [Place::Register(0); 3];
+            sources.iter_mut().zip(&link.sources).for_each(|(place, &source)| *place = of_source(source));
+            let made = link.watched.then(AtomicUsize::default);
+            Placed { function, sources, register, flush_nan: link.flush_nan, made }
+        };
+        if let Some(at) = in_place {
+            assert_eq!(operands[at], shape, "chain: the operand in place");
+        }
+        let work = |link: &Link| if link.function == Function::Binary(Binary::Pow) { 8 } else { 1 };
+        let task = (GRAIN / links.iter().map(work).sum::<usize>()).next_multiple_of(REGISTER);
+        Chain {
+            links: links.iter().zip(&of).map(placed).collect(),
+            count: shape.iter().product(),
+            registers,
+            task,
+            block: if registers == 0 { task } else { REGISTER },
+            in_place,
+        }
+    }
+
+    /// Working memory, in elements of single precision.
+    #[must_use]
+    pub fn scratch(&self, kernels: &Kernels) -> usize {
+        self.registers * REGISTER / 2 * kernels.pool.threads()
+    }
+
+    /// Computes the last link. `watch` is told when something was counted.
+    ///
+    /// # Panics
+    /// When an operand or `out` is not of the kind or the size that the links want.
+    pub fn run(
+        &self,
+        kernels: &Kernels,
+        operands: &[Data<'_>],
+        watch: &Watch,
+        scratch: &mut Scratch,
+        out: DataMut<'_>,
+    ) {
+        assert_eq!(out.len(), self.count, "chain: output length");
+        let values = matches!(out, DataMut::Half(_));
+        assert!(values || self.in_place.is_none(), "chain: truth values in the place of values");
+        match out {
+            DataMut::Half(out) => {
+                self.blocks(kernels, operands, watch, scratch, out, |out| DataMut::Half(out))
+            }
+            DataMut::Truth(out) => {
+                self.blocks(kernels, operands, watch, scratch, out, |out| DataMut::Truth(out))
+            }
+        }
+    }
+
+    /// How many infinities and NaN each link has made of finite operands since this was last asked.
+    pub fn take_made(&self) -> impl Iterator<Item = usize> {
+        self.links.iter().map(|link| link.made.as_ref().map_or(0, |made| made.swap(0, Ordering::Relaxed)))
+    }
+
+    fn blocks<T: Send>(
+        &self,
+        kernels: &Kernels,
+        operands: &[Data<'_>],
+        watch: &Watch,
+        scratch: &mut Scratch,
+        out: &mut [T],
+        wrap: impl Fn(&mut [T]) -> DataMut<'_> + Sync,
+    ) {
+        let per_worker = self.registers * REGISTER / 2;
+        let scratch = scratch.take(per_worker * kernels.pool.threads());
+        let tasks = Cuts::new(out.len(), self.task, out.len().div_ceil(self.task));
+        let grid = Grid::new(1, Cuts::new(1, 1, 1), tasks);
+        tiles(&kernels.pool, out, grid, (scratch, per_worker), |tile, registers| {
+            let registers = bytemuck::cast_slice_mut(registers);
+            let (start, out) = tile.row_at(0, tile.columns());
+            for (index, out) in out.chunks_mut(self.block).enumerate() {
+                let block = Block { simd: kernels.simd, operands, watch, start: start + index * self.block };
+                self.block(&block, registers, wrap(out));
+            }
+        });
+    }
+
+    fn block(&self, block: &Block<'_>, registers: &mut [f16], out: DataMut<'_>) {
+        let count = out.len();
+        if let (Some(_), DataMut::Half(out)) = (self.in_place, &out) {
+            registers[..count].copy_from_slice(out);
+        }
+        let mut out = Some(out);
+        for link in &self.links {
+            let Some(register) = link.register else {
+                let out = out.take().expect("invariant: only the last link has no register");
+                block.link(link, &Registers { before: registers, after: &[] }, out);
+                continue;
+            };
+            let (before, rest) = registers.split_at_mut(register * REGISTER);
+            let (target, after) = rest.split_at_mut(REGISTER);
+            let target = match link.function {
+                Step::Compare(..) | Step::Not => {
+                    DataMut::Truth(&mut bytemuck::cast_slice_mut(target)[..count])
+                }
+                _ => DataMut::Half(&mut target[..count]),
+            };
+            block.link(link, &Registers { before, after }, target);
+        }
+    }
+}
+
+/// How many registers there are, and that of each link but the last. The operand in place has the first of them. A link
+/// never writes what it reads.
+fn assign_registers(links: &[Link], in_place: Option<usize>) -> (usize, Vec<Option<usize>>) {
+    let last = links.len().checked_sub(1).expect("a chain has a link");
+    // The last link that reads each link, and the operand in place.
+    let mut until: Vec<usize> = (0..links.len()).collect();
+    let mut until_in_place = 0;
+    for (at, link) in links.iter().enumerate() {
+        for &source in &link.sources {
+            match source {
+                Source::Link(read) => {
+                    assert!(read < at, "chain: link {at} reads link {read}");
+                    until[read] = at;
+                }
+                Source::Operand(read) if Some(read) == in_place => until_in_place = at,
+                Source::Operand(_) => {}
+            }
+        }
+    }
+    let mut busy: Vec<usize> = in_place.map(|_| until_in_place).into_iter().collect();
+    let mut of = vec![None; links.len()];
+    for at in 0..last {
+        let register = busy.iter().position(|&until| until < at).unwrap_or(busy.len());
+        busy.resize(busy.len().max(register + 1), 0);
+        busy[register] = until[at];
+        of[at] = Some(register);
+    }
+    (busy.len(), of)
+}
+
+/// Registers but the one that is written.
+struct Registers<'a> {
+    before: &'a [f16],
+    after: &'a [f16],
+}
+
+impl<'a> Registers<'a> {
+    fn get(&self, register: usize) -> &'a [f16] {
+        let at = register * REGISTER;
+        match at.checked_sub(self.before.len() + REGISTER) {
+            None => &self.before[at..at + REGISTER],
+            Some(at) => &self.after[at..at + REGISTER],
+        }
+    }
+}
+
+/// Neighbouring elements of the result.
+struct Block<'a> {
+    simd: Simd,
+    operands: &'a [Data<'a>],
+    watch: &'a Watch,
+    start: usize,
+}
+
+impl Block<'_> {
+    /// Computes a link, and counts what it made of finite operands.
+    fn link(&self, link: &Placed, registers: &Registers<'_>, mut target: DataMut<'_>) {
+        let mut watch = Watch::default();
+        let stores = Stores { flush_nan: link.flush_nan, watch: link.made.is_some().then_some(&watch) };
+        self.compute(link, registers, stores, &mut target);
+        if watch.take() {
+            self.count(link, registers, &mut target);
+        }
+    }
+
+    #[cold]
+    fn count(&self, link: &Placed, registers: &Registers<'_>, target: &mut DataMut<'_>) {
+        self.compute(link, registers, Stores::default(), target);
+        if let (DataMut::Half(out), Some(made)) = (&*target, &link.made) {
+            let count = self.made(link, registers, out);
+            if count > 0 {
+                made.fetch_add(count, Ordering::Relaxed);
+                self.watch.note();
+            }
+        }
+        self.compute(link, registers, Stores { flush_nan: link.flush_nan, watch: None }, target);
+    }
+
+    /// Infinities and NaN whose operands are finite.
+    fn made(&self, link: &Placed, registers: &Registers<'_>, out: &[f16]) -> usize {
+        match &link.function {
+            Step::Unary(_) => {
+                let (x, before) = self.half(link, 0, registers);
+                let pairs = out.iter().zip(&x[self.start - before..]);
+                pairs.filter(|(y, x)| !y.is_finite() && x.is_finite()).count()
+            }
+            Step::Binary(_, walk) => {
+                let pairs = self.pairs(link, walk, registers);
+                let [step_a, step_b] = walk.inner_strides();
+                let run = |(position, length, [a, b]): (usize, usize, [usize; 2])| {
+                    let element = |data: &[f16], at: usize, step: isize, index: usize| {
+                        data[(at as isize + index as isize * step) as usize].is_finite()
+                    };
+                    let made = |&index: &usize| {
+                        !out[position + index].is_finite()
+                            && element(pairs.a, a, step_a, index)
+                            && element(pairs.b, b, step_b, index)
+                    };
+                    (0..length).filter(made).count()
+                };
+                pairs.runs(out.len()).map(run).sum()
+            }
+            Step::Compare(..) | Step::Not | Step::Select(_) => 0,
+        }
+    }
+
+    fn compute(
+        &self,
+        link: &Placed,
+        registers: &Registers<'_>,
+        stores: Stores<'_>,
+        target: &mut DataMut<'_>,
+    ) {
+        let start = self.start;
+        match (&link.function, target) {
+            (&Step::Unary(function), DataMut::Half(out)) => {
+                let (x, before) = self.half(link, 0, registers);
+                map_slice(self.simd, function, Some(&x[start - before..][..out.len()]), stores, out);
+            }
+            (&Step::Binary(function, ref walk), DataMut::Half(out)) => {
+                self.simd.run(BinaryTask { pairs: self.pairs(link, walk, registers), function, stores, out });
+            }
+            (&Step::Compare(comparison, ref walk), DataMut::Truth(out)) => {
+                self.simd.run(CompareTask { pairs: self.pairs(link, walk, registers), comparison, out });
+            }
+            (Step::Not, DataMut::Truth(out)) => {
+                let (x, before) = self.truth(link, registers);
+                opposites(&x[start - before..], out);
+            }
+            (Step::Select(walk), DataMut::Half(out)) => {
+                let (condition, first) = self.truth(link, registers);
+                let [(a, second), (b, third)] = [1, 2].map(|operand| self.half(link, operand, registers));
+                let before = [first, second, third];
+                self.simd.run(SelectTask { walk, condition, a, b, start, before, out });
+            }
+            (function, target) => panic!("chain: {function:?} does not make {target:?}"),
+        }
+    }
+    fn pairs<'a>(&'a self, link: &Placed, walk: &'a Walk<2>, registers: &Registers<'a>) -> Pairs<'a> {
+        let [(a, first), (b, second)] = [0, 1].map(|operand| self.half(link, operand, registers));
+        Pairs { walk, a, b, start: self.start, before: [first, second] }
+    }
+
+    /// An operand of a link, and how many elements lie before it.
+    fn half<'a>(&'a self, link: &Placed, operand: usize, registers: &Registers<'a>) -> (&'a [f16], usize) {
+        match link.sources[operand] {
+            Place::Register(register) => (registers.get(register), self.start),
+            Place::Operand(at) => match self.operands[at] {
+                Data::Half(values) => (values, 0),
+                other => panic!("chain: operand {at} is to be values in a place of their own, not {other:?}"),
+            },
+        }
+    }
+
+    /// The first operand of a link, truth values, and how many elements lie before it.
+    fn truth<'a>(&'a self, link: &Placed, registers: &Registers<'a>) -> (&'a [u8], usize) {
+        match link.sources[0] {
+            Place::Register(register) => (bytemuck::cast_slice(registers.get(register)), self.start),
+            Place::Operand(at) => match self.operands[at] {
+                Data::Truth(values) => (values, 0),
+                other => panic!("chain: operand {at} is to be truth values, not {other:?}"),
+            },
+        }
+    }
+}
