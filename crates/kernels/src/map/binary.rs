@@ -207,11 +207,19 @@ macro_rules! each_pair {
             let vectors_a = Vectors::new(data_a, at_a, step_a, length, same_a);
             let vectors_b = Vectors::new(data_b, at_b, step_b, length, same_b);
             if let (Some(all_a), Some(all_b)) = (vectors_a, vectors_b) {
-                for index in 0..length / WIDTH {
-                    let ($position, $count) = (position + index * WIDTH, WIDTH);
-                    let $a = $lanes::read(&all_a.whole[index * all_a.every]);
-                    let $b = $lanes::read(&all_b.whole[index * all_b.every]);
-                    $body
+                if (all_a.every, all_b.every) == (1, 1) {
+                    for (index, (a, b)) in all_a.whole.iter().zip(all_b.whole).enumerate() {
+                        let ($position, $count) = (position + index * WIDTH, WIDTH);
+                        let ($a, $b) = ($lanes::read(a), $lanes::read(b));
+                        $body
+                    }
+                } else {
+                    for index in 0..length / WIDTH {
+                        let ($position, $count) = (position + index * WIDTH, WIDTH);
+                        let $a = $lanes::read(&all_a.whole[index * all_a.every]);
+                        let $b = $lanes::read(&all_b.whole[index * all_b.every]);
+                        $body
+                    }
                 }
                 if !all_a.rest.is_empty() {
                     let ($position, $count) = (position + length / WIDTH * WIDTH, all_a.rest.len());

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 
 use super::binary::{BinaryTask, CompareTask, Pairs, SelectTask, opposites};
+use super::unary::{flush, has_special};
 use super::{Binary, Compare, GRAIN, Unary, map_slice};
 use crate::broadcast::Walk;
 use crate::simd::{Cuts, Grid, Simd, tiles};
@@ -320,27 +321,31 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Computes a link, and counts what it made of finite operands.
+    /// Computes a link. Its values are looked at when they are halves again, sixteen in a register; where all are finite,
+    /// which is the rule, there is nothing to count or to flush.
     fn link(&self, link: &Placed, registers: &Registers<'_>, mut target: DataMut<'_>) {
-        let mut watch = Watch::default();
-        let stores = Stores { flush_nan: link.flush_nan, watch: link.made.is_some().then_some(&watch) };
-        self.compute(link, registers, stores, &mut target);
-        if watch.take() {
-            self.count(link, registers, &mut target);
+        self.compute(link, registers, &mut target);
+        if let DataMut::Half(out) = target
+            && (link.made.is_some() || link.flush_nan)
+            && has_special(self.simd, out)
+        {
+            self.settle(link, registers, out);
         }
     }
 
+    /// Counts what a link made of finite operands, and flushes NaN.
     #[cold]
-    fn count(&self, link: &Placed, registers: &Registers<'_>, target: &mut DataMut<'_>) {
-        self.compute(link, registers, Stores::default(), target);
-        if let (DataMut::Half(out), Some(made)) = (&*target, &link.made) {
+    fn settle(&self, link: &Placed, registers: &Registers<'_>, out: &mut [f16]) {
+        if let Some(made) = &link.made {
             let count = self.made(link, registers, out);
             if count > 0 {
                 made.fetch_add(count, Ordering::Relaxed);
                 self.watch.note();
             }
         }
-        self.compute(link, registers, Stores { flush_nan: link.flush_nan, watch: None }, target);
+        if link.flush_nan {
+            flush(self.simd, out);
+        }
     }
 
     /// Infinities and NaN whose operands are finite.
@@ -371,14 +376,9 @@ impl Block<'_> {
         }
     }
 
-    fn compute(
-        &self,
-        link: &Placed,
-        registers: &Registers<'_>,
-        stores: Stores<'_>,
-        target: &mut DataMut<'_>,
-    ) {
-        let start = self.start;
+    /// The values of a link as they come.
+    fn compute(&self, link: &Placed, registers: &Registers<'_>, target: &mut DataMut<'_>) {
+        let (start, stores) = (self.start, Stores::default());
         match (&link.function, target) {
             (&Step::Unary(function), DataMut::Half(out)) => {
                 let (x, before) = self.half(link, 0, registers);

@@ -56,10 +56,10 @@ macro_rules! unary_functions {
             #[inline(always)]
             fn run<L: Lanes>(self) {
                 let UnaryTask { function, source, stores, out } = self;
+                let pairs = source.iter().zip(out);
                 if L::ONE_BY_ONE {
                     // The portable code for vectors is long, and no faster.
-                    for (index, out) in out.as_flattened_mut().iter_mut().enumerate() {
-                        let x = source.map_or(*out, |source| source.as_flattened()[index]);
+                    for (x, out) in pairs.flat_map(|(source, out)| source.iter().zip(out)) {
                         *out = stores.one(f16::from_f32(function.eval(x.to_f32())));
                     }
                     return;
@@ -67,11 +67,8 @@ macro_rules! unary_functions {
                 match function {
                     $(Unary::$name $({ $($field),* })? => {
                         $($(let $field = <L::Vector as Real>::splat($field);)*)?
-                        for (index, out) in out.iter_mut().enumerate() {
-                            let $x = match source {
-                                Some(source) => L::read(&source[index]),
-                                None => L::read(out),
-                            };
+                        for (source, out) in pairs {
+                            let $x = L::read(source);
                             L::write(stores.vector::<L>($body), out);
                         }
                     })*
@@ -245,24 +242,35 @@ pub(crate) fn map_slice(
     stores: Stores<'_>,
     out: &mut [f16],
 ) {
+    let Some(source) = source else { return map_in_place(simd, function, stores, out) };
     let (blocks, rest) = out.as_chunks_mut();
-    let (source, source_rest) = source.map(<[f16]>::as_chunks).unzip();
+    let (source, last) = source.as_chunks();
     if !blocks.is_empty() {
         simd.run(UnaryTask { function, source, stores, out: blocks });
     }
     if !rest.is_empty() {
-        let values = source_rest.unwrap_or(rest);
         // Padding must not tell of something that is not there, as a logarithm of zero would.
-        let mut padded = [values[0]; WIDTH];
-        padded[..values.len()].copy_from_slice(values);
-        simd.run(UnaryTask { function, source: None, stores, out: std::slice::from_mut(&mut padded) });
-        rest.copy_from_slice(&padded[..rest.len()]);
+        let mut source = [last[0]; WIDTH];
+        source[..last.len()].copy_from_slice(last);
+        let mut out = [f16::ZERO; WIDTH];
+        let (source, all) = (std::slice::from_ref(&source), std::slice::from_mut(&mut out));
+        simd.run(UnaryTask { function, source, stores, out: all });
+        rest.copy_from_slice(&out[..rest.len()]);
+    }
+}
+
+fn map_in_place(simd: Simd, function: Unary, stores: Stores<'_>, out: &mut [f16]) {
+    let mut source = [f16::ZERO; BLOCK];
+    for out in out.chunks_mut(BLOCK) {
+        let source = &mut source[..out.len()];
+        source.copy_from_slice(out);
+        map_slice(simd, function, Some(source), stores, out);
     }
 }
 
 struct UnaryTask<'a> {
     function: Unary,
-    source: Option<&'a [[f16; WIDTH]]>,
+    source: &'a [[f16; WIDTH]],
     stores: Stores<'a>,
     out: &'a mut [[f16; WIDTH]],
 }
@@ -279,14 +287,23 @@ fn without_nan(bits: u16) -> u16 {
 /// Stores values again as `stores` says.
 pub fn store_again(kernels: &Kernels, stores: Stores<'_>, out: &mut [f16]) {
     chunks(&kernels.pool, out, GRAIN, |_, out| {
-        let bits: &mut [u16] = bytemuck::cast_slice_mut(out);
-        if kernels.simd.run(SpecialTask { bits: &*bits }) {
+        if has_special(kernels.simd, out) {
             stores.watch.inspect(|watch| watch.note());
             if stores.flush_nan {
-                kernels.simd.run(ReplaceTask { out: bits, replace: &without_nan });
+                flush(kernels.simd, out);
             }
         }
     });
+}
+
+/// Whether there is an infinity or a NaN.
+pub(super) fn has_special(simd: Simd, values: &[f16]) -> bool {
+    simd.run(SpecialTask { bits: bytemuck::cast_slice(values) })
+}
+
+/// Stores +0 in place of every NaN.
+pub(super) fn flush(simd: Simd, values: &mut [f16]) {
+    simd.run(ReplaceTask { out: bytemuck::cast_slice_mut(values), replace: &without_nan });
 }
 
 /// Turns every value of magnitude above `limit` into an infinity of its sign, and returns how many finite
@@ -309,7 +326,7 @@ fn count_replaced(kernels: &Kernels, out: &mut [f16], replace: impl Fn(u16) -> u
     count.into_inner()
 }
 
-/// Whether there is an infinity or a NaN.
+/// See [`has_special`].
 struct SpecialTask<'a> {
     bits: &'a [u16],
 }
