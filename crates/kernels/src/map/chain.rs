@@ -11,7 +11,7 @@ use crate::broadcast::Walk;
 use crate::simd::{Cuts, Grid, Simd, tiles};
 use crate::{Kernels, Scratch, Stores, Watch};
 
-/// Elements of a register: a few of them fit the first level of the cache.
+/// Elements that a link computes at a time, and of a register: a few of them fit the first level of the cache.
 const REGISTER: usize = 1 << 11;
 
 /// A function of elements at the same place.
@@ -95,9 +95,8 @@ pub struct Chain {
     /// Elements of the result.
     count: usize,
     registers: usize,
-    /// Elements that a thread computes at a time, and those that each link computes at a time.
+    /// Elements that a thread computes at a time.
     task: usize,
-    block: usize,
     /// The operand that lies in the result's place, in register 0 while a block is computed.
     in_place: Option<usize>,
 }
@@ -177,7 +176,6 @@ impl Chain {
             count: shape.iter().product(),
             registers,
             task,
-            block: if registers == 0 { task } else { REGISTER },
             in_place,
         }
     }
@@ -234,8 +232,8 @@ impl Chain {
         tiles(&kernels.pool, out, grid, (scratch, per_worker), |tile, registers| {
             let registers = bytemuck::cast_slice_mut(registers);
             let (start, out) = tile.row_at(0, tile.columns());
-            for (index, out) in out.chunks_mut(self.block).enumerate() {
-                let block = Block { simd: kernels.simd, operands, watch, start: start + index * self.block };
+            for (index, out) in out.chunks_mut(REGISTER).enumerate() {
+                let block = Block { simd: kernels.simd, operands, watch, start: start + index * REGISTER };
                 self.block(&block, registers, wrap(out));
             }
         });
@@ -321,8 +319,8 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Computes a link. Its values are looked at when they are halves again, sixteen in a register; where all are finite,
-    /// which is the rule, there is nothing to count or to flush.
+    /// Computes a link. Its values are looked at once they are halves again; where all are finite, which is the rule, there
+    /// is nothing to count or to flush.
     fn link(&self, link: &Placed, registers: &Registers<'_>, mut target: DataMut<'_>) {
         self.compute(link, registers, &mut target);
         if let DataMut::Half(out) = target
