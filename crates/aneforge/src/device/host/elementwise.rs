@@ -1,10 +1,9 @@
 //! One value from the values at the same place.
 
-use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::Form;
 use aneforge_kernels::map::{Binary, Compare, Unary};
-use aneforge_kernels::{Kernels, Scratch, View, channel, convert, map};
+use aneforge_kernels::{Scratch, View, channel, convert, map};
 use aneforge_tensor::DType;
 
 enum Elementwise {
@@ -32,14 +31,6 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 }
 
 impl Routine for Elementwise {
-    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
-        0
-    }
-
-    fn reads(&self, step: &Step) -> usize {
-        step.inputs.len()
-    }
-
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let k = call.kernels;
         match self {
