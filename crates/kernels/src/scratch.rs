@@ -40,6 +40,12 @@ impl Scratch {
         }
     }
 
+    /// How many values it holds without growing.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.buffer.len().saturating_sub(LINE)
+    }
+
     /// `len` values of unspecified content that start on a cache line.
     pub(crate) fn take(&mut self, len: usize) -> &mut [f32] {
         self.reserve(len);

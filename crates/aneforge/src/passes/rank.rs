@@ -72,11 +72,10 @@ pub(super) fn matmul_rank(m: &Match<'_>) -> Result<Var, Miss> {
     if shape.rank() < MAX_RANK {
         return Err(Miss::Other);
     }
-    let x = m.inputs();
-    let product = match &m.node().op {
-        Op::Matmul(op) if x.len() == 2 => Var::apply(op.clone(), &[&joined(&x[0], 0), &x[1]]),
-        Op::Bmm(_) => {
-            let [a, b] = [0, 1].map(|i| super::forms::widened(&x[i], shape.rank()));
+    let product = match (&m.node().op, &m.inputs()[..]) {
+        (Op::Matmul(op), [x, weight]) => Var::apply(op.clone(), &[&joined(x, 0), weight]),
+        (Op::Bmm(_), [a, b]) => {
+            let [a, b] = [a, b].map(|v| super::forms::widened(v, shape.rank()));
             let extents = |axis: usize| (a.shape()[axis], b.shape()[axis]);
             let alike = |axis: usize| {
                 let ((p, q), (r, s)) = (extents(axis), extents(axis + 1));

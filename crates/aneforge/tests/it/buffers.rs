@@ -179,6 +179,20 @@ fn values_are_cleaned_as_they_are_written() {
     assert!(!buffer.is_clean());
 }
 
+/// Bytes are no numbers in half precision, whatever their bits look like, and whoever wrote them.
+#[test]
+fn bytes_are_never_cleaned() {
+    let ty = TensorType { dtype: DType::U8, shape: shape(&[4]) };
+    let bytes = [0xff, 0x7f, 0x01, 0xfe];
+    let mut session = session(&[Var::input_of(ty).cast()], &Host::new(1));
+    let mut held = Plain(vec![0; 2]);
+    held.bytes_mut().copy_from_slice(&bytes);
+    let foreign = Buffer::new(ty, Layout::row_major(&[4]), held, None);
+    session.bind_input(0, &foreign).unwrap();
+    session.execute().unwrap();
+    assert_eq!(values(&session, 0), bytes.map(f32::from));
+}
+
 /// Two sessions that have each other's buffers, in opposite order.
 #[test]
 fn sessions_that_share_buffers_run_at_once() {

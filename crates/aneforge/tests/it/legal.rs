@@ -3,7 +3,8 @@
 use aneforge::ir::op::{Mil, OPS};
 use aneforge::ir::ops::conv::Conv;
 use aneforge::ir::text;
-use aneforge::passes::legal;
+use aneforge::passes::{FORMS, LEGALIZE, legal};
+use aneforge::rewrite::{self, Rule};
 use aneforge::{Graph, Target, Var};
 use aneforge_mil::verify::MAX_DIM;
 
@@ -44,6 +45,72 @@ fn kernels_may_be_computed_for_one_image_at_a_time() {
     };
     assert_eq!(conv(1), None);
     assert!(conv(2).unwrap().contains("a computed kernel of width 3"));
+}
+
+#[test]
+fn partial_windows_go_with_equal_padding_only() {
+    let pooled = |pad: [i64; 4]| {
+        let source = format!(
+            "%0 = input(feed=0) : fp16[1, 2, 5, 5]\n%1 = avg_pool(%0, kernel_sizes=[2, 2], strides=[2, 2], pad={pad:?}, \
+             ceil_mode=true, exclude_pad=false) : fp16[1, 2, 3, 3]\nreturn %1\n"
+        );
+        refused(&text::parse(&source).unwrap(), Target::default())
+    };
+    assert_eq!(pooled([1, 1, 0, 0]), None);
+    for pad in [[1, 0, 0, 0], [0, 0, 1, 0]] {
+        assert!(pooled(pad).unwrap().contains("with equal padding only"), "{pad:?}");
+    }
+}
+
+#[test]
+fn results_are_computed_and_distinct() {
+    let refused = |returned: &str| {
+        let source = "%0 = input(feed=0) : fp16[2]\n%1 = relu(%0) : fp16[2]\n%2 = exp(%1) : fp16[2]\nreturn ";
+        refused(&text::parse(&format!("{source}{returned}\n")).unwrap(), Target::default())
+    };
+    assert_eq!(refused("%1, %2"), None);
+    for returned in ["%0, %2", "%2, %2"] {
+        let why = refused(returned).unwrap();
+        assert!(why.contains("is returned without being computed, or twice"), "{returned}: {why}");
+    }
+}
+
+/// What a rule says of a graph that it recognises and leaves alone, up to the limit and one beyond.
+#[test]
+fn refusals_have_reasons() {
+    let said = |rules: &[Rule], lines: &[String]| {
+        let mut events = Vec::new();
+        let source = format!("{}\nreturn %{}\n", lines.join("\n"), lines.len() - 1);
+        rewrite::run(&text::parse(&source).unwrap(), rules, &mut events).unwrap();
+        events.into_iter().find_map(|event| event.refused)
+    };
+    let input = |feed: usize, dims: &str| format!("%{feed} = input(feed={feed}) : fp16[{dims}]");
+    let longest = MAX_DIM as usize;
+    let tiled = |times: usize| {
+        said(LEGALIZE, &[input(0, "1"), format!("%1 = tile(%0, reps=[{times}]) : fp16[{times}]")])
+    };
+    assert_eq!(tiled(longest), None);
+    assert_eq!(tiled(longest + 1), Some("the result is longer than any engine takes"));
+    let pooled = |pad: usize| {
+        let pool = format!(
+            "avg_pool(%0, kernel_sizes=[{}, 1], strides=[1, 1], pad=[{pad}, 0, 0, 0], ceil_mode=true, exclude_pad=false)",
+            pad + 2
+        );
+        said(FORMS, &[input(0, "1, 1, 4, 1"), format!("%1 = {pool} : fp16[1, 1, 3, 1]")])
+    };
+    assert_eq!(pooled(longest), None);
+    assert_eq!(pooled(longest + 1), Some("the padded image is longer than any engine takes"));
+    let conv = |width: usize| {
+        let conv = "conv(%0, %1, strides=[1, 1], pad=[0, 0, 0, 0], dilations=[1, 2], groups=1)";
+        let out = 23 - 2 * width;
+        let kernel = input(1, &format!("1, 1, 1, {width}"));
+        said(LEGALIZE, &[input(0, "1, 1, 1, 21"), kernel, format!("%2 = {conv} : fp16[1, 1, 1, {out}]")])
+    };
+    assert_eq!(conv(8), None);
+    assert_eq!(conv(9), Some("the kernel would be wider than any engine accepts"));
+    let affine = "%2 = affine(%0, %1, output_h=2, output_w=2) : fp16[1, 2, 2, 2]".to_owned();
+    let affine = said(LEGALIZE, &[input(0, "1, 2, 3, 4"), input(1, "1, 6"), affine]);
+    assert_eq!(affine, Some("the engine takes the map as a constant"));
 }
 
 /// Every family's limit of every axis: what is at it passes, what is beyond it does not.

@@ -98,6 +98,40 @@ fn small_rows_and_an_eps_that_half_precision_loses() {
     robust_is_right(&y, &tensor(&[1, 4, 1, 16], &columns), 5e-3);
 }
 
+/// With a scale and an offset, and an `eps` that decides how small rows come out.
+#[test]
+fn small_rows_stay_small_beside_a_large_eps() {
+    let vector = |n: usize, first: f32| {
+        Var::constant(tensor(&[n], &(0..n).map(|i| first + i as f32 / 4.0).collect::<Vec<_>>()))
+    };
+    let (row, image) = (input(&[1, 32]), input(&[1, 4, 1, 8]));
+    for eps in [1e-3, 0.25, 16.0, 1e4] {
+        for magnitude in [2e-3f32, 0.05, 1.0, 300.0] {
+            let values: Vec<f32> = (0..32).map(|i| ((i * 37 % 19) as f32 - 9.0) * magnitude / 9.0).collect();
+            let check = |y: &Var, dims: &[usize]| {
+                let feed = tensor(dims, &values);
+                let (got, overflows) = run(y, &feed, Norms::Robust, NUMERICS[1]);
+                let want = exact(y, &feed);
+                let most = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+                for (got, want) in got.iter().zip(&want) {
+                    let error = (f64::from(*got) - want).abs();
+                    let (op, allowed) = (y.op(), 6e-3 * most + 1e-6);
+                    assert!(error <= allowed, "{op:?}, {magnitude}, eps {eps}: {got}, not {want}");
+                }
+                assert_eq!(overflows, 0);
+            };
+            let zero = |n: usize| ones(n).muls(0.0);
+            check(&row.l2_norm(-1, eps), &[1, 32]);
+            check(&row.rms_norm(&vector(32, 0.5), eps), &[1, 32]);
+            check(&row.layer_norm(&vector(32, 0.5), &zero(32), eps), &[1, 32]);
+            let (gamma, zero) = (vector(4, 2.0), zero(4));
+            check(&image.channel_layer_norm(&gamma, &zero, eps), &[1, 4, 1, 8]);
+            check(&image.group_norm(&gamma, &zero, 2, eps), &[1, 4, 1, 8]);
+            check(&image.instance_norm(&gamma, &zero, eps), &[1, 4, 1, 8]);
+        }
+    }
+}
+
 #[test]
 fn equal_values_give_zeros_in_every_numerics() {
     let zero = ones(8).muls(0.0);
@@ -167,6 +201,16 @@ fn declared_bounds_choose() {
     assert!(!fired(&bounded(8000.0).l2_norm(-1, 1e-12), Norms::Auto));
 }
 
+/// A bound at the limit is none beyond it.
+#[test]
+fn the_length_of_a_row_may_reach_the_largest_number() {
+    let ty = aneforge::TensorType::f16(Shape::new(&[1, 64]).unwrap());
+    let norm =
+        |max_abs| Var::bounded_leaf(ty, aneforge::ir::ops::leaf::Role::Feed, max_abs).l2_norm(-1, 1e-12);
+    assert!(!fired(&norm(65504.0 / 8.0), Norms::Auto));
+    assert!(fired(&norm(65504.0 / 8.0 + 1.0), Norms::Auto));
+}
+
 /// The worst case of sums of sums grows with every layer, and no data comes near it.
 #[test]
 fn deep_networks_are_not_suspects() {
@@ -219,6 +263,11 @@ fn batch_norms_are_no_worse_for_being_robust() {
     let tiny = vector(1e-10);
     let y = input(&[1, 1, 1, 2]).batch_norm(&vector(0.002), &vector(0.0), &vector(0.0), &tiny, 1e-12);
     robust_is_right(&y, &feed, 1e-3);
+    // A scale that is computed.
+    let x = input(&[1, 1, 1, 2]);
+    let y =
+        x.batch_norm(&x.mean(&[0, 1, 2, 3]).reshape(&[1]), &vector(0.0), &vector(0.0), &vector(1e-9), 0.0);
+    robust_is_right(&y, &tensor(&[1, 1, 1, 2], &[0.5, 0.0]), 2e-3);
 }
 
 #[test]

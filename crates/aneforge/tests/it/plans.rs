@@ -1,10 +1,10 @@
 //! What plans say of themselves, and how they are asked for.
 
 use crate::support::{draw, feed_tensors, tensor as of_array, to_f64};
-use aneforge::device::host::{Host, Sums, instruction_sets};
+use aneforge::device::host::{Host, Sums, instruction_sets, set_threads};
 use aneforge::device::{self, Device};
 use aneforge::{
-    CompileOptions, Graph, HostOptions, Norms, Routes, Session, Shape, Target, Tensor, Var, compile,
+    CompileOptions, Graph, HostOptions, Norms, Numerics, Routes, Session, Shape, Target, Tensor, Var, compile,
 };
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ fn statements_and_weights_are_counted_over_all_segments() {
     // A layer in the middle: what comes before and after it is a program each.
     let ranked = layer.sort(false, false).linear(&weight(), None);
     let cut = compile(&[ranked], &CompileOptions::default()).unwrap();
-    assert!(cut.segments.len() > 2 && cut.n_native() == 1, "{cut}");
+    assert!(cut.segments.len() > 2 && cut.n_native() == 1 && plan.n_native() == 0, "{cut}");
     let each = |of: fn(&aneforge::plan::Segment) -> u64| cut.segments.iter().map(of).sum::<u64>();
     assert_eq!(cut.weight_bytes(), each(aneforge::plan::Segment::weight_bytes));
     assert!(cut.weight_bytes() > bytes);
@@ -56,6 +56,32 @@ fn an_engine_that_does_not_fuse_takes_a_step_for_each_node() {
     assert_eq!(host.name(), "host");
     assert!(host.describe().contains("1 threads"), "{}", host.describe());
     assert_eq!(instruction_sets()[0], "scalar");
+    assert_eq!([0, 1, 3].map(|threads| Host::new(threads).threads()), [1, 1, 3]);
+    let loaded = host.load(&plan.segments[0], plan.target).unwrap();
+    assert_eq!(loaded.describe(), host.plan(&plan.segments[0], plan.target).unwrap().to_string());
+}
+
+#[test]
+fn numerics_are_an_option_of_the_host() {
+    let target = Target::named("h14").unwrap();
+    let modelled = |options: &HostOptions| device::open(Some("host"), options).unwrap().numerics(target);
+    let ieee = HostOptions::default().sums(Sums::Fast).numerics(Numerics::Ieee);
+    assert_eq!((ieee.numerics, ieee.sums), (Some(Numerics::Ieee), Sums::Fast));
+    assert_eq!(modelled(&ieee), Numerics::Ieee);
+    assert_eq!(modelled(&HostOptions::default()), Numerics::Ane(target.family()));
+    let late = set_threads(2).unwrap_err().to_string();
+    assert!(late.contains("threads must be set before the first program is loaded"), "{late}");
+}
+
+#[test]
+fn profiles_time_steps_and_measure_the_roof() {
+    let y = Var::input(shape(&[64, 64])).exp();
+    let plan = compile(&[y], &CompileOptions::default()).unwrap();
+    let profile = Session::new(plan, Host::new(1)).unwrap().profile(1).unwrap();
+    assert!(!profile.total().is_zero());
+    let roof = profile.roof.unwrap();
+    // Slower than any processor of this century under emulation, and faster than any there is.
+    assert!((1e7..1e15).contains(&roof.flops) && (1e7..1e14).contains(&roof.bytes), "{roof:?}");
 }
 
 /// Up to as many elements as are worth storing.

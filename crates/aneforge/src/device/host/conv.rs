@@ -88,10 +88,6 @@ impl Routine for Computed {
         conv::conv2d_scratch(kernels, image, &PackedConv::new(&zeros, extents, self.groups), &self.params)
     }
 
-    fn reads(&self, _: &Step) -> usize {
-        2
-    }
-
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let weights = PackedConv::new(call.half(1), call.four(1), self.groups);
         let (x, image, epilogue) = (call.half(0), call.four(0), call.epilogue(Bias::Row));

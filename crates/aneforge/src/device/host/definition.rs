@@ -4,7 +4,7 @@ use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::numerics::Numerics;
 use crate::ir::precision::{Array, Precision};
-use aneforge_kernels::{Kernels, Scratch};
+use aneforge_kernels::Scratch;
 use aneforge_tensor::{DType, f16};
 
 struct Definition;
@@ -14,22 +14,12 @@ pub(super) fn recognise(_: &Setup<'_>) -> Option<Box<dyn Routine>> {
 }
 
 impl Routine for Definition {
-    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
-        0
-    }
-
-    fn reads(&self, step: &Step) -> usize {
-        step.inputs.len()
-    }
-
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let Step { op, inputs, output, .. } = call.step;
         let ty = &output.ty;
-        assert!(ty.dtype != DType::Bool, "invariant: {} has a kernel", op.name());
-        let array = |index: usize| match inputs[index].ty {
-            ty if ty.dtype == DType::F16 => Array::from_fn(ty.shape, |i| call.half(index)[i].to_f64()),
-            ty => Array::from_fn(ty.shape, |i| f64::from(call.bytes(index)[i])),
-        };
+        let half = inputs.iter().chain([output]).all(|operand| operand.ty.dtype == DType::F16);
+        assert!(half, "invariant: {} has a kernel", op.name());
+        let array = |index: usize| Array::from_fn(inputs[index].ty.shape, |i| call.half(index)[i].to_f64());
         let arrays: Vec<Array> = (0..inputs.len()).map(array).collect();
         let value = op.eval(&arrays.iter().collect::<Vec<_>>(), ty, Precision::F16(Numerics::Ieee));
         for (out, v) in halves(out).iter_mut().zip(value.data) {

@@ -40,10 +40,6 @@ impl Routine for Elementwise {
         }
     }
 
-    fn reads(&self, step: &Step) -> usize {
-        step.inputs.len()
-    }
-
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let k = call.kernels;
         match self {

@@ -20,10 +20,6 @@ impl Routine for Layer {
         }
     }
 
-    fn reads(&self, step: &Step) -> usize {
-        step.inputs.len()
-    }
-
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let (k, x, second, out) = (call.kernels, call.half(0), || call.half(1), halves(out));
         match *self {

@@ -301,8 +301,13 @@ impl<'a> Memory<'a> {
 /// Needs below this are not compared with what the machine has.
 const SMALL: usize = 1 << 28;
 
-/// Whether so many bytes are there. Systems promise more in parts than as a whole, and more than they have; where this
-/// one says what it has, that counts.
+/// Whether so many bytes are not there. Systems promise more in parts than as a whole, and more than they have; where
+/// this one says what it has, that counts.
+fn lacking(need: usize, promised: bool, available: impl FnOnce() -> Option<usize>) -> bool {
+    !promised || (need >= SMALL && available().is_some_and(|available| need > available))
+}
+
+/// An error unless so many bytes are there.
 pub(super) fn promised(need: usize) -> Result<(), DeviceError> {
     let available = || {
         let said = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -310,7 +315,7 @@ pub(super) fn promised(need: usize) -> Result<(), DeviceError> {
         kibibytes.trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1024)
     };
     let reserved = Vec::<u8>::new().try_reserve_exact(need).is_ok();
-    if !reserved || (need >= SMALL && available().is_some_and(|available| need > available)) {
+    if lacking(need, reserved, available) {
         return Err(DeviceError::Memory { need });
     }
     Ok(())
@@ -318,4 +323,33 @@ pub(super) fn promised(need: usize) -> Result<(), DeviceError> {
 
 pub(super) fn room(bytes: usize) -> Result<AlignedBytes, DeviceError> {
     AlignedBytes::try_zeroed(bytes).ok_or(DeviceError::Memory { need: bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::device::host::Host;
+    use aneforge_tensor::Shape;
+
+    #[test]
+    fn large_needs_are_compared_with_what_there_is() {
+        assert!(lacking(SMALL, true, || Some(SMALL - 1)));
+        assert!(!lacking(SMALL, true, || Some(SMALL)) && !lacking(SMALL, true, || None));
+        assert!(!lacking(1 << 20, true, || unreachable!("a small need is not compared")));
+        assert!(lacking(1 << 20, false, || Some(SMALL)) && lacking(SMALL, false, || Some(SMALL)));
+        assert_eq!(promised(usize::MAX), Err(DeviceError::Memory { need: usize::MAX }));
+    }
+
+    #[test]
+    fn outputs_are_written_aside_where_an_input_has_their_buffer() {
+        let ty = TensorType::f16(Shape::new(&[2]).unwrap());
+        let [one, other] = [0, 1].map(|_| Host::new(1).allocate(ty).unwrap());
+        let mut ports = Ports::new(&[ty], std::iter::once(ty));
+        ports.bind(Port::Input(0), &one).unwrap();
+        for (buffer, aside) in [(&other, false), (&one, true)] {
+            ports.bind(Port::Output(0), buffer).unwrap();
+            assert_eq!(ports.outputs[0].aside.is_some(), aside);
+        }
+    }
 }

@@ -1,9 +1,8 @@
 //! Elements brought to other places, and mixed with their neighbours on the way.
 
-use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Move, Sampling};
-use aneforge_kernels::{Kernels, Scratch, View, gather, layout};
+use aneforge_kernels::{Scratch, View, gather, layout};
 use aneforge_tensor::{MAX_RANK, Shape, f16};
 
 enum Movement {
@@ -59,14 +58,6 @@ fn taps(sampling: &Sampling, axis: usize) -> Vec<gather::Tap> {
 }
 
 impl Routine for Movement {
-    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
-        0
-    }
-
-    fn reads(&self, step: &Step) -> usize {
-        step.inputs.len()
-    }
-
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let (k, out) = (call.kernels, halves(out));
         match self {

@@ -1,9 +1,8 @@
 //! Rows, lanes or channels brought to a common scale.
 
-use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Norm};
-use aneforge_kernels::{Kernels, Scratch, channel, softmax};
+use aneforge_kernels::{Scratch, channel, softmax};
 use aneforge_tensor::round_f16;
 
 enum Normalise {
@@ -28,14 +27,6 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 }
 
 impl Routine for Normalise {
-    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
-        0
-    }
-
-    fn reads(&self, step: &Step) -> usize {
-        step.inputs.len()
-    }
-
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let (k, x, out) = (call.kernels, call.half(0), halves(out));
         let inner = || call.of_one_channel(0);

@@ -77,10 +77,17 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second));
         drop((first, second));
         let mut again = false;
-        packs.rows(&source, || {
+        let first = packs.rows(&source, || {
             again = true;
             pack()
         });
         assert!(again);
+        // Another weight displaces what nobody uses, and nothing else.
+        let other = Weight::from(Tensor::from_slice(shape, &[6.0f32; 6]).unwrap());
+        let second = packs.rows(&other, pack);
+        assert!(Arc::ptr_eq(&first, &packs.rows(&source, || unreachable!("packed already"))));
+        drop((first, second));
+        let _third = packs.rows(&source, pack);
+        assert_eq!(packs.rows.lock().unwrap().len(), 1);
     }
 }

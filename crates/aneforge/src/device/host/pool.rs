@@ -1,12 +1,11 @@
 //! One value for every window of an image.
 
-use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Pooling};
 use crate::ir::ops::conv::four;
 use aneforge_kernels::conv::Images;
 use aneforge_kernels::pool::{Window, avg_pool, avg_pool_nhwc, max_pool, max_pool_nhwc};
-use aneforge_kernels::{Kernels, Scratch, map};
+use aneforge_kernels::{Scratch, map};
 
 struct Pool {
     window: Window,
@@ -19,14 +18,6 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 }
 
 impl Routine for Pool {
-    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
-        0
-    }
-
-    fn reads(&self, _: &Step) -> usize {
-        1
-    }
-
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let (k, image, window) = (call.kernels, call.four(0), &self.window);
         let (output, out) = (&call.step.output, halves(out));

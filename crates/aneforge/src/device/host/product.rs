@@ -114,10 +114,6 @@ impl Routine for Batched {
         gemm::bmm_scratch(kernels, &self.shape())
     }
 
-    fn reads(&self, _: &Step) -> usize {
-        2
-    }
-
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let (a, b, epilogue) = (call.half(0), call.half(1), call.epilogue(Bias::Column));
         gemm::bmm(call.kernels, a, b, &self.shape(), &epilogue, scratch, halves(out));

@@ -1,10 +1,9 @@
 //! The elements along some axes made into one.
 
-use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::Form;
+use aneforge_kernels::Scratch;
 use aneforge_kernels::reduce::{Reduction, reduce};
-use aneforge_kernels::{Kernels, Scratch};
 
 struct Reduce {
     function: Reduction,
@@ -17,14 +16,6 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 }
 
 impl Routine for Reduce {
-    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
-        0
-    }
-
-    fn reads(&self, _: &Step) -> usize {
-        1
-    }
-
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         reduce(call.kernels, self.function, call.half(0), call.extents(0), self.axes, halves(out));
         call.finish(halves(out));

@@ -34,3 +34,17 @@ fn fastest(work: impl Fn() -> f64) -> f64 {
     };
     (0..TRIES).map(once).fold(0.0, f64::max)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speed_is_work_over_time() {
+        let most = fastest(|| {
+            std::thread::sleep(Duration::from_millis(2));
+            1.0
+        });
+        assert!(most > 1.0 && most <= 500.0, "{most} in a second");
+    }
+}

@@ -16,9 +16,13 @@ use aneforge_tensor::{DType, Shape, Weight, f16};
 /// A kernel with its parameters and packed weights.
 pub(super) trait Routine: Send {
     /// Working memory, in elements of single precision.
-    fn scratch(&self, step: &Step, kernels: &Kernels) -> usize;
+    fn scratch(&self, _: &Step, _: &Kernels) -> usize {
+        0
+    }
     /// How many operands it reads where they lie: the first ones. The others are packed.
-    fn reads(&self, step: &Step) -> usize;
+    fn reads(&self, step: &Step) -> usize {
+        step.inputs.len()
+    }
     /// Computes the step's values and does to them what its [`Finish`] says.
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]);
     /// How many infinities and NaN each link of a chain has made of finite operands since this was last asked; `None` if
@@ -201,7 +205,7 @@ pub(super) fn halves(out: &mut [u8]) -> &mut [f16] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::device::host::planner::plan;
     use crate::ir::numerics::Numerics;
@@ -209,7 +213,8 @@ mod tests {
     use crate::ir::var::Var;
     use std::collections::BTreeSet;
 
-    fn built(case: &Case) -> Option<Graph> {
+    /// What is left of a worked example when it is compiled, but for what is cut at a layer.
+    pub(in crate::device::host) fn built(case: &Case) -> Option<Graph> {
         let input = |(i, ty): (usize, &crate::TensorType)| match ty.dtype {
             DType::Bool => Var::input(ty.shape).greater(&Var::from(0.0)),
             DType::F16 if i >= case.constants_from => Var::full(ty.shape, 0.5),

@@ -120,3 +120,68 @@ impl Loaded for Program {
         self.plan.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::device::host::routine::tests::built;
+    use crate::device::host::{Host, planner};
+    use crate::ir::numerics::Numerics;
+    use crate::ir::op::{OPS, Op};
+    use crate::ir::ops::leaf::Constant as Leaf;
+    use aneforge_tensor::{DType, Tensor, f16};
+
+    fn cases() -> impl Iterator<Item = Graph> {
+        OPS.iter().flat_map(|entry| (entry.cases)()).filter_map(|case| built(&case))
+    }
+
+    fn load(graph: &Graph) -> Program {
+        let plan = planner::plan(graph, Numerics::Ieee, true);
+        Program::new(graph, plan, Kernels::with_threads(1), &Packs::default()).unwrap()
+    }
+
+    /// The results of `program`, whose feeds hold `value`.
+    fn results(program: &mut Program, value: f16) -> Vec<Vec<f16>> {
+        let host = Host::new(1);
+        for (at, &ty) in program.plan.feeds.clone().iter().enumerate() {
+            let buffer = host.allocate(ty).unwrap();
+            if ty.dtype == DType::F16 {
+                buffer.write(crate::Feed::F16(&vec![value; ty.shape.count()])).unwrap();
+            }
+            program.bind(Port::Input(at), &buffer).unwrap();
+        }
+        let outputs: Vec<Buffer> =
+            program.plan.outputs.iter().map(|(_, ty)| host.allocate(*ty).unwrap()).collect();
+        outputs.iter().enumerate().for_each(|(at, b)| program.bind(Port::Output(at), b).unwrap());
+        program.execute().unwrap();
+        outputs.iter().map(|buffer| buffer.values().unwrap().to_vec()).collect()
+    }
+
+    #[test]
+    fn steps_take_no_more_working_memory_than_they_asked_for() {
+        for graph in cases() {
+            let mut program = load(&graph);
+            let before = program.scratch.capacity();
+            results(&mut program, f16::ONE);
+            assert_eq!(program.scratch.capacity(), before, "{}", program.describe());
+        }
+    }
+
+    /// Constants that are too large to be computed with are operands like others.
+    #[test]
+    fn any_operand_may_be_a_constant() {
+        for graph in cases() {
+            let mut constant = graph.clone();
+            for node in constant.nodes.iter_mut().filter(|node| node.ty.dtype == DType::F16) {
+                if let Op::Input(_) = node.op {
+                    let values = vec![f16::ONE; node.ty.shape.count()];
+                    constant.constants.push(Tensor::from_slice(node.ty.shape, &values).unwrap().into());
+                    node.op = Leaf { index: constant.constants.len() as u64 - 1 }.into();
+                }
+            }
+            let bits = |graph: &Graph| results(&mut load(graph), f16::ONE);
+            assert_eq!(bits(&constant), bits(&graph), "{}", crate::ir::text::print(&graph));
+        }
+    }
+}
