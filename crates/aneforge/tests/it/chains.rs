@@ -122,3 +122,17 @@ fn random_networks_have_long_chains_and_chains_in_place() {
     }
     assert!(longest >= 8 && in_place >= 10 && operands >= 5, "{longest}, {in_place}, {operands}");
 }
+
+/// However long a chain, and however much of it waits for its end, each thread works on few blocks.
+#[test]
+fn chains_have_an_end() {
+    let x = Var::input(Shape::new(&[4]).unwrap());
+    let waiting: Vec<Var> = (1..=200).map(|i| &x * &Var::from(i as f32 / 256.0)).collect();
+    let sum = waiting.iter().skip(1).fold(waiting[0].clone(), |sum, value| &sum + value);
+    let plan = compile(&[sum], &CompileOptions::default()).unwrap();
+    let host = Host::new(1).plan(&plan.segments[0], plan.target).unwrap();
+    let nodes = |step: &aneforge::device::host::Step| step.fused.links.len();
+    assert_eq!(host.steps.iter().map(nodes).sum::<usize>(), 399);
+    assert!(host.steps.len() < 200 && host.steps.iter().all(|step| nodes(step) <= 64), "{host}");
+    assert!(host.to_string().contains("together they are too long"), "{host}");
+}

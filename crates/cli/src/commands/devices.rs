@@ -31,7 +31,7 @@ type Found = (&'static str, Result<Arc<dyn Device>, DeviceError>);
 
 /// Runs the command.
 pub fn run(_: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
-    let devices = ["ane", "host"].map(|name| (name, device::named(name)));
+    let devices = ["ane", "host"].map(|name| (name, device::open(Some(name), &context.host())));
     if context.json {
         return output::print_json(out, &machine(&devices, context));
     }
@@ -85,15 +85,15 @@ fn machine(devices: &[Found], context: &Context) -> Value {
         value
     };
     let target = |chip: &aneforge::target::Chip| json!({ "name": chip.name, "family": chip.family.to_string(), "runs_mil": chip.family.runs_mil() });
-    let sets = host::instruction_sets();
+    let engine = host::shared_with(&context.host()).ok();
     json!({
         "devices": devices.iter().map(describe).collect::<Vec<_>>(),
         "target": context.target.name(),
         "default_target": aneforge::Target::default().name(),
         "host": {
-            "instruction_set": sets.last(),
-            "available_instruction_sets": sets,
-            "threads": host::shared().threads(),
+            "instruction_set": engine.as_ref().map(|host| host::name_of(host.isa())),
+            "available_instruction_sets": host::instruction_sets(),
+            "threads": engine.as_ref().map(|host| host.threads()),
             "architecture": std::env::consts::ARCH,
             "os": std::env::consts::OS,
         },

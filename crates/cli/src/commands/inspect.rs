@@ -20,13 +20,14 @@ JSON keys, but for those that --show leaves out:
   graph    text of the graph, long constants shortened
   passes   for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired)
   plan     steps of op (with what is fused into it), inputs, output, dtype, shape, order (how it lies; empty for rows),
-           until (the last step that needs it, null for outputs); slots: bytes of each
+           until (the last step that needs it, null for outputs), bytes (read and written), flops, apart (the step that
+           computes what it reads and could have computed it, too, and why it does not; or null); slots: bytes of each
   mil      text of each program";
 
 /// Show a program: its graph, what each pass did, the plan, the MIL text
 ///
-/// The plan is that of the host engine: its steps, the slots of memory they write, and how long each
-/// value lives.
+/// The plan is that of the host engine: its steps, how and where values lie and how long they live, the bytes that each
+/// step moves, and why functions of elements are not computed by the step before.
 #[derive(clap::Args)]
 pub struct Args {
     /// The text of a graph, a compiled program, or its folder; `-` is standard input
@@ -146,6 +147,9 @@ fn steps_json(plan: &HostPlan) -> Vec<Value> {
         value["output"] = step.output.place.to_string().into();
         value["order"] = step.output.order.to_string().trim().into();
         value["until"] = (span.last != usize::MAX).then_some(span.last).into();
+        value["bytes"] = step.bytes.into();
+        value["flops"] = step.flops.into();
+        value["apart"] = step.apart.map(|apart| json!({ "step": apart.step, "why": apart.why })).into();
         value
     };
     plan.steps.iter().zip(&plan.spans).map(step).collect()

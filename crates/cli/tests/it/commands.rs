@@ -1,6 +1,6 @@
 //! What each command does when all is well.
 
-use crate::support::{command, file, finish, folder, json, keys, run, sample, show, text};
+use crate::support::{command, fails, file, finish, folder, json, keys, run, sample, show, text};
 use aneforge_tensor::{Bytes, Shape, npy, random};
 use std::fs;
 
@@ -157,8 +157,11 @@ fn inspect_shows_every_form() {
     assert_eq!(keys(&value["plan"]), ["slots", "steps"]);
     assert_eq!(
         keys(&value["plan"]["steps"][0]),
-        ["dtype", "inputs", "op", "order", "output", "shape", "until"]
+        ["apart", "bytes", "dtype", "flops", "inputs", "op", "order", "output", "shape", "until"]
     );
+    let reasons = value["plan"]["steps"].as_array().unwrap().iter().filter(|step| !step["apart"].is_null());
+    assert!(reasons.clone().all(|step| step["apart"]["step"].is_u64() && step["apart"]["why"].is_string()));
+    assert_eq!(reasons.count(), all.matches("apart from step").count());
     assert_eq!(keys(&value["passes"][0]), ["events", "nodes", "stage"]);
     assert_eq!(keys(&json(&["inspect", &graph, "--show", "mil"])), ["mil", "target"]);
 }
@@ -182,12 +185,29 @@ fn devices_say_what_they_are_or_why_not() {
 }
 
 #[test]
+fn instruction_sets_are_chosen_by_name() {
+    let graph = sample("mlp");
+    let run = |isa| json(&["run", &graph, "--random", "1", "--isa", isa])["outputs"].clone();
+    let best = json(&["devices"])["host"]["instruction_set"].as_str().unwrap().to_owned();
+    assert_eq!(run("scalar"), run(&best));
+    let message = fails(2, &["run", &graph, "--random", "1", "--isa", "sse9"]);
+    assert!(message.contains("no instruction set has this name; this processor has scalar"), "{message}");
+    let foreign = if std::env::consts::ARCH == "aarch64" { "avx2" } else { "neon" };
+    let message = fails(5, &["run", &graph, "--random", "1", "--isa", foreign]);
+    assert!(message.contains(&format!("cannot run {foreign} kernels; choose from scalar")), "{message}");
+}
+
+#[test]
 fn the_environment_stands_in_for_options() {
     let read = |command| -> serde_json::Value { serde_json::from_str(&finish(command).out).unwrap() };
     let mut devices = command(&["devices", "--json"]);
     devices.env("ANEFORGE_TARGET", "h14").env("ANEFORGE_THREADS", "2");
     let value = read(devices);
     assert_eq!((&value["target"], &value["host"]["threads"]), (&"h14".into(), &2.into()));
+
+    let mut scalar = command(&["devices", "--json"]);
+    scalar.env("ANEFORGE_ISA", "Scalar");
+    assert_eq!(read(scalar)["host"]["instruction_set"], "scalar");
 
     let mut over = command(&["devices", "--json", "--target", "h15"]);
     over.env("ANEFORGE_TARGET", "h14");

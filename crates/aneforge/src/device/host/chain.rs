@@ -9,6 +9,9 @@ use crate::ir::graph::NodeId;
 use aneforge_kernels::map::{self, Function, Source};
 use std::collections::HashMap;
 
+/// The most nodes of a chain: each may need a block of working memory, and they are to fit the second level of the cache.
+const LINKS: usize = 64;
+
 /// What a node of this form does to elements, if it is a function of those at the same place alone.
 pub(super) fn function(form: &Form) -> Option<Function> {
     match *form {
@@ -68,7 +71,8 @@ impl Planner<'_> {
 
     fn fits(&self, id: NodeId, group: &Group) -> bool {
         let shape = self.ty(group.nodes[0]).shape;
-        self.ty(id).shape == shape && self.operands_with(id, group).len() <= OPERANDS
+        let short = group.nodes.len() < LINKS && self.operands_with(id, group).len() <= OPERANDS;
+        short && self.ty(id).shape == shape
     }
 
     /// The operands of a group with one more node.

@@ -5,6 +5,7 @@
 //! by a `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it
 //! stood alone.
 
+mod apart;
 mod chain;
 mod conv;
 mod definition;
@@ -26,7 +27,7 @@ mod roof;
 mod routine;
 mod run;
 
-pub use plan::{HostPlan, Operand, Order, Place, Step};
+pub use plan::{Apart, HostPlan, Operand, Order, Place, Step};
 
 use crate::device::{Buffer, Clean, Device, DeviceError, Loaded};
 use crate::ir::graph::Graph;
@@ -161,6 +162,11 @@ impl Host {
         pools.retain(|_, pool| pool.strong_count() > 0);
         pools.insert(threads, Arc::downgrade(&pool));
         Ok(Host { kernels: self.kernels.on(pool), ..self })
+    }
+
+    /// The instruction set of its kernels.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa()
     }
 
     /// The threads it runs on, the caller's included.

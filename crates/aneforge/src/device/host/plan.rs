@@ -160,9 +160,11 @@ pub struct Step {
     pub output: Operand,
     /// The operand that lies in the place of the result.
     pub in_place: Option<usize>,
+    /// Why functions of elements are not computed by a step before.
+    pub apart: Option<Apart>,
     /// What the engine does to the stored values.
     pub finish: Finish,
-    /// Multiplications and additions of the op.
+    /// Multiplications and additions of its ops.
     pub flops: f64,
     /// Of its operands as they are stored, and of its result.
     pub bytes: usize,
@@ -180,6 +182,15 @@ impl Step {
         let Step { flops, bytes, .. } = *self;
         StepTime { name: self.name(), ty: self.output.ty, flops, bytes, time: Duration::ZERO }
     }
+}
+
+/// A step that computes what another one reads, and could compute that one's functions, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// Its number.
+    pub step: usize,
+    /// Why it does not.
+    pub why: &'static str,
 }
 
 /// Nodes that are part of another node's step.
@@ -299,13 +310,17 @@ impl fmt::Display for HostPlan {
                 if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
             writeln!(
                 f,
-                "{i:4}: {} = {name}({}) : {}{}{}, until {until}",
+                "{i:4}: {} = {name}({}) : {}{}{}, until {until}, {} bytes",
                 step.output.place,
                 inputs.join(", "),
                 step.output.ty,
                 step.output.order,
-                step.finish
+                step.finish,
+                step.bytes
             )?;
+            if let Some(Apart { step, why }) = step.apart {
+                writeln!(f, "        apart from step {step}: {why}")?;
+            }
             if step.fused.links.len() > 1 {
                 step.write_links(f)?;
             }

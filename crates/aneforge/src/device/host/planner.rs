@@ -40,8 +40,8 @@ impl Draft {
 pub(super) fn plan(graph: &Graph, numerics: Numerics, fuse: bool) -> HostPlan {
     let forms = graph.nodes().map(|(id, _)| graph.form(id)).collect();
     let (uses, consumers) = (graph.uses(), consumers(graph));
-    let planner = Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics };
-    let mut drafts = planner.drafts(fuse);
+    let planner = Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics, fuse };
+    let mut drafts = planner.drafts();
     if fuse {
         drafts = planner.chained(drafts);
     }
@@ -56,6 +56,7 @@ pub(super) struct Planner<'a> {
     consumers: Vec<Vec<NodeId>>,
     feeds: Vec<NodeId>,
     numerics: Numerics,
+    fuse: bool,
 }
 
 fn consumers(graph: &Graph) -> Vec<Vec<NodeId>> {
@@ -77,7 +78,7 @@ impl Planner<'_> {
         self.graph.node(id).ty
     }
 
-    fn drafts(&self, fuse: bool) -> Vec<Draft> {
+    fn drafts(&self) -> Vec<Draft> {
         let mut drafts = Vec::new();
         let mut covered = vec![false; self.graph.len()];
         // Values that are there when the next draft runs.
@@ -85,13 +86,13 @@ impl Planner<'_> {
         for (id, node) in self.graph.nodes() {
             let no_step = matches!(self.form(id), Form::Leaf | Form::View);
             there[id.index()] |= matches!(node.op, Op::Input(_));
-            let folded = fuse && (self.is_folded_transpose(id) || self.pooled(id).is_some());
+            let folded = self.fuse && (self.is_folded_transpose(id) || self.pooled(id).is_some());
             if no_step || folded || covered[id.index()] {
                 continue;
             }
             let links = chain::function(self.form(id)).map(|_| id).into_iter().collect();
             let mut draft = Draft { inputs: node.inputs.clone(), ..Draft::new(id, links) };
-            if fuse {
+            if self.fuse {
                 self.fuse(&mut draft, &mut covered, &there);
             }
             there[draft.last.index()] = true;
@@ -132,8 +133,7 @@ impl Planner<'_> {
                     draft.fused.transposed = true;
                 }
             }
-            Form::Product(Product::Linear) | Form::Conv(..)
-                if self.graph.constant(draft.inputs[1]).is_some() => {}
+            _ if self.takes_more(draft) => {}
             _ => return,
         }
         if let Some((sum, bias)) = self.bias_after(draft.last) {
@@ -156,6 +156,15 @@ impl Planner<'_> {
             draft.last = next;
             draft.fused.activation = Some(function);
             draft.fused.nodes.push((next, self.graph.node(next).op.name()));
+        }
+    }
+
+    /// Whether the kernel of a draft may compute a function of its results, too.
+    pub(super) fn takes_more(&self, draft: &Draft) -> bool {
+        match self.form(draft.node) {
+            Form::Product(Product::Batched) => true,
+            Form::Product(Product::Linear) | Form::Conv(..) => self.graph.constant(draft.inputs[1]).is_some(),
+            _ => false,
         }
     }
 
@@ -225,7 +234,8 @@ impl Planner<'_> {
         let order = |id: NodeId| writer[id.index()].map_or(Order::RowMajor, |step| orders[step]);
         let step = |(at, draft): (usize, &Draft)| {
             let step = self.step(draft, (written[at], orders[at]), place, order);
-            Step { in_place: in_place[at], ..step }
+            let apart = if self.fuse { self.apart(draft, drafts, &writer) } else { None };
+            Step { in_place: in_place[at], apart, ..step }
         };
         let steps = drafts.iter().enumerate().map(step).collect();
         let outputs = self.graph.outputs().iter().map(|&id| (place(id), self.ty(id))).collect();
@@ -256,6 +266,7 @@ impl Planner<'_> {
                 form = reordered;
             }
         }
+        let nodes = std::iter::once(draft.node).chain(draft.fused.nodes.iter().map(|(id, _)| *id));
         Step {
             first: draft.node,
             node: draft.last,
@@ -270,8 +281,9 @@ impl Planner<'_> {
             },
             output,
             in_place: None,
+            apart: None,
             finish: self.finish(draft.links.last().copied().unwrap_or(draft.node), draft.last),
-            flops: self.graph.facts(draft.node).flops,
+            flops: nodes.map(|id| self.graph.facts(id).flops).sum(),
             bytes: self.bytes(draft),
         }
     }
