@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use crate::gemm::{
-    MatrixRows, PackColumns, PackRows, Right, Sink, Strided, multiply_panel, row_groups, tiled,
+    Left, MatrixRows, PackColumns, PackRows, Packed, Right, Sink, Strided, multiply_panel, row_groups, tiled,
 };
 use crate::order::BLOCK;
 use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Task, Tile};
@@ -306,7 +306,8 @@ impl Product {
             let range = start..(start + COLUMNS).min(columns);
             simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });
             let panel = (Right::Panel(panel), &mut [][..]);
-            multiply_panel((packed, groups), panel, (0..rows, range), sums, &mut sink);
+            let packed = Packed { values: packed, groups, filled: source.filled() };
+            multiply_panel(packed, panel, (0..rows, range), sums, &mut sink);
         }
     }
 }

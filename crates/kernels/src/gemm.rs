@@ -13,7 +13,7 @@ use half::f16;
 
 use crate::order::BLOCK;
 use crate::simd::{
-    COLUMNS, Cuts, Grid, PAIRS, Panel, Place, ROWS, STREAMS, Simd, Tile, micro, tiles, vector,
+    COLUMNS, Cuts, Filled, Grid, PAIRS, Panel, Place, ROWS, STREAMS, Simd, Tile, micro, tiles, vector,
     vector_of_stored,
 };
 use crate::{Epilogue, Kernels, Layout, Scratch};
@@ -242,7 +242,8 @@ pub(crate) fn product<S: Left>(
         for start in columns.clone().step_by(COLUMNS) {
             let panel = (Right::Packed(b, start / COLUMNS), &mut *part);
             let columns = start..(start + COLUMNS).min(columns.end);
-            multiply_panel((packed, all), panel, (rows.clone(), columns), sums, &mut sink);
+            let packed = Packed { values: packed, groups: all, filled: source.filled() };
+            multiply_panel(packed, panel, (rows.clone(), columns), sums, &mut sink);
         }
     });
 }
@@ -301,26 +302,34 @@ pub(crate) enum Right<'a> {
     Packed(&'a PackedB, usize),
 }
 
-/// The rows `rows`, packed in `packed` in those of `groups` that they consist of, times a panel, whose columns are
-/// `columns`. `part` holds a part of a packed panel while it is used.
+/// Rows of the left operand, packed in those of `groups` that they consist of.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) groups: Cuts,
+    pub(crate) filled: Filled,
+}
+
+/// The rows `rows` times a panel, whose columns are `columns`. `part` holds a part of a packed panel while it is used.
 pub(crate) fn multiply_panel(
-    (packed, groups): (&[f32], Cuts),
+    packed: Packed<'_>,
     (panel, part): (Right<'_>, &mut [f32]),
     (rows, columns): (Range<usize>, Range<usize>),
     sums: &mut [f32],
     sink: &mut Sink<'_, '_, '_>,
 ) {
-    let sums = add_products(sink.simd, (packed, groups, rows.clone()), (panel, part), sums);
+    let sums = add_products(sink.simd, (packed, &rows), (panel, part), sums);
     sink.store(sums, rows, columns);
 }
 
 /// The sums of the rows `rows` times a panel; see [`multiply_panel`].
-pub(crate) fn add_products<'a>(
+fn add_products<'a>(
     simd: Simd,
-    (packed, groups, rows): (&[f32], Cuts, Range<usize>),
+    (packed, rows): (Packed<'_>, &Range<usize>),
     (panel, part): (Right<'_>, &mut [f32]),
     sums: &'a mut [f32],
 ) -> &'a [[f32; COLUMNS]] {
+    let Packed { values: packed, groups, filled } = packed;
     let terms = packed.len() / rows.len();
     let blocks = terms / BLOCK;
     let sums = &mut sums.as_chunks_mut::<COLUMNS>().0[..rows.len()];
@@ -343,11 +352,11 @@ pub(crate) fn add_products<'a>(
                 }
             }
         };
-        for group in groups.inside(&rows) {
+        for group in groups.inside(rows) {
             let (from, size) = (group.start - rows.start, group.len());
             let at = from * terms;
             let a = &packed[at + first * size * BLOCK..at + last * size * BLOCK];
-            micro(simd, a, size, panel, &mut sums[from..from + size]);
+            micro(simd, (a, size), (first, filled), panel, &mut sums[from..from + size]);
         }
     }
     sums

@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::gemm::{Blocks, InPlace, Left};
 use crate::order::{BLOCK, NARROW, NARROW_TAPS};
-use crate::simd::{Lanes, Part, ROWS, Real, TILE_ROWS, WIDTH};
+use crate::simd::{Filled, Lanes, Part, ROWS, Real, TILE_ROWS, WIDTH};
 
 /// Values of one image in the order row, column, channel, and how the taps of one group walk them.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +155,11 @@ struct Run {
 impl Left for Pixels<'_> {
     fn terms(&self) -> usize {
         self.kernel[0] * self.blocks_per_row() * BLOCK
+    }
+
+    fn filled(&self) -> Filled {
+        let narrow = self.channels <= NARROW;
+        Filled::runs(if narrow { self.kernel[1] * NARROW } else { self.channels })
     }
 
     #[inline(always)]

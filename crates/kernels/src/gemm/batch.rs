@@ -3,8 +3,8 @@
 use half::f16;
 
 use super::{
-    MatrixRows, PackColumns, PackRows, Plan, Right, Sink, Strided, multiply_panel, row_groups, sums_len,
-    tiled,
+    Left, MatrixRows, PackColumns, PackRows, Packed, Plan, Right, Sink, Strided, multiply_panel, row_groups,
+    sums_len, tiled,
 };
 use crate::broadcast::Walk;
 use crate::simd::{COLUMNS, tiles};
@@ -96,7 +96,8 @@ pub fn bmm(
             let columns = start..(start + COLUMNS).min(columns.end);
             simd.run(PackColumns { source: right, columns: columns.clone(), terms, panel });
             let panel = (Right::Panel(panel), &mut [][..]);
-            multiply_panel((packed, groups), panel, (rows.clone(), columns), sums, &mut sink);
+            let packed = Packed { values: packed, groups, filled: left.filled() };
+            multiply_panel(packed, panel, (rows.clone(), columns), sums, &mut sink);
         }
     });
 }

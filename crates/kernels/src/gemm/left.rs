@@ -5,12 +5,14 @@ use std::ops::Range;
 use half::f16;
 
 use crate::order::BLOCK;
-use crate::simd::{Cuts, Lanes, Part, ROWS, SplitRows, TILE_ROWS, Task, TileRows};
+use crate::simd::{Cuts, Filled, Lanes, Part, ROWS, SplitRows, TILE_ROWS, Task, TileRows};
 
 /// Rows of terms that can be packed.
 pub(crate) trait Left: Copy + Sync {
     /// Terms of a row, with zeros up to whole blocks.
     fn terms(&self) -> usize;
+    /// How many terms each of its blocks holds.
+    fn filled(&self) -> Filled;
     /// Packs a few rows as `f32`, `[block][row][32]`.
     fn pack<L: Lanes>(&self, rows: Range<usize>, target: &mut [f32]);
     /// Copies rows that start `pitch` values apart, with zeros behind their terms.
@@ -131,6 +133,10 @@ pub(crate) struct MatrixRows<'a> {
 impl Left for MatrixRows<'_> {
     fn terms(&self) -> usize {
         self.terms.next_multiple_of(BLOCK)
+    }
+
+    fn filled(&self) -> Filled {
+        Filled::runs(self.terms)
     }
 
     #[inline(always)]

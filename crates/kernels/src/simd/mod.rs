@@ -31,7 +31,7 @@ pub(crate) use amx::{
 pub(crate) use disjoint::{Cuts, Grid, Place, Tile, chunks, tiles};
 pub(crate) use half::{HALVES, HalfTask, Halves};
 pub(crate) use lines::Lines;
-pub(crate) use micro::{COLUMNS, PAIRS, Panel, ROWS, STREAMS, micro, vector};
+pub(crate) use micro::{COLUMNS, Filled, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
 pub(crate) use stored::{ROW, Scales, Stored, decode, vector_of_stored};
 pub(crate) use turn::{expect_soon, interleave, turn};

@@ -12,27 +12,32 @@ const ROWS: usize = 4;
 const STRIP: usize = 8;
 
 /// See [`crate::simd::micro`], which has checked the lengths.
-pub(crate) fn micro(a: &[f32], rows: usize, panel: Panel<'_>, sums: &mut [[f32; COLUMNS]]) {
-    for (block, a) in a.chunks_exact((rows * BLOCK).max(1)).enumerate() {
+pub(crate) fn micro(
+    (a, rows): (&[f32], usize),
+    panel: Panel<'_>,
+    blocks: impl Iterator<Item = (usize, usize)>,
+    sums: &mut [[f32; COLUMNS]],
+) {
+    for ((block, pairs), a) in blocks.zip(a.chunks_exact((rows * BLOCK).max(1))) {
         for (a, sums) in a.chunks(ROWS * BLOCK).zip(sums[..rows].chunks_mut(ROWS)) {
             for strip in (0..COLUMNS).step_by(STRIP) {
                 match sums.len() {
-                    1 => tile::<1>(a, panel, block, strip, sums),
-                    2 => tile::<2>(a, panel, block, strip, sums),
-                    3 => tile::<3>(a, panel, block, strip, sums),
-                    _ => tile::<ROWS>(a, panel, block, strip, sums),
+                    1 => tile::<1>(a, panel, (block, pairs), strip, sums),
+                    2 => tile::<2>(a, panel, (block, pairs), strip, sums),
+                    3 => tile::<3>(a, panel, (block, pairs), strip, sums),
+                    _ => tile::<ROWS>(a, panel, (block, pairs), strip, sums),
                 }
             }
         }
     }
 }
 
-/// `R` rows times the eight columns from `strip` on, over one block.
+/// `R` rows times the eight columns from `strip` on, over the pairs of one block.
 #[inline(always)]
 fn tile<const R: usize>(
     a: &[f32],
     panel: Panel<'_>,
-    block: usize,
+    (block, pairs): (usize, usize),
     strip: usize,
     sums: &mut [[f32; COLUMNS]],
 ) {
@@ -42,7 +47,7 @@ fn tile<const R: usize>(
     // the first of a row of the panel, whose `COLUMNS` columns hold `strip + STRIP`; rows of `sums` likewise.
     unsafe {
         let mut chains = [[[vdupq_n_f32(0.0); 2]; 2]; R];
-        for pair in 0..BLOCK / 2 {
+        for pair in 0..pairs {
             let terms = match panel {
                 Panel::F32(values) => {
                     let row = &values[base + 2 * pair * COLUMNS..][..2 * COLUMNS];

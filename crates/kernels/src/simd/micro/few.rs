@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm512_permutex2var_ps, _mm512_set1_pd, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::{BLOCK, COLUMNS, PAIRS};
+use super::{BLOCK, Blocks, COLUMNS, PAIRS};
 
 /// Bytes of a row of pairs.
 const ROW: usize = COLUMNS * 4;
@@ -21,14 +21,20 @@ const AHEAD: usize = 4096;
 const SWAP: i32 = 0b10_11_00_01;
 
 /// # Safety
-/// `a` holds `blocks * R * 32` values, `b` `blocks * 16 * 32` pairs, `c` `R * 32` values.
+/// Row `r < R` of block `k` is 32 values at `a.0 + k * a.1 + r * 32`; `b` holds 16 rows of 32 pairs for each block, `c` `R`
+/// rows of 32 sums.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) unsafe fn few_512<const R: usize>(a: *const f32, b: *const u8, blocks: usize, c: *mut f32) {
-    for block in 0..blocks {
-        // SAFETY: `block < blocks`, so the pointers stay inside of what the caller promises.
-        let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * PAIRS * ROW)) };
+pub(super) unsafe fn few_512<const R: usize>(
+    (a, pitch): (*const f32, usize),
+    b: *const u8,
+    blocks: Blocks,
+    c: *mut f32,
+) {
+    for (block, pairs) in blocks.pairs() {
+        // SAFETY: this block is one of those that the caller promises.
+        let (a, b) = unsafe { (a.add(block * pitch), b.add(block * PAIRS * ROW)) };
         let mut chains = [[_mm512_setzero_ps(); 4]; R];
-        for pair in 0..PAIRS {
+        for pair in 0..pairs {
             // SAFETY: `pair < 16` is a row of this block; a fetch ahead may be of any address.
             let row = unsafe {
                 let row = b.add(pair * ROW);
@@ -115,16 +121,17 @@ pub(super) unsafe fn streams_512<const S: usize>(
 /// That of [`few_512`]; `V` is 4 or 8.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn few_256<const R: usize, const V: usize>(
-    a: *const f32,
+    (a, pitch): (*const f32, usize),
     b: *const u8,
-    blocks: usize,
+    blocks: Blocks,
     c: *mut f32,
 ) {
-    for (block, part) in (0..blocks).flat_map(|block| (0..8 / V).map(move |part| (block, part))) {
-        // SAFETY: `block < blocks` and `part * V < 8`, so the pointers stay inside of what the caller promises.
-        let (a, b) = unsafe { (a.add(block * R * BLOCK), b.add(block * PAIRS * ROW + part * V * 16)) };
+    let parts = |(block, pairs)| (0..8 / V).map(move |part| (block, pairs, part));
+    for (block, pairs, part) in blocks.pairs().flat_map(parts) {
+        // SAFETY: this block is one of those that the caller promises, and `part * V < 8`.
+        let (a, b) = unsafe { (a.add(block * pitch), b.add(block * PAIRS * ROW + part * V * 16)) };
         let mut chains = [[_mm256_setzero_ps(); V]; R];
-        for pair in 0..PAIRS {
+        for pair in 0..pairs {
             let mut row = [_mm256_setzero_ps(); V];
             for (v, row_part) in row.iter_mut().enumerate() {
                 // SAFETY: `pair < 16` and `part * V + v < 8`; a fetch ahead may be of any address.
