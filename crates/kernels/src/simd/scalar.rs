@@ -179,14 +179,14 @@ impl Lanes for Scalar {
 
 // Not inlined: the conversion is long, and used everywhere.
 #[inline(never)]
-fn widen_one_by_one(source: &[f16], target: &mut [f32]) {
+pub(super) fn widen_one_by_one(source: &[f16], target: &mut [f32]) {
     for (to, from) in target.iter_mut().zip(source) {
         *to = from.to_f32();
     }
 }
 
 #[inline(never)]
-fn narrow_one_by_one(source: &[f32], target: &mut [f16]) {
+pub(super) fn narrow_one_by_one(source: &[f32], target: &mut [f16]) {
     for (to, from) in target.iter_mut().zip(source) {
         *to = f16::from_f32(*from);
     }

@@ -17,7 +17,8 @@ use std::arch::aarch64::{
 use half::f16;
 
 use super::real::Each;
-use super::{COLUMNS, Lanes, WIDTH, narrow_one_by_one, widen_one_by_one};
+use super::scalar::{narrow_one_by_one, widen_one_by_one};
+use super::{COLUMNS, Lanes, WIDTH};
 
 /// Whether the processor has FMLAL.
 pub(super) fn has_fhm() -> bool {
