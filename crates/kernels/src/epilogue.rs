@@ -73,6 +73,15 @@ impl Bias<'_> {
         }
     }
 
+    /// [`Bias::read`], where that is the same in every row.
+    #[inline(always)]
+    fn read_shared<L: Lanes>(&self, columns: Range<usize>) -> Option<L::Vector> {
+        match self {
+            Bias::Row(_) => None,
+            _ => self.read::<L>(0, columns),
+        }
+    }
+
     /// The values for a row's columns from `column` on, up to 16.
     #[inline(always)]
     fn read<L: Lanes>(&self, row: usize, columns: Range<usize>) -> Option<L::Vector> {
@@ -188,7 +197,7 @@ impl Epilogue<'_> {
         self.activation.filter(|function| !matches!(function, Unary::Relu | Unary::Relu6))
     }
 
-    /// What [`store_row`] leaves to do, on stored values that are the output's elements from `index` on: they are
+    /// What [`StoreTask`] leaves to do, on stored values that are the output's elements from `index` on: they are
     /// rounded at this point anyway.
     pub(crate) fn after(&self, simd: Simd, index: usize, out: &mut [f16]) {
         if let Some(function) = self.late_activation() {
@@ -214,10 +223,93 @@ impl Task for StoreTask<'_, '_, '_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let StoreTask { epilogue, sums, range: (rows, columns), out } = self;
-        for (row, sums) in rows.zip(sums) {
-            let (index, out) = out.row_at(row, columns.clone());
-            store_row::<L>(epilogue, sums, (row, columns.start), index, out);
+        let first = columns.start;
+        let shared: [_; COLUMNS / WIDTH] = [
+            Operands::<L>::of(epilogue, first..columns.end.min(first + WIDTH)),
+            Operands::<L>::of(epilogue, columns.end.min(first + WIDTH)..columns.end),
+        ];
+        let (mut places, looks) = (out.walk(rows, columns), epilogue.stores().looks());
+        for sums in sums {
+            let Some((row, index, out)) = places.next() else { return };
+            for (half, out) in out.chunks_mut(WIDTH).enumerate() {
+                let (sum, skip) = (L::load(&sums.as_chunks().0[half]), half * WIDTH);
+                let (column, index) = (first + skip, index + skip);
+                let range = index..index + out.len();
+                let mut operands = shared[half].in_row(epilogue, row);
+                if let Residual::Before(values) = epilogue.residual {
+                    operands.residual = Some(L::read_some(&values[range.clone()]));
+                }
+                let value = match operands.ordinary(sum, looks) {
+                    Some(value) => clamped::<L>(epilogue, value),
+                    None => finish::<L>(epilogue, sum, (row, column..column + out.len()), range),
+                };
+                L::write_some(value, out);
+            }
         }
+    }
+}
+
+/// What is done to the sums of up to 16 columns.
+struct Operands<L: Lanes> {
+    scale: Option<L::Vector>,
+    bias: Option<L::Vector>,
+    residual: Option<L::Vector>,
+    limit: Option<L::Vector>,
+}
+
+impl<L: Lanes> Operands<L> {
+    /// But for what differs from row to row.
+    #[inline(always)]
+    fn of(epilogue: &Epilogue<'_>, columns: Range<usize>) -> Self {
+        Operands {
+            scale: epilogue.scale.read_shared::<L>(columns.clone()),
+            bias: epilogue.bias.read_shared::<L>(columns),
+            residual: None,
+            limit: match epilogue.limit {
+                Some(limit) => Some(splat::<L>(limit)),
+                None => None,
+            },
+        }
+    }
+
+    /// With what is of this row.
+    #[inline(always)]
+    fn in_row(&self, epilogue: &Epilogue<'_>, row: usize) -> Self {
+        let Operands { scale, bias, residual, limit } = *self;
+        let mut operands = Operands { scale, bias, residual, limit };
+        if let Bias::Row(values) = epilogue.scale {
+            operands.scale = Some(splat::<L>(values[row]));
+        }
+        if let Bias::Row(values) = epilogue.bias {
+            operands.bias = Some(splat::<L>(values[row]));
+        }
+        operands
+    }
+
+    /// What comes before the activation, but for the last rounding, where neither the limit nor what is done about
+    /// infinities and NaN makes a difference.
+    #[inline(always)]
+    fn ordinary(self, sum: L::Vector, looks: bool) -> Option<L::Vector> {
+        if let Some(limit) = self.limit
+            && !<L::Vector as Real>::all(sum.abs().le(limit))
+        {
+            return None;
+        }
+        let mut value = sum;
+        if let Some(scale) = self.scale {
+            value = L::rounded(value) * scale;
+        }
+        if let Some(bias) = self.bias {
+            value = L::rounded(value) + bias;
+        }
+        if let Some(residual) = self.residual {
+            value = L::rounded(value) + residual;
+        }
+        // An infinity or NaN on the way would still be one.
+        if looks && !<L::Vector as Real>::all(value.abs().lt(<L::Vector as Real>::splat(OVERFLOW))) {
+            return None;
+        }
+        Some(value)
     }
 }
 
@@ -239,25 +331,6 @@ impl Task for AddTask<'_> {
     }
 }
 
-/// Stores `sums`, the sums of row `row` from column `column` on; of them, as many as `out` holds. The first is
-/// element `index` of the output. [`Epilogue::after`] does the rest.
-#[inline(always)]
-pub(crate) fn store_row<L: Lanes>(
-    epilogue: &Epilogue<'_>,
-    sums: &[f32; COLUMNS],
-    (row, column): (usize, usize),
-    index: usize,
-    out: &mut [f16],
-) {
-    for (half, out) in out.chunks_mut(WIDTH).enumerate() {
-        let skip = half * WIDTH;
-        let sum = sums[skip..].first_chunk().expect("invariant: whole vectors");
-        let (at, index) = (column + skip, index + skip);
-        let value = finish::<L>(epilogue, L::load(sum), (row, at..at + out.len()), index..index + out.len());
-        L::write_some(value, out);
-    }
-}
-
 /// What comes before the activation, and the simplest ones, but for the last rounding.
 #[inline(always)]
 fn finish<L: Lanes>(
@@ -266,18 +339,23 @@ fn finish<L: Lanes>(
     (row, columns): (usize, Range<usize>),
     range: Range<usize>,
 ) -> L::Vector {
-    let stores = epilogue.stores();
-    let mut value = chain::<L>(epilogue, Stores::default(), sums, (row, columns.clone()), range.clone());
-    // An infinity or NaN on the way would still be one; where there is none, nothing is flushed or told.
-    let finite =
-        !stores.looks() || <L::Vector as Real>::all(value.abs().lt(<L::Vector as Real>::splat(OVERFLOW)));
-    if !finite {
-        value = chain::<L>(epilogue, stores, sums, (row, columns), range);
-    }
-    let flush = epilogue.flush_nan && !finite;
+    let value = chain::<L>(epilogue, epilogue.stores(), sums, (row, columns), range);
+    let flush = epilogue.flush_nan;
     match epilogue.activation {
         Some(Unary::Relu) => kept::<L>(flush, Unary::Relu.apply(L::rounded(value))),
         Some(Unary::Relu6) => kept::<L>(flush, Unary::Relu6.apply(L::rounded(value))),
+        _ => value,
+    }
+}
+
+/// The simplest activations, of values that are not NaN. Those need not be rounded first, as rounding keeps the order
+/// of values and leaves the limits as they are.
+#[inline(always)]
+fn clamped<L: Lanes>(epilogue: &Epilogue<'_>, value: L::Vector) -> L::Vector {
+    let zero = <L::Vector as Real>::splat(0.0);
+    match epilogue.activation {
+        Some(Unary::Relu) => value.at_least(zero),
+        Some(Unary::Relu6) => value.at_least(zero).not_above(<L::Vector as Real>::splat(6.0)),
         _ => value,
     }
 }

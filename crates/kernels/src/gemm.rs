@@ -318,48 +318,54 @@ pub(crate) fn multiply_panel(
     sums: &mut [f32],
     sink: &mut Sink<'_, '_, '_>,
 ) {
-    let sums = add_products(sink.simd, (packed, &rows), (panel, part), sums);
-    sink.store(sums, rows, columns);
-}
-
-/// The sums of the rows `rows` times a panel; see [`multiply_panel`].
-fn add_products<'a>(
-    simd: Simd,
-    (packed, rows): (Packed<'_>, &Range<usize>),
-    (panel, part): (Right<'_>, &mut [f32]),
-    sums: &'a mut [f32],
-) -> &'a [[f32; COLUMNS]] {
     let Packed { values: packed, groups, filled } = packed;
-    let terms = packed.len() / rows.len();
+    let (simd, terms) = (sink.simd, packed.len() / rows.len());
     let blocks = terms / BLOCK;
     let sums = &mut sums.as_chunks_mut::<COLUMNS>().0[..rows.len()];
-    sums.fill([0.0; COLUMNS]);
+    if blocks == 0 {
+        sums.fill([0.0; COLUMNS]);
+        return sink.store(sums, rows, columns);
+    }
     let decodes = matches!(panel, Right::Packed(b, _) if b.is_compressed() && rows.len() <= CONVERT_ROWS);
     let depth = if decodes { 1 } else { DEPTH };
+    // Rows are stored while their sums are in the first-level cache, but for transposed ones, many of which go at once.
+    let (at_once, one_part) = (sink.turned, blocks <= depth);
     for first in (0..blocks).step_by(depth) {
         let last = (first + depth).min(blocks);
-        let size = (last - first) * BLOCK * COLUMNS;
-        let panel = match panel {
-            Right::Panel(values) => Panel::F32(&values[first * BLOCK * COLUMNS..][..size]),
-            Right::Packed(b, index) => {
-                let (wide, pairs) = part.split_at_mut(DEPTH * BLOCK * COLUMNS);
-                let pairs = b.part(simd, index, first..last, bytemuck::cast_slice_mut(pairs));
-                if rows.len() > CONVERT_ROWS && !simd.prefers_pairs() {
-                    simd.run(Widen { source: pairs, target: &mut wide[..size] });
-                    Panel::F32(&wide[..size])
-                } else {
-                    Panel::Pairs(pairs)
-                }
-            }
-        };
-        for group in groups.inside(rows) {
+        let panel = panel.part(simd, first..last, rows.len() > CONVERT_ROWS, part);
+        for group in groups.inside(&rows) {
             let (from, size) = (group.start - rows.start, group.len());
             let at = from * terms;
             let a = &packed[at + first * size * BLOCK..at + last * size * BLOCK];
-            micro(simd, (a, size), (first, filled), panel, &mut sums[from..from + size]);
+            let sums = &mut sums[if one_part && !at_once { 0 } else { from }..][..size];
+            micro(simd, (a, size), (first, filled), panel, sums);
+            if last == blocks && !at_once {
+                sink.store(sums, group, columns.clone());
+            }
         }
     }
-    sums
+    if at_once {
+        sink.store(sums, rows, columns);
+    }
+}
+
+impl Right<'_> {
+    /// The blocks `blocks`, as `f32` for many rows; `part` holds them.
+    fn part<'a>(&'a self, simd: Simd, blocks: Range<usize>, many: bool, part: &'a mut [f32]) -> Panel<'a> {
+        let size = blocks.len() * BLOCK * COLUMNS;
+        match *self {
+            Right::Panel(values) => Panel::F32(&values[blocks.start * BLOCK * COLUMNS..][..size]),
+            Right::Packed(b, index) => {
+                let (wide, pairs) = part.split_at_mut(DEPTH * BLOCK * COLUMNS);
+                let pairs = b.part(simd, index, blocks, bytemuck::cast_slice_mut(pairs));
+                if !many || simd.prefers_pairs() {
+                    return Panel::Pairs(pairs);
+                }
+                simd.run(Widen { source: pairs, target: &mut wide[..size] });
+                Panel::F32(&wide[..size])
+            }
+        }
+    }
 }
 
 /// `rows` rows in groups of nearly equal size that fit the matrix kernel.

@@ -61,25 +61,79 @@ impl Task for Sums<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Sums { pixels, weights, data, first, columns: (start, end), sums } = self;
-        for (index, sums) in sums.chunks_mut(TOGETHER).enumerate() {
-            let pixel = first + index * TOGETHER;
-            let last = pixel + sums.len() - 1;
-            let mut at = [0; TOGETHER];
-            for (index, at) in at.iter_mut().enumerate() {
-                *at = pixels.at((pixel + index).min(last));
-            }
+        let Sums { pixels, weights, data, first, columns: (start, end), mut sums } = self;
+        let (mut pixel, strides) = (first, pixels.strides());
+        while !sums.is_empty() {
+            // Pixels of one line.
+            let count = TOGETHER.min(pixels.width - pixel % pixels.width).min(sums.len());
+            let (own, others) = sums.split_at_mut(count);
+            let at = pixels.at(pixel);
             for (half, output) in (start..end).step_by(WIDTH).enumerate() {
-                let vectors = match weights.channels {
-                    1 => alone::<L>(pixels, weights, data, at, output),
-                    _ => together::<L>(pixels, weights, data, at, output),
+                let vectors = match (weights.channels, weights.kernel[1], strides) {
+                    (1, 3, Some(1)) => sliding::<L, 3, 1>(pixels, weights, data, at, output),
+                    (1, 3, Some(2)) => sliding::<L, 3, 2>(pixels, weights, data, at, output),
+                    (1, 5, Some(1)) => sliding::<L, 5, 1>(pixels, weights, data, at, output),
+                    (1, 5, Some(2)) => sliding::<L, 5, 2>(pixels, weights, data, at, output),
+                    (1, ..) => alone::<L>(pixels, weights, data, pixels.from(at, count), output),
+                    _ => together::<L>(pixels, weights, data, pixels.from(at, count), output),
                 };
-                for (sums, vector) in sums.iter_mut().zip(vectors) {
+                for (sums, vector) in own.iter_mut().zip(vectors) {
                     L::store(vector, &mut sums.as_chunks_mut().0[half]);
                 }
             }
+            (sums, pixel) = (others, pixel + count);
         }
     }
+}
+
+impl Pixels<'_> {
+    /// Taps from one output of a line to the next.
+    fn strides(&self) -> Option<usize> {
+        let (step, tap) = (self.step[1], usize::try_from(self.tap[1]).ok()?);
+        step.is_multiple_of(tap.max(1)).then(|| step / tap.max(1))
+    }
+
+    /// Where `count` outputs of a line begin, the first of them at `at`, and for the others that one again.
+    fn from(&self, at: usize, count: usize) -> [usize; TOGETHER] {
+        std::array::from_fn(|index| if index < count { at + index * self.step[1] } else { at })
+    }
+}
+
+/// 16 outputs from `output` on of [`TOGETHER`] neighbouring pixels, the first at `at`, for groups of one channel and kernels
+/// `W` wide, with `S` taps from one output to the next: each value is read once for all outputs of a row that take it. The
+/// chains are those of [`alone`]; images have room behind them for pixels that there are not, as for tile registers.
+#[inline(always)]
+fn sliding<L: Lanes, const W: usize, const S: usize>(
+    pixels: &Pixels<'_>,
+    weights: &PackedConv,
+    data: &[f32],
+    at: usize,
+    output: usize,
+) -> [L::Vector; TOGETHER] {
+    let zero = <L::Vector as Real>::splat(0.0);
+    let (padded, tap) = (weights.outputs.next_multiple_of(WIDTH), pixels.tap(0, 1));
+    let mut sums = [zero; TOGETHER];
+    for kh in 0..weights.kernel[0] {
+        let mut factors = [zero; W];
+        for (kw, factor) in factors.iter_mut().enumerate() {
+            let factors = data[(kh * W + kw) * padded + output..].first_chunk();
+            *factor = L::load(factors.expect("invariant: whole vectors of weights"));
+        }
+        let row = at.wrapping_add(pixels.tap(kh, 0)).wrapping_add(output);
+        let mut chains = [zero; TOGETHER];
+        for column in 0..(TOGETHER - 1) * S + W {
+            let value = read::<L>(pixels, row + column * tap);
+            for (index, chain) in chains.iter_mut().enumerate() {
+                if (index * S..index * S + W).contains(&column) {
+                    *chain = value.mul_add(factors[column - index * S], *chain);
+                }
+            }
+        }
+        for (sum, chain) in sums.iter_mut().zip(chains) {
+            *sum = *sum + chain;
+        }
+    }
+    sums
 }
 
 /// 16 outputs from `output` on of some pixels, for groups of one channel: per kernel row and block of taps, one chain,

@@ -195,6 +195,25 @@ impl<T> Tile<'_, T> {
         self.row_at(row, columns).1
     }
 
+    /// The columns `columns` of the rows `rows`, one after the other.
+    pub(crate) fn walk(&mut self, rows: Range<usize>, columns: Range<usize>) -> Walk<'_, T> {
+        let inside = |inner: &Range<usize>, outer: &Range<usize>| {
+            outer.start <= inner.start && inner.start <= inner.end && inner.end <= outer.end
+        };
+        assert!(inside(&rows, &self.rows), "invariant: rows outside of the tile");
+        assert!(inside(&columns, &self.columns), "invariant: columns outside of the tile");
+        let (offset, within) = (self.index(rows.start, columns.start), rows.start % self.place.rows);
+        Walk {
+            base: self.base,
+            place: self.place,
+            rows,
+            offset,
+            within,
+            columns: columns.len(),
+            marker: PhantomData,
+        }
+    }
+
     /// [`Tile::row`], and the place of its first element in the whole slice.
     pub(crate) fn row_at(&mut self, row: usize, columns: Range<usize>) -> (usize, &mut [T]) {
         assert!(self.rows.contains(&row), "invariant: row outside of the tile");
@@ -208,6 +227,37 @@ impl<T> Tile<'_, T> {
         // SAFETY: the asserts keep the range inside this tile, which lies in the slice and overlaps no other
         // tile; `&mut self` keeps this the only slice of this tile.
         (offset, unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), columns.len()) })
+    }
+}
+
+/// Rows of a [`Tile`], of which one is lent at a time.
+pub(crate) struct Walk<'a, T> {
+    base: *mut T,
+    place: Place,
+    /// Those that are left.
+    rows: Range<usize>,
+    /// Where the first of them lies, and which row of its line it is.
+    offset: usize,
+    within: usize,
+    columns: usize,
+    marker: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Walk<'_, T> {
+    /// The next row, and the place of its first element in the whole slice.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<(usize, usize, &mut [T])> {
+        let (row, offset) = (self.rows.next()?, self.offset);
+        self.within += 1;
+        self.offset += self.place.row;
+        if self.within == self.place.rows {
+            self.within = 0;
+            let line = self.place.rows * self.place.row;
+            self.offset = self.offset.wrapping_add(self.place.line).wrapping_sub(line);
+        }
+        // SAFETY: the asserts of `Tile::walk` keep the range inside the tile, whose only slice this is while `self` is
+        // borrowed.
+        Some((row, offset, unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), self.columns) }))
     }
 }
 

@@ -58,6 +58,19 @@ impl Blocks {
     fn pairs(self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.count).map(move |index| (index, self.filled.pairs(self.first + index)))
     }
+
+    /// Whether sums start at +0 with block `index` of these.
+    fn begins(self, index: usize) -> bool {
+        self.first + index == 0
+    }
+
+    /// Sums to which the blocks are added.
+    fn begin(self, sums: &mut [[f32; COLUMNS]]) -> &mut [[f32; COLUMNS]] {
+        if self.begins(0) {
+            sums.fill([0.0; COLUMNS]);
+        }
+        sums
+    }
 }
 
 impl Panel<'_> {
@@ -72,7 +85,8 @@ impl Panel<'_> {
 }
 
 /// `sums[r][c] += a[r] . panel[c]` for `r < rows`, one block of 32 terms after the other. Row `r` of block `b`
-/// starts at `a[b * rows * 32 + r * 32]`. The first block is block `first` of those that are `filled`.
+/// starts at `a[b * rows * 32 + r * 32]`. The first block is block `first` of those that are `filled`; where that is 0, sums
+/// start at +0, whatever they hold.
 pub(crate) fn micro(
     simd: Simd,
     (a, rows): (&[f32], usize),
@@ -97,11 +111,11 @@ pub(crate) fn micro(
         crate::Isa::NeonFhm | crate::Isa::Neon => match panel {
             // SAFETY: a `Simd` exists only for an instruction set of this machine.
             Panel::Pairs(pairs) if simd.vectors() == crate::Isa::NeonFhm => unsafe {
-                super::aarch64::micro_fhm(a, rows, pairs, sums);
+                super::aarch64::micro_fhm(a, rows, pairs, blocks.begin(&mut sums[..rows]));
             },
-            _ => super::aarch64::micro((a, rows), panel, blocks.pairs(), sums),
+            _ => super::aarch64::micro((a, rows), panel, blocks.pairs(), blocks.begin(&mut sums[..rows])),
         },
-        _ => scalar(a, rows, panel, sums),
+        _ => scalar(a, rows, panel, blocks.begin(&mut sums[..rows])),
     }
 }
 

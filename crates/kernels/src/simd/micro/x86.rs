@@ -41,6 +41,7 @@ pub(super) unsafe fn avx512(
         Panel::F32(b) => return unsafe { wide_512(rows, a, b.as_ptr(), blocks, c) },
         Panel::Pairs(b) => b.as_ptr().cast(),
     };
+    blocks.begin(&mut sums[..rows]);
     for (first, count) in groups(rows, AVX512_PAIRS_ROWS) {
         // SAFETY: the caller's promise; the rows `first..first + count` are among the `rows` rows of every block.
         unsafe {
@@ -94,7 +95,7 @@ unsafe fn kernel_512<const R: usize, const V: usize>(
     for (block, pairs) in blocks.pairs() {
         // SAFETY: this block is one of those that the caller promises.
         let (a, b) = unsafe { (a.add(block * pitch), b.add(block * BLOCK * COLUMNS)) };
-        let mut chains = [[[_mm512_setzero_ps(); V]; 2]; R];
+        let (mut chains, begins) = ([[[_mm512_setzero_ps(); V]; 2]; R], blocks.begins(block));
         for pair in 0..pairs {
             for place in 0..2 {
                 let k = 2 * pair + place;
@@ -114,10 +115,13 @@ unsafe fn kernel_512<const R: usize, const V: usize>(
         }
         for (r, [even, odd]) in chains.iter().enumerate() {
             for (v, (&even, &odd)) in even.iter().zip(odd).enumerate() {
+                let both = _mm512_add_ps(even, odd);
                 // SAFETY: `r < R` and `v < V`.
                 unsafe {
                     let at = c.add(r * COLUMNS + v * 16);
-                    _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), _mm512_add_ps(even, odd)));
+                    // A sum of chains is not -0, so that adding it to +0 would not change it.
+                    let sum = if begins { both } else { _mm512_add_ps(_mm512_loadu_ps(at), both) };
+                    _mm512_storeu_ps(at, sum);
                 }
             }
         }
@@ -137,6 +141,7 @@ pub(super) unsafe fn avx2(
     let (a, pitch, c) = (a.as_ptr(), rows * BLOCK, sums.as_mut_ptr().cast::<f32>());
     match panel {
         Panel::Pairs(b) => {
+            blocks.begin(&mut sums[..rows]);
             for (first, count) in groups(rows, AVX2_PAIRS_ROWS) {
                 // SAFETY: as in `avx512`.
                 unsafe {
@@ -152,6 +157,7 @@ pub(super) unsafe fn avx2(
         }
         Panel::F32(b) => {
             for (block, pairs) in blocks.pairs() {
+                let terms = (pairs, blocks.begins(block));
                 for ((first, count), column) in
                     groups(rows, AVX2_ROWS).flat_map(|group| [(group, 0), (group, 16)])
                 {
@@ -162,12 +168,12 @@ pub(super) unsafe fn avx2(
                         let b = b.as_ptr().add(block * BLOCK * COLUMNS + column);
                         let c = c.add(first * COLUMNS + column);
                         match count {
-                            1 => kernel_256::<1>(a, b, pairs, c),
-                            2 => kernel_256::<2>(a, b, pairs, c),
-                            3 => kernel_256::<3>(a, b, pairs, c),
-                            4 => kernel_256::<4>(a, b, pairs, c),
-                            5 => kernel_256::<5>(a, b, pairs, c),
-                            _ => kernel_256::<AVX2_ROWS>(a, b, pairs, c),
+                            1 => kernel_256::<1>(a, b, terms, c),
+                            2 => kernel_256::<2>(a, b, terms, c),
+                            3 => kernel_256::<3>(a, b, terms, c),
+                            4 => kernel_256::<4>(a, b, terms, c),
+                            5 => kernel_256::<5>(a, b, terms, c),
+                            _ => kernel_256::<AVX2_ROWS>(a, b, terms, c),
                         }
                     }
                 }
@@ -180,9 +186,14 @@ pub(super) unsafe fn avx2(
 ///
 /// # Safety
 /// Row `r < R` is 32 values at `a + r * 32`; `b` is 32 rows, which are 32 values apart, as are the `R` rows of sums in `c`,
-/// and 16 values of each are readable, those of `c` writable; `pairs <= 16`.
+/// and 16 values of each are readable, those of `c` writable; `pairs <= 16`. With `begins`, sums start at +0.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn kernel_256<const R: usize>(a: *const f32, b: *const f32, pairs: usize, c: *mut f32) {
+unsafe fn kernel_256<const R: usize>(
+    a: *const f32,
+    b: *const f32,
+    (pairs, begins): (usize, bool),
+    c: *mut f32,
+) {
     let mut even = [[_mm256_setzero_ps(); 2]; R];
     for place in 0..2 {
         let mut sums = [[_mm256_setzero_ps(); 2]; R];
@@ -210,7 +221,9 @@ unsafe fn kernel_256<const R: usize>(a: *const f32, b: *const f32, pairs: usize,
                 // SAFETY: `r < R`, and 16 values of a row of `c` are ours.
                 unsafe {
                     let at = c.add(r * COLUMNS + half * 8);
-                    _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), both));
+                    // A sum of chains is not -0, so that adding it to +0 would not change it.
+                    let sum = if begins { both } else { _mm256_add_ps(_mm256_loadu_ps(at), both) };
+                    _mm256_storeu_ps(at, sum);
                 }
             }
         }
