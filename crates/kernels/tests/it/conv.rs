@@ -68,8 +68,8 @@ fn run(case: &Case) {
     let bias = values(case.shape[0], case.seed ^ 2);
     let residual = values(case.input[0] * case.shape[0] * size[0] * size[1], case.seed ^ 3);
     let epilogue = Epilogue {
-        bias: if case.seed.is_multiple_of(2) { Bias::Row(&bias) } else { Bias::None },
-        activation: case.seed.is_multiple_of(3).then_some(Unary::Silu),
+        bias: if case.seed.is_multiple_of(3) { Bias::None } else { Bias::Row(&bias) },
+        activation: [None, Some(Unary::Silu), Some(Unary::Relu), Some(Unary::Relu6)][case.seed as usize % 4],
         limit: case.seed.is_multiple_of(5).then_some(f16::from_f32(0.5)),
         flush_nan: case.seed.is_multiple_of(7),
         scale: [Bias::None, Bias::Row(&bias), Bias::All(f16::from_f32(0.37))][case.seed as usize / 11 % 3],
@@ -107,6 +107,21 @@ proptest! {
         let input = [images, groups * per_group, size[0], size[1]];
         let shape = [outputs * groups, per_group, kernel[0], kernel[1]];
         run(&Case { input, shape, groups, params, seed });
+    }
+
+    #[test]
+    fn depthwise_convolutions(
+        channels in prop_oneof![1..5_usize, Just(16), Just(33), Just(70)],
+        each in prop_oneof![Just(1_usize), Just(2)],
+        size in [1..8_usize, 1..40],
+        kernel in prop_oneof![Just([3_usize, 3]), Just([5, 5]), [1..4_usize, 1..8]],
+        stride in prop_oneof![Just([1_usize, 1]), Just([2, 2]), [1..3_usize, 1..4]],
+        params in params(),
+        seed in any::<u64>(),
+    ) {
+        let shape = [channels * each, 1, kernel[0], kernel[1]];
+        let params = ConvParams { stride, ..params };
+        run(&Case { input: [2, channels, size[0], size[1]], shape, groups: channels, params, seed });
     }
 
     #[test]

@@ -41,8 +41,10 @@ fn epilogue<'a>(choice: u64, rows: &'a [f16], columns: &'a [f16], all: &'a [f16]
     let scale = [Bias::None, Bias::All(f16::from_f32(0.18)), Bias::Column(columns)][choice as usize / 9 % 3];
     let residual = [Residual::None, Residual::Before(all), Residual::After(all)][choice as usize / 27 % 3];
     let bias = [Bias::None, Bias::Column(columns), Bias::Row(rows)][choice as usize % 3];
-    let activation = [None, Some(Unary::Relu), Some(Unary::Gelu)][choice as usize / 3 % 3];
-    Epilogue { scale, bias, residual, activation, ..Epilogue::default() }
+    let activation =
+        [None, Some(Unary::Relu), Some(Unary::Gelu), Some(Unary::Relu6)][choice as usize / 3 % 4];
+    let limit = choice.is_multiple_of(5).then_some(f16::from_f32(0.4));
+    Epilogue { scale, bias, residual, activation, limit, ..Epilogue::default() }
 }
 
 proptest! {
