@@ -33,6 +33,7 @@ pub mod reduce;
 pub mod roof;
 pub mod softmax;
 pub mod threads;
+pub mod warp;
 
 mod broadcast;
 mod epilogue;

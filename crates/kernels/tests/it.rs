@@ -22,4 +22,5 @@ mod it {
     mod support;
     mod threads;
     mod tiles;
+    mod warp;
 }
