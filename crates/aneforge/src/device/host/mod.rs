@@ -8,7 +8,6 @@
 mod apart;
 mod chain;
 mod conv;
-mod definition;
 mod elementwise;
 mod layers;
 mod layout;
@@ -25,6 +24,7 @@ mod product;
 mod reduce;
 mod roof;
 mod routine;
+mod row_product;
 mod run;
 
 pub use plan::{Apart, HostPlan, Operand, Order, Place, Step};

@@ -1,5 +1,5 @@
-//! Running a host plan: slots of memory, and one kernel call per step. Nothing of size is allocated after loading,
-//! but by ops that run as their scalar definition, and by convolutions with a computed weight.
+//! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading, but to look into
+//! an overflow.
 
 use crate::device::host::memory::{Constant, Kept, Ports, promised, room};
 use crate::device::host::overflow::Overflows;
@@ -37,8 +37,8 @@ impl Program {
         let ports = plan.feeds.iter().copied().chain(outputs.clone()).map(|ty| ty.bytes());
         let values = ports.chain(plan.slots.bytes.iter().copied()).fold(0usize, usize::saturating_add);
         promised(values)?;
-        let routine = |step| prepare(&Setup { step, graph, packs }).1;
-        let routines: Vec<Box<dyn Routine>> = plan.steps.iter().map(routine).collect();
+        let routine = |step| Ok(prepare(&Setup { step, graph, packs })?.1);
+        let routines: Vec<Box<dyn Routine>> = plan.steps.iter().map(routine).collect::<Result<_, _>>()?;
         let steps = || plan.steps.iter().zip(&routines);
         let working = steps().map(|(s, r)| r.scratch(s, &kernels)).max().unwrap_or(0);
         let need = values.saturating_add(working.saturating_mul(size_of::<f32>()));
