@@ -31,6 +31,7 @@ pub mod pool;
 pub mod process;
 pub mod reduce;
 pub mod roof;
+pub mod seats;
 pub mod softmax;
 pub mod threads;
 pub mod warp;

@@ -17,6 +17,7 @@ mod it {
     mod norm;
     mod pool;
     mod reduce;
+    mod seats;
     mod split;
     mod stores;
     mod support;
