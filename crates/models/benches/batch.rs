@@ -3,12 +3,12 @@
 //! `cargo bench -p aneforge-models --bench batch`. Prints JSON: the medians of rounds in which the three alternate, in
 //! milliseconds for the whole batch.
 
+use aneforge::device::Device;
 use aneforge::device::host::{self, HostOptions};
 use aneforge::{CompileOptions, Session, Shape, Var, compile};
 use aneforge_models::resnet::{Depth, resnet};
 use aneforge_models::weights::random_weights;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn encoder(batch: usize) -> Var {
 fn load(output: Var, threads: Option<usize>) -> Session {
     let plan = compile(&[output], &CompileOptions::default()).expect("it compiles");
     let host = host::shared_with(&HostOptions::default().threads(threads)).expect("so many threads are fine");
-    Session::new(plan, &host).expect("the host loads it")
+    Session::new(plan, &*host).expect("the host loads it")
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {
@@ -90,9 +90,7 @@ fn measure(network: fn(usize) -> Var) -> Value {
 }
 
 fn main() {
-    let host = Arc::clone(&host::shared());
-    let machine =
-        json!({ "processor": std::env::consts::ARCH, "host": aneforge::device::Device::describe(&*host) });
+    let machine = json!({ "processor": std::env::consts::ARCH, "host": host::shared().describe() });
     let networks = json!({
         "resnet18 8x3x224x224": measure(resnet_18),
         "encoder 6x384, 8 times 128 tokens": measure(encoder),
