@@ -1,11 +1,14 @@
 //! Functions with parameters per channel: of an array `[batch, channels, ...]`, whose axes from the third on
 //! have `inner` elements together.
 
+use std::ops::Range;
+
 use half::f16;
 
 use crate::Kernels;
+use crate::math::real::pow;
 use crate::order::{LANES, tree};
-use crate::simd::{Lanes, Task, chunks};
+use crate::simd::{Lanes, Real, Task, WIDTH, chunks};
 
 /// Elements that one thread computes at a time.
 const GRAIN: usize = 1 << 14;
@@ -120,6 +123,100 @@ impl Task for PlaneTask<'_> {
         map::<L>(self.x, self.out, |values| {
             values.iter_mut().for_each(|x| *x = normalized(*x, mean, scale, self.beta));
         });
+    }
+}
+
+/// What [`response_norm`] divides by: a power of the squares of neighbouring channels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Response {
+    /// How many channels count as neighbours.
+    pub size: usize,
+    /// The weight of the mean square.
+    pub alpha: f32,
+    /// The power.
+    pub beta: f32,
+    /// The summand.
+    pub k: f32,
+}
+
+impl Response {
+    /// The neighbours of a channel: as many before it as after it, or one more after it, as far as they exist.
+    #[must_use]
+    pub fn neighbours(&self, channel: usize, channels: usize) -> Range<usize> {
+        let end = channel.saturating_add(self.size / 2 + 1).min(channels);
+        channel.saturating_sub((self.size - 1) / 2)..end
+    }
+
+    /// `x / (k + alpha / size * total)^beta`, where `total` is the sum of the squares: the definition, in `f32`, before the
+    /// rounding to `f16`.
+    #[must_use]
+    pub fn of(&self, x: f32, total: f32) -> f32 {
+        self.divided(x, total)
+    }
+
+    #[inline(always)]
+    fn divided<V: Real>(&self, x: V, total: V) -> V {
+        let share = V::splat(self.alpha / self.size as f32);
+        x / pow(V::splat(self.k) + share * total, V::splat(self.beta))
+    }
+}
+
+/// [`Response::of`] every element and the squares of its neighbours, which are summed in the order of
+/// [`crate::order::LaneSum`].
+///
+/// # Panics
+/// When a length does not fit, or no channel counts as a neighbour.
+pub fn response_norm(
+    kernels: &Kernels,
+    x: &[f16],
+    [channels, inner]: [usize; 2],
+    response: Response,
+    out: &mut [f16],
+) {
+    assert_eq!(x.len(), out.len(), "response_norm: lengths differ");
+    assert!(response.size > 0, "response_norm: no neighbours");
+    if out.is_empty() {
+        return;
+    }
+    assert!(x.len().is_multiple_of(channels * inner), "response_norm: [{channels}, {inner}] do not fill it");
+    chunks(&kernels.pool, out, GRAIN / 4, |start, out| {
+        kernels.simd.run(ResponseTask { x, start, channels, inner, response, out });
+    });
+}
+
+struct ResponseTask<'a> {
+    x: &'a [f16],
+    /// The place of the first result in the whole array.
+    start: usize,
+    channels: usize,
+    inner: usize,
+    response: Response,
+    out: &'a mut [f16],
+}
+
+impl Task for ResponseTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ResponseTask { x, mut start, channels, inner, response, mut out } = self;
+        while !out.is_empty() {
+            let (run, rest) = out.split_at_mut((inner - start % inner).min(out.len()));
+            let channel = start / inner % channels;
+            for (at, out) in (start..).step_by(WIDTH).zip(run.chunks_mut(WIDTH)) {
+                let read = |at: usize| L::read_some(&x[at..at + out.len()]);
+                let mut lanes = [L::Vector::splat(0.0); LANES];
+                for (index, neighbour) in response.neighbours(channel, channels).enumerate() {
+                    let (lane, x) =
+                        (&mut lanes[index % LANES], read(at + neighbour * inner - channel * inner));
+                    *lane = *lane + x * x;
+                }
+                let total = tree(lanes, |a, b| a + b);
+                L::write_some(response.divided(read(at), total), out);
+            }
+            start += run.len();
+            out = rest;
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::simd::{
 };
 use crate::{Epilogue, Kernels, Layout, Scratch};
 
-pub use batch::{BatchShape, bmm, bmm_scratch};
+pub use batch::{BatchShape, RowShape, bmm, bmm_scratch, row_product, row_product_scratch};
 pub use pack::{PackedB, Weight};
 
 pub(crate) use left::{Blocks, InPlace, Left, MatrixRows, PackRows, Strided};

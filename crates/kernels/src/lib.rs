@@ -31,8 +31,10 @@ pub mod pool;
 pub mod process;
 pub mod reduce;
 pub mod roof;
+pub mod seats;
 pub mod softmax;
 pub mod threads;
+pub mod warp;
 
 mod broadcast;
 mod epilogue;

@@ -203,7 +203,7 @@ pub fn sum(values: impl IntoIterator<Item = f32>) -> f32 {
 
 /// Combines 16 lanes: lane `j` with lane `j + 8`, then `j + 4`, `j + 2` and `j + 1`.
 #[inline(always)]
-pub fn tree(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+pub fn tree<T: Copy>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {

@@ -1,6 +1,7 @@
 //! A fork-join pool whose threads spin for a while before they sleep.
 #![expect(unsafe_code, reason = "worker threads run a closure that borrows from the caller's stack")]
 
+use crate::seats::Seats;
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,6 +18,8 @@ type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 struct Job<'a> {
     body: &'a Body<'a>,
+    /// Workers that take part; those behind them only say that they have seen the job.
+    workers: usize,
 }
 
 struct Shared {
@@ -71,7 +74,8 @@ pub trait Executor: Send + Sync {
 /// A pool of threads for short parallel loops. The calling thread takes part as worker 0.
 ///
 /// A pool serves one caller at a time: work that arrives while it is busy, from another thread or from inside
-/// its own work, runs on its calling thread alone. A panic in the work comes out of the call. Dropping the pool
+/// its own work, runs on its calling thread alone. A pool that [shares seats](Pool::sharing) helps with fewer threads, or
+/// none, while others run programs of their own. A panic in the work comes out of the call. Dropping the pool
 /// joins its threads. A process that was forked from the pool's gets threads of its own when it first has work for them.
 /// [`Pool::on`] makes a pool that starts no threads; it hands every piece of work on, also one that
 /// arrives while another is done or from inside of one.
@@ -79,6 +83,7 @@ pub struct Pool {
     crew: Crew,
     /// The caller's threads, and how many.
     executor: Option<(Box<dyn Executor>, usize)>,
+    seats: Option<Arc<Seats>>,
 }
 
 /// The threads of one process.
@@ -102,14 +107,27 @@ impl Pool {
     #[must_use]
     pub fn on(executor: impl Executor + 'static) -> Pool {
         let threads = executor.threads().max(1);
-        Pool { crew: Crew::new(1), executor: Some((Box::new(executor), threads)) }
+        Pool { crew: Crew::new(1), executor: Some((Box::new(executor), threads)), seats: None }
     }
 
     /// A pool of `threads` threads, the caller included: `new(1)` starts none. Where the system refuses to
     /// start a thread, the pool is smaller.
     #[must_use]
     pub fn new(threads: usize) -> Pool {
-        Pool { crew: Crew::new(threads), executor: None }
+        Pool { crew: Crew::new(threads), executor: None, seats: None }
+    }
+
+    /// The same pool, whose callers may have one of these seats each. A pool on threads of the caller's has none.
+    #[must_use]
+    pub fn sharing(self, seats: Arc<Seats>) -> Pool {
+        let seats = self.executor.is_none().then_some(seats);
+        Pool { seats, ..self }
+    }
+
+    /// The seats that callers have.
+    #[must_use]
+    pub fn seats(&self) -> Option<&Seats> {
+        self.seats.as_deref()
     }
 
     /// The number of threads, the caller included.
@@ -119,11 +137,11 @@ impl Pool {
     }
 
     /// Calls `body(worker, workers)` once for every worker below `workers`, which is [`Pool::threads`], or 1
-    /// when the pool is busy. At any time at most one thread runs as a given worker of a call.
+    /// when the pool is busy, or as many as [`Seats::helpers`] leaves. At any time at most one thread runs as a given worker of a call.
     pub fn run(&self, body: &(dyn Fn(usize, usize) + Sync)) {
         match &self.executor {
             Some((executor, threads)) => run_on(&**executor, *threads, body),
-            None => self.crew.run(body),
+            None => self.crew.run(body, self.seats()),
         }
     }
 
@@ -166,17 +184,15 @@ impl Crew {
             caller_asleep: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
-        let gate = Arc::new(AtomicUsize::new(0));
         let mut workers = Vec::with_capacity(threads);
         for index in 1..threads {
-            let (shared, gate) = (Arc::clone(&shared), Arc::clone(&gate));
+            let shared = Arc::clone(&shared);
             let builder = std::thread::Builder::new().name(format!("kernels-{index}"));
-            match builder.spawn(move || work(&shared, index, &gate)) {
+            match builder.spawn(move || work(&shared, index)) {
                 Ok(handle) => workers.push(handle),
                 Err(_) => break,
             }
         }
-        gate.store(workers.len() + 1, Ordering::Release);
         Crew { process: std::process::id(), shared, workers, heir: OnceLock::new() }
     }
 
@@ -194,25 +210,27 @@ impl Crew {
         self.heir.get_or_init(|| Box::new(Crew::new(self.threads())))
     }
 
-    fn run(&self, body: &Body<'_>) {
+    fn run(&self, body: &Body<'_>, seats: Option<&Seats>) {
         if let Some(heir) = self.heir.get() {
-            return heir.run(body);
+            return heir.run(body, seats);
         }
-        if self.workers.is_empty() {
+        let all = self.workers.len();
+        let workers = 1 + seats.map_or(all, |seats| seats.helpers(all));
+        if workers == 1 {
             return body(0, 1);
         }
         let shared = &*self.shared;
         if shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             // What was under way when this process was forked stays so for ever.
-            return if self.is_lost() { self.heir().run(body) } else { body(0, 1) };
+            return if self.is_lost() { self.heir().run(body, seats) } else { body(0, 1) };
         }
-        let job = Job { body };
-        shared.remaining.store(self.workers.len(), Ordering::Relaxed);
+        let job = Job { body, workers };
+        shared.remaining.store(all, Ordering::Relaxed);
         shared.job.store(ptr::from_ref(&job).cast_mut().cast(), Ordering::Relaxed);
         self.wake();
-        let mut own = catch_unwind(AssertUnwindSafe(|| body(0, self.threads())));
+        let mut own = catch_unwind(AssertUnwindSafe(|| body(0, workers)));
         if !self.await_workers() {
-            let theirs = || (1..self.threads()).for_each(|worker| body(worker, self.threads()));
+            let theirs = || (1..workers).for_each(|worker| body(worker, workers));
             own = own.and(catch_unwind(AssertUnwindSafe(theirs)));
             self.heir();
         }
@@ -293,11 +311,7 @@ impl Drop for Crew {
     }
 }
 
-fn work(shared: &Shared, index: usize, gate: &AtomicUsize) {
-    while gate.load(Ordering::Acquire) == 0 {
-        std::thread::yield_now();
-    }
-    let threads = gate.load(Ordering::Acquire);
+fn work(shared: &Shared, index: usize) {
     let mut epoch = 0;
     loop {
         await_epoch(shared, index, epoch);
@@ -308,8 +322,10 @@ fn work(shared: &Shared, index: usize, gate: &AtomicUsize) {
         }
         // SAFETY: `Pool::run` published this job before the epoch that `await_epoch` saw, and it lives until
         // `remaining`, which this worker lowers below, is zero.
-        let body = unsafe { &*job }.body;
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(index, threads))) {
+        let &Job { body, workers } = unsafe { &*job };
+        if index < workers
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(index, workers)))
+        {
             shared.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
         let last = shared.remaining.fetch_sub(1, Ordering::AcqRel) == 1;

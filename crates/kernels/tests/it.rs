@@ -17,9 +17,11 @@ mod it {
     mod norm;
     mod pool;
     mod reduce;
+    mod seats;
     mod split;
     mod stores;
     mod support;
     mod threads;
     mod tiles;
+    mod warp;
 }

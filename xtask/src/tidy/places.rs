@@ -22,6 +22,7 @@ const UNSAFE: &[Place] = &[
     Place { path: "crates/formats/src", function: Some("map") },
     anywhere("python/src"),
     anywhere("crates/models/benches/lowering.rs"),
+    anywhere("crates/aneforge/tests/it/allocations.rs"),
     anywhere("benches/kernels/src/peers.rs"),
     anywhere("crates/ane/src/sys.rs"),
     anywhere("crates/ane-standin/src"),

@@ -1,6 +1,7 @@
 //! What ops are and what is known of them, said by each in its own file, so that whatever plans, estimates, judges or
 //! imports ops asks for that and never for a name.
 
+use aneforge_kernels::channel::Response;
 use aneforge_kernels::conv::ConvParams;
 use aneforge_kernels::layers::{Combine, Ranking};
 use aneforge_kernels::map::{Binary, Compare, Unary};
@@ -31,6 +32,8 @@ pub enum Form {
     Reduce(Reduction, u32),
     /// A matrix product.
     Product(Product),
+    /// For every image and row, the channels and columns of `[N, C, H, W]` by a matrix of `[N, W, H, U]`.
+    RowProduct,
     /// A correlation of images `[N, C, H, W]` with kernels `[Cout, Cin/groups, kH, kW]`.
     Conv(ConvParams, usize),
     /// The transpose of a correlation, with kernels `[Cin, Cout/groups, kH, kW]`.
@@ -50,6 +53,8 @@ pub enum Form {
     Move(Move),
     /// An image of another size, interpolated between the four nearest elements.
     Sample(Sampling),
+    /// Images seen through affine maps of their coordinates, which the second operand holds.
+    Warp(Warp),
     /// `x` where it is positive, else `x` times a slope per channel.
     Prelu,
     /// A layer of the engine that is computed by a kernel of its own.
@@ -141,6 +146,8 @@ pub enum Norm {
         /// Elements normalised together.
         terms: usize,
     },
+    /// `x` divided by a power of the mean square of neighbouring channels.
+    Response(Response),
 }
 
 /// Where the elements of a result come from.
@@ -214,6 +221,34 @@ impl Sampling {
             (low, (low + 1).min(from - 1), at - low as f64)
         };
         (0..to).map(neighbours).collect()
+    }
+}
+
+/// An image seen through a map of its coordinates, which go from -1 to 1 on it and on the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warp {
+    /// Height and width of the operand.
+    pub from: [usize; 2],
+    /// Height and width of the result.
+    pub to: [usize; 2],
+    /// Whether -1 and 1 are the centres of the outermost pixels, and not their edges.
+    pub corners: bool,
+}
+
+impl Warp {
+    /// The coordinate of pixel `i` of the result along an axis, 0 for rows and 1 for columns.
+    pub fn coordinate(&self, axis: usize, i: usize) -> f64 {
+        match (self.corners, self.to[axis]) {
+            (true, 1) => 0.0,
+            (true, n) => 2.0 * i as f64 / (n - 1) as f64 - 1.0,
+            (false, n) => (2.0 * i as f64 + 1.0) / n as f64 - 1.0,
+        }
+    }
+
+    /// A place in pixels of the operand is `coordinate * slope + offset`.
+    pub fn pixels(&self, axis: usize) -> [f64; 2] {
+        let n = self.from[axis] as f64;
+        if self.corners { [(n - 1.0) / 2.0; 2] } else { [n / 2.0, (n - 1.0) / 2.0] }
     }
 }
 

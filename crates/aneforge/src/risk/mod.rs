@@ -128,7 +128,7 @@ fn plain_norm(bounds: &Bounds, node: &GraphNode, norm: Norm) -> Option<(Concern,
 fn lost_eps(norm: Norm) -> Option<(Concern, f64, String)> {
     let eps = match norm {
         Norm::Centred { eps, .. } | Norm::Given { eps } | Norm::Instance { eps } => eps,
-        Norm::Softmax(_) | Norm::Length { .. } => return None,
+        Norm::Softmax(_) | Norm::Length { .. } | Norm::Response(_) => return None,
     };
     let reason = format!("adds eps {eps:e}, which half precision does not hold; it becomes {TINIEST:.2e}");
     (eps < TINIEST / 2.0).then_some((Concern::LostEps, CLEAN, reason))

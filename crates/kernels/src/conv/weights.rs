@@ -3,9 +3,10 @@
 use half::f16;
 
 use super::image::Channels;
+use crate::Kernels;
 use crate::gemm::{PackedB, Weight};
-use crate::order::{NARROW, conv_term, conv_terms};
-use crate::simd::WIDTH;
+use crate::order::{BLOCK, NARROW, NARROW_TAPS, conv_term, conv_terms};
+use crate::simd::{COLUMNS, PAIRS, WIDTH};
 
 /// Output channels per group up to which a narrow convolution runs without panels.
 const DIRECT_OUTPUTS: usize = 4;
@@ -51,6 +52,38 @@ impl PackedConv {
             })
         };
         conv
+    }
+
+    /// Packs other weights of the same shape in place of these.
+    ///
+    /// # Panics
+    /// When the length is not the shape's, or these are compressed.
+    pub fn refill(&mut self, kernels: &Kernels, weights: &[f16]) {
+        let [outputs, channels, height, width] = self.shape();
+        let (inside, per_group) = (channels * height * width, outputs / self.groups);
+        assert_eq!(weights.len(), outputs * inside, "conv: weights are not {:?}", self.shape());
+        match &mut self.data {
+            Data::Direct(data) => {
+                let padded = outputs.next_multiple_of(WIDTH);
+                for (place, row) in data.chunks_exact_mut(padded.max(1)).enumerate() {
+                    let at = place % channels * height * width + place / channels;
+                    let of_outputs = weights.chunks_exact(inside.max(1)).map(|weights| weights[at].to_f32());
+                    row.iter_mut().zip(of_outputs).for_each(|(value, weight)| *value = weight);
+                }
+            }
+            Data::Panels(groups) => {
+                for (packed, weights) in
+                    groups.iter_mut().zip(weights.chunks_exact((inside * per_group).max(1)))
+                {
+                    packed.each_panel(&kernels.pool, |first, panel| {
+                        let columns = weights.chunks_exact(inside.max(1)).skip(first).take(COLUMNS);
+                        for (column, weights) in columns.enumerate() {
+                            fill_column(weights, [channels, height, width], column, panel);
+                        }
+                    });
+                }
+            }
+        }
     }
 
     /// Packs bytes in the order of [`PackedConv::new`] with one `f16` scale per output, and keeps them as bytes; see
@@ -187,5 +220,24 @@ impl PackedConv {
     /// Values from the channels of one group to those of the next.
     pub(super) fn group_places(&self) -> usize {
         if self.channels <= NARROW { NARROW } else { self.channels }
+    }
+}
+
+/// Writes the weights `[channels, kh, kw]` of one output to its column of a panel, in the order of [`conv_term`].
+fn fill_column(weights: &[f16], [channels, height, width]: [usize; 3], column: usize, panel: &mut [u32]) {
+    let (rows, taps) = (panel.as_chunks_mut::<COLUMNS>().0, height * width);
+    for (kh, kw) in (0..height).flat_map(|kh| (0..width).map(move |kw| (kh, kw))) {
+        let tap = kh * width + kw;
+        let first = if channels <= NARROW {
+            let blocks = width.div_ceil(NARROW_TAPS);
+            (kh * blocks + kw / NARROW_TAPS) * PAIRS + kw % NARROW_TAPS * (NARROW / 2)
+        } else {
+            tap * channels.div_ceil(BLOCK) * PAIRS
+        };
+        for (pair, row) in rows[first..][..channels.div_ceil(2)].iter_mut().enumerate() {
+            let bits =
+                |channel: usize| weights.get(channel * taps + tap).map_or(0, |w| u32::from(w.to_bits()));
+            row[column] = bits(2 * pair) | bits(2 * pair + 1) << 16;
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     sums_len, tiled,
 };
 use crate::broadcast::Walk;
-use crate::simd::{COLUMNS, tiles};
+use crate::simd::{COLUMNS, Cuts, Grid, Tile, tiles};
 use crate::{Epilogue, Kernels, Scratch};
 
 /// The shapes of a batched product `[batch..., M, K] x [batch..., K, N]`.
@@ -72,9 +72,8 @@ pub fn bmm(
         return;
     }
     let walk = Walk::broadcast(shape.batch, [shape.a_batch, shape.b_batch]);
-    let (simd, plan) = (kernels.simd, shape.plan(kernels));
+    let plan = shape.plan(kernels);
     let scratch = scratch.take(plan.scratch(kernels.pool.threads()));
-    let factors = tiled::factors(kernels, rows);
     tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
         let mut at = [0; 2];
         walk.run(tile.batch(), 1, |_, _, offsets| at = offsets);
@@ -82,22 +81,111 @@ pub fn bmm(
         let left = MatrixRows { source: Strided { data: a, offset: at[0] * a_size, row, column }, terms };
         let (row, column) = if shape.transpose_b { (1, terms) } else { (columns, 1) };
         let right = Strided { data: b, offset: at[1] * b_size, row, column };
-        if let Some(factors) = factors {
-            return tiled::bmm(kernels, factors, (left, right), (rows, terms), epilogue, scratch, tile);
-        }
-        let (rows, groups) = (tile.rows(), row_groups(shape.rows));
-        let (sums, scratch) = scratch.split_at_mut(sums_len(rows.len()));
-        let (panel, packed) = scratch.split_at_mut(plan.terms * COLUMNS);
-        let packed = &mut packed[..rows.len() * plan.terms];
-        simd.run(PackRows { source: left, rows: rows.clone(), groups, packed });
-        let columns = tile.columns();
-        let mut sink = Sink { simd, epilogue, out: tile, turned: false };
-        for start in columns.clone().step_by(COLUMNS) {
-            let columns = start..(start + COLUMNS).min(columns.end);
-            simd.run(PackColumns { source: right, columns: columns.clone(), terms, panel });
-            let panel = (Right::Panel(panel), &mut [][..]);
-            let packed = Packed { values: packed, groups, filled: left.filled() };
-            multiply_panel(packed, panel, (rows.clone(), columns), sums, &mut sink);
-        }
+        multiply_tile(kernels, &plan, (left, right), epilogue, scratch, tile);
+    });
+}
+
+/// The part of a product that `tile` holds.
+fn multiply_tile(
+    kernels: &Kernels,
+    plan: &Plan,
+    (left, right): (MatrixRows<'_>, Strided<'_>),
+    epilogue: &Epilogue<'_>,
+    scratch: &mut [f32],
+    tile: &mut Tile<'_, f16>,
+) {
+    let (simd, terms) = (kernels.simd, left.terms);
+    if let Some(factors) = tiled::factors(kernels, plan.rows) {
+        return tiled::bmm(kernels, factors, (left, right), (plan.rows, terms), epilogue, scratch, tile);
+    }
+    let (rows, groups) = (tile.rows(), row_groups(plan.rows));
+    let (sums, scratch) = scratch.split_at_mut(sums_len(rows.len()));
+    let (panel, packed) = scratch.split_at_mut(plan.terms * COLUMNS);
+    let packed = &mut packed[..rows.len() * plan.terms];
+    simd.run(PackRows { source: left, rows: rows.clone(), groups, packed });
+    let columns = tile.columns();
+    let mut sink = Sink { simd, epilogue, out: tile, turned: false };
+    for start in columns.clone().step_by(COLUMNS) {
+        let columns = start..(start + COLUMNS).min(columns.end);
+        simd.run(PackColumns { source: right, columns: columns.clone(), terms, panel });
+        let panel = (Right::Panel(panel), &mut [][..]);
+        let packed = Packed { values: packed, groups, filled: left.filled() };
+        multiply_panel(packed, panel, (rows.clone(), columns), sums, &mut sink);
+    }
+}
+
+/// The shapes of [`row_product`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowShape {
+    /// N.
+    pub images: usize,
+    /// C.
+    pub channels: usize,
+    /// H.
+    pub height: usize,
+    /// W.
+    pub terms: usize,
+    /// U.
+    pub columns: usize,
+}
+
+impl RowShape {
+    /// The images of the result are matrices `[C, H U]`, of which a tile holds what comes of one row of an image.
+    fn plan(&self, kernels: &Kernels) -> Plan {
+        let RowShape { images, channels: rows, height, terms, columns } = *self;
+        let batch = [images, height];
+        let alone = BatchShape {
+            batch: &batch,
+            a_batch: &batch,
+            b_batch: &batch,
+            rows,
+            terms,
+            columns,
+            transpose_a: false,
+            transpose_b: false,
+        };
+        let plan = alone.plan(kernels);
+        let columns = Cuts::new(height * columns, columns, height);
+        Plan { grid: Grid::new(images, plan.grid.rows, columns), ..plan }
+    }
+}
+
+/// Scratch values that [`row_product`] needs.
+#[must_use]
+pub fn row_product_scratch(kernels: &Kernels, shape: &RowShape) -> usize {
+    shape.plan(kernels).scratch(kernels.pool.threads())
+}
+
+/// `out[n, c, h, u] = sum over w of a[n, c, h, w] b[n, w, h, u]`: a product for every image and row, whose operands and
+/// result are read and written where they lie.
+///
+/// # Panics
+/// When a slice's length differs from its shape's.
+pub fn row_product(
+    kernels: &Kernels,
+    a: &[f16],
+    b: &[f16],
+    shape: &RowShape,
+    epilogue: &Epilogue<'_>,
+    scratch: &mut Scratch,
+    out: &mut [f16],
+) {
+    let &RowShape { images, channels, height, terms, columns } = shape;
+    assert_eq!(a.len(), images * channels * height * terms, "row_product: left operand's length");
+    assert_eq!(b.len(), images * terms * height * columns, "row_product: right operand's length");
+    assert_eq!(out.len(), images * channels * height * columns, "row_product: output's length");
+    epilogue.check(channels, height * columns, images);
+    if out.is_empty() {
+        return;
+    }
+    let plan = shape.plan(kernels);
+    let scratch = scratch.take(plan.scratch(kernels.pool.threads()));
+    tiles(&kernels.pool, out, plan.grid, (scratch, plan.per_worker), |tile, scratch| {
+        let (image, line) = (tile.batch(), tile.columns().start / columns);
+        let offset = image * channels * height * terms + line * terms;
+        let left = MatrixRows { source: Strided { data: a, offset, row: height * terms, column: 1 }, terms };
+        let offset = image * terms * height * columns;
+        let right = Strided { data: b, offset, row: height * columns, column: 1 };
+        multiply_tile(kernels, &plan, (left, right), epilogue, scratch, tile);
     });
 }

@@ -7,7 +7,11 @@ use half::f16;
 use super::form::Form;
 use super::left::Strided;
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Real, Simd, Stored, Task, WIDTH, decode};
+use crate::simd::{COLUMNS, Lanes, Lines, PAIRS, Real, Simd, Stored, Task, WIDTH, chunks, decode};
+use crate::threads::Pool;
+
+/// Pairs of panels that one thread writes at a time.
+const PANELS: usize = 1 << 12;
 
 /// A type that weights come in; `f32` rounds to `f16` when packed.
 pub trait Weight: Copy {
@@ -71,6 +75,20 @@ impl PackedB {
             }
         }
         PackedB::with_form(terms, columns, Form::Half(data))
+    }
+
+    /// Calls `body(first column, panel)` for every panel of an operand that is held as pairs, `[k / 2][32]`.
+    pub(crate) fn each_panel(&mut self, pool: &Pool, body: impl Fn(usize, &mut [u32]) + Sync) {
+        let size = panel_pairs(self.terms);
+        let Form::Half(data) = &mut self.form else { unreachable!("compressed weights stay as they are") };
+        let used = self.columns.div_ceil(COLUMNS) * size;
+        let panels = &mut data.pairs_mut()[..used];
+        let each = (PANELS / size.max(1)).max(1);
+        chunks(pool, panels, each * size, |start, panels| {
+            for (index, panel) in panels.chunks_exact_mut(size).enumerate() {
+                body((start / size + index) * COLUMNS, panel);
+            }
+        });
     }
 
     pub(super) fn with_form(terms: usize, columns: usize, form: Form) -> PackedB {

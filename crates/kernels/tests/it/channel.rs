@@ -1,10 +1,12 @@
 //! Functions with parameters per channel.
 
-use aneforge_kernels::channel::{PerChannel, batch_norm, instance_norm, normalized, prelu, scale};
+use aneforge_kernels::channel::{
+    PerChannel, Response, batch_norm, instance_norm, normalized, prelu, response_norm, scale,
+};
 use aneforge_kernels::{Kernels, f16, order};
 use proptest::prelude::*;
 
-use super::support::{cases, contexts, values};
+use super::support::{self, cases, contexts, values, wild_values};
 
 /// Elements of a plane: some beyond one block and one thread's share.
 fn inner() -> impl Strategy<Value = usize> {
@@ -68,4 +70,31 @@ proptest! {
         let affine = PerChannel { gamma: &gamma, beta: &beta };
         check(&want, |kernels, out| instance_norm(kernels, &x, inner, affine, 1e-3, out));
     }
+
+    #[test]
+    fn responses_of_neighbours(
+        batch in 1..3_usize, channels in prop_oneof![1..8_usize, Just(40)], inner in inner(),
+        size in prop_oneof![1..7_usize, Just(37)], wild in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let count = batch * channels * inner;
+        let x = if wild { wild_values(count, seed) } else { values(count, seed) };
+        let response = Response { size, alpha: 0.5, beta: [0.75, 0.5, -1.0][seed as usize % 3], k: 1.25 };
+        let of = |(i, v): (usize, &f16)| {
+            let channel = i / inner % channels;
+            let square = |c: usize| x[i - channel * inner + c * inner].to_f32().powi(2);
+            let total = order::sum(response.neighbours(channel, channels).map(square));
+            f16::from_f32(response.of(v.to_f32(), total))
+        };
+        let want: Vec<f16> = x.iter().enumerate().map(of).collect();
+        support::check(&want, "response_norm", |kernels, out| {
+            response_norm(kernels, &x, [channels, inner], response, out);
+        });
+    }
+}
+
+#[test]
+fn neighbours_are_those_that_exist_and_one_more_after_than_before() {
+    let of = |size, channel| Response { size, alpha: 1.0, beta: 1.0, k: 1.0 }.neighbours(channel, 7);
+    assert_eq!([of(1, 3), of(4, 3), of(5, 3), of(5, 0), of(4, 6)], [3..4, 2..6, 1..6, 0..3, 5..7]);
+    assert_eq!(of(usize::MAX, 3), 0..7);
 }

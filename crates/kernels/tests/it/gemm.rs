@@ -1,6 +1,9 @@
 //! Matrix products.
 
-use aneforge_kernels::gemm::{BatchShape, PackedB, Rows, bmm, bmm_scratch, gemm, gemm_rows, gemm_scratch};
+use aneforge_kernels::gemm::{
+    BatchShape, PackedB, RowShape, Rows, bmm, bmm_scratch, gemm, gemm_rows, gemm_scratch, row_product,
+    row_product_scratch,
+};
 use aneforge_kernels::map::Unary;
 use aneforge_kernels::{Bias, Epilogue, Residual, Scratch, f16, order};
 use proptest::prelude::*;
@@ -130,6 +133,33 @@ proptest! {
         check_sums(rows >= FEWEST_ROWS, want, "bmm", |kernels, out| {
             let mut scratch = Scratch::with_capacity(bmm_scratch(kernels, &shape));
             bmm(kernels, &a, &b, &shape, &epilogue, &mut scratch, out);
+        });
+    }
+
+    #[test]
+    fn products_of_rows_of_images_equal_their_definition(
+        images in 1..3_usize,
+        channels in prop_oneof![1..9_usize, 10..60_usize],
+        height in 1..5_usize,
+        terms in prop_oneof![1..70_usize, Just(128)],
+        columns in 1..70_usize,
+        seed in any::<u64>(),
+    ) {
+        let shape = RowShape { images, channels, height, terms, columns };
+        let a = values(images * channels * height * terms, seed);
+        let b = values(images * terms * height * columns, seed ^ 1);
+        let places = (0..images * channels * height * columns).map(|at| {
+            (at / (channels * height * columns), at / columns, at / columns % height, at % columns)
+        });
+        let want = |order: Order| places.clone().map(|(image, row, line, column)| {
+            let b = |w: usize| b[((image * terms + w) * height + line) * columns + column];
+            f16::from_f32(order.dot((0..terms).map(|w| (a[row * terms + w].to_f32(), b(w).to_f32()))))
+        }).collect();
+        check_sums(channels >= FEWEST_ROWS, want, "row_product", |kernels, out| {
+            let need = row_product_scratch(kernels, &shape);
+            let mut scratch = Scratch::with_capacity(need);
+            row_product(kernels, &a, &b, &shape, &Epilogue::default(), &mut scratch, out);
+            assert_eq!(scratch.capacity(), need);
         });
     }
 }

@@ -9,6 +9,7 @@ use crate::ir::ops::conv::four;
 use aneforge_kernels::conv::{self, ConvParams, PackedConv, PackedConvTranspose};
 use aneforge_kernels::{Bias, Kernels, Scratch, order};
 use aneforge_tensor::{Weight, f16};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
@@ -18,7 +19,7 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
                 let weights = setup.packs.conv(weights, groups, || pack(weights, groups));
                 Box::new(Constant { weights, params })
             }
-            None => Box::new(Computed { params, groups }),
+            None => Box::new(Computed::new(four(setup.shape(1)), params, groups)),
         }),
         Form::ConvTranspose(params, groups) => {
             let weights = setup.weight();
@@ -75,21 +76,28 @@ impl Routine for Constant {
     }
 }
 
-/// With a computed weight, which is packed in every call.
+/// With a computed weight, which is packed in every call, into the same memory.
 struct Computed {
+    weights: RefCell<PackedConv>,
     params: ConvParams,
-    groups: usize,
+}
+
+impl Computed {
+    fn new(shape: [usize; 4], params: ConvParams, groups: usize) -> Computed {
+        let zeros = vec![f16::ZERO; shape.iter().product()];
+        Computed { weights: RefCell::new(PackedConv::new(&zeros, shape, groups)), params }
+    }
 }
 
 impl Routine for Computed {
     fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
-        let [image, extents] = [0, 1].map(|index: usize| four(step.inputs[index].ty.shape));
-        let zeros = vec![f16::ZERO; extents.iter().product()];
-        conv::conv2d_scratch(kernels, image, &PackedConv::new(&zeros, extents, self.groups), &self.params)
+        let image = four(step.inputs[0].ty.shape);
+        conv::conv2d_scratch(kernels, image, &self.weights.borrow(), &self.params)
     }
 
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
-        let weights = PackedConv::new(call.half(1), call.four(1), self.groups);
+        let mut weights = self.weights.borrow_mut();
+        weights.refill(call.kernels, call.half(1));
         let (x, image, epilogue) = (call.half(0), call.four(0), call.epilogue(Bias::Row));
         conv::conv2d(call.kernels, x, image, &weights, &self.params, &epilogue, scratch, halves(out));
     }

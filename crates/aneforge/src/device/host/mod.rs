@@ -8,7 +8,6 @@
 mod apart;
 mod chain;
 mod conv;
-mod definition;
 mod elementwise;
 mod layers;
 mod layout;
@@ -25,6 +24,7 @@ mod product;
 mod reduce;
 mod roof;
 mod routine;
+mod row_product;
 mod run;
 
 pub use plan::{Apart, HostPlan, Operand, Order, Place, Step};
@@ -37,6 +37,7 @@ use crate::passes::{self, CompileOptions};
 use crate::plan::Segment;
 use crate::target::Target;
 use aneforge_kernels::process::PerProcess;
+use aneforge_kernels::seats::Seats;
 use aneforge_kernels::threads::Pool;
 pub use aneforge_kernels::{Isa, Sums};
 use aneforge_kernels::{Kernels, Layout, map};
@@ -103,7 +104,7 @@ impl HostOptions {
 impl Host {
     /// An engine on `threads` threads of its own, the caller's included.
     pub fn new(threads: usize) -> Host {
-        Host::with_kernels(Kernels::with_threads(threads.max(1)))
+        Host::with_kernels(Kernels::with_threads(1).on(pool(threads.max(1))))
     }
 
     /// An engine on these kernels.
@@ -158,7 +159,7 @@ impl Host {
         }
         let mut pools = POOLS.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
         let there = pools.get(&threads).and_then(Weak::upgrade);
-        let pool = there.unwrap_or_else(|| Arc::new(Pool::new(threads)));
+        let pool = there.unwrap_or_else(|| pool(threads));
         pools.retain(|_, pool| pool.strong_count() > 0);
         pools.insert(threads, Arc::downgrade(&pool));
         Ok(Host { kernels: self.kernels.on(pool), ..self })
@@ -202,12 +203,22 @@ pub fn name_of(isa: Isa) -> String {
     format!("{isa:?}").to_lowercase()
 }
 
+/// So many threads, which share seats with all other engines of the process: as many programs run at once as there are cores.
+fn pool(threads: usize) -> Arc<Pool> {
+    static SEATS: LazyLock<Arc<Seats>> = LazyLock::new(|| Seats::new(cores()));
+    Arc::new(Pool::new(threads).sharing(Arc::clone(&SEATS)))
+}
+
+/// How many threads the machine runs at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 static SHARED: OnceLock<Arc<Host>> = OnceLock::new();
 
 /// The engine that sessions share, with as many threads as the machine runs at once.
 pub fn shared() -> Arc<Host> {
-    let threads = || std::thread::available_parallelism().map_or(1, usize::from);
-    SHARED.get_or_init(|| Arc::new(Host::new(threads()))).clone()
+    SHARED.get_or_init(|| Arc::new(Host::new(cores()))).clone()
 }
 
 /// The shared engine with these options; an error for an instruction set or a number of threads that it cannot have.

@@ -1,8 +1,8 @@
 //! Elements brought to other places, and mixed with their neighbours on the way.
 
 use crate::device::host::routine::{Call, Routine, Setup, halves};
-use crate::ir::form::{Form, Move, Sampling};
-use aneforge_kernels::{Scratch, View, gather, layout};
+use crate::ir::form::{Form, Move, Sampling, Warp};
+use aneforge_kernels::{Scratch, View, gather, layout, warp};
 use aneforge_tensor::{MAX_RANK, Shape, f16};
 
 enum Movement {
@@ -21,12 +21,15 @@ enum Movement {
     Reverse(u32),
     /// Where the rows and the columns of the result read.
     Bilinear([Vec<gather::Tap>; 2]),
+    /// Through maps of the coordinates of rows and columns.
+    Affine([warp::Axis; 2]),
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     Some(Box::new(match &setup.step.form {
         Form::Move(places) => tables(places, setup.shape(0)),
         Form::Sample(sampling) => Movement::Bilinear([0, 1].map(|axis| taps(sampling, axis))),
+        Form::Warp(warp) => Movement::Affine([0, 1].map(|axis| coordinates(warp, axis))),
         _ => return None,
     }))
 }
@@ -57,6 +60,12 @@ fn taps(sampling: &Sampling, axis: usize) -> Vec<gather::Tap> {
     sampling.between(axis).into_iter().map(tap).collect()
 }
 
+fn coordinates(warp: &Warp, axis: usize) -> warp::Axis {
+    let [slope, offset] = warp.pixels(axis);
+    let coordinates = (0..warp.to[axis]).map(|i| warp.coordinate(axis, i)).collect();
+    warp::Axis { size: warp.from[axis], coordinates, slope, offset }
+}
+
 impl Routine for Movement {
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let (k, out) = (call.kernels, halves(out));
@@ -75,6 +84,7 @@ impl Routine for Movement {
                 let [_, _, h, w] = call.four(0);
                 gather::bilinear(k, call.half(0), [h, w], rows, columns, out);
             }
+            Movement::Affine(axes) => warp::affine(k, call.half(0), call.four(0)[1], call.half(1), axes, out),
         }
         call.finish(out);
     }

@@ -2,6 +2,7 @@
 
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Norm};
+use aneforge_kernels::channel::Response;
 use aneforge_kernels::{Scratch, channel, softmax};
 use aneforge_tensor::round_f16;
 
@@ -12,6 +13,8 @@ enum Normalise {
     Given(f32),
     /// Over the pixels of each channel.
     Instance(f32),
+    /// By the squares of neighbouring channels.
+    Response(Response),
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
@@ -21,6 +24,7 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
         Norm::Softmax(axis) => Normalise::Softmax(axis),
         Norm::Given { eps } => Normalise::Given(half(eps)),
         Norm::Instance { eps } => Normalise::Instance(half(eps)),
+        Norm::Response(response) => Normalise::Response(response),
         // Legal graphs have these as the ops they are made of.
         Norm::Centred { .. } | Norm::Length { .. } => return None,
     }))
@@ -37,6 +41,9 @@ impl Routine for Normalise {
                 channel::batch_norm(k, x, inner(), affine(), [call.half(3), call.half(4)], eps, out);
             }
             Normalise::Instance(eps) => channel::instance_norm(k, x, inner(), affine(), eps, out),
+            Normalise::Response(response) => {
+                channel::response_norm(k, x, [call.four(0)[1], inner()], response, out);
+            }
         }
         call.finish(out);
     }

@@ -1,5 +1,5 @@
-//! Running a host plan: slots of memory, and one kernel call per step. Nothing of size is allocated after loading,
-//! but by ops that run as their scalar definition, and by convolutions with a computed weight.
+//! Running a host plan: slots of memory, and one kernel call per step. Nothing is allocated after loading, but to look into
+//! an overflow.
 
 use crate::device::host::memory::{Constant, Kept, Ports, promised, room};
 use crate::device::host::overflow::Overflows;
@@ -9,6 +9,7 @@ use crate::device::host::roof;
 use crate::device::host::routine::{Call, Routine, Setup, prepare};
 use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Roof, StepTime};
 use crate::ir::graph::Graph;
+use aneforge_kernels::seats::Seats;
 use aneforge_kernels::threads::stopped;
 use aneforge_kernels::{Kernels, Scratch, Watch};
 use std::time::Instant;
@@ -23,7 +24,15 @@ pub(super) struct Program {
     kernels: Kernels,
     watch: Watch,
     overflows: Overflows,
+    /// Whether it runs so long that it takes one of the seats of its threads.
+    seated: bool,
 }
+
+/// Operations from which on a program takes a seat: some tens of microseconds. The scheduler divides the cores among shorter
+/// ones at less cost.
+const LONG: f64 = 2.5e6;
+/// Operations that take as long as moving a byte.
+const PER_BYTE: f64 = 5.0;
 
 impl Program {
     /// Loads a plan: packs its weights and takes all the memory it will need.
@@ -37,8 +46,8 @@ impl Program {
         let ports = plan.feeds.iter().copied().chain(outputs.clone()).map(|ty| ty.bytes());
         let values = ports.chain(plan.slots.bytes.iter().copied()).fold(0usize, usize::saturating_add);
         promised(values)?;
-        let routine = |step| prepare(&Setup { step, graph, packs }).1;
-        let routines: Vec<Box<dyn Routine>> = plan.steps.iter().map(routine).collect();
+        let routine = |step| Ok(prepare(&Setup { step, graph, packs })?.1);
+        let routines: Vec<Box<dyn Routine>> = plan.steps.iter().map(routine).collect::<Result<_, _>>()?;
         let steps = || plan.steps.iter().zip(&routines);
         let working = steps().map(|(s, r)| r.scratch(s, &kernels)).max().unwrap_or(0);
         let need = values.saturating_add(working.saturating_mul(size_of::<f32>()));
@@ -62,13 +71,17 @@ impl Program {
         let kept = Kept { constants, slots, ports: Ports::new(&plan.feeds, outputs) };
         let scratch = Scratch::try_with_capacity(working).ok_or(DeviceError::Memory { need })?;
         let (watch, overflows) = (Watch::default(), Overflows::new(graph));
-        Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows })
+        let work = plan.steps.iter().map(|step| step.flops + PER_BYTE * step.bytes as f64);
+        let seated = work.sum::<f64>() >= LONG;
+        Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows, seated })
     }
 
     /// Runs every step, and tells `after` of each.
     fn run(&mut self, mut after: impl FnMut()) -> Result<(), DeviceError> {
-        let Program { plan, routines, kept, scratch, kernels, watch, overflows } = self;
+        let Program { plan, routines, kept, scratch, kernels, watch, overflows, seated } = self;
         let mut memory = kept.open(plan.flush_nan.then_some(&*kernels))?;
+        // Taken with all buffers locked: who has a seat waits for nobody.
+        let _seat = kernels.pool().seats().filter(|_| *seated).map(Seats::take);
         for (step, routine) in plan.steps.iter().zip(routines) {
             let mut out = memory.take(step.output.place);
             let call = Call { step, memory: &memory, kernels, watch };
@@ -130,7 +143,11 @@ mod tests {
     use crate::ir::numerics::Numerics;
     use crate::ir::op::{OPS, Op};
     use crate::ir::ops::leaf::Constant as Leaf;
-    use aneforge_tensor::{DType, Tensor, f16};
+    use crate::ir::var::Var;
+    use aneforge_kernels::threads::Pool;
+    use aneforge_tensor::{DType, Shape, Tensor, f16};
+    use std::sync::Arc;
+    use std::time::Duration;
 
     fn cases() -> impl Iterator<Item = Graph> {
         OPS.iter().flat_map(|entry| (entry.cases)()).filter_map(|case| built(&case))
@@ -166,6 +183,31 @@ mod tests {
             results(&mut program, f16::ONE);
             assert_eq!(program.scratch.capacity(), before, "{}", program.describe());
         }
+    }
+
+    #[test]
+    fn long_programs_wait_for_a_seat_and_short_ones_do_not() {
+        let seats = Seats::new(1);
+        let kernels = Kernels::with_threads(1).on(Arc::new(Pool::new(1).sharing(Arc::clone(&seats))));
+        let relu = |count: usize| {
+            let graph = Graph::freeze(&[Var::input(Shape::new(&[count]).unwrap()).relu()]).unwrap();
+            let plan = planner::plan(&graph, Numerics::Ieee, true);
+            Program::new(&graph, plan, kernels.clone(), &Packs::default()).unwrap()
+        };
+        let (mut short, mut long) = (relu(64), relu(1 << 20));
+        let taken = seats.take();
+        results(&mut short, f16::ONE);
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| results(&mut long, f16::ONE));
+            let late = Instant::now() + Duration::from_secs(60);
+            while seats.waiting() == 0 {
+                assert!(Instant::now() < late && !run.is_finished(), "it does not wait");
+                std::thread::yield_now();
+            }
+            drop(taken);
+            run.join().unwrap();
+        });
+        results(&mut short, f16::ONE);
     }
 
     /// Constants that are too large to be computed with are operands like others.

@@ -1,6 +1,6 @@
 //! Images seen through a linear map of their coordinates.
 
-use crate::ir::form::{Facts, Form};
+use crate::ir::form::{Facts, Form, Warp};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
 use crate::ir::ops::conv::four;
 use crate::ir::ops::norm::{distinct, pulled_back};
@@ -31,24 +31,17 @@ op! {
 }
 
 impl Affine {
-    /// The coordinate, from -1 to 1, of place `i` of `n`.
-    fn coordinate(&self, i: usize, n: usize) -> f64 {
-        match (self.align_corners, n) {
-            (true, 1) => 0.0,
-            (true, _) => 2.0 * i as f64 / (n - 1) as f64 - 1.0,
-            (false, _) => (2.0 * i as f64 + 1.0) / n as f64 - 1.0,
-        }
+    fn warp(&self, x: Shape) -> Warp {
+        let [_, _, h, w] = four(x);
+        let to = [self.output_h as usize, self.output_w as usize];
+        Warp { from: [h, w], to, corners: self.align_corners }
     }
+}
 
-    /// A place along an axis of `n` pixels is `coordinate * slope + offset`.
-    fn pixels(&self, n: usize) -> [f64; 2] {
-        let n = n as f64;
-        if self.align_corners { [(n - 1.0) / 2.0; 2] } else { [n / 2.0, (n - 1.0) / 2.0] }
-    }
-
+impl Warp {
     /// What each pixel of an axis gives to each place: `max(0, 1 - |place - pixel|)`, as `[N, n, places]`.
-    fn tents(&self, [a, b, c]: [&Var; 3], grid: &[Var; 2], n: usize) -> Var {
-        let [slope, offset] = self.pixels(n);
+    fn tents(&self, axis: usize, [a, b, c]: [&Var; 3], grid: &[Var; 2]) -> Var {
+        let ([slope, offset], n) = (self.pixels(axis), self.from[axis]);
         let place = (a * &grid[0] + b * &grid[1] + c).muls(slope).adds(offset);
         let pixels = vector(&[1, n, 1], (0..n).map(|i| i as f64));
         (place - pixels).abs().muls(-1.0).adds(1.0).relu()
@@ -77,24 +70,25 @@ impl Operator for Affine {
         };
         Ok(TensorType::f16(Shape::new(&[a[0], a[1], h, w]).map_err(|e| e.to_string())?))
     }
-    fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
-        Form::Opaque("places that a computed map names")
+    fn form(&self, x: &[TensorType], _: &TensorType) -> Form {
+        Form::Warp(self.warp(x[0].shape))
     }
     fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
         Facts::WEIGHTED
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let ([_, _, h, w], [_, channels, ho, wo]) = (four(x[0].shape), four(out.shape));
+        let warp = self.warp(x[0].shape);
         let single = |v: f64| if p == Precision::F64 { v } else { f64::from(v as f32) };
         Array::from_fn(out.shape, |i| {
             let image = if x[1].shape[0] == 1 { 0 } else { i / (channels * ho * wo) };
             let t = &x[1].data[image * 6..][..6];
-            let (u, v) = (self.coordinate(i % wo, wo), self.coordinate(i / wo % ho, ho));
-            let place = |t: &[f64], n: usize| {
-                let [slope, offset] = self.pixels(n);
+            let (u, v) = (warp.coordinate(1, i % wo), warp.coordinate(0, i / wo % ho));
+            let place = |t: &[f64], axis: usize| {
+                let [slope, offset] = warp.pixels(axis);
                 (t[0] * u + t[1] * v + t[2]) * slope + offset
             };
-            let (column, row) = (place(&t[..3], w), place(&t[3..], h));
+            let (column, row) = (place(&t[..3], 1), place(&t[3..], 0));
             let near = |place: f64, n: usize| {
                 let pixels = [place.floor(), place.floor() + 1.0].into_iter();
                 let inside = pixels.filter(move |k| (0.0..n as f64).contains(k));
@@ -147,17 +141,17 @@ impl Operator for Affine {
 impl Affine {
     /// `x`, one row per channel, times the weights of all pixels for all places.
     fn as_product(&self, x: &Var, transform: &Var) -> Var {
-        let [n, c, h, w] = four(x.shape());
-        let (ho, wo) = (self.output_h as usize, self.output_w as usize);
+        let ([n, c, h, w], warp) = (four(x.shape()), self.warp(x.shape()));
+        let [ho, wo] = warp.to;
         let places = ho * wo;
         let grid = [
-            vector(&[1, 1, places], (0..places).map(|i| self.coordinate(i % wo, wo))),
-            vector(&[1, 1, places], (0..places).map(|i| self.coordinate(i / wo, ho))),
+            vector(&[1, 1, places], (0..places).map(|i| warp.coordinate(1, i % wo))),
+            vector(&[1, 1, places], (0..places).map(|i| warp.coordinate(0, i / wo))),
         ];
         let maps = transform.shape()[0] as i64;
         let entry: [Var; 6] = std::array::from_fn(|i| transform.narrow(1, i, i + 1).reshape(&[maps, 1, 1]));
         let [a0, a1, a2, b0, b1, b2] = &entry;
-        let (columns, rows) = (self.tents([a0, a1, a2], &grid, w), self.tents([b0, b1, b2], &grid, h));
+        let (columns, rows) = (warp.tents(1, [a0, a1, a2], &grid), warp.tents(0, [b0, b1, b2], &grid));
         let weights = rows.expand_dims(&[2]) * columns.expand_dims(&[1]);
         let weights = weights.reshape(&[maps, (h * w) as i64, places as i64]);
         let flat = x.reshape(&[n as i64, c as i64, (h * w) as i64]);

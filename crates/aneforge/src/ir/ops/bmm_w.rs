@@ -86,7 +86,7 @@ impl Operator for RowProduct {
         Ok(TensorType::f16(a.with(3, b[3])))
     }
     fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
-        Form::Opaque("a product whose batch is not its leading axes")
+        Form::RowProduct
     }
     fn facts(&self, x: &[TensorType], out: &TensorType) -> Facts {
         let terms = x[0].shape[3];

@@ -10,8 +10,8 @@ use crate::ir::ops::unary::half_only;
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
-use aneforge_kernels::{channel, math};
-use aneforge_tensor::{Shape, Tensor};
+use aneforge_kernels::channel::{self, Response};
+use aneforge_tensor::{Shape, Tensor, round_f16};
 
 op! {
     /// `(x - mean) / sqrt(variance + eps) * gamma + beta` over each channel of each image.
@@ -115,10 +115,10 @@ impl Operator for InstanceNorm {
 }
 
 impl LocalResponseNorm {
-    /// The neighbours of a channel.
-    fn neighbours(&self, channel: usize, channels: usize) -> std::ops::Range<usize> {
-        let size = self.size as usize;
-        channel.saturating_sub((size - 1) / 2)..(channel + size / 2 + 1).min(channels)
+    /// What it divides by, as the engine has its numbers.
+    fn response(&self) -> Response {
+        let [alpha, beta, k] = [self.alpha, self.beta, self.k].map(|v| round_f16(v.0).to_f32());
+        Response { size: self.size as usize, alpha, beta, k }
     }
 
     /// Sums over the neighbours of every channel, as a convolution with a band of ones, or over the channels
@@ -128,7 +128,7 @@ impl LocalResponseNorm {
         let inside = |i: usize| {
             let (row, column) = (i / channels, i % channels);
             let (of, neighbour) = if turned { (column, row) } else { (row, column) };
-            f32::from(u8::from(self.neighbours(of, channels).contains(&neighbour)))
+            f32::from(u8::from(self.response().neighbours(of, channels).contains(&neighbour)))
         };
         let ones: Vec<f32> = (0..channels * channels).map(inside).collect();
         let shape = Shape::new(&[channels, channels, 1, 1]).expect("invariant: four axes");
@@ -151,25 +151,22 @@ impl Operator for LocalResponseNorm {
         Ok(x[0])
     }
     fn form(&self, _: &[TensorType], _: &TensorType) -> Form {
-        Form::Opaque("a sum over neighbouring channels, and a power")
+        Form::Normalise(Norm::Response(self.response()))
     }
     fn facts(&self, _: &[TensorType], _: &TensorType) -> Facts {
         Facts::ANY
     }
     fn eval(&self, x: &[&Array], out: &TensorType, p: Precision) -> Array {
         let (channels, inner) = (out.shape[1], out.shape.strides()[1]);
-        let [alpha, beta, k] = [self.alpha, self.beta, self.k].map(|v| p.scalar(v.0));
+        let ([alpha, beta, k], response) = ([self.alpha.0, self.beta.0, self.k.0], self.response());
         Array::from_fn(out.shape, |i| {
             let channel = i / inner % channels;
             let first = i - channel * inner;
             let square = |c: usize| x[0].data[first + c * inner].powi(2);
-            let total = p.sum_of(self.neighbours(channel, channels).map(square));
+            let total = p.sum_of(response.neighbours(channel, channels).map(square));
             p.store(match p {
                 Precision::F64 => x[0].data[i] / (k + alpha / self.size as f64 * total).powf(beta),
-                Precision::F16(_) => {
-                    let base = k as f32 + alpha as f32 / self.size as f32 * total as f32;
-                    f64::from(x[0].data[i] as f32 / math::pow(base, beta as f32))
-                }
+                Precision::F16(_) => f64::from(response.of(x[0].data[i] as f32, total as f32)),
             })
         })
     }

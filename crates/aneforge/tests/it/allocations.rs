@@ -1,0 +1,66 @@
+//! After its first call, a session on the host allocates nothing, whatever the op.
+
+use crate::support::{Built, build, feed_tensors, numbers};
+use aneforge::device::host::Host;
+use aneforge::ir::op::OPS;
+use aneforge::{CompileOptions, Graph, Session, compile};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+/// The system's allocator, which counts for every thread.
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[expect(unsafe_code, reason = "an allocator that counts must implement GlobalAlloc")]
+// SAFETY: every call is passed on to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of this thread meanwhile.
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = CALLS.get();
+    work();
+    CALLS.get() - before
+}
+
+#[test]
+fn no_case_of_any_op_allocates_after_its_first_call() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 3]))), 1, "the counter counts");
+    let mut found = Vec::new();
+    for entry in OPS {
+        for (i, case) in (entry.cases)().iter().enumerate() {
+            for all_fed in [false, true] {
+                let Built { output, feeds, .. } = build(case, all_fed);
+                let output = numbers(&output);
+                let feeds = feed_tensors(&Graph::freeze(std::slice::from_ref(&output)).unwrap(), &feeds);
+                let Ok(plan) = compile(&[output], &CompileOptions::default()) else { continue };
+                let mut session = Session::new(plan, Host::new(1)).unwrap();
+                let mut result = vec![0.0f32; session.run(&feeds).unwrap()[0].shape().count()];
+                let count = allocations(|| {
+                    session.execute().unwrap();
+                    session.read(0, &mut result);
+                });
+                if count > 0 {
+                    found.push((entry.info.name, i, all_fed, count));
+                }
+            }
+        }
+    }
+    assert_eq!(found, [], "op, case, whether its weights are fed, allocations");
+}
