@@ -32,6 +32,8 @@ const ROW_CACHE: usize = 768 << 10;
 const CONVERT_ROWS: usize = 6;
 /// Fewest rows of a tile, where there are so many.
 const FEWEST_ROWS: usize = 4 * ROWS;
+/// Rows of a tile that are worth the panels that are converted for them.
+const MANY_ROWS: usize = 8 * ROWS;
 /// Multiplications below which a product stays on its calling thread.
 const SMALL: usize = 1 << 17;
 
@@ -64,11 +66,12 @@ impl Plan {
         let work = batches * rows * terms * columns;
         let terms = terms.next_multiple_of(BLOCK);
         let row_limit = (ROW_CACHE / 4 / terms.max(1)).clamp(FEWEST_ROWS, 512);
-        let row_parts = rows.div_ceil(row_limit).max(1);
+        let wanted = if threads == 1 || work < SMALL { 1 } else { 4 * threads }.div_ceil(batches.max(1));
+        let row_parts = row_parts(rows.div_ceil(row_limit).max(1), rows, wanted);
         let panels = columns.div_ceil(COLUMNS).max(1);
-        let wanted = if threads == 1 || work < SMALL { 1 } else { 4 * threads };
-        let column_parts = wanted.div_ceil(batches.max(1) * row_parts).min(panels);
-        let shared = if !panel && rows * terms <= SHARED { rows * terms } else { 0 };
+        let enough = 2 * row_parts >= wanted && row_parts.is_multiple_of(threads);
+        let column_parts = if enough { 1 } else { wanted.div_ceil(row_parts).min(panels) };
+        let shared = if !panel && column_parts > 1 && rows * terms <= SHARED { rows * terms } else { 0 };
         let groups = row_groups(rows);
         let cut = Cuts::grouped(groups, row_parts);
         let rows_each = (groups.parts.div_ceil(row_parts) + 1) * ROWS;
@@ -87,7 +90,9 @@ impl Plan {
     /// With the transposed result, whose rows are the columns of the product.
     pub(crate) fn turned(self) -> Plan {
         let Grid { batches, rows, columns, .. } = self.grid;
-        Plan { grid: Grid::new(batches, columns, rows), turned: true, ..self }
+        // In the order of the product's rows, as without.
+        let grid = Grid { columns_first: true, ..Grid::new(batches, columns, rows) };
+        Plan { grid, turned: true, ..self }
     }
 
     /// The cuts of the rows and of the columns of the product.
@@ -103,6 +108,19 @@ impl Plan {
 
     pub(crate) fn scratch(&self, threads: usize) -> usize {
         self.shared.next_multiple_of(16) + self.per_worker * threads
+    }
+}
+
+/// In how many parts so many rows are cut, at least `least`, where four parts of the product for each thread are `wanted`.
+/// Threads that have rows of their own neither share cache lines nor read what another has just written, but each converts
+/// all panels; with as many rows for one as for another, none waits.
+fn row_parts(least: usize, rows: usize, wanted: usize) -> usize {
+    let (parts, threads) = (least.max(wanted.min(rows / MANY_ROWS)), wanted.div_ceil(4));
+    let more = parts.next_multiple_of(threads);
+    match parts - parts % threads {
+        _ if rows / more >= FEWEST_ROWS => more,
+        0 => parts,
+        fewer => fewer,
     }
 }
 

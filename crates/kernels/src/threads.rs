@@ -159,16 +159,41 @@ impl Pool {
         if items <= grain || self.threads() == 1 {
             return (0..items).take_while(|_| goes_on()).for_each(|item| body(0, item));
         }
-        let next = AtomicUsize::new(0);
-        self.run(&|worker, _| {
+        let shares = Shares { chunks: items.div_ceil(grain), taken: [const { AtomicUsize::new(0) }; SHARES] };
+        self.run(&|worker, workers| {
+            let mut chunks = shares.chunks(worker, workers);
             while goes_on() {
-                let start = next.fetch_add(grain, Ordering::Relaxed);
-                if start >= items {
-                    break;
-                }
+                let Some(chunk) = chunks.next() else { break };
+                let start = chunk * grain;
                 (start..items.min(start + grain)).for_each(|item| body(worker, item));
             }
         });
+    }
+}
+
+/// Most shares that work is divided into.
+const SHARES: usize = 64;
+
+/// Work in equal shares of neighbouring chunks, one for each worker: so the same thread writes what it will read of the
+/// next array that is divided in the same way, and two threads rarely write to one cache line. Who has done its own share
+/// takes from others'.
+struct Shares {
+    chunks: usize,
+    /// Chunks that were taken of each.
+    taken: [AtomicUsize; SHARES],
+}
+
+impl Shares {
+    /// The chunks that this worker takes.
+    fn chunks(&self, worker: usize, workers: usize) -> impl Iterator<Item = usize> {
+        let shares = workers.min(SHARES);
+        let first = move |share: usize| self.chunks * share / shares;
+        (0..shares).map(move |step| (worker + step) % shares).flat_map(move |share| {
+            let (start, end) = (first(share), first(share + 1));
+            let taken = &self.taken[share];
+            std::iter::from_fn(move || Some(start + taken.fetch_add(1, Ordering::Relaxed)))
+                .take_while(move |&chunk| chunk < end)
+        })
     }
 }
 

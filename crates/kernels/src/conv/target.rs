@@ -55,7 +55,7 @@ impl Target {
             None if count == 1 => Place { start: first, batch: 0, line: 0, rows: 1, row: 0 },
             None => Place { start: first * count, batch: 0, line: 0, rows: usize::MAX, row: count },
         };
-        (Grid { batches: 1, rows, columns, place }, self.is_turned())
+        (Grid { batches: 1, rows, columns, place, columns_first: self.is_turned() }, self.is_turned())
     }
 
     /// `epilogue` for `count` outputs from `first` on.

@@ -89,6 +89,7 @@ impl Images<'_> {
             rows: Cuts::new(pixels, 1, parts),
             columns: Cuts::new(channels, 1, 1),
             place,
+            columns_first: false,
         };
         tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| body(tile));
     }

@@ -102,12 +102,16 @@ pub(crate) struct Grid {
     pub(crate) rows: Cuts,
     pub(crate) columns: Cuts,
     pub(crate) place: Place,
+    /// In which order the rectangles are numbered: all of the first columns before those of the next ones, else all of the
+    /// first rows.
+    pub(crate) columns_first: bool,
 }
 
 impl Grid {
     /// Of matrices that lie one after the other.
     pub(crate) fn new(batches: usize, rows: Cuts, columns: Cuts) -> Grid {
-        Grid { batches, rows, columns, place: Place::contiguous(rows.total(), columns.total()) }
+        let place = Place::contiguous(rows.total(), columns.total());
+        Grid { batches, rows, columns, place, columns_first: false }
     }
 }
 
@@ -304,12 +308,16 @@ pub(crate) fn tiles<T: Send>(
     let per_batch = grid.rows.parts * grid.columns.parts;
     pool.for_each_with_worker(grid.batches * per_batch, 1, &|worker, index| {
         let (batch, index) = (index / per_batch, index % per_batch);
+        let (rows, columns) = match grid.columns_first {
+            true => (index % grid.rows.parts, index / grid.rows.parts),
+            false => (index / grid.columns.parts, index % grid.columns.parts),
+        };
         let mut tile = Tile {
             base: shared.0,
             place: grid.place,
             batch,
-            rows: grid.rows.range(index % grid.rows.parts),
-            columns: grid.columns.range(index / grid.rows.parts),
+            rows: grid.rows.range(rows),
+            columns: grid.columns.range(columns),
             width,
             marker: PhantomData,
         };
