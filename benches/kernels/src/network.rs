@@ -64,11 +64,12 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
             mask: Mask::None,
             limit: None,
             flush_nan: false,
+            watch: None,
         };
         let state = &state;
         variants.push(Variant::new(label(&kernels), move || {
             let (_, out, scratch) = &mut *state.borrow_mut();
-            attention_of(&kernels, &task, scratch, out);
+            attention_of(&kernels, &task, false, scratch, out);
         }));
     }
     let nodes = nodes([heads, tokens, width], scale);
@@ -128,7 +129,7 @@ fn small_norm(bench: &mut Bench) {
     let out = RefCell::new(vec![f16::ZERO; x.len()]);
     let mut variants = Vec::new();
     let affine = Some(ScaleShift { gamma: &gamma, beta: Some(&beta), span: 1 });
-    let norm = Normalize { norm: Norm::Variance { eps: f16::from_f32(1e-5) }, affine, flush_nan: false };
+    let norm = Normalize { norm: Norm::Variance { eps: f16::from_f32(1e-5) }, affine, flush_nan: false, watch: None };
     for kernels in bench.contexts() {
         let (x, out, norm) = (&x, &out, &norm);
         variants.push(Variant::new(label(&kernels), move || {

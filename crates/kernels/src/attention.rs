@@ -8,9 +8,10 @@ use crate::gemm::{
     MatrixRows, PackColumns, PackRows, Right, Sink, Strided, multiply_panel, row_groups, tiled,
 };
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Task, Tile};
+use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Real, Task, Tile, WIDTH};
 use crate::softmax;
-use crate::{Bias, Epilogue, Kernels, Layout, Residual, Scratch};
+use crate::stores::{OVERFLOW, kept};
+use crate::{Bias, Epilogue, Kernels, Layout, Scratch, Watch};
 
 /// Most queries of a part.
 const QUERIES: usize = 24 * ROWS;
@@ -109,6 +110,8 @@ pub struct Attention<'a> {
     pub limit: Option<f16>,
     /// NaN becomes +0 wherever an op would store it.
     pub flush_nan: bool,
+    /// Told of infinities and NaN wherever an op would store them, but of those of masks.
+    pub watch: Option<&'a Watch>,
 }
 
 impl<'a> Attention<'a> {
@@ -180,16 +183,28 @@ impl<'a> Attention<'a> {
     /// When a length does not fit.
     pub fn run(&self, kernels: &Kernels, part: usize, scratch: &mut [f32], out: &mut [f16]) {
         self.check();
-        assert_eq!(out.len(), self.range(part).len(), "attention: part {part} of the result");
-        let Shape { keys, width, values, .. } = self.shape;
         let (head, rows) = self.place(part);
+        let values = self.shape.values;
+        assert_eq!(out.len(), rows.len() * values, "attention: part {part} of the result");
+        self.part(kernels, (head, rows.clone()), scratch, &mut Tile::whole(out, rows.len(), values));
+    }
+
+    /// The result of some queries of a head.
+    fn part(
+        &self,
+        kernels: &Kernels,
+        (head, rows): (usize, Range<usize>),
+        scratch: &mut [f32],
+        out: &mut Tile<'_, f16>,
+    ) {
+        let Shape { keys, width, values, .. } = self.shape;
         let (simd, count) = (kernels.simd, rows.len());
-        if out.is_empty() {
+        if count * values == 0 {
             return;
         }
         if keys == 0 {
             // The sum of nothing.
-            return out.fill(f16::ZERO);
+            return (0..count).for_each(|row| out.row(row, 0..values).fill(f16::ZERO));
         }
         let half = (count * keys).div_ceil(2).next_multiple_of(16);
         let (scores, scratch) = scratch.split_at_mut(half);
@@ -204,36 +219,32 @@ impl<'a> Attention<'a> {
         let k = place(self.k, keys, width, 0);
         let k = Strided { row: 1, column: k.row, ..k };
         let product = Product { rows: count, terms: width, columns: keys };
-        let epilogue = self.score_epilogue(head, &rows);
-        product.run(kernels, q, k, &epilogue, scratch, scores);
-        let causal = matches!(self.mask, Mask::Causal).then(|| keys - self.shape.queries + rows.start);
-        simd.run(Softmax { scores, weights, size: keys, causal, flush_nan: self.flush_nan });
-        let p = Strided { data: weights, offset: 0, row: keys, column: 1 };
-        let v = place(self.v, keys, values, 0);
-        let epilogue = Epilogue { limit: self.limit, flush_nan: self.flush_nan, ..Epilogue::default() };
-        let product = Product { rows: count, terms: keys, columns: values };
-        product.run(kernels, p, v, &epilogue, scratch, out);
-    }
-
-    fn score_epilogue(&self, head: usize, rows: &Range<usize>) -> Epilogue<'_> {
-        let Shape { queries, keys, .. } = self.shape;
-        let (bias, residual) = match self.mask {
-            Mask::None | Mask::Causal => (Bias::None, Residual::None),
-            Mask::Keys(mask) => (Bias::Column(mask), Residual::None),
-            Mask::Pairs(mask) => (Bias::None, Residual::Before(&mask[rows.start * keys..rows.end * keys])),
-            Mask::All(mask) => {
-                let first = head * queries + rows.start;
-                (Bias::None, Residual::Before(&mask[first * keys..(first + rows.len()) * keys]))
-            }
-        };
-        let scale = self.scale.map_or(Bias::None, Bias::All);
-        Epilogue {
-            scale,
-            bias,
-            residual,
+        let limits = Epilogue {
             limit: self.limit,
             flush_nan: self.flush_nan,
+            watch: self.watch,
             ..Epilogue::default()
+        };
+        let epilogue = Epilogue { scale: self.scale.map_or(Bias::None, Bias::All), ..limits };
+        product.run(kernels, q, k, &epilogue, scratch, &mut Tile::whole(scores, count, keys));
+        let causal = matches!(self.mask, Mask::Causal).then(|| keys - self.shape.queries + rows.start);
+        let (mask, flush_nan, watch) = (self.mask_of(head, &rows), self.flush_nan, self.watch);
+        simd.run(Softmax { scores, weights, size: keys, mask, causal, flush_nan, watch });
+        let p = Strided { data: weights, offset: 0, row: keys, column: 1 };
+        let v = place(self.v, keys, values, 0);
+        let product = Product { rows: count, terms: keys, columns: values };
+        product.run(kernels, p, v, &limits, scratch, out);
+    }
+
+    /// What is added to the scores of these queries of a head: one row for all, or one for each.
+    fn mask_of(&self, head: usize, rows: &Range<usize>) -> Option<&'a [f16]> {
+        let Shape { queries, keys, .. } = self.shape;
+        let from = |first: usize| first * keys..(first + rows.len()) * keys;
+        match self.mask {
+            Mask::None | Mask::Causal => None,
+            Mask::Keys(mask) => Some(mask),
+            Mask::Pairs(mask) => Some(&mask[from(rows.start)]),
+            Mask::All(mask) => Some(&mask[from(head * queries + rows.start)]),
         }
     }
 }
@@ -244,11 +255,18 @@ pub fn attention_scratch(kernels: &Kernels, attention: &Attention<'_>) -> usize 
     attention.part_scratch() * kernels.pool.threads()
 }
 
-/// All parts of `attention` on the threads of `kernels`.
+/// All parts of `attention` on the threads of `kernels`. The result is `[heads, queries, values]`, or
+/// `[queries, heads, values]` if the heads are to lie `side_by_side`.
 ///
 /// # Panics
 /// When a slice's length differs from its shape's.
-pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scratch, out: &mut [f16]) {
+pub fn attention(
+    kernels: &Kernels,
+    attention: &Attention<'_>,
+    side_by_side: bool,
+    scratch: &mut Scratch,
+    out: &mut [f16],
+) {
     let Shape { heads, queries, values, .. } = attention.shape;
     attention.check();
     assert_eq!(out.len(), heads * queries * values, "attention: result");
@@ -256,12 +274,12 @@ pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scr
         return;
     }
     let scratch = scratch.take(attention_scratch(kernels, attention));
-    let grid = Grid::new(heads, attention.cuts(), Cuts::new(values, values, 1));
-    let parts = grid.rows.parts;
+    let (matrices, beside) = if side_by_side { (1, heads) } else { (heads, 1) };
+    let columns = Cuts::new(beside * values, values, beside);
+    let grid = Grid::new(matrices, attention.cuts(), columns);
     crate::simd::tiles(&kernels.pool, out, grid, (scratch, attention.part_scratch()), |tile, scratch| {
-        let part = (0..parts).find(|&part| grid.rows.range(part) == tile.rows());
-        let part = part.expect("invariant: a tile is a part");
-        attention.run(kernels, tile.batch() * parts + part, scratch, tile.whole_rows());
+        let head = tile.batch() + tile.columns().start / values;
+        attention.part(kernels, (head, tile.rows()), scratch, &mut tile.alone());
     });
 }
 
@@ -287,13 +305,13 @@ impl Product {
         right: Strided<'_>,
         epilogue: &Epilogue<'_>,
         scratch: &mut [f32],
-        out: &mut [f16],
+        tile: &mut Tile<'_, f16>,
     ) {
         let (&Product { rows, terms, columns }, simd) = (self, kernels.simd);
-        let (source, mut tile) = (MatrixRows { source: left, terms }, Tile::whole(out, rows, columns));
+        let source = MatrixRows { source: left, terms };
         if let Some(factors) = tiled::factors(kernels, rows) {
             let shape = (rows, terms);
-            return tiled::bmm(kernels, factors, (source, right), shape, epilogue, scratch, &mut tile);
+            return tiled::bmm(kernels, factors, (source, right), shape, epilogue, scratch, tile);
         }
         let padded = terms.next_multiple_of(BLOCK);
         let (sums, scratch) = scratch.split_at_mut(rows * COLUMNS);
@@ -301,7 +319,7 @@ impl Product {
         let panel = &mut panel[..padded * COLUMNS];
         let groups = row_groups(rows);
         simd.run(PackRows { source, rows: 0..rows, groups, packed });
-        let mut sink = Sink { simd, epilogue, out: &mut tile, turned: false };
+        let mut sink = Sink { simd, epilogue, out: tile, turned: false };
         for start in (0..columns).step_by(COLUMNS) {
             let range = start..(start + COLUMNS).min(columns);
             simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });
@@ -311,14 +329,16 @@ impl Product {
     }
 }
 
-/// The softmax of every row.
+/// The softmax of every row of scores, with what is added to them first.
 struct Softmax<'a> {
     scores: &'a mut [f16],
     weights: &'a mut [f16],
     size: usize,
+    mask: Option<&'a [f16]>,
     /// The last key that the first query sees.
     causal: Option<usize>,
     flush_nan: bool,
+    watch: Option<&'a Watch>,
 }
 
 impl Task for Softmax<'_> {
@@ -326,7 +346,13 @@ impl Task for Softmax<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Softmax { scores, weights, size, causal, flush_nan } = self;
+        let Softmax { scores, weights, size, mask, causal, flush_nan, watch } = self;
+        if let Some(mask) = mask {
+            for (row, scores) in scores.chunks_exact_mut(size).enumerate() {
+                let from = if mask.len() == size { 0 } else { row * size };
+                add::<L>(&mask[from..from + size], flush_nan, watch, scores);
+            }
+        }
         if let Some(last) = causal {
             for (index, scores) in scores.chunks_exact_mut(size).enumerate() {
                 for score in &mut scores[(last + index + 1).min(size)..size] {
@@ -343,5 +369,24 @@ impl Task for Softmax<'_> {
         if flush_nan {
             weights.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
         }
+    }
+}
+
+/// Adds a mask to a row of scores. Masks may well be infinite, which is nothing to tell of.
+#[inline(always)]
+fn add<L: Lanes>(mask: &[f16], flush_nan: bool, watch: Option<&Watch>, scores: &mut [f16]) {
+    for (scores, mask) in scores.chunks_mut(WIDTH).zip(mask.chunks(WIDTH)) {
+        let sum = L::read_some(scores) + L::read_some(mask);
+        let limit = <L::Vector as Real>::splat(OVERFLOW);
+        if !<L::Vector as Real>::all(sum.abs().lt(limit)) {
+            let mut pairs = scores.iter().zip(mask);
+            let made = |(a, b): (&f16, &f16)| {
+                a.is_finite() && b.is_finite() && (a.to_f32() + b.to_f32()).abs() >= OVERFLOW
+            };
+            if pairs.any(made) {
+                watch.inspect(|watch| watch.note());
+            }
+        }
+        L::write_some(kept::<L>(flush_nan, sum), scores);
     }
 }

@@ -4,7 +4,7 @@ use aneforge_kernels::attention::{Attention, Heads, Mask, Shape, attention, atte
 use aneforge_kernels::gemm::{BatchShape, bmm};
 use aneforge_kernels::map::{Binary, Unary, binary, unary_in_place};
 use aneforge_kernels::softmax::softmax;
-use aneforge_kernels::{Epilogue, Kernels, Scratch, Stores, View, f16};
+use aneforge_kernels::{Epilogue, Kernels, Scratch, Stores, View, Watch, f16};
 use proptest::prelude::*;
 
 use super::support::{Order, assert_same, cases, contexts, summing_contexts, values};
@@ -72,10 +72,11 @@ fn attention_to_nothing_is_zero() {
         mask,
         limit,
         flush_nan: false,
+        watch: None,
     };
     for kernels in contexts() {
         let mut out = [f16::NAN; 30];
-        attention(kernels, &task, &mut Scratch::new(), &mut out);
+        attention(kernels, &task, false, &mut Scratch::new(), &mut out);
         assert_eq!(out, [f16::ZERO; 30]);
     }
 }
@@ -112,7 +113,7 @@ proptest! {
         let scale = (seed % 2 == 0).then(|| f16::from_f32(0.18));
         let limit = (seed % 5 == 0).then(|| f16::from_f32(4.0));
         let (q_, k_, v_) = ((&q[..], None), (&k[..], None), (&v[..], None));
-        let task = Attention { shape, q: q_, k: k_, v: v_, scale, mask, limit, flush_nan: false };
+        let task = Attention { shape, q: q_, k: k_, v: v_, scale, mask, limit, flush_nan: false, watch: None };
         // On portable code, and on the tiles that sum otherwise.
         let of_order = |order| summing_contexts().iter().find(|kernels| Order::of(kernels, true) == order);
         let want = [Order::Defined, Order::Parts]
@@ -130,8 +131,13 @@ proptest! {
             let want = &want[Order::of(kernels, true) as usize];
             let mut out = vec![f16::NAN; want.len()];
             let mut scratch = Scratch::with_capacity(attention_scratch(kernels, &task));
-            attention(kernels, &task, &mut scratch, &mut out);
+            attention(kernels, &task, false, &mut scratch, &mut out);
             assert_same(kernels, &out, want, "attention");
+            out.fill(f16::NAN);
+            attention(kernels, &task, true, &mut scratch, &mut out);
+            let at = |i: usize| (i / columns % heads * queries + i / columns / heads) * columns + i % columns;
+            let beside: Vec<f16> = (0..want.len()).map(|i| want[at(i)]).collect();
+            assert_same(kernels, &out, &beside, "attention with heads side by side");
             // The same in parts, last to first.
             out.fill(f16::NAN);
             let mut scratch = vec![f32::NAN; task.part_scratch()];
@@ -141,4 +147,42 @@ proptest! {
             assert_same(kernels, &out, want, "attention in parts");
         }
     }
+}
+
+/// Where the product, the scale, the mask or the second product overflows, and where a mask was infinite before.
+#[test]
+fn attention_tells_of_what_its_ops_make_infinite() {
+    let one = |value: f32| [f16::from_f32(value)];
+    let shape = Shape { heads: 1, queries: 1, keys: 2, width: 1, values: 1 };
+    let of = |q: f32, k: f32, scale: f32, mask: f32, v: [f32; 2]| {
+        let (q, k, mask) = (one(q), [one(1.0)[0], one(k)[0]], [one(0.0)[0], one(mask)[0]]);
+        let v = v.map(|v| one(v)[0]);
+        let mut told = Vec::new();
+        for kernels in contexts() {
+            for mask in [Mask::Keys(&mask), Mask::Pairs(&mask), Mask::All(&mask)] {
+                let mut watch = Watch::default();
+                let task = Attention {
+                    shape,
+                    q: (&q, None),
+                    k: (&k, None),
+                    v: (&v, None),
+                    scale: Some(f16::from_f32(scale)),
+                    mask,
+                    limit: Some(f16::from_f32(32752.0)),
+                    flush_nan: true,
+                    watch: Some(&watch),
+                };
+                attention(kernels, &task, false, &mut Scratch::new(), &mut [f16::NAN]);
+                told.push(watch.take());
+            }
+        }
+        told.dedup();
+        told
+    };
+    assert_eq!(of(1.0, 2.0, 3.0, 4.0, [5.0; 2]), [false]);
+    assert_eq!(of(200.0, -200.0, 1.0, 0.0, [1.0; 2]), [true], "the product is above the limit");
+    assert_eq!(of(100.0, -200.0, 4.0, 0.0, [1.0; 2]), [true], "the scale");
+    assert_eq!(of(100.0, -200.0, 2.0, -6e4, [1.0; 2]), [true], "the mask");
+    assert_eq!(of(1.0, 2.0, 3.0, f32::NEG_INFINITY, [1.0; 2]), [false], "the mask was infinite");
+    assert_eq!(of(1.0, 2.0, 3.0, 0.0, [4e4; 2]), [true], "the second product");
 }
