@@ -23,3 +23,4 @@ mod random_graph;
 mod reference;
 mod support;
 mod weights;
+mod wholes;

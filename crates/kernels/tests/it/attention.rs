@@ -57,6 +57,17 @@ fn side_by_side(heads: usize, keys: usize, parts: [(&[f16], usize); 2]) -> Vec<f
     both
 }
 
+/// Part by part, last to first.
+fn in_parts(kernels: &Kernels, task: &Attention<'_>) -> Vec<f16> {
+    let Shape { heads, queries, values, .. } = task.shape;
+    let (mut out, mut scratch) =
+        (vec![f16::NAN; heads * queries * values], vec![f32::NAN; task.part_scratch()]);
+    for part in (0..task.parts()).rev() {
+        task.run(kernels, part, &mut scratch, &mut out[task.range(part)]);
+    }
+    out
+}
+
 #[test]
 fn attention_to_nothing_is_zero() {
     let shape = Shape { heads: 2, queries: 3, keys: 0, width: 4, values: 5 };
@@ -138,13 +149,7 @@ proptest! {
             let at = |i: usize| (i / columns % heads * queries + i / columns / heads) * columns + i % columns;
             let beside: Vec<f16> = (0..want.len()).map(|i| want[at(i)]).collect();
             assert_same(kernels, &out, &beside, "attention with heads side by side");
-            // The same in parts, last to first.
-            out.fill(f16::NAN);
-            let mut scratch = vec![f32::NAN; task.part_scratch()];
-            for part in (0..task.parts()).rev() {
-                task.run(kernels, part, &mut scratch, &mut out[task.range(part)]);
-            }
-            assert_same(kernels, &out, want, "attention in parts");
+            assert_same(kernels, &in_parts(kernels, &task), want, "attention in parts");
         }
     }
 }

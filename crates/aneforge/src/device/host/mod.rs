@@ -6,6 +6,7 @@
 //! stood alone.
 
 mod apart;
+mod attention;
 mod chain;
 mod conv;
 mod definition;
@@ -15,6 +16,7 @@ mod layout;
 mod memory;
 mod movement;
 mod normalise;
+mod norms;
 mod overflow;
 mod packs;
 mod places;
@@ -26,6 +28,7 @@ mod reduce;
 mod roof;
 mod routine;
 mod run;
+mod whole;
 
 pub use plan::{Apart, HostPlan, Operand, Order, Place, Step};
 

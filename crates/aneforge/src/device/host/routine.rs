@@ -5,7 +5,7 @@ use crate::device::host::memory::Memory;
 use crate::device::host::packs::Packs;
 use crate::device::host::plan::{Finish, Operand, Order, Place, Step};
 use crate::device::host::{
-    conv, definition, elementwise, layers, movement, normalise, pool, product, reduce,
+    attention, conv, definition, elementwise, layers, movement, normalise, pool, product, reduce,
 };
 use crate::ir::graph::Graph;
 use crate::ir::ops::conv::four;
@@ -43,8 +43,9 @@ pub(super) struct Setup<'a> {
 type Recognise = fn(&Setup<'_>) -> Option<Box<dyn Routine>>;
 
 /// Every family, in the order in which they are asked; the last takes anything.
-const FAMILIES: [(&str, Recognise); 9] = [
+const FAMILIES: [(&str, Recognise); 10] = [
     ("elementwise", elementwise::recognise),
+    ("attention", attention::recognise),
     ("product", product::recognise),
     ("conv", conv::recognise),
     ("pool", pool::recognise),
