@@ -23,7 +23,7 @@ pub fn run(bench: &mut Bench) {
 /// Attention without a mask.
 fn plain<'a>(shape: Shape, [q, k, v]: [&'a [f16]; 3], scale: f32) -> Attention<'a> {
     let (q, k, v, scale) = ((q, None), (k, None), (v, None), Some(f16::from_f32(scale)));
-    Attention { shape, q, k, v, scale, mask: Mask::None, limit: None, flush_nan: false, watch: None }
+    Attention { shape, q, k, v, scale, masks: [Mask::None; 2], limit: None, flush_nan: false, watch: None }
 }
 
 fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {

@@ -22,12 +22,14 @@ pub enum Mask<'a> {
     /// Nothing.
     #[default]
     None,
-    /// `[keys]`, the same for every query.
-    Keys(&'a [f16]),
-    /// `[queries, keys]`, the same for every head.
-    Pairs(&'a [f16]),
-    /// `[heads, queries, keys]`.
-    All(&'a [f16]),
+    /// `[groups, queries, keys]`, or `[groups, 1, keys]` for every query alike: as many groups of neighbouring heads as
+    /// there are have the same values.
+    Added {
+        /// What is added.
+        values: &'a [f16],
+        /// How many groups there are.
+        groups: usize,
+    },
     /// Minus infinity where the key comes after the query, the last query seeing every key.
     Causal,
 }
@@ -104,8 +106,8 @@ pub struct Attention<'a> {
     pub v: (&'a [f16], Option<Heads>),
     /// Multiplies the scores.
     pub scale: Option<f16>,
-    /// Added to the scores.
-    pub mask: Mask<'a>,
+    /// Added to the scores, one after the other.
+    pub masks: [Mask<'a>; 2],
     /// A score, or an element of the result, of a magnitude above this becomes an infinity; see [`Epilogue::limit`].
     pub limit: Option<f16>,
     /// NaN becomes +0 wherever an op would store it.
@@ -132,12 +134,16 @@ impl<'a> Attention<'a> {
         fits(self.q, queries, width, "queries");
         fits(self.k, keys, width, "keys");
         fits(self.v, keys, values, "values");
-        match self.mask {
-            Mask::None => {}
-            Mask::Causal => assert!(queries <= keys, "attention: {queries} queries see {keys} keys"),
-            Mask::Keys(mask) => assert_eq!(mask.len(), keys, "attention: mask per key"),
-            Mask::Pairs(mask) => assert_eq!(mask.len(), queries * keys, "attention: mask per pair"),
-            Mask::All(mask) => assert_eq!(mask.len(), heads * queries * keys, "attention: mask"),
+        for mask in self.masks {
+            match mask {
+                Mask::None => {}
+                Mask::Causal => assert!(queries <= keys, "attention: {queries} queries see {keys} keys"),
+                Mask::Added { values, groups } => {
+                    let rows = [groups, groups * queries];
+                    assert!(rows.iter().any(|rows| values.len() == rows * keys), "attention: mask");
+                    assert!(groups > 0 && heads % groups == 0, "attention: {heads} heads in {groups} groups");
+                }
+            }
         }
     }
 
@@ -227,26 +233,40 @@ impl<'a> Attention<'a> {
         };
         let epilogue = Epilogue { scale: self.scale.map_or(Bias::None, Bias::All), ..limits };
         product.run(kernels, q, k, &epilogue, scratch, &mut Tile::whole(scores, count, keys));
-        let causal = matches!(self.mask, Mask::Causal).then(|| keys - self.shape.queries + rows.start);
-        let (mask, flush_nan, watch) = (self.mask_of(head, &rows), self.flush_nan, self.watch);
-        simd.run(Softmax { scores, weights, size: keys, mask, causal, flush_nan, watch });
+        let masks = self.masks.map(|mask| self.mask_of(mask, head, &rows));
+        let (flush_nan, watch) = (self.flush_nan, self.watch);
+        simd.run(Softmax { scores, weights, size: keys, masks, flush_nan, watch });
         let p = Strided { data: weights, offset: 0, row: keys, column: 1 };
         let v = place(self.v, keys, values, 0);
         let product = Product { rows: count, terms: keys, columns: values };
         product.run(kernels, p, v, &limits, scratch, out);
     }
 
-    /// What is added to the scores of these queries of a head: one row for all, or one for each.
-    fn mask_of(&self, head: usize, rows: &Range<usize>) -> Option<&'a [f16]> {
-        let Shape { queries, keys, .. } = self.shape;
-        let from = |first: usize| first * keys..(first + rows.len()) * keys;
-        match self.mask {
-            Mask::None | Mask::Causal => None,
-            Mask::Keys(mask) => Some(mask),
-            Mask::Pairs(mask) => Some(&mask[from(rows.start)]),
-            Mask::All(mask) => Some(&mask[from(head * queries + rows.start)]),
+    /// The part of a mask that belongs to these queries of a head.
+    fn mask_of(&self, mask: Mask<'a>, head: usize, rows: &Range<usize>) -> Rows<'a> {
+        let Shape { heads, queries, keys, .. } = self.shape;
+        match mask {
+            Mask::None => Rows::None,
+            Mask::Causal => Rows::Causal { last: keys - queries + rows.start },
+            Mask::Added { values, groups } => {
+                let size = values.len() / groups;
+                let values = &values[head / (heads / groups) * size..][..size];
+                Rows::Added(if size == keys { values } else { &values[rows.start * keys..rows.end * keys] })
+            }
         }
     }
+}
+
+/// A mask of some queries of a head.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    None,
+    /// A row for each query, or one for all.
+    Added(&'a [f16]),
+    Causal {
+        /// The last key that the first query sees.
+        last: usize,
+    },
 }
 
 /// Scratch values that [`attention`] needs.
@@ -334,9 +354,7 @@ struct Softmax<'a> {
     scores: &'a mut [f16],
     weights: &'a mut [f16],
     size: usize,
-    mask: Option<&'a [f16]>,
-    /// The last key that the first query sees.
-    causal: Option<usize>,
+    masks: [Rows<'a>; 2],
     flush_nan: bool,
     watch: Option<&'a Watch>,
 }
@@ -346,23 +364,17 @@ impl Task for Softmax<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Softmax { scores, weights, size, mask, causal, flush_nan, watch } = self;
-        if let Some(mask) = mask {
-            for (row, scores) in scores.chunks_exact_mut(size).enumerate() {
-                let from = if mask.len() == size { 0 } else { row * size };
-                add::<L>(&mask[from..from + size], flush_nan, watch, scores);
-            }
-        }
-        if let Some(last) = causal {
-            for (index, scores) in scores.chunks_exact_mut(size).enumerate() {
-                for score in &mut scores[(last + index + 1).min(size)..size] {
-                    // The sum with minus infinity.
-                    *score = match score.is_nan() || *score == f16::INFINITY {
-                        true if flush_nan => f16::ZERO,
-                        true => f16::NAN,
-                        false => f16::NEG_INFINITY,
-                    };
+        let Softmax { scores, weights, size, masks, flush_nan, watch } = self;
+        for mask in masks {
+            match mask {
+                Rows::None => {}
+                Rows::Added(mask) => {
+                    for (row, scores) in scores.chunks_exact_mut(size).enumerate() {
+                        let from = if mask.len() == size { 0 } else { row * size };
+                        add::<L>(&mask[from..from + size], flush_nan, watch, scores);
+                    }
                 }
+                Rows::Causal { last } => hide(last, size, flush_nan, scores),
             }
         }
         softmax::rows::<L>(scores, (size, size), weights);
@@ -388,5 +400,19 @@ fn add<L: Lanes>(mask: &[f16], flush_nan: bool, watch: Option<&Watch>, scores: &
             }
         }
         L::write_some(kept::<L>(flush_nan, sum), scores);
+    }
+}
+
+/// Adds minus infinity to the scores of the keys after `last` in the first row, and after one more in each row after it.
+#[inline(always)]
+fn hide(last: usize, size: usize, flush_nan: bool, scores: &mut [f16]) {
+    for (index, scores) in scores.chunks_exact_mut(size).enumerate() {
+        for score in &mut scores[(last + index + 1).min(size)..size] {
+            *score = match score.is_nan() || *score == f16::INFINITY {
+                true if flush_nan => f16::ZERO,
+                true => f16::NAN,
+                false => f16::NEG_INFINITY,
+            };
+        }
     }
 }

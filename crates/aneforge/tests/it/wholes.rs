@@ -98,10 +98,14 @@ fn norms(draw: &mut Draw) -> Vec<Var> {
                 let centred = &x - x.mean(&[-1]);
                 let square = if draw.below(2) == 0 { centred.square() } else { &centred * &centred };
                 let unit = &centred * square.mean(&[-1]).adds(eps.max(1e-3)).rsqrt(0.0);
-                let mut factors = vec![1; dims.len()];
+                let along = |axis: usize| {
+                    let mut factors = vec![1; dims.len()];
+                    factors[axis] = dims[axis];
+                    factors
+                };
                 let axis = draw.below(dims.len());
-                factors[axis] = dims[axis];
-                let (gamma, beta) = (draw.weight(&factors), draw.weight(&factors));
+                let other = if draw.below(3) == 0 { draw.below(dims.len()) } else { axis };
+                let (gamma, beta) = (draw.weight(&along(axis)), draw.weight(&along(other)));
                 if draw.below(3) == 0 {
                     outputs.push(centred);
                 }
@@ -131,9 +135,14 @@ fn attention(draw: &mut Draw) -> Vec<Var> {
     let (heads, queries) = (draw.of(&[1, 2, 3]), draw.of(&[1, 5, 33, 80]));
     let keys = draw.of(&[queries, 1, 17]);
     let (width, values) = (draw.of(&[1, 8, 20]), draw.of(&[1, 8, 33]));
-    let lead = draw.below(3);
+    let lead = draw.below(4);
     let operand = |draw: &mut Draw, rows: usize, size: usize, swapped: bool| {
         let magnitudes = [1.0, 1.0, 1e-4, 30.0, 300.0];
+        if lead == 3 {
+            // Heads of two sequences.
+            let x = draw.fed(shape(&[2, rows, heads, size]), &magnitudes);
+            return x.transpose(if swapped { &[0, 2, 3, 1] } else { &[0, 2, 1, 3] });
+        }
         let perm: &[i64] = if swapped { &[1, 2, 0] } else { &[1, 0, 2] };
         let apart = [heads, rows, size];
         let [a, b, c] = apart.map(|extent| extent as i64);
@@ -157,14 +166,14 @@ fn attention(draw: &mut Draw) -> Vec<Var> {
     }
     let of = scores.shape();
     let lead_of = |all: bool| if all { of.dims()[..of.rank() - 2].to_vec() } else { vec![1; of.rank() - 2] };
-    let mask = match draw.below(6) {
-        0 => Some([lead_of(false), vec![1, keys]].concat()),
-        1 => Some([lead_of(false), vec![queries, keys]].concat()),
-        2 => Some([lead_of(true), vec![queries, keys]].concat()),
-        3 => Some([lead_of(true), vec![1, keys]].concat()),
-        _ => None,
-    };
-    if let Some(dims) = mask {
+    for _ in 0..draw.below(4).min(2) {
+        let mut dims = lead_of(draw.below(2) == 0);
+        dims.extend([draw.of(&[1, queries]), keys]);
+        if draw.below(4) == 0 {
+            // The same for some of the heads, or for some of the keys.
+            let axis = draw.below(dims.len());
+            dims[axis] = 1;
+        }
         let mask = draw.fed(shape(&dims), &[1e4, 1e4, 65504.0]);
         scores = if draw.below(2) == 0 { scores + mask } else { mask + scores };
     }
@@ -173,7 +182,7 @@ fn attention(draw: &mut Draw) -> Vec<Var> {
     let mixed = weights.matmul_value(&v);
     let merged = match (lead, draw.below(3)) {
         (_, 0) => mixed.clone(),
-        (0 | 1, _) => mixed.transpose(&[0, 2, 1, 3]).tanh(),
+        (0 | 1 | 3, _) => mixed.transpose(&[0, 2, 1, 3]).tanh(),
         _ => mixed.transpose(&[1, 0, 2]).reshape(&[queries as i64, (heads * values) as i64]),
     };
     match draw.below(8) {

@@ -7,33 +7,22 @@ use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::device::host::whole::{Found, Kind};
 use crate::ir::form::{Form, Move, Norm, Product};
 use crate::ir::graph::NodeId;
-use aneforge_kernels::attention::{self, Heads, Shape};
+use aneforge_kernels::attention::{self, Heads, Mask, Shape};
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_kernels::{Kernels, Scratch};
 use aneforge_tensor::f16;
 
-/// Attention of all heads; the operands are queries, keys, values and the mask, if there is one.
+/// Attention of all heads; the operands are queries, keys, values and what is added to the scores.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attention {
     pub(super) shape: Shape,
     /// Where the heads of queries, keys and values lie.
     heads: [Heads; 3],
     pub(super) scale: Option<f16>,
-    mask: Mask,
+    /// How many groups of heads have a mask of their own, for each of the masks.
+    groups: [Option<usize>; 2],
     /// Whether the result is `[queries, heads, values]`.
     beside: bool,
-}
-
-/// What is added to the scores.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Mask {
-    None,
-    /// A row for all queries of all heads.
-    Keys,
-    /// A row for each query.
-    Pairs,
-    /// A row for each query of each head.
-    All,
 }
 
 /// The matrices that an operand is, one for each head, and the transpose that is read where its operand lies.
@@ -43,28 +32,25 @@ struct Matrices {
     folded: Option<NodeId>,
 }
 
+/// Scores that are scaled, masked and brought to a sum of one.
+struct Weights {
+    /// From the product to the softmax.
+    nodes: Vec<NodeId>,
+    scale: Option<f16>,
+    /// What is added, one after the other.
+    masks: Vec<NodeId>,
+}
+
 impl Planner<'_> {
     /// The attention whose scores are this product.
     pub(super) fn attention(&self, scores: NodeId) -> Option<Found> {
-        let mut nodes = vec![scores];
         let [left, right] = self.batched(scores)?;
-        let (mut at, mut scale, mut masked) = (scores, None, None);
-        let mut next = self.only_consumer(at)?;
-        if let &Form::Map(Unary::MulScalar { k }) = self.form(next) {
-            scale = Some(f16::from_f32(k));
-            nodes.push(next);
-            (at, next) = (next, self.only_consumer(next)?);
-        }
-        if let Some([a, b]) = self.zip(next, Binary::Add) {
-            masked = Some(if a == at { b } else { a });
-            nodes.push(next);
-            (at, next) = (next, self.only_consumer(next)?);
-        }
         let (of, rank) = (self.ty(scores).shape, self.ty(scores).shape.rank());
-        let softmax = *self.form(next) == Form::Normalise(Norm::Softmax(rank - 1));
-        let last = self.only_consumer(next).filter(|_| softmax && self.ty(at).shape == of)?;
-        let [weights, right_of_last] = self.batched(last)?;
-        nodes.extend([next, last]);
+        let Weights { mut nodes, scale, masks } = self.weights(scores)?;
+        let weights = nodes[nodes.len() - 1];
+        let last = self.only_consumer(weights)?;
+        let [first_of_last, right_of_last] = self.batched(last)?;
+        nodes.push(last);
         let [queries, keys] = [of[rank - 2], of[rank - 1]];
         let shape = Shape {
             heads: of.dims()[..rank - 2].iter().product(),
@@ -75,24 +61,46 @@ impl Planner<'_> {
         };
         let q = self.matrices(left, false)?;
         let k = self.matrices(right, true)?;
-        let v = self.matrices(right_of_last, false).filter(|_| weights == next && right_of_last != next)?;
+        let v = self.matrices(right_of_last, false).filter(|_| first_of_last == weights)?;
         let sizes = [
             (left, queries * shape.width),
             (right, shape.width * keys),
             (right_of_last, keys * shape.values),
         ];
         let each = sizes.iter().all(|&(id, size)| self.ty(id).shape.count() == shape.heads * size);
-        let mask = masked.map_or(Some(Mask::None), |id| self.mask(id, &shape)).filter(|_| each)?;
+        let mut groups = [None; 2];
+        for (groups, &mask) in groups.iter_mut().zip(&masks) {
+            *groups = Some(self.groups(mask, of)?);
+        }
         let (last, beside) = match self.put_side_by_side(last) {
             Some(transpose) => (transpose, true),
             None => (last, false),
         };
         nodes.extend(beside.then_some(last));
         let matrices = [q, k, v];
-        let inputs = matrices.iter().map(|matrices| matrices.operand).chain(masked).collect();
+        let inputs = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
         let folded = matrices.iter().filter_map(|matrices| matrices.folded).collect();
-        let kind = Attention { shape, heads: matrices.map(|matrices| matrices.heads), scale, mask, beside };
-        Some(Found { nodes, folded, last, inputs, kind: Kind::Attention(kind) })
+        let kind = Attention { shape, heads: matrices.map(|matrices| matrices.heads), scale, groups, beside };
+        each.then_some(Found { nodes, folded, last, inputs, kind: Kind::Attention(kind) })
+    }
+
+    /// What a product goes through until it is weights.
+    fn weights(&self, scores: NodeId) -> Option<Weights> {
+        let (of, mut nodes, mut scale, mut masks) = (self.ty(scores).shape, vec![scores], None, Vec::new());
+        let mut next = self.only_consumer(scores)?;
+        if let &Form::Map(Unary::MulScalar { k }) = self.form(next) {
+            scale = Some(f16::from_f32(k));
+            nodes.push(next);
+            next = self.only_consumer(next)?;
+        }
+        while let Some([a, b]) = self.zip(next, Binary::Add).filter(|_| masks.len() < 2) {
+            masks.push(if nodes.last() == Some(&a) { b } else { a });
+            nodes.push(next);
+            next = self.only_consumer(next)?;
+        }
+        nodes.push(next);
+        let softmax = *self.form(next) == Form::Normalise(Norm::Softmax(of.rank() - 1));
+        (softmax && self.ty(next).shape == of).then_some(Weights { nodes, scale, masks })
     }
 
     /// The operands of a product of two values.
@@ -123,18 +131,16 @@ impl Planner<'_> {
         Some(Matrices { operand: id, heads: alone(&shape.strides())?, folded: None })
     }
 
-    /// What is added to scores, which nothing but a mask of such a shape may be.
-    fn mask(&self, id: NodeId, shape: &Shape) -> Option<Mask> {
-        let extents = self.ty(id).shape;
-        let from_last = |axis: usize| extents.rank().checked_sub(axis).map_or(1, |axis| extents[axis]);
-        (from_last(1) == shape.keys).then_some(())?;
-        let rows = extents.count() / shape.keys;
-        match from_last(2) {
-            _ if rows == 1 => Some(Mask::Keys),
-            queries if queries != shape.queries => None,
-            _ if rows == shape.queries => Some(Mask::Pairs),
-            _ => (rows == shape.heads * shape.queries).then_some(Mask::All),
-        }
+    /// How many groups of neighbouring heads have a mask of their own, which is added to scores of such a shape: a row for
+    /// each query, or one for all.
+    fn groups(&self, mask: NodeId, scores: aneforge_tensor::Shape) -> Option<usize> {
+        let (mask, rank) = (self.ty(mask).shape, scores.rank());
+        let extent = |axis: usize| (axis + mask.rank()).checked_sub(rank).map_or(1, |axis| mask[axis]);
+        let is_whole = |axis: usize| extent(axis) == scores[axis];
+        let mut heads = (0..rank - 2).filter(|&axis| scores[axis] > 1).map(is_whole);
+        let grouped = heads.by_ref().skip_while(|whole| *whole).all(|whole| !whole);
+        let rows = is_whole(rank - 1) && (is_whole(rank - 2) || extent(rank - 2) == 1);
+        (grouped && rows).then(|| (0..rank - 2).map(extent).product())
     }
 
     /// The transpose that puts the rows of all heads side by side, if it alone reads a result.
@@ -168,23 +174,21 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 impl Routine for Attention {
     fn scratch(&self, _: &Step, kernels: &Kernels) -> usize {
         let nothing = (&[][..], None);
-        attention::attention_scratch(kernels, &self.of([nothing; 3], attention::Mask::None))
+        attention::attention_scratch(kernels, &self.of([nothing; 3], [Mask::None; 2]))
     }
 
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let finish = call.step.finish;
-        let mask = match self.mask {
-            Mask::None => attention::Mask::None,
-            Mask::Keys => attention::Mask::Keys(call.half(3)),
-            Mask::Pairs => attention::Mask::Pairs(call.half(3)),
-            Mask::All => attention::Mask::All(call.half(3)),
+        let mask = |at: usize| match self.groups[at] {
+            None => Mask::None,
+            Some(groups) => Mask::Added { values: call.half(3 + at), groups },
         };
         let operands = [0, 1, 2].map(|at| (call.half(at), Some(self.heads[at])));
         let attention = attention::Attention {
             limit: finish.limit,
             flush_nan: finish.flush_nan,
             watch: finish.watched.then_some(call.watch),
-            ..self.of(operands, mask)
+            ..self.of(operands, [0, 1].map(mask))
         };
         attention::attention(call.kernels, &attention, self.beside, scratch, halves(out));
     }
@@ -194,9 +198,9 @@ impl Attention {
     fn of<'a>(
         &self,
         [q, k, v]: [(&'a [f16], Option<Heads>); 3],
-        mask: attention::Mask<'a>,
+        masks: [Mask<'a>; 2],
     ) -> attention::Attention<'a> {
         let &Attention { shape, scale, .. } = self;
-        attention::Attention { shape, q, k, v, scale, mask, limit: None, flush_nan: false, watch: None }
+        attention::Attention { shape, q, k, v, scale, masks, limit: None, flush_nan: false, watch: None }
     }
 }

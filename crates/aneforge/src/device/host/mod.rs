@@ -1,7 +1,7 @@
 //! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
 //!
-//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `chain` joins elementwise nodes;
-//! `layout` says which images lie pixel after pixel, and `places` where results are written; `run` executes the steps, each
+//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `whole` says which nodes one kernel
+//! computes, `norms` and `attention` how those are recognised; `chain` joins elementwise nodes; `layout` says which images lie pixel after pixel, and `places` where results are written; `run` executes the steps, each
 //! by a `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it
 //! stood alone.
 
