@@ -162,7 +162,7 @@ fn rows(bench: &mut Bench, x: &[f16]) {
         ("rms_norm of 512, 4M", Norm::Length { floor: f16::from_f32(1e-2) }, None),
     ] {
         let affine = Some(ScaleShift { gamma: &gamma, beta, span: 1 });
-        let norm = Normalize { norm, affine, flush_nan: false };
+        let norm = Normalize { norm, affine, flush_nan: false, watch: None };
         let body = |k: &Kernels, out: &mut [f16]| normalize(k, x, 512, &norm, out);
         beside_copy(bench, name, 4 * COUNT, 1.3, Box::new(body));
     }

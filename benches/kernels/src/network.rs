@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use aneforge_kernels::attention::{Attention, Mask, Shape, attention as attention_of};
 use aneforge_kernels::gemm::{BatchShape, bmm};
 use aneforge_kernels::map::{Unary, unary_in_place};
-use aneforge_kernels::norm::{ScaleShift, Norm, Normalize, normalize};
+use aneforge_kernels::norm::{Norm, Normalize, ScaleShift, normalize};
 use aneforge_kernels::softmax::softmax;
 use aneforge_kernels::{Epilogue, Scratch, f16};
 
@@ -18,6 +18,12 @@ pub fn run(bench: &mut Bench) {
     attention(bench, [12, 197, 64]);
     small_softmax(bench);
     small_norm(bench);
+}
+
+/// Attention without a mask.
+fn plain<'a>(shape: Shape, [q, k, v]: [&'a [f16]; 3], scale: f32) -> Attention<'a> {
+    let (q, k, v, scale) = ((q, None), (k, None), (v, None), Some(f16::from_f32(scale)));
+    Attention { shape, q, k, v, scale, masks: [Mask::None; 2], limit: None, flush_nan: false, watch: None }
 }
 
 fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
@@ -55,20 +61,11 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
         }));
     }
     for kernels in bench.contexts() {
-        let task = Attention {
-            shape: Shape { heads, queries: tokens, keys: tokens, width, values: width },
-            q: (&q, None),
-            k: (&k, None),
-            v: (&v, None),
-            scale: Some(f16::from_f32(scale)),
-            mask: Mask::None,
-            limit: None,
-            flush_nan: false,
-        };
-        let state = &state;
+        let shape = Shape { heads, queries: tokens, keys: tokens, width, values: width };
+        let (state, task) = (&state, plain(shape, [&q, &k, &v], scale));
         variants.push(Variant::new(label(&kernels), move || {
             let (_, out, scratch) = &mut *state.borrow_mut();
-            attention_of(&kernels, &task, scratch, out);
+            attention_of(&kernels, &task, false, scratch, out);
         }));
     }
     let nodes = nodes([heads, tokens, width], scale);
@@ -128,7 +125,12 @@ fn small_norm(bench: &mut Bench) {
     let out = RefCell::new(vec![f16::ZERO; x.len()]);
     let mut variants = Vec::new();
     let affine = Some(ScaleShift { gamma: &gamma, beta: Some(&beta), span: 1 });
-    let norm = Normalize { norm: Norm::Variance { eps: f16::from_f32(1e-5) }, affine, flush_nan: false };
+    let norm = Normalize {
+        norm: Norm::Variance { eps: f16::from_f32(1e-5) },
+        affine,
+        flush_nan: false,
+        watch: None,
+    };
     for kernels in bench.contexts() {
         let (x, out, norm) = (&x, &out, &norm);
         variants.push(Variant::new(label(&kernels), move || {

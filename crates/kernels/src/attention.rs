@@ -8,9 +8,10 @@ use crate::gemm::{
     Left, MatrixRows, PackColumns, PackRows, Packed, Right, Sink, Strided, multiply_panel, row_groups, tiled,
 };
 use crate::order::BLOCK;
-use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Task, Tile};
+use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Real, Task, Tile, WIDTH};
 use crate::softmax;
-use crate::{Bias, Epilogue, Kernels, Layout, Residual, Scratch};
+use crate::stores::{OVERFLOW, kept};
+use crate::{Bias, Epilogue, Kernels, Layout, Scratch, Watch};
 
 /// Most queries of a part.
 const QUERIES: usize = 24 * ROWS;
@@ -21,12 +22,14 @@ pub enum Mask<'a> {
     /// Nothing.
     #[default]
     None,
-    /// `[keys]`, the same for every query.
-    Keys(&'a [f16]),
-    /// `[queries, keys]`, the same for every head.
-    Pairs(&'a [f16]),
-    /// `[heads, queries, keys]`.
-    All(&'a [f16]),
+    /// `[groups, queries, keys]`, or `[groups, 1, keys]` for every query alike: as many groups of neighbouring heads as
+    /// there are have the same values.
+    Added {
+        /// What is added.
+        values: &'a [f16],
+        /// How many groups there are.
+        groups: usize,
+    },
     /// Minus infinity where the key comes after the query, the last query seeing every key.
     Causal,
 }
@@ -103,12 +106,14 @@ pub struct Attention<'a> {
     pub v: (&'a [f16], Option<Heads>),
     /// Multiplies the scores.
     pub scale: Option<f16>,
-    /// Added to the scores.
-    pub mask: Mask<'a>,
+    /// Added to the scores, one after the other.
+    pub masks: [Mask<'a>; 2],
     /// A score, or an element of the result, of a magnitude above this becomes an infinity; see [`Epilogue::limit`].
     pub limit: Option<f16>,
     /// NaN becomes +0 wherever an op would store it.
     pub flush_nan: bool,
+    /// Told of infinities and NaN wherever an op would store them, but of those of masks.
+    pub watch: Option<&'a Watch>,
 }
 
 impl<'a> Attention<'a> {
@@ -129,12 +134,16 @@ impl<'a> Attention<'a> {
         fits(self.q, queries, width, "queries");
         fits(self.k, keys, width, "keys");
         fits(self.v, keys, values, "values");
-        match self.mask {
-            Mask::None => {}
-            Mask::Causal => assert!(queries <= keys, "attention: {queries} queries see {keys} keys"),
-            Mask::Keys(mask) => assert_eq!(mask.len(), keys, "attention: mask per key"),
-            Mask::Pairs(mask) => assert_eq!(mask.len(), queries * keys, "attention: mask per pair"),
-            Mask::All(mask) => assert_eq!(mask.len(), heads * queries * keys, "attention: mask"),
+        for mask in self.masks {
+            match mask {
+                Mask::None => {}
+                Mask::Causal => assert!(queries <= keys, "attention: {queries} queries see {keys} keys"),
+                Mask::Added { values, groups } => {
+                    let rows = [groups, groups * queries];
+                    assert!(rows.iter().any(|rows| values.len() == rows * keys), "attention: mask");
+                    assert!(groups > 0 && heads % groups == 0, "attention: {heads} heads in {groups} groups");
+                }
+            }
         }
     }
 
@@ -180,16 +189,28 @@ impl<'a> Attention<'a> {
     /// When a length does not fit.
     pub fn run(&self, kernels: &Kernels, part: usize, scratch: &mut [f32], out: &mut [f16]) {
         self.check();
-        assert_eq!(out.len(), self.range(part).len(), "attention: part {part} of the result");
-        let Shape { keys, width, values, .. } = self.shape;
         let (head, rows) = self.place(part);
+        let values = self.shape.values;
+        assert_eq!(out.len(), rows.len() * values, "attention: part {part} of the result");
+        self.part(kernels, (head, rows.clone()), scratch, &mut Tile::whole(out, rows.len(), values));
+    }
+
+    /// The result of some queries of a head.
+    fn part(
+        &self,
+        kernels: &Kernels,
+        (head, rows): (usize, Range<usize>),
+        scratch: &mut [f32],
+        out: &mut Tile<'_, f16>,
+    ) {
+        let Shape { keys, width, values, .. } = self.shape;
         let (simd, count) = (kernels.simd, rows.len());
-        if out.is_empty() {
+        if count * values == 0 {
             return;
         }
         if keys == 0 {
             // The sum of nothing.
-            return out.fill(f16::ZERO);
+            return (0..count).for_each(|row| out.row(row, 0..values).fill(f16::ZERO));
         }
         let half = (count * keys).div_ceil(2).next_multiple_of(16);
         let (scores, scratch) = scratch.split_at_mut(half);
@@ -204,38 +225,48 @@ impl<'a> Attention<'a> {
         let k = place(self.k, keys, width, 0);
         let k = Strided { row: 1, column: k.row, ..k };
         let product = Product { rows: count, terms: width, columns: keys };
-        let epilogue = self.score_epilogue(head, &rows);
-        product.run(kernels, q, k, &epilogue, scratch, scores);
-        let causal = matches!(self.mask, Mask::Causal).then(|| keys - self.shape.queries + rows.start);
-        simd.run(Softmax { scores, weights, size: keys, causal, flush_nan: self.flush_nan });
-        let p = Strided { data: weights, offset: 0, row: keys, column: 1 };
-        let v = place(self.v, keys, values, 0);
-        let epilogue = Epilogue { limit: self.limit, flush_nan: self.flush_nan, ..Epilogue::default() };
-        let product = Product { rows: count, terms: keys, columns: values };
-        product.run(kernels, p, v, &epilogue, scratch, out);
-    }
-
-    fn score_epilogue(&self, head: usize, rows: &Range<usize>) -> Epilogue<'_> {
-        let Shape { queries, keys, .. } = self.shape;
-        let (bias, residual) = match self.mask {
-            Mask::None | Mask::Causal => (Bias::None, Residual::None),
-            Mask::Keys(mask) => (Bias::Column(mask), Residual::None),
-            Mask::Pairs(mask) => (Bias::None, Residual::Before(&mask[rows.start * keys..rows.end * keys])),
-            Mask::All(mask) => {
-                let first = head * queries + rows.start;
-                (Bias::None, Residual::Before(&mask[first * keys..(first + rows.len()) * keys]))
-            }
-        };
-        let scale = self.scale.map_or(Bias::None, Bias::All);
-        Epilogue {
-            scale,
-            bias,
-            residual,
+        let limits = Epilogue {
             limit: self.limit,
             flush_nan: self.flush_nan,
+            watch: self.watch,
             ..Epilogue::default()
+        };
+        let epilogue = Epilogue { scale: self.scale.map_or(Bias::None, Bias::All), ..limits };
+        product.run(kernels, q, k, &epilogue, scratch, &mut Tile::whole(scores, count, keys));
+        let masks = self.masks.map(|mask| self.mask_of(mask, head, &rows));
+        let (flush_nan, watch) = (self.flush_nan, self.watch);
+        simd.run(Softmax { scores, weights, size: keys, masks, flush_nan, watch });
+        let p = Strided { data: weights, offset: 0, row: keys, column: 1 };
+        let v = place(self.v, keys, values, 0);
+        let product = Product { rows: count, terms: keys, columns: values };
+        product.run(kernels, p, v, &limits, scratch, out);
+    }
+
+    /// The part of a mask that belongs to these queries of a head.
+    fn mask_of(&self, mask: Mask<'a>, head: usize, rows: &Range<usize>) -> Rows<'a> {
+        let Shape { heads, queries, keys, .. } = self.shape;
+        match mask {
+            Mask::None => Rows::None,
+            Mask::Causal => Rows::Causal { last: keys - queries + rows.start },
+            Mask::Added { values, groups } => {
+                let size = values.len() / groups;
+                let values = &values[head / (heads / groups) * size..][..size];
+                Rows::Added(if size == keys { values } else { &values[rows.start * keys..rows.end * keys] })
+            }
         }
     }
+}
+
+/// A mask of some queries of a head.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    None,
+    /// A row for each query, or one for all.
+    Added(&'a [f16]),
+    Causal {
+        /// The last key that the first query sees.
+        last: usize,
+    },
 }
 
 /// Scratch values that [`attention`] needs.
@@ -244,11 +275,18 @@ pub fn attention_scratch(kernels: &Kernels, attention: &Attention<'_>) -> usize 
     attention.part_scratch() * kernels.pool.threads()
 }
 
-/// All parts of `attention` on the threads of `kernels`.
+/// All parts of `attention` on the threads of `kernels`. The result is `[heads, queries, values]`, or
+/// `[queries, heads, values]` if the heads are to lie `side_by_side`.
 ///
 /// # Panics
 /// When a slice's length differs from its shape's.
-pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scratch, out: &mut [f16]) {
+pub fn attention(
+    kernels: &Kernels,
+    attention: &Attention<'_>,
+    side_by_side: bool,
+    scratch: &mut Scratch,
+    out: &mut [f16],
+) {
     let Shape { heads, queries, values, .. } = attention.shape;
     attention.check();
     assert_eq!(out.len(), heads * queries * values, "attention: result");
@@ -256,12 +294,12 @@ pub fn attention(kernels: &Kernels, attention: &Attention<'_>, scratch: &mut Scr
         return;
     }
     let scratch = scratch.take(attention_scratch(kernels, attention));
-    let grid = Grid::new(heads, attention.cuts(), Cuts::new(values, values, 1));
-    let parts = grid.rows.parts;
+    let (matrices, beside) = if side_by_side { (1, heads) } else { (heads, 1) };
+    let columns = Cuts::new(beside * values, values, beside);
+    let grid = Grid::new(matrices, attention.cuts(), columns);
     crate::simd::tiles(&kernels.pool, out, grid, (scratch, attention.part_scratch()), |tile, scratch| {
-        let part = (0..parts).find(|&part| grid.rows.range(part) == tile.rows());
-        let part = part.expect("invariant: a tile is a part");
-        attention.run(kernels, tile.batch() * parts + part, scratch, tile.whole_rows());
+        let head = tile.batch() + tile.columns().start / values;
+        attention.part(kernels, (head, tile.rows()), scratch, &mut tile.alone());
     });
 }
 
@@ -287,13 +325,13 @@ impl Product {
         right: Strided<'_>,
         epilogue: &Epilogue<'_>,
         scratch: &mut [f32],
-        out: &mut [f16],
+        tile: &mut Tile<'_, f16>,
     ) {
         let (&Product { rows, terms, columns }, simd) = (self, kernels.simd);
-        let (source, mut tile) = (MatrixRows { source: left, terms }, Tile::whole(out, rows, columns));
+        let source = MatrixRows { source: left, terms };
         if let Some(factors) = tiled::factors(kernels, rows) {
             let shape = (rows, terms);
-            return tiled::bmm(kernels, factors, (source, right), shape, epilogue, scratch, &mut tile);
+            return tiled::bmm(kernels, factors, (source, right), shape, epilogue, scratch, tile);
         }
         let padded = terms.next_multiple_of(BLOCK);
         let (sums, scratch) = scratch.split_at_mut(rows * COLUMNS);
@@ -301,7 +339,7 @@ impl Product {
         let panel = &mut panel[..padded * COLUMNS];
         let groups = row_groups(rows);
         simd.run(PackRows { source, rows: 0..rows, groups, packed });
-        let mut sink = Sink { simd, epilogue, out: &mut tile, turned: false };
+        let mut sink = Sink { simd, epilogue, out: tile, turned: false };
         for start in (0..columns).step_by(COLUMNS) {
             let range = start..(start + COLUMNS).min(columns);
             simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });
@@ -312,14 +350,14 @@ impl Product {
     }
 }
 
-/// The softmax of every row.
+/// The softmax of every row of scores, with what is added to them first.
 struct Softmax<'a> {
     scores: &'a mut [f16],
     weights: &'a mut [f16],
     size: usize,
-    /// The last key that the first query sees.
-    causal: Option<usize>,
+    masks: [Rows<'a>; 2],
     flush_nan: bool,
+    watch: Option<&'a Watch>,
 }
 
 impl Task for Softmax<'_> {
@@ -327,22 +365,55 @@ impl Task for Softmax<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Softmax { scores, weights, size, causal, flush_nan } = self;
-        if let Some(last) = causal {
-            for (index, scores) in scores.chunks_exact_mut(size).enumerate() {
-                for score in &mut scores[(last + index + 1).min(size)..size] {
-                    // The sum with minus infinity.
-                    *score = match score.is_nan() || *score == f16::INFINITY {
-                        true if flush_nan => f16::ZERO,
-                        true => f16::NAN,
-                        false => f16::NEG_INFINITY,
-                    };
+        let Softmax { scores, weights, size, masks, flush_nan, watch } = self;
+        for mask in masks {
+            match mask {
+                Rows::None => {}
+                Rows::Added(mask) => {
+                    for (row, scores) in scores.chunks_exact_mut(size).enumerate() {
+                        let from = if mask.len() == size { 0 } else { row * size };
+                        add::<L>(&mask[from..from + size], flush_nan, watch, scores);
+                    }
                 }
+                Rows::Causal { last } => hide(last, size, flush_nan, scores),
             }
         }
         softmax::rows::<L>(scores, (size, size), weights);
         if flush_nan {
             weights.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
+        }
+    }
+}
+
+/// Adds a mask to a row of scores. Masks may well be infinite, which is nothing to tell of.
+#[inline(always)]
+fn add<L: Lanes>(mask: &[f16], flush_nan: bool, watch: Option<&Watch>, scores: &mut [f16]) {
+    for (scores, mask) in scores.chunks_mut(WIDTH).zip(mask.chunks(WIDTH)) {
+        let sum = L::read_some(scores) + L::read_some(mask);
+        let limit = <L::Vector as Real>::splat(OVERFLOW);
+        if !<L::Vector as Real>::all(sum.abs().lt(limit)) {
+            let mut pairs = scores.iter().zip(mask);
+            let made = |(a, b): (&f16, &f16)| {
+                a.is_finite() && b.is_finite() && (a.to_f32() + b.to_f32()).abs() >= OVERFLOW
+            };
+            if pairs.any(made) {
+                watch.inspect(|watch| watch.note());
+            }
+        }
+        L::write_some(kept::<L>(flush_nan, sum), scores);
+    }
+}
+
+/// Adds minus infinity to the scores of the keys after `last` in the first row, and after one more in each row after it.
+#[inline(always)]
+fn hide(last: usize, size: usize, flush_nan: bool, scores: &mut [f16]) {
+    for (index, scores) in scores.chunks_exact_mut(size).enumerate() {
+        for score in &mut scores[(last + index + 1).min(size)..size] {
+            *score = match score.is_nan() || *score == f16::INFINITY {
+                true if flush_nan => f16::ZERO,
+                true => f16::NAN,
+                false => f16::NEG_INFINITY,
+            };
         }
     }
 }

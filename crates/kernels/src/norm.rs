@@ -3,12 +3,12 @@
 
 use half::f16;
 
-use crate::Kernels;
 use crate::order;
 use crate::reduce::{Fold, across_lanes};
 use crate::simd::{HALVES, HalfTask, Halves, Lanes, Real, WIDTH, chunks};
 use crate::softmax::quotient;
-use crate::stores::kept;
+use crate::stores::{OVERFLOW, Stores, kept};
+use crate::{Kernels, Watch};
 
 /// Elements that one thread normalises at a time.
 const GRAIN: usize = 1 << 13;
@@ -58,6 +58,9 @@ pub struct Normalize<'a> {
     pub affine: Option<ScaleShift<'a>>,
     /// NaN becomes +0 wherever an op of the chain would store it.
     pub flush_nan: bool,
+    /// Told where an op of the chain stores an infinity or NaN, which may well vanish in the ops after it; but not where
+    /// one is among the operands alone.
+    pub watch: Option<&'a Watch>,
 }
 
 impl Normalize<'_> {
@@ -131,7 +134,12 @@ struct Rows<'a> {
 impl HalfTask for Rows<'_> {
     #[inline(always)]
     fn run<L: Lanes, H: Halves<L>>(self) {
-        if self.parameters.flush_nan { self.each::<L, H, true>() } else { self.each::<L, H, false>() }
+        let watch = self.parameters.watch;
+        let finite =
+            if self.parameters.flush_nan { self.each::<L, H, true>() } else { self.each::<L, H, false>() };
+        if !finite {
+            watch.inspect(|watch| watch.note());
+        }
     }
 }
 
@@ -139,30 +147,32 @@ impl HalfTask for Rows<'_> {
 const TOGETHER: usize = 4;
 
 impl Rows<'_> {
+    /// Whether no op of the chain has stored an infinity or NaN.
     #[inline(always)]
-    fn each<L: Lanes, H: Halves<L>, const FLUSH: bool>(self) {
+    fn each<L: Lanes, H: Halves<L>, const FLUSH: bool>(self) -> bool {
         let Rows { x, size, start, parameters, out } = self;
         let affine = parameters.affine.filter(|affine| affine.is_row(size));
-        let (mut x, mut out, mut at) = (x, out, start);
+        let (mut x, mut out, mut at, mut finite) = (x, out, start, true);
         while !out.is_empty() {
             let count = if out.len() >= TOGETHER * size { TOGETHER * size } else { size };
             let (source, target);
             (source, x) = x.split_at(count);
             (target, out) = out.split_at_mut(count);
             if count > size {
-                some::<L, H, FLUSH, TOGETHER>(source, size, parameters.norm, affine, target);
+                finite &= some::<L, H, FLUSH, TOGETHER>(source, size, parameters.norm, affine, target);
             } else {
-                some::<L, H, FLUSH, 1>(source, size, parameters.norm, affine, target);
+                finite &= some::<L, H, FLUSH, 1>(source, size, parameters.norm, affine, target);
             }
             if let (Some(affine), None) = (&parameters.affine, affine) {
-                scale::<L>(affine, at, FLUSH, target);
+                scale::<L>(affine, at, Stores { flush_nan: FLUSH, watch: parameters.watch }, target);
             }
             at += count;
         }
+        finite
     }
 }
 
-/// `R` rows.
+/// `R` rows; whether no op of the chain has stored an infinity or NaN.
 #[inline(always)]
 fn some<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     x: &[f16],
@@ -170,7 +180,7 @@ fn some<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     norm: Norm,
     affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
-) {
+) -> bool {
     match norm {
         Norm::Variance { eps } => variance::<L, H, FLUSH, R>(x, size, eps.to_f32(), affine, out),
         Norm::Length { floor } => length::<L, H, FLUSH, R>(x, size, floor.to_f32(), affine, out),
@@ -204,7 +214,7 @@ fn variance<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     eps: f32,
     affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
-) {
+) -> bool {
     let (count, zero) = (size as f32, <L::Vector as Real>::splat(0.0));
     // Memory is read in order; what follows finds the rows in the cache.
     let mut lanes = [zero; R];
@@ -228,14 +238,20 @@ fn variance<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
             *lanes = *lanes + low + high;
         }
     }
+    // A difference or a square that is not finite makes such a variance; and where the reciprocal root is finite, products
+    // with it are, in rows of less than 2^32 elements.
+    let mut finite = true;
     for (((lanes, mean), x), out) in
         lanes.into_iter().zip(means).zip(x.chunks_exact(size)).zip(out.chunks_exact_mut(size))
     {
-        let variance = stored::<L, FLUSH>(across_lanes::<L>(Fold::Sum, lanes) / count);
-        let sum = stored::<L, FLUSH>(variance.to_f32() + eps).to_f32();
-        let root = H::splat(stored::<L, FLUSH>(1.0 / sum.sqrt()));
-        finish::<L, H, FLUSH>(x, Unit::Centred(H::splat(mean), root), affine, out);
+        let variance = across_lanes::<L>(Fold::Sum, lanes) / count;
+        let sum = stored::<L, FLUSH>(variance).to_f32() + eps;
+        let root = 1.0 / stored::<L, FLUSH>(sum).to_f32().sqrt();
+        finite &= [variance, sum, root].iter().all(|value| value.abs() < OVERFLOW);
+        let unit = Unit::Centred(mean, H::splat(stored::<L, FLUSH>(root)));
+        finite &= finish::<L, H, FLUSH>(x, unit, affine, out);
     }
+    finite
 }
 
 /// The norm by length, likewise.
@@ -246,7 +262,7 @@ fn length<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
     floor: f32,
     affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
-) {
+) -> bool {
     let mut lanes = [<L::Vector as Real>::splat(0.0); R];
     for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(size)) {
         for x in x.chunks(HALVES) {
@@ -255,24 +271,30 @@ fn length<L: Lanes, H: Halves<L>, const FLUSH: bool, const R: usize>(
         }
     }
     let rows = x.chunks_exact(size).zip(out.chunks_exact_mut(size));
+    // A quotient by a finite length is finite, and so is the greater of two numbers.
+    let mut finite = true;
     for (lanes, (x, out)) in lanes.into_iter().zip(rows) {
-        let length = stored::<L, FLUSH>(across_lanes::<L>(Fold::Sum, lanes).sqrt());
+        let length = across_lanes::<L>(Fold::Sum, lanes).sqrt();
+        finite &= length < OVERFLOW;
+        let length = stored::<L, FLUSH>(length);
         let length = stored::<L, FLUSH>(crate::math::maximum(length.to_f32(), floor)).to_f32();
         let lengths = <L::Vector as Real>::splat(length);
         let unit = if length > 0.0 && length.is_finite() {
             Unit::Over(lengths, <L::Vector as Real>::splat(1.0 / length))
         } else {
+            finite = false;
             Unit::OverAny(lengths)
         };
-        finish::<L, H, FLUSH>(x, unit, affine, out);
+        finite &= finish::<L, H, FLUSH>(x, unit, affine, out);
     }
+    finite
 }
 
 /// What turns a value into a normalised one.
 #[derive(Clone, Copy)]
 enum Unit<V, H> {
     /// The product of the difference from the first and the second.
-    Centred(H, H),
+    Centred(f16, H),
     /// A quotient, with the reciprocal of its finite, positive divisor.
     Over(V, V),
     /// A quotient.
@@ -280,6 +302,15 @@ enum Unit<V, H> {
 }
 
 impl<V: Real, H> Unit<V, H> {
+    /// What stands behind the end of a row, so that nothing comes of it.
+    #[inline(always)]
+    fn neutral(&self) -> f16 {
+        match *self {
+            Unit::Centred(mean, _) => mean,
+            Unit::Over(..) | Unit::OverAny(_) => f16::ZERO,
+        }
+    }
+
     #[inline(always)]
     fn of<L: Lanes<Vector = V>, const FLUSH: bool>(&self, x: H) -> H
     where
@@ -287,7 +318,7 @@ impl<V: Real, H> Unit<V, H> {
     {
         let [low, high] = x.wide();
         match *self {
-            Unit::Centred(mean, factor) => clean::<L, H, FLUSH>(x.sub(mean)).mul(factor),
+            Unit::Centred(mean, factor) => clean::<L, H, FLUSH>(x.sub(H::splat(mean))).mul(factor),
             Unit::Over(divisor, inverse) => {
                 H::narrow([exact(low, divisor, inverse), exact(high, divisor, inverse)])
             }
@@ -304,31 +335,35 @@ fn exact<V: Real>(x: V, divisor: V, inverse: V) -> V {
     V::select(same, x, quotient(x, divisor, inverse))
 }
 
-/// Every value normalised, scaled and shifted.
+/// Every value normalised, scaled and shifted; whether all are finite.
 #[inline(always)]
 fn finish<L: Lanes, H: Halves<L>, const FLUSH: bool>(
     x: &[f16],
     unit: Unit<L::Vector, H>,
     affine: Option<ScaleShift<'_>>,
     out: &mut [f16],
-) {
-    let nothing = &[][..];
+) -> bool {
+    let (nothing, neutral) = (&[][..], unit.neutral());
     let (gamma, beta) = affine.map_or((nothing, None), |affine| (affine.gamma, affine.beta));
+    let mut finite = true;
     for (place, (x, out)) in places(x.len()).zip(x.chunks(HALVES).zip(out.chunks_mut(HALVES))) {
-        let mut value = clean::<L, H, FLUSH>(unit.of::<L, FLUSH>(H::read_some(x, f16::ZERO)));
+        let mut value = unit.of::<L, FLUSH>(H::read_some(x, neutral));
         if affine.is_some() {
-            value = clean::<L, H, FLUSH>(value.mul(H::read_some(&gamma[place.clone()], f16::ZERO)));
+            let gamma = H::read_some(&gamma[place.clone()], f16::ZERO);
+            value = clean::<L, H, FLUSH>(value).mul(gamma);
         }
         if let Some(beta) = beta {
-            value = clean::<L, H, FLUSH>(value.add(H::read_some(&beta[place], f16::ZERO)));
+            value = clean::<L, H, FLUSH>(value).add(H::read_some(&beta[place], f16::ZERO));
         }
-        value.write_some(out);
+        finite &= value.is_finite();
+        clean::<L, H, FLUSH>(value).write_some(out);
     }
+    finite
 }
 
 /// Scales and shifts a row that is the elements of the array from `start` on.
 #[inline(always)]
-fn scale<L: Lanes>(affine: &ScaleShift<'_>, start: usize, flush: bool, out: &mut [f16]) {
+fn scale<L: Lanes>(affine: &ScaleShift<'_>, start: usize, stores: Stores<'_>, out: &mut [f16]) {
     let ScaleShift { gamma, beta, span } = *affine;
     let mut done = 0;
     while done < out.len() {
@@ -342,11 +377,11 @@ fn scale<L: Lanes>(affine: &ScaleShift<'_>, start: usize, flush: bool, out: &mut
                 1 => L::read_some(&values[from..values.len().min(from + WIDTH)]),
                 _ => L::read(&[values[at]; WIDTH]),
             };
-            let mut value = kept::<L>(flush, L::read_some(out) * factors(gamma));
+            let mut value = L::read_some(out) * factors(gamma);
             if let Some(beta) = beta {
-                value = kept::<L>(flush, L::rounded(value) + factors(beta));
+                value = L::rounded(kept::<L>(stores.flush_nan, value)) + factors(beta);
             }
-            L::write_some(value, out);
+            L::write_some(stores.vector::<L>(value), out);
         }
         done += run;
     }

@@ -1,10 +1,10 @@
 //! Chains of elementwise nodes: the same bits, and the same overflows, as node by node.
 
-use crate::support::{draw, tensor};
+use crate::support::{draw, tensor, twice};
 use aneforge::device::host::Host;
 use aneforge::ir::precision::Array;
-use aneforge::{CompileOptions, Family, Numerics, Session, Shape, Tensor, Var, compile};
-use aneforge_tensor::{f16, random};
+use aneforge::{CompileOptions, Family, Numerics, Shape, Var, compile};
+use aneforge_tensor::random;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -74,21 +74,6 @@ fn network(seed: u64, steps: usize) -> Vec<Var> {
     outputs.iter().map(|output| output + &fed).collect()
 }
 
-type Found = (Vec<Vec<u16>>, Vec<(&'static str, usize, u64)>);
-
-/// The bits of all outputs after two calls, as slots hold what the call before left there; and all overflows.
-fn run(plan: &Arc<aneforge::Plan>, host: Host, feed: &Tensor) -> Found {
-    let mut session = Session::new(plan.clone(), host).unwrap();
-    session.run(std::slice::from_ref(feed)).unwrap();
-    session.run(std::slice::from_ref(feed)).unwrap();
-    let bit = |v: &f16| if v.is_nan() { 0x7e00 } else { v.to_bits() };
-    let bits = |at| session.output(at).iter().map(bit).collect();
-    let outputs = (0..plan.outputs.len()).map(bits).collect();
-    let mut overflows: Vec<_> = session.overflows().map(|o| (o.op, o.values, o.calls)).collect();
-    overflows.sort_unstable();
-    (outputs, overflows)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -97,12 +82,12 @@ proptest! {
         let outputs = network(seed, steps);
         let plan = Arc::new(compile(&outputs, &CompileOptions::default()).unwrap());
         let values: Array = draw(Shape::new(&SHAPE).unwrap(), seed, (-1.5, 1.5));
-        let feed = tensor(&values);
+        let feed = [tensor(&values)];
         for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
             let host = |threads| Host::new(threads).with_numerics(numerics);
-            let want = run(&plan, host(1).unfused(), &feed);
+            let want = twice(&plan, host(1).unfused(), &feed);
             for threads in [1, 3] {
-                prop_assert_eq!(&run(&plan, host(threads), &feed), &want);
+                prop_assert_eq!(&twice(&plan, host(threads), &feed), &want);
             }
         }
     }

@@ -24,3 +24,4 @@ mod random_graph;
 mod reference;
 mod support;
 mod weights;
+mod wholes;

@@ -78,6 +78,50 @@ fn the_node_that_overflows_is_named_inside_a_convolution_that_adds() {
     }
 }
 
+/// Infinite operands hide nothing that happens elsewhere in a fused step, and count for nothing where they are added.
+#[test]
+fn the_node_that_overflows_is_named_beside_what_was_infinite_before() {
+    let (x, added) = (input(&[2, 2]), input(&[2, 2]));
+    let weight = Var::constant(tensor(&[2, 2], &[200.0, 0.0, 0.0, 1.0]));
+    let hidden = (&added + x.linear(&weight, None)).sigmoid();
+    let infinite = f32::INFINITY;
+    let feeds =
+        vec![tensor(&[2, 2], &[infinite, 1.0, 100.0, 1.0]), tensor(&[2, 2], &[1.0, 1.0, 6e4, infinite])];
+    for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
+        let found = overflows_of(&hidden, std::slice::from_ref(&feeds), numerics);
+        assert_eq!(found, [("add", 1, 1)], "{numerics}");
+    }
+}
+
+/// A norm and attention are steps of their own, of which any node may overflow, in one row and not in others.
+#[test]
+fn the_node_that_overflows_is_named_inside_norms_and_attention() {
+    let x = input(&[3, 4]);
+    let (gamma, beta) = (tensor(&[4], &[1.0, 1.0, 1.0, 6e4]), tensor(&[4], &[0.0; 4]));
+    let (gamma, beta) = (Var::constant(gamma), Var::constant(beta));
+    let row = |row: [f32; 4]| {
+        let calm = [1.0, 2.0, 3.0, 2.0];
+        vec![tensor(&[3, 4], &[calm, row, calm].concat())]
+    };
+    let calls = [
+        row([1.0, 2.0, 3.0, 2.0]),
+        // The square of a difference; a difference, too; the product with gamma.
+        row([0.0, 1000.0, 0.0, 1000.0]),
+        row([-6e4, 6e4, 6e4, 6e4]),
+        row([0.0, 0.0, 0.0, 1.0]),
+    ];
+    for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
+        let norm = overflows_of(&x.layer_norm(&gamma, &beta, 1e-5), &calls, numerics);
+        assert_eq!(norm, [("mul", 4, 2), ("sub", 1, 1), ("mul", 1, 1)], "{numerics}");
+        let length = overflows_of(&x.l2_norm(-1, 1e-5), &calls, numerics);
+        assert_eq!(length, [("reduce_l2_norm", 1, 1)], "{numerics}");
+        let scores = x.matmul_value(&x.swap_last()).muls(4.0);
+        let attention = overflows_of(&scores.softmax(-1).matmul_value(&x), &calls, numerics);
+        let found: Vec<&str> = attention.iter().map(|(op, ..)| *op).collect();
+        assert_eq!(found, ["bmm"], "{numerics}: {attention:?}");
+    }
+}
+
 /// Chains count where they compute: also in place of an operand, which is gone by the time that anyone could look again.
 #[test]
 fn the_node_that_overflows_is_named_inside_a_chain() {

@@ -1,11 +1,13 @@
 //! What the suites share: inputs for cases, comparisons, and graphs made of cases.
 
+use aneforge::device::host::Host;
 use aneforge::ir::graph::Graph;
 use aneforge::ir::op::{Case, Tolerance};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::plan::{Plan, Source};
-use aneforge::{DType, Encoding, Numerics, Shape, Tensor, TensorType, Var, Weight, f16};
+use aneforge::{DType, Encoding, Numerics, Session, Shape, Tensor, TensorType, Var, Weight, f16};
 use aneforge_tensor::random;
+use std::sync::Arc;
 
 pub const IEEE: Precision = Precision::F16(Numerics::Ieee);
 
@@ -180,4 +182,20 @@ fn as_half(part: &Tensor) -> Tensor {
         true => Tensor::from_slice(part.shape(), &part.to_f16()).unwrap(),
         false => part.clone(),
     }
+}
+
+/// The bits of all outputs of a plan, and all overflows: by op, how many values, and in how many calls.
+pub type Found = (Vec<Vec<u16>>, Vec<(&'static str, usize, u64)>);
+
+/// What a host finds in two calls, as slots hold what the call before left there.
+pub fn twice(plan: &Arc<Plan>, host: Host, feeds: &[Tensor]) -> Found {
+    let mut session = Session::new(plan.clone(), host).unwrap();
+    session.run(feeds).unwrap();
+    session.run(feeds).unwrap();
+    let bit = |v: &f16| if v.is_nan() { 0x7e00 } else { v.to_bits() };
+    let bits = |at| session.output(at).iter().map(bit).collect();
+    let outputs = (0..plan.outputs.len()).map(bits).collect();
+    let mut overflows: Vec<_> = session.overflows().map(|o| (o.op, o.values, o.calls)).collect();
+    overflows.sort_unstable();
+    (outputs, overflows)
 }

@@ -189,6 +189,22 @@ impl<T> Tile<'_, T> {
         unsafe { std::slice::from_raw_parts_mut(self.base.add(first), count) }
     }
 
+    /// This tile as a matrix of its own, whose rows lie as far apart.
+    ///
+    /// # Panics
+    /// When rows of the whole matrix lie differently far apart.
+    pub(crate) fn alone(&mut self) -> Tile<'_, T> {
+        let Place { line, rows, row, .. } = self.place;
+        assert!(line == rows * row, "invariant: rows that lie alike");
+        let (count, width) = (self.rows.len(), self.columns.len());
+        let first = self.index(self.rows.start, self.columns.start);
+        // SAFETY: a tile that is not empty begins inside the slice, and an empty one at its end at most; `&mut self` keeps
+        // the new tile the only access to this one's elements.
+        let base = unsafe { self.base.add(first) };
+        let place = Place { start: 0, batch: 0, line: count * row, rows: count.max(1), row };
+        Tile { base, place, batch: 0, rows: 0..count, columns: 0..width, width, marker: PhantomData }
+    }
+
     /// The element of the whole slice at `row` and `column` of this matrix.
     pub(crate) fn index(&self, row: usize, column: usize) -> usize {
         self.place.at(self.batch, row) + column

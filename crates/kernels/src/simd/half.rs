@@ -18,6 +18,8 @@ pub(crate) trait Halves<L: Lanes>: Copy {
     fn mul(self, other: Self) -> Self;
     /// +0 in place of NaN.
     fn without_nan(self) -> Self;
+    /// Whether there is no infinity and no NaN.
+    fn is_finite(self) -> bool;
     /// The first 16 and the others, exactly.
     fn wide(self) -> [L::Vector; 2];
     /// The numbers, rounded.
@@ -105,6 +107,11 @@ impl<L: Lanes> Halves<L> for Rounded<L> {
             <L::Vector as Real>::select(low.is_nan(), zero, low),
             <L::Vector as Real>::select(high.is_nan(), zero, high),
         ])
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        let infinity = <L::Vector as Real>::splat(f32::INFINITY);
+        self.0.iter().all(|part| <L::Vector as Real>::all(part.abs().lt(infinity)))
     }
     #[inline(always)]
     fn wide(self) -> [L::Vector; 2] {

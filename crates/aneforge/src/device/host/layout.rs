@@ -203,6 +203,7 @@ impl Planner<'_> {
     pub(super) fn role(&self, draft: &Draft) -> Role {
         let images = |id: NodeId| self.ty(id).shape.rank() == 4;
         match self.form(draft.node) {
+            _ if draft.fused.whole.is_some() => Role::Rows,
             Form::Conv(..) if self.graph.constant(draft.inputs[1]).is_some() => Role::Convolves,
             Form::Pool(..) => Role::Pools,
             form if images(draft.last) && self.ty(draft.last).dtype != DType::U8 => {

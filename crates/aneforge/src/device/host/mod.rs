@@ -1,11 +1,12 @@
 //! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
 //!
-//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `chain` joins elementwise nodes;
-//! `layout` says which images lie pixel after pixel, and `places` where results are written; `run` executes the steps, each
+//! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `whole` says which nodes one kernel
+//! computes, `norms` and `attention` how those are recognised; `chain` joins elementwise nodes; `layout` says which images lie pixel after pixel, and `places` where results are written; `run` executes the steps, each
 //! by a `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it
 //! stood alone.
 
 mod apart;
+mod attention;
 mod chain;
 mod conv;
 mod elementwise;
@@ -14,6 +15,7 @@ mod layout;
 mod memory;
 mod movement;
 mod normalise;
+mod norms;
 mod overflow;
 mod packs;
 mod places;
@@ -26,6 +28,7 @@ mod roof;
 mod routine;
 mod row_product;
 mod run;
+mod whole;
 
 pub use plan::{Apart, HostPlan, Operand, Order, Place, Step};
 

@@ -1,10 +1,13 @@
 //! Rows, lanes or channels brought to a common scale.
 
+use crate::device::host::norms::{Affine, Rows};
 use crate::device::host::routine::{Call, Routine, Setup, halves};
+use crate::device::host::whole::Kind;
 use crate::ir::form::{Form, Norm};
 use aneforge_kernels::channel::Response;
-use aneforge_kernels::{Scratch, channel, softmax};
-use aneforge_tensor::round_f16;
+use aneforge_kernels::norm::{Normalize, ScaleShift, normalize};
+use aneforge_kernels::{Scratch, Stores, channel, softmax};
+use aneforge_tensor::{f16, round_f16};
 
 enum Normalise {
     /// Along this axis.
@@ -15,18 +18,24 @@ enum Normalise {
     Instance(f32),
     /// By the squares of neighbouring channels.
     Response(Response),
+    /// Every row of neighbouring elements.
+    Rows(Rows),
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     let half = |eps: f64| round_f16(eps).to_f32();
     let Form::Normalise(norm) = setup.step.form else { return None };
+    let rows = setup.step.fused.whole.as_ref().map(|whole| whole.kind);
     Some(Box::new(match norm {
         Norm::Softmax(axis) => Normalise::Softmax(axis),
         Norm::Given { eps } => Normalise::Given(half(eps)),
         Norm::Instance { eps } => Normalise::Instance(half(eps)),
         Norm::Response(response) => Normalise::Response(response),
         // Legal graphs have these as the ops they are made of.
-        Norm::Centred { .. } | Norm::Length { .. } => return None,
+        Norm::Centred { .. } | Norm::Length { .. } => match rows {
+            Some(Kind::Rows(rows)) => Normalise::Rows(rows),
+            _ => return None,
+        },
     }))
 }
 
@@ -36,6 +45,7 @@ impl Routine for Normalise {
         let inner = || call.of_one_channel(0);
         let affine = || channel::PerChannel { gamma: call.half(1), beta: call.half(2) };
         match *self {
+            Normalise::Rows(rows) => return rows.run(call, out),
             Normalise::Softmax(axis) => softmax::softmax(k, x, call.extents(0), axis, out),
             Normalise::Given(eps) => {
                 channel::batch_norm(k, x, inner(), affine(), [call.half(3), call.half(4)], eps, out);
@@ -46,5 +56,19 @@ impl Routine for Normalise {
             }
         }
         call.finish(out);
+    }
+}
+
+impl Rows {
+    fn run(&self, call: &Call<'_, '_>, out: &mut [f16]) {
+        let scale_shift = |Affine { span, shifts }| ScaleShift {
+            gamma: call.half(1),
+            beta: shifts.then(|| call.half(2)),
+            span,
+        };
+        let &Rows { norm, size, affine } = self;
+        let Stores { flush_nan, watch } = call.stores();
+        let parameters = Normalize { norm, affine: affine.map(scale_shift), flush_nan, watch };
+        normalize(call.kernels, call.half(0), size, &parameters, out);
     }
 }

@@ -31,6 +31,12 @@ impl Overflows {
         &self.found
     }
 
+    /// The same, with the nodes.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (NodeId, &Overflow)> {
+        let node = |at| self.known.iter().find_map(|(&node, &known)| (known == at).then_some(node));
+        self.found.iter().enumerate().filter_map(move |(at, overflow)| Some((node(at)?, overflow)))
+    }
+
     fn add(&mut self, node: NodeId, op: &'static str, values: usize) {
         let at = self.lines[node.index()];
         let place = *self.known.entry(node).or_insert_with(|| {
@@ -49,7 +55,15 @@ impl Overflows {
             }
             return;
         }
-        if !operands_are_finite(call) {
+        if let Some(whole) = &step.fused.whole {
+            // Where memory runs out, nothing is found.
+            for (node, op, values) in whole.made(call).unwrap_or_default() {
+                self.add(node, op, values);
+            }
+            return;
+        }
+        let finite = operands_are_finite(call);
+        if !finite && step.fused.nodes.is_empty() {
             return;
         }
         // Of one node with finite operands there is nothing to find out a second time.
@@ -60,8 +74,13 @@ impl Overflows {
         for (node, op, part) in parts(step) {
             let Some(mut out) = AlignedBytes::try_zeroed(part.output.room()) else { return };
             Call { step: &part, watch: &Watch::default(), ..*call }.run(routine, scratch, &mut out);
-            let was_finite =
-                |i: usize| before.as_ref().is_none_or(|before| before.as_slice::<f16>()[i].is_finite());
+            let added = part.fused.residual.as_ref().map(|added| call.images(added).0);
+            let was_finite = |i: usize| match &before {
+                None => finite,
+                Some(before) => {
+                    before.as_slice::<f16>()[i].is_finite() && added.is_none_or(|added| added[i].is_finite())
+                }
+            };
             let values = out.as_slice::<f16>().iter().enumerate();
             let values = values.filter(|(i, v)| !v.is_finite() && was_finite(*i)).count();
             if values > 0 {

@@ -1,6 +1,7 @@
 //! What the host runs, as data: steps over slots.
 
 use crate::device::StepTime;
+use crate::device::host::whole::Whole;
 use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
 use crate::ir::op::Op;
@@ -11,6 +12,7 @@ use aneforge_kernels::conv::{Images, Nhwc};
 use aneforge_kernels::map::{self, Source, Unary};
 use aneforge_tensor::{Shape, f16};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a value lies while the program runs.
@@ -208,6 +210,8 @@ pub struct Fused {
     pub nodes: Vec<(NodeId, &'static str)>,
     /// All nodes of a step that is a chain of functions of elements.
     pub links: Vec<Link>,
+    /// All nodes of a step whose kernel computes them as a whole.
+    pub whole: Option<Arc<Whole>>,
 }
 
 /// A node of a chain.

@@ -12,6 +12,7 @@ use crate::ir::ops::leaf::Constant;
 use crate::ir::types::TensorType;
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_tensor::{DType, f16};
+use std::collections::HashMap;
 
 /// Functions that never exchange the order of two elements, to the bit.
 const ASCENDING: &[Unary] = &[Unary::Relu, Unary::Relu6];
@@ -55,7 +56,7 @@ pub(super) struct Planner<'a> {
     uses: Vec<u32>,
     consumers: Vec<Vec<NodeId>>,
     feeds: Vec<NodeId>,
-    numerics: Numerics,
+    pub(super) numerics: Numerics,
     fuse: bool,
 }
 
@@ -80,10 +81,18 @@ impl Planner<'_> {
 
     fn drafts(&self) -> Vec<Draft> {
         let mut drafts = Vec::new();
-        let mut covered = vec![false; self.graph.len()];
+        let (mut wholes, mut covered) = match self.fuse {
+            true => self.wholes(),
+            false => (HashMap::new(), vec![false; self.graph.len()]),
+        };
         // Values that are there when the next draft runs.
         let mut there = vec![false; self.graph.len()];
         for (id, node) in self.graph.nodes() {
+            if let Some(whole) = wholes.remove(&id) {
+                there[id.index()] = true;
+                drafts.push(whole);
+                continue;
+            }
             let no_step = matches!(self.form(id), Form::Leaf | Form::View);
             there[id.index()] |= matches!(node.op, Op::Input(_));
             let folded = self.fuse && (self.is_folded_transpose(id) || self.pooled(id).is_some());
@@ -108,7 +117,7 @@ impl Planner<'_> {
     }
 
     /// The only consumer of a value that is not returned.
-    fn only_consumer(&self, id: NodeId) -> Option<NodeId> {
+    pub(super) fn only_consumer(&self, id: NodeId) -> Option<NodeId> {
         match (self.uses[id.index()], &self.consumers[id.index()][..]) {
             (1, &[next]) => Some(next),
             _ => None,
@@ -162,6 +171,7 @@ impl Planner<'_> {
     /// Whether the kernel of a draft may compute a function of its results, too.
     pub(super) fn takes_more(&self, draft: &Draft) -> bool {
         match self.form(draft.node) {
+            _ if draft.fused.whole.is_some() => false,
             Form::Product(Product::Batched) => true,
             Form::Product(Product::Linear) | Form::Conv(..) => self.graph.constant(draft.inputs[1]).is_some(),
             _ => false,
@@ -252,7 +262,8 @@ impl Planner<'_> {
         order_of: impl Fn(NodeId) -> Order,
     ) -> Step {
         let operand = |order: Order, id: NodeId| Operand::new(place(id), self.ty(id), order);
-        let mut form = self.form(draft.node).clone();
+        let whole = draft.fused.whole.as_ref();
+        let mut form = whole.map_or_else(|| self.form(draft.node).clone(), |whole| whole.form());
         let mut output = Operand::new(written, self.ty(draft.last), order);
         let mut inputs: Vec<Operand> = draft.inputs.iter().map(|&id| operand(order_of(id), id)).collect();
         let pixels = |operand: &Operand| operand.order != Order::RowMajor;

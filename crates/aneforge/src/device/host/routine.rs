@@ -6,7 +6,7 @@ use crate::device::host::memory::Memory;
 use crate::device::host::packs::Packs;
 use crate::device::host::plan::{Finish, Operand, Order, Place, Step};
 use crate::device::host::{
-    conv, elementwise, layers, movement, normalise, pool, product, reduce, row_product,
+    attention, conv, elementwise, layers, movement, normalise, pool, product, reduce, row_product,
 };
 use crate::ir::graph::Graph;
 use crate::ir::ops::conv::four;
@@ -44,8 +44,9 @@ pub(super) struct Setup<'a> {
 type Recognise = fn(&Setup<'_>) -> Option<Box<dyn Routine>>;
 
 /// Every family. No two take the same step.
-const FAMILIES: [(&str, Recognise); 9] = [
+const FAMILIES: [(&str, Recognise); 10] = [
     ("elementwise", elementwise::recognise),
+    ("attention", attention::recognise),
     ("product", product::recognise),
     ("row product", row_product::recognise),
     ("conv", conv::recognise),

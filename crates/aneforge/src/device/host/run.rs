@@ -8,7 +8,7 @@ use crate::device::host::plan::{HostPlan, Place};
 use crate::device::host::roof;
 use crate::device::host::routine::{Call, Routine, Setup, prepare};
 use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Roof, StepTime};
-use crate::ir::graph::Graph;
+use crate::ir::graph::{Graph, NodeId};
 use aneforge_kernels::seats::Seats;
 use aneforge_kernels::threads::stopped;
 use aneforge_kernels::{Kernels, Scratch, Watch};
@@ -74,6 +74,11 @@ impl Program {
         let work = plan.steps.iter().map(|step| step.flops + PER_BYTE * step.bytes as f64);
         let seated = work.sum::<f64>() >= LONG;
         Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows, seated })
+    }
+
+    /// Every node that made infinities or NaN of finite operands, in the order in which they were found.
+    pub(super) fn made(&self) -> impl Iterator<Item = (NodeId, &Overflow)> {
+        self.overflows.nodes()
     }
 
     /// Runs every step, and tells `after` of each.

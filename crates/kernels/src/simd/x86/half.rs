@@ -3,8 +3,8 @@
 use std::arch::x86_64::{
     __m512h, _CMP_ORD_Q, _mm512_add_ph, _mm512_castph_si512, _mm512_castsi256_si512, _mm512_castsi512_ph,
     _mm512_castsi512_si256, _mm512_cmp_ph_mask, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_extracti64x4_epi64,
-    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_maskz_mov_epi16, _mm512_mul_ph, _mm512_set1_epi16,
-    _mm512_storeu_si512, _mm512_sub_ph,
+    _mm512_fpclass_ph_mask, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_maskz_mov_epi16, _mm512_mul_ph,
+    _mm512_set1_epi16, _mm512_storeu_si512, _mm512_sub_ph,
 };
 
 use half::f16;
@@ -59,6 +59,12 @@ impl Halves<Avx512> for Packed {
             let numbers = _mm512_cmp_ph_mask::<_CMP_ORD_Q>(self.0, self.0);
             _mm512_castsi512_ph(_mm512_maskz_mov_epi16(numbers, _mm512_castph_si512(self.0)))
         }))
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        // Quiet NaN, both infinities, signalling NaN.
+        const SPECIAL: i32 = 0x99;
+        only!(_mm512_fpclass_ph_mask::<SPECIAL>(self.0)) == 0
     }
     #[inline(always)]
     fn wide(self) -> [Wide512; 2] {

@@ -1,0 +1,206 @@
+//! Attention, which legal graphs have as two products with a softmax between them: a step that keeps no scores, and reads
+//! and writes heads where they lie.
+
+use crate::device::host::plan::Step;
+use crate::device::host::planner::Planner;
+use crate::device::host::routine::{Call, Routine, Setup, halves};
+use crate::device::host::whole::{Found, Kind};
+use crate::ir::form::{Form, Move, Norm, Product};
+use crate::ir::graph::NodeId;
+use aneforge_kernels::attention::{self, Heads, Mask, Shape};
+use aneforge_kernels::map::{Binary, Unary};
+use aneforge_kernels::{Kernels, Scratch};
+use aneforge_tensor::f16;
+
+/// Attention of all heads; the operands are queries, keys, values and what is added to the scores.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attention {
+    pub(super) shape: Shape,
+    /// Where the heads of queries, keys and values lie.
+    heads: [Heads; 3],
+    pub(super) scale: Option<f16>,
+    /// How many groups of heads have a mask of their own, for each of the masks.
+    groups: [Option<usize>; 2],
+    /// Whether the result is `[queries, heads, values]`.
+    beside: bool,
+}
+
+/// The matrices that an operand is, one for each head, and the transpose that is read where its operand lies.
+struct Matrices {
+    operand: NodeId,
+    heads: Heads,
+    folded: Option<NodeId>,
+}
+
+/// Scores that are scaled, masked and brought to a sum of one.
+struct Weights {
+    /// From the product to the softmax.
+    nodes: Vec<NodeId>,
+    scale: Option<f16>,
+    /// What is added, one after the other.
+    masks: Vec<NodeId>,
+}
+
+impl Planner<'_> {
+    /// The attention whose scores are this product.
+    pub(super) fn attention(&self, scores: NodeId) -> Option<Found> {
+        let [left, right] = self.batched(scores)?;
+        let (of, rank) = (self.ty(scores).shape, self.ty(scores).shape.rank());
+        let Weights { mut nodes, scale, masks } = self.weights(scores)?;
+        let weights = nodes[nodes.len() - 1];
+        let last = self.only_consumer(weights)?;
+        let [first_of_last, right_of_last] = self.batched(last)?;
+        nodes.push(last);
+        let [queries, keys] = [of[rank - 2], of[rank - 1]];
+        let shape = Shape {
+            heads: of.dims()[..rank - 2].iter().product(),
+            queries,
+            keys,
+            width: self.ty(left).shape.dims().last().copied()?,
+            values: self.ty(last).shape.dims().last().copied()?,
+        };
+        let q = self.matrices(left, false)?;
+        let k = self.matrices(right, true)?;
+        let v = self.matrices(right_of_last, false).filter(|_| first_of_last == weights)?;
+        let sizes = [
+            (left, queries * shape.width),
+            (right, shape.width * keys),
+            (right_of_last, keys * shape.values),
+        ];
+        let each = sizes.iter().all(|&(id, size)| self.ty(id).shape.count() == shape.heads * size);
+        let mut groups = [None; 2];
+        for (groups, &mask) in groups.iter_mut().zip(&masks) {
+            *groups = Some(self.groups(mask, of)?);
+        }
+        let (last, beside) = match self.put_side_by_side(last) {
+            Some(transpose) => (transpose, true),
+            None => (last, false),
+        };
+        nodes.extend(beside.then_some(last));
+        let matrices = [q, k, v];
+        let inputs = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
+        let folded = matrices.iter().filter_map(|matrices| matrices.folded).collect();
+        let kind = Attention { shape, heads: matrices.map(|matrices| matrices.heads), scale, groups, beside };
+        each.then_some(Found { nodes, folded, last, inputs, kind: Kind::Attention(kind) })
+    }
+
+    /// What a product goes through until it is weights.
+    fn weights(&self, scores: NodeId) -> Option<Weights> {
+        let (of, mut nodes, mut scale, mut masks) = (self.ty(scores).shape, vec![scores], None, Vec::new());
+        let mut next = self.only_consumer(scores)?;
+        if let &Form::Map(Unary::MulScalar { k }) = self.form(next) {
+            scale = Some(f16::from_f32(k));
+            nodes.push(next);
+            next = self.only_consumer(next)?;
+        }
+        while let Some([a, b]) = self.zip(next, Binary::Add).filter(|_| masks.len() < 2) {
+            masks.push(if nodes.last() == Some(&a) { b } else { a });
+            nodes.push(next);
+            next = self.only_consumer(next)?;
+        }
+        nodes.push(next);
+        let softmax = *self.form(next) == Form::Normalise(Norm::Softmax(of.rank() - 1));
+        (softmax && self.ty(next).shape == of).then_some(Weights { nodes, scale, masks })
+    }
+
+    /// The operands of a product of two values.
+    fn batched(&self, id: NodeId) -> Option<[NodeId; 2]> {
+        let inputs = &self.graph.node(id).inputs;
+        (*self.form(id) == Form::Product(Product::Batched)).then(|| [inputs[0], inputs[1]])
+    }
+
+    /// The matrices of an operand of a product, or their transposes: those that it is a transpose of, if their rows lie in
+    /// one piece.
+    fn matrices(&self, id: NodeId, transposed: bool) -> Option<Matrices> {
+        let shape = self.ty(id).shape;
+        let alone = |strides: &[usize]| {
+            let mut order: Vec<usize> = (0..shape.rank()).collect();
+            if transposed {
+                order.swap(shape.rank() - 2, shape.rank() - 1);
+            }
+            heads(&order.iter().map(|&axis| (shape[axis], strides[axis])).collect::<Vec<_>>())
+        };
+        if let Form::Move(Move::Transpose { extents, perm }) = self.form(id) {
+            let moved: Vec<usize> = perm.iter().map(|&axis| extents[axis]).collect();
+            let strides: Vec<usize> = perm.iter().map(|&axis| extents[axis + 1..].iter().product()).collect();
+            if let Some(heads) = alone(&strides).filter(|_| moved == shape.dims()) {
+                let operand = self.graph.node(id).inputs[0];
+                return Some(Matrices { operand, heads, folded: self.only_consumer(id).map(|_| id) });
+            }
+        }
+        Some(Matrices { operand: id, heads: alone(&shape.strides())?, folded: None })
+    }
+
+    /// How many groups of neighbouring heads have a mask of their own, which is added to scores of such a shape: a row for
+    /// each query, or one for all.
+    fn groups(&self, mask: NodeId, scores: aneforge_tensor::Shape) -> Option<usize> {
+        let (mask, rank) = (self.ty(mask).shape, scores.rank());
+        let extent = |axis: usize| (axis + mask.rank()).checked_sub(rank).map_or(1, |axis| mask[axis]);
+        let is_whole = |axis: usize| extent(axis) == scores[axis];
+        let mut heads = (0..rank - 2).filter(|&axis| scores[axis] > 1).map(is_whole);
+        let grouped = heads.by_ref().skip_while(|whole| *whole).all(|whole| !whole);
+        let rows = is_whole(rank - 1) && (is_whole(rank - 2) || extent(rank - 2) == 1);
+        (grouped && rows).then(|| (0..rank - 2).map(extent).product())
+    }
+
+    /// The transpose that puts the rows of all heads side by side, if it alone reads a result.
+    fn put_side_by_side(&self, id: NodeId) -> Option<NodeId> {
+        let next = self.only_consumer(id)?;
+        let Form::Move(Move::Transpose { extents, perm }) = self.form(next) else { return None };
+        let (shape, rank) = (self.ty(id).shape, self.ty(id).shape.rank());
+        let long = |axis: &usize| shape[*axis] > 1;
+        let wanted = std::iter::once(rank - 2).chain(0..rank - 2).chain([rank - 1]).filter(long);
+        let beside = extents[..] == *shape.dims() && perm.iter().copied().filter(long).eq(wanted);
+        beside.then_some(next)
+    }
+}
+
+/// Where heads lie whose axes have such extents and strides, if each row is in one piece and they are equally far apart.
+fn heads(axes: &[(usize, usize)]) -> Option<Heads> {
+    let &[ref lead @ .., (_, row), (width, step)] = axes else { return None };
+    let lead: Vec<(usize, usize)> = lead.iter().copied().filter(|&(extent, _)| extent > 1).collect();
+    let even = lead.windows(2).all(|pair| pair[0].1 == pair[1].0 * pair[1].1);
+    let head = lead.last().map_or(0, |&(_, stride)| stride);
+    (even && (step == 1 || width == 1)).then_some(Heads { head, row })
+}
+
+pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
+    match setup.step.fused.whole.as_ref()?.kind {
+        Kind::Attention(attention) => Some(Box::new(attention)),
+        Kind::Rows(_) => None,
+    }
+}
+
+impl Routine for Attention {
+    fn scratch(&self, _: &Step, kernels: &Kernels) -> usize {
+        let nothing = (&[][..], None);
+        attention::attention_scratch(kernels, &self.of([nothing; 3], [Mask::None; 2]))
+    }
+
+    fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
+        let finish = call.step.finish;
+        let mask = |at: usize| match self.groups[at] {
+            None => Mask::None,
+            Some(groups) => Mask::Added { values: call.half(3 + at), groups },
+        };
+        let operands = [0, 1, 2].map(|at| (call.half(at), Some(self.heads[at])));
+        let attention = attention::Attention {
+            limit: finish.limit,
+            flush_nan: finish.flush_nan,
+            watch: finish.watched.then_some(call.watch),
+            ..self.of(operands, [0, 1].map(mask))
+        };
+        attention::attention(call.kernels, &attention, self.beside, scratch, halves(out));
+    }
+}
+
+impl Attention {
+    fn of<'a>(
+        &self,
+        [q, k, v]: [(&'a [f16], Option<Heads>); 3],
+        masks: [Mask<'a>; 2],
+    ) -> attention::Attention<'a> {
+        let &Attention { shape, scale, .. } = self;
+        attention::Attention { shape, q, k, v, scale, masks, limit: None, flush_nan: false, watch: None }
+    }
+}
