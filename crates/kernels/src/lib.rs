@@ -16,6 +16,7 @@ mod scratch;
 mod simd;
 
 pub mod attention;
+pub mod callers;
 pub mod channel;
 pub mod conv;
 pub mod convert;
@@ -31,7 +32,6 @@ pub mod pool;
 pub mod process;
 pub mod reduce;
 pub mod roof;
-pub mod seats;
 pub mod softmax;
 pub mod threads;
 pub mod warp;

@@ -1,7 +1,7 @@
 //! A fork-join pool whose threads spin for a while before they sleep.
 #![expect(unsafe_code, reason = "worker threads run a closure that borrows from the caller's stack")]
 
-use crate::seats::Seats;
+use crate::callers::Callers;
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -74,7 +74,7 @@ pub trait Executor: Send + Sync {
 /// A pool of threads for short parallel loops. The calling thread takes part as worker 0.
 ///
 /// A pool serves one caller at a time: work that arrives while it is busy, from another thread or from inside
-/// its own work, runs on its calling thread alone. A pool that [shares seats](Pool::sharing) helps with fewer threads, or
+/// its own work, runs on its calling thread alone. A pool that [knows of other callers](Pool::sharing) helps with fewer threads, or
 /// none, while others run programs of their own. A panic in the work comes out of the call. Dropping the pool
 /// joins its threads. A process that was forked from the pool's gets threads of its own when it first has work for them.
 /// [`Pool::on`] makes a pool that starts no threads; it hands every piece of work on, also one that
@@ -83,7 +83,7 @@ pub struct Pool {
     crew: Crew,
     /// The caller's threads, and how many.
     executor: Option<(Box<dyn Executor>, usize)>,
-    seats: Option<Arc<Seats>>,
+    callers: Option<Arc<Callers>>,
 }
 
 /// The threads of one process.
@@ -107,27 +107,27 @@ impl Pool {
     #[must_use]
     pub fn on(executor: impl Executor + 'static) -> Pool {
         let threads = executor.threads().max(1);
-        Pool { crew: Crew::new(1), executor: Some((Box::new(executor), threads)), seats: None }
+        Pool { crew: Crew::new(1), executor: Some((Box::new(executor), threads)), callers: None }
     }
 
     /// A pool of `threads` threads, the caller included: `new(1)` starts none. Where the system refuses to
     /// start a thread, the pool is smaller.
     #[must_use]
     pub fn new(threads: usize) -> Pool {
-        Pool { crew: Crew::new(threads), executor: None, seats: None }
+        Pool { crew: Crew::new(threads), executor: None, callers: None }
     }
 
-    /// The same pool, whose callers may have one of these seats each. A pool on threads of the caller's has none.
+    /// The same pool, which knows of these callers. A pool on threads of the caller's does not ask.
     #[must_use]
-    pub fn sharing(self, seats: Arc<Seats>) -> Pool {
-        let seats = self.executor.is_none().then_some(seats);
-        Pool { seats, ..self }
+    pub fn sharing(self, callers: Arc<Callers>) -> Pool {
+        let callers = self.executor.is_none().then_some(callers);
+        Pool { callers, ..self }
     }
 
-    /// The seats that callers have.
+    /// The callers that it knows of.
     #[must_use]
-    pub fn seats(&self) -> Option<&Seats> {
-        self.seats.as_deref()
+    pub fn callers(&self) -> Option<&Callers> {
+        self.callers.as_deref()
     }
 
     /// The number of threads, the caller included.
@@ -137,11 +137,12 @@ impl Pool {
     }
 
     /// Calls `body(worker, workers)` once for every worker below `workers`, which is [`Pool::threads`], or 1
-    /// when the pool is busy, or as many as [`Seats::helpers`] leaves. At any time at most one thread runs as a given worker of a call.
+    /// when the pool is busy, or as many as [`Callers::helpers`] leaves. At any time at most one thread runs as a given
+    /// worker of a call.
     pub fn run(&self, body: &(dyn Fn(usize, usize) + Sync)) {
         match &self.executor {
             Some((executor, threads)) => run_on(&**executor, *threads, body),
-            None => self.crew.run(body, self.seats()),
+            None => self.crew.run(body, self.callers()),
         }
     }
 
@@ -235,19 +236,19 @@ impl Crew {
         self.heir.get_or_init(|| Box::new(Crew::new(self.threads())))
     }
 
-    fn run(&self, body: &Body<'_>, seats: Option<&Seats>) {
+    fn run(&self, body: &Body<'_>, callers: Option<&Callers>) {
         if let Some(heir) = self.heir.get() {
-            return heir.run(body, seats);
+            return heir.run(body, callers);
         }
         let all = self.workers.len();
-        let workers = 1 + seats.map_or(all, |seats| seats.helpers(all));
+        let workers = 1 + callers.map_or(all, |callers| callers.helpers(all));
         if workers == 1 {
             return body(0, 1);
         }
         let shared = &*self.shared;
         if shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             // What was under way when this process was forked stays so for ever.
-            return if self.is_lost() { self.heir().run(body, seats) } else { body(0, 1) };
+            return if self.is_lost() { self.heir().run(body, callers) } else { body(0, 1) };
         }
         let job = Job { body, workers };
         shared.remaining.store(all, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 mod it {
     mod attention;
+    mod callers;
     mod chain;
     mod channel;
     mod conv;
@@ -17,7 +18,6 @@ mod it {
     mod norm;
     mod pool;
     mod reduce;
-    mod seats;
     mod split;
     mod stores;
     mod support;

@@ -39,8 +39,8 @@ use crate::ir::types::TensorType;
 use crate::passes::{self, CompileOptions};
 use crate::plan::Segment;
 use crate::target::Target;
+use aneforge_kernels::callers::Callers;
 use aneforge_kernels::process::PerProcess;
-use aneforge_kernels::seats::Seats;
 use aneforge_kernels::threads::Pool;
 pub use aneforge_kernels::{Isa, Sums};
 use aneforge_kernels::{Kernels, Layout, map};
@@ -206,10 +206,10 @@ pub fn name_of(isa: Isa) -> String {
     format!("{isa:?}").to_lowercase()
 }
 
-/// So many threads, which share seats with all other engines of the process: as many programs run at once as there are cores.
+/// So many threads, which help where cores have no program to run, of any engine of the process.
 fn pool(threads: usize) -> Arc<Pool> {
-    static SEATS: LazyLock<Arc<Seats>> = LazyLock::new(|| Seats::new(cores()));
-    Arc::new(Pool::new(threads).sharing(Arc::clone(&SEATS)))
+    static CALLERS: LazyLock<Arc<Callers>> = LazyLock::new(|| Callers::new(cores()));
+    Arc::new(Pool::new(threads).sharing(Arc::clone(&CALLERS)))
 }
 
 /// How many threads the machine runs at once.

@@ -9,7 +9,7 @@ use crate::device::host::roof;
 use crate::device::host::routine::{Call, Routine, Setup, prepare};
 use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Roof, StepTime};
 use crate::ir::graph::{Graph, NodeId};
-use aneforge_kernels::seats::Seats;
+use aneforge_kernels::callers::Callers;
 use aneforge_kernels::threads::stopped;
 use aneforge_kernels::{Kernels, Scratch, Watch};
 use std::time::Instant;
@@ -24,12 +24,11 @@ pub(super) struct Program {
     kernels: Kernels,
     watch: Watch,
     overflows: Overflows,
-    /// Whether it runs so long that it takes one of the seats of its threads.
-    seated: bool,
+    /// Whether it runs so long that pools are told while it does.
+    counted: bool,
 }
 
-/// Operations from which on a program takes a seat: some tens of microseconds. The scheduler divides the cores among shorter
-/// ones at less cost.
+/// Operations from which on a program is counted: some tens of microseconds. Shorter ones do not ask for helpers often enough.
 const LONG: f64 = 2.5e6;
 /// Operations that take as long as moving a byte.
 const PER_BYTE: f64 = 5.0;
@@ -72,8 +71,8 @@ impl Program {
         let scratch = Scratch::try_with_capacity(working).ok_or(DeviceError::Memory { need })?;
         let (watch, overflows) = (Watch::default(), Overflows::new(graph));
         let work = plan.steps.iter().map(|step| step.flops + PER_BYTE * step.bytes as f64);
-        let seated = work.sum::<f64>() >= LONG;
-        Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows, seated })
+        let counted = work.sum::<f64>() >= LONG;
+        Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows, counted })
     }
 
     /// Every node that made infinities or NaN of finite operands, in the order in which they were found.
@@ -83,10 +82,9 @@ impl Program {
 
     /// Runs every step, and tells `after` of each.
     fn run(&mut self, mut after: impl FnMut()) -> Result<(), DeviceError> {
-        let Program { plan, routines, kept, scratch, kernels, watch, overflows, seated } = self;
+        let Program { plan, routines, kept, scratch, kernels, watch, overflows, counted } = self;
         let mut memory = kept.open(plan.flush_nan.then_some(&*kernels))?;
-        // Taken with all buffers locked: who has a seat waits for nobody.
-        let _seat = kernels.pool().seats().filter(|_| *seated).map(Seats::take);
+        let _running = kernels.pool().callers().filter(|_| *counted).map(Callers::enter);
         for (step, routine) in plan.steps.iter().zip(routines) {
             let mut out = memory.take(step.output.place);
             let call = Call { step, memory: &memory, kernels, watch };
@@ -152,7 +150,6 @@ mod tests {
     use aneforge_kernels::threads::Pool;
     use aneforge_tensor::{DType, Shape, Tensor, f16};
     use std::sync::Arc;
-    use std::time::Duration;
 
     fn cases() -> impl Iterator<Item = Graph> {
         OPS.iter().flat_map(|entry| (entry.cases)()).filter_map(|case| built(&case))
@@ -191,28 +188,23 @@ mod tests {
     }
 
     #[test]
-    fn long_programs_wait_for_a_seat_and_short_ones_do_not() {
-        let seats = Seats::new(1);
-        let kernels = Kernels::with_threads(1).on(Arc::new(Pool::new(1).sharing(Arc::clone(&seats))));
+    fn long_programs_are_counted_while_they_run() {
+        let callers = Callers::new(2);
+        let kernels = Kernels::with_threads(1).on(Arc::new(Pool::new(2).sharing(Arc::clone(&callers))));
         let relu = |count: usize| {
             let graph = Graph::freeze(&[Var::input(Shape::new(&[count]).unwrap()).relu()]).unwrap();
             let plan = planner::plan(&graph, Numerics::Ieee, true);
             Program::new(&graph, plan, kernels.clone(), &Packs::default()).unwrap()
         };
-        let (mut short, mut long) = (relu(64), relu(1 << 20));
-        let taken = seats.take();
-        results(&mut short, f16::ONE);
-        std::thread::scope(|scope| {
-            let run = scope.spawn(|| results(&mut long, f16::ONE));
-            let late = Instant::now() + Duration::from_secs(60);
-            while seats.waiting() == 0 {
-                assert!(Instant::now() < late && !run.is_finished(), "it does not wait");
-                std::thread::yield_now();
-            }
-            drop(taken);
-            run.join().unwrap();
-        });
-        results(&mut short, f16::ONE);
+        for (count, counted) in [(64, false), (1 << 20, true)] {
+            let mut program = relu(count);
+            let others = callers.enter();
+            let mut helpers = 1;
+            program.run(|| helpers = callers.helpers(1)).unwrap();
+            assert_eq!(helpers == 0, counted, "{count} elements");
+            drop(others);
+            assert_eq!(callers.helpers(5), 5, "all have ended");
+        }
     }
 
     /// Constants that are too large to be computed with are operands like others.
