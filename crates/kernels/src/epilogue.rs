@@ -261,15 +261,13 @@ impl<L: Lanes> Operands<L> {
     /// But for what differs from row to row.
     #[inline(always)]
     fn of(epilogue: &Epilogue<'_>, columns: Range<usize>) -> Self {
-        Operands {
-            scale: epilogue.scale.read_shared::<L>(columns.clone()),
-            bias: epilogue.bias.read_shared::<L>(columns),
-            residual: None,
-            limit: match epilogue.limit {
-                Some(limit) => Some(splat::<L>(limit)),
-                None => None,
-            },
+        let (scale, bias) =
+            (epilogue.scale.read_shared::<L>(columns.clone()), epilogue.bias.read_shared::<L>(columns));
+        let mut operands = Operands { scale, bias, residual: None, limit: None };
+        if let Some(limit) = epilogue.limit {
+            operands.limit = Some(splat::<L>(limit));
         }
+        operands
     }
 
     /// With what is of this row.

@@ -63,16 +63,18 @@ pub(super) unsafe fn avx512(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn wide_512(rows: usize, a: *const f32, b: *const f32, blocks: Blocks, c: *mut f32) {
     let a = (a, rows * BLOCK);
-    // SAFETY: the caller's promise, with `R == rows`; the second half of the columns begins 16 behind the first.
     macro_rules! pick {
         ($($few:literal)*; $($many:literal)*) => {
-            match rows {
-                $($few => unsafe { kernel_512::<$few, 2>(a, b, blocks, c) },)*
-                $($many => unsafe {
-                    kernel_512::<$many, 1>(a, b, blocks, c);
-                    kernel_512::<$many, 1>(a, b.add(16), blocks, c.add(16));
-                },)*
-                _ => debug_assert_eq!(rows, 0, "invariant: at most 14 rows"),
+            // SAFETY: the caller's promise, with `R == rows`; the second half of the columns begins 16 behind the first.
+            unsafe {
+                match rows {
+                    $($few => kernel_512::<$few, 2>(a, b, blocks, c),)*
+                    $($many => {
+                        kernel_512::<$many, 1>(a, b, blocks, c);
+                        kernel_512::<$many, 1>(a, b.add(16), blocks, c.add(16));
+                    })*
+                    _ => debug_assert_eq!(rows, 0, "invariant: at most 14 rows"),
+                }
             }
         };
     }
