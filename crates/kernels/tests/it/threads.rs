@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aneforge_kernels::threads::{Executor, Pool, stoppable, stopped};
 
@@ -174,4 +174,18 @@ fn loops_end_early_when_they_are_stopped() {
         assert!((11..=12).contains(&done.load(Ordering::Relaxed)), "{done:?}");
         assert!(visits(&pool, 100, 1), "the next one is whole");
     }
+}
+
+#[test]
+fn who_has_done_its_share_takes_from_others() {
+    let (pool, done) = (Pool::new(2), AtomicUsize::new(0));
+    let late = Instant::now() + Duration::from_secs(60);
+    pool.for_each(8, 1, &|item| {
+        while item == 0 && done.load(Ordering::Relaxed) < 7 {
+            assert!(Instant::now() < late, "the share of a thread that is held up is left alone");
+            std::thread::yield_now();
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!(done.into_inner(), 8);
 }
