@@ -323,6 +323,9 @@ def save_graph(out: Any, path: str) -> None:
 def load_graph(path: str) -> list[Tensor]:
     """The results of a graph that was written so."""
 
+def finish() -> None:
+    """Waits for interrupted work that asks for the interpreter; registered with `atexit`."""
+
 def constant_values(out: Any, target: str | None, numerics: str | None) -> list[NDArray[np.float32]]:
     """Results of a graph without inputs, by the scalar definition of every op in half precision."""
 

@@ -1,14 +1,47 @@
 //! Long work that Ctrl-C ends.
 
 use crate::error::internal;
+use aneforge_kernels::process::PerProcess;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a signal waits at most until it is looked at.
 pub const PERIOD: Duration = Duration::from_millis(50);
+
+/// Threads that hold, or will ask for, the interpreter.
+static ATTACHING: LazyLock<PerProcess<(Mutex<usize>, Condvar)>> = LazyLock::new(PerProcess::default);
+
+/// Says that the work it is moved into attaches to the interpreter: that waits for such work when it ends, as a thread which
+/// asks for an interpreter that is going away takes the process with it.
+pub struct Attaching(&'static (Mutex<usize>, Condvar));
+
+impl Attaching {
+    pub fn new() -> Attaching {
+        let counted = ATTACHING.get(|_| Default::default());
+        *counted.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Attaching(counted)
+    }
+}
+
+impl Drop for Attaching {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.1.notify_all();
+    }
+}
+
+/// Waits for interrupted work that attaches to the interpreter; called before the interpreter ends.
+#[pyfunction]
+pub fn finish(py: Python<'_>) {
+    py.detach(|| {
+        let (count, ended) = ATTACHING.get(|_| Default::default());
+        let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(ended.wait_while(count, |count| *count > 0));
+    });
+}
 
 /// Runs `work` on a thread of its own, without keeping other Python threads from running, while this one looks at
 /// signals. When one raises, the flag is set, and the exception is raised at once: work that does not look at the flag

@@ -33,6 +33,8 @@ use pyo3::prelude::*;
 /// The module `aneforge._native`.
 #[pymodule]
 mod _native {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::apply::{apply, constant, gather, input};
     #[pymodule_export]
@@ -45,6 +47,8 @@ mod _native {
     use crate::encoder::{Encoder, load};
     #[pymodule_export]
     use crate::files::{load_graph, save_graph};
+    #[pymodule_export]
+    use crate::interrupt::finish;
     #[pymodule_export]
     use crate::judge::{constant_values, estimate, estimate_provenance, feeds, precision_risk, project_peak};
     #[pymodule_export]
@@ -69,4 +73,10 @@ mod _native {
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python expects")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let atexit = module.py().import("atexit")?;
+        atexit.call_method1("register", (module.getattr("finish")?,)).map(drop)
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::caller::here;
 use crate::error::{guarded, instead, memory};
-use crate::interrupt::interruptible;
+use crate::interrupt::{Attaching, interruptible};
 use crate::tensor::Tensor;
 use aneforge::{Shape, Var, f16};
 use numpy::{PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
@@ -196,8 +196,9 @@ pub fn constant_of(place: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<V
         let tensor = floating(place, array)?;
         return guarded(|| at.scope(|| Var::constant(tensor)));
     }
-    let (place, array) = (place.to_owned(), array.clone().unbind());
+    let (place, array, attaching) = (place.to_owned(), array.clone().unbind(), Attaching::new());
     interruptible(py, move |_| {
+        let _attaching = attaching;
         let tensor = Python::attach(|py| floating(&place, array.bind(py)))?;
         Ok(at.scope(|| Var::constant(tensor)))
     })?

@@ -4,7 +4,7 @@ use crate::compile::{alone, chip};
 use crate::error::Error;
 use crate::feed::Ready;
 use crate::host::HostWords;
-use crate::interrupt::interruptible;
+use crate::interrupt::{Attaching, interruptible};
 use crate::judge::{judged, risk_report};
 use crate::tensor::Tensor;
 use aneforge::tune::{AttentionShape, Bench, Chosen, Goal, Search, TuneError, Way};
@@ -40,7 +40,9 @@ fn measure<T: Send + 'static>(
     each: Option<Py<PyAny>>,
     work: impl FnOnce(&mut dyn FnMut(&Way)) -> Result<T, TuneError> + Send + 'static,
 ) -> PyResult<T> {
+    let attaching = Attaching::new();
     interruptible(py, move |stop| {
+        let _attaching = attaching;
         let mut told = Ok(());
         let mut tell = |way: &Way| {
             if told.is_ok() {

@@ -354,3 +354,25 @@ def test_an_overflow_warns_once_with_the_line_and_is_listed():
     (found,) = model.overflows()
     assert (found["op"], found["values"], found["calls"]) == ("exp", 1, 2)
     assert "test_process.py" in found["at"]
+
+
+AT_EXIT = """
+import os, signal, threading
+import aneforge as af, numpy as np
+w = np.zeros((4000, 4000))
+x = af.input((4, 4000))
+threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    x @ w
+    threading.Event().wait(10)
+except KeyboardInterrupt:
+    pass
+"""
+
+
+@pytest.mark.parametrize("delay", [0.005, 0.01, 0.03, 0.06])
+def test_a_program_ends_well_after_an_interrupt(delay):
+    """What was interrupted may still be reading an array when the interpreter ends."""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", AT_EXIT.format(delay=delay)], capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr.decode()

@@ -171,7 +171,9 @@ fn spread(x: &Var, axes: &[i64], floor: &Var) -> (Var, Var) {
 /// `(x - mean) / sqrt(variance + eps)` over `axes`.
 fn standard(x: &Var, axes: &[i64], eps: f64) -> Var {
     let (x, floor) = scaled(x, axes, eps.max(0.0).sqrt());
-    let centred = &x - x.mean(axes);
+    // The mean is rounded: among large values to a whole number or worse. What that leaves is small enough to be exact.
+    let nearly = &x - x.mean(axes);
+    let centred = &nearly - nearly.mean(axes);
     let (unit, floor) = spread(&centred, axes, &floor);
     let variance = unit.square().mean(axes) + floor.square();
     unit * variance.adds(TINIEST).rsqrt(0.0)

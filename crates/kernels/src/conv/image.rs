@@ -34,7 +34,9 @@ impl Geometry {
         let [_, _, height, width] = input;
         assert!(params.stride.iter().all(|&stride| stride > 0), "conv: stride {:?}", params.stride);
         let out = params.output_size([height, width], kernel);
-        Geometry::with_size(input, kernel, out, params)
+        // From one output to none there is no way, and nothing behind the image to be read on it.
+        let stride = std::array::from_fn(|axis| if out[axis] > 1 { params.stride[axis] } else { 1 });
+        Geometry::with_size(input, kernel, out, &ConvParams { stride, ..*params })
     }
 
     /// A convolution of stride 1 whose taps walk the image backwards from `before` rows and columns before output

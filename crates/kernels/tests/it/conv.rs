@@ -171,6 +171,18 @@ fn the_shapes_of_real_networks() {
     run(&case(64, 56, 7, 3, 1, params(2, 1)));
 }
 
+/// Where there is one output there is no way to the next, however long it would be.
+#[test]
+fn strides_beyond_the_image_take_no_memory() {
+    let params = ConvParams { stride: [1 << 30; 2], pad: [1; 4], dilation: [1; 2] };
+    let case = Case { input: [1, 4, 8, 8], shape: [5, 4, 3, 3], groups: 1, params, seed: 8 };
+    let packed = PackedConv::new(&[f16::ONE; 5 * 4 * 3 * 3], case.shape, 1);
+    for kernels in summing_contexts() {
+        assert!(conv2d_images_scratch(kernels, case.input, &packed, &params) < 1 << 20);
+    }
+    run(&case);
+}
+
 #[test]
 fn a_reused_scratch_leaves_no_trace() {
     let (x, weights) = (values(8 * 81, 1), values(16 * 8 * 9, 2));

@@ -50,6 +50,9 @@ impl BertConfig {
     }
 }
 
+/// Far more than the sizes of any encoder, and so few that products of three do not overflow.
+const LARGEST: usize = 1 << 20;
+
 impl RawConfig {
     fn check(self) -> Result<BertConfig, String> {
         if let Some(kind) = self.model_type.as_deref().filter(|&k| k != "bert") {
@@ -68,6 +71,9 @@ impl RawConfig {
         if let Some((name, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
             return Err(format!("{name} is 0; it must be at least 1"));
         }
+        if let Some((name, size)) = sizes.into_iter().find(|&(_, size)| size > LARGEST) {
+            return Err(format!("{name} is {size}; more than {LARGEST} is no encoder that could be loaded"));
+        }
         if hidden % heads != 0 {
             return Err(format!("hidden_size {hidden} does not divide into {heads} attention heads"));
         }
@@ -85,8 +91,8 @@ impl RawConfig {
             }
         };
         let eps = self.layer_norm_eps.unwrap_or(1e-12);
-        if !(eps.is_finite() && eps >= 0.0) {
-            return Err(format!("layer_norm_eps {eps} is not a small positive number"));
+        if !(0.0..=1.0).contains(&eps) {
+            return Err(format!("layer_norm_eps {eps:e} is not a small positive number"));
         }
         Ok(BertConfig {
             hidden,

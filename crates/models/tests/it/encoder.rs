@@ -215,6 +215,13 @@ fn configurations_that_cannot_be_built_say_why() {
         config("\"num_attention_heads\": 4", "\"num_attention_heads\": 0"),
         "`DIR/config.json`: num_attention_heads is 0; it must be at least 1"
     );
+    for huge in ["4611686018427387904", "9223372036854775807", "9223372036854775808", "1048577"] {
+        let said = config("\"intermediate_size\": 64", &format!("\"intermediate_size\": {huge}"));
+        assert!(
+            said.contains(&format!("`DIR/config.json`: intermediate_size is {huge}; more than 1048576")),
+            "{said}"
+        );
+    }
     assert_eq!(
         config("\"bert\"", "\"mpnet\""),
         "`DIR/config.json`: model type `mpnet` is not supported; sentence encoders are of type `bert`"

@@ -148,7 +148,7 @@ impl Layout<'_, '_> {
                     let set = self.sets.set(read);
                     set.images = true;
                     set.halo = std::array::from_fn(|side| set.halo[side].max(params.pad[side]));
-                    set.ahead = set.ahead.max(params.stride[1]);
+                    set.ahead = set.ahead.max(if result.shape[3] > 1 { params.stride[1] } else { 1 });
                 } else {
                     self.wants_rows(draft.inputs[0]);
                 }
