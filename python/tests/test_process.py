@@ -361,8 +361,9 @@ import os, signal, threading
 import aneforge as af, numpy as np
 w = np.zeros((4000, 4000))
 x = af.input((4, 4000))
-threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()
+timer = threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT))
 try:
+    timer.start()
     x @ w
     threading.Event().wait(10)
 except KeyboardInterrupt:
