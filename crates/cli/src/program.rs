@@ -36,7 +36,7 @@ pub fn open(path: &Path) -> Result<Graph> {
     if path.extension().is_some_and(|e| e == "mil") || text.trim_start().starts_with("program") {
         return compiled(text, &path, || weights_of(&path)).with_context(|| name(&path));
     }
-    text::parse(text).with_context(|| name(&path))
+    text::parse_named(text, &name(&path)).with_context(|| name(&path))
 }
 
 /// What a path is called in messages.
@@ -134,5 +134,5 @@ fn compiled(text: &str, path: &Path, weights: impl FnOnce() -> Result<Bytes>) ->
             errors.first().map_or_else(String::new, ToString::to_string)
         ))
     })?;
-    Ok(mil::read(&program, &weights)?)
+    Ok(mil::read_named(&program, &weights, &name(path))?)
 }
