@@ -58,7 +58,8 @@ def tune_attention() -> bool:
 
 def cache_dir() -> Path:
     """`ANEFORGE_CACHE_DIR`: where measurements are kept, by default `.cache/aneforge` at home."""
-    return Path(os.environ.get("ANEFORGE_CACHE_DIR") or Path.home() / ".cache" / "aneforge")
+    named = os.environ.get("ANEFORGE_CACHE_DIR")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "aneforge"
 
 
 def bench(reps: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aneforge as af
 import pytest
+from aneforge import _env
 
 SCRIPT = """
 import aneforge as af
@@ -69,6 +70,12 @@ def test_every_name_of_a_chip_is_taken() -> None:
         af.device_status("relu", "h11")
     with pytest.raises(ValueError, match="unknown numerics `h11`"):
         af.compile(x.relu(), numerics="h11", device="host")
+
+
+def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ANEFORGE_CACHE_DIR", "~/measured")
+    assert _env.cache_dir() == tmp_path / "measured"
 
 
 def test_one_module_reads_them() -> None:
