@@ -112,7 +112,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
             "target": encoder.target().name(),
             "device": encoder.device().name(),
             "dim": encoder.dim(),
-            "pooling": format!("{:?}", encoder.pooling()).to_lowercase(),
+            "pooling": encoder.pooling().name(),
             "normalized": !args.no_normalize,
             "embeddings": rows.collect::<Vec<_>>(),
         });
