@@ -55,6 +55,11 @@ fn an_engine_that_does_not_fuse_takes_a_step_for_each_node() {
     assert_eq!((steps(&host), steps(&host.clone().unfused())), (1, 2));
     assert_eq!(host.name(), "host");
     assert!(host.describe().contains("1 threads"), "{}", host.describe());
+    for name in host::instruction_sets() {
+        let isa = host::Isa::named(&name).unwrap();
+        let described = host.clone().with_isa(isa).unwrap().describe();
+        assert!(described.contains(&format!(", {name} kernels, ")), "{described}");
+    }
     assert_eq!(instruction_sets()[0], "scalar");
     assert_eq!([0, 1, 3].map(|threads| Host::new(threads).threads()), [1, 1, 3]);
     let loaded = host.load(&plan.segments[0], plan.target).unwrap();
