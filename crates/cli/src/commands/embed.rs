@@ -48,7 +48,7 @@ pub struct Args {
     no_normalize: bool,
 
     /// How token states become one vector [default: as the model's files say]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, ignore_case = true)]
     pooling: Option<PoolingName>,
 
     /// Write the vectors to this file, one row per text; `-` is standard output, which then has nothing else

@@ -20,6 +20,50 @@ fn a_wrong_command_line_is_2() {
 }
 
 #[test]
+fn wrong_variables_are_named() {
+    let said = |name: &str, args: &[&str]| {
+        let mut wrong = command(&[&["devices"], args].concat());
+        wrong.env(name, "zzz");
+        let output = finish(wrong);
+        assert_eq!((output.code, output.out.as_str()), (2, ""), "{name}");
+        output.err
+    };
+    for name in ["THREADS", "TARGET", "DEVICE", "NUMERICS", "SUMS", "ISA"] {
+        let (variable, option) = (format!("ANEFORGE_{name}"), format!("--{}", name.to_lowercase()));
+        let start = format!("invalid value 'zzz' for '{variable}'");
+        let error = said(&variable, &[]);
+        assert!(error.starts_with(&format!("error: {start}")) && !error.contains(&option), "{error}");
+        let json: serde_json::Value = serde_json::from_str(&said(&variable, &["--json"])).unwrap();
+        assert!(json["error"]["message"].as_str().unwrap().starts_with(&start), "{json}");
+        let given = said(&variable, &[&option, "yyy"]);
+        assert!(given.contains(&format!("invalid value 'yyy' for '{option} <")), "{given}");
+    }
+    let mut offline = command(&["embed", "-m", "x", "x"]);
+    offline.env("HF_HUB_OFFLINE", "zzz");
+    let error = finish(offline).err;
+    assert!(error.starts_with("error: invalid value 'zzz' for 'HF_HUB_OFFLINE'"), "{error}");
+}
+
+#[test]
+fn names_are_read_in_any_case() {
+    let mlp = sample("mlp");
+    for (option, value) in [
+        ("--sums", "FAST"),
+        ("--norms", "Robust"),
+        ("--device", "HOST"),
+        ("--numerics", "IEEE"),
+        ("--isa", "SCALAR"),
+    ] {
+        text(&["run", &mlp, "--random", "1", option, value]);
+    }
+    assert!(text(&["inspect", &mlp, "--show", "MIL"]).starts_with("program("));
+    assert!(text(&["completions", "Bash"]).contains("aneforge"));
+    let mut sums = command(&["devices"]);
+    sums.env("ANEFORGE_SUMS", "FAST");
+    assert!(finish(sums).out.contains(", fast sums"));
+}
+
+#[test]
 fn a_missing_file_is_named() {
     for command in ["run", "inspect"] {
         let error = fails(3, &[command, "none.ir"]);
