@@ -11,14 +11,26 @@ from aneforge import _native
 _threads_are_set = False
 
 
+def _word(option: str) -> str | None:
+    """The variable that stands in for an option; an error about its value names it."""
+    variable = f"ANEFORGE_{option.upper()}"
+    word = os.environ.get(variable) or None
+    if word is not None:
+        try:
+            _native.check_word(option, word)
+        except ValueError as error:
+            raise ValueError(f"{variable}: {error}") from None
+    return word
+
+
 def target() -> str | None:
     """`ANEFORGE_TARGET`: the chip that programs are compiled for when `compile` names none."""
-    return os.environ.get("ANEFORGE_TARGET") or None
+    return _word("target")
 
 
 def device() -> str | None:
     """`ANEFORGE_DEVICE`: the device that models run on when `compile` names none."""
-    return os.environ.get("ANEFORGE_DEVICE") or None
+    return _word("device")
 
 
 def host(
@@ -28,7 +40,7 @@ def host(
     asked = {"numerics": numerics, "sums": sums, "isa": isa}
     for name, value in asked.items():
         if value is None:
-            asked[name] = os.environ.get(f"ANEFORGE_{name.upper()}") or None
+            asked[name] = _word(name)
     return {**asked, "threads": threads}
 
 
@@ -58,7 +70,8 @@ def tune_attention() -> bool:
 
 def cache_dir() -> Path:
     """`ANEFORGE_CACHE_DIR`: where measurements are kept, by default `.cache/aneforge` at home."""
-    return Path(os.environ.get("ANEFORGE_CACHE_DIR") or Path.home() / ".cache" / "aneforge")
+    named = os.environ.get("ANEFORGE_CACHE_DIR")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "aneforge"
 
 
 def bench(reps: int) -> dict[str, Any]:
@@ -79,5 +92,8 @@ def set_threads() -> None:
             threads = int(value)
         except ValueError:
             raise ValueError(f"ANEFORGE_THREADS must be a positive integer, got {value!r}") from None
-        _native.set_threads(threads)
+        try:
+            _native.set_threads(threads)
+        except ValueError as error:
+            raise ValueError(f"ANEFORGE_THREADS: {error}") from None
     _threads_are_set = True

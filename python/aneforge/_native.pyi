@@ -25,6 +25,7 @@ __all__ = [
     "cases",
     "catalog",
     "catalog_column",
+    "check_word",
     "compile",
     "constant",
     "constant_values",
@@ -347,6 +348,9 @@ def compile(
 
 def devices() -> list[tuple[str, bool, str]]:
     """Each device's name, whether it is here, and what it is or why not."""
+
+def check_word(option: str, word: str) -> None:
+    """An error for a word that `target`, `device`, `numerics`, `sums` or `isa` does not take."""
 
 def set_threads(threads: int) -> None:
     """Sets the number of threads that the host device runs on. Only before the first program is loaded."""

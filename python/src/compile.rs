@@ -74,7 +74,7 @@ pub fn compile(
 
 /// How norms of this name are written.
 fn norms(name: &str) -> PyResult<Norms> {
-    match name {
+    match name.to_ascii_lowercase().as_str() {
         "auto" => Ok(Norms::Auto),
         "plain" => Ok(Norms::Plain),
         "robust" => Ok(Norms::Robust),

@@ -75,7 +75,7 @@ impl Recipe {
 }
 
 fn pooling(name: &str) -> PyResult<Pooling> {
-    match name {
+    match name.to_ascii_lowercase().as_str() {
         "mean" => Ok(Pooling::Mean),
         "cls" => Ok(Pooling::Cls),
         "max" => Ok(Pooling::Max),

@@ -28,8 +28,9 @@ pub fn load_graph(py: Python<'_>, path: PathBuf) -> PyResult<Vec<Tensor>> {
     interruptible(py, move |_| {
         let content = std::fs::read_to_string(&path)
             .map_err(|e| std::io::Error::new(e.kind(), format!("cannot read {}: {e}", path.display())))?;
+        let name = path.display().to_string();
         let graph =
-            text::parse(&content).map_err(|e| PyValueError::new_err(format!("{}: {e}", path.display())))?;
+            text::parse_named(&content, &name).map_err(|e| PyValueError::new_err(format!("{name}: {e}")))?;
         Ok(graph.thaw().into_iter().map(|var| Tensor { var }).collect())
     })?
 }

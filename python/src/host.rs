@@ -1,8 +1,9 @@
 //! How the host computes, in Python's words.
 
-use crate::compile::{arithmetic, on};
+use crate::compile::{arithmetic, chip, on};
+use crate::error::Error;
 use aneforge::device::host::{Isa, MAX_THREADS, Sums, instruction_sets, name_of};
-use aneforge::{Device, HostOptions, Target};
+use aneforge::{Device, DeviceError, HostOptions, Target, device};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -72,9 +73,25 @@ fn instruction_set(name: &str) -> PyResult<Isa> {
 }
 
 fn order(name: Option<&str>) -> PyResult<Sums> {
-    match name {
-        None | Some("defined") => Ok(Sums::Defined),
-        Some("fast") => Ok(Sums::Fast),
-        Some(name) => Err(PyValueError::new_err(format!("sums must be 'defined' or 'fast', got '{name}'"))),
+    let Some(name) = name else { return Ok(Sums::Defined) };
+    match name.to_ascii_lowercase().as_str() {
+        "defined" => Ok(Sums::Defined),
+        "fast" => Ok(Sums::Fast),
+        _ => Err(PyValueError::new_err(format!("sums must be 'defined' or 'fast', got '{name}'"))),
+    }
+}
+
+/// An error for a word that `target`, `device`, `numerics`, `sums` or `isa` does not take.
+#[pyfunction]
+pub fn check_word(option: &str, word: &str) -> PyResult<()> {
+    match option {
+        "target" => chip(Some(word)).map(drop),
+        "numerics" => arithmetic(word, Target::default()).map(drop),
+        "sums" => order(Some(word)).map(drop),
+        "isa" => instruction_set(word).map(drop),
+        _ => match device::named(word) {
+            Err(error @ DeviceError::Unknown(_)) => Err(Error::Device(error).into()),
+            _ => Ok(()),
+        },
     }
 }

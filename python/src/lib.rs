@@ -48,6 +48,8 @@ mod _native {
     #[pymodule_export]
     use crate::files::{load_graph, save_graph};
     #[pymodule_export]
+    use crate::host::check_word;
+    #[pymodule_export]
     use crate::interrupt::finish;
     #[pymodule_export]
     use crate::judge::{constant_values, estimate, estimate_provenance, feeds, precision_risk, project_peak};

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aneforge as af
 import pytest
+from aneforge import _env
 
 SCRIPT = """
 import aneforge as af
@@ -40,11 +41,15 @@ def test_variables_choose_the_defaults() -> None:
 
 
 def test_wrong_variables_are_errors() -> None:
-    assert "unknown target `m7`; known are m1 to m5 and h11 " in run(ANEFORGE_TARGET="m7").stderr
-    assert "unknown device `gpu`" in run(ANEFORGE_DEVICE="gpu").stderr
-    assert "unknown numerics `x`" in run(ANEFORGE_NUMERICS="x").stderr
+    target = "ValueError: ANEFORGE_TARGET: unknown target `m7`; known are m1 to m5 and h11 "
+    assert target in run(ANEFORGE_TARGET="m7").stderr
+    assert "ValueError: ANEFORGE_DEVICE: unknown device `gpu`" in run(ANEFORGE_DEVICE="gpu").stderr
+    assert "ValueError: ANEFORGE_NUMERICS: unknown numerics `x`" in run(ANEFORGE_NUMERICS="x").stderr
+    sums = "ValueError: ANEFORGE_SUMS: sums must be 'defined' or 'fast', got 'x'"
+    assert sums in run(ANEFORGE_SUMS="x").stderr
+    assert "ValueError: ANEFORGE_ISA: isa must name an instruction set" in run(ANEFORGE_ISA="x").stderr
     assert "ANEFORGE_THREADS must be a positive integer, got 'two'" in run(ANEFORGE_THREADS="two").stderr
-    assert "threads must be from 1 to 1024, got 0" in run(ANEFORGE_THREADS="0").stderr
+    assert "ANEFORGE_THREADS: threads must be from 1 to 1024, got 0" in run(ANEFORGE_THREADS="0").stderr
 
 
 def test_empty_variables_are_unset() -> None:
@@ -69,6 +74,19 @@ def test_every_name_of_a_chip_is_taken() -> None:
         af.device_status("relu", "h11")
     with pytest.raises(ValueError, match="unknown numerics `h11`"):
         af.compile(x.relu(), numerics="h11", device="host")
+
+
+def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ANEFORGE_CACHE_DIR", "~/measured")
+    assert _env.cache_dir() == tmp_path / "measured"
+
+
+def test_words_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = af.input((4,)).relu()
+    assert "fast sums" in repr(af.compile(y, device="HOST", sums="FAST", norms="Robust"))
+    monkeypatch.setenv("ANEFORGE_SUMS", "Fast")
+    assert "fast sums" in repr(af.compile(y, device="host"))
 
 
 def test_one_module_reads_them() -> None:

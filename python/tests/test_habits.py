@@ -344,6 +344,13 @@ def test_graphs_in_files(tmp_path: Path) -> None:
     path.write_text("%0 = nonsense\n")
     with pytest.raises(ValueError, match=r"graph.ir: graph text, line 1: expected `\(`"):
         af.load_graph(path)
+    path.write_text(
+        "@0 : fp16[1, 6] = splat(0.5)\n%0 = input(feed=0) : fp16[1, 1, 2, 3]\n"
+        "%1 = const_array(index=0) : fp16[1, 6]\n"
+        "%2 = affine(%0, %1, output_h=2, output_w=3) : fp16[1, 1, 2, 3]\nreturn %2\n"
+    )
+    with pytest.raises(NotImplementedError, match=r"\(at .*/graph\.ir:4\)"):
+        af.compile(af.load_graph(path), target="h13")
     with pytest.raises(FileNotFoundError, match="missing.ir"):
         af.load_graph(tmp_path / "missing.ir")
 

@@ -5,6 +5,7 @@ use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::target::{UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 
@@ -86,7 +87,14 @@ pub struct Global {
     pub native: bool,
 
     /// How norms are written
-    #[arg(long, global = true, value_enum, default_value = "auto", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        ignore_case = true,
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
     pub norms: NormsName,
 
     /// Arithmetic of the host engine: the target's documented departures from IEEE 754 (`ane`), those of
@@ -107,6 +115,7 @@ pub struct Global {
         long,
         global = true,
         value_enum,
+        ignore_case = true,
         env = "ANEFORGE_SUMS",
         hide_env_values = true,
         default_value = "defined",
@@ -130,8 +139,9 @@ pub struct Global {
 impl Cli {
     /// Reads a command line.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
         let mut command = without_empty(Cli::command());
-        let matches = command.try_get_matches_from_mut(words)?;
+        let matches = command.try_get_matches_from_mut(&words).map_err(|error| blamed(error, &words))?;
         Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
@@ -144,6 +154,40 @@ fn without_empty(command: clap::Command) -> clap::Command {
         false => arg,
     };
     command.mut_args(unset).mut_subcommands(without_empty)
+}
+
+/// The error, which names the environment variable where the value that it is about came from one.
+fn blamed(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let about = |error: &clap::Error| error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let Some(option) = about(&error) else { return error };
+    let mut variable = None;
+    let command = without_variable(without_empty(Cli::command()), &option, &mut variable);
+    let again = command.try_get_matches_from(words).err();
+    match variable {
+        // What is wrong on the line itself is wrong without the variable too.
+        Some(name) if again.as_ref().and_then(about).as_ref() != Some(&option) => {
+            error.insert(ContextKind::InvalidArg, ContextValue::String(name));
+            error
+        }
+        _ => error,
+    }
+}
+
+/// The command whose option, such as `--target <CHIP>`, reads no environment variable; and the variable's name.
+fn without_variable(command: clap::Command, option: &str, variable: &mut Option<String>) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let this = arg.get_long().is_some_and(|long| {
+            option.strip_prefix("--").is_some_and(|named| named.split([' ', '[', '=']).next() == Some(long))
+        });
+        match arg.get_env().filter(|_| this) {
+            Some(name) => {
+                *variable = Some(name.to_string_lossy().into_owned());
+                arg.env(Resettable::Reset)
+            }
+            None => arg,
+        }
+    });
+    command.mut_subcommands(|command| without_variable(command, option, variable))
 }
 
 /// Ways to write norms, by name.

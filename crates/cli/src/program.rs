@@ -36,7 +36,7 @@ pub fn open(path: &Path) -> Result<Graph> {
     if path.extension().is_some_and(|e| e == "mil") || text.trim_start().starts_with("program") {
         return compiled(text, &path, || weights_of(&path)).with_context(|| name(&path));
     }
-    text::parse(text).with_context(|| name(&path))
+    text::parse_named(text, &name(&path)).with_context(|| name(&path))
 }
 
 /// What a path is called in messages.
@@ -88,21 +88,37 @@ fn absolute(folder: &Path) -> std::io::Result<PathBuf> {
 
 /// Why a folder cannot be run.
 fn no_program(folder: &Path, set: Option<(Set, String)>) -> anyhow::Error {
-    let first = folder.join("segment0");
+    let runs = |set: &Set| first_program(set).map(|name| folder.join(name));
     let folder = folder.display();
     file(match set {
         Some((set, prefix)) if set.get(&format!("{prefix}{NET_FILE}")).is_some() => format!(
             "`{folder}` holds a native layer, which cannot be read back as a graph; run the graph that it was \
              compiled from"
         ),
-        Some((_, prefix)) if prefix.is_empty() => {
-            format!("`{folder}` holds a program in several segments; name one, such as `{}`", first.display())
-        }
+        Some((set, prefix)) if prefix.is_empty() => match runs(&set) {
+            Some(first) => format!(
+                "`{folder}` holds a program in several segments; name one that is no native layer, such as `{}`, or run \
+                 the graph that it was compiled from",
+                first.display()
+            ),
+            None => format!(
+                "`{folder}` holds native layers, which cannot be read back as graphs; run the graph that they were \
+                 compiled from"
+            ),
+        },
         _ => format!(
             "`{folder}` holds no {MANIFEST_FILE}, so no compiled program; `aneforge compile GRAPH.ir -o \
              {folder}` writes one"
         ),
     })
+}
+
+/// The folder of the first segment that can be run by itself.
+fn first_program(set: &Set) -> Option<String> {
+    let has = |folder: &str, file: &str| set.get(&format!("{folder}/{file}")).is_some();
+    let folders = (0..).map(|at| format!("segment{at}"));
+    let mut there = folders.take_while(|folder| has(folder, PROGRAM_FILE) || has(folder, NET_FILE));
+    there.find(|folder| has(folder, PROGRAM_FILE))
 }
 
 /// The weights of a program that belongs to no set.
@@ -134,5 +150,5 @@ fn compiled(text: &str, path: &Path, weights: impl FnOnce() -> Result<Bytes>) ->
             errors.first().map_or_else(String::new, ToString::to_string)
         ))
     })?;
-    Ok(mil::read(&program, &weights)?)
+    Ok(mil::read_named(&program, &weights, &name(path))?)
 }

@@ -13,10 +13,19 @@ fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// The folder that a variable names; `~` at its start is the user's, as the hub's tools read it.
+fn folder(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(variable(name)?);
+    match (path.strip_prefix("~"), env::home_dir()) {
+        (Ok(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(path),
+    }
+}
+
 /// Where the hub's tools keep what belongs to the user, the token among it.
 fn home() -> PathBuf {
-    variable("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    folder("HF_HOME").unwrap_or_else(|| {
+        let cache = folder("XDG_CACHE_HOME");
         cache.unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache")).join("huggingface")
     })
 }
@@ -28,8 +37,7 @@ pub(super) fn beside_token() -> PathBuf {
 
 /// The cache that the hub's tools use.
 pub(super) fn directory() -> PathBuf {
-    let named = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
-    named.map_or_else(beside_token, PathBuf::from)
+    folder("HF_HUB_CACHE").or_else(|| folder("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(beside_token)
 }
 
 /// The server that the hub's tools use, unless it is the public one.
@@ -38,24 +46,37 @@ pub(super) fn endpoint() -> Option<String> {
 }
 
 /// The directory of a model that is complete in `cache`: what the revision refers to. A cache without any
-/// reference, as copies are, is searched for the snapshot written last.
+/// reference, as copies are, or with empty ones alone, is searched for the snapshot written last.
 pub(super) fn snapshot(cache: &Path, id: &str, revision: &str) -> Option<PathBuf> {
     let model = cache.join(format!("models--{}", id.replace('/', "--")));
     let snapshots = model.join("snapshots");
-    let referred = read(&model.join("refs").join(revision), MOST_NAME)
-        .ok()
-        .and_then(|name| String::from_utf8(name).ok());
-    let named = Path::new(referred.as_deref().map_or(revision, str::trim));
+    let references = model.join("refs");
+    let referred = reference(&references.join(revision));
+    let named = Path::new(referred.as_deref().unwrap_or(revision));
     let plain = matches!(named.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     let named = snapshots.join(named);
     if plain && is_complete(&named) {
         return Some(named);
     }
-    if model.join("refs").exists() {
+    if refers(&references) {
         return None;
     }
     let complete = folders(&snapshots).filter(|folder| is_complete(folder));
     complete.max_by_key(|folder| folder.metadata().and_then(|about| about.modified()).ok())
+}
+
+/// What a reference says, if it says anything.
+fn reference(path: &Path) -> Option<String> {
+    let name = String::from_utf8(read(path, MOST_NAME).ok()?).ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Whether a folder has a reference that says something, in itself or in its folders: names of branches may have slashes.
+fn refers(folder: &Path) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|item| match item.file_type() {
+        Ok(kind) if kind.is_dir() => refers(&item.path()),
+        _ => reference(&item.path()).is_some(),
+    })
 }
 
 /// Whether a directory, or that of one of its numbered modules, has all that a model needs.

@@ -122,13 +122,13 @@ impl Encoder {
     /// hub id. Nothing is compiled yet, and no weight is read.
     pub fn load(name_or_path: &str, options: EncoderOptions) -> Result<Encoder, LoadError> {
         let directory = resolve(name_or_path, &options.hub)?;
-        let layout = Layout::read(&directory, options.pooling)?;
+        let layout = Layout::read(&directory, options.pooling, options.max_seq_length)?;
         let root = &layout.transformer;
         let config = BertConfig::read(&root.join("config.json"))?;
         let mut tokenizer = tokenizer(&root.join("tokenizer.json"))?;
         let bert = Bert::new(Checkpoint::open(root)?, config)?;
         let truncated = tokenizer.get_truncation().map(|t| t.max_length);
-        let asked = options.max_seq_length.or(layout.max_seq_length).or(truncated);
+        let asked = layout.max_seq_length.or(truncated);
         let max_seq_length = asked.unwrap_or(config.positions).min(config.positions);
         let pad = tokenizer.get_padding().map_or(config.pad, |p| p.pad_id);
         truncate(&mut tokenizer, &root.join("tokenizer.json"), max_seq_length)?;

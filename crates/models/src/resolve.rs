@@ -243,6 +243,19 @@ mod tests {
         std::fs::remove_dir_all(model(&copied).join("refs")).unwrap();
         assert!(load(&copied).unwrap().ends_with("snapshots/abc"));
 
+        for name in ["main", "pr/1"] {
+            let emptied = cache(&files);
+            let references = model(&emptied).join("refs");
+            std::fs::remove_file(references.join("main")).unwrap();
+            assert!(load(&emptied).unwrap().ends_with("snapshots/abc"), "no reference is left");
+            let reference = references.join(name);
+            std::fs::create_dir_all(reference.parent().unwrap()).unwrap();
+            std::fs::write(&reference, "\n").unwrap();
+            assert!(load(&emptied).unwrap().ends_with("snapshots/abc"), "{name} is empty");
+            std::fs::write(&reference, "def").unwrap();
+            assert!(load(&emptied).is_err(), "{name} refers to what is not there");
+        }
+
         let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
         let sharded = cache(&["config.json", "tokenizer.json", parts[0], parts[1]]);
         let index = format!(r#"{{"weight_map":{{"a":"{}","b":"{}"}}}}"#, parts[0], parts[1]);

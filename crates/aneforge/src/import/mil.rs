@@ -37,7 +37,12 @@ pub enum ReadError {
 
 /// The graph that a program and its weight file compute.
 pub fn read(program: &Program, weights: &Bytes) -> Result<Graph, ReadError> {
-    Caller::new("<mil>", 0).scope(|| graph(program, weights))
+    read_named(program, weights, "<mil>")
+}
+
+/// The graph that a program in a file of this name, and its weight file, compute. Messages about its nodes name the file.
+pub fn read_named(program: &Program, weights: &Bytes, file: &str) -> Result<Graph, ReadError> {
+    Caller::named(file, 0).scope(|| graph(program, weights))
 }
 
 fn graph(program: &Program, weights: &Bytes) -> Result<Graph, ReadError> {

@@ -10,21 +10,24 @@
 //! return %2
 //! ```
 //!
-//! Constants are lists of numbers, `splat(v)`, or `normal(seed, scale)` from the fixture generator; an encoded one is the
+//! Inputs are numbered in the order in which they are fed, from 0 on. Constants are lists of numbers, `splat(v)`, or `normal(seed, scale)` from the fixture generator; an encoded one is the
 //! name of its encoding and the numbers of its parts ([`Encoding::parts`]), bytes as integers.
 //! [`print()`] writes every element, so that [`parse`] gives the same graph back; leaves get new
 //! identities in the same feed order. `Display` shortens long constants.
 
-use crate::ir::attr::{Attr, AttrValue, Real};
+mod cursor;
+
+use crate::ir::attr::{Attr, AttrValue};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
-use crate::ir::op::{Op, find};
-use crate::ir::ops::leaf::{Input, Role};
+use crate::ir::op::{Entry, Op, find};
+use crate::ir::ops::leaf::Role;
 use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{Var, dims};
 use crate::ir::verify::verify;
 use aneforge_tensor::{
     AlignedBytes, Bytes, DType, Encoding, Shape, Tensor, TensorError, Weight, random, round_f16,
 };
+use cursor::Cursor;
 use std::fmt::{self, Write};
 
 /// Text is not a graph. The file's fault.
@@ -131,13 +134,25 @@ impl fmt::Display for NodeText<'_> {
     }
 }
 
+/// What messages call text of no known file.
+const NAMELESS: &str = "<graph text>";
+
 /// Reads the text of a graph and verifies it.
 pub fn parse(text: &str) -> Result<Graph, TextError> {
-    parse_with(text, Vec::new())
+    read(text, Vec::new(), NAMELESS)
+}
+
+/// Reads the text of a graph that is in a file of this name, and verifies it. Messages about its nodes name the file.
+pub fn parse_named(text: &str, file: &str) -> Result<Graph, TextError> {
+    read(text, Vec::new(), Caller::named(file, 0).file())
 }
 
 /// Reads the text of a graph whose constants begin with these, and verifies it.
 pub fn parse_with(text: &str, constants: Vec<Weight>) -> Result<Graph, TextError> {
+    read(text, constants, NAMELESS)
+}
+
+fn read(text: &str, constants: Vec<Weight>, file: &'static str) -> Result<Graph, TextError> {
     let mut graph = Graph { constants, ..Graph::default() };
     let mut feeds: Vec<(i64, usize)> = Vec::new();
     let mut lines = Vec::new();
@@ -155,7 +170,7 @@ pub fn parse_with(text: &str, constants: Vec<Weight>) -> Result<Graph, TextError
         if cursor.eat("@") {
             constant(&mut cursor, &mut graph).map_err(fail)?;
         } else if cursor.eat("%") {
-            let feed = node(&mut cursor, &mut graph, index + 1).map_err(fail)?;
+            let feed = node(&mut cursor, &mut graph, Caller::new(file, index as u32 + 1)).map_err(fail)?;
             feeds.extend(feed.map(|ordinal| (ordinal, graph.nodes.len() - 1)));
             lines.push(index + 1);
         } else if cursor.eat("return") {
@@ -166,7 +181,7 @@ pub fn parse_with(text: &str, constants: Vec<Weight>) -> Result<Graph, TextError
         }
         cursor.end().map_err(fail)?;
     }
-    identify(&mut graph, feeds);
+    identify(&mut graph, feeds).map_err(|(at, why)| TextError { line: lines[at], why })?;
     verify(&graph).map_err(|e| match lines.get(e.node.0 as usize) {
         Some(&line) => TextError { line, why: e.to_string() },
         None => TextError { line: text.lines().count(), why: format!("{}; end with `return %N`", e.why) },
@@ -182,10 +197,20 @@ pub fn parse_type(text: &str) -> Result<TensorType, String> {
     Ok(ty)
 }
 
-/// Gives leaves new identities, in feed order.
-fn identify(graph: &mut Graph, mut feeds: Vec<(i64, usize)>) {
+/// Gives leaves new identities, in feed order; an error names a node.
+fn identify(graph: &mut Graph, mut feeds: Vec<(i64, usize)>) -> Result<(), (usize, String)> {
     feeds.sort_unstable();
-    for (_, at) in feeds {
+    for (expected, (feed, at)) in (0..).zip(feeds) {
+        if feed != expected {
+            let which = match feed < expected {
+                true => format!("another input has feed={feed}"),
+                false => format!("feed={feed}, and no input has feed={expected}"),
+            };
+            return Err((
+                at,
+                format!("input: {which}; number inputs from 0 on, each with a number of its own"),
+            ));
+        }
         if let Op::Input(leaf) = &mut graph.nodes[at].op {
             let fresh = Var::leaf(TensorType::f16(Shape::SCALAR), leaf.role);
             if let Op::Input(new) = fresh.op() {
@@ -193,6 +218,7 @@ fn identify(graph: &mut Graph, mut feeds: Vec<(i64, usize)>) {
             }
         }
     }
+    Ok(())
 }
 
 /// The most elements a generated constant may have: text stands for at most 64 MiB.
@@ -308,7 +334,7 @@ fn tensor_of(
 }
 
 /// Reads one node; the result is its feed number if it is a leaf.
-fn node(cursor: &mut Cursor<'_>, graph: &mut Graph, line: usize) -> Result<Option<i64>, String> {
+fn node(cursor: &mut Cursor<'_>, graph: &mut Graph, at: Caller) -> Result<Option<i64>, String> {
     let index: usize = cursor.number()?;
     if index != graph.nodes.len() {
         return Err(format!("expected %{}, found %{index}", graph.nodes.len()));
@@ -324,6 +350,9 @@ fn node(cursor: &mut Cursor<'_>, graph: &mut Graph, line: usize) -> Result<Optio
         } else {
             let name = cursor.word()?.to_owned();
             cursor.expect("=")?;
+            if attrs.iter().any(|(given, _)| *given == name) {
+                return Err(format!("`{name}` is given twice"));
+            }
             attrs.push((name, cursor.attr()?));
         }
         if !cursor.eat(",") {
@@ -334,25 +363,43 @@ fn node(cursor: &mut Cursor<'_>, graph: &mut Graph, line: usize) -> Result<Optio
     cursor.expect(":")?;
     let ty = cursor.ty()?;
     let get = |name: &str| attrs.iter().find(|(n, _)| n == name).map(|(_, a)| a.clone());
-    let feed = match get("feed") {
-        Some(Attr::Int(ordinal)) if name == "input" => Some(ordinal),
-        _ => None,
+    let entry = find(name).ok_or_else(|| format!("there is no op `{name}`"))?;
+    let is_leaf = name == "input";
+    let takes = |attr: &str| match (is_leaf, attr) {
+        (true, "feed") => true,
+        // The one is given by `feed`, the other by the type.
+        (true, "id" | "shape") => false,
+        _ => entry.info.attrs.iter().any(|a| a.name == attr),
     };
-    let op = if feed.is_some() {
-        let role = get("role").and_then(|a| Role::from_attr(&a)).unwrap_or(Role::Feed);
-        let max_abs = get("max_abs").and_then(|a| Real::from_attr(&a)).unwrap_or(Real(f64::INFINITY));
-        let name = get("name").and_then(|a| String::from_attr(&a)).unwrap_or_default();
-        Input { id: 0, dtype: ty.dtype, shape: dims(ty.shape), role, max_abs, name }.into()
-    } else {
-        let entry = find(name).ok_or_else(|| format!("there is no op `{name}`"))?;
-        if let Some((unknown, _)) = attrs.iter().find(|(n, _)| !entry.info.attrs.iter().any(|a| a.name == n))
-        {
-            return Err(format!("{name} has no attribute `{unknown}`"));
-        }
-        (entry.from_attrs)(&get).map_err(|e| format!("{name}: {e}"))?
-    };
-    graph.nodes.push(GraphNode { op, inputs, ty, at: Caller::new("<graph text>", line as u32) });
+    if let Some((unknown, _)) = attrs.iter().find(|(attr, _)| !takes(attr)) {
+        return Err(format!("{name} has no attribute `{unknown}`"));
+    }
+    let (op, feed) = match is_leaf {
+        true => leaf(entry, ty, &get).map(|(op, feed)| (op, Some(feed))),
+        false => (entry.from_attrs)(&get).map(|op| (op, None)),
+    }
+    .map_err(|e| format!("{name}: {e}"))?;
+    graph.nodes.push(GraphNode { op, inputs, ty, at });
     Ok(feed)
+}
+
+/// An input of this type, and its number.
+fn leaf(entry: &Entry, ty: TensorType, get: &dyn Fn(&str) -> Option<Attr>) -> Result<(Op, i64), String> {
+    let feed = match get("feed") {
+        Some(Attr::Int(feed)) if feed >= 0 => feed,
+        Some(other) => return Err(format!("feed must be a whole number from 0 on, got {other}")),
+        None => return Err("`feed` is missing; number inputs from 0 on, such as `input(feed=0)`".into()),
+    };
+    if let Some(role) = get("role").filter(|role| Role::from_attr(role).is_none()) {
+        return Err(format!(r#"role must be "feed", "parameter", "state" or "cut", got {role}"#));
+    }
+    let known = |name: &str| match name {
+        "id" => Some(Attr::Int(0)),
+        "dtype" => get(name).or_else(|| Some(ty.dtype.to_attr())),
+        "shape" => Some(dims(ty.shape).to_attr()),
+        _ => get(name),
+    };
+    Ok(((entry.from_attrs)(&known)?, feed))
 }
 
 fn reference(cursor: &mut Cursor<'_>, defined: usize) -> Result<NodeId, String> {
@@ -370,105 +417,6 @@ fn references(cursor: &mut Cursor<'_>, defined: usize) -> Result<Vec<NodeId>, St
         out.push(reference(cursor, defined)?);
         if !cursor.eat(",") {
             return Ok(out);
-        }
-    }
-}
-
-struct Cursor<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Cursor<'a> {
-    fn eat(&mut self, token: &str) -> bool {
-        match self.rest.trim_start().strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn expect(&mut self, token: &str) -> Result<(), String> {
-        if self.eat(token) { Ok(()) } else { Err(format!("expected `{token}`, found `{}`", self.found())) }
-    }
-
-    fn found(&self) -> String {
-        let text: String = self.rest.trim_start().chars().take(20).collect();
-        if text.is_empty() { "the end of the line".into() } else { text }
-    }
-
-    fn take_while(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
-        let text = self.rest.trim_start();
-        let end = text.find(|c| !keep(c)).unwrap_or(text.len());
-        let (taken, rest) = text.split_at(end);
-        self.rest = rest;
-        taken
-    }
-
-    fn take_rest(&mut self) -> &'a str {
-        std::mem::take(&mut self.rest)
-    }
-
-    fn word(&mut self) -> Result<&'a str, String> {
-        let found = self.found();
-        let word = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
-        if word.is_empty() { Err(format!("expected a name, found `{found}`")) } else { Ok(word) }
-    }
-
-    fn number<T: std::str::FromStr>(&mut self) -> Result<T, String> {
-        let text = self.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+'));
-        text.parse().map_err(|_| format!("expected a number, found `{text}`"))
-    }
-
-    fn ty(&mut self) -> Result<TensorType, String> {
-        let name = self.word()?;
-        let dtype = DType::from_name(name).ok_or_else(|| format!("`{name}` is not an element type"))?;
-        let extents = self.ints()?;
-        let extents: Result<Vec<usize>, _> = extents.into_iter().map(usize::try_from).collect();
-        let extents = extents.map_err(|_| "a size is negative".to_owned())?;
-        Ok(TensorType { dtype, shape: Shape::new(&extents).map_err(|e| e.to_string())? })
-    }
-
-    fn ints(&mut self) -> Result<Vec<i64>, String> {
-        self.expect("[")?;
-        let mut out = Vec::new();
-        while !self.eat("]") {
-            out.push(self.number()?);
-            if !self.eat(",") {
-                self.expect("]")?;
-                break;
-            }
-        }
-        Ok(out)
-    }
-
-    fn attr(&mut self) -> Result<Attr, String> {
-        let text = self.rest.trim_start();
-        if text.starts_with('[') {
-            return Ok(Attr::Ints(self.ints()?));
-        }
-        if self.eat("\"") {
-            let word = self.take_while(|c| c != '"').to_owned();
-            self.expect("\"")?;
-            return Ok(Attr::Str(word));
-        }
-        let word = self.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_'));
-        match word {
-            "true" => Ok(Attr::Bool(true)),
-            "false" => Ok(Attr::Bool(false)),
-            _ if !word.contains('.') && word.parse::<i64>().is_ok() => {
-                Ok(Attr::Int(word.parse().map_err(|_| format!("`{word}` is not an integer"))?))
-            }
-            _ => word.parse().map(Attr::Real).map_err(|_| format!("`{word}` is not an attribute")),
-        }
-    }
-
-    fn end(&self) -> Result<(), String> {
-        if self.rest.trim().is_empty() {
-            Ok(())
-        } else {
-            Err(format!("expected the end of the line, found `{}`", self.found()))
         }
     }
 }

@@ -235,6 +235,39 @@ fn text_that_is_no_graph_names_lines_it_has() {
 }
 
 #[test]
+fn what_inputs_of_a_text_may_say() {
+    let of = |inputs: &[&str]| {
+        let line = |(at, input): (usize, &&str)| format!("%{at} = input({input}) : fp16[2]\n");
+        let lines: String = inputs.iter().enumerate().map(line).collect();
+        aneforge::ir::text::parse(&format!("{lines}return %0\n")).map_err(|e| e.to_string())
+    };
+    assert_eq!(of(&["feed=1, dtype=\"fp16\", role=\"state\"", "feed=0"]).unwrap().feeds()[0].0, 1);
+    let number = "; number inputs from 0 on, each with a number of its own";
+    let cases: [(&[&str], &str); 10] = [
+        (
+            &["feed=0, role=\"zzz\""],
+            "1: input: role must be \"feed\", \"parameter\", \"state\" or \"cut\", got \"zzz\"",
+        ),
+        (&["feed=0, role=3"], "1: input: role must be \"feed\", \"parameter\", \"state\" or \"cut\", got 3"),
+        (&["feed=3"], &format!("1: input: feed=3, and no input has feed=0{number}")),
+        (&["feed=0", "feed=2"], &format!("2: input: feed=2, and no input has feed=1{number}")),
+        (&["feed=0", "feed=0"], &format!("2: input: another input has feed=0{number}")),
+        (&["feed=-1"], "1: input: feed must be a whole number from 0 on, got -1"),
+        (&["feed=0.5"], "1: input: feed must be a whole number from 0 on, got 0.5"),
+        (&[""], "1: input: `feed` is missing; number inputs from 0 on, such as `input(feed=0)`"),
+        (&["feed=0, id=7"], "1: input has no attribute `id`"),
+        (&["feed=0, feed=1"], "1: `feed` is given twice"),
+    ];
+    for (inputs, why) in cases {
+        assert_eq!(of(inputs).unwrap_err(), format!("graph text, line {why}"), "{inputs:?}");
+    }
+    for wrong in ["name=3", "max_abs=\"a\"", "dtype=\"uint8\""] {
+        let error = of(&[&format!("feed=0, {wrong}")]).unwrap_err();
+        assert!(error.starts_with("graph text, line 1: "), "{error}");
+    }
+}
+
+#[test]
 fn the_longest_axis_is_checked_before_anything_is_emitted() {
     for target in ["h13", "h17s"] {
         let text = error(input(&[65_537, 3]).transpose(&[1, 0]), target);

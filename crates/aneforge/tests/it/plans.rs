@@ -1,7 +1,7 @@
 //! What plans say of themselves, and how they are asked for.
 
 use crate::support::{draw, feed_tensors, tensor as of_array, to_f64};
-use aneforge::device::host::{Host, Sums, instruction_sets, set_threads};
+use aneforge::device::host::{Host, Isa, Sums, instruction_sets, set_threads};
 use aneforge::device::{self, Device};
 use aneforge::{
     CompileOptions, Graph, HostOptions, Norms, Numerics, Routes, Session, Shape, Target, Tensor, Var, compile,
@@ -55,6 +55,11 @@ fn an_engine_that_does_not_fuse_takes_a_step_for_each_node() {
     assert_eq!((steps(&host), steps(&host.clone().unfused())), (1, 2));
     assert_eq!(host.name(), "host");
     assert!(host.describe().contains("1 threads"), "{}", host.describe());
+    for name in instruction_sets() {
+        let isa = Isa::named(&name).unwrap();
+        let described = host.clone().with_isa(isa).unwrap().describe();
+        assert!(described.contains(&format!(", {name} kernels, ")), "{described}");
+    }
     assert_eq!(instruction_sets()[0], "scalar");
     assert_eq!([0, 1, 3].map(|threads| Host::new(threads).threads()), [1, 1, 3]);
     let loaded = host.load(&plan.segments[0], plan.target).unwrap();

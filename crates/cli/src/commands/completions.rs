@@ -10,7 +10,7 @@ use std::io::Write;
 #[derive(clap::Args)]
 pub struct Args {
     /// The shell to complete in
-    #[arg(value_enum)]
+    #[arg(value_enum, ignore_case = true)]
     shell: Shell,
 }
 

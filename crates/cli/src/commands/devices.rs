@@ -46,8 +46,10 @@ pub fn run(_: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
             Err(error) => writeln!(out, "  {name}{mark}: {error}")?,
         }
     }
-    let isa = host::instruction_sets().join(", ");
-    writeln!(out, "\ninstruction sets with code for this processor, the last is used\n  {isa}")?;
+    let engine = host::shared_with(&context.host()).ok();
+    let used = engine.map_or_else(String::new, |host| format!("; {} is used", host::name_of(host.isa())));
+    writeln!(out, "\ninstruction sets with code for this processor, slowest first{used}")?;
+    writeln!(out, "  {}", host::instruction_sets().join(", "))?;
     writeln!(out, "\ntarget\n  {} (family {})", context.target, context.target.family())?;
     writeln!(out, "\nknown targets")?;
     for family in families() {

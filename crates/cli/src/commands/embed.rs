@@ -48,7 +48,7 @@ pub struct Args {
     no_normalize: bool,
 
     /// How token states become one vector [default: as the model's files say]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, ignore_case = true)]
     pooling: Option<PoolingName>,
 
     /// Write the vectors to this file, one row per text; `-` is standard output, which then has nothing else
@@ -112,7 +112,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
             "target": encoder.target().name(),
             "device": encoder.device().name(),
             "dim": encoder.dim(),
-            "pooling": format!("{:?}", encoder.pooling()).to_lowercase(),
+            "pooling": encoder.pooling().name(),
             "normalized": !args.no_normalize,
             "embeddings": rows.collect::<Vec<_>>(),
         });

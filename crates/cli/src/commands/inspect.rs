@@ -34,7 +34,7 @@ pub struct Args {
     file: PathBuf,
 
     /// Which part to show
-    #[arg(long, value_enum, default_value = "all")]
+    #[arg(long, value_enum, ignore_case = true, default_value = "all")]
     show: Part,
 }
 

@@ -59,11 +59,12 @@ pub struct Args {
     #[arg(long)]
     profile: bool,
 
-    /// Profile, and write it as a trace for Perfetto or chrome://tracing
+    /// Profile, and write it as a trace for Perfetto or chrome://tracing; `-` is standard output, which then has
+    /// nothing else
     #[arg(long, value_name = "FILE.json")]
     profile_trace: Option<PathBuf>,
 
-    /// Profile, and write it as a picture
+    /// Profile, and write it as a picture; `-` is standard output, which then has nothing else
     #[arg(long, value_name = "FILE.svg")]
     profile_svg: Option<PathBuf>,
 }
@@ -77,11 +78,12 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     if read.count() > 1 {
         return Err(caller("standard input can be read once; name files for all but one of `-`"));
     }
+    let printed = printed(args, context)?;
     let device = context.device()?;
     let plan = context.compile(&program::open(&args.program)?)?;
-    let standard = args.output.as_deref().is_some_and(output::is_standard);
-    if standard {
-        printable(&plan, args, context)?;
+    if printed == Some("--output") && plan.outputs.len() != 1 {
+        let count = plan.outputs.len();
+        return Err(caller(format!("--output - takes one output, the program has {count}; name a folder")));
     }
     let feeds = args.random.is_none().then(|| feeds(&args.inputs, &plan)).transpose()?;
     let mut session = context.session(plan, &device)?;
@@ -90,11 +92,14 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let outputs = session.run(&feeds).map_err(|error| named(error, &args.inputs))?;
     drop(feeds);
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
-    let profile = profile(args, &mut session)?;
-    if let ([output], true) = (&outputs[..], standard) {
+    let profile = profile(args, &mut session, out)?;
+    if let ([output], Some("--output")) = (&outputs[..], printed) {
         return Ok(npy::write(output, out)?);
     }
     let files = args.output.as_deref().map(|folder| save(folder, &outputs)).transpose()?;
+    if printed.is_some() {
+        return Ok(());
+    }
     let report = Report {
         session: &session,
         args,
@@ -110,36 +115,41 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
 }
 
 /// Where the time goes, if that was asked for, also in the files that were named.
-fn profile(args: &Args, session: &mut Session) -> Result<Option<Profile>> {
+fn profile(args: &Args, session: &mut Session, out: &mut dyn Write) -> Result<Option<Profile>> {
     let files = args.profile_trace.iter().chain(&args.profile_svg);
     if !args.profile && files.count() == 0 {
         return Ok(None);
     }
     let profile = session.profile(args.repeat.unwrap_or(PROFILED) as usize)?;
-    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => artifact::replace(path, |file| file.write_all(text().as_bytes())),
-        None => Ok(()),
-    };
-    write(&args.profile_trace, &|| format!("{:#}\n", profile.to_trace()))?;
-    write(&args.profile_svg, &|| profile.to_svg())?;
+    if let Some(path) = &args.profile_trace {
+        output::save(path, out, |file| writeln!(file, "{:#}", profile.to_trace()))?;
+    }
+    if let Some(path) = &args.profile_svg {
+        output::save(path, out, |file| file.write_all(profile.to_svg().as_bytes()))?;
+    }
     Ok(Some(profile))
 }
 
-/// Whether the outputs can go to standard output.
-fn printable(plan: &Plan, args: &Args, context: &Context) -> Result<()> {
-    if context.json {
-        return Err(caller("--output - and --json both print to standard output; name a folder"));
-    }
-    if args.profile {
-        return Err(caller(
-            "--output - and --profile both print to standard output; name a folder, or use --profile-trace or \
-             --profile-svg",
-        ));
-    }
-    match plan.outputs.len() {
-        1 => Ok(()),
-        count => Err(caller(format!("--output - takes one output, the program has {count}; name a folder"))),
-    }
+/// The option that takes standard output from the report, if one does. No two can.
+fn printed(args: &Args, context: &Context) -> Result<Option<&'static str>> {
+    let files = [
+        ("--output", &args.output),
+        ("--profile-trace", &args.profile_trace),
+        ("--profile-svg", &args.profile_svg),
+    ];
+    let mut there = files.into_iter().filter(|(_, path)| path.as_deref().is_some_and(output::is_standard));
+    let Some((first, _)) = there.next() else { return Ok(None) };
+    let file = if first == "--output" { "folder" } else { "file" };
+    let (second, remedy) = match there.next() {
+        _ if context.json => ("--json".to_owned(), ""),
+        Some((second, _)) => (format!("{second} -"), " for one"),
+        None if args.profile && first == "--output" => {
+            ("--profile".to_owned(), ", or use --profile-trace or --profile-svg")
+        }
+        None if args.profile => ("--profile".to_owned(), ""),
+        None => return Ok(Some(first)),
+    };
+    Err(caller(format!("{first} - and {second} both print to standard output; name a {file}{remedy}")))
 }
 
 /// An array for every port.

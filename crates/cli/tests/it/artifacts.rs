@@ -65,6 +65,23 @@ fn on_a_full_disk(trap: &str, args: &[&str]) -> Command {
 }
 
 #[test]
+fn the_segment_that_is_named_can_be_run() {
+    let folder = folder();
+    let d = show(&folder.path().join("program"));
+    let compiled = |text_of: &str| {
+        text(&["compile", &file(&folder, "cut.ir", text_of), "-o", &d]);
+        fails(3, &["run", &d, "--random", "3"])
+    };
+    let sorted = "%0 = input(feed=0) : fp16[4, 8]\n%1 = sort(%0, descending=true) : fp16[4, 8]\n";
+    let error = compiled(&format!("{sorted}%2 = relu(%1) : fp16[4, 8]\nreturn %2\n"));
+    assert!(error.contains(&format!("such as `{d}/segment1`, or run the graph")), "{error}");
+    assert_eq!(outputs(&format!("{d}/segment1"))[0]["shape"], serde_json::json!([4, 8]));
+    let error = compiled(&format!("{sorted}%2 = sort(%1, descending=false) : fp16[4, 8]\nreturn %2\n"));
+    let all = "holds native layers, which cannot be read back as graphs; run the graph that they were compiled from";
+    assert_eq!(error, format!("`{d}` {all}"));
+}
+
+#[test]
 fn a_folder_that_was_used_before_runs_the_new_program() {
     let folder = folder();
     let program = folder.path().join("program");
@@ -86,7 +103,11 @@ fn a_folder_that_was_used_before_runs_the_new_program() {
         assert_eq!(fs::metadata(file["path"].as_str().unwrap()).unwrap().len(), file["bytes"], "{file}");
     }
     let error = fails(3, &["run", &d, "--random", "3"]);
-    assert!(error.contains("holds a program in several segments; name one, such as"), "{error}");
+    let remedy = format!("such as `{d}/segment0`, or run the graph that it was compiled from");
+    assert!(
+        error.contains("several segments; name one that is no native layer, ") && error.ends_with(&remedy),
+        "{error}"
+    );
     assert_eq!(outputs(&format!("{d}/segment0"))[0]["shape"], serde_json::json!([1, 2, 3, 4]));
     let error = fails(3, &["run", &format!("{d}/segment1"), "--random", "3"]);
     assert!(error.contains("holds a native layer"), "{error}");

@@ -188,6 +188,9 @@ fn devices_say_what_they_are_or_why_not() {
 fn instruction_sets_are_chosen_by_name() {
     let graph = sample("mlp");
     let run = |isa| json(&["run", &graph, "--random", "1", "--isa", isa])["outputs"].clone();
+    let scalar = text(&["devices", "--isa", "Scalar"]);
+    assert!(scalar.contains("for this processor, slowest first; scalar is used\n  scalar"), "{scalar}");
+    assert!(scalar.contains(" processor, scalar kernels, "), "{scalar}");
     let best = json(&["devices"])["host"]["instruction_set"].as_str().unwrap().to_owned();
     assert_eq!(run("scalar"), run(&best));
     let message = fails(2, &["run", &graph, "--random", "1", "--isa", "sse9"]);

@@ -179,4 +179,18 @@ fn variables_of_the_hub_say_where_its_cache_is() {
         assert_eq!((output.code, output.err.as_str()), (0, ""), "{variables:?}");
     }
     assert_eq!(embed(&[("HF_HUB_CACHE", nowhere)]).code, 3);
+
+    let cache = home.join(".cache/huggingface");
+    fs::create_dir_all(&cache).unwrap();
+    fs::rename(&hub, cache.join("hub")).unwrap();
+    for (name, value) in [
+        ("HF_HOME", "~/.cache/huggingface"),
+        ("HF_HUB_CACHE", "~/.cache/huggingface/hub"),
+        ("HUGGINGFACE_HUB_CACHE", "~/.cache/huggingface/hub"),
+        ("XDG_CACHE_HOME", "~/.cache"),
+    ] {
+        let output = embed(&[("HOME", home), (name, Path::new(value))]);
+        assert_eq!((output.code, output.err.as_str()), (0, ""), "{name}");
+    }
+    assert_eq!(embed(&[("HOME", home), ("HF_HOME", Path::new("~else"))]).code, 3);
 }

@@ -132,6 +132,41 @@ fn a_dash_is_standard_output() {
 }
 
 #[test]
+fn a_profile_on_standard_output_is_alone_there() {
+    let folder = folder();
+    let d = show(folder.path());
+    let run = |words: &[&str]| {
+        let mut command =
+            command(&[&["run", &sample("mlp"), "--random", "1", "--repeat", "1"], words].concat());
+        command.current_dir(&d);
+        let output = finish(command);
+        assert!(!folder.path().join("-").exists(), "{words:?}");
+        output
+    };
+    let svg = run(&["--profile-svg", "-", "-o", "arrays"]).out;
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+    assert!(folder.path().join("arrays/output0.npy").exists());
+    let trace: serde_json::Value = serde_json::from_str(&run(&["--profile-trace", "-"]).out).unwrap();
+    assert!(trace["traceEvents"].is_array(), "{trace}");
+
+    let twice: [(&[&str], &str); 5] = [
+        (
+            &["--profile-svg", "-", "--json"],
+            "--profile-svg - and --json both print to standard output; name a file",
+        ),
+        (&["--profile-trace", "-", "--profile"], "--profile-trace - and --profile both print"),
+        (&["--profile-trace", "-", "--profile-svg", "-"], "--profile-trace - and --profile-svg - both print"),
+        (&["-o", "-", "--profile-svg", "-"], "--output - and --profile-svg - both print"),
+        (&["-o", "-", "--profile-trace", "-"], "--output - and --profile-trace - both print"),
+    ];
+    for (words, why) in twice {
+        let output = run(words);
+        assert_eq!((output.code, output.out.as_str()), (3, ""), "{words:?}");
+        assert!(output.err.contains(why), "{output:?}");
+    }
+}
+
+#[test]
 fn an_output_that_fails_leaves_what_was_there() {
     let folder = folder();
     let path = folder.path().join("rows.npy");

@@ -15,8 +15,16 @@ pub struct Output {
 /// The command with these arguments.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aneforge"));
-    let hub = ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"];
-    for name in ["ANEFORGE_TARGET", "ANEFORGE_NUMERICS", "ANEFORGE_THREADS"].into_iter().chain(hub) {
+    let hub = [
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+        "HF_ENDPOINT",
+        "XDG_CACHE_HOME",
+    ];
+    let ours = ["TARGET", "NUMERICS", "THREADS", "SUMS", "ISA"].map(|name| format!("ANEFORGE_{name}"));
+    for name in ours.iter().map(String::as_str).chain(hub) {
         command.env_remove(name);
     }
     // Wherever the tests run, they run on the host.

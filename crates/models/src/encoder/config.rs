@@ -140,8 +140,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Reads `modules.json` and what it names; `pooling` overrides the pooling module.
-    pub(super) fn read(directory: &Path, pooling: Option<Pooling>) -> Result<Layout, LoadError> {
+    /// Reads `modules.json` and what it names; `pooling` overrides the pooling module, `most` the
+    /// most tokens of a text.
+    pub(super) fn read(
+        directory: &Path,
+        pooling: Option<Pooling>,
+        most: Option<usize>,
+    ) -> Result<Layout, LoadError> {
         let mut transformer = directory.to_owned();
         let mut pooler = directory.join("1_Pooling");
         let mut normalizes = false;
@@ -179,9 +184,31 @@ impl Layout {
             optional(&transformer.join("sentence_bert_config.json"))?.unwrap_or_default();
         let tokenizer: TokenizerConfig =
             optional(&transformer.join("tokenizer_config.json"))?.unwrap_or_default();
-        let longest = tokenizer.model_max_length.filter(|&n| n >= 1.0).map(|n| n as usize);
-        let (max_seq_length, lowercase) = (sentence.max_seq_length.or(longest), sentence.do_lower_case);
+        let lowercase = sentence.do_lower_case;
+        let max_seq_length = match most {
+            None => longest(&transformer, &sentence, &tokenizer)?,
+            given => given,
+        };
         Ok(Layout { transformer, pooling, max_seq_length, lowercase, normalizes })
+    }
+}
+
+/// The most tokens of a text, where the files say so.
+fn longest(
+    transformer: &Path,
+    sentence: &SentenceConfig,
+    tokenizer: &TokenizerConfig,
+) -> Result<Option<usize>, LoadError> {
+    let (file, name, most) = match sentence.max_seq_length {
+        Some(most) => ("sentence_bert_config.json", "max_seq_length", Some(most as f64)),
+        None => ("tokenizer_config.json", "model_max_length", tokenizer.model_max_length),
+    };
+    match most {
+        Some(most) if most < 1.0 => Err(LoadError::Config {
+            path: transformer.join(file),
+            why: format!("{name} is {most}; it must be at least 1"),
+        }),
+        most => Ok(most.map(|most| most as usize)),
     }
 }
 

@@ -1,5 +1,7 @@
 use aneforge::Kind;
 use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// How the states of a text's tokens become one vector. Padding never takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,41 +40,39 @@ pub struct PoolingError {
 /// `1_Pooling/config.json` of a sentence-transformers directory.
 #[derive(Deserialize)]
 pub(super) struct PoolingConfig {
-    #[serde(default)]
     pooling_mode: Option<String>,
     #[serde(default)]
     pooling_mode_cls_token: bool,
-    #[serde(default)]
-    pooling_mode_mean_tokens: bool,
+    /// True where the file does not say, and names no other.
+    pooling_mode_mean_tokens: Option<bool>,
     #[serde(default)]
     pooling_mode_max_tokens: bool,
-    #[serde(default)]
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    #[serde(default)]
-    pooling_mode_weightedmean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_lasttoken: bool,
+    /// Other modes among the rest.
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 impl PoolingConfig {
     pub(super) fn mode(&self, file: &str) -> Result<Pooling, PoolingError> {
         let flags = [
             (self.pooling_mode_cls_token, "cls"),
-            (self.pooling_mode_mean_tokens, "mean"),
+            (self.pooling_mode_mean_tokens == Some(true), "mean"),
             (self.pooling_mode_max_tokens, "max"),
-            (self.pooling_mode_mean_sqrt_len_tokens, "mean_sqrt_len_tokens"),
-            (self.pooling_mode_weightedmean_tokens, "weightedmean"),
-            (self.pooling_mode_lasttoken, "lasttoken"),
         ];
-        let chosen: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+        let others = self.rest.iter().filter_map(|(name, value)| {
+            Some((*value == Value::Bool(true), name.strip_prefix("pooling_mode_")?))
+        });
+        let chosen: Vec<&str> =
+            flags.into_iter().chain(others).filter(|(on, _)| *on).map(|(_, name)| name).collect();
         let mode = self.pooling_mode.clone().unwrap_or_else(|| match &chosen[..] {
-            [] => "mean".into(),
+            [] if self.pooling_mode_mean_tokens.is_none() => "mean".into(),
             names => names.join(" and "),
         });
-        match mode.as_str() {
+        match mode.to_ascii_lowercase().as_str() {
             "mean" => Ok(Pooling::Mean),
             "cls" => Ok(Pooling::Cls),
             "max" => Ok(Pooling::Max),
+            "" => Err(PoolingError { file: file.into(), mode: "no pooling at all".into() }),
             _ => Err(PoolingError { file: file.into(), mode: format!("{mode} pooling") }),
         }
     }
@@ -143,6 +143,20 @@ mod tests {
         let both = r#"{"pooling_mode_cls_token":true,"pooling_mode_max_tokens":true}"#;
         let message = mode(both).unwrap_err().to_string();
         assert!(message.starts_with("`f` asks for cls and max pooling, which is not supported"), "{message}");
-        assert!(mode(r#"{"pooling_mode_lasttoken":true}"#).is_err());
+        for other in ["lasttoken", "weightedmean_tokens", "unheard_of"] {
+            let message = mode(&format!(r#"{{"pooling_mode_{other}":true}}"#)).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("`f` asks for {other} pooling, ")), "{message}");
+        }
+        for none in [r#"{"pooling_mode_mean_tokens":false}"#, r#"{"pooling_mode":""}"#] {
+            let message = mode(none).unwrap_err().to_string();
+            assert!(
+                message.starts_with("`f` asks for no pooling at all, which is not supported"),
+                "{message}"
+            );
+        }
+        assert_eq!(
+            mode(r#"{"pooling_mode_cls_token":false,"word_embedding_dimension":4}"#),
+            Ok(Pooling::Mean)
+        );
     }
 }

@@ -359,6 +359,23 @@ fn pooling_follows_the_models_files_unless_given() {
     assert_eq!(given.pooling(), Pooling::Max);
 }
 
+#[test]
+fn files_that_ask_for_nothing_are_named() {
+    let sentence = "sentence_bert_config.json";
+    let zero = Broken::new().write(sentence, r#"{"max_seq_length": 0}"#);
+    assert_eq!(zero.refusal(), "`DIR/sentence_bert_config.json`: max_seq_length is 0; it must be at least 1");
+    let given = load(zero.0.path(), EncoderOptions { max_seq_length: Some(20), ..options() });
+    assert_eq!(given.max_seq_length(), 20);
+    let none = Broken::new().without(sentence).write("tokenizer_config.json", r#"{"model_max_length": 0}"#);
+    assert_eq!(none.refusal(), "`DIR/tokenizer_config.json`: model_max_length is 0; it must be at least 1");
+    let pooling = Broken::new().write("1_Pooling/config.json", r#"{"pooling_mode_mean_tokens": false}"#);
+    assert_eq!(
+        pooling.refusal(),
+        "`DIR/1_Pooling/config.json` asks for no pooling at all, which is not supported; pass `pooling` as one of mean, \
+         cls, max to override it"
+    );
+}
+
 /// The tokenizer library panics on such a template, with the first text.
 #[test]
 fn a_template_with_an_unknown_token_is_an_error() {

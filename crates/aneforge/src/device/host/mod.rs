@@ -265,7 +265,7 @@ impl Device for Host {
     fn describe(&self) -> String {
         let (isa, threads) = (self.kernels.isa(), self.kernels.pool().threads());
         let fast = if self.kernels.sums() == Sums::Fast { ", fast sums" } else { "" };
-        format!("{} processor, {isa:?} kernels, {threads} threads{fast}", std::env::consts::ARCH)
+        format!("{} processor, {} kernels, {threads} threads{fast}", std::env::consts::ARCH, name_of(isa))
     }
 
     fn numerics(&self, target: Target) -> Numerics {
