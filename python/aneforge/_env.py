@@ -11,14 +11,38 @@ from aneforge import _native
 _threads_are_set = False
 
 
+def _read(name: str) -> str | None:
+    """The text of a variable; one that is empty counts as unset."""
+    value = os.environ.get(name)
+    return _text(name, value) if value else None
+
+
+def _text(where: str, value: str) -> str:
+    """A text as it is, where it is one: bytes of a variable that are no UTF-8 are refused."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where} is no text in UTF-8, got {value!r}") from None
+    return value
+
+
+def _answer(name: str) -> bool:
+    """Whether a variable says yes; unset, it says no."""
+    value = _read(name)
+    try:
+        return value is not None and _native.truth(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def target() -> str | None:
     """`ANEFORGE_TARGET`: the chip that programs are compiled for when `compile` names none."""
-    return os.environ.get("ANEFORGE_TARGET") or None
+    return _read("ANEFORGE_TARGET")
 
 
 def device() -> str | None:
     """`ANEFORGE_DEVICE`: the device that models run on when `compile` names none."""
-    return os.environ.get("ANEFORGE_DEVICE") or None
+    return _read("ANEFORGE_DEVICE")
 
 
 def host(
@@ -36,24 +60,24 @@ def compile_backoff() -> tuple[float, bool]:
     """`ANEFORGE_COMPILE_BACKOFF`, in seconds, and `ANEFORGE_COMPILE_BREAKER_STRICT`: pacing after a failed
     compile on the engine, which `ANEFORGE_DISABLE_COMPILE_BREAKER` switches off.
     """
-    if os.environ.get("ANEFORGE_DISABLE_COMPILE_BREAKER") == "1":
+    if _answer("ANEFORGE_DISABLE_COMPILE_BREAKER"):
         return 0.0, False
     value = os.environ.get("ANEFORGE_COMPILE_BACKOFF") or "15"
     try:
         seconds = float(value)
     except ValueError:
         raise ValueError(f"ANEFORGE_COMPILE_BACKOFF must be a number of seconds, got {value!r}") from None
-    return seconds, os.environ.get("ANEFORGE_COMPILE_BREAKER_STRICT") == "1"
+    return seconds, _answer("ANEFORGE_COMPILE_BREAKER_STRICT")
 
 
 def offline() -> bool:
     """`HF_HUB_OFFLINE`: whether models come from directories and the hub's cache alone."""
-    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}
+    return _answer("HF_HUB_OFFLINE")
 
 
 def tune_attention() -> bool:
     """`ANEFORGE_TUNE_ATTENTION`: whether attention is measured where nothing is known of its shape."""
-    return os.environ.get("ANEFORGE_TUNE_ATTENTION", "").strip().lower() in {"1", "true", "yes"}
+    return _answer("ANEFORGE_TUNE_ATTENTION")
 
 
 def cache_dir() -> Path:

@@ -52,6 +52,7 @@ __all__ = [
     "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
+    "truth",
     "tune",
     "tune_attention",
     "tune_precision",
@@ -342,8 +343,14 @@ def compile(
 ) -> Model:
     """Compiles what one tensor, or several, need, and loads it into a device."""
 
-def devices() -> list[tuple[str, bool, str]]:
-    """Each device's name, whether it is here, and what it is or why not."""
+def devices(host: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
+    """Each device's name, whether it is here, and what it is or why not; the host as these words say."""
+
+def truth(text: str) -> bool:
+    """Whether a variable says yes or no, as the command line reads it."""
+
+def max_threads() -> int:
+    """The most threads that a model may run on."""
 
 def set_threads(threads: int) -> None:
     """Sets the number of threads that the host device runs on. Only before the first program is loaded."""

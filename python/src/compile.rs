@@ -11,6 +11,7 @@ use aneforge::target::numerics_named;
 use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
+use aneforge_models::resolve;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -107,6 +108,18 @@ pub fn devices() -> Vec<(&'static str, bool, String)> {
         Err(error) => (name, false, error.to_string()),
     };
     ["ane", "host"].map(row).to_vec()
+}
+
+/// Whether a variable says yes or no, as the command line reads it.
+#[pyfunction]
+pub fn truth(text: &str) -> PyResult<bool> {
+    resolve::truth(text).map_err(|e| PyValueError::new_err(e.to_string()))
+}
+
+/// The most threads that a model may run on.
+#[pyfunction]
+pub fn max_threads() -> usize {
+    host::MAX_THREADS
 }
 
 /// Sets the number of threads that the host device runs on. Only before the first program is loaded.
