@@ -140,6 +140,12 @@ fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
     let Some(at) = weight.first_beyond_half() else { return Ok(()) };
     let mut value = [0.0];
     weight.read_f32(at, &mut value);
+    if weight.shape().rank() == 0 {
+        return Err(format!(
+            "constant @{index} is {:?}, which half precision cannot hold; rescale first",
+            value[0]
+        ));
+    }
     Err(format!(
         "constant @{index} {} has {:?} at element {at}, which half precision cannot hold; fix or rescale the weights",
         weight.shape(),

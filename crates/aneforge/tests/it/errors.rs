@@ -77,6 +77,16 @@ fn shapes_and_types() {
         message(x.muls(1e6)),
         "muls: scalar 1000000 does not fit half precision (largest magnitude 65504); rescale first"
     );
+    for (scalar, shown) in
+        [(Var::from(7e4), "70000"), (Var::from(f32::NAN), "NaN"), (Var::full(x.shape(), 1e300), "1e300")]
+    {
+        assert_eq!(
+            message(&x / scalar),
+            format!(
+                "constant: scalar {shown} does not fit half precision (largest magnitude 65504); rescale first"
+            )
+        );
+    }
 }
 
 #[test]
