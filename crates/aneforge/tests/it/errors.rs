@@ -66,7 +66,8 @@ fn shapes_and_types() {
     );
     assert_eq!(
         message(x.greater(&x).relu()),
-        "relu: takes fp16, got bool; only select and logical_not take bool"
+        "relu: takes fp16, got bool; only select and logical_not take bool: select ones and zeros by it first, \
+         in Python with astype(\"fp16\")"
     );
     let image = Var::input_of(TensorType { dtype: DType::U8, shape: Shape::new(&[1, 3, 4, 4]).unwrap() });
     assert_eq!(
