@@ -143,17 +143,17 @@ pub fn array<'py>(object: &Bound<'py, PyAny>, place: &str) -> PyResult<Bound<'py
 pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Ok(array) = object.cast::<PyUntypedArray>() {
-        return Ok(array.clone());
+        return known(array.clone());
     }
     let py = object.py();
     let has = |name: &Bound<'py, PyString>| object.hasattr(name);
     if has(intern!(py, "__dlpack__"))? && !has(intern!(py, "__array__"))? && !is_buffer(object)? {
-        return Ok(py.import("numpy")?.call_method1("from_dlpack", (object,))?.cast_into()?);
+        return known(py.import("numpy")?.call_method1("from_dlpack", (object,))?.cast_into()?);
     }
     let as_array =
         AS_ARRAY.get_or_try_init(py, || py.import("numpy")?.getattr("asarray").map(Bound::unbind))?;
     match as_array.bind(py).call1((object,)) {
-        Ok(array) => Ok(array.cast_into()?),
+        Ok(array) => known(array.cast_into()?),
         Err(e) if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() => {
             if !e.is_instance_of::<PyValueError>(py) {
                 return Err(e);
@@ -163,6 +163,17 @@ pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<
         }
         Err(e) => Err(e),
     }
+}
+
+/// Numbers of a type that is not NumPy's own, such as `bfloat16`, in single precision, if that holds all of them; any
+/// other array as it is.
+fn known(array: Bound<'_, PyUntypedArray>) -> PyResult<Bound<'_, PyUntypedArray>> {
+    if kind(&array) != 'V' {
+        return Ok(array);
+    }
+    let py = array.py();
+    let fits = py.import("numpy")?.call_method1("can_cast", (array.dtype(), "float32"))?.extract()?;
+    if fits { converted(&array, "float32") } else { Ok(array) }
 }
 
 /// An array's element type as NumPy names it.
