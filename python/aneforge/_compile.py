@@ -27,7 +27,7 @@ class Device(NamedTuple):
 def devices() -> list[Device]:
     """Every device, whether it is available, and why not."""
     _env.set_threads()
-    return [Device(*row) for row in _native.devices()]
+    return [Device(*row) for row in _native.devices(_env.host())]
 
 
 def compile(

@@ -100,10 +100,12 @@ pub fn arithmetic(name: &str, target: Target) -> PyResult<Numerics> {
     numerics_named(name, target).map_err(|e| PyValueError::new_err(e.to_string()))
 }
 
-/// Each device's name, whether it is here, and what it is or why not.
+/// Each device's name, whether it is here, and what it is or why not; the host as these words say.
 #[pyfunction]
-pub fn devices() -> Vec<(&'static str, bool, String)> {
-    let row = |name: &'static str| match device::named(name) {
+pub fn devices(py: Python<'_>, host: HostWords) -> Vec<(&'static str, bool, String)> {
+    let options =
+        |name| if name == "host" { host.options(Target::default()) } else { Ok(HostOptions::default()) };
+    let row = |name: &'static str| match options(name).and_then(|options| on(Some(name), &options)) {
         Ok(device) => (name, true, device.describe()),
         Err(error) => (name, false, error.to_string()),
     };
