@@ -35,7 +35,7 @@ def load_graph(path: str | PathLike[str]) -> Tensor | tuple[Tensor, ...]:
     Its inputs are new ones, in the same order and with the same names.
 
     Raises:
-        ValueError: the file is no graph; the message names its line.
+        ValueError: the file is no graph; the message names it, and its line.
         OSError: it cannot be read.
     """
     results = _native.load_graph(os.fspath(path))
