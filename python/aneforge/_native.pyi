@@ -175,8 +175,11 @@ class Model:
         `name` is the input's tensor, its number or its name in the program; with one input it may be left
         out. Do not write while the model runs in another thread.
         """
-    def output_view(self, index: int = 0) -> NDArray[np.float16]:
-        """A read-only float16 array over an output's own memory: what the last run left there."""
+    def output_view(self, index: int | str | None = None) -> NDArray[np.float16]:
+        """A read-only float16 array over an output's own memory: what the last run left there.
+
+        `index` is the output's number, or its name where results have names; by default the first.
+        """
     def overflows(self) -> list[dict[str, Any]]:
         """Nodes that have made infinities or NaN out of finite numbers so far: `op`, `at`, `values` and `calls`.
 

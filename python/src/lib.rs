@@ -23,6 +23,7 @@ mod operand;
 mod pacing;
 mod paired;
 mod pickle;
+mod ports;
 mod profile;
 mod tensor;
 mod tune;
