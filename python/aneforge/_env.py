@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aneforge import _native
+from aneforge._operand import within
 
 _threads_are_set = False
 
@@ -51,9 +52,9 @@ def host(
     """How the host computes: as asked for, else by `ANEFORGE_NUMERICS`, `ANEFORGE_SUMS` and `ANEFORGE_ISA`."""
     asked = {"numerics": numerics, "sums": sums, "isa": isa}
     for name, value in asked.items():
-        if value is None:
-            asked[name] = os.environ.get(f"ANEFORGE_{name.upper()}") or None
-    return {**asked, "threads": threads}
+        asked[name] = _read(f"ANEFORGE_{name.upper()}") if value is None else _text(name, value)
+    count = None if threads is None else within("threads", threads, 1, _native.max_threads())
+    return {**asked, "threads": count}
 
 
 def compile_backoff() -> tuple[float, bool]:
@@ -89,7 +90,7 @@ def bench(reps: int) -> dict[str, Any]:
     """Where ways to compile are measured, in how many calls each, and where what is found is kept."""
     set_threads()
     place = {"target": target(), "device": device(), "host": host()}
-    return {**place, "reps": max(1, reps), "cache": cache_dir()}
+    return {**place, "reps": reps, "cache": cache_dir()}
 
 
 def set_threads() -> None:
@@ -97,11 +98,11 @@ def set_threads() -> None:
     global _threads_are_set
     if _threads_are_set:
         return
-    value = os.environ.get("ANEFORGE_THREADS")
+    value = _read("ANEFORGE_THREADS")
     if value:
         try:
             threads = int(value)
         except ValueError:
             raise ValueError(f"ANEFORGE_THREADS must be a positive integer, got {value!r}") from None
-        _native.set_threads(threads)
+        _native.set_threads(within("ANEFORGE_THREADS", threads, 1, _native.max_threads()))
     _threads_are_set = True

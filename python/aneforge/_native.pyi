@@ -40,6 +40,7 @@ __all__ = [
     "known_attention",
     "load",
     "load_graph",
+    "max_threads",
     "ops",
     "paired_apply",
     "paired_dot",

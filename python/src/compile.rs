@@ -107,7 +107,7 @@ pub fn devices(py: Python<'_>, host: HostWords) -> Vec<(&'static str, bool, Stri
         |name| if name == "host" { host.options(Target::default()) } else { Ok(HostOptions::default()) };
     let row = |name: &'static str| match options(name).and_then(|options| on(Some(name), &options)) {
         Ok(device) => (name, true, device.describe()),
-        Err(error) => (name, false, error.to_string()),
+        Err(error) => (name, false, error.value(py).to_string()),
     };
     ["ane", "host"].map(row).to_vec()
 }
