@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aneforge import _env, _native
 from aneforge._native import Tensor
-from aneforge._tensor import Array, integer, value, vector, weight
+from aneforge._operand import Array, integer, value, vector, weight, within
 
 _CANDIDATES = (1, 2, 3, 4, 5, 6, 8)
 _RUNS = 20
@@ -139,6 +139,8 @@ def attention_tiles(
             f"attention_tiles: S, n_heads, dh and T must be at least 1, got {(S, n_heads, dh, T)}"
         )
     extents = (queries, keys, heads, size)
+    for name, extent in zip(("S", "T", "n_heads", "dh"), extents, strict=True):
+        within(f"attention_tiles: {name}", extent)
     if extents not in _known and (stored := _native.known_attention(extents, _env.cache_dir())):
         _known[extents] = stored
     if extents in _known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from aneforge import _env, _judge, _native
 from aneforge._blame import blame, some
 from aneforge._native import Model, Tensor
+from aneforge._operand import path
 from aneforge._pacing import BREAKER
 
 
@@ -27,7 +27,7 @@ class Device(NamedTuple):
 def devices() -> list[Device]:
     """Every device, whether it is available, and why not."""
     _env.set_threads()
-    return [Device(*row) for row in _native.devices()]
+    return [Device(*row) for row in _native.devices(_env.host())]
 
 
 def compile(
@@ -95,6 +95,7 @@ def compile(
     if why := blame("compile", compile, (out,), {**checked, **hosted, "return_dict": return_dict}):
         raise TypeError(why)
     some("compile", out)
+    folder = None if build_dir is None else path("compile: build_dir", build_dir, 'folder, which may be "."')
     planned = {
         "int8": bool(int8),
         "compress": compress is not None,
@@ -123,7 +124,7 @@ def compile(
             device=chosen,
             host=_env.host(numerics, sums, isa, threads),
             norms=norms,
-            build_dir=None if build_dir is None else os.fspath(build_dir),
+            build_dir=folder,
             return_dict=return_dict,
         )
     except RuntimeError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aneforge import _native
+from aneforge._operand import within
 
 _threads_are_set = False
 
@@ -14,13 +15,37 @@ _threads_are_set = False
 def _word(option: str) -> str | None:
     """The variable that stands in for an option; an error about its value names it."""
     variable = f"ANEFORGE_{option.upper()}"
-    word = os.environ.get(variable) or None
+    word = _read(variable)
     if word is not None:
         try:
             _native.check_word(option, word)
         except ValueError as error:
             raise ValueError(f"{variable}: {error}") from None
     return word
+
+
+def _read(name: str) -> str | None:
+    """The text of a variable; one that is empty counts as unset."""
+    value = os.environ.get(name)
+    return _text(name, value) if value else None
+
+
+def _text(where: str, value: str) -> str:
+    """A text as it is, where it is one: bytes of a variable that are no UTF-8 are refused."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where} is no text in UTF-8, got {value!r}") from None
+    return value
+
+
+def _answer(name: str) -> bool:
+    """Whether a variable says yes; unset, it says no."""
+    value = _read(name)
+    try:
+        return value is not None and _native.truth(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def target() -> str | None:
@@ -39,33 +64,33 @@ def host(
     """How the host computes: as asked for, else by `ANEFORGE_NUMERICS`, `ANEFORGE_SUMS` and `ANEFORGE_ISA`."""
     asked = {"numerics": numerics, "sums": sums, "isa": isa}
     for name, value in asked.items():
-        if value is None:
-            asked[name] = _word(name)
-    return {**asked, "threads": threads}
+        asked[name] = _word(name) if value is None else _text(name, value)
+    count = None if threads is None else within("threads", threads, 1, _native.max_threads())
+    return {**asked, "threads": count}
 
 
 def compile_backoff() -> tuple[float, bool]:
     """`ANEFORGE_COMPILE_BACKOFF`, in seconds, and `ANEFORGE_COMPILE_BREAKER_STRICT`: pacing after a failed
     compile on the engine, which `ANEFORGE_DISABLE_COMPILE_BREAKER` switches off.
     """
-    if os.environ.get("ANEFORGE_DISABLE_COMPILE_BREAKER") == "1":
+    if _answer("ANEFORGE_DISABLE_COMPILE_BREAKER"):
         return 0.0, False
     value = os.environ.get("ANEFORGE_COMPILE_BACKOFF") or "15"
     try:
         seconds = float(value)
     except ValueError:
         raise ValueError(f"ANEFORGE_COMPILE_BACKOFF must be a number of seconds, got {value!r}") from None
-    return seconds, os.environ.get("ANEFORGE_COMPILE_BREAKER_STRICT") == "1"
+    return seconds, _answer("ANEFORGE_COMPILE_BREAKER_STRICT")
 
 
 def offline() -> bool:
     """`HF_HUB_OFFLINE`: whether models come from directories and the hub's cache alone."""
-    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}
+    return _answer("HF_HUB_OFFLINE")
 
 
 def tune_attention() -> bool:
     """`ANEFORGE_TUNE_ATTENTION`: whether attention is measured where nothing is known of its shape."""
-    return os.environ.get("ANEFORGE_TUNE_ATTENTION", "").strip().lower() in {"1", "true", "yes"}
+    return _answer("ANEFORGE_TUNE_ATTENTION")
 
 
 def cache_dir() -> Path:
@@ -78,7 +103,7 @@ def bench(reps: int) -> dict[str, Any]:
     """Where ways to compile are measured, in how many calls each, and where what is found is kept."""
     set_threads()
     place = {"target": target(), "device": device(), "host": host()}
-    return {**place, "reps": max(1, reps), "cache": cache_dir()}
+    return {**place, "reps": reps, "cache": cache_dir()}
 
 
 def set_threads() -> None:
@@ -86,14 +111,11 @@ def set_threads() -> None:
     global _threads_are_set
     if _threads_are_set:
         return
-    value = os.environ.get("ANEFORGE_THREADS")
+    value = _read("ANEFORGE_THREADS")
     if value:
         try:
             threads = int(value)
         except ValueError:
             raise ValueError(f"ANEFORGE_THREADS must be a positive integer, got {value!r}") from None
-        try:
-            _native.set_threads(threads)
-        except ValueError as error:
-            raise ValueError(f"ANEFORGE_THREADS: {error}") from None
+        _native.set_threads(within("ANEFORGE_THREADS", threads, 1, _native.max_threads()))
     _threads_are_set = True

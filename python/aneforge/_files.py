@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -12,6 +11,7 @@ from aneforge._blame import some
 from aneforge._compile import compile
 from aneforge._native import Tensor
 from aneforge._operand import Array
+from aneforge._operand import path as named
 
 
 def save_graph(out: Tensor | Sequence[Tensor], path: str | PathLike[str]) -> None:
@@ -26,7 +26,7 @@ def save_graph(out: Tensor | Sequence[Tensor], path: str | PathLike[str]) -> Non
     if isinstance(out, Mapping):
         raise TypeError("save_graph: out must be a Tensor or a sequence of them, got a dict; files keep no names")
     some("save_graph", out)
-    _native.save_graph(out, os.fspath(path))
+    _native.save_graph(out, named("save_graph: path", path))
 
 
 def load_graph(path: str | PathLike[str]) -> Tensor | tuple[Tensor, ...]:
@@ -35,10 +35,10 @@ def load_graph(path: str | PathLike[str]) -> Tensor | tuple[Tensor, ...]:
     Its inputs are new ones, in the same order and with the same names.
 
     Raises:
-        ValueError: the file is no graph; the message names its line.
+        ValueError: the file is no graph; the message names it, and its line.
         OSError: it cannot be read.
     """
-    results = _native.load_graph(os.fspath(path))
+    results = _native.load_graph(named("load_graph: path", path))
     return results[0] if len(results) == 1 else tuple(results)
 
 

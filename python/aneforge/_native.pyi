@@ -41,6 +41,7 @@ __all__ = [
     "known_attention",
     "load",
     "load_graph",
+    "max_threads",
     "ops",
     "paired_apply",
     "paired_dot",
@@ -53,6 +54,7 @@ __all__ = [
     "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
+    "truth",
     "tune",
     "tune_attention",
     "tune_precision",
@@ -175,8 +177,11 @@ class Model:
         `name` is the input's tensor, its number or its name in the program; with one input it may be left
         out. Do not write while the model runs in another thread.
         """
-    def output_view(self, index: int = 0) -> NDArray[np.float16]:
-        """A read-only float16 array over an output's own memory: what the last run left there."""
+    def output_view(self, index: int | str | None = None) -> NDArray[np.float16]:
+        """A read-only float16 array over an output's own memory: what the last run left there.
+
+        `index` is the output's number, or its name where results have names; by default the first.
+        """
     def overflows(self) -> list[dict[str, Any]]:
         """Nodes that have made infinities or NaN out of finite numbers so far: `op`, `at`, `values` and `calls`.
 
@@ -346,8 +351,14 @@ def compile(
 ) -> Model:
     """Compiles what one tensor, or several, need, and loads it into a device."""
 
-def devices() -> list[tuple[str, bool, str]]:
-    """Each device's name, whether it is here, and what it is or why not."""
+def devices(host: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
+    """Each device's name, whether it is here, and what it is or why not; the host as these words say."""
+
+def truth(text: str) -> bool:
+    """Whether a variable says yes or no, as the command line reads it."""
+
+def max_threads() -> int:
+    """The most threads that a model may run on."""
 
 def check_word(option: str, word: str) -> None:
     """An error for a word that `target`, `device`, `numerics`, `sums` or `isa` does not take."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -23,6 +25,26 @@ def integer(where: str, value: object) -> int:
         return operator.index(cast(Any, value))
     except TypeError:
         raise TypeError(f"{where} must be an integer, got {value!r}") from None
+
+
+MOST = 2**31 - 1
+"""The most of what is counted, or measured."""
+
+
+def within(where: str, value: object, least: int = 1, most: int = MOST) -> int:
+    """`value` as an integer from `least` to `most`."""
+    number = integer(where, value)
+    if least <= number <= most:
+        return number
+    shown = number if number.bit_length() <= 128 else f"an integer of {number.bit_length()} bits"
+    raise ValueError(f"{where} must be from {least} to {most}, got {shown}")
+
+
+def path(where: str, value: str | PathLike[str], what: str = "file") -> str:
+    """A path as a string; an empty one is refused."""
+    if not (name := os.fspath(value)):
+        raise ValueError(f"{where} is empty; name a {what}")
+    return name
 
 
 def value(operand: object) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import operator
 import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from aneforge import _native
+from aneforge._operand import within
 
 
 class Profile:
@@ -79,12 +79,7 @@ def profile_model(self: Any, /, *arrays: Any, calls: int = 20, **named: Any) -> 
     Raises:
         ValueError: a wrong number of arrays, a wrong shape, or no calls.
     """
-    try:
-        calls = operator.index(calls)
-    except TypeError:
-        raise TypeError(f"profile: calls must be an integer, got {type(calls).__name__}") from None
-    if calls < 1:
-        raise ValueError(f"profile: calls must be at least 1, got {calls}")
+    calls = within("profile: calls", calls)
     if arrays or named:
         self._call(arrays, named)
     return Profile(*_native.profile(self, calls))

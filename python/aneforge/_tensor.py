@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, cast
@@ -15,6 +14,7 @@ from aneforge import _native, _ops
 from aneforge._blame import blaming
 from aneforge._native import Tensor
 from aneforge._operand import Array, integer, value, vector, weight
+from aneforge._operand import path as named
 
 def shape_from(where: str, shape: tuple[Any, ...], count: int) -> list[int]:
     """`reshape`'s arguments, with a single -1 worked out."""
@@ -214,7 +214,7 @@ class TensorMethods:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the graph behind it as text: `save_graph` of one result."""
-        _native.save_graph(cast(Tensor, self), os.fspath(path))
+        _native.save_graph(cast(Tensor, self), named("save: path", path))
 
     def cumsum(self, axis: int = -1, *, dim: int | None = None) -> Tensor:
         """Running sums along the last axis, as a product with a triangle of ones."""

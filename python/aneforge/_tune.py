@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aneforge import _env, _judge, _native
 from aneforge._compile import compile
 from aneforge._native import Model, Tensor
+from aneforge._operand import within
 
 Feeds: TypeAlias = Sequence[NDArray[Any]]
 
@@ -44,7 +45,8 @@ def tune(
     """
     if target_error is not None:
         return tune_precision(out, target_error, inputs=inputs, reps=reps, verbose=verbose)[0]
-    search = (max(1, budget), atol, prune_factor, min_lossy_speedup)
+    reps = within("tune: reps", reps)
+    search = (within("tune: budget", budget), atol, prune_factor, min_lossy_speedup)
     native = _native.tune(out, inputs, _env.bench(reps), search, print if verbose else None)
     return compile(out, opt=0 if native else "routes")
 
@@ -73,6 +75,7 @@ def tune_precision(
     Returns:
         The model, and a report with `rows`, `risk`, `chosen`, `reason`, `ref_available` and `ref_kind`.
     """
+    reps = within("tune_precision: reps", reps)
     goal = (target_error, cost_budget_us)
     best, report = _native.tune_precision(out, inputs, _env.bench(reps), *goal, print if verbose else None)
     with warnings.catch_warnings():

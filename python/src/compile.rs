@@ -11,6 +11,7 @@ use aneforge::target::numerics_named;
 use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
+use aneforge_models::resolve;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -99,14 +100,28 @@ pub fn arithmetic(name: &str, target: Target) -> PyResult<Numerics> {
     numerics_named(name, target).map_err(|e| PyValueError::new_err(e.to_string()))
 }
 
-/// Each device's name, whether it is here, and what it is or why not.
+/// Each device's name, whether it is here, and what it is or why not; the host as these words say.
 #[pyfunction]
-pub fn devices() -> Vec<(&'static str, bool, String)> {
-    let row = |name: &'static str| match device::named(name) {
+pub fn devices(py: Python<'_>, host: HostWords) -> Vec<(&'static str, bool, String)> {
+    let options =
+        |name| if name == "host" { host.options(Target::default()) } else { Ok(HostOptions::default()) };
+    let row = |name: &'static str| match options(name).and_then(|options| on(Some(name), &options)) {
         Ok(device) => (name, true, device.describe()),
-        Err(error) => (name, false, error.to_string()),
+        Err(error) => (name, false, error.value(py).to_string()),
     };
     ["ane", "host"].map(row).to_vec()
+}
+
+/// Whether a variable says yes or no, as the command line reads it.
+#[pyfunction]
+pub fn truth(text: &str) -> PyResult<bool> {
+    resolve::truth(text).map_err(|e| PyValueError::new_err(e.to_string()))
+}
+
+/// The most threads that a model may run on.
+#[pyfunction]
+pub fn max_threads() -> usize {
+    host::MAX_THREADS
 }
 
 /// Sets the number of threads that the host device runs on. Only before the first program is loaded.

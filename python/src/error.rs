@@ -11,8 +11,8 @@ use aneforge::tune::TuneError;
 use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
 use aneforge_models::{EncodeError, LoadError};
 use pyo3::exceptions::{
-    PyAttributeError, PyFileNotFoundError, PyMemoryError, PyNotImplementedError, PyOSError, PyOverflowError,
-    PyRuntimeError, PyTypeError, PyValueError,
+    PyAttributeError, PyMemoryError, PyNotImplementedError, PyOverflowError, PyRuntimeError, PyTypeError,
+    PyValueError,
 };
 use pyo3::{PyErr, PyResult, Python};
 use std::any::Any;
@@ -89,9 +89,11 @@ fn load(error: &LoadError) -> PyErr {
     let message = error.to_string();
     match error {
         LoadError::Device(e) => device(e),
-        LoadError::Resolve(_) | LoadError::NoTokenizer(_) => PyFileNotFoundError::new_err(message),
-        LoadError::File(_) => PyOSError::new_err(message),
-        _ => PyValueError::new_err(message),
+        LoadError::Target(_) => PyNotImplementedError::new_err(message),
+        _ => match error.io_kind() {
+            Some(kind) => io::Error::new(kind, message).into(),
+            None => PyValueError::new_err(message),
+        },
     }
 }
 

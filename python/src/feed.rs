@@ -6,6 +6,7 @@ use aneforge::{DType, Feed, RunError, Shape, Tensor, TensorType, f16};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// An array that is ready to be copied: contiguous, and of a type that a session takes.
 pub enum Ready<'py> {
@@ -21,7 +22,10 @@ impl<'py> Ready<'py> {
         if let Some(ready) = given.cast::<PyArrayDyn<f32>>().ok().filter(|a| is_plain(a.as_untyped())) {
             return Ok(Ready::F32(ready.readonly()));
         }
-        let array = as_array(&format!("input {index}"), given)?;
+        let array = match given.cast::<PyBytes>() {
+            Ok(bytes) => elements(bytes)?,
+            Err(_) => as_array(&format!("input {index}"), given)?,
+        };
         match Ready::contiguous(&array) {
             Some(ready) => Ok(ready),
             None => Ready::converted(index, port, &array),
@@ -97,6 +101,12 @@ impl<'py> Ready<'py> {
             Ready::U8(a) => a.shape(),
         }
     }
+}
+
+/// Bytes as numbers, as those of a `bytearray` are; NumPy would make them a string.
+fn elements<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let py = bytes.py();
+    Ok(py.import("numpy")?.call_method1("frombuffer", (bytes, "uint8"))?.cast_into()?)
 }
 
 fn in_byte_range(index: usize, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {

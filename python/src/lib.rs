@@ -23,6 +23,7 @@ mod operand;
 mod pacing;
 mod paired;
 mod pickle;
+mod ports;
 mod profile;
 mod tensor;
 mod tune;
@@ -42,7 +43,7 @@ mod _native {
     #[pymodule_export]
     use crate::catalog::{catalog, catalog_column};
     #[pymodule_export]
-    use crate::compile::{compile, devices, set_threads};
+    use crate::compile::{compile, devices, max_threads, set_threads, truth};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]

@@ -7,18 +7,15 @@ use crate::feed::Ready;
 use crate::home::Home;
 use crate::host::{HostWords, told};
 use crate::pickle::model_to_bytes;
-use crate::tensor::Tensor;
 use aneforge::device::Overflow;
-use aneforge::ir::op::Op;
-use aneforge::ir::ops::leaf::Input;
 use aneforge::ir::types::counted;
-use aneforge::plan::{Code, Segment, Source};
-use aneforge::{Buffer, Device, HostOptions, Plan, RunError, Session, TensorType, f16};
+use aneforge::plan::Source;
+use aneforge::{Buffer, Device, HostOptions, Plan, Session, TensorType, f16};
 use aneforge_tensor::MAX_RANK;
 use numpy::ndarray::{ArrayView, IxDyn};
 use numpy::npyffi::{PY_ARRAY_API, npy_intp};
 use numpy::{Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods};
-use pyo3::exceptions::{PyIndexError, PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use std::ffi::{CString, c_int};
@@ -91,7 +88,7 @@ impl Model {
         home.ok_or_else(|| PyRuntimeError::new_err("the model was released; compile it again"))
     }
 
-    fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         &self.running.plan
     }
 
@@ -119,57 +116,6 @@ impl Model {
         let overflow = self.untold(locked.value());
         drop(locked);
         warn(py, overflow)
-    }
-
-    fn port(&self, name: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let count = self.plan().feeds.len();
-        let found = if name.is_none() {
-            (count == 1).then_some(0)
-        } else if let Ok(tensor) = name.cast::<Tensor>() {
-            match tensor.get().var.op() {
-                Op::Input(Input { id, .. }) => self.plan().feeds.iter().position(|feed| feed.leaf == *id),
-                _ => None,
-            }
-        } else if let Ok(name) = name.extract::<String>() {
-            self.plan().feed(&name).or_else(|| self.names().iter().position(|known| *known == name))
-        } else {
-            name.extract::<usize>().ok().filter(|&index| index < count)
-        };
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        let names = self.names().join(", ");
-        let given = if name.is_none() { String::new() } else { format!("; got {}", name.str()?.to_str()?) };
-        Err(PyValueError::new_err(format!(
-            "name one of the model's {}: its tensor, its number, or its name of {names}{given}",
-            counted(count, "input")
-        )))
-    }
-
-    /// Names of the inputs: their own, or else those in the program that reads them first, with a number where another
-    /// input has that name; empty for those that none reads.
-    fn names(&self) -> Vec<String> {
-        let name = |segment: &Segment, port: usize| match &segment.code {
-            Code::Mil { program, .. } => program.functions[0].params[port].name.clone(),
-            Code::Native(netplist) => netplist.layer.feeds[port].1.name.to_owned(),
-        };
-        let read = |feed: usize| {
-            self.plan().segments.iter().find_map(|segment| {
-                let port = segment.inputs.iter().position(|&source| source == Source::Feed(feed))?;
-                Some(name(segment, port))
-            })
-        };
-        let mut names: Vec<String> = self.plan().feeds.iter().map(|feed| feed.name.clone()).collect();
-        for at in 0..names.len() {
-            let Some(own) = names[at].is_empty().then(|| read(at)).flatten() else { continue };
-            let mut others = (2..).map(|n| format!("{own}_{n}"));
-            let mut free = own.clone();
-            while names.contains(&free) {
-                free = others.next().expect("invariant: numbers do not end");
-            }
-            names[at] = free;
-        }
-        names
     }
 }
 
@@ -263,13 +209,17 @@ impl Model {
     }
 
     /// A read-only float16 array over an output's own memory: what the last run left there.
-    #[pyo3(signature = (index = 0))]
-    fn output_view<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
+    ///
+    /// `index` is the output's number, or its name where results have names; by default the first.
+    #[pyo3(signature = (index = None))]
+    fn output_view<'py>(
+        &self,
+        py: Python<'py>,
+        index: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
         let home = self.home()?;
-        let Some(&(ty, _)) = self.plan().outputs.get(index) else {
-            let count = self.plan().outputs.len();
-            return Err(PyIndexError::new_err(format!("output {index} of a model with {count}")));
-        };
+        let index = index.map_or(Ok(0), |index| self.output(index))?;
+        let (ty, _) = self.plan().outputs[index];
         let buffer = home.with(py, |session| session.output_buffer(index).cloned())?;
         let view = view(py, buffer.expect("invariant: the plan has this output"), ty)?;
         view.readwrite().make_nonwriteable();
@@ -313,7 +263,7 @@ impl Model {
 
     /// Names of the results, if they were compiled under names.
     #[getter]
-    fn output_names(&self) -> Vec<String> {
+    pub fn output_names(&self) -> Vec<String> {
         match &self.returned {
             Returned::Named(names) => names.clone(),
             Returned::One | Returned::Tuple => Vec::new(),
@@ -379,45 +329,6 @@ impl Model {
 }
 
 impl Model {
-    /// One array per feed, of those given in order and those given by tensor, number or name.
-    fn in_order<'py>(
-        &self,
-        arrays: &Bound<'py, PyTuple>,
-        named: &Bound<'py, PyDict>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let want = self.plan().feeds.len();
-        if named.is_empty() && arrays.len() == want {
-            return Ok(arrays.iter().collect());
-        }
-        let count = |got| Error::Run(RunError::Count { want, got });
-        if arrays.len() > want {
-            return Err(count(arrays.len() + named.len()).into());
-        }
-        let mut given: Vec<Option<Bound<'py, PyAny>>> = arrays.iter().map(Some).collect();
-        given.resize(want, None);
-        for (name, array) in named {
-            let at = match self.port(&name) {
-                Err(e) if e.is_instance_of::<PyValueError>(named.py()) => {
-                    return Err(PyTypeError::new_err(e.value(named.py()).str()?.to_str()?.to_owned()));
-                }
-                at => at?,
-            };
-            if given[at].replace(array).is_some() {
-                let message = format!("input {at} ({}) is given twice", self.names()[at]);
-                return Err(PyTypeError::new_err(message));
-            }
-        }
-        let missing = given.iter().position(Option::is_none);
-        match missing {
-            Some(at) if !named.is_empty() => {
-                let message = format!("input {at} ({}) is not given", self.names()[at]);
-                Err(PyValueError::new_err(message))
-            }
-            Some(_) => Err(count(arrays.len()).into()),
-            None => Ok(given.into_iter().flatten().collect()),
-        }
-    }
-
     /// The first overflow and how many there are, once.
     fn untold(&self, session: &Session) -> Option<(Overflow, usize)> {
         let first = session.overflows().next()?;

@@ -1,10 +1,11 @@
 //! NumPy arrays as constants, and what may stand beside a tensor in an expression.
 
 use crate::caller::here;
-use crate::error::{guarded, instead, memory};
+use crate::error::{Error, guarded, instead, memory};
 use crate::interrupt::{Attaching, interruptible};
 use crate::tensor::Tensor;
-use aneforge::{Shape, Var, f16};
+use aneforge::ir::attr::Real;
+use aneforge::{BuildError, Shape, Var, f16};
 use numpy::{PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyBufferError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -30,18 +31,26 @@ impl Operand {
     }
 }
 
-/// Reads the other side of an operator; `None` when it is nothing an operator takes.
-pub fn operand(other: &Bound<'_, PyAny>) -> PyResult<Option<Operand>> {
+/// Reads the other side of the operator `op`; `None` when it is nothing an operator takes.
+pub fn operand(op: &str, other: &Bound<'_, PyAny>) -> PyResult<Option<Operand>> {
     if let Ok(tensor) = other.cast::<Tensor>() {
         return Ok(Some(Operand::Value(tensor.get().var.clone())));
     }
     if other.is_instance_of::<PyFloat>() || other.is_instance_of::<PyInt>() {
-        return Ok(Some(Operand::Number(number("the operand", other)?)));
+        let number = number("the operand", other)?;
+        held(other.py(), op, number)?;
+        return Ok(Some(Operand::Number(number)));
     }
     if !is_array(other)? {
         return Ok(None);
     }
     Ok(Some(Operand::Value(constant_of("the operand", &as_array("the operand", other)?)?)))
+}
+
+/// Refuses a number that half precision cannot hold, as the op would that takes it; `op` names it in messages.
+fn held(py: Python<'_>, op: &str, number: f64) -> PyResult<()> {
+    let Err(why) = Real(number).check() else { return Ok(()) };
+    Err(Error::Build(BuildError { op: op.to_owned(), why, at: here(py)? }, false).into())
 }
 
 /// A Python number; `place` names it in messages.
@@ -134,17 +143,17 @@ pub fn array<'py>(object: &Bound<'py, PyAny>, place: &str) -> PyResult<Bound<'py
 pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Ok(array) = object.cast::<PyUntypedArray>() {
-        return Ok(array.clone());
+        return known(array.clone());
     }
     let py = object.py();
     let has = |name: &Bound<'py, PyString>| object.hasattr(name);
     if has(intern!(py, "__dlpack__"))? && !has(intern!(py, "__array__"))? && !is_buffer(object)? {
-        return Ok(py.import("numpy")?.call_method1("from_dlpack", (object,))?.cast_into()?);
+        return known(py.import("numpy")?.call_method1("from_dlpack", (object,))?.cast_into()?);
     }
     let as_array =
         AS_ARRAY.get_or_try_init(py, || py.import("numpy")?.getattr("asarray").map(Bound::unbind))?;
     match as_array.bind(py).call1((object,)) {
-        Ok(array) => Ok(array.cast_into()?),
+        Ok(array) => known(array.cast_into()?),
         Err(e) if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() => {
             if !e.is_instance_of::<PyValueError>(py) {
                 return Err(e);
@@ -154,6 +163,17 @@ pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<
         }
         Err(e) => Err(e),
     }
+}
+
+/// Numbers of a type that is not NumPy's own, such as `bfloat16`, in single precision, if that holds all of them; any
+/// other array as it is.
+fn known(array: Bound<'_, PyUntypedArray>) -> PyResult<Bound<'_, PyUntypedArray>> {
+    if kind(&array) != 'V' {
+        return Ok(array);
+    }
+    let py = array.py();
+    let fits = py.import("numpy")?.call_method1("can_cast", (array.dtype(), "float32"))?.extract()?;
+    if fits { converted(&array, "float32") } else { Ok(array) }
 }
 
 /// An array's element type as NumPy names it.
@@ -194,6 +214,10 @@ pub fn constant_of(place: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<V
     let at = here(py)?;
     if array.len() <= LARGE {
         let tensor = floating(place, array)?;
+        if array.ndim() == 0 {
+            let number = tensor.as_slice::<f64>().map(|values| values[0]);
+            held(py, place, number.unwrap_or_else(|| tensor.to_f32()[0].into()))?;
+        }
         return guarded(|| at.scope(|| Var::constant(tensor)));
     }
     let (place, array, attaching) = (place.to_owned(), array.clone().unbind(), Attaching::new());

@@ -22,14 +22,16 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// The result of an operator, or `NotImplemented` when the other side is nothing it takes.
+    /// The result of an operator, or `NotImplemented` when the other side is nothing it takes; `name` is the op in
+    /// messages.
     fn with(
         &self,
+        name: &str,
         other: &Bound<'_, PyAny>,
         build: impl FnOnce(&Var, Operand) -> Var,
     ) -> PyResult<Py<PyAny>> {
         let py = other.py();
-        let Some(other) = operand(other)? else { return Ok(py.NotImplemented()) };
+        let Some(other) = operand(name, other)? else { return Ok(py.NotImplemented()) };
         let var = attributed(py, || build(&self.var, other))?;
         Ok(Bound::new(py, Tensor { var: checked(var)? })?.into_any().unbind())
     }
@@ -185,19 +187,19 @@ impl Tensor {
     }
 
     fn __gt__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| x.greater(&y.into_var()))
+        self.with("greater", other, |x, y| x.greater(&y.into_var()))
     }
 
     fn __ge__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| x.greater_equal(&y.into_var()))
+        self.with("greater_equal", other, |x, y| x.greater_equal(&y.into_var()))
     }
 
     fn __lt__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| x.less(&y.into_var()))
+        self.with("less", other, |x, y| x.less(&y.into_var()))
     }
 
     fn __le__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| x.less_equal(&y.into_var()))
+        self.with("less_equal", other, |x, y| x.less_equal(&y.into_var()))
     }
 
     fn __bool__(&self) -> PyResult<bool> {
@@ -238,58 +240,58 @@ impl Tensor {
     }
 
     fn __add__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| x.plus(&y.into_var()))
+        self.with("add", other, |x, y| x.plus(&y.into_var()))
     }
 
     fn __radd__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| y.into_var().plus(x))
+        self.with("add", other, |x, y| y.into_var().plus(x))
     }
 
     fn __sub__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| x.minus(&y.into_var()))
+        self.with("sub", other, |x, y| x.minus(&y.into_var()))
     }
 
     fn __rsub__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| y.into_var().minus(x))
+        self.with("sub", other, |x, y| y.into_var().minus(x))
     }
 
     fn __mul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| match y {
+        self.with("muls", other, |x, y| match y {
             Operand::Number(k) => x.muls(k),
             Operand::Value(y) => x.times(&y),
         })
     }
 
     fn __rmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| match y {
+        self.with("muls", other, |x, y| match y {
             Operand::Number(k) => x.muls(k),
             Operand::Value(y) => y.times(x),
         })
     }
 
     fn __truediv__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| x.real_div(&y.into_var()))
+        self.with("real_div", other, |x, y| x.real_div(&y.into_var()))
     }
 
     fn __rtruediv__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| y.into_var().real_div(x))
+        self.with("real_div", other, |x, y| y.into_var().real_div(x))
     }
 
     fn __pow__(&self, other: &Bound<'_, PyAny>, modulo: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         match modulo {
             Some(_) => Err(PyValueError::new_err("pow: a modulus is not supported")),
-            None => self.with(other, |x, y| x.pow(&y.into_var())),
+            None => self.with("pow", other, |x, y| x.pow(&y.into_var())),
         }
     }
 
     fn __rpow__(&self, other: &Bound<'_, PyAny>, _modulo: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
-        self.with(other, |x, y| y.into_var().pow(x))
+        self.with("pow", other, |x, y| y.into_var().pow(x))
     }
 
     /// With a tensor, the product of two values; with a matrix `[K, N]`, a product with a weight.
     fn __matmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         if other.is_instance_of::<Tensor>() {
-            return self.with(other, |x, y| x.matmul_value(&y.into_var()));
+            return self.with("matmul", other, |x, y| x.matmul_value(&y.into_var()));
         }
         if !is_array(other)? {
             return Ok(other.py().NotImplemented());
@@ -302,7 +304,7 @@ impl Tensor {
                 "matmul: the weight must be [K, N], got shape {shape}; use bmm_weight for [B, K, N]"
             )));
         }
-        self.with(&weight.getattr("T")?, |x, y| x.linear(&y.into_var(), None))
+        self.with("matmul", &weight.getattr("T")?, |x, y| x.linear(&y.into_var(), None))
     }
 
     fn __rmatmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
@@ -310,6 +312,6 @@ impl Tensor {
             return Ok(other.py().NotImplemented());
         }
         let weight = weight_array("matmul: the weight", other)?;
-        self.with(&weight, |x, y| y.into_var().matmul_value(x))
+        self.with("matmul", &weight, |x, y| y.into_var().matmul_value(x))
     }
 }

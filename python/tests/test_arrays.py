@@ -1,6 +1,7 @@
 """Arrays as NumPy has them: unaligned, in another byte order, strided, of other types."""
 
 import aneforge as af
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -131,3 +132,23 @@ def test_an_integer_beyond_half_precision_is_named():
     x = af.input((2,))
     with pytest.raises(ValueError, match="70000"):
         af.compile(x + np.array([1, 70000]))
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
+def test_numbers_that_are_not_numpys_own_are_real(name):
+    array = np.array([[1, -2, 3], [0, 4, -4]]).astype(getattr(ml_dtypes, name))
+    x = af.input((2, 3))
+    want = array.astype(np.float32)
+    np.testing.assert_array_equal(af.compile(x * 1.0)(array), want)
+    np.testing.assert_array_equal(af.eval(x + array, {x: np.zeros((2, 3))}), want)
+    np.testing.assert_array_equal(af.eval(x.linear(array), {x: np.ones((2, 3))})[0], want.sum(1))
+
+
+def test_bytes_are_fed_as_a_bytearray_is():
+    for dtype in ("uint8", "fp16"):
+        x = af.input((3,), dtype=dtype)
+        model = af.compile(x.astype("fp16") * 1.0)
+        for given in (b"\0\1\xff", bytearray(b"\0\1\xff")):
+            np.testing.assert_array_equal(model(given), [0, 1, 255])
+    with pytest.raises(ValueError, match=r"input 0 must have shape \[3\], got \[2\]"):
+        model(b"12")

@@ -97,6 +97,26 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
             encoder(texts)  # type: ignore[arg-type]
 
 
+def test_a_target_without_programs_is_refused_at_once() -> None:
+    with pytest.raises(NotImplementedError, match="target m9 is older than A13, which runs no MIL program"):
+        af.load(TINY, target="M9", device="host")
+
+
+def test_what_is_missing_is_a_missing_file(tmp_path: Path) -> None:
+    model = broken(tmp_path)
+    weights = model / "model.safetensors"
+    index = {"weight_map": {"embeddings.LayerNorm.bias": "gone.safetensors"}}
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds neither model\.safetensors nor"):
+        af.load(model)
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors` does not exist"):
+        af.load(model)
+    (model / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.json` does not exist"):
+        af.load(model)
+
+
 def broken(tmp_path: Path) -> Path:
     return Path(shutil.copytree(TINY, tmp_path / "model"))
 
@@ -131,7 +151,7 @@ def test_broken_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors"):
         af.load(model)
     weights.unlink()
-    with pytest.raises((ValueError, OSError)):
+    with pytest.raises(FileNotFoundError):
         af.load(model)
     weights.write_bytes(whole)
     (model / "config.json").write_text("{")

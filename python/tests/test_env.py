@@ -49,7 +49,32 @@ def test_wrong_variables_are_errors() -> None:
     assert sums in run(ANEFORGE_SUMS="x").stderr
     assert "ValueError: ANEFORGE_ISA: isa must name an instruction set" in run(ANEFORGE_ISA="x").stderr
     assert "ANEFORGE_THREADS must be a positive integer, got 'two'" in run(ANEFORGE_THREADS="two").stderr
-    assert "ANEFORGE_THREADS: threads must be from 1 to 1024, got 0" in run(ANEFORGE_THREADS="0").stderr
+    assert "ANEFORGE_THREADS must be from 1 to 1024, got 0" in run(ANEFORGE_THREADS="0").stderr
+    assert f"ANEFORGE_THREADS must be from 1 to 1024, got {10**20}" in run(ANEFORGE_THREADS=str(10**20)).stderr
+    for name in ("TARGET", "DEVICE", "NUMERICS", "SUMS", "ISA", "THREADS"):
+        stderr = run(**{f"ANEFORGE_{name}": os.fsdecode(b"\xff")}).stderr
+        assert f"ValueError: ANEFORGE_{name} is no text in UTF-8, got '\\udcff'" in stderr
+
+
+def test_the_devices_are_what_the_variables_say() -> None:
+    done = run(ANEFORGE_ISA="scalar", ANEFORGE_DEVICE="host")
+    assert "scalar kernels" in done.stdout.rpartition("processor")[2].lower(), done.stderr
+    done = run(ANEFORGE_ISA="avx9")
+    assert "isa must name an instruction set" in done.stderr
+
+
+def test_yes_and_no_are_what_the_command_line_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, read in (("HF_HUB_OFFLINE", _env.offline), ("ANEFORGE_TUNE_ATTENTION", _env.tune_attention)):
+        for word in ("1", "true", "T", "Yes", "y", "on", " on "):
+            monkeypatch.setenv(name, word)
+            assert read() is True
+        for word in ("", "0", "FALSE", "f", "no", "N", "off"):
+            monkeypatch.setenv(name, word)
+            assert read() is False
+        for word in ("zzz", "2", " "):
+            monkeypatch.setenv(name, word)
+            with pytest.raises(ValueError, match=f"{name}: `{word}` is neither true .* nor false"):
+                read()
 
 
 def test_empty_variables_are_unset() -> None:

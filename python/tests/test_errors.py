@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,31 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "unsupported operand", lambda: None * x23()),
     (TypeError, "constants are real numbers, got an array of complex128", lambda: x23() + np.array([1j])),
     (ValueError, "muls: scalar 1000000 does not fit half precision", lambda: x23() * 1e6),
+    (ValueError, "muls: scalar 1e300 does not fit half precision", lambda: x23() * 1e300),
+    (ValueError, "add: scalar 70000 does not fit half precision", lambda: x23() + 70000),
+    (ValueError, "add: scalar -65520 does not fit half precision", lambda: -65520 + x23()),
+    (ValueError, "sub: scalar 65520 does not fit half precision", lambda: 65520 - x23()),
+    (ValueError, "sub: scalar 1e300 does not fit half precision", lambda: x23() - 1e300),
+    (ValueError, "real_div: scalar 18446744073709551616 does not fit", lambda: 2**64 / x23()),
+    (ValueError, "real_div: scalar 70000 does not fit", lambda: x23() / 70000),
+    (ValueError, "pow: scalar 70000 does not fit", lambda: x23() ** 70000),
+    (ValueError, "pow: scalar 70000 does not fit", lambda: 70000 ** x23()),
+    (ValueError, "greater: scalar 70000 does not fit", lambda: x23() > 70000),
+    (ValueError, "less: scalar inf does not fit", lambda: x23() < float("inf")),
+    (ValueError, "add: scalar NaN does not fit", lambda: x23() + float("nan")),
+    (ValueError, "the operand: scalar 70000 does not fit", lambda: x23() + np.float32(70000)),
+    (ValueError, "maximum: the constant: scalar 70000 does not fit", lambda: af.maximum(x23(), 70000)),
+    (ValueError, "pow: the constant: scalar 70000 does not fit", lambda: x23().pow(70000)),
+    (TypeError, 'mul: takes fp16, got bool; only select and logical_not', lambda: (x23() > 0) * x23()),
+    (TypeError, 'zeros by it first, in Python with astype("fp16")', lambda: (x23() > 0) + 1),
+    (ValueError, f"tune: reps must be from 1 to 2147483647, got {2**70}", lambda: af.tune(x23(), reps=2**70)),
+    (ValueError, "tune: reps must be from 1 to 2147483647, got 0", lambda: af.tune(x23().relu(), reps=0)),
+    (ValueError, "tune: budget must be from 1 to", lambda: af.tune(x23().relu(), budget=2**70)),
+    (ValueError, "tune_precision: reps must be from 1 to", lambda: af.tune_precision(x23().relu(), reps=-1)),
+    (ValueError, "attention_tiles: S must be from 1 to", lambda: af.attention_tiles(2**70, 2, 2)),
+    (ValueError, "threads must be from 1 to 1024, got", lambda: af.load("nowhere", threads=2**70)),
+    (ValueError, "save_graph: path is empty; name a file", lambda: af.save_graph(x23(), "")),
+    (ValueError, "load_graph: path is empty; name a file", lambda: af.load_graph("")),
     (ValueError, "pow: a modulus is not supported", lambda: pow(x23(), 2, 3)),
     (ValueError, "matmul: inner sizes differ, 3 and 4", lambda: x23() @ ONES),
     (ValueError, "matmul: the weight must be [K, N], got shape (3,)", lambda: x23() @ np.ones(3)),
@@ -264,6 +290,7 @@ COMPILE: list[tuple[type[Exception], str, dict[str, Any]]] = [
         "program: target h11 is older than A13, which runs no MIL program",
         {"target": "h11"},
     ),
+    (ValueError, 'compile: build_dir is empty; name a folder, which may be "."', {"build_dir": ""}),
     (ValueError, "unknown device `gpu`; known are `host` and `ane`", {"device": "gpu"}),
     (ValueError, "unknown numerics `exact`; known are `ane` (as the target), `ieee`", {"numerics": "exact"}),
 ]
@@ -309,3 +336,10 @@ def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=f"cannot make folder {tmp_path}/file/out: "):
         af.compile(x23().relu(), build_dir=tmp_path / "file" / "out")
+
+
+def test_a_graph_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.ir"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=re.escape(f"{path}: this is no graph text, which is UTF-8")):
+        af.load_graph(path)

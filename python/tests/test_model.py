@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import platform
+import re
 import threading
 import time
 import weakref
@@ -141,8 +142,22 @@ def test_inputs_are_named_by_tensor_number_or_name() -> None:
     for name in (None, 2, -1, "nothing", a * 1.0):
         with pytest.raises(ValueError, match="name one of the model's 2 inputs"):
             model.input_view(name)
-    with pytest.raises(IndexError, match="output 1 of a model with 1"):
-        model.output_view(1)
+    for index in (1, -1, 2**70, True, "a"):
+        with pytest.raises(ValueError, match=f"output_view: index must be 0; got {index!r}"):
+            model.output_view(index)
+
+
+def test_outputs_are_named_by_number_or_name() -> None:
+    x = af.input((2,), name="x")
+    model = af.compile({"a": x + 1, "b": x + 2}, device="host")
+    model(np.zeros(2))
+    np.testing.assert_array_equal(model.output_view("b"), [2, 2])
+    np.testing.assert_array_equal(model.output_view(1), [2, 2])
+    np.testing.assert_array_equal(model.output_view(), [1, 1])
+    for index in ("c", "x", 2, -1, 2**70, 0.5):
+        why = re.escape(f"output_view: index must be an integer from 0 to 1, or a name of a, b; got {index!r}")
+        with pytest.raises(ValueError, match=why):
+            model.output_view(index)  # type: ignore[arg-type]
 
 
 def test_a_released_model_says_so(doubled: af.Model) -> None:
@@ -275,6 +290,10 @@ def test_instruction_sets_and_threads_are_options(monkeypatch: pytest.MonkeyPatc
         ({"isa": "neon" if platform.machine() == "x86_64" else "avx2"}, RuntimeError, "cannot run .* kernels; choose"),
         ({"threads": 0}, ValueError, "threads must be from 1 to 1024, got 0"),
         ({"threads": -1}, ValueError, "threads must be from 1 to 1024, got -1"),
+        ({"threads": 2**63}, ValueError, "threads must be from 1 to 1024, got 9223372036854775808"),
+        ({"threads": -(2**70)}, ValueError, "threads must be from 1 to 1024, got -1180591620717411303424"),
+        ({"threads": 2**9999}, ValueError, "threads must be from 1 to 1024, got an integer of 10000 bits"),
+        ({"isa": "\udcff"}, ValueError, "isa is no text in UTF-8, got"),
         ({"threads": 10**6}, ValueError, "threads must be from 1 to 1024, got 1000000"),
         ({"threads": 2.5}, TypeError, "threads must be"),
         ({"threads": 2, "opt": 2}, ValueError, "takes no threads"),

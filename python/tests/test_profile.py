@@ -65,9 +65,9 @@ def test_wrong_requests_say_what_to_do(model: af.Model, tmp_path: Path) -> None:
     with pytest.raises(OSError):
         profile.save(tmp_path / "missing" / "p.svg")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="calls must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="profile: calls must be from 1 to 2147483647, got 0"):
         model.profile(calls=0)
-    with pytest.raises(TypeError, match="calls must be an integer, got float"):
+    with pytest.raises(TypeError, match="profile: calls must be an integer, got 2.5"):
         model.profile(calls=2.5)
     with pytest.raises(ValueError, match="must have shape"):
         model.profile(np.ones((8, 15), np.float32))

@@ -121,6 +121,7 @@ impl Encoder {
     /// Loads a model by its directory, in the layout of `transformers` or `sentence-transformers`, or by its
     /// hub id. Nothing is compiled yet, and no weight is read.
     pub fn load(name_or_path: &str, options: EncoderOptions) -> Result<Encoder, LoadError> {
+        options.target.runs_programs()?;
         let directory = resolve(name_or_path, &options.hub)?;
         let layout = Layout::read(&directory, options.pooling, options.max_seq_length)?;
         let root = &layout.transformer;

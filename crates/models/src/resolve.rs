@@ -49,6 +49,20 @@ pub enum ResolveError {
     },
 }
 
+/// A word is no answer. The caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is neither true (1, true, t, yes, y, on) nor false (0, false, f, no, n, off)")]
+pub struct NoAnswer(pub String);
+
+/// Whether a word says yes, as that in `HF_HUB_OFFLINE` may; case and blanks around it do not matter.
+pub fn truth(word: &str) -> Result<bool, NoAnswer> {
+    match word.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+        "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
+        _ => Err(NoAnswer(word.into())),
+    }
+}
+
 /// Where models are downloaded from, and to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HubOptions {
@@ -205,6 +219,14 @@ mod tests {
             std::fs::write(model.join("snapshots/abc").join(file), "").unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn yes_and_no_in_any_case() {
+        let answers = |words: &str| words.split(' ').map(truth).collect::<Result<Vec<bool>, _>>();
+        assert_eq!(answers("1 true T yes Y oN").unwrap(), [true; 6]);
+        assert_eq!(answers("0 false F no N oFF").unwrap(), [false; 6]);
+        assert!(["zzz", "2", " ", ""].iter().all(|word| truth(word).is_err()));
     }
 
     #[test]

@@ -66,7 +66,12 @@ impl Real {
         if self.0.abs() < F16_OVERFLOW {
             return Ok(());
         }
-        Err(format!("scalar {} does not fit half precision (largest magnitude 65504); rescale first", self.0))
+        // Every digit of what may have been typed in full, as 2 to the power of 64; not the 300 of 1e300.
+        let value = match self.0 {
+            v if v.fract() == 0.0 && v.abs() < 1e21 => format!("{v:.0}"),
+            v => format!("{v:?}"),
+        };
+        Err(format!("scalar {value} does not fit half precision (largest magnitude 65504); rescale first"))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::ir::op::Op;
 use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::ops::scalar::{Adds, Muls};
 use crate::ir::types::{Caller, TensorType};
-use aneforge_tensor::{DType, Shape, Tensor, Weight, f16};
+use aneforge_tensor::{DType, Shape, Tensor, Weight};
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -138,9 +138,12 @@ impl Var {
         Var::node(Constant { index: 0 }.into(), Vec::new(), ty, at, Some(weight))
     }
 
-    /// A half-precision constant with every element `value`.
+    /// A half-precision constant with every element `value`, which half precision must hold.
     #[track_caller]
     pub fn full(shape: Shape, value: f64) -> Var {
+        if let Err(why) = Real(value).check() {
+            return Var::poisoned("constant", why);
+        }
         let value = aneforge_tensor::round_f16(value);
         let tensor = Tensor::from_slice(shape, &vec![value; shape.count()]);
         Var::constant(tensor.expect("invariant: one value per element"))
@@ -285,7 +288,7 @@ impl fmt::Debug for Var {
 impl From<f32> for Var {
     #[track_caller]
     fn from(value: f32) -> Var {
-        Var::constant(Tensor::scalar(f16::from_f32(value)))
+        Var::full(Shape::SCALAR, f64::from(value))
     }
 }
 

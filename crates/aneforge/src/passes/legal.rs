@@ -45,13 +45,9 @@ pub struct LegalError {
 
 /// Checks the whole spec; reports the first node at fault.
 pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
-    if !target.family().runs_mil() {
+    if let Err(error) = target.runs_programs() {
         let at = graph.nodes.last().map_or_else(Caller::here, |n| n.at);
-        let why = format!(
-            "target {target} is {}, which runs no MIL program; the oldest that does is h13",
-            target.family()
-        );
-        return Err(LegalError { op: "program", why, at, fault: Fault::Target });
+        return Err(LegalError { op: "program", why: error.to_string(), at, fault: Fault::Target });
     }
     let feeds_transpose = transposed(graph);
     for (id, node) in graph.nodes() {
@@ -140,6 +136,12 @@ fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
     let Some(at) = weight.first_beyond_half() else { return Ok(()) };
     let mut value = [0.0];
     weight.read_f32(at, &mut value);
+    if weight.shape().rank() == 0 {
+        return Err(format!(
+            "constant @{index} is {:?}, which half precision cannot hold; rescale first",
+            value[0]
+        ));
+    }
     Err(format!(
         "constant @{index} {} has {:?} at element {at}, which half precision cannot hold; fix or rescale the weights",
         weight.shape(),

@@ -71,6 +71,11 @@ pub struct Target(&'static Chip);
 #[error("unknown target `{0}`; known are m1 to m5 and {known}", known = known())]
 pub struct UnknownTarget(pub String);
 
+/// The chip is too old for programs. The target's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("target {0} is {family}, which runs no MIL program; the oldest that does is h13", family = .0.family())]
+pub struct TooOld(pub Target);
+
 fn known() -> String {
     CHIPS.iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
 }
@@ -92,6 +97,11 @@ impl Target {
     /// The chip's family.
     pub fn family(self) -> Family {
         self.0.family
+    }
+
+    /// Whether the chip is new enough for programs.
+    pub fn runs_programs(self) -> Result<(), TooOld> {
+        if self.family().runs_mil() { Ok(()) } else { Err(TooOld(self)) }
     }
 }
 

@@ -66,7 +66,8 @@ fn shapes_and_types() {
     );
     assert_eq!(
         message(x.greater(&x).relu()),
-        "relu: takes fp16, got bool; only select and logical_not take bool"
+        "relu: takes fp16, got bool; only select and logical_not take bool: select ones and zeros by it first, \
+         in Python with astype(\"fp16\")"
     );
     let image = Var::input_of(TensorType { dtype: DType::U8, shape: Shape::new(&[1, 3, 4, 4]).unwrap() });
     assert_eq!(
@@ -77,6 +78,16 @@ fn shapes_and_types() {
         message(x.muls(1e6)),
         "muls: scalar 1000000 does not fit half precision (largest magnitude 65504); rescale first"
     );
+    for (scalar, shown) in
+        [(Var::from(7e4), "70000"), (Var::from(f32::NAN), "NaN"), (Var::full(x.shape(), 1e300), "1e300")]
+    {
+        assert_eq!(
+            message(&x / scalar),
+            format!(
+                "constant: scalar {shown} does not fit half precision (largest magnitude 65504); rescale first"
+            )
+        );
+    }
 }
 
 #[test]

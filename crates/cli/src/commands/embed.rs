@@ -5,7 +5,7 @@ use crate::exit::caller;
 use crate::output;
 use crate::program::MOST_TEXT;
 use aneforge::{Shape, Tensor};
-use aneforge_models::resolve::HubOptions;
+use aneforge_models::resolve::{HubOptions, truth};
 use aneforge_models::{EncodeOptions, Encoder, EncoderOptions, Pooling};
 use aneforge_tensor::npy;
 use anyhow::{Context as _, Result};
@@ -56,7 +56,7 @@ pub struct Args {
     npy: Option<PathBuf>,
 
     /// Never download: use a directory, or what the hub's cache holds
-    #[arg(long, env = "HF_HUB_OFFLINE", value_parser = clap::builder::BoolishValueParser::new(),
+    #[arg(long, env = "HF_HUB_OFFLINE", value_parser = truth,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     offline: bool,
 }

@@ -1,6 +1,6 @@
 //! `embed` on a tiny model with recorded vectors.
 
-use crate::support::{command, fails, file, folder, json, keys, show, text};
+use crate::support::{command, fails, file, finish, folder, json, keys, show, text};
 use aneforge_tensor::{Bytes, npy};
 use serde_json::Value;
 use std::io::Write;
@@ -75,6 +75,14 @@ fn what_is_no_model_is_an_error() {
     assert!(error.starts_with("there is no directory `./nothing-here`; check the path"), "{error}");
     let error = fails(3, &["embed", "-m", "no-such-org/no-such-model", "--offline", "x"]);
     assert!(error.contains("downloads are switched off; pass a local directory"), "{error}");
+    for (word, said) in
+        [("Y", "downloads are switched off"), ("zzz", "`zzz` is neither true (1, true, t, yes, y, on)")]
+    {
+        let mut offline = command(&["embed", "-m", "no-such-org/no-such-model", "x"]);
+        offline.env("HF_HUB_OFFLINE", word);
+        let error = finish(offline).err;
+        assert!(error.contains(said), "{error}");
+    }
     let folder = folder();
     file(&folder, "config.json", "{");
     let error = fails(3, &["embed", "-m", &show(folder.path()), "x"]);

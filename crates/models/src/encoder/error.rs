@@ -4,7 +4,9 @@ use crate::weights::WeightError;
 use aneforge::Kind;
 use aneforge::device::DeviceError;
 use aneforge::session::RunError;
-use aneforge_formats::{CheckpointError, FileError};
+use aneforge::target::TooOld;
+use aneforge_formats::{CheckpointError, FileError, SafeTensorsError};
+use std::io;
 use std::path::PathBuf;
 
 /// A model could not be loaded. The files' fault, or the caller's where the name leads nowhere.
@@ -68,6 +70,9 @@ pub enum LoadError {
     /// There is no device to run on.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The target runs no programs.
+    #[error(transparent)]
+    Target(#[from] TooOld),
 }
 
 /// Texts could not be encoded.
@@ -134,6 +139,26 @@ impl LoadError {
             LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
             LoadError::Checkpoint(_) => Kind::File,
             LoadError::Weight(error) => error.kind(),
+            LoadError::Target(_) => Kind::Target,
+        }
+    }
+
+    /// What the system said, where a file is missing or cannot be read.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            LoadError::File(error)
+            | LoadError::Checkpoint(
+                CheckpointError::File(error) | CheckpointError::SafeTensors(SafeTensorsError::File(error)),
+            )
+            | LoadError::Weight(WeightError::Read(SafeTensorsError::File(error))) => Some(match error {
+                FileError::Missing(_) => io::ErrorKind::NotFound,
+                FileError::NotAFile(_) => io::ErrorKind::IsADirectory,
+                FileError::Read { source, .. } => source.kind(),
+                FileError::Special(_) | FileError::Large { .. } => io::ErrorKind::Other,
+            }),
+            LoadError::Resolve(_) | LoadError::NoTokenizer(_) => Some(io::ErrorKind::NotFound),
+            LoadError::Checkpoint(CheckpointError::Missing(_)) => Some(io::ErrorKind::NotFound),
+            _ => None,
         }
     }
 }

@@ -13,7 +13,10 @@ pub(crate) fn half_only(x: &TensorType) -> Result<(), String> {
     match x.dtype {
         DType::F16 => Ok(()),
         DType::U8 => Err("takes fp16, got uint8; convert the image with image_input or cast first".into()),
-        other => Err(format!("takes fp16, got {other}; only select and logical_not take bool")),
+        other => Err(format!(
+            "takes fp16, got {other}; only select and logical_not take bool: select ones and zeros by it first, \
+             in Python with astype(\"fp16\")"
+        )),
     }
 }
 
