@@ -110,8 +110,10 @@ impl<L: Lanes> Halves<L> for Rounded<L> {
     }
     #[inline(always)]
     fn is_finite(self) -> bool {
-        let infinity = <L::Vector as Real>::splat(f32::INFINITY);
-        self.0.iter().all(|part| <L::Vector as Real>::all(part.abs().lt(infinity)))
+        // Not by a closure, which would be compiled without the instruction set.
+        let ([first, second], infinity) = (self.0, <L::Vector as Real>::splat(f32::INFINITY));
+        let finite = <L::Vector as Real>::and(first.abs().lt(infinity), second.abs().lt(infinity));
+        <L::Vector as Real>::all(finite)
     }
     #[inline(always)]
     fn wide(self) -> [L::Vector; 2] {
