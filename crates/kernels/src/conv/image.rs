@@ -34,7 +34,7 @@ impl Geometry {
         let [_, _, height, width] = input;
         assert!(params.stride.iter().all(|&stride| stride > 0), "conv: stride {:?}", params.stride);
         let out = params.output_size([height, width], kernel);
-        // From one output to none there is no way, and nothing behind the image to be read on it.
+        // With one output along an axis, its stride is never taken; the room behind the image does not grow with it.
         let stride = std::array::from_fn(|axis| if out[axis] > 1 { params.stride[axis] } else { 1 });
         Geometry::with_size(input, kernel, out, &ConvParams { stride, ..*params })
     }
