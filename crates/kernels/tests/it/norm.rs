@@ -88,13 +88,10 @@ fn chain(
 fn fused_norms_are_the_chain_of_ops_bit_for_bit_and_told_of_the_same_overflows() {
     let (size, eps) = (197, f16::from_f32(1e-5));
     let calm = values(5 * size, 1);
-    let (gamma, beta) = (values(size, 2), values(size, 3));
-    let large = |gamma: &[f16]| {
-        let mut gamma = gamma.to_vec();
-        gamma[196] = f16::MAX;
-        gamma
-    };
-    // A square, a difference, the sum of squares, a variance of 65504 and more, and the product with gamma.
+    let large = |values: &[f16], last: f32| [&values[..196], &[f16::from_f32(last)]].concat();
+    let (gamma, beta) = (values(size, 2), large(&values(size, 3), 4000.0));
+    // A square, a difference, the sum of squares, a variance of 65504 and more, the product with gamma, also of one that
+    // few norms make so large, and the sum with beta.
     let row = |each: &dyn Fn(usize) -> f32| (0..size).map(|i| f16::from_f32(each(i))).collect::<Vec<_>>();
     let one = row(&|i| if i == 7 { 60000.0 } else { 1.0 });
     let far = row(&|i| if i == 0 { -60000.0 } else { 60000.0 });
@@ -107,7 +104,10 @@ fn fused_norms_are_the_chain_of_ops_bit_for_bit_and_told_of_the_same_overflows()
         (Some(&far), &gamma, [true; 2]),
         (Some(&long), &gamma, [false, true]),
         (Some(&spread), &gamma, [true, false]),
-        (Some(&outlier), &large(&gamma), [true, false]),
+        (Some(&outlier), &large(&gamma, 65504.0), [true, false]),
+        (Some(&outlier), &large(&gamma, 4800.0), [true, false]),
+        (Some(&outlier), &large(&gamma, 4600.0), [true, false]),
+        (Some(&outlier), &large(&gamma, 4000.0), [false; 2]),
     ];
     for kernels in contexts() {
         for (row, gamma, told) in &cases {
