@@ -72,9 +72,9 @@ def compile(
         numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
             `"ieee"`, or those of a family or chip such as `"a14"` or `"M2"`; by default
             `ANEFORGE_NUMERICS`, else `"ane"`.
-        sums: the order in which products and convolutions sum on the host: `"defined"`, to the same bits on every
-            machine, or `"fast"`, the fastest that this processor has with exact products, whose last bits may differ
-            between processors; by default `ANEFORGE_SUMS`, else `"defined"`.
+        sums: the order in which products and convolutions sum on the host: `"fast"`, the fastest that this processor
+            has with exact products, whose last bits may differ between classes of processors, or `"defined"`, to the
+            same bits on every machine; by default `ANEFORGE_SUMS`, else `"fast"`.
         isa: the instruction set of the host's kernels, such as `"avx2"`; by default `ANEFORGE_ISA`, else the fastest
             that the processor has. What it cannot run is an error.
         threads: how many threads the model runs on, the caller's included; models with as many share them. By

@@ -40,7 +40,7 @@ impl HostWords {
         let HostOptions { numerics, sums, isa, threads, .. } = *options;
         HostWords {
             numerics: numerics.map(|numerics| numerics.name().into()),
-            sums: (sums == Sums::Fast).then(|| "fast".into()),
+            sums: Some(if sums == Sums::Fast { "fast" } else { "defined" }.into()),
             isa: isa.map(name_of),
             threads: threads.map(|threads| threads as i64),
         }
@@ -50,7 +50,7 @@ impl HostWords {
 /// What `repr` says of options that are not the default.
 pub fn told(options: &HostOptions) -> String {
     let isa = options.isa.map(|isa| format!(", {} kernels", name_of(isa)));
-    let sums = (options.sums == Sums::Fast).then(|| ", fast sums".into());
+    let sums = (options.sums == Sums::Defined).then(|| ", defined sums".into());
     let threads =
         options.threads.map(|threads| format!(", {threads} thread{}", if threads == 1 { "" } else { "s" }));
     [isa, sums, threads].into_iter().flatten().collect()
@@ -73,7 +73,7 @@ fn instruction_set(name: &str) -> PyResult<Isa> {
 }
 
 fn order(name: Option<&str>) -> PyResult<Sums> {
-    let Some(name) = name else { return Ok(Sums::Defined) };
+    let Some(name) = name else { return Ok(Sums::default()) };
     match name.to_ascii_lowercase().as_str() {
         "defined" => Ok(Sums::Defined),
         "fast" => Ok(Sums::Fast),

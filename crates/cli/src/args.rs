@@ -118,7 +118,7 @@ pub struct Global {
         ignore_case = true,
         env = "ANEFORGE_SUMS",
         hide_env_values = true,
-        default_value = "defined",
+        default_value = "fast",
         help_heading = "Global options"
     )]
     pub sums: SumsName,
@@ -204,10 +204,10 @@ pub enum NormsName {
 /// Orders of sums, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SumsName {
-    /// In one order, to the same bits on every machine
-    Defined,
     /// In the fastest order that this processor has with exact products; last bits may differ between processors
     Fast,
+    /// In one order, to the same bits on every machine
+    Defined,
 }
 
 fn isa(name: &str) -> Result<Isa, String> {

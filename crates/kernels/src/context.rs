@@ -36,11 +36,11 @@ pub enum Isa {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Sums {
     /// In the order of [`crate::order::Dot`]: the same bits everywhere.
-    #[default]
     Defined,
     /// In the fastest order that this processor has with exact products and sums of single precision: that of
     /// [`crate::order::PartsDot`] on [`Isa::AmxBf16`], for 7 rows (or pixels) or more, and the defined one elsewhere. The
     /// bits do not depend on threads, layouts, blocking or the form of the weights.
+    #[default]
     Fast,
 }
 
@@ -119,7 +119,7 @@ impl Kernels {
         Kernels { sums, ..self }
     }
 
-    /// The fastest instruction set, on a new pool of `threads` threads (the caller counts as one).
+    /// The fastest instruction set, with defined sums, on a new pool of `threads` threads (the caller counts as one).
     #[must_use]
     pub fn with_threads(threads: usize) -> Kernels {
         let simd = Simd::new(Isa::best()).unwrap_or(Simd::SCALAR);

@@ -1,7 +1,6 @@
 //! After its first call, a session on the host allocates nothing, whatever the op.
 
-use crate::support::{Built, build, feed_tensors, numbers};
-use aneforge::device::host::Host;
+use crate::support::{Built, build, engine, feed_tensors, numbers};
 use aneforge::ir::op::OPS;
 use aneforge::{CompileOptions, Graph, Session, compile};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -50,7 +49,7 @@ fn no_case_of_any_op_allocates_after_its_first_call() {
                 let output = numbers(&output);
                 let feeds = feed_tensors(&Graph::freeze(std::slice::from_ref(&output)).unwrap(), &feeds);
                 let Ok(plan) = compile(&[output], &CompileOptions::default()) else { continue };
-                let mut session = Session::new(plan, Host::new(1)).unwrap();
+                let mut session = Session::new(plan, engine(1)).unwrap();
                 let mut result = vec![0.0f32; session.run(&feeds).unwrap()[0].shape().count()];
                 let count = allocations(|| {
                     session.execute().unwrap();

@@ -1,5 +1,6 @@
 //! Buffers: what ports are bound to, and what sessions share.
 
+use super::support::engine;
 use aneforge::device::host::Host;
 use aneforge::device::{Loaded, Memory, Port};
 use aneforge::ir::types::TensorType;
@@ -34,7 +35,7 @@ fn refused(result: Result<(), RunError>) -> String {
 
 #[test]
 fn the_output_of_a_session_is_the_input_of_another() {
-    let host = Host::new(1);
+    let host = engine(1);
     let (x, y) = (input(&[2]), input(&[2]));
     let (mut first, mut second) = (session(&[x.muls(3.0)], &host), session(&[y.adds(1.0)], &host));
     second.bind_input(0, first.output_buffer(0).unwrap()).unwrap();
@@ -46,7 +47,7 @@ fn the_output_of_a_session_is_the_input_of_another() {
 /// The old state is read after the new one is known, and by two outputs.
 #[test]
 fn state_is_a_buffer_that_two_ports_name() {
-    for host in [Host::new(1), Host::new(1).unfused()] {
+    for host in [engine(1), engine(1).unfused()] {
         let (state, x) = (input(&[1, 2]), input(&[1, 2]));
         let next = (&state + &x).relu();
         let mut steps = session(&[next.clone(), &next - &state, state.muls(1.0), next.reshape(&[2])], &host);
@@ -67,7 +68,7 @@ fn state_is_a_buffer_that_two_ports_name() {
 /// A layer in the middle cuts the graph: what comes after it reads inputs after what comes before it has written.
 #[test]
 fn state_that_another_segment_is_still_to_read_is_refused() {
-    let host = Host::new(1);
+    let host = engine(1);
     let (x, state) = (input(&[1, 4]), input(&[1, 4]));
     let early = &state + &x;
     let late = &early.sort(false, false) + &state;
@@ -104,7 +105,7 @@ fn leaves_and_values_that_are_returned_twice_reach_their_buffers() {
     let x = input(&[3]);
     let y = x.adds(1.0);
     let outputs = [y.clone(), y.clone(), x.reshape(&[1, 3]), Var::full(shape(&[3]), 2.0) * &y];
-    let mut session = session(&outputs, &Host::new(1));
+    let mut session = session(&outputs, &engine(1));
     session.run(&[Tensor::from_slice(shape(&[3]), &[1.0f32, 2.0, 3.0]).unwrap()]).unwrap();
     assert_eq!((values(&session, 0), values(&session, 1)), (vec![2.0, 3.0, 4.0], vec![2.0, 3.0, 4.0]));
     assert_eq!((values(&session, 2), values(&session, 3)), (vec![1.0, 2.0, 3.0], vec![4.0, 6.0, 8.0]));
@@ -112,7 +113,7 @@ fn leaves_and_values_that_are_returned_twice_reach_their_buffers() {
 
 #[test]
 fn buffers_that_do_not_fit_are_refused_and_nothing_changes() {
-    let host = Host::new(1);
+    let host = engine(1);
     let x = input(&[2]);
     let mut session = session(&[x.adds(1.0), x.muls(2.0)], &host);
     let allocate = |ty| host.allocate(ty).unwrap();
@@ -133,7 +134,7 @@ fn buffers_that_do_not_fit_are_refused_and_nothing_changes() {
 
 #[test]
 fn a_program_does_not_run_before_its_ports_are_bound() {
-    let host = Host::new(1);
+    let host = engine(1);
     let plan = compile(&[input(&[2]).adds(1.0)], &CompileOptions::default()).unwrap();
     let mut program: Box<dyn Loaded> = host.load(&plan.segments[0], plan.target).unwrap();
     let buffer = host.allocate(TensorType::f16(shape(&[2]))).unwrap();
@@ -152,7 +153,7 @@ fn values_are_cleaned_as_they_are_written() {
     let x = input(&[2]);
     let nan = [f32::NAN, 1.0];
     for (numerics, clean) in [(Numerics::Ieee, false), (Numerics::Ane(Target::default().family()), true)] {
-        let mut session = session(&[x.adds(1.0)], &Host::new(1).with_numerics(numerics));
+        let mut session = session(&[x.adds(1.0)], &engine(1).with_numerics(numerics));
         let check = |session: &mut Session, how: &str| {
             session.execute().unwrap();
             assert_eq!(values(session, 0)[0].is_nan(), !clean, "{numerics}, {how}");
@@ -173,7 +174,7 @@ fn values_are_cleaned_as_they_are_written() {
         check(&mut session, "foreign");
         assert_eq!(foreign.values().unwrap()[0].is_nan(), !clean);
     }
-    let buffer = Host::new(1).allocate(TensorType::f16(shape(&[2]))).unwrap();
+    let buffer = engine(1).allocate(TensorType::f16(shape(&[2]))).unwrap();
     assert!(buffer.is_clean());
     buffer.expose();
     assert!(!buffer.is_clean());
@@ -184,7 +185,7 @@ fn values_are_cleaned_as_they_are_written() {
 fn bytes_are_never_cleaned() {
     let ty = TensorType { dtype: DType::U8, shape: shape(&[4]) };
     let bytes = [0xff, 0x7f, 0x01, 0xfe];
-    let mut session = session(&[Var::input_of(ty).cast()], &Host::new(1));
+    let mut session = session(&[Var::input_of(ty).cast()], &engine(1));
     let mut held = Plain(vec![0; 2]);
     held.bytes_mut().copy_from_slice(&bytes);
     let foreign = Buffer::new(ty, Layout::row_major(&[4]), held, None);
@@ -196,7 +197,7 @@ fn bytes_are_never_cleaned() {
 /// Two sessions that have each other's buffers, in opposite order.
 #[test]
 fn sessions_that_share_buffers_run_at_once() {
-    let host = Host::new(1);
+    let host = engine(1);
     let make = || {
         let (a, b) = (input(&[4]), input(&[4]));
         session(&[&a + &b, &a - &b], &host)
@@ -220,7 +221,7 @@ fn inputs_go_by_name() {
     let [a, b] = ["a", "b"].map(|name| Var::named_input(ty, name));
     let last = Var::input(Shape::SCALAR);
     let plan = compile(&[&(&a - &b) + &last], &CompileOptions::default()).unwrap();
-    let mut session = Session::new(plan, Host::new(1)).unwrap();
+    let mut session = Session::new(plan, engine(1)).unwrap();
     let number = |v: f32| Tensor::scalar(v);
     let sum = session.run_named(&[("2", number(5.0)), ("b", number(1.0)), ("a", number(3.0))]).unwrap();
     assert_eq!(sum[0].to_f32(), [7.0]);
@@ -266,7 +267,7 @@ impl Device for Broken {
         Numerics::Ieee
     }
     fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
-        Host::new(1).allocate(ty)
+        engine(1).allocate(ty)
     }
     fn load(&self, _: &aneforge::plan::Segment, _: Target) -> Result<Box<dyn Loaded>, DeviceError> {
         Err((self.0)())

@@ -1,7 +1,6 @@
 //! Chains of elementwise nodes: the same bits, and the same overflows, as node by node.
 
-use crate::support::{draw, tensor, twice};
-use aneforge::device::host::Host;
+use crate::support::{draw, engine, tensor, twice};
 use aneforge::ir::precision::Array;
 use aneforge::{CompileOptions, Family, Numerics, Shape, Var, compile};
 use aneforge_tensor::random;
@@ -84,7 +83,7 @@ proptest! {
         let values: Array = draw(Shape::new(&SHAPE).unwrap(), seed, (-1.5, 1.5));
         let feed = [tensor(&values)];
         for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
-            let host = |threads| Host::new(threads).with_numerics(numerics);
+            let host = |threads| engine(threads).with_numerics(numerics);
             let want = twice(&plan, host(1).unfused(), &feed);
             for threads in [1, 3] {
                 prop_assert_eq!(&twice(&plan, host(threads), &feed), &want);
@@ -99,7 +98,7 @@ fn random_networks_have_long_chains_and_chains_in_place() {
     let (mut longest, mut in_place, mut operands) = (0, 0, 0);
     for seed in 0..50 {
         let plan = compile(&network(seed, 20), &CompileOptions::default()).unwrap();
-        for step in Host::new(1).plan(&plan.segments[0], plan.target).unwrap().steps {
+        for step in engine(1).plan(&plan.segments[0], plan.target).unwrap().steps {
             longest = longest.max(step.fused.links.len());
             operands = operands.max(step.inputs.len());
             in_place += usize::from(step.in_place.is_some() && step.fused.links.len() > 1);
@@ -115,7 +114,7 @@ fn chains_have_an_end() {
     let waiting: Vec<Var> = (1..=200).map(|i| &x * &Var::from(i as f32 / 256.0)).collect();
     let sum = waiting.iter().skip(1).fold(waiting[0].clone(), |sum, value| &sum + value);
     let plan = compile(&[sum], &CompileOptions::default()).unwrap();
-    let host = Host::new(1).plan(&plan.segments[0], plan.target).unwrap();
+    let host = engine(1).plan(&plan.segments[0], plan.target).unwrap();
     let nodes = |step: &aneforge::device::host::Step| step.fused.links.len();
     assert_eq!(host.steps.iter().map(nodes).sum::<usize>(), 399);
     assert!(host.steps.len() < 200 && host.steps.iter().all(|step| nodes(step) <= 64), "{host}");

@@ -1,9 +1,8 @@
 //! One suite for every op: what an op's file promises is checked here, never in the file.
 
 use crate::support::{
-    Built, IEEE, assert_close, assert_same, build, draw, evaluate, feed_tensors, numbers, to_f64,
+    Built, IEEE, assert_close, assert_same, build, draw, engine, evaluate, feed_tensors, numbers, to_f64,
 };
-use aneforge::device::host::Host;
 use aneforge::ir::op::{Case, Mil, Native, OPS, Op, Tolerance};
 use aneforge::ir::ops::conv_transpose::ConvTranspose;
 use aneforge::ir::precision::{Array, Precision};
@@ -268,7 +267,7 @@ fn programs_verify_and_read_back() {
 
 #[test]
 fn host_computes_the_definition_to_the_bit() {
-    let engines = [Host::new(2), Host::new(1).unfused()];
+    let engines = [engine(2), engine(1).unfused()];
     each(|case, what| {
         let (before, feeds, plans) = compiled(case, what);
         for plan in &plans {
@@ -370,7 +369,7 @@ fn legal_graphs_move_elements_on_every_family() {
             let want = evaluate(&before, &feeds, precision);
             let what = format!("{what} on {chip}, {routes:?}");
             assert_same(&evaluate(legal(&plan), &feeds, precision).data, &want.data, &what);
-            let mut session = Session::new(plan, Host::new(1)).unwrap();
+            let mut session = Session::new(plan, engine(1)).unwrap();
             session.run(&feed_tensors(&before, &feeds)).unwrap();
             assert_same(&to_f64(&session.output(0)), &want.data, &format!("{what}, host"));
         }
@@ -389,7 +388,7 @@ fn a_transposed_convolution_with_a_computed_weight_keeps_large_values() {
     for chip in CHIPS {
         let target = Target::named(chip).unwrap();
         let plan = compile(std::slice::from_ref(&y), &CompileOptions::target(target)).unwrap();
-        let mut session = Session::new(plan, Host::new(1)).unwrap();
+        let mut session = Session::new(plan, engine(1)).unwrap();
         assert_eq!(session.run(&feeds).unwrap()[0].to_f32(), [-5500.0, 4000.0, 6000.0], "{chip}");
     }
 }

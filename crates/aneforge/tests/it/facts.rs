@@ -1,7 +1,6 @@
 //! What ops say of themselves is what they compute.
 
-use crate::support::{IEEE, build, draw, feed_tensors};
-use aneforge::device::host::Host;
+use crate::support::{IEEE, build, draw, engine, feed_tensors};
 use aneforge::ir::form::{Facts, Form, Norm, Pooling};
 use aneforge::ir::op::{Case, Grad, OPS};
 use aneforge::ir::ops::pool::{AvgPool, MaxPool};
@@ -194,7 +193,7 @@ fn pools_of_every_padding_compile_to_what_they_are() {
     let defined = Graph::freeze(&results).unwrap();
     let values = defined.eval(std::slice::from_ref(&feed), IEEE);
     let plan = compile(&results, &CompileOptions::default()).unwrap();
-    let mut session = Session::new(plan, Host::new(1)).unwrap();
+    let mut session = Session::new(plan, engine(1)).unwrap();
     let got = session.run(&feed_tensors(&defined, std::slice::from_ref(&feed))).unwrap();
     for (i, (got, want)) in got.iter().zip(defined.outputs()).enumerate() {
         let want = &values[want.index()];

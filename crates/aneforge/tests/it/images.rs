@@ -1,6 +1,6 @@
 //! Random networks of images: however their values lie, the host computes what the ops define.
 
-use crate::support::{IEEE, assert_same, draw, feed_tensors, tensor, to_f64};
+use crate::support::{IEEE, assert_same, draw, engine, feed_tensors, tensor, to_f64};
 use aneforge::device::host::{Host, Order};
 use aneforge::ir::ops::concat::{Concat, Reverse};
 use aneforge::ir::ops::conv::Conv;
@@ -157,7 +157,7 @@ proptest! {
         let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);
         prop_assume!(want.iter().all(|v| v.data.iter().all(|x| x.is_finite())));
-        for host in [Host::new(2), Host::new(1), Host::new(1).unfused()] {
+        for host in [engine(2), engine(1), engine(1).unfused()] {
             for numerics in [Numerics::Ieee, Numerics::Ane(plan.target.family())] {
                 let mut session = session(&outputs, host.clone().with_numerics(numerics));
                 // Once more, as slots hold what the last run left there.
@@ -180,7 +180,7 @@ fn random_networks_have_images_of_every_kind() {
     for seed in 0..150 {
         let (outputs, _) = network(seed, 20);
         let plan = compile(&outputs, &CompileOptions::default()).unwrap();
-        for step in Host::new(1).plan(&plan.segments[0], plan.target).unwrap().steps {
+        for step in engine(1).plan(&plan.segments[0], plan.target).unwrap().steps {
             let order = match step.output.order {
                 Order::RowMajor => "rows",
                 Order::Pixels { halo: [0, 0, 0, 0], .. } => "pixels",

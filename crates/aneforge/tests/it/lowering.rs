@@ -1,7 +1,6 @@
 //! What ops become on the way to a program, where one example each is not enough.
 
-use crate::support::{Built, IEEE, build, evaluate, numbers};
-use aneforge::device::host::Host;
+use crate::support::{Built, IEEE, build, engine, evaluate, numbers};
 use aneforge::ir::op::{Case, OPS};
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::passes::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE};
@@ -125,7 +124,7 @@ fn large_groups_are_normalised_without_overflow() {
     let x = Var::input(shape(&dims));
     let (one, zero) = (Var::full(shape(&[512]), 1.0), Var::full(shape(&[512]), 0.0));
     let plan = compile(&[x.group_norm(&one, &zero, 32, 1e-5)], &CompileOptions::default()).unwrap();
-    let host = Host::new(2).with_numerics(Numerics::Ieee);
+    let host = engine(2).with_numerics(Numerics::Ieee);
     let mut session = Session::new(plan, host).unwrap();
     let values: Vec<f16> = (0..shape(&dims).count()).map(|i| f16::from_f32([3.0, 5.0][i % 2])).collect();
     session.run(&[Tensor::from_slice(shape(&dims), &values).unwrap()]).unwrap();
@@ -142,7 +141,7 @@ fn softmax_divides_by_its_sum() {
     let plan = compile(&[x.softmax(-1)], &CompileOptions::default()).unwrap();
     let array = Array::from_tensor(&feed, IEEE);
     let want = evaluate(&plan.segments[0].graph, std::slice::from_ref(&array), IEEE);
-    let host = Host::new(2).with_numerics(Numerics::Ieee);
+    let host = engine(2).with_numerics(Numerics::Ieee);
     let mut session = Session::new(plan, host).unwrap();
     session.run(&[feed]).unwrap();
     assert!(session.output(0).iter().zip(&want.data).all(|(got, want)| got.to_f64() == *want));

@@ -1,6 +1,6 @@
 //! Norms of rows that half precision squares badly.
 
-use aneforge::device::host::Host;
+use super::support::engine;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::{
     CompileOptions, Family, Graph, Norms, Numerics, Session, Shape, Target, Tensor, Var, compile,
@@ -22,7 +22,7 @@ fn ones(n: usize) -> Var {
 fn run(y: &Var, feed: &Tensor, norms: Norms, numerics: Numerics) -> (Vec<f32>, usize) {
     let options = CompileOptions { norms, ..CompileOptions::default() };
     let plan = compile(std::slice::from_ref(y), &options).unwrap();
-    let mut session = Session::new(plan, Host::new(1).with_numerics(numerics)).unwrap();
+    let mut session = Session::new(plan, engine(1).with_numerics(numerics)).unwrap();
     let out = session.run(std::slice::from_ref(feed)).unwrap()[0].to_f32();
     (out, session.overflows().count())
 }

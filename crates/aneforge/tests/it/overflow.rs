@@ -1,6 +1,6 @@
 //! Nodes that make infinities or NaN of finite operands are found by name, and no others.
 
-use aneforge::device::host::Host;
+use super::support::engine;
 use aneforge::ir::ops::conv::Conv;
 use aneforge::{CompileOptions, Family, Numerics, Session, Shape, Tensor, Var, compile};
 
@@ -18,7 +18,7 @@ fn input(dims: &[usize]) -> Var {
 fn overflows_of(y: &Var, calls: &[Vec<Tensor>], numerics: Numerics) -> Vec<(&'static str, usize, u64)> {
     let plan = std::sync::Arc::new(compile(std::slice::from_ref(y), &CompileOptions::default()).unwrap());
     let mut found = Vec::new();
-    for host in [Host::new(2), Host::new(1).unfused()] {
+    for host in [engine(2), engine(1).unfused()] {
         let mut session = Session::new(plan.clone(), host.with_numerics(numerics)).unwrap();
         for feeds in calls {
             session.run(feeds).unwrap();

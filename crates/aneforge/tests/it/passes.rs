@@ -2,8 +2,8 @@
 //! pipeline makes of it and why rules refused; `tests/ir/partition/*.ir` the same with the segments of its
 //! plan; `tests/ir/host/*.ir` with what the host engine runs. `cargo bless` rewrites the second half.
 
+use super::support::engine;
 use aneforge::compile::compile_graph;
-use aneforge::device::host::Host;
 use aneforge::ir::text;
 use aneforge::{CompileOptions, Routes, Target, passes, target};
 use std::fmt::Write;
@@ -71,7 +71,7 @@ fn host_plan(source: &str) -> String {
     let setting = |name: &str| source.lines().find_map(|l| l.strip_prefix(&format!("# {name}: ")));
     let target = Target::named(setting("target").unwrap_or("h17s")).unwrap();
     let numerics = target::numerics_named(setting("numerics").unwrap_or("ane"), target).unwrap();
-    let host = Host::new(1).with_numerics(numerics);
+    let host = engine(1).with_numerics(numerics);
     let options = CompileOptions { target, ..CompileOptions::default() };
     let plan = compile_graph(&text::parse(source).unwrap(), &options).unwrap();
     let steps = plan.segments.iter().map(|s| host.plan(s, target).unwrap().to_string());

@@ -1,6 +1,6 @@
 //! What plans say of themselves, and how they are asked for.
 
-use crate::support::{draw, feed_tensors, tensor as of_array, to_f64};
+use crate::support::{draw, engine, feed_tensors, tensor as of_array, to_f64};
 use aneforge::device::host::{Host, Isa, Sums, instruction_sets, set_threads};
 use aneforge::device::{self, Device};
 use aneforge::{
@@ -51,17 +51,17 @@ fn an_engine_that_does_not_fuse_takes_a_step_for_each_node() {
         compile(&[(x.linear(&Var::full(shape(&[4, 3]), 0.5), None)).relu()], &CompileOptions::default())
             .unwrap();
     let steps = |host: &Host| host.plan(&plan.segments[0], plan.target).unwrap().steps.len();
-    let host = Host::new(1);
+    let host = engine(1);
     assert_eq!((steps(&host), steps(&host.clone().unfused())), (1, 2));
     assert_eq!(host.name(), "host");
-    assert!(host.describe().contains("1 threads"), "{}", host.describe());
+    assert!(host.describe().contains(", 1 thread, "), "{}", host.describe());
     for name in instruction_sets() {
         let isa = Isa::named(&name).unwrap();
         let described = host.clone().with_isa(isa).unwrap().describe();
         assert!(described.contains(&format!(", {name} kernels, ")), "{described}");
     }
     assert_eq!(instruction_sets()[0], "scalar");
-    assert_eq!([0, 1, 3].map(|threads| Host::new(threads).threads()), [1, 1, 3]);
+    assert_eq!([0, 1, 3].map(|threads| engine(threads).threads()), [1, 1, 3]);
     let loaded = host.load(&plan.segments[0], plan.target).unwrap();
     assert_eq!(loaded.describe(), host.plan(&plan.segments[0], plan.target).unwrap().to_string());
 }
@@ -82,7 +82,7 @@ fn numerics_are_an_option_of_the_host() {
 fn profiles_time_steps_and_measure_the_roof() {
     let y = Var::input(shape(&[64, 64])).exp();
     let plan = compile(&[y], &CompileOptions::default()).unwrap();
-    let profile = Session::new(plan, Host::new(1)).unwrap().profile(1).unwrap();
+    let profile = Session::new(plan, engine(1)).unwrap().profile(1).unwrap();
     assert!(!profile.total().is_zero());
     let roof = profile.roof.unwrap();
     // Slower than any processor of this century under emulation, and faster than any there is.
@@ -116,13 +116,16 @@ fn sums_are_an_option_of_the_host() {
         session.run(&feed_tensors(&graph, &feeds)).unwrap();
         to_f64(&session.output(0))
     };
-    let (defined, fast) = (run(Host::new(1)), run(Host::new(1).with_sums(Sums::Fast)));
-    assert_eq!(fast, run(Host::new(2).with_sums(Sums::Fast)));
-    assert_eq!(fast, run(Host::new(1).unfused().with_sums(Sums::Fast)));
+    let (defined, fast) = (run(engine(1)), run(engine(1).with_sums(Sums::Fast)));
+    assert_eq!(fast, run(engine(2).with_sums(Sums::Fast)));
+    assert_eq!(fast, run(engine(1).unfused().with_sums(Sums::Fast)));
     for (a, b) in defined.iter().zip(&fast) {
         assert!((a - b).abs() <= a.abs() * 1e-3, "{a} in the defined order, {b} in the fast one");
     }
-    let described = |sums| device::open(Some("host"), &HostOptions::default().sums(sums)).unwrap().describe();
-    assert!(described(Sums::Fast).ends_with(", fast sums"));
-    assert!(described(Sums::Defined).ends_with(" threads"));
+    let described = |options: &HostOptions| device::open(Some("host"), options).unwrap().describe();
+    assert!(described(&HostOptions::default().sums(Sums::Defined)).ends_with(", defined sums"));
+    for fast in [HostOptions::default(), HostOptions::default().threads(1).sums(Sums::Fast)] {
+        assert!(described(&fast).ends_with(", fast sums"));
+    }
+    assert!(Host::new(1).describe().ends_with(" kernels, 1 thread, fast sums"));
 }

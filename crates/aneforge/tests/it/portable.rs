@@ -1,6 +1,6 @@
 //! Graphs and plans as bytes.
 
-use aneforge::device::host::Host;
+use super::support::engine;
 use aneforge::portable::{pack_plan, pack_values, unpack_plan, unpack_values};
 use aneforge::{CompileOptions, DType, Plan, Routes, Session, Shape, Tensor, TensorType, Var, compile};
 use aneforge_tensor::Bytes;
@@ -24,7 +24,7 @@ fn outputs() -> Vec<Var> {
 }
 
 fn results(plan: Plan) -> Vec<Vec<f32>> {
-    let mut session = Session::new(plan, Host::new(1)).unwrap();
+    let mut session = Session::new(plan, engine(1)).unwrap();
     let image = Tensor::from_slice(shape(&[4, 6]), &(0..24).collect::<Vec<u8>>()).unwrap();
     let x = Tensor::from_slice(shape(&[4, 6]), &(0..24).map(|i| i as f32 * 0.3 - 4.0).collect::<Vec<_>>());
     session.run(&[image, x.unwrap()]).unwrap().iter().map(Tensor::to_f32).collect()
@@ -115,7 +115,7 @@ fn slices_with_a_step_are_held_to_their_places_on_every_family() {
             let input = Var::input(shape(&[2, 5, 3]));
             let plan = compile(&[input.every(1, begin, step, count)], &options).unwrap();
             let feed = Tensor::from_slice(shape(&[2, 5, 3]), &x).unwrap();
-            let mut session = Session::new(plan, Host::new(1)).unwrap();
+            let mut session = Session::new(plan, engine(1)).unwrap();
             let got = session.run(&[feed]).unwrap()[0].to_f32();
             let want = (0..2 * count * 3).map(|i| {
                 let (row, at, column) = (i / (count * 3), i / 3 % count, i % 3);

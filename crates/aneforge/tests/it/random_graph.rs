@@ -1,7 +1,8 @@
 //! Random well-typed graphs, and what must hold for each of them.
 
-use crate::support::{IEEE, assert_same, draw, feed_tensors, random_weight, run_segments, tensor, to_f64};
-use aneforge::device::host::Host;
+use crate::support::{
+    IEEE, assert_same, draw, engine, feed_tensors, random_weight, run_segments, tensor, to_f64,
+};
 use aneforge::ir::op::{OPS, Op};
 use aneforge::ir::ops::binary::{Add, Maximum, Mul, Sub};
 use aneforge::ir::ops::concat::{Concat, Reverse};
@@ -332,7 +333,7 @@ proptest! {
         let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);
-        for engine in [Host::new(2), Host::new(1).unfused()] {
+        for engine in [engine(2), engine(1).unfused()] {
             let mut session = Session::new(plan.clone(), engine.with_numerics(Numerics::Ieee)).unwrap();
             session.run(&feed_tensors(&graph, &feeds)).unwrap();
             for (i, output) in legal.outputs().iter().enumerate() {

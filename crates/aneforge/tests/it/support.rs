@@ -1,6 +1,6 @@
 //! What the suites share: inputs for cases, comparisons, and graphs made of cases.
 
-use aneforge::device::host::Host;
+use aneforge::device::host::{Host, Sums};
 use aneforge::ir::graph::Graph;
 use aneforge::ir::op::{Case, Tolerance};
 use aneforge::ir::precision::{Array, Precision};
@@ -10,6 +10,11 @@ use aneforge_tensor::random;
 use std::sync::Arc;
 
 pub const IEEE: Precision = Precision::F16(Numerics::Ieee);
+
+/// The engine whose bits are the same everywhere.
+pub fn engine(threads: usize) -> Host {
+    Host::new(threads).with_sums(Sums::Defined)
+}
 
 /// A case as a graph: its inputs as feeds or constants, its op, and what to feed.
 pub struct Built {

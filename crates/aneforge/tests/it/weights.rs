@@ -1,8 +1,7 @@
 //! Weights in every encoding, from the graph to the weight file and the host's packs.
 
-use crate::support::{IEEE, assert_same, draw, feed_tensors, random_weight, tensor, to_f64};
+use crate::support::{IEEE, assert_same, draw, engine, feed_tensors, random_weight, tensor, to_f64};
 use aneforge::compile::compile_graph;
-use aneforge::device::host::Host;
 use aneforge::ir::ops::conv::Conv;
 use aneforge::ir::ops::conv_transpose::ConvTranspose;
 use aneforge::ir::precision::Array;
@@ -56,7 +55,7 @@ fn holds(y: &Var, kept: &[Encoding]) {
 
     let plan = plan_of(y);
     assert_eq!(encodings(&plan), kept, "{plan}");
-    for engine in [Host::new(2), Host::new(1).unfused()] {
+    for engine in [engine(2), engine(1).unfused()] {
         let mut session = Session::new(plan.clone(), engine.with_numerics(Numerics::Ieee)).unwrap();
         session.run(&feed_tensors(&graph, &feeds)).unwrap();
         assert_same(&to_f64(&session.output(0)), &want.data, "host");
@@ -406,7 +405,7 @@ fn profiles_count_weights_as_they_are_stored() {
     let dense = Var::constant(halves(&[4, 16], [0.5; 64]));
     let encoded = Var::constant(Int8Weight::new(codes, scales).unwrap());
     let bytes = |weight: &Var| {
-        let mut session = Session::new(plan_of(&x.linear(weight, None)), Host::new(1)).unwrap();
+        let mut session = Session::new(plan_of(&x.linear(weight, None)), engine(1)).unwrap();
         session.profile(1).unwrap().steps[0].step.bytes
     };
     let (read, written) = (8 * 16 * 2, 8 * 4 * 2);

@@ -1,7 +1,7 @@
 //! What one kernel computes as a whole: the same bits, and the same overflows, as node by node.
 
-use crate::support::{draw, tensor, twice};
-use aneforge::device::host::{Host, Isa, Sums};
+use crate::support::{draw, engine, tensor, twice};
+use aneforge::device::host::{Isa, Sums};
 use aneforge::ir::precision::Array;
 use aneforge::nn::{AttentionWeights, mha};
 use aneforge::{CompileOptions, Family, Norms, Numerics, Shape, Tensor, Var, compile, f16};
@@ -197,7 +197,7 @@ fn is_the_same_apart(outputs: &[Var], feeds: &[Tensor], norms: Norms) -> Result<
     let options = CompileOptions { norms, ..CompileOptions::default() };
     let plan = Arc::new(compile(outputs, &options).unwrap());
     for numerics in [Numerics::Ieee, Numerics::Ane(Family::A13), Numerics::Ane(Family::A16)] {
-        let host = |threads| Host::new(threads).with_numerics(numerics);
+        let host = |threads| engine(threads).with_numerics(numerics);
         for sums in [Sums::Defined, Sums::Fast] {
             let want = twice(&plan, host(1).with_sums(sums).unfused(), feeds);
             for threads in [1, 3] {
@@ -235,7 +235,7 @@ proptest! {
 fn steps(outputs: &[Var]) -> Vec<String> {
     let options = CompileOptions { norms: Norms::Plain, ..CompileOptions::default() };
     let plan = compile(outputs, &options).unwrap();
-    let host = Host::new(1).plan(&plan.segments[0], plan.target).unwrap();
+    let host = engine(1).plan(&plan.segments[0], plan.target).unwrap();
     host.steps.iter().map(aneforge::device::host::Step::name).collect()
 }
 

@@ -59,8 +59,9 @@ fn names_are_read_in_any_case() {
     assert!(text(&["inspect", &mlp, "--show", "MIL"]).starts_with("program("));
     assert!(text(&["completions", "Bash"]).contains("aneforge"));
     let mut sums = command(&["devices"]);
-    sums.env("ANEFORGE_SUMS", "FAST");
-    assert!(finish(sums).out.contains(", fast sums"));
+    sums.env("ANEFORGE_SUMS", "DEFINED");
+    assert!(finish(sums).out.contains(", defined sums"));
+    assert!(text(&["devices"]).contains(", fast sums"));
 }
 
 #[test]

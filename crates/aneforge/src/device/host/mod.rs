@@ -66,7 +66,8 @@ pub struct HostOptions {
     /// Which departures from IEEE 754 it models; by default those of the family of the chip that a program is compiled
     /// for.
     pub numerics: Option<Numerics>,
-    /// In which order products and convolutions sum; by default in the defined one, which has the same bits everywhere.
+    /// In which order products and convolutions sum; by default in the fastest, whose last bits may differ between classes
+    /// of processors.
     pub sums: Sums,
     /// The instruction set that the kernels are compiled for; by default the fastest that the processor says it has.
     pub isa: Option<Isa>,
@@ -105,12 +106,12 @@ impl HostOptions {
 }
 
 impl Host {
-    /// An engine on `threads` threads of its own, the caller's included.
+    /// An engine on `threads` threads of its own, the caller's included, that sums fast.
     pub fn new(threads: usize) -> Host {
-        Host::with_kernels(Kernels::with_threads(1).on(pool(threads.max(1))))
+        Host::with_kernels(Kernels::with_threads(1).on(pool(threads.max(1)))).with_sums(Sums::default())
     }
 
-    /// An engine on these kernels.
+    /// An engine on these kernels, which sums as they do.
     pub fn with_kernels(kernels: Kernels) -> Host {
         Host { kernels, packs: Arc::default(), fuse: true, numerics: None }
     }
@@ -264,8 +265,12 @@ impl Device for Host {
 
     fn describe(&self) -> String {
         let (isa, threads) = (self.kernels.isa(), self.kernels.pool().threads());
-        let fast = if self.kernels.sums() == Sums::Fast { ", fast sums" } else { "" };
-        format!("{} processor, {} kernels, {threads} threads{fast}", std::env::consts::ARCH, name_of(isa))
+        let threads = format!("{threads} thread{}", if threads == 1 { "" } else { "s" });
+        let sums = match self.kernels.sums() {
+            Sums::Fast => "fast",
+            Sums::Defined => "defined",
+        };
+        format!("{} processor, {} kernels, {threads}, {sums} sums", std::env::consts::ARCH, name_of(isa))
     }
 
     fn numerics(&self, target: Target) -> Numerics {
