@@ -1,6 +1,7 @@
-use aneforge_tensor::Bytes;
+use aneforge_tensor::{Bytes, Owner};
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A file could not be opened. The caller's or the environment's fault.
@@ -110,7 +111,31 @@ fn mapped(file: &File, length: u64) -> io::Result<Bytes> {
     // it. What the type system cannot exclude is another process changing the file; as for every reader of
     // mapped weights, the documentation forbids it.
     let mapped = unsafe { memmap2::Mmap::map(file) }?;
-    Ok(Bytes::new(mapped))
+    Ok(Bytes::owned(Mapped(mapped)))
+}
+
+/// A mapped file, whose pages are read again when they are needed.
+struct Mapped(memmap2::Mmap);
+
+impl Owner for Mapped {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            use memmap2::UncheckedAdvice::DontNeed;
+            #[expect(unsafe_code, reason = "giving pages back is advice to the kernel")]
+            // SAFETY: the mapping is one of a file and is never written, so pages that are given back are those of the file
+            // when they are read again.
+            let advised = unsafe { self.0.unchecked_advise_range(DontNeed, range.start, range.len()) };
+            // Where the advice is not taken, the memory stays in use.
+            drop(advised);
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +150,36 @@ mod tests {
         assert_eq!(&*map(&path).unwrap(), b"abc");
         std::fs::write(&path, b"").unwrap();
         assert_eq!(&*map(&path).unwrap(), b"");
+    }
+
+    /// Of the mapping of a file, how many bytes are in memory.
+    #[cfg(target_os = "linux")]
+    fn resident(path: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let of_file = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let size = of_file.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        size.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn bytes_that_are_released_take_no_memory_until_they_are_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let contents: Vec<u8> = (0..1 << 22).map(|i: u32| (i >> 8) as u8).collect();
+        std::fs::write(&path, &contents).unwrap();
+        let bytes = map(&path).unwrap();
+        let part = bytes.slice(1 << 20..3 << 20).unwrap();
+        assert_eq!(*bytes, contents);
+        assert_eq!(resident(&path), 4 << 20);
+        part.release();
+        // Huge pages go whole.
+        assert!(resident(&path) <= 2 << 20);
+        assert_eq!(*part, contents[1 << 20..3 << 20]);
+        bytes.slice(5..5).unwrap().release();
+        bytes.release();
+        assert_eq!(resident(&path), 0);
+        assert_eq!(*bytes, contents);
     }
 
     #[test]

@@ -65,18 +65,46 @@ impl AsRef<[u8]> for AlignedBytes {
     }
 }
 
+/// What keeps bytes: always the same ones, at the same place.
+pub trait Owner: Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+
+    /// They will hardly be read soon: memory that holds a copy of those in the range, and need not, may be given back.
+    fn release(&self, _: Range<usize>) {}
+}
+
+/// An owner with nothing to give back.
+struct Held<T>(T);
+
+impl<T: AsRef<[u8]> + Send + Sync> Owner for Held<T> {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
 /// Immutable bytes that many tensors may share: owned, or a view into a mapped file.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Owner>,
     range: Range<usize>,
 }
 
 impl Bytes {
     /// All bytes of `owner`.
     pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Bytes {
-        let range = 0..owner.as_ref().len();
+        Bytes::owned(Held(owner))
+    }
+
+    /// All bytes of `owner`, which may give memory back.
+    pub fn owned(owner: impl Owner + 'static) -> Bytes {
+        let range = 0..owner.bytes().len();
         Bytes { owner: Arc::new(owner), range }
+    }
+
+    /// Says that these will hardly be read soon: those of a mapped file take no memory then, until they are read again.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 
     /// A part of these bytes that shares their owner; `None` when it does not lie within them.
@@ -96,7 +124,7 @@ impl Bytes {
 impl Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
+        &self.owner.bytes()[self.range.clone()]
     }
 }
 

@@ -13,7 +13,7 @@ mod shape;
 mod tensor;
 pub mod weight;
 
-pub use bytes::{AlignedBytes, Bytes};
+pub use bytes::{AlignedBytes, Bytes, Owner};
 pub use dtype::DType;
 pub use half::f16;
 pub use shape::{MAX_RANK, Shape, ShapeError};

@@ -50,6 +50,7 @@ fn share<T>(table: &Table<T>, source: &Weight, groups: usize, pack: impl FnOnce(
     }
     table.retain(|_, packed| packed.strong_count() > 0);
     let packed = Arc::new(Packed { weights: pack(), _source: source.clone() });
+    source.parts().into_iter().for_each(|part| part.bytes().release());
     table.insert(key, Arc::downgrade(&packed));
     packed
 }
@@ -63,7 +64,9 @@ impl fmt::Debug for Packs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aneforge_tensor::{Shape, Tensor};
+    use aneforge_tensor::{Bytes, DType, Owner, Shape, Tensor};
+    use std::ops::Range;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn weights_are_packed_once_while_they_are_used() {
@@ -89,5 +92,25 @@ mod tests {
         drop((first, second));
         let _third = packs.rows(&source, pack);
         assert_eq!(packs.rows.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_packed_need_not_stay_in_memory() {
+        struct Counted(Arc<AtomicUsize>);
+        impl Owner for Counted {
+            fn bytes(&self) -> &[u8] {
+                &[0; 12]
+            }
+            fn release(&self, range: Range<usize>) {
+                self.0.fetch_add(range.len(), Ordering::Relaxed);
+            }
+        }
+        let released = Arc::new(AtomicUsize::new(0));
+        let bytes = Bytes::owned(Counted(released.clone()));
+        let tensor = Tensor::new(DType::F16, Shape::new(&[2, 3]).unwrap(), bytes).unwrap();
+        let packs = Packs::default();
+        let pack = || PackedB::from_nk(&tensor.to_f16(), 2, 3);
+        let _packed = packs.rows(&tensor.clone().into(), pack);
+        assert_eq!(released.load(Ordering::Relaxed), 12);
     }
 }
