@@ -50,10 +50,14 @@ pub struct Shape {
     pub values: usize,
 }
 
-/// Where the rows of the heads of an operand lie: row `r` of head `h` starts at element `h * head + r * row`, and its
-/// values are neighbours.
+/// Where the rows of the heads of an operand lie: row `r` of head `h` starts at element
+/// `h / each * batch + h % each * head + r * row`, and its values are neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
+    /// Heads of each batch.
+    pub each: usize,
+    /// Elements from one batch to the next.
+    pub batch: usize,
     /// Elements from one head to the next.
     pub head: usize,
     /// Elements from one row to the next.
@@ -64,13 +68,21 @@ impl Heads {
     /// `[heads, rows, width]`.
     #[must_use]
     pub fn apart(rows: usize, width: usize) -> Heads {
-        Heads { head: rows * width, row: width }
+        Heads { head: rows * width, row: width, ..Heads::ONE_BATCH }
     }
 
     /// `[rows, heads, width]`: what a projection gives that has the heads side by side.
     #[must_use]
     pub fn side_by_side(heads: usize, width: usize) -> Heads {
-        Heads { head: width, row: heads * width }
+        Heads { head: width, row: heads * width, ..Heads::ONE_BATCH }
+    }
+
+    /// Heads that are all of one batch, and nothing apart.
+    pub const ONE_BATCH: Heads = Heads { each: usize::MAX, batch: 0, head: 0, row: 0 };
+
+    /// The first element of a head.
+    fn start(&self, head: usize) -> usize {
+        head / self.each * self.batch + head % self.each * self.head
     }
 
     /// The heads `[heads, rows, width]` that begin with the first element and whose values are neighbours; `None` of
@@ -79,7 +91,7 @@ impl Heads {
     pub fn of(layout: &Layout) -> Option<Heads> {
         match (layout.extents(), layout.strides()) {
             (&[_, _, width], &[head, row, step]) if layout.start() == 0 && (step == 1 || width <= 1) => {
-                Some(Heads { head, row })
+                Some(Heads { head, row, ..Heads::ONE_BATCH })
             }
             _ => None,
         }
@@ -88,7 +100,11 @@ impl Heads {
     /// The array of so many heads and rows of this width.
     #[must_use]
     pub fn layout(&self, heads: usize, rows: usize, width: usize) -> Layout {
-        Layout::new(0, &[heads, rows, width], &[self.head, self.row, 1])
+        let &Heads { each, batch, head, row } = self;
+        match heads <= each {
+            true => Layout::new(0, &[heads, rows, width], &[head, row, 1]),
+            false => Layout::new(0, &[heads.div_ceil(each), each, rows, width], &[batch, head, row, 1]),
+        }
     }
 }
 
@@ -218,8 +234,8 @@ impl<'a> Attention<'a> {
         let scores: &mut [f16] = &mut bytemuck::cast_slice_mut(scores)[..count * keys];
         let weights: &mut [f16] = &mut bytemuck::cast_slice_mut(weights)[..count * keys];
         let place = |(data, place): (&'a [f16], Option<Heads>), size: usize, width: usize, row: usize| {
-            let Heads { head: pitch, row: own } = place.unwrap_or_else(|| Heads::apart(size, width));
-            Strided { data, offset: head * pitch + row * own, row: own, column: 1 }
+            let place = place.unwrap_or_else(|| Heads::apart(size, width));
+            Strided { data, offset: place.start(head) + row * place.row, row: place.row, column: 1 }
         };
         let q = place(self.q, self.shape.queries, width, rows.start);
         let k = place(self.k, keys, width, 0);
@@ -275,15 +291,15 @@ pub fn attention_scratch(kernels: &Kernels, attention: &Attention<'_>) -> usize 
     attention.part_scratch() * kernels.pool.threads()
 }
 
-/// All parts of `attention` on the threads of `kernels`. The result is `[heads, queries, values]`, or
-/// `[queries, heads, values]` if the heads are to lie `side_by_side`.
+/// All parts of `attention` on the threads of `kernels`. The result is `[heads / beside, queries, beside, values]`: so many
+/// heads lie side by side.
 ///
 /// # Panics
-/// When a slice's length differs from its shape's.
+/// When a slice's length differs from its shape's, or `beside` does not divide the heads.
 pub fn attention(
     kernels: &Kernels,
     attention: &Attention<'_>,
-    side_by_side: bool,
+    beside: usize,
     scratch: &mut Scratch,
     out: &mut [f16],
 ) {
@@ -294,11 +310,11 @@ pub fn attention(
         return;
     }
     let scratch = scratch.take(attention_scratch(kernels, attention));
-    let (matrices, beside) = if side_by_side { (1, heads) } else { (heads, 1) };
+    assert!(beside > 0 && heads.is_multiple_of(beside), "attention: {beside} of {heads} heads side by side");
     let columns = Cuts::new(beside * values, values, beside);
-    let grid = Grid::new(matrices, attention.cuts(), columns);
+    let grid = Grid::new(heads / beside, attention.cuts(), columns);
     crate::simd::tiles(&kernels.pool, out, grid, (scratch, attention.part_scratch()), |tile, scratch| {
-        let head = tile.batch() + tile.columns().start / values;
+        let head = tile.batch() * beside + tile.columns().start / values;
         attention.part(kernels, (head, tile.rows()), scratch, &mut tile.alone());
     });
 }

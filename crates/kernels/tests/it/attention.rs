@@ -47,11 +47,11 @@ fn unfused(kernels: &Kernels, task: &Attention<'_>, masks: [Added<'_>; 2]) -> Ve
 }
 
 /// The keys and values of all heads side by side behind 7 other values, as a projection leaves them.
-fn side_by_side(heads: usize, keys: usize, parts: [(&[f16], usize); 2]) -> Vec<f16> {
-    let mut both = vec![f16::NAN; 7];
-    for row in 0..keys {
-        for (from, size) in parts {
-            (0..heads).for_each(|head| both.extend(&from[(head * keys + row) * size..][..size]));
+fn side_by_side(heads: usize, rows: usize, parts: &[(&[f16], usize)]) -> Vec<f16> {
+    let mut both = Vec::new();
+    for row in 0..rows {
+        for &(from, size) in parts {
+            (0..heads).for_each(|head| both.extend(&from[(head * rows + row) * size..][..size]));
         }
     }
     both
@@ -87,7 +87,7 @@ fn attention_to_nothing_is_zero() {
     };
     for kernels in contexts() {
         let mut out = [f16::NAN; 30];
-        attention(kernels, &task, false, &mut Scratch::new(), &mut out);
+        attention(kernels, &task, 1, &mut Scratch::new(), &mut out);
         assert_eq!(out, [f16::ZERO; 30]);
     }
 }
@@ -103,7 +103,8 @@ proptest! {
 
     #[test]
     fn attention_is_its_separate_ops_bit_for_bit(
-        heads in 1..4_usize,
+        heads in prop_oneof![1..5_usize, Just(6)],
+        divisor in 1..7_usize,
         queries in prop_oneof![1..40_usize, Just(130)],
         more in 0..40_usize,
         width in prop_oneof![1..40_usize, Just(64)],
@@ -139,11 +140,16 @@ proptest! {
         let of_order = |order| summing_contexts().iter().find(|kernels| Order::of(kernels, true) == order);
         let want = [Order::Defined, Order::Parts]
             .map(|order| of_order(order).map_or_else(Vec::new, |kernels| unfused(kernels, &task, added)));
-        let both = side_by_side(heads, keys, [(&k, width), (&v, columns)]);
-        let pitch = heads * (width + columns);
+        // Some batches, the heads of each side by side.
+        let each = if heads % divisor == 0 { divisor } else { heads };
+        let batches = k.chunks(each * keys * width).zip(v.chunks(each * keys * columns));
+        let batches = batches.map(|(k, v)| side_by_side(each, keys, &[(k, width), (v, columns)]));
+        let both: Vec<f16> = std::iter::once(vec![f16::NAN; 7]).chain(batches).flatten().collect();
+        let row = each * (width + columns);
         let task = if seed % 3 == 0 {
-            let k = (&both[7..], Some(Heads { head: width, row: pitch }));
-            let v = (&both[7 + heads * width..], Some(Heads { head: columns, row: pitch }));
+            let at = |head| Some(Heads { each, batch: keys * row, head, row });
+            let k = (&both[7..], at(width));
+            let v = (&both[7 + each * width..], at(columns));
             Attention { q: (&q, Some(Heads::apart(queries, width))), k, v, ..task }
         } else {
             task
@@ -152,13 +158,13 @@ proptest! {
             let want = &want[Order::of(kernels, true) as usize];
             let mut out = vec![f16::NAN; want.len()];
             let mut scratch = Scratch::with_capacity(attention_scratch(kernels, &task));
-            attention(kernels, &task, false, &mut scratch, &mut out);
+            attention(kernels, &task, 1, &mut scratch, &mut out);
             assert_same(kernels, &out, want, "attention");
             out.fill(f16::NAN);
-            attention(kernels, &task, true, &mut scratch, &mut out);
-            let at = |i: usize| (i / columns % heads * queries + i / columns / heads) * columns + i % columns;
-            let beside: Vec<f16> = (0..want.len()).map(|i| want[at(i)]).collect();
-            assert_same(kernels, &out, &beside, "attention with heads side by side");
+            attention(kernels, &task, each, &mut scratch, &mut out);
+            let batches = want.chunks(each * queries * columns);
+            let beside = batches.flat_map(|want| side_by_side(each, queries, &[(want, columns)]));
+            assert_same(kernels, &out, &beside.collect::<Vec<_>>(), "attention with heads side by side");
             assert_same(kernels, &in_parts(kernels, &task), want, "attention in parts");
         }
     }
@@ -188,7 +194,7 @@ fn attention_tells_of_what_its_ops_make_infinite() {
                     flush_nan: true,
                     watch: Some(&watch),
                 };
-                attention(kernels, &task, false, &mut Scratch::new(), &mut [f16::NAN]);
+                attention(kernels, &task, 1, &mut Scratch::new(), &mut [f16::NAN]);
                 told.push(watch.take());
             }
         }

@@ -1,6 +1,7 @@
 //! Attention, which legal graphs have as two products with a softmax between them: a step that keeps no scores, and reads
 //! and writes heads where they lie.
 
+use crate::device::host::lying::Lying;
 use crate::device::host::plan::Step;
 use crate::device::host::planner::Planner;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
@@ -16,20 +17,21 @@ use aneforge_tensor::f16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attention {
     pub(super) shape: Shape,
-    /// Where the heads of queries, keys and values lie.
-    heads: [Heads; 3],
+    /// Where the heads of queries, keys and values lie, from an element on.
+    heads: [(usize, Heads); 3],
     pub(super) scale: Option<f16>,
     /// How many groups of heads have a mask of their own, for each of the masks.
     groups: [Option<usize>; 2],
-    /// Whether the result is `[queries, heads, values]`.
-    beside: bool,
+    /// How many heads of the result lie side by side: it is `[.., queries, beside, values]`.
+    beside: usize,
 }
 
-/// The matrices that an operand is, one for each head, and the transpose that is read where its operand lies.
+/// The matrices that an operand is, one for each head, from an element on, and what is read where its operand lies.
 struct Matrices {
     operand: NodeId,
+    start: usize,
     heads: Heads,
-    folded: Option<NodeId>,
+    folded: Vec<NodeId>,
 }
 
 /// Scores that are scaled, masked and brought to a sum of one.
@@ -72,15 +74,13 @@ impl Planner<'_> {
         for (groups, &mask) in groups.iter_mut().zip(&masks) {
             *groups = Some(self.groups(mask, of)?);
         }
-        let (last, beside) = match self.put_side_by_side(last) {
-            Some(transpose) => (transpose, true),
-            None => (last, false),
-        };
-        nodes.extend(beside.then_some(last));
+        let (last, beside) = self.put_side_by_side(last).unwrap_or((last, 1));
+        nodes.extend((nodes.last() != Some(&last)).then_some(last));
         let matrices = [q, k, v];
         let inputs = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
-        let folded = matrices.iter().filter_map(|matrices| matrices.folded).collect();
-        let kind = Attention { shape, heads: matrices.map(|matrices| matrices.heads), scale, groups, beside };
+        let folded = matrices.iter().flat_map(|matrices| matrices.folded.clone()).collect();
+        let heads = matrices.map(|Matrices { start, heads, .. }| (start, heads));
+        let kind = Attention { shape, heads, scale, groups, beside };
         each.then_some(Found { nodes, folded, last, inputs, kind: Kind::Attention(kind) })
     }
 
@@ -109,26 +109,20 @@ impl Planner<'_> {
         (*self.form(id) == Form::Product(Product::Batched)).then(|| [inputs[0], inputs[1]])
     }
 
-    /// The matrices of an operand of a product, or their transposes: those that it is a transpose of, if their rows lie in
-    /// one piece.
+    /// The matrices of an operand of a product, or their transposes: where they lie in a value that it is a part of, in
+    /// another order, or else by themselves, if their rows lie in one piece.
     fn matrices(&self, id: NodeId, transposed: bool) -> Option<Matrices> {
-        let shape = self.ty(id).shape;
-        let alone = |strides: &[usize]| {
-            let mut order: Vec<usize> = (0..shape.rank()).collect();
+        let of = |Lying { operand, start, mut axes, moves }: Lying| {
             if transposed {
-                order.swap(shape.rank() - 2, shape.rank() - 1);
+                let rank = axes.len();
+                axes.swap(rank - 2, rank - 1);
             }
-            heads(&order.iter().map(|&axis| (shape[axis], strides[axis])).collect::<Vec<_>>())
+            // What others read too is moved for them.
+            let alone = |&node: &NodeId| self.only_consumer(node).is_some();
+            let folded = moves.into_iter().rev().take_while(alone).collect();
+            Some(Matrices { operand, start, heads: heads(&axes)?, folded })
         };
-        if let Form::Move(Move::Transpose { extents, perm }) = self.form(id) {
-            let moved: Vec<usize> = perm.iter().map(|&axis| extents[axis]).collect();
-            let strides: Vec<usize> = perm.iter().map(|&axis| extents[axis + 1..].iter().product()).collect();
-            if let Some(heads) = alone(&strides).filter(|_| moved == shape.dims()) {
-                let operand = self.graph.node(id).inputs[0];
-                return Some(Matrices { operand, heads, folded: self.only_consumer(id).map(|_| id) });
-            }
-        }
-        Some(Matrices { operand: id, heads: alone(&shape.strides())?, folded: None })
+        of(self.lying(id)).or_else(|| of(self.alone(id)))
     }
 
     /// How many groups of neighbouring heads have a mask of their own, which is added to scores of such a shape: a row for
@@ -143,25 +137,34 @@ impl Planner<'_> {
         (grouped && rows).then(|| (0..rank - 2).map(extent).product())
     }
 
-    /// The transpose that puts the rows of all heads side by side, if it alone reads a result.
-    fn put_side_by_side(&self, id: NodeId) -> Option<NodeId> {
+    /// The transpose that puts the rows of neighbouring heads side by side, if it alone reads a result, and of how many.
+    fn put_side_by_side(&self, id: NodeId) -> Option<(NodeId, usize)> {
         let next = self.only_consumer(id)?;
         let Form::Move(Move::Transpose { extents, perm }) = self.form(next) else { return None };
         let (shape, rank) = (self.ty(id).shape, self.ty(id).shape.rank());
         let long = |axis: &usize| shape[*axis] > 1;
-        let wanted = std::iter::once(rank - 2).chain(0..rank - 2).chain([rank - 1]).filter(long);
-        let beside = extents[..] == *shape.dims() && perm.iter().copied().filter(long).eq(wanted);
-        beside.then_some(next)
+        let puts = |&batches: &usize| {
+            let wanted = (0..batches).chain([rank - 2]).chain(batches..rank - 2).chain([rank - 1]);
+            extents[..] == *shape.dims() && perm.iter().copied().filter(long).eq(wanted.filter(long))
+        };
+        let batches = (0..rank - 2).find(puts)?;
+        Some((next, shape.dims()[batches..rank - 2].iter().product()))
     }
 }
 
-/// Where heads lie whose axes have such extents and strides, if each row is in one piece and they are equally far apart.
+/// Where heads lie whose axes have such extents and strides, if each row is in one piece, and the heads of a batch and the
+/// batches are equally far apart.
 fn heads(axes: &[(usize, usize)]) -> Option<Heads> {
     let &[ref lead @ .., (_, row), (width, step)] = axes else { return None };
     let lead: Vec<(usize, usize)> = lead.iter().copied().filter(|&(extent, _)| extent > 1).collect();
-    let even = lead.windows(2).all(|pair| pair[0].1 == pair[1].0 * pair[1].1);
-    let head = lead.last().map_or(0, |&(_, stride)| stride);
-    (even && (step == 1 || width == 1)).then_some(Heads { head, row })
+    let is_even = |axes: &[(usize, usize)]| axes.windows(2).all(|pair| pair[0].1 == pair[1].0 * pair[1].1);
+    let cut = (0..=lead.len()).find(|&cut| is_even(&lead[..cut]) && is_even(&lead[cut..]))?;
+    let (batches, heads) = lead.split_at(cut);
+    let stride = |axes: &[(usize, usize)]| axes.last().map_or(0, |&(_, stride)| stride);
+    let each =
+        if batches.is_empty() { usize::MAX } else { heads.iter().map(|&(extent, _)| extent).product() };
+    let place = Heads { each, batch: stride(batches), head: stride(heads), row };
+    (step == 1 || width == 1).then_some(place)
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
@@ -183,7 +186,10 @@ impl Routine for Attention {
             None => Mask::None,
             Some(groups) => Mask::Added { values: call.half(3 + at), groups },
         };
-        let operands = [0, 1, 2].map(|at| (call.half(at), Some(self.heads[at])));
+        let operands = [0, 1, 2].map(|at| {
+            let (start, heads) = self.heads[at];
+            (&call.half(at)[start..], Some(heads))
+        });
         let attention = attention::Attention {
             limit: finish.limit,
             flush_nan: finish.flush_nan,

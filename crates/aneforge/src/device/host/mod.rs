@@ -10,8 +10,10 @@ mod attention;
 mod chain;
 mod conv;
 mod elementwise;
+mod joined;
 mod layers;
 mod layout;
+mod lying;
 mod memory;
 mod movement;
 mod normalise;
@@ -181,8 +183,7 @@ impl Host {
 
     /// The steps that a segment, compiled for `target`, runs as.
     pub fn plan(&self, segment: &Segment, target: Target) -> Result<HostPlan, DeviceError> {
-        let graph = graph_of(segment)?;
-        Ok(planner::plan(&graph, self.numerics(target), self.fuse))
+        Ok(planner::planned(&*graph_of(segment)?, self.numerics(target), self.fuse).1)
     }
 }
 
@@ -291,7 +292,7 @@ impl Device for Host {
 
     fn load(&self, segment: &Segment, target: Target) -> Result<Box<dyn Loaded>, DeviceError> {
         let graph = graph_of(segment)?;
-        let plan = planner::plan(&graph, self.numerics(target), self.fuse);
+        let (graph, plan) = planner::planned(&graph, self.numerics(target), self.fuse);
         let packs = self.packs.get(|_| Packs::default());
         Ok(Box::new(run::Program::new(&graph, plan, self.kernels.clone(), packs)?))
     }

@@ -17,8 +17,8 @@ pub(super) struct Overflows {
     /// The lines that built the nodes, by number.
     lines: Vec<Caller>,
     found: Vec<Overflow>,
-    /// By node, its place in `found`.
-    known: HashMap<NodeId, usize>,
+    /// By node, and by the part of a joined product that it belongs to, its place in `found`.
+    known: HashMap<(NodeId, usize), usize>,
 }
 
 impl Overflows {
@@ -33,13 +33,16 @@ impl Overflows {
 
     /// The same, with the nodes.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (NodeId, &Overflow)> {
-        let node = |at| self.known.iter().find_map(|(&node, &known)| (known == at).then_some(node));
+        let node = |at| self.known.iter().find_map(|(&(node, _), &known)| (known == at).then_some(node));
         self.found.iter().enumerate().filter_map(move |(at, overflow)| Some((node(at)?, overflow)))
     }
 
     fn add(&mut self, node: NodeId, op: &'static str, values: usize) {
-        let at = self.lines[node.index()];
-        let place = *self.known.entry(node).or_insert_with(|| {
+        self.add_at((node, 0), self.lines[node.index()], op, values);
+    }
+
+    fn add_at(&mut self, key: (NodeId, usize), at: Caller, op: &'static str, values: usize) {
+        let place = *self.known.entry(key).or_insert_with(|| {
             self.found.push(Overflow { op, at, values, calls: 0 });
             self.found.len() - 1
         });
@@ -67,7 +70,9 @@ impl Overflows {
             return;
         }
         // Of one node with finite operands there is nothing to find out a second time.
-        if step.fused.nodes.is_empty() && self.known.contains_key(&step.first) {
+        let parts_of_product = &step.fused.parts[..];
+        let alone = step.fused.nodes.is_empty() && parts_of_product.is_empty();
+        if alone && self.known.contains_key(&(step.first, 0)) {
             return self.add(step.first, step.op.name(), 0);
         }
         let mut before: Option<AlignedBytes> = None;
@@ -82,9 +87,15 @@ impl Overflows {
                 }
             };
             let values = out.as_slice::<f16>().iter().enumerate();
-            let values = values.filter(|(i, v)| !v.is_finite() && was_finite(*i)).count();
-            if values > 0 {
-                self.add(node, op, values);
+            let made = values.filter(|(i, v)| !v.is_finite() && was_finite(*i));
+            let count = parts_of_product.len().max(1);
+            let columns = step.output.ty.shape.dims().last().map_or(1, |&columns| columns / count);
+            let mut counts = vec![0; count];
+            made.for_each(|(i, _)| counts[if count == 1 { 0 } else { i / columns % count }] += 1);
+            for (at, values) in counts.into_iter().enumerate().filter(|&(_, values)| values > 0) {
+                let line = |lines: &[Caller; 2]| lines[usize::from(node != step.first)];
+                let line = parts_of_product.get(at).map_or(self.lines[node.index()], line);
+                self.add_at((node, at), line, op, values);
             }
             before = Some(out);
         }

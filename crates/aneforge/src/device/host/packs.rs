@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// Weights in the form a kernel reads, and what they are made from.
 pub(super) struct Packed<T> {
     pub weights: T,
-    /// Held so that nothing else can come to lie at its address while the key names it.
-    _source: Weight,
+    /// Held so that nothing else can come to lie at their addresses while the key names them.
+    _sources: Vec<Weight>,
 }
 
-/// By the identity of what is packed, and in how many groups.
-type Table<T> = Mutex<HashMap<(Identity, usize), Weak<Packed<T>>>>;
+/// By the identities of what is packed as one, and in how many groups.
+type Table<T> = Mutex<HashMap<(Vec<Identity>, usize), Weak<Packed<T>>>>;
 
 /// What an engine has packed and some session still uses.
 #[derive(Default)]
@@ -26,9 +26,9 @@ pub(super) struct Packs {
 }
 
 impl Packs {
-    /// The weight of a linear layer.
-    pub(super) fn rows(&self, source: &Weight, pack: impl FnOnce() -> PackedB) -> Arc<Packed<PackedB>> {
-        share(&self.rows, source, 1, pack)
+    /// The weight of a linear layer, or those of several that are one.
+    pub(super) fn rows(&self, sources: &[&Weight], pack: impl FnOnce() -> PackedB) -> Arc<Packed<PackedB>> {
+        share(&self.rows, sources, 1, pack)
     }
 
     /// The weight of a convolution in this many groups.
@@ -38,19 +38,24 @@ impl Packs {
         groups: usize,
         pack: impl FnOnce() -> PackedConv,
     ) -> Arc<Packed<PackedConv>> {
-        share(&self.convs, source, groups, pack)
+        share(&self.convs, &[source], groups, pack)
     }
 }
 
-fn share<T>(table: &Table<T>, source: &Weight, groups: usize, pack: impl FnOnce() -> T) -> Arc<Packed<T>> {
-    let key = (source.identity(), groups);
+fn share<T>(
+    table: &Table<T>,
+    sources: &[&Weight],
+    groups: usize,
+    pack: impl FnOnce() -> T,
+) -> Arc<Packed<T>> {
+    let key = (sources.iter().map(|source| source.identity()).collect(), groups);
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(packed) = table.get(&key).and_then(Weak::upgrade) {
         return packed;
     }
     table.retain(|_, packed| packed.strong_count() > 0);
-    let packed = Arc::new(Packed { weights: pack(), _source: source.clone() });
-    source.parts().into_iter().for_each(|part| part.bytes().release());
+    let packed = Arc::new(Packed { weights: pack(), _sources: sources.iter().copied().cloned().collect() });
+    sources.iter().flat_map(|source| source.parts()).for_each(|part| part.bytes().release());
     table.insert(key, Arc::downgrade(&packed));
     packed
 }
@@ -75,22 +80,22 @@ mod tests {
         let source = Tensor::from_slice(shape, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
         let source = Weight::from(source);
         let pack = || PackedB::from_nk(source.as_slice::<f32>().unwrap(), 2, 3);
-        let first = packs.rows(&source, pack);
-        let second = packs.rows(&source.clone(), || unreachable!("packed already"));
+        let first = packs.rows(&[&source], pack);
+        let second = packs.rows(&[&source.clone()], || unreachable!("packed already"));
         assert!(Arc::ptr_eq(&first, &second));
         drop((first, second));
         let mut again = false;
-        let first = packs.rows(&source, || {
+        let first = packs.rows(&[&source], || {
             again = true;
             pack()
         });
         assert!(again);
         // Another weight displaces what nobody uses, and nothing else.
         let other = Weight::from(Tensor::from_slice(shape, &[6.0f32; 6]).unwrap());
-        let second = packs.rows(&other, pack);
-        assert!(Arc::ptr_eq(&first, &packs.rows(&source, || unreachable!("packed already"))));
+        let second = packs.rows(&[&other], pack);
+        assert!(Arc::ptr_eq(&first, &packs.rows(&[&source], || unreachable!("packed already"))));
         drop((first, second));
-        let _third = packs.rows(&source, pack);
+        let _third = packs.rows(&[&source], pack);
         assert_eq!(packs.rows.lock().unwrap().len(), 1);
     }
 
@@ -110,7 +115,7 @@ mod tests {
         let tensor = Tensor::new(DType::F16, Shape::new(&[2, 3]).unwrap(), bytes).unwrap();
         let packs = Packs::default();
         let pack = || PackedB::from_nk(&tensor.to_f16(), 2, 3);
-        let _packed = packs.rows(&tensor.clone().into(), pack);
+        let _packed = packs.rows(&[&tensor.clone().into()], pack);
         assert_eq!(released.load(Ordering::Relaxed), 12);
     }
 }

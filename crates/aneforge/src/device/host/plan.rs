@@ -6,7 +6,7 @@ use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
 use crate::ir::op::Op;
 use crate::ir::ops::conv::four;
-use crate::ir::types::{TensorType, counted};
+use crate::ir::types::{Caller, TensorType, counted};
 use crate::plan::Slots;
 use aneforge_kernels::conv::{Images, Nhwc};
 use aneforge_kernels::map::{self, Source, Unary};
@@ -210,6 +210,8 @@ pub struct Fused {
     pub nodes: Vec<(NodeId, &'static str)>,
     /// All nodes of a step that is a chain of functions of elements.
     pub links: Vec<Link>,
+    /// Of a product in the place of several, the lines that built each, and the sum that follows it.
+    pub parts: Vec<[Caller; 2]>,
     /// All nodes of a step whose kernel computes them as a whole.
     pub whole: Option<Arc<Whole>>,
 }

@@ -1,17 +1,19 @@
 //! From a legal graph to steps: what is fused, what needs no step, and where values lie.
 
 use crate::device::host::chain;
+use crate::device::host::joined::Joined;
 use crate::device::host::layout::{self, Role};
 use crate::device::host::places::Places;
 use crate::device::host::plan::{Finish, Fused, HostPlan, Operand, Order, Place, Step};
 use crate::ir::form::{Form, Move, Pooling, Product};
-use crate::ir::graph::{Graph, NodeId};
+use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::numerics::Numerics;
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Constant;
 use crate::ir::types::TensorType;
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_tensor::{DType, f16};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Functions that never exchange the order of two elements, to the bit.
@@ -37,11 +39,23 @@ impl Draft {
     }
 }
 
+/// What is run for a graph, and how: with one product in the place of several, where that is as good for those who read them.
+pub(super) fn planned(graph: &Graph, numerics: Numerics, fuse: bool) -> (Cow<'_, Graph>, HostPlan) {
+    let joined =
+        Some(Planner::new(graph, numerics, true)).filter(|_| fuse).and_then(|planner| planner.joined());
+    let Some(Joined { graph, mut parts, .. }) = joined else {
+        return (Cow::Borrowed(graph), plan(graph, numerics, fuse));
+    };
+    let mut plan = plan(&graph, numerics, fuse);
+    for step in &mut plan.steps {
+        step.fused.parts = parts.remove(&step.first).unwrap_or_default();
+    }
+    (Cow::Owned(graph), plan)
+}
+
 /// Plans a legal graph. With `fuse` off, every node that computes is a step of its own.
 pub(super) fn plan(graph: &Graph, numerics: Numerics, fuse: bool) -> HostPlan {
-    let forms = graph.nodes().map(|(id, _)| graph.form(id)).collect();
-    let (uses, consumers) = (graph.uses(), consumers(graph));
-    let planner = Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics, fuse };
+    let planner = Planner::new(graph, numerics, fuse);
     let mut drafts = planner.drafts();
     if fuse {
         drafts = planner.chained(drafts);
@@ -70,6 +84,14 @@ fn consumers(graph: &Graph) -> Vec<Vec<NodeId>> {
     out
 }
 
+impl<'a> Planner<'a> {
+    fn new(graph: &'a Graph, numerics: Numerics, fuse: bool) -> Planner<'a> {
+        let forms = graph.nodes().map(|(id, _)| graph.form(id)).collect();
+        let (uses, consumers) = (graph.uses(), consumers(graph));
+        Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics, fuse }
+    }
+}
+
 impl Planner<'_> {
     pub(super) fn form(&self, id: NodeId) -> &Form {
         &self.forms[id.index()]
@@ -95,12 +117,14 @@ impl Planner<'_> {
             }
             let no_step = matches!(self.form(id), Form::Leaf | Form::View);
             there[id.index()] |= matches!(node.op, Op::Input(_));
-            let folded = self.fuse && (self.is_folded_transpose(id) || self.pooled(id).is_some());
+            let folded = self.fuse
+                && (self.is_folded_transpose(id) || self.pooled(id).is_some() || self.is_joined_weight(id));
             if no_step || folded || covered[id.index()] {
                 continue;
             }
             let links = chain::function(self.form(id)).map(|_| id).into_iter().collect();
-            let mut draft = Draft { inputs: node.inputs.clone(), ..Draft::new(id, links) };
+            let inputs = self.operands(node);
+            let mut draft = Draft { inputs, ..Draft::new(id, links) };
             if self.fuse {
                 self.fuse(&mut draft, &mut covered, &there);
             }
@@ -108,6 +132,16 @@ impl Planner<'_> {
             drafts.push(draft);
         }
         drafts
+    }
+
+    /// What a node reads; of a weight that is packed from several, these.
+    fn operands(&self, node: &GraphNode) -> Vec<NodeId> {
+        match node.inputs[..] {
+            [x, weight] if self.fuse && self.is_joined_weight(weight) => {
+                std::iter::once(x).chain(self.graph.node(weight).inputs.iter().copied()).collect()
+            }
+            _ => node.inputs.clone(),
+        }
     }
 
     /// The nodes that read a value, each as often as it does, if it is not returned.
@@ -179,7 +213,7 @@ impl Planner<'_> {
     }
 
     /// An addition of a constant per output column (per channel, for a convolution) to this value alone.
-    fn bias_after(&self, id: NodeId) -> Option<(NodeId, NodeId)> {
+    pub(super) fn bias_after(&self, id: NodeId) -> Option<(NodeId, NodeId)> {
         let next = self.only_consumer(id)?;
         let (Form::Zip(Binary::Add), &[a, bias]) = (self.form(next), &self.graph.node(next).inputs[..])
         else {

@@ -13,8 +13,11 @@ use std::sync::Arc;
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     match setup.step.form {
         Form::Product(Product::Linear) => {
-            let weights = setup.weight();
-            Some(Box::new(Linear(setup.packs.rows(weights, || pack(weights)))))
+            let weights = setup.weights();
+            Some(Box::new(Linear(setup.packs.rows(&weights, || match weights[..] {
+                [weight] => pack(weight),
+                _ => together(&weights),
+            }))))
         }
         Form::Product(Product::Batched) => Some(Box::new(Batched::new(setup))),
         _ => None,
@@ -43,6 +46,13 @@ fn pack(weights: &Weight) -> PackedB {
             PackedB::from_sparse(weight.mask().bytes(), &weight.values().to_f16(), columns, terms)
         }
     }
+}
+
+/// Weights of as many terms as one: the columns of each follow those of the one before.
+fn together(weights: &[&Weight]) -> PackedB {
+    let values: Vec<f16> = weights.iter().flat_map(|weight| weight.to_f16()).collect();
+    let columns = weights.iter().map(|weight| weight.shape()[0]).sum();
+    PackedB::from_nk(&values, columns, weights[0].shape()[1])
 }
 
 /// The codes of an encoded weight.

@@ -73,12 +73,23 @@ impl<'a> Setup<'a> {
 
     /// The second operand, where it is a constant, and no view of one.
     pub(super) fn constant(&self) -> Option<&'a Weight> {
-        match self.step.inputs.get(1) {
-            Some(&Operand { place: Place::Constant(index), ty, .. }) => {
+        self.step.inputs.get(1).and_then(|operand| self.constant_of(operand))
+    }
+
+    fn constant_of(&self, operand: &Operand) -> Option<&'a Weight> {
+        match *operand {
+            Operand { place: Place::Constant(index), ty, .. } => {
                 self.graph.constants().get(index as usize).filter(|weight| weight.shape() == ty.shape)
             }
             _ => None,
         }
+    }
+
+    /// All operands but the first, of an op whose weights are constant in every legal graph.
+    pub(super) fn weights(&self) -> Vec<&'a Weight> {
+        let constant =
+            |operand| self.constant_of(operand).expect("invariant: a legal graph has constant weights here");
+        self.step.inputs[1..].iter().map(constant).collect()
     }
 
     /// The second operand of an op whose weight is constant in every legal graph.
