@@ -4,7 +4,7 @@
 use crate::device::host::plan::Step;
 use crate::device::host::planner::Planner;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
-use crate::device::host::whole::{Found, Kind};
+use crate::device::host::whole::{Computes, Found};
 use crate::ir::form::{Form, Move, Norm, Product};
 use crate::ir::graph::NodeId;
 use aneforge_kernels::attention::{self, Heads, Mask, Shape};
@@ -80,8 +80,9 @@ impl Planner<'_> {
         let matrices = [q, k, v];
         let inputs = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
         let folded = matrices.iter().filter_map(|matrices| matrices.folded).collect();
-        let kind = Attention { shape, heads: matrices.map(|matrices| matrices.heads), scale, groups, beside };
-        each.then_some(Found { nodes, folded, last, inputs, kind: Kind::Attention(kind) })
+        let computes =
+            Attention { shape, heads: matrices.map(|matrices| matrices.heads), scale, groups, beside };
+        each.then_some(Found { nodes, folded, last, inputs, computes: Computes::Attention(computes) })
     }
 
     /// What a product goes through until it is weights.
@@ -165,9 +166,9 @@ fn heads(axes: &[(usize, usize)]) -> Option<Heads> {
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
-    match setup.step.fused.whole.as_ref()?.kind {
-        Kind::Attention(attention) => Some(Box::new(attention)),
-        Kind::Rows(_) => None,
+    match setup.step.fused.whole.as_ref()?.computes {
+        Computes::Attention(attention) => Some(Box::new(attention)),
+        Computes::Rows(_) => None,
     }
 }
 

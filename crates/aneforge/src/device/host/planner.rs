@@ -1,7 +1,7 @@
 //! From a legal graph to steps: what is fused, what needs no step, and where values lie.
 
 use crate::device::host::chain;
-use crate::device::host::layout::{self, Role};
+use crate::device::host::layout::{self, Treatment};
 use crate::device::host::places::Places;
 use crate::device::host::plan::{Finish, Fused, HostPlan, Operand, Order, Place, Step};
 use crate::ir::form::{Form, Move, Pooling, Product};
@@ -267,13 +267,13 @@ impl Planner<'_> {
         let mut output = Operand::new(written, self.ty(draft.last), order);
         let mut inputs: Vec<Operand> = draft.inputs.iter().map(|&id| operand(order_of(id), id)).collect();
         let pixels = |operand: &Operand| operand.order != Order::RowMajor;
-        let role = self.role(draft);
-        let alike = matches!(role, Role::Along(_) | Role::Pools);
+        let treatment = self.treatment(draft);
+        let alike = matches!(treatment, Treatment::Along(_) | Treatment::Pools);
         if alike && (pixels(&output) || inputs.iter().any(pixels)) {
             // What is the same in both orders goes along.
             inputs.iter_mut().for_each(Operand::by_pixels);
             output.by_pixels();
-            if let Role::Along(reordered) = role {
+            if let Treatment::Along(reordered) = treatment {
                 form = reordered;
             }
         }

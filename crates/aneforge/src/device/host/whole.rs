@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// What the kernel computes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum Computes {
     /// Rows brought to a common scale, which then may be scaled and shifted.
     Rows(Rows),
     /// Attention of all heads.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 /// Nodes that one kernel computes.
 #[derive(Debug)]
 pub struct Whole {
-    pub(super) kind: Kind,
+    pub(super) computes: Computes,
     /// The nodes by themselves.
     graph: Graph,
     /// The operands of the step that are fed to them.
@@ -44,14 +44,14 @@ pub struct Whole {
 impl Whole {
     /// What the step does, as a form.
     pub(super) fn form(&self) -> Form {
-        match self.kind {
-            Kind::Rows(Rows { norm: norm::Norm::Variance { eps }, size, .. }) => {
+        match self.computes {
+            Computes::Rows(Rows { norm: norm::Norm::Variance { eps }, size, .. }) => {
                 Form::Normalise(Norm::Centred { terms: size, eps: eps.to_f64() })
             }
-            Kind::Rows(Rows { norm: norm::Norm::Length { .. }, size, .. }) => {
+            Computes::Rows(Rows { norm: norm::Norm::Length { .. }, size, .. }) => {
                 Form::Normalise(Norm::Length { terms: size })
             }
-            Kind::Attention(Attention { scale, .. }) => {
+            Computes::Attention(Attention { scale, .. }) => {
                 Form::Attention { scale: scale.map_or(1.0, |scale| scale.to_f64()), causal: false }
             }
         }
@@ -100,14 +100,14 @@ impl Planner<'_> {
     }
 
     fn whole(&self, found: Found) -> Draft {
-        let Found { nodes, last, inputs, kind, folded: _ } = found;
+        let Found { nodes, last, inputs, computes, folded: _ } = found;
         let first = nodes[0];
         let later = nodes[1..].iter().map(|&id| (id, self.graph.node(id).op.name())).collect();
         let (graph, nodes) = part(self.graph, &inputs, last);
         let apart = planner::plan(&graph, self.numerics, false);
         let distinct = |&at: &usize| !inputs[..at].contains(&inputs[at]);
         let fed = (0..inputs.len()).filter(distinct).collect();
-        let whole = Some(Arc::new(Whole { kind, graph, fed, nodes, apart }));
+        let whole = Some(Arc::new(Whole { computes, graph, fed, nodes, apart }));
         let fused = Fused { nodes: later, whole, ..Fused::default() };
         Draft { last, inputs, fused, ..Draft::new(first, Vec::new()) }
     }
@@ -122,7 +122,7 @@ pub(super) struct Found {
     /// The one whose value is stored.
     pub(super) last: NodeId,
     pub(super) inputs: Vec<NodeId>,
-    pub(super) kind: Kind,
+    pub(super) computes: Computes,
 }
 
 /// What leads from `inputs` to `last`, as a graph that the inputs are fed to; and which nodes these are.
