@@ -121,3 +121,15 @@ fn chains_have_an_end() {
     assert!(host.steps.len() < 200 && host.steps.iter().all(|step| nodes(step) <= 64), "{host}");
     assert!(host.to_string().contains("together they are too long"), "{host}");
 }
+
+/// A chain reads no more operands than it can list, however many are added.
+#[test]
+fn chains_read_few_operands() {
+    let shape = Shape::new(&[2, 4]).unwrap();
+    let inputs: Vec<Var> = (0..40).map(|_| Var::input(shape)).collect();
+    let sum = inputs.iter().skip(1).fold(inputs[0].clone(), |sum, value| &sum + value);
+    let plan = compile(&[sum], &CompileOptions::default()).unwrap();
+    let host = Host::new(1).plan(&plan.segments[0], plan.target).unwrap();
+    let read: Vec<usize> = host.steps.iter().map(|step| step.inputs.len()).collect();
+    assert_eq!(read, [10, 16, 16], "{host}");
+}

@@ -166,7 +166,7 @@ fn attention(draw: &mut Draw) -> Vec<Var> {
     }
     let of = scores.shape();
     let lead_of = |all: bool| if all { of.dims()[..of.rank() - 2].to_vec() } else { vec![1; of.rank() - 2] };
-    for _ in 0..draw.below(4).min(2) {
+    for _ in 0..draw.below(4) {
         let mut dims = lead_of(draw.below(2) == 0);
         dims.extend([draw.of(&[1, queries]), keys]);
         if draw.below(2) == 0 {
