@@ -105,8 +105,9 @@ impl Planner<'_> {
         let later = nodes[1..].iter().map(|&id| (id, self.graph.node(id).op.name())).collect();
         let (graph, nodes) = part(self.graph, &inputs, last);
         let apart = planner::plan(&graph, self.numerics, false);
-        let distinct = |&at: &usize| !inputs[..at].contains(&inputs[at]);
-        let fed = (0..inputs.len()).filter(distinct).collect();
+        // What an operand is a transpose of is read by the kernel, but not node by node where the transpose is an operand too.
+        let read = |&at: &usize| nodes.contains(&inputs[at]) && !inputs[..at].contains(&inputs[at]);
+        let fed = (0..inputs.len()).filter(read).collect();
         let whole = Some(Arc::new(Whole { computes, graph, fed, nodes, apart }));
         let fused = Fused { nodes: later, whole, ..Fused::default() };
         Draft { last, inputs, fused, ..Draft::new(first, Vec::new()) }
