@@ -9,7 +9,7 @@ use crate::ir::form::{Form, Move, Norm, Product};
 use crate::ir::graph::NodeId;
 use aneforge_kernels::attention::{self, Heads, Mask, Shape};
 use aneforge_kernels::map::{Binary, Unary};
-use aneforge_kernels::{Kernels, Scratch};
+use aneforge_kernels::{Kernels, Layout, Scratch};
 use aneforge_tensor::f16;
 
 /// Attention of all heads; the operands are queries, keys, values and what is added to the scores.
@@ -158,11 +158,12 @@ impl Planner<'_> {
 
 /// Where heads lie whose axes have such extents and strides, if each row is in one piece and they are equally far apart.
 fn heads(axes: &[(usize, usize)]) -> Option<Heads> {
-    let &[ref lead @ .., (_, row), (width, step)] = axes else { return None };
+    let &[ref lead @ .., (rows, row), (width, step)] = axes else { return None };
     let lead: Vec<(usize, usize)> = lead.iter().copied().filter(|&(extent, _)| extent > 1).collect();
     let even = lead.windows(2).all(|pair| pair[0].1 == pair[1].0 * pair[1].1);
+    let count = lead.iter().map(|&(extent, _)| extent).product();
     let head = lead.last().map_or(0, |&(_, stride)| stride);
-    (even && (step == 1 || width == 1)).then_some(Heads { head, row })
+    Heads::of(&Layout::new(0, &[count, rows, width], &[head, row, step])).filter(|_| even)
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
