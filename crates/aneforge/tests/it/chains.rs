@@ -133,3 +133,14 @@ fn chains_read_few_operands() {
     let read: Vec<usize> = host.steps.iter().map(|step| step.inputs.len()).collect();
     assert_eq!(read, [10, 16, 16], "{host}");
 }
+
+/// So many links, and no more, have room in the cache.
+#[test]
+fn chains_have_few_links() {
+    let x = Var::input(Shape::new(&[2, 4]).unwrap());
+    let far = (0..100).fold(x, |x, _| x.tanh());
+    let plan = compile(&[far], &CompileOptions::default()).unwrap();
+    let host = Host::new(1).plan(&plan.segments[0], plan.target).unwrap();
+    let links: Vec<usize> = host.steps.iter().map(|step| step.fused.links.len()).collect();
+    assert_eq!(links, [36, 64], "{host}");
+}

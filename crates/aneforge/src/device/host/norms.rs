@@ -66,7 +66,8 @@ impl Planner<'_> {
         let &Form::Map(Unary::AddScalar { k }) = self.form(sum) else { return None };
         let root = self.only_consumer(sum).filter(|_| k >= 0.0)?;
         (*self.form(root) == Form::Map(Unary::Rsqrt { eps: 0.0 })).then_some(())?;
-        let scaled = self.only_consumer(root)? == unit && self.is_product(unit, centred, root);
+        // It reads both, and has no room for more.
+        let scaled = self.only_consumer(root)? == unit && self.zip(unit, Binary::Mul).is_some();
         let nodes = vec![mean, centred, square, variance, sum, root, unit];
         scaled.then_some((Norm::Variance { eps: f16::from_f32(k) }, nodes))
     }
@@ -114,10 +115,6 @@ impl Planner<'_> {
     pub(super) fn zip(&self, id: NodeId, function: Binary) -> Option<[NodeId; 2]> {
         let inputs = &self.graph.node(id).inputs;
         (*self.form(id) == Form::Zip(function)).then(|| [inputs[0], inputs[1]])
-    }
-
-    fn is_product(&self, id: NodeId, a: NodeId, b: NodeId) -> bool {
-        self.zip(id, Binary::Mul).is_some_and(|factors| factors == [a, b] || factors == [b, a])
     }
 }
 
