@@ -29,7 +29,7 @@ pub(super) struct Attention {
 struct Matrices {
     operand: NodeId,
     heads: Heads,
-    folded: Option<NodeId>,
+    through: Option<NodeId>,
 }
 
 /// Scores that are scaled, masked and brought to a sum of one.
@@ -42,8 +42,8 @@ struct Weights {
 }
 
 impl Planner<'_> {
-    /// The attention whose scores are this product.
-    pub(super) fn attention(&self, scores: NodeId) -> Option<Found> {
+    /// The attention whose scores are this product. What is `covered` is part of other wholes.
+    pub(super) fn attention(&self, scores: NodeId, covered: &[bool]) -> Option<Found> {
         let [left, right] = self.batched(scores)?;
         let (of, rank) = (self.ty(scores).shape, self.ty(scores).shape.rank());
         let Weights { mut nodes, scale, masks } = self.weights(scores)?;
@@ -59,9 +59,9 @@ impl Planner<'_> {
             width: self.ty(left).shape.dims().last().copied()?,
             values: self.ty(last).shape.dims().last().copied()?,
         };
-        let q = self.matrices(left, false)?;
-        let k = self.matrices(right, true)?;
-        let v = self.matrices(right_of_last, false).filter(|_| first_of_last == weights)?;
+        let q = self.matrices(left, false, covered)?;
+        let k = self.matrices(right, true, covered)?;
+        let v = self.matrices(right_of_last, false, covered).filter(|_| first_of_last == weights)?;
         let sizes = [
             (left, queries * shape.width),
             (right, shape.width * keys),
@@ -78,8 +78,11 @@ impl Planner<'_> {
         };
         nodes.extend(beside.then_some(last));
         let matrices = [q, k, v];
-        let inputs = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
-        let folded = matrices.iter().filter_map(|matrices| matrices.folded).collect();
+        let inputs: Vec<NodeId> = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
+        let alone =
+            |id: &NodeId| self.readers(*id).is_some_and(|r| r.iter().all(|reader| nodes.contains(reader)));
+        let through = matrices.iter().filter_map(|matrices| matrices.through);
+        let folded = through.filter(|id| !inputs.contains(id) && alone(id)).collect();
         let computes =
             Attention { shape, heads: matrices.map(|matrices| matrices.heads), scale, groups, beside };
         each.then_some(Found { nodes, folded, last, inputs, computes: Computes::Attention(computes) })
@@ -111,8 +114,8 @@ impl Planner<'_> {
     }
 
     /// The matrices of an operand of a product, or their transposes: those that it is a transpose of, if their rows lie in
-    /// one piece.
-    fn matrices(&self, id: NodeId, transposed: bool) -> Option<Matrices> {
+    /// one piece and the transpose is no result of another whole.
+    fn matrices(&self, id: NodeId, transposed: bool, covered: &[bool]) -> Option<Matrices> {
         let shape = self.ty(id).shape;
         let alone = |strides: &[usize]| {
             let mut order: Vec<usize> = (0..shape.rank()).collect();
@@ -124,12 +127,12 @@ impl Planner<'_> {
         if let Form::Move(Move::Transpose { extents, perm }) = self.form(id) {
             let moved: Vec<usize> = perm.iter().map(|&axis| extents[axis]).collect();
             let strides: Vec<usize> = perm.iter().map(|&axis| extents[axis + 1..].iter().product()).collect();
-            if let Some(heads) = alone(&strides).filter(|_| moved == shape.dims()) {
+            if let Some(heads) = alone(&strides).filter(|_| moved == shape.dims() && !covered[id.index()]) {
                 let operand = self.graph.node(id).inputs[0];
-                return Some(Matrices { operand, heads, folded: self.only_consumer(id).map(|_| id) });
+                return Some(Matrices { operand, heads, through: Some(id) });
             }
         }
-        Some(Matrices { operand: id, heads: alone(&shape.strides())?, folded: None })
+        Some(Matrices { operand: id, heads: alone(&shape.strides())?, through: None })
     }
 
     /// How many groups of neighbouring heads have a mask of their own, which is added to scores of such a shape: a row for
@@ -140,8 +143,7 @@ impl Planner<'_> {
         let is_whole = |axis: usize| extent(axis) == scores[axis];
         let mut heads = (0..rank - 2).filter(|&axis| scores[axis] > 1).map(is_whole);
         let grouped = heads.by_ref().skip_while(|whole| *whole).all(|whole| !whole);
-        let rows = is_whole(rank - 1) && (is_whole(rank - 2) || extent(rank - 2) == 1);
-        (grouped && rows).then(|| (0..rank - 2).map(extent).product())
+        (grouped && is_whole(rank - 1)).then(|| (0..rank - 2).map(extent).product())
     }
 
     /// The transpose that puts the rows of all heads side by side, if it alone reads a result.

@@ -95,7 +95,7 @@ impl Planner<'_> {
             }
             let no_step = matches!(self.form(id), Form::Leaf | Form::View);
             there[id.index()] |= matches!(node.op, Op::Input(_));
-            let folded = self.fuse && (self.is_folded_transpose(id) || self.pooled(id).is_some());
+            let folded = self.fuse && (self.is_folded_transpose(id, &covered) || self.pooled(id).is_some());
             if no_step || folded || covered[id.index()] {
                 continue;
             }
@@ -137,7 +137,7 @@ impl Planner<'_> {
             }
             Form::Product(Product::Batched) => {
                 let y = draft.inputs[1];
-                if self.is_folded_transpose(y) {
+                if self.is_folded_transpose(y, covered) {
                     draft.inputs[1] = self.graph.node(y).inputs[0];
                     draft.fused.transposed = true;
                 }
@@ -205,8 +205,9 @@ impl Planner<'_> {
         (self.ty(added) == self.ty(id) && there[self.root(added).index()]).then_some((next, added))
     }
 
-    /// A transpose of the last two axes that only one product reads, as its second operand.
-    fn is_folded_transpose(&self, id: NodeId) -> bool {
+    /// A transpose of the last two axes that only one product reads, as its second operand. Neither is part of a whole, which
+    /// reads and writes as it can.
+    fn is_folded_transpose(&self, id: NodeId, covered: &[bool]) -> bool {
         let Form::Move(Move::Transpose { extents, perm }) = self.form(id) else { return false };
         let rank = self.ty(id).shape.rank();
         let swaps = rank >= 2
@@ -215,7 +216,8 @@ impl Planner<'_> {
             && perm[rank - 2] == rank - 1;
         let Some(next) = self.only_consumer(id) else { return false };
         let product = matches!(self.form(next), Form::Product(Product::Batched));
-        swaps && product && self.graph.node(next).inputs[1] == id
+        let apart = !covered[id.index()] && !covered[next.index()];
+        swaps && product && apart && self.graph.node(next).inputs[1] == id
     }
 
     /// The function of a node that only a pool reads, which takes the greatest element of each window: where greater

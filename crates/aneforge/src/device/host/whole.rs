@@ -87,7 +87,7 @@ impl Planner<'_> {
         let mut covered = vec![false; self.graph.len()];
         let mut wholes = HashMap::new();
         for (id, _) in self.graph.nodes() {
-            let Some(found) = self.norm(id).or_else(|| self.attention(id)) else { continue };
+            let Some(found) = self.norm(id).or_else(|| self.attention(id, &covered)) else { continue };
             let part = found.nodes.iter().chain(&found.folded);
             if part.clone().any(|node| covered[node.index()]) {
                 continue;
