@@ -12,7 +12,7 @@ from aneforge import Tensor
 EMPTY = inspect.Parameter.empty
 
 FUNCTIONS: dict[str, dict[str, Any]] = {
-    # Inputs, convolutions, norms, combinations: section 4 of the reference.
+    # Inputs, convolutions, norms, combinations.
     "input": {"shape": EMPTY, "dtype": "fp16", "max_abs": None},
     "image_input": {"shape": EMPTY, "scale": 1 / 255, "bias": 0.0},
     "conv": {"x": EMPTY, "weight": EMPTY, "stride": 1, "pad": 0, "dilation": 1, "groups": 1, "bias": None},
@@ -32,7 +32,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "where": {"cond": EMPTY, "a": EMPTY, "b": EMPTY},
     "gather": {"x": EMPTY, "indices": EMPTY, "axis": 0},
     "einsum_native": {"equation": EMPTY, "a": EMPTY, "b": EMPTY},
-    # Spatial and layout functions: section 5.
+    # Spatial and layout functions.
     "pixel_shuffle": {"x": EMPTY, "r": EMPTY},
     "pixel_unshuffle": {"x": EMPTY, "r": EMPTY},
     "depth_to_space": {"x": EMPTY, "block_size": 2},
@@ -49,7 +49,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "flatten": {"x": EMPTY, "start_dim": None, "end_dim": None},
     "input_view": {"x": EMPTY, "offset": EMPTY, "size": EMPTY},
     "dynamic_slice": {"x": EMPTY, "start": EMPTY, "size": 2},
-    # Ranking, geometry, norms, attention: section 6.
+    # Ranking, geometry, norms, attention.
     "topk": {"x": EMPTY, "k": EMPTY, "largest": True},
     "sort": {"x": EMPTY, "descending": False, "return_indices": False},
     "cross_product": {"a": EMPTY, "b": EMPTY},
@@ -61,7 +61,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "lrn": {"x": EMPTY, "alpha": 1.0, "beta": 0.75, "k": 1.0},
     "scaled_elementwise": {"x": EMPTY, "z": EMPTY, "op": "Add", "scale": 1.0},
     "sdpa": {"q": EMPTY, "k": EMPTY, "v": EMPTY, "scale": None, "is_causal": False, "attn_mask": None},
-    # Composites: section 6.2 and 6.3.
+    # Composites.
     "mha": {
         "x": EMPTY, "Wq": EMPTY, "bq": EMPTY, "Wk": EMPTY, "bk": EMPTY, "Wv": EMPTY, "bv": EMPTY, "Wo": EMPTY,
         "bo": EMPTY, "n_heads": EMPTY, "mask": None,
@@ -99,7 +99,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "paired": {"hi": EMPTY, "lo": None},
     "paired_subtract": {"a": EMPTY, "b": EMPTY},
     "reset_compile_breaker": {},
-    # The catalog: section 13.
+    # The catalog.
     "op_info": {"name": EMPTY},
     "device_status": {"name": EMPTY, "chip": "m1"},
     "is_native": {"name": EMPTY, "chip": "m1"},

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use aneforge_kernels::layout::transpose;
-use aneforge_kernels::map::{Binary, Chain, Data, DataMut, Function, Link, Source, Unary, binary, unary};
+use aneforge_kernels::map::{Argument, Binary, Chain, Data, DataMut, Function, Link, Unary, binary, unary};
 use aneforge_kernels::norm::{Norm, Normalize, ScaleShift, normalize};
 use aneforge_kernels::pool::{Window, avg_pool, max_pool};
 use aneforge_kernels::reduce::{Reduction, reduce};
@@ -138,7 +138,7 @@ fn chains(bench: &mut Bench, x: &[f16]) {
     beside_copy(bench, "ten functions one by one, 4M", 4 * COUNT, 0.0, Box::new(body));
     let link = |(at, &function): (usize, &Unary)| Link {
         function: Function::Unary(function),
-        sources: vec![at.checked_sub(1).map_or(Source::Operand(0), Source::Link)],
+        sources: vec![at.checked_sub(1).map_or(Argument::Operand(0), Argument::Link)],
         flush_nan: true,
         watched: true,
     };

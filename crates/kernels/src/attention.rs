@@ -85,13 +85,17 @@ impl Heads {
         head / self.each * self.batch + head % self.each * self.head
     }
 
-    /// The heads `[heads, rows, width]` that begin with the first element and whose values are neighbours; `None` of
-    /// another array.
+    /// The heads `[heads, rows, width]`, or those of batches, `[batches, heads, rows, width]`, that begin with the first
+    /// element and whose values are neighbours; `None` of another array.
     #[must_use]
     pub fn of(layout: &Layout) -> Option<Heads> {
+        let neighbours = |width, step| layout.start() == 0 && (step == 1 || width <= 1);
         match (layout.extents(), layout.strides()) {
-            (&[_, _, width], &[head, row, step]) if layout.start() == 0 && (step == 1 || width <= 1) => {
+            (&[_, _, width], &[head, row, step]) if neighbours(width, step) => {
                 Some(Heads { head, row, ..Heads::ONE_BATCH })
+            }
+            (&[_, each, _, width], &[batch, head, row, step]) if each > 0 && neighbours(width, step) => {
+                Some(Heads { each, batch, head, row })
             }
             _ => None,
         }

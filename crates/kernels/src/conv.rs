@@ -19,7 +19,7 @@ pub use transposed::{PackedConvTranspose, conv_transpose2d, conv_transpose2d_scr
 pub use weights::PackedConv;
 
 use direct::direct;
-use image::{Geometry, Pitches, Source, fill_image};
+use image::{Geometry, Image, Pitches, fill_image};
 use pixels::Pixels;
 use target::Target;
 use weights::Data;
@@ -239,24 +239,24 @@ fn image_of<'a>(
     (index, count): (usize, usize),
     (geometry, weights): (&Geometry, &PackedConv),
     splits: bool,
-) -> Source<'a> {
+) -> Image<'a> {
     let from = match from {
-        Images::Planes => return Source::Planes(&x[x.len() / count * index..][..x.len() / count]),
+        Images::Planes => return Image::Planes(&x[x.len() / count * index..][..x.len() / count]),
         Images::Pixels(from) => from,
     };
     let in_place = |layout: &Pitches| {
         weights.reads_in_place() && (!splits || geometry.splits(*layout, weights.order().len()))
     };
     match geometry.within(from, index, x.len()).filter(in_place) {
-        Some(layout) => Source::InPlace(x, layout),
-        None => Source::Pixels(x, from.pitches(index)),
+        Some(layout) => Image::InPlace(x, layout),
+        None => Image::Pixels(x, from.pitches(index)),
     }
 }
 
 /// One image.
 fn run_image(
     kernels: &Kernels,
-    source: Source<'_>,
+    source: Image<'_>,
     (geometry, weights): (&Geometry, &PackedConv),
     epilogue: &Epilogue<'_>,
     target: &Target,
@@ -265,7 +265,7 @@ fn run_image(
 ) {
     let channels = weights.order();
     let (image, scratch) = scratch.split_at_mut(geometry.image_len(channels.len()) / 2);
-    let (data, layout) = if let Source::InPlace(x, layout) = source {
+    let (data, layout) = if let Image::InPlace(x, layout) = source {
         (x, layout)
     } else {
         let image = bytemuck::cast_slice_mut(image);

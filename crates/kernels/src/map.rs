@@ -5,7 +5,7 @@ mod chain;
 mod unary;
 
 pub use binary::{Binary, Compare, binary, compare, logical_not, select};
-pub use chain::{Chain, Data, DataMut, Function, Link, Source};
+pub use chain::{Argument, Chain, Data, DataMut, Function, Link};
 pub(crate) use unary::map_slice;
 pub use unary::{Unary, overflow_above, sanitize, store_again, unary, unary_in_place};
 

@@ -336,7 +336,7 @@ pub static CATALOG: &[MilOp] = &[
     op("scatter_nd", "Structural / shape", "wwww", "Unsupported", Unsupported, ""),
     op("shape", "Structural / shape", "wwww", "Unsupported", Unsupported, "static shapes only"),
     op("slice_by_index", "Structural / shape", "bbbb", "SliceByIndex", Unproven, "folds into descriptor"),
-    op("slice_by_size", "Structural / shape", "nnnn", "SliceBySize", Template, "§5 quirk"),
+    op("slice_by_size", "Structural / shape", "nnnn", "SliceBySize", Template, "values clamp where it starts past 0 on the last axis, on A13 and A14"),
     op("slice_update", "Structural / shape", "nnnn", "SliceUpdate", Template, ""),
     op("sliding_windows", "Structural / shape", "wwww", "NotImplemented", Unsupported, "host"),
     op("space_to_batch", "Structural / shape", "nnnn", "SpaceToBatch", Template, "factor must be 2, 3, 4 or 8; at most 4096 or 65536 batches"),

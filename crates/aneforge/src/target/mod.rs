@@ -214,3 +214,15 @@ pub fn numerics_named(name: &str, target: Target) -> Result<Numerics, UnknownNum
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::op::find;
+
+    #[test]
+    fn tables_by_name_name_ops() {
+        let names = FLOORS.iter().map(|(name, _)| *name).chain(cost::layers());
+        names.for_each(|name| assert!(find(name).is_some(), "{name}"));
+    }
+}

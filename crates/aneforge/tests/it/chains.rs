@@ -120,3 +120,26 @@ fn chains_have_an_end() {
     assert!(host.steps.len() < 200 && host.steps.iter().all(|step| nodes(step) <= 64), "{host}");
     assert!(host.to_string().contains("together they are too long"), "{host}");
 }
+
+/// A chain reads no more operands than it can list, however many are added.
+#[test]
+fn chains_read_few_operands() {
+    let shape = Shape::new(&[2, 4]).unwrap();
+    let inputs: Vec<Var> = (0..40).map(|_| Var::input(shape)).collect();
+    let sum = inputs.iter().skip(1).fold(inputs[0].clone(), |sum, value| &sum + value);
+    let plan = compile(&[sum], &CompileOptions::default()).unwrap();
+    let host = engine(1).plan(&plan.segments[0], plan.target).unwrap();
+    let read: Vec<usize> = host.steps.iter().map(|step| step.inputs.len()).collect();
+    assert_eq!(read, [10, 16, 16], "{host}");
+}
+
+/// So many links, and no more, have room in the cache.
+#[test]
+fn chains_have_few_links() {
+    let x = Var::input(Shape::new(&[2, 4]).unwrap());
+    let far = (0..100).fold(x, |x, _| x.tanh());
+    let plan = compile(&[far], &CompileOptions::default()).unwrap();
+    let host = engine(1).plan(&plan.segments[0], plan.target).unwrap();
+    let links: Vec<usize> = host.steps.iter().map(|step| step.fused.links.len()).collect();
+    assert_eq!(links, [36, 64], "{host}");
+}

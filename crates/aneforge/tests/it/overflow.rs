@@ -122,6 +122,19 @@ fn the_node_that_overflows_is_named_inside_norms_and_attention() {
     }
 }
 
+/// The transpose of the keys is read as it lies for the scores, and as it is for the values.
+#[test]
+fn the_node_that_overflows_is_named_inside_attention_to_keys_that_are_values() {
+    let (q, k) = (input(&[3, 4]), input(&[4, 4]));
+    let keys = k.swap_last();
+    let mixed = q.matmul_value(&keys).softmax(-1).matmul_value(&keys);
+    let calls = [vec![tensor(&[3, 4], &[300.0; 12]), tensor(&[4, 4], &[300.0; 16])]];
+    for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
+        let found = overflows_of(&mixed, &calls, numerics);
+        assert_eq!(found[0], ("bmm", 12, 1), "{numerics}: {found:?}");
+    }
+}
+
 /// Chains count where they compute: also in place of an operand, which is gone by the time that anyone could look again.
 #[test]
 fn the_node_that_overflows_is_named_inside_a_chain() {

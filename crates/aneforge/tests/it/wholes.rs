@@ -170,7 +170,7 @@ fn attention(draw: &mut Draw) -> Vec<Var> {
     }
     let of = scores.shape();
     let lead_of = |all: bool| if all { of.dims()[..of.rank() - 2].to_vec() } else { vec![1; of.rank() - 2] };
-    for _ in 0..draw.below(4).min(2) {
+    for _ in 0..draw.below(4) {
         let mut dims = lead_of(draw.below(2) == 0);
         dims.extend([draw.of(&[1, queries]), keys]);
         if draw.below(2) == 0 {
@@ -181,14 +181,13 @@ fn attention(draw: &mut Draw) -> Vec<Var> {
         let mask = draw.fed(shape(&dims), &[1e4, 1e4, 65504.0]);
         scores = if draw.below(2) == 0 { scores + mask } else { mask + scores };
     }
-    let v = operand(draw, keys, values, false);
+    let v = match draw.below(4) {
+        0 => operand(draw, values, keys, false).swap_last(),
+        _ => operand(draw, keys, values, false),
+    };
     let weights = scores.softmax(-1);
     let mixed = weights.matmul_value(&v);
-    let merged = match (lead, draw.below(3)) {
-        (_, 0) => mixed.clone(),
-        (0 | 1 | 3, _) => mixed.transpose(&[0, 2, 1, 3]).tanh(),
-        _ => mixed.transpose(&[1, 0, 2]).reshape(&[queries as i64, (heads * values) as i64]),
-    };
+    let merged = read_on(draw, &mixed);
     match draw.below(8) {
         0 => vec![merged, weights],
         1 => vec![merged, mixed],
@@ -237,6 +236,28 @@ fn projected(draw: &mut Draw) -> Vec<Var> {
         _ => {}
     }
     outputs
+}
+
+/// What reads the result of attention.
+fn read_on(draw: &mut Draw, mixed: &Var) -> Var {
+    let of = mixed.shape();
+    let dims = of.dims();
+    let turned = match dims.len() {
+        4 => mixed.transpose(&[0, 2, 1, 3]),
+        _ => mixed.transpose(&[1, 0, 2]),
+    };
+    match draw.below(6) {
+        0 => mixed.clone(),
+        1 => draw.fed(of, &[1.0]).matmul_value(&mixed.swap_last()),
+        2 => {
+            // Attention along another axis.
+            let other = if draw.below(2) == 0 { turned.clone() } else { draw.fed(turned.shape(), &[1.0]) };
+            let again = turned.matmul_value(&other.swap_last()).softmax(-1).matmul_value(&other);
+            if draw.below(2) == 0 { again } else { again + turned }
+        }
+        _ if dims.len() == 4 => turned.tanh(),
+        _ => turned.reshape(&[dims[1] as i64, (dims[0] * dims[2]) as i64]),
+    }
 }
 
 /// Fused on every instruction set, and with fast sums, it is what it is node by node.

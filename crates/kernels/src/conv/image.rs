@@ -291,7 +291,7 @@ impl Channels {
 
 /// One image.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
+pub(super) enum Image<'a> {
     /// `[channels, height, width]`.
     Planes(&'a [f16]),
     /// Pixel after pixel, the first being that of the image.
@@ -303,7 +303,7 @@ pub(super) enum Source<'a> {
 /// Writes what outputs read of `source`, padded.
 pub(super) fn fill_image(
     kernels: &Kernels,
-    source: Source<'_>,
+    source: Image<'_>,
     geometry: &Geometry,
     channels: Channels,
     image: &mut [f16],
@@ -318,7 +318,7 @@ pub(super) fn fill_image(
 }
 
 struct FillRows<'a> {
-    source: Source<'a>,
+    source: Image<'a>,
     geometry: &'a Geometry,
     channels: Channels,
     first: usize,
@@ -350,11 +350,11 @@ impl Task for FillRows<'_> {
             target[inside.end..].fill(f16::ZERO);
             let target = &mut target[inside];
             match source {
-                Source::Planes(x) => {
+                Image::Planes(x) => {
                     let plane = |channel: usize| &x[channel * height * width + at.0 * width + at.1..];
                     from_planes::<L>(plane, channels, count, target);
                 }
-                Source::Pixels(x, layout) | Source::InPlace(x, layout) => {
+                Image::Pixels(x, layout) | Image::InPlace(x, layout) => {
                     let start = layout.start + at.0 * layout.row + at.1 * layout.pixel;
                     for (index, target) in target.chunks_exact_mut(pixel).enumerate() {
                         let x = &x[start + index * layout.pixel..];

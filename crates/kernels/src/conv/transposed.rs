@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::image::{Geometry, Source};
+use super::image::{Geometry, Image};
 use super::{ConvParams, PackedConv, Target, image_scratch, run_image};
 use crate::gemm::Weight;
 use crate::order::{Dot, NARROW, NARROW_TAPS, conv_term, conv_terms};
@@ -216,7 +216,7 @@ pub fn conv_transpose2d(
     let stored: &mut [f16] = &mut bytemuck::cast_slice_mut(stored)[..weights.outputs() * pixels];
     let len = channels * height * width;
     for (image, out) in out.chunks_exact_mut(weights.outputs() * pixels).enumerate() {
-        let x = Source::Planes(&x[image * len..(image + 1) * len]);
+        let x = Image::Planes(&x[image * len..(image + 1) * len]);
         let mut rest = &mut *stored;
         for place in weights.places(size) {
             let (phase, geometry) = weights.phase(input, place);

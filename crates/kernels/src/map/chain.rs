@@ -39,7 +39,7 @@ impl Function {
 
 /// What a link is a function of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum Argument {
     /// An operand of the chain, which broadcasts to its result if the function has several operands.
     Operand(usize),
     /// The result of an earlier link.
@@ -52,7 +52,7 @@ pub struct Link {
     /// The function.
     pub function: Function,
     /// Its operands.
-    pub sources: Vec<Source>,
+    pub sources: Vec<Argument>,
     /// NaN becomes +0.
     pub flush_nan: bool,
     /// Infinities and NaN that it makes of finite operands are counted.
@@ -138,15 +138,15 @@ impl Chain {
     #[must_use]
     pub fn new(shape: &[usize], operands: &[&[usize]], links: &[Link], in_place: Option<usize>) -> Chain {
         let (registers, of) = assign_registers(links, in_place);
-        let of_source = |source: Source| match source {
-            Source::Operand(at) if Some(at) == in_place => Place::Register(0),
-            Source::Operand(at) => Place::Operand(at),
-            Source::Link(at) => Place::Register(of[at].expect("invariant: only the last has no register")),
+        let of_source = |source: Argument| match source {
+            Argument::Operand(at) if Some(at) == in_place => Place::Register(0),
+            Argument::Operand(at) => Place::Operand(at),
+            Argument::Link(at) => Place::Register(of[at].expect("invariant: only the last has no register")),
         };
         let placed = |(link, &register): (&Link, &Option<usize>)| {
             let shapes = |operand: usize| match link.sources[operand] {
-                Source::Operand(at) => operands[at],
-                Source::Link(_) => shape,
+                Argument::Operand(at) => operands[at],
+                Argument::Link(_) => shape,
             };
             let walk = || Box::new(Walk::broadcast(shape, [shapes(0), shapes(1)]));
             let function = match link.function {
@@ -274,12 +274,12 @@ fn assign_registers(links: &[Link], in_place: Option<usize>) -> (usize, Vec<Opti
     for (at, link) in links.iter().enumerate() {
         for &source in &link.sources {
             match source {
-                Source::Link(read) => {
+                Argument::Link(read) => {
                     assert!(read < at, "chain: link {at} reads link {read}");
                     until[read] = at;
                 }
-                Source::Operand(read) if Some(read) == in_place => until_in_place = at,
-                Source::Operand(_) => {}
+                Argument::Operand(read) if Some(read) == in_place => until_in_place = at,
+                Argument::Operand(_) => {}
             }
         }
     }

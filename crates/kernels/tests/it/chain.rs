@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use aneforge_kernels::map::{self, Chain, Data, DataMut, Function, Link, Source, Unary};
+use aneforge_kernels::map::{self, Argument, Chain, Data, DataMut, Function, Link, Unary};
 use aneforge_kernels::{Kernels, Scratch, Stores, View, Watch, f16};
 use proptest::prelude::*;
 
@@ -48,18 +48,18 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn of(&self, source: Source) -> (&[usize], bool) {
+    fn of(&self, source: Argument) -> (&[usize], bool) {
         match source {
-            Source::Operand(at) => (&self.operands[at].0, matches!(self.operands[at].1, Value::Truth(_))),
-            Source::Link(at) => (&self.shape, self.links[at].function.is_truth()),
+            Argument::Operand(at) => (&self.operands[at].0, matches!(self.operands[at].1, Value::Truth(_))),
+            Argument::Link(at) => (&self.shape, self.links[at].function.is_truth()),
         }
     }
 
     /// Something to read: of this kind, and of the result's shape if it has to be.
-    fn source(&self, truth: bool, whole: bool, random: &mut Random) -> Option<Source> {
-        let operands = (0..self.operands.len()).map(Source::Operand);
-        let all = operands.chain((0..self.links.len()).map(Source::Link));
-        let fits: Vec<Source> = all
+    fn source(&self, truth: bool, whole: bool, random: &mut Random) -> Option<Argument> {
+        let operands = (0..self.operands.len()).map(Argument::Operand);
+        let all = operands.chain((0..self.links.len()).map(Argument::Link));
+        let fits: Vec<Argument> = all
             .filter(|&source| {
                 let (shape, is_truth) = self.of(source);
                 is_truth == truth && (!whole || *shape == self.shape)
@@ -87,7 +87,7 @@ impl Drawn {
                 _ if random.below(3) == 0 => (Function::Not, &[true], true),
                 _ => (Function::Select, &[true, false, false], false),
             };
-            let sources: Option<Vec<Source>> =
+            let sources: Option<Vec<Argument>> =
                 kinds.iter().map(|&truth| drawn.source(truth, whole, random)).collect();
             let looks = matches!(function, Function::Unary(_) | Function::Binary(_));
             let [flush_nan, watched] = [0, 0].map(|_| looks && random.below(2) == 0);
@@ -102,8 +102,8 @@ impl Drawn {
         let (mut values, mut made): (Vec<Value>, Vec<usize>) = (Vec::new(), Vec::new());
         for link in &self.links {
             let value = |at: usize| match link.sources[at] {
-                Source::Operand(at) => &self.operands[at].1,
-                Source::Link(at) => &values[at],
+                Argument::Operand(at) => &self.operands[at].1,
+                Argument::Link(at) => &values[at],
             };
             let view = |at: usize| View::new(value(at).half(), self.of(link.sources[at]).0);
             let mut out = vec![f16::ZERO; count];
@@ -201,17 +201,17 @@ fn every_function_may_be_any_link() {
     let shape = [5, 7];
     let x = (shape.to_vec(), Value::Half(wild_values(35, 1)));
     let row = (vec![7], Value::Half(wild_values(7, 2)));
-    let link = |function, sources: &[Source]| Link {
+    let link = |function, sources: &[Argument]| Link {
         function,
         sources: sources.to_vec(),
         flush_nan: false,
         watched: true,
     };
-    let (x_of, row_of, first) = (Source::Operand(0), Source::Operand(1), Source::Link(0));
+    let (x_of, row_of, first) = (Argument::Operand(0), Argument::Operand(1), Argument::Link(0));
     for (at, unary) in all_unary().into_iter().map(Function::Unary).enumerate() {
         let binary = Function::Binary(BINARY[at % 7]);
         let links =
-            vec![link(unary, &[x_of]), link(binary, &[first, row_of]), link(unary, &[Source::Link(1)])];
+            vec![link(unary, &[x_of]), link(binary, &[first, row_of]), link(unary, &[Argument::Link(1)])];
         let operands = vec![x.clone(), row.clone()];
         Drawn { shape: shape.to_vec(), operands, links }.check();
     }
@@ -225,8 +225,8 @@ fn a_chain_of_nothing_and_registers_that_are_reused() {
         flush_nan: false,
         watched: false,
     };
-    let links: Vec<Link> = std::iter::once(square(Source::Operand(0)))
-        .chain((0..30).map(|at| square(Source::Link(at))))
+    let links: Vec<Link> = std::iter::once(square(Argument::Operand(0)))
+        .chain((0..30).map(|at| square(Argument::Link(at))))
         .collect();
     for kernels in contexts() {
         let empty = Chain::new(&[0, 3], &[&[0, 3]], &links, None);

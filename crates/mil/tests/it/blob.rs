@@ -1,11 +1,11 @@
-//! The weights file: worked bytes of section 9.5, both placements, and files that nobody vouches for.
+//! The weights file: worked bytes, both placements, and files that nobody vouches for.
 
 use aneforge_mil::blob::{ALIGNMENT, BlobDType, BlobError, BlobFile, BlobLayout, BlobWriteError, BlobWriter};
 use aneforge_mil::weights::{PackError, pack_uint1, pack_uint4, unpack_uint1, unpack_uint4};
 use aneforge_mil::{BlobDirectory, Placement};
 use proptest::prelude::*;
 
-/// The two payloads of section 9.5: fp16 `[1.0, 2.0, -0.5]` and int8 `[1, -1, 127, -127, 0]`.
+/// Two payloads: fp16 `[1.0, 2.0, -0.5]` and int8 `[1, -1, 127, -127, 0]`.
 const PAYLOADS: [(BlobDType, &[u8]); 2] =
     [(BlobDType::Fp16, &[0, 0x3c, 0, 0x40, 0, 0xb8]), (BlobDType::Int8, &[1, 0xff, 0x7f, 0x81, 0])];
 

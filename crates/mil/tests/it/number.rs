@@ -1,4 +1,4 @@
-//! Numbers: the hex-float rule of section 4.2, and every spelling that is accepted.
+//! Numbers: how hexadecimal floating point is spelled, and every spelling that is accepted.
 
 use aneforge_mil::{DType, Literal, Stmt, parse_stmt};
 use half::f16;

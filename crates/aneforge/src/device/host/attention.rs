@@ -5,13 +5,14 @@ use crate::device::host::lying::Lying;
 use crate::device::host::plan::Step;
 use crate::device::host::planner::Planner;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
-use crate::device::host::whole::{Found, Kind};
+use crate::device::host::whole::{Computes, Found};
 use crate::ir::form::{Form, Move, Norm, Product};
 use crate::ir::graph::NodeId;
 use aneforge_kernels::attention::{self, Heads, Mask, Shape};
 use aneforge_kernels::map::{Binary, Unary};
-use aneforge_kernels::{Kernels, Scratch};
+use aneforge_kernels::{Kernels, Layout, Scratch};
 use aneforge_tensor::f16;
+use std::collections::BTreeSet;
 
 /// Attention of all heads; the operands are queries, keys, values and what is added to the scores.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,8 @@ struct Matrices {
     operand: NodeId,
     start: usize,
     heads: Heads,
-    folded: Vec<NodeId>,
+    /// The nodes that would move the elements.
+    moves: Vec<NodeId>,
 }
 
 /// Scores that are scaled, masked and brought to a sum of one.
@@ -44,8 +46,8 @@ struct Weights {
 }
 
 impl Planner<'_> {
-    /// The attention whose scores are this product.
-    pub(super) fn attention(&self, scores: NodeId) -> Option<Found> {
+    /// The attention whose scores are this product. What is `covered` is part of other wholes.
+    pub(super) fn attention(&self, scores: NodeId, covered: &[bool]) -> Option<Found> {
         let [left, right] = self.batched(scores)?;
         let (of, rank) = (self.ty(scores).shape, self.ty(scores).shape.rank());
         let Weights { mut nodes, scale, masks } = self.weights(scores)?;
@@ -61,9 +63,9 @@ impl Planner<'_> {
             width: self.ty(left).shape.dims().last().copied()?,
             values: self.ty(last).shape.dims().last().copied()?,
         };
-        let q = self.matrices(left, false)?;
-        let k = self.matrices(right, true)?;
-        let v = self.matrices(right_of_last, false).filter(|_| first_of_last == weights)?;
+        let q = self.matrices(left, false, covered)?;
+        let k = self.matrices(right, true, covered)?;
+        let v = self.matrices(right_of_last, false, covered).filter(|_| first_of_last == weights)?;
         let sizes = [
             (left, queries * shape.width),
             (right, shape.width * keys),
@@ -77,11 +79,11 @@ impl Planner<'_> {
         let (last, beside) = self.put_side_by_side(last).unwrap_or((last, 1));
         nodes.extend((nodes.last() != Some(&last)).then_some(last));
         let matrices = [q, k, v];
-        let inputs = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
-        let folded = matrices.iter().flat_map(|matrices| matrices.folded.clone()).collect();
+        let inputs: Vec<NodeId> = matrices.iter().map(|matrices| matrices.operand).chain(masks).collect();
+        let folded = self.folded(&nodes, &inputs, matrices.iter().flat_map(|matrices| &matrices.moves));
         let heads = matrices.map(|Matrices { start, heads, .. }| (start, heads));
-        let kind = Attention { shape, heads, scale, groups, beside };
-        each.then_some(Found { nodes, folded, last, inputs, kind: Kind::Attention(kind) })
+        let computes = Attention { shape, heads, scale, groups, beside };
+        each.then_some(Found { nodes, folded, last, inputs, computes: Computes::Attention(computes) })
     }
 
     /// What a product goes through until it is weights.
@@ -109,20 +111,36 @@ impl Planner<'_> {
         (*self.form(id) == Form::Product(Product::Batched)).then(|| [inputs[0], inputs[1]])
     }
 
+    /// Of nodes that move what attention reads, those whose results it alone reads: they need no step.
+    fn folded<'m>(
+        &self,
+        nodes: &[NodeId],
+        inputs: &[NodeId],
+        moves: impl Iterator<Item = &'m NodeId>,
+    ) -> Vec<NodeId> {
+        // Readers come first.
+        let moves: BTreeSet<NodeId> = moves.copied().filter(|id| !inputs.contains(id)).collect();
+        let mut folded = Vec::new();
+        for id in moves.into_iter().rev() {
+            let part = |reader: &NodeId| nodes.contains(reader) || folded.contains(reader);
+            if self.readers(id).is_some_and(|readers| readers.iter().all(part)) {
+                folded.push(id);
+            }
+        }
+        folded
+    }
+
     /// The matrices of an operand of a product, or their transposes: where they lie in a value that it is a part of, in
     /// another order, or else by themselves, if their rows lie in one piece.
-    fn matrices(&self, id: NodeId, transposed: bool) -> Option<Matrices> {
+    fn matrices(&self, id: NodeId, transposed: bool, covered: &[bool]) -> Option<Matrices> {
         let of = |Lying { operand, start, mut axes, moves }: Lying| {
             if transposed {
                 let rank = axes.len();
                 axes.swap(rank - 2, rank - 1);
             }
-            // What others read too is moved for them.
-            let alone = |&node: &NodeId| self.only_consumer(node).is_some();
-            let folded = moves.into_iter().rev().take_while(alone).collect();
-            Some(Matrices { operand, start, heads: heads(&axes)?, folded })
+            Some(Matrices { operand, start, heads: heads(&axes)?, moves })
         };
-        of(self.lying(id)).or_else(|| of(self.alone(id)))
+        of(self.lying(id, covered)).or_else(|| of(self.alone(id)))
     }
 
     /// How many groups of neighbouring heads have a mask of their own, which is added to scores of such a shape: a row for
@@ -133,8 +151,7 @@ impl Planner<'_> {
         let is_whole = |axis: usize| extent(axis) == scores[axis];
         let mut heads = (0..rank - 2).filter(|&axis| scores[axis] > 1).map(is_whole);
         let grouped = heads.by_ref().skip_while(|whole| *whole).all(|whole| !whole);
-        let rows = is_whole(rank - 1) && (is_whole(rank - 2) || extent(rank - 2) == 1);
-        (grouped && rows).then(|| (0..rank - 2).map(extent).product())
+        (grouped && is_whole(rank - 1)).then(|| (0..rank - 2).map(extent).product())
     }
 
     /// The transpose that puts the rows of neighbouring heads side by side, if it alone reads a result, and of how many.
@@ -155,22 +172,23 @@ impl Planner<'_> {
 /// Where heads lie whose axes have such extents and strides, if each row is in one piece, and the heads of a batch and the
 /// batches are equally far apart.
 fn heads(axes: &[(usize, usize)]) -> Option<Heads> {
-    let &[ref lead @ .., (_, row), (width, step)] = axes else { return None };
+    let &[ref lead @ .., (rows, row), (width, step)] = axes else { return None };
     let lead: Vec<(usize, usize)> = lead.iter().copied().filter(|&(extent, _)| extent > 1).collect();
     let is_even = |axes: &[(usize, usize)]| axes.windows(2).all(|pair| pair[0].1 == pair[1].0 * pair[1].1);
     let cut = (0..=lead.len()).find(|&cut| is_even(&lead[..cut]) && is_even(&lead[cut..]))?;
-    let (batches, heads) = lead.split_at(cut);
-    let stride = |axes: &[(usize, usize)]| axes.last().map_or(0, |&(_, stride)| stride);
-    let each =
-        if batches.is_empty() { usize::MAX } else { heads.iter().map(|&(extent, _)| extent).product() };
-    let place = Heads { each, batch: stride(batches), head: stride(heads), row };
-    (step == 1 || width == 1).then_some(place)
+    let [batches, heads] = [&lead[..cut], &lead[cut..]].map(|axes| {
+        let extent: usize = axes.iter().map(|&(extent, _)| extent).product();
+        (extent, axes.last().map_or(0, |&(_, stride)| stride))
+    });
+    let axes = [batches, heads, (rows, row), (width, step)];
+    let (extents, strides) = (axes.map(|(extent, _)| extent), axes.map(|(_, stride)| stride));
+    Heads::of(&Layout::new(0, &extents, &strides))
 }
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
-    match setup.step.fused.whole.as_ref()?.kind {
-        Kind::Attention(attention) => Some(Box::new(attention)),
-        Kind::Rows(_) => None,
+    match setup.step.fused.whole.as_ref()?.computes {
+        Computes::Attention(attention) => Some(Box::new(attention)),
+        Computes::Rows(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::device::host::plan::{Finish, Fused, Link};
 use crate::device::host::planner::{Draft, Planner};
 use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
-use aneforge_kernels::map::{self, Function, Source};
+use aneforge_kernels::map::{self, Argument, Function};
 use std::collections::HashMap;
 
 /// The most nodes of a chain: each may need a block of working memory, and they are to fit the second level of the cache.
@@ -109,9 +109,9 @@ impl Planner<'_> {
         if draft.links.is_empty() {
             return Vec::new();
         }
-        let operands = draft.inputs.iter().enumerate().map(|(at, &id)| (id, Source::Operand(at)));
-        let links = draft.links.iter().enumerate().map(|(at, &id)| (id, Source::Link(at)));
-        let sources: HashMap<NodeId, Source> = operands.chain(links).collect();
+        let operands = draft.inputs.iter().enumerate().map(|(at, &id)| (id, Argument::Operand(at)));
+        let links = draft.links.iter().enumerate().map(|(at, &id)| (id, Argument::Link(at)));
+        let sources: HashMap<NodeId, Argument> = operands.chain(links).collect();
         let link = |&id: &NodeId| {
             let node = self.graph.node(id);
             let Finish { flush_nan, watched, .. } = self.finish(id, id);

@@ -2,7 +2,7 @@
 //! where it lies.
 
 use crate::device::host::planner::Planner;
-use crate::device::host::whole::{Found, Kind};
+use crate::device::host::whole::{Computes, Found};
 use crate::ir::form::{Form, Move, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::ops::concat::Concat;
@@ -62,9 +62,8 @@ impl Planner<'_> {
     /// Products of one value, of as many columns each, that may be one.
     fn mergeable(&self) -> Vec<Vec<Part>> {
         let mut groups = Vec::new();
-        for (id, _) in self.graph.nodes() {
-            let Some(found) = self.attention(id) else { continue };
-            let Kind::Attention(_) = found.kind else { continue };
+        for found in self.found().0 {
+            let Computes::Attention(_) = found.computes else { continue };
             let mut alike: Vec<(_, Vec<Part>)> = Vec::new();
             for part in found.inputs[..3].iter().filter_map(|&operand| self.part(&found, operand)) {
                 let x = self.graph.node(part.product).inputs[0];

@@ -23,7 +23,7 @@ fn is_either(shape: Shape) -> bool {
 }
 
 /// What a step does with images.
-pub(super) enum Role {
+pub(super) enum Treatment {
     /// Reads and writes them, in any order: a convolution with a constant weight.
     Convolves,
     /// Reads and writes them in one order, with or without zeros around them.
@@ -140,8 +140,8 @@ impl Layout<'_, '_> {
     fn visit(&mut self, number: usize, draft: &Draft) {
         let result = self.planner.ty(draft.last);
         let either = is_either(result.shape);
-        match self.planner.role(draft) {
-            Role::Convolves => {
+        match self.planner.treatment(draft) {
+            Treatment::Convolves => {
                 self.sets.set(number).images = true;
                 let Form::Conv(params, _) = self.planner.form(draft.node) else { return };
                 if let Ok(Some(read)) = self.operand(draft.inputs[0]) {
@@ -154,11 +154,11 @@ impl Layout<'_, '_> {
                 }
                 self.lie_alike(number, either, draft.residual.as_slice());
             }
-            Role::Pools => {
+            Treatment::Pools => {
                 self.sets.set(number).images = true;
                 self.lie_alike(number, either, &draft.inputs[..1]);
             }
-            Role::Along(_) => {
+            Treatment::Along(_) => {
                 self.sets.set(number).bare = true;
                 for &input in &draft.inputs {
                     if let Ok(Some(read)) = self.operand(input) {
@@ -167,7 +167,7 @@ impl Layout<'_, '_> {
                 }
                 self.lie_alike(number, either, &draft.inputs);
             }
-            Role::Rows => {
+            Treatment::Rows => {
                 self.sets.set(number).rows = true;
                 let read = draft.inputs.iter().chain(&draft.residual);
                 read.for_each(|&input| self.wants_rows(input));
@@ -200,19 +200,19 @@ impl Layout<'_, '_> {
 
 impl Planner<'_> {
     /// What a draft does with images.
-    pub(super) fn role(&self, draft: &Draft) -> Role {
+    pub(super) fn treatment(&self, draft: &Draft) -> Treatment {
         let images = |id: NodeId| self.ty(id).shape.rank() == 4;
         match self.form(draft.node) {
-            _ if draft.fused.whole.is_some() => Role::Rows,
-            Form::Conv(..) if self.graph.constant(draft.inputs[1]).is_some() => Role::Convolves,
-            Form::Pool(..) => Role::Pools,
+            _ if draft.fused.whole.is_some() => Treatment::Rows,
+            Form::Conv(..) if self.graph.constant(draft.inputs[1]).is_some() => Treatment::Convolves,
+            Form::Pool(..) => Treatment::Pools,
             form if images(draft.last) && self.ty(draft.last).dtype != DType::U8 => {
                 match form.reordered(&Order::PIXEL_AXES) {
-                    Some(form) => Role::Along(form),
-                    None => Role::Rows,
+                    Some(form) => Treatment::Along(form),
+                    None => Treatment::Rows,
                 }
             }
-            _ => Role::Rows,
+            _ => Treatment::Rows,
         }
     }
 }

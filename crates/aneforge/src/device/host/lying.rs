@@ -23,15 +23,17 @@ impl Planner<'_> {
         Lying { operand: id, start: 0, axes, moves: Vec::new() }
     }
 
-    /// A value as what it is a window, a view or a transpose of, as far as strides say where its elements are.
-    pub(super) fn lying(&self, id: NodeId) -> Lying {
+    /// A value as what it is a window, a view or a transpose of, as far as strides say where its elements are. What is
+    /// `covered` is the result of a whole, which writes as it does.
+    pub(super) fn lying(&self, id: NodeId, covered: &[bool]) -> Lying {
         let node = self.graph.node(id);
         let moved = || {
             let before = |extents: &[usize]| {
-                let lying = self.lying(node.inputs[0]);
+                let lying = self.lying(node.inputs[0], covered);
                 Some(Lying { axes: regrouped(&lying.axes, extents)?, ..lying })
             };
             let mut lying = match self.form(id) {
+                _ if covered[id.index()] => None,
                 Form::View => before(node.ty.shape.dims()),
                 Form::Move(Move::Transpose { extents, perm }) => before(extents).and_then(|lying| {
                     let axes: Vec<_> = perm.iter().map(|&axis| lying.axes[axis]).collect();

@@ -1,8 +1,8 @@
 //! Rows, lanes or channels brought to a common scale.
 
-use crate::device::host::norms::{Affine, Rows};
+use crate::device::host::norms::{Rows, Scaling};
 use crate::device::host::routine::{Call, Routine, Setup, halves};
-use crate::device::host::whole::Kind;
+use crate::device::host::whole::Computes;
 use crate::ir::form::{Form, Norm};
 use aneforge_kernels::channel::Response;
 use aneforge_kernels::norm::{Normalize, ScaleShift, normalize};
@@ -25,7 +25,7 @@ enum Normalise {
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     let half = |eps: f64| round_f16(eps).to_f32();
     let Form::Normalise(norm) = setup.step.form else { return None };
-    let rows = setup.step.fused.whole.as_ref().map(|whole| whole.kind);
+    let rows = setup.step.fused.whole.as_ref().map(|whole| whole.computes);
     Some(Box::new(match norm {
         Norm::Softmax(axis) => Normalise::Softmax(axis),
         Norm::Given { eps } => Normalise::Given(half(eps)),
@@ -33,7 +33,7 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
         Norm::Response(response) => Normalise::Response(response),
         // Legal graphs have these as the ops they are made of.
         Norm::Centred { .. } | Norm::Length { .. } => match rows {
-            Some(Kind::Rows(rows)) => Normalise::Rows(rows),
+            Some(Computes::Rows(rows)) => Normalise::Rows(rows),
             _ => return None,
         },
     }))
@@ -61,14 +61,14 @@ impl Routine for Normalise {
 
 impl Rows {
     fn run(&self, call: &Call<'_, '_>, out: &mut [f16]) {
-        let scale_shift = |Affine { span, shifts }| ScaleShift {
+        let scale_shift = |Scaling { span, shifts }| ScaleShift {
             gamma: call.half(1),
             beta: shifts.then(|| call.half(2)),
             span,
         };
-        let &Rows { norm, size, affine } = self;
+        let &Rows { norm, size, scaling } = self;
         let Stores { flush_nan, watch } = call.stores();
-        let parameters = Normalize { norm, affine: affine.map(scale_shift), flush_nan, watch };
+        let parameters = Normalize { norm, affine: scaling.map(scale_shift), flush_nan, watch };
         normalize(call.kernels, call.half(0), size, &parameters, out);
     }
 }

@@ -1,7 +1,7 @@
 //! Norms, which legal graphs have as chains of simpler ops: rows that are read and written once.
 
 use crate::device::host::planner::Planner;
-use crate::device::host::whole::{Found, Kind};
+use crate::device::host::whole::{Computes, Found};
 use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
 use aneforge_kernels::map::{Binary, Unary};
@@ -16,12 +16,12 @@ pub(super) struct Rows {
     /// Elements of a row.
     pub(super) size: usize,
     /// What follows.
-    pub(super) affine: Option<Affine>,
+    pub(super) scaling: Option<Scaling>,
 }
 
 /// A factor for each element, and a summand: operands of the step.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Affine {
+pub(super) struct Scaling {
     /// Neighbouring elements that share a factor.
     pub(super) span: usize,
     /// Whether there are summands.
@@ -40,9 +40,15 @@ impl Planner<'_> {
             _ => return None,
         };
         let mut inputs = vec![x];
-        let affine = self.affine(&mut nodes, &mut inputs);
+        let scaling = self.scaling(&mut nodes, &mut inputs);
         let last = nodes[nodes.len() - 1];
-        Some(Found { nodes, folded: Vec::new(), last, inputs, kind: Kind::Rows(Rows { norm, size, affine }) })
+        Some(Found {
+            nodes,
+            folded: Vec::new(),
+            last,
+            inputs,
+            computes: Computes::Rows(Rows { norm, size, scaling }),
+        })
     }
 
     /// `d = x - mean(x)`, and then `d / sqrt(mean(d d) + eps)`.
@@ -60,7 +66,8 @@ impl Planner<'_> {
         let &Form::Map(Unary::AddScalar { k }) = self.form(sum) else { return None };
         let root = self.only_consumer(sum).filter(|_| k >= 0.0)?;
         (*self.form(root) == Form::Map(Unary::Rsqrt { eps: 0.0 })).then_some(())?;
-        let scaled = self.only_consumer(root)? == unit && self.is_product(unit, centred, root);
+        // It reads both, and has no room for more.
+        let scaled = self.only_consumer(root)? == unit && self.zip(unit, Binary::Mul).is_some();
         let nodes = vec![mean, centred, square, variance, sum, root, unit];
         scaled.then_some((Norm::Variance { eps: f16::from_f32(k) }, nodes))
     }
@@ -79,7 +86,7 @@ impl Planner<'_> {
 
     /// Adds the product with factors that follows the last of `nodes`, and the sum with summands that follows that, to the
     /// nodes, and the factors and the summands to `inputs`.
-    fn affine(&self, nodes: &mut Vec<NodeId>, inputs: &mut Vec<NodeId>) -> Option<Affine> {
+    fn scaling(&self, nodes: &mut Vec<NodeId>, inputs: &mut Vec<NodeId>) -> Option<Scaling> {
         let mut unit = nodes[nodes.len() - 1];
         let mut next = self.only_consumer(unit)?;
         while *self.form(next) == Form::View {
@@ -101,17 +108,13 @@ impl Planner<'_> {
             nodes.push(sum);
             inputs.push(summands);
         }
-        Some(Affine { span: place.span, shifts: shift.is_some() })
+        Some(Scaling { span: place.span, shifts: shift.is_some() })
     }
 
     /// The operands of a function of two.
     pub(super) fn zip(&self, id: NodeId, function: Binary) -> Option<[NodeId; 2]> {
         let inputs = &self.graph.node(id).inputs;
         (*self.form(id) == Form::Zip(function)).then(|| [inputs[0], inputs[1]])
-    }
-
-    fn is_product(&self, id: NodeId, a: NodeId, b: NodeId) -> bool {
-        self.zip(id, Binary::Mul).is_some_and(|factors| factors == [a, b] || factors == [b, a])
     }
 }
 

@@ -3,9 +3,9 @@
 //! Chains count them. Other kernels say only that one came up in a step; which of its nodes it came from, and whether their
 //! operands were finite, is found out here, by computing the step again. So a call that stays finite pays nothing for it.
 
-use crate::device::Overflow;
 use crate::device::host::plan::{Finish, Fused, Step};
 use crate::device::host::routine::{Call, Routine};
+use crate::device::{DeviceError, Overflow};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::types::Caller;
 use aneforge_kernels::{Scratch, Watch};
@@ -60,7 +60,12 @@ impl Overflows {
         }
         if let Some(whole) = &step.fused.whole {
             // Where memory runs out, nothing is found.
-            for (node, op, values) in whole.made(call).unwrap_or_default() {
+            let made = whole.made(call);
+            debug_assert!(
+                !matches!(made, Err(DeviceError::Bind { .. })),
+                "invariant: as many feeds as ports: {made:?}"
+            );
+            for (node, op, values) in made.unwrap_or_default() {
                 self.add(node, op, values);
             }
             return;

@@ -9,7 +9,7 @@ use crate::ir::ops::conv::four;
 use crate::ir::types::{Caller, TensorType, counted};
 use crate::plan::Slots;
 use aneforge_kernels::conv::{Images, Nhwc};
-use aneforge_kernels::map::{self, Source, Unary};
+use aneforge_kernels::map::{self, Argument, Unary};
 use aneforge_tensor::{Shape, f16};
 use std::fmt;
 use std::sync::Arc;
@@ -252,9 +252,9 @@ impl Step {
     /// The links of a chain, a line for each.
     fn write_links(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Link { node, op, does } in &self.fused.links {
-            let source = |source: &Source| match *source {
-                Source::Operand(at) => self.inputs[at].place.to_string(),
-                Source::Link(at) => format!("%{}", self.fused.links[at].node.0),
+            let source = |source: &Argument| match *source {
+                Argument::Operand(at) => self.inputs[at].place.to_string(),
+                Argument::Link(at) => format!("%{}", self.fused.links[at].node.0),
             };
             let sources: Vec<String> = does.sources.iter().map(source).collect();
             let finish = Finish { limit: None, flush_nan: does.flush_nan, watched: does.watched };

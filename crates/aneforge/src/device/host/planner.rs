@@ -2,7 +2,7 @@
 
 use crate::device::host::chain;
 use crate::device::host::joined::Joined;
-use crate::device::host::layout::{self, Role};
+use crate::device::host::layout::{self, Treatment};
 use crate::device::host::places::Places;
 use crate::device::host::plan::{Finish, Fused, HostPlan, Operand, Order, Place, Step};
 use crate::ir::form::{Form, Move, Pooling, Product};
@@ -118,7 +118,9 @@ impl Planner<'_> {
             let no_step = matches!(self.form(id), Form::Leaf | Form::View);
             there[id.index()] |= matches!(node.op, Op::Input(_));
             let folded = self.fuse
-                && (self.is_folded_transpose(id) || self.pooled(id).is_some() || self.is_joined_weight(id));
+                && (self.is_folded_transpose(id, &covered)
+                    || self.pooled(id).is_some()
+                    || self.is_joined_weight(id));
             if no_step || folded || covered[id.index()] {
                 continue;
             }
@@ -171,7 +173,7 @@ impl Planner<'_> {
             }
             Form::Product(Product::Batched) => {
                 let y = draft.inputs[1];
-                if self.is_folded_transpose(y) {
+                if self.is_folded_transpose(y, covered) {
                     draft.inputs[1] = self.graph.node(y).inputs[0];
                     draft.fused.transposed = true;
                 }
@@ -239,8 +241,9 @@ impl Planner<'_> {
         (self.ty(added) == self.ty(id) && there[self.root(added).index()]).then_some((next, added))
     }
 
-    /// A transpose of the last two axes that only one product reads, as its second operand.
-    fn is_folded_transpose(&self, id: NodeId) -> bool {
+    /// A transpose of the last two axes that only one product reads, as its second operand. Neither is part of a whole, which
+    /// reads and writes as it can.
+    fn is_folded_transpose(&self, id: NodeId, covered: &[bool]) -> bool {
         let Form::Move(Move::Transpose { extents, perm }) = self.form(id) else { return false };
         let rank = self.ty(id).shape.rank();
         let swaps = rank >= 2
@@ -249,7 +252,8 @@ impl Planner<'_> {
             && perm[rank - 2] == rank - 1;
         let Some(next) = self.only_consumer(id) else { return false };
         let product = matches!(self.form(next), Form::Product(Product::Batched));
-        swaps && product && self.graph.node(next).inputs[1] == id
+        let apart = !covered[id.index()] && !covered[next.index()];
+        swaps && product && apart && self.graph.node(next).inputs[1] == id
     }
 
     /// The function of a node that only a pool reads, which takes the greatest element of each window: where greater
@@ -301,13 +305,13 @@ impl Planner<'_> {
         let mut output = Operand::new(written, self.ty(draft.last), order);
         let mut inputs: Vec<Operand> = draft.inputs.iter().map(|&id| operand(order_of(id), id)).collect();
         let pixels = |operand: &Operand| operand.order != Order::RowMajor;
-        let role = self.role(draft);
-        let alike = matches!(role, Role::Along(_) | Role::Pools);
+        let treatment = self.treatment(draft);
+        let alike = matches!(treatment, Treatment::Along(_) | Treatment::Pools);
         if alike && (pixels(&output) || inputs.iter().any(pixels)) {
             // What is the same in both orders goes along.
             inputs.iter_mut().for_each(Operand::by_pixels);
             output.by_pixels();
-            if let Role::Along(reordered) = role {
+            if let Treatment::Along(reordered) = treatment {
                 form = reordered;
             }
         }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// What the kernel computes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum Computes {
     /// Rows brought to a common scale, which then may be scaled and shifted.
     Rows(Rows),
     /// Attention of all heads.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 /// Nodes that one kernel computes.
 #[derive(Debug)]
 pub struct Whole {
-    pub(super) kind: Kind,
+    pub(super) computes: Computes,
     /// The nodes by themselves.
     graph: Graph,
     /// The operands of the step that are fed to them.
@@ -44,14 +44,14 @@ pub struct Whole {
 impl Whole {
     /// What the step does, as a form.
     pub(super) fn form(&self) -> Form {
-        match self.kind {
-            Kind::Rows(Rows { norm: norm::Norm::Variance { eps }, size, .. }) => {
+        match self.computes {
+            Computes::Rows(Rows { norm: norm::Norm::Variance { eps }, size, .. }) => {
                 Form::Normalise(Norm::Centred { terms: size, eps: eps.to_f64() })
             }
-            Kind::Rows(Rows { norm: norm::Norm::Length { .. }, size, .. }) => {
+            Computes::Rows(Rows { norm: norm::Norm::Length { .. }, size, .. }) => {
                 Form::Normalise(Norm::Length { terms: size })
             }
-            Kind::Attention(Attention { scale, .. }) => {
+            Computes::Attention(Attention { scale, .. }) => {
                 Form::Attention { scale: scale.map_or(1.0, |scale| scale.to_f64()), causal: false }
             }
         }
@@ -84,30 +84,37 @@ impl Whole {
 impl Planner<'_> {
     /// All that one kernel computes as a whole, by the last of its nodes, and whether each node is part of such.
     pub(super) fn wholes(&self) -> (HashMap<NodeId, Draft>, Vec<bool>) {
+        let (found, covered) = self.found();
+        let wholes = found.into_iter().map(|found| (found.last, self.whole(found))).collect();
+        (wholes, covered)
+    }
+
+    /// The same, as nodes.
+    pub(super) fn found(&self) -> (Vec<Found>, Vec<bool>) {
         let mut covered = vec![false; self.graph.len()];
-        let mut wholes = HashMap::new();
+        let mut all = Vec::new();
         for (id, _) in self.graph.nodes() {
-            let Some(found) = self.norm(id).or_else(|| self.attention(id)) else { continue };
+            let Some(found) = self.norm(id).or_else(|| self.attention(id, &covered)) else { continue };
             let part = found.nodes.iter().chain(&found.folded);
             if part.clone().any(|node| covered[node.index()]) {
                 continue;
             }
             part.for_each(|node| covered[node.index()] = true);
-            let draft = self.whole(found);
-            wholes.insert(draft.last, draft);
+            all.push(found);
         }
-        (wholes, covered)
+        (all, covered)
     }
 
     fn whole(&self, found: Found) -> Draft {
-        let Found { nodes, last, inputs, kind, folded: _ } = found;
+        let Found { nodes, last, inputs, computes, folded: _ } = found;
         let first = nodes[0];
         let later = nodes[1..].iter().map(|&id| (id, self.graph.node(id).op.name())).collect();
         let (graph, nodes) = part(self.graph, &inputs, last);
         let apart = planner::plan(&graph, self.numerics, false);
-        let distinct = |&at: &usize| !inputs[..at].contains(&inputs[at]);
-        let fed = (0..inputs.len()).filter(distinct).collect();
-        let whole = Some(Arc::new(Whole { kind, graph, fed, nodes, apart }));
+        // What an operand is a transpose of is read by the kernel, but not node by node where the transpose is an operand too.
+        let read = |&at: &usize| nodes.contains(&inputs[at]) && !inputs[..at].contains(&inputs[at]);
+        let fed = (0..inputs.len()).filter(read).collect();
+        let whole = Some(Arc::new(Whole { computes, graph, fed, nodes, apart }));
         let fused = Fused { nodes: later, whole, ..Fused::default() };
         Draft { last, inputs, fused, ..Draft::new(first, Vec::new()) }
     }
@@ -122,7 +129,7 @@ pub(super) struct Found {
     /// The one whose value is stored.
     pub(super) last: NodeId,
     pub(super) inputs: Vec<NodeId>,
-    pub(super) kind: Kind,
+    pub(super) computes: Computes,
 }
 
 /// What leads from `inputs` to `last`, as a graph that the inputs are fed to; and which nodes these are.
