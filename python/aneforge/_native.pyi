@@ -54,6 +54,7 @@ __all__ = [
     "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
+    "triangle",
     "truth",
     "tune",
     "tune_attention",
@@ -317,10 +318,10 @@ def constant(array: object, weight: str | None = None) -> Tensor:
     With `weight`, which names the place in messages, the array must be real.
     """
 
-def array(object: object, place: str = "the array") -> NDArray[Any]:
+def array(object: object, place: str = "the array", dtype: str | None = None) -> NDArray[Any]:
     """`numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only.
 
-    `place` names it in messages.
+    Masked arrays are refused. `place` names it in messages; `dtype` is what its elements become.
     """
 
 def save_graph(out: Any, path: str) -> None:
@@ -334,6 +335,9 @@ def finish() -> None:
 
 def constant_values(out: Any, target: str | None, numerics: str | None) -> list[NDArray[np.float32]]:
     """Results of a graph without inputs, by the scalar definition of every op in half precision."""
+
+def triangle(size: int) -> Tensor:
+    """A square of ones on and below its diagonal, with a column for every element of an axis that `cumsum` sums."""
 
 def gather(x: Tensor, indices: Sequence[int], axis: int) -> Tensor:
     """The elements at static places along one axis."""

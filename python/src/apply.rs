@@ -1,16 +1,19 @@
 //! Building nodes: any op of the list by its name, and the two kinds of leaves.
 
-use crate::caller::attributed;
-use crate::error::{checked, instead};
+use crate::caller::{attributed, here};
+use crate::error::{checked, instead, memory};
+use crate::interrupt::interruptible;
 use crate::operand::{as_array, constant_of, too_large, weight_array};
 use crate::tensor::Tensor;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Info, find};
 use aneforge::ir::ops::leaf::Role;
-use aneforge::{DType, Shape, TensorType, Var};
+use aneforge::{DType, Family, Shape, TensorType, Var, f16};
+use aneforge_tensor::{AlignedBytes, Bytes};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
+use std::sync::atomic::Ordering;
 
 type Attrs = Vec<(String, Attr)>;
 
@@ -156,6 +159,34 @@ pub fn constant(array: &Bound<'_, PyAny>, weight: Option<&str>) -> PyResult<Tens
         None => as_array("the constant", array)?,
     };
     Ok(Tensor { var: checked(constant_of(weight.unwrap_or("the constant"), &array)?)? })
+}
+
+/// A square of ones on and below its diagonal, with a column for every element of an axis whose running sums `cumsum` takes.
+#[pyfunction]
+pub fn triangle(py: Python<'_>, size: usize) -> PyResult<Tensor> {
+    let most = Family::A16.limits().tensor_dim;
+    if size > most {
+        return Err(PyValueError::new_err(format!(
+            "cumsum: the axis has {size} elements, above the {most} that any target allows; take the running sums of parts, \
+             and add to each the sum of those before it"
+        )));
+    }
+    let at = here(py)?;
+    let shape = Shape::new(&[size, size]).map_err(|e| PyValueError::new_err(format!("cumsum: {e}")))?;
+    let bytes = size * size * size_of::<f16>();
+    let ones = interruptible(py, move |stop| {
+        let mut ones = AlignedBytes::try_zeroed(bytes)?;
+        for (row, cells) in ones.as_mut_slice::<f16>().chunks_exact_mut(size.max(1)).enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            cells[..=row].fill(f16::ONE);
+        }
+        Some(Bytes::new(ones))
+    })?;
+    let ones = ones.ok_or_else(|| memory(bytes))?;
+    let ones = aneforge::Tensor::new(DType::F16, shape, ones).expect("invariant: one value per element");
+    Ok(Tensor { var: checked(at.scope(|| Var::constant(ones)))? })
 }
 
 /// The elements at static places along one axis.

@@ -8,6 +8,7 @@ mod caller;
 mod cases;
 mod catalog;
 mod compile;
+mod convert;
 mod encoder;
 mod error;
 mod feed;
@@ -37,7 +38,7 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::apply::{apply, constant, gather, input};
+    use crate::apply::{apply, constant, gather, input, triangle};
     #[pymodule_export]
     use crate::cases::{cases, ops};
     #[pymodule_export]
