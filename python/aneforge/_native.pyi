@@ -72,8 +72,11 @@ class Tensor(OpMethods, TensorMethods):
     the node, never element by element; `x.equal(y)` compares elements.
     """
 
-    __array_ufunc__: None
     __array_priority__: float
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """NumPy's functions of elements build the op that computes them; what has none is a TypeError."""
+    def __array_function__(self, function: Any, types: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """So do some of its functions of whole arrays."""
     @property
     def shape(self) -> tuple[int, ...]:
         """Extents, outermost axis first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -99,11 +98,13 @@ class TensorMethods:
         x = cast(Tensor, self)
         return _native.apply("reshape", [x], {"shape": shape_from("reshape", shape, x.size)})
 
-    def transpose(self, perm: int | Sequence[int], *more: int) -> Tensor:
+    def transpose(self, perm: int | Sequence[int] | None = None, *more: int) -> Tensor:
         """Axes in another order: axis `i` of the result is axis `perm[i]` of `x`.
 
-        Takes axes, or one sequence of them.
+        Takes axes, or one sequence of them; without any, the order is reversed.
         """
+        if perm is None and not more:
+            return cast(Tensor, self).T
         order = [perm, *more] if more else perm
         return _native.apply("transpose", [cast(Tensor, self)], {"perm": order})
 
@@ -278,24 +279,3 @@ def install() -> None:
             if not name.startswith("_"):
                 method.__qualname__ = f"Tensor.{name}"
                 setattr(Tensor, name, blaming(method, name))
-    setattr(Tensor, "__array_function__", array_function)  # noqa: B010
-
-
-NUMPY_NAMES = {"concatenate": "concat", "vstack": "concat", "hstack": "concat", "dstack": "concat", "take": "gather"}
-"""Functions of NumPy that this package has under other names."""
-
-
-def array_function(
-    self: Tensor, function: Any, types: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """A function of NumPy, which takes constants and says what to write where it cannot take a tensor."""
-    import aneforge
-
-    try:
-        return function._implementation(*args, **kwargs)
-    except TypeError as error:
-        name = NUMPY_NAMES.get(function.__name__, function.__name__)
-        if not inspect.isfunction(getattr(aneforge, name, None)):
-            raise
-        why = f"numpy.{function.__name__} computes arrays, and a Tensor has no values yet; write af.{name}"
-        raise TypeError(why) from error

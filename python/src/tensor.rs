@@ -75,12 +75,6 @@ impl Tensor {
         Ok((py.import("aneforge._native")?.getattr("_tensor_from_bytes")?, arguments))
     }
 
-    /// NumPy leaves operators with an array on the left to this class.
-    #[classattr]
-    fn __array_ufunc__() -> Option<()> {
-        None
-    }
-
     /// A constant's contents. What is not computed yet has no array.
     #[pyo3(signature = (dtype = None, copy = None))]
     fn __array__<'py>(

@@ -309,16 +309,16 @@ fn finite_values_beyond_half_precision_are_counted_for_each_input() {
 
 #[test]
 fn writing_and_reading_end_when_the_caller_has_enough() {
-    let (host, count) = (Host::new(1), 1 << 20);
-    let mut session = session(&[input(&[count]).muls(2.0)], &host);
+    let (host, dims, count) = (Host::new(1), [16, 1 << 16], 1 << 20);
+    let mut session = session(&[input(&dims).muls(2.0)], &host);
     let (ones, mut asked) = (vec![1.0; count], 0);
     let mut twice = || {
         asked += 1;
         asked < 2
     };
-    let stopped = session.set_while(0, Feed::F32(&ones), &[count], &mut twice);
+    let stopped = session.set_while(0, Feed::F32(&ones), &dims, &mut twice);
     assert!(refused(stopped).starts_with("input 0 was not written to the end"));
-    session.set(0, Feed::F32(&ones), &[count]).unwrap();
+    session.set(0, Feed::F32(&ones), &dims).unwrap();
     session.execute().unwrap();
     let mut back = vec![0.0; count];
     assert!(!session.read_while(0, &mut back, &mut || false));
