@@ -236,7 +236,7 @@ def normed(name: str, x: object, gamma: object, beta: object, attrs: dict[str, o
 
 def pair(where: str, sizes: int | Sequence[int]) -> list[int]:
     """One size for both directions, or two: down and across."""
-    if isinstance(sizes, Iterable):
+    if isinstance(sizes, Iterable) and not isinstance(sizes, str):
         both = [integer(where, s) for s in sizes]
         if len(both) != 2:
             raise ValueError(f"{where} must be one integer or two, got {tuple(both)}")
@@ -246,6 +246,11 @@ def pair(where: str, sizes: int | Sequence[int]) -> list[int]:
 
 def border(where: str, pad: int | Sequence[int]) -> list[int]:
     """One padding for all sides, or four: top, bottom, left, right."""
+    if isinstance(pad, str):
+        raise TypeError(
+            f"{where} must be one integer or (top, bottom, left, right), got {pad!r}; padding is not worked out from the "
+            "kernel: a kernel of odd size k with stride 1 keeps the extents with pad=dilation * (k - 1) // 2"
+        )
     if isinstance(pad, Iterable):
         sides = [integer(where, p) for p in pad]
         if len(sides) != 4:

@@ -5,6 +5,7 @@ use crate::error::{checked, instead, memory};
 use crate::interrupt::interruptible;
 use crate::operand::{as_array, constant_of, too_large, weight_array};
 use crate::tensor::Tensor;
+use crate::text::Text;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Info, find};
 use aneforge::ir::ops::leaf::Role;
@@ -45,7 +46,7 @@ pub fn apply(
 fn read(info: &Info, attrs: &Bound<'_, PyDict>) -> PyResult<Attrs> {
     let mut read = Attrs::with_capacity(attrs.len());
     for (key, value) in attrs {
-        let key: String = key.extract()?;
+        let key = key.extract::<Text>()?.to_string();
         let declared =
             info.attrs.iter().find(|a| a.name == key).ok_or_else(|| {
                 PyTypeError::new_err(format!("{}: there is no attribute `{key}`", info.name))
@@ -85,7 +86,7 @@ fn attr(ty: &str, value: &Bound<'_, PyAny>) -> PyResult<Attr> {
         "float" => Attr::Real(value.extract()?),
         "bool" => Attr::Bool(value.extract()?),
         "ints" => Attr::Ints(ints(value)?),
-        _ => Attr::Str(value.extract()?),
+        _ => Attr::Str(value.extract::<Text>()?.to_string()),
     })
 }
 
@@ -117,9 +118,9 @@ fn ints(value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
 pub fn input(
     py: Python<'_>,
     shape: &Bound<'_, PyAny>,
-    dtype: &str,
+    dtype: Text,
     max_abs: Option<f64>,
-    name: Option<&str>,
+    name: Option<Text>,
 ) -> PyResult<Tensor> {
     let refuse = |what: &str| PyValueError::new_err(format!("input: {what}"));
     let dims = ints(shape)
@@ -131,17 +132,18 @@ pub fn input(
         .map(|d| usize::try_from(d).map_err(|_| refuse(&format!("size {d} is negative"))))
         .collect::<PyResult<Vec<usize>>>()?;
     let shape = Shape::new(&dims).map_err(|e| refuse(&e.to_string()))?;
-    let dtype = DType::from_name(dtype).filter(|d| matches!(d, DType::F16 | DType::U8)).ok_or_else(|| {
+    let dtype = DType::from_name(&dtype.trim().to_ascii_lowercase()).filter(|d| matches!(d, DType::F16 | DType::U8)).ok_or_else(|| {
         refuse(&format!(
-            "dtype must be \"fp16\" or \"uint8\", got {dtype:?}; feed fp16 and convert on the host"
+            "dtype must be \"fp16\" or \"uint8\", got \"{}\"; feed fp16 and convert on the host",
+            &*dtype
         ))
     })?;
     let ty = TensorType { dtype, shape };
-    if name == Some("") {
+    if name.as_deref() == Some("") {
         return Err(refuse("a name has at least one letter; leave it out for none"));
     }
     let bound = max_abs.unwrap_or(f64::INFINITY);
-    let var = attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.unwrap_or_default()))?;
+    let var = attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.as_deref().unwrap_or_default()))?;
     Ok(Tensor { var: checked(var)? })
 }
 
@@ -231,7 +233,11 @@ pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, Returned)> {
     let tensor = |item: Bound<'_, PyAny>| Ok(item.cast::<Tensor>().map_err(|_| refuse())?.get().var.clone());
     let none = || PyValueError::new_err("out is empty; give at least one Tensor");
     if let Ok(named) = out.cast::<PyDict>() {
-        let text = |name: Bound<'_, PyAny>| name.extract().map_err(|e| instead(out.py(), e, refuse));
+        let text = |name: Bound<'_, PyAny>| {
+        let what = if name.is_instance_of::<PyString>() { Some(name.repr()?.to_str()?.to_owned()) } else { None };
+        let no_text = |shown| PyValueError::new_err(format!("compile: the name {shown} of a result is no text in UTF-8"));
+        name.extract().map_err(|e| instead(out.py(), e, || what.map_or_else(refuse, no_text)))
+    };
         let names: Vec<String> = named.keys().iter().map(text).collect::<PyResult<_>>()?;
         if names.is_empty() {
             return Err(none());

@@ -6,6 +6,7 @@ use crate::home::Home;
 use crate::host::HostWords;
 use crate::interrupt::interruptible;
 use crate::model::zeros;
+use crate::text::Text;
 use aneforge::HostOptions;
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::resolve::HubOptions;
@@ -75,7 +76,7 @@ impl Recipe {
 }
 
 fn pooling(name: &str) -> PyResult<Pooling> {
-    match name.to_ascii_lowercase().as_str() {
+    match name.trim().to_ascii_lowercase().as_str() {
         "mean" => Ok(Pooling::Mean),
         "cls" => Ok(Pooling::Cls),
         "max" => Ok(Pooling::Max),
@@ -91,11 +92,11 @@ fn pooling(name: &str) -> PyResult<Pooling> {
 #[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false))]
 pub fn load(
     py: Python<'_>,
-    name: &str,
+    name: Text,
     int8: bool,
-    pooling: Option<&str>,
-    target: Option<&str>,
-    device: Option<&str>,
+    pooling: Option<Text>,
+    target: Option<Text>,
+    device: Option<Text>,
     host: Option<HostWords>,
     offline: bool,
 ) -> PyResult<Encoder> {
@@ -103,13 +104,13 @@ pub fn load(
         return Err(PyNotImplementedError::new_err("load: int8 is not implemented yet; leave it out"));
     }
     // A folder stays the same one when a copy is loaded after a change of directory.
-    let place = Path::new(name).exists().then(|| std::path::absolute(name).ok()).flatten();
-    let name = place.as_ref().and_then(|place| place.to_str()).unwrap_or(name);
+    let place = Path::new(&*name).exists().then(|| std::path::absolute(&*name).ok()).flatten();
+    let name = place.as_ref().and_then(|place| place.to_str()).unwrap_or(&name);
     Recipe {
         name: name.to_owned(),
-        pooling: pooling.map(str::to_owned),
-        target: chip(target)?.name().to_owned(),
-        device: on(device, &HostOptions::default())?.name().to_owned(),
+        pooling: pooling.as_deref().map(str::to_owned),
+        target: chip(target.as_deref())?.name().to_owned(),
+        device: on(device.as_deref(), &HostOptions::default())?.name().to_owned(),
         host: host.unwrap_or_default(),
         offline,
     }
@@ -118,17 +119,28 @@ pub fn load(
 
 fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     if let Ok(one) = given.cast::<PyString>() {
-        return Ok(vec![one.extract()?]);
+        return Ok(vec![characters(0, one)?]);
     }
     let refuse = |what: &Bound<'_, PyAny>| match what.get_type().name().and_then(|n| n.extract::<String>()) {
         Ok(kind) => PyTypeError::new_err(format!("texts must be a str or a sequence of str, got {kind}")),
         Err(e) => e,
     };
-    let each = |item: PyResult<Bound<'_, PyAny>>| {
+    let each = |(index, item): (usize, PyResult<Bound<'_, PyAny>>)| {
         let item = item?;
-        item.cast::<PyString>().map_err(|_| refuse(&item))?.extract()
+        characters(index, item.cast::<PyString>().map_err(|_| refuse(&item))?)
     };
-    given.try_iter().map_err(|e| instead(given.py(), e, || refuse(given)))?.map(each).collect()
+    given.try_iter().map_err(|e| instead(given.py(), e, || refuse(given)))?.enumerate().map(each).collect()
+}
+
+/// A text that has characters only.
+fn characters(index: usize, text: &Bound<'_, PyString>) -> PyResult<String> {
+    let lone = || {
+        PyValueError::new_err(format!(
+            "text {index} has a lone surrogate, which is no character; replace it, as \
+             text.encode(errors=\"replace\").decode() does"
+        ))
+    };
+    text.to_str().map(str::to_owned).map_err(|e| instead(text.py(), e, lone))
 }
 
 #[pymethods]

@@ -27,6 +27,7 @@ mod pickle;
 mod ports;
 mod profile;
 mod tensor;
+mod text;
 mod tune;
 mod window;
 

@@ -5,6 +5,7 @@ use crate::error::checked;
 use crate::node;
 use crate::operand::{Operand, is_array, operand, weight_array};
 use crate::pickle::tensor_to_bytes;
+use crate::text::Text;
 use crate::window::Window;
 use aneforge::{DType, Var};
 use numpy::PyUntypedArrayMethods;
@@ -52,12 +53,12 @@ impl Tensor {
     fn create(
         py: Python<'_>,
         shape: &Bound<'_, PyAny>,
-        op: &str,
+        op: Text,
         srcs: Vec<Bound<'_, Tensor>>,
         attrs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Tensor> {
         let attrs = attrs.map_or_else(|| PyDict::new(py), Clone::clone);
-        node::create(py, shape, op, srcs, &attrs)
+        node::create(py, shape, &op, srcs, &attrs)
     }
 
     /// Tensors are immutable: a copy is the tensor itself.
