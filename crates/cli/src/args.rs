@@ -6,7 +6,7 @@ use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::target::{UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::{EnumValueParser, PossibleValue, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 
 /// What follows the options in `aneforge --help`.
@@ -217,7 +217,7 @@ struct Trimmed<P>(P);
 impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
     type Value = P::Value;
 
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, word: &OsStr) -> Result<P::Value, clap::Error> {
+    fn parse_ref(&self, command: &clap::Command, arg: Option<&Arg>, word: &OsStr) -> Result<P::Value, clap::Error> {
         let trimmed = word.to_str().map_or(word, |word| OsStr::new(word.trim()));
         self.0.parse_ref(command, arg, trimmed)
     }
