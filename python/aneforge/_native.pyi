@@ -273,8 +273,12 @@ def load(
     device: str | None = None,
     host: Mapping[str, Any] | None = None,
     offline: bool = False,
+    sums: Sequence[tuple[str, int, int]] | None = None,
 ) -> Encoder:
-    """Loads a sentence encoder by its directory or hub id."""
+    """Loads a sentence encoder by its directory or hub id.
+
+    `sums` are names, lengths and checksums of the files that it must be loaded from.
+    """
 
 def attention(
     x: Tensor,
