@@ -132,18 +132,21 @@ pub fn input(
         .map(|d| usize::try_from(d).map_err(|_| refuse(&format!("size {d} is negative"))))
         .collect::<PyResult<Vec<usize>>>()?;
     let shape = Shape::new(&dims).map_err(|e| refuse(&e.to_string()))?;
-    let dtype = DType::from_name(&dtype.trim().to_ascii_lowercase()).filter(|d| matches!(d, DType::F16 | DType::U8)).ok_or_else(|| {
-        refuse(&format!(
-            "dtype must be \"fp16\" or \"uint8\", got \"{}\"; feed fp16 and convert on the host",
-            &*dtype
-        ))
-    })?;
+    let dtype = DType::from_name(&dtype.trim().to_ascii_lowercase())
+        .filter(|d| matches!(d, DType::F16 | DType::U8))
+        .ok_or_else(|| {
+            refuse(&format!(
+                "dtype must be \"fp16\" or \"uint8\", got \"{}\"; feed fp16 and convert on the host",
+                &*dtype
+            ))
+        })?;
     let ty = TensorType { dtype, shape };
     if name.as_deref() == Some("") {
         return Err(refuse("a name has at least one letter; leave it out for none"));
     }
     let bound = max_abs.unwrap_or(f64::INFINITY);
-    let var = attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.as_deref().unwrap_or_default()))?;
+    let var =
+        attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.as_deref().unwrap_or_default()))?;
     Ok(Tensor { var: checked(var)? })
 }
 
@@ -234,10 +237,16 @@ pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, Returned)> {
     let none = || PyValueError::new_err("out is empty; give at least one Tensor");
     if let Ok(named) = out.cast::<PyDict>() {
         let text = |name: Bound<'_, PyAny>| {
-        let what = if name.is_instance_of::<PyString>() { Some(name.repr()?.to_str()?.to_owned()) } else { None };
-        let no_text = |shown| PyValueError::new_err(format!("compile: the name {shown} of a result is no text in UTF-8"));
-        name.extract().map_err(|e| instead(out.py(), e, || what.map_or_else(refuse, no_text)))
-    };
+            let what = if name.is_instance_of::<PyString>() {
+                Some(name.repr()?.to_str()?.to_owned())
+            } else {
+                None
+            };
+            let no_text = |shown| {
+                PyValueError::new_err(format!("compile: the name {shown} of a result is no text in UTF-8"))
+            };
+            name.extract().map_err(|e| instead(out.py(), e, || what.map_or_else(refuse, no_text)))
+        };
         let names: Vec<String> = named.keys().iter().map(text).collect::<PyResult<_>>()?;
         if names.is_empty() {
             return Err(none());

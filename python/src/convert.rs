@@ -40,7 +40,8 @@ pub fn converted<'py>(
     }
     let numpy = py.import("numpy")?;
     let made = numpy.call_method1("empty", (PyTuple::new(py, array.shape())?, dtype))?;
-    let (flat, copy, options) = (made.call_method1("reshape", (-1,))?, numpy.getattr("copyto")?, PyDict::new(py));
+    let (flat, copy, options) =
+        (made.call_method1("reshape", (-1,))?, numpy.getattr("copyto")?, PyDict::new(py));
     options.set_item("casting", "unsafe")?;
     each_piece(array, &mut |start, piece| {
         let to = flat.get_item(PySlice::new(py, start as isize, (start + piece.len()) as isize, 1))?;

@@ -9,8 +9,8 @@ use crate::model::zeros;
 use crate::text::Text;
 use aneforge::HostOptions;
 use aneforge_kernels::threads::stoppable;
-use aneforge_models::resolve::HubOptions;
 use aneforge_models::encoder::{FileSum, Files};
+use aneforge_models::resolve::HubOptions;
 use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, LoadError, Pooling};
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyNotImplementedError, PyTypeError, PyValueError};
@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// A pretrained sentence encoder: texts in, vectors out.
 ///

@@ -5,9 +5,7 @@ mod fed;
 pub use fed::Unheld;
 
 use crate::compile::CompileError;
-use crate::device::{
-    Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Values, ValuesMut,
-};
+use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Values, ValuesMut};
 use crate::ir::graph::InputInfo;
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
@@ -67,7 +65,9 @@ pub enum RunError {
         times: &'static str,
     },
     /// The caller wanted no more of an input to be written.
-    #[error("input {index} was not written to the end, as the caller stopped it; write it again before the next run")]
+    #[error(
+        "input {index} was not written to the end, as the caller stopped it; write it again before the next run"
+    )]
     Stopped {
         /// Which input.
         index: usize,
@@ -149,7 +149,8 @@ impl Session {
         });
         let results: Vec<Vec<Buffer>> = outputs.collect::<Result<_, DeviceError>>()?;
         let (device, numerics) = (device.name(), device.numerics(target));
-        let mut session = Session { programs, device, numerics, inputs, results, plan, warned: false, unheld: Vec::new() };
+        let mut session =
+            Session { programs, device, numerics, inputs, results, plan, warned: false, unheld: Vec::new() };
         session.bind_all()?;
         Ok(session)
     }

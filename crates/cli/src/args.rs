@@ -217,7 +217,12 @@ struct Trimmed<P>(P);
 impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
     type Value = P::Value;
 
-    fn parse_ref(&self, command: &clap::Command, arg: Option<&Arg>, word: &OsStr) -> Result<P::Value, clap::Error> {
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&Arg>,
+        word: &OsStr,
+    ) -> Result<P::Value, clap::Error> {
         let trimmed = word.to_str().map_or(word, |word| OsStr::new(word.trim()));
         self.0.parse_ref(command, arg, trimmed)
     }

@@ -88,7 +88,9 @@ impl Feed<'_> {
         };
         // Without a branch, so that it vectorises: nearly always there is none.
         let infinite = |half: &f16| u16::from(half.to_bits() & 0x7fff == 0x7c00);
-        if matches!(self, Feed::F16(_) | Feed::U8(_)) || halves.iter().fold(0, |any, h| any | infinite(h)) == 0 {
+        if matches!(self, Feed::F16(_) | Feed::U8(_))
+            || halves.iter().fold(0, |any, h| any | infinite(h)) == 0
+        {
             return None;
         }
         let lost = halves.iter().enumerate().filter(|(_, half)| half.is_infinite());

@@ -304,7 +304,9 @@ fn finite_values_beyond_half_precision_are_counted_for_each_input() {
     }
     let [unheld] = session.unheld() else { panic!("one input: {:?}", session.unheld()) };
     assert_eq!((unheld.values, unheld.largest, unheld.calls), (2, 1e300, 2));
-    assert!(unheld.to_string().starts_with("input 1 (y) was fed 2 values beyond half precision, the largest 1"));
+    assert!(
+        unheld.to_string().starts_with("input 1 (y) was fed 2 values beyond half precision, the largest 1")
+    );
 }
 
 #[test]

@@ -68,7 +68,9 @@ pub enum LoadError {
     #[error(transparent)]
     Weight(#[from] WeightError),
     /// The files are not those that an encoder was loaded from, of which this is to be a copy.
-    #[error("`{path}` is not what the encoder was loaded from: {how}; load the encoder anew by its name, or put the file back")]
+    #[error(
+        "`{path}` is not what the encoder was loaded from: {how}; load the encoder anew by its name, or put the file back"
+    )]
     Changed {
         /// The file.
         path: PathBuf,

@@ -56,7 +56,8 @@ impl Files {
 
     /// Whether these are the files of `before`, by names, lengths and times.
     pub fn same_as(&self, before: &Files) -> Result<(), LoadError> {
-        let pairs = |files: &Files| files.files.iter().map(|f| (f.name.clone(), (f.length, f.written))).collect();
+        let pairs =
+            |files: &Files| files.files.iter().map(|f| (f.name.clone(), (f.length, f.written))).collect();
         self.compare("was written since", pairs(before), pairs(self))
     }
 
