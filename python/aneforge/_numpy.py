@@ -98,47 +98,47 @@ def _operator(name: str, a: Any, b: Any) -> Any:
     return found
 
 
-def concatenate(arrays: Sequence[Any], axis: int = 0) -> Tensor:
+def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     return _native.apply("concat", [value(array) for array in arrays], {"axis": axis})
 
 
-def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
+def _stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     return _native.apply("stack", [value(array) for array in arrays], {"axis": axis})
 
 
-def where(condition: Any, x: Any, y: Any) -> Tensor:
+def _where(condition: Any, x: Any, y: Any) -> Tensor:
     from aneforge._functions import where
 
     return where(condition, x, y)
 
 
-def transpose(a: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+def _transpose(a: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     return a.T if axes is None else a.transpose(axes)
 
 
-def reshape(a: Tensor, /, shape: int | Sequence[int]) -> Tensor:
+def _reshape(a: Tensor, /, shape: int | Sequence[int]) -> Tensor:
     return a.reshape(shape)
 
 
-def clip(a: Any, a_min: float, a_max: float) -> Tensor:
+def _clip(a: Any, a_min: float, a_max: float) -> Tensor:
     if any(isinstance(bound, (Tensor, np.ndarray)) or bound is None for bound in (a_min, a_max)):
         raise TypeError("numpy.clip of a Tensor takes two numbers; write af.minimum(af.maximum(x, lo), hi)")
     return value(a).clip(a_min, a_max)
 
 
-def squeeze(a: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
+def _squeeze(a: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
     return a.squeeze(axis)
 
 
-def expand_dims(a: Tensor, axis: int | Sequence[int]) -> Tensor:
+def _expand_dims(a: Tensor, axis: int | Sequence[int]) -> Tensor:
     return a.expand_dims(axis)
 
 
-def ravel(a: Tensor) -> Tensor:
+def _ravel(a: Tensor) -> Tensor:
     return a.flatten()
 
 
-def flip(m: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
+def _flip(m: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
     return m.reverse(axis)
 
 
@@ -150,16 +150,16 @@ def _reduction(name: str) -> Callable[..., Tensor]:
 
 
 FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
-    np.concatenate: concatenate,
-    np.stack: stack,
-    np.where: where,
-    np.transpose: transpose,
-    np.reshape: reshape,
-    np.clip: clip,
-    np.squeeze: squeeze,
-    np.expand_dims: expand_dims,
-    np.ravel: ravel,
-    np.flip: flip,
+    np.concatenate: _concatenate,
+    np.stack: _stack,
+    np.where: _where,
+    np.transpose: _transpose,
+    np.reshape: _reshape,
+    np.clip: _clip,
+    np.squeeze: _squeeze,
+    np.expand_dims: _expand_dims,
+    np.ravel: _ravel,
+    np.flip: _flip,
     **{getattr(np, name): _reduction(name) for name in ("sum", "mean", "max", "min", "amax", "amin")},
 }
 """Functions of whole arrays, with those of their parameters that have a meaning here."""
