@@ -16,7 +16,7 @@ silicon, this machine's processor elsewhere. Every model says which.
 import builtins
 import inspect
 
-from aneforge import _blame, _call, _free, _ops, _tensor
+from aneforge import _blame, _call, _free, _numpy, _ops, _tensor
 from aneforge._attention import attention_tiles, cross_attention, geglu, mha, tune_attention
 from aneforge._catalog import (
     OP_CATALOG,
@@ -82,6 +82,7 @@ from aneforge._spatial import (
 from aneforge._tune import tune, tune_precision
 
 _tensor.install()
+_numpy.install()
 _call.install()
 
 __all__ = [

@@ -152,6 +152,8 @@ def blaming(function: F, name: str) -> F:
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             if str(error).startswith(f"{name}:"):
                 raise
+            if isinstance(error, UnicodeEncodeError):
+                raise ValueError(f"{name}: {error.object!r} is no text in UTF-8") from None
             if (why := blame(name, function, args, kwargs)) is not None:
                 raised: Exception = TypeError(why)
             elif isinstance(error, OverflowError) and (why := too_large(name, function, args, kwargs)) is not None:

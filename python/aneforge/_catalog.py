@@ -33,6 +33,7 @@ def is_native(name: str, chip: str = "m1") -> bool:
 
 def ops_on(chip: str = "m1", status: str = "native") -> list[str]:
     """Names of the ops with this status on a chip, in alphabetical order."""
+    status = status.strip().lower()
     if status not in ("native", "bridge", "walled"):
         raise ValueError(f"ops_on: status must be 'native', 'bridge' or 'walled', got {status!r}")
     column = _native.catalog_column(chip)

@@ -106,6 +106,7 @@ def compile(
     if compress_atol != 0.05 or block_size != 32:
         name = "compress_atol" if compress_atol != 0.05 else "block_size"
         raise NotImplementedError(f"compile: {name} belongs to compress, which is not implemented yet")
+    opt = opt.strip().lower() if isinstance(opt, str) else opt
     if opt in (2, "2", "max"):
         return _measured(out, validate, {**checked, **hosted, "norms": norms if norms != "auto" else None})
     if opt not in ("routes", 0, 1, None):

@@ -257,7 +257,7 @@ def _condition(name: str, cond: object) -> Tensor:
     if is_array(cond):
         array = _native.array(cond, f"{name}: cond")
         if array.dtype == np.bool_:
-            return value(array.astype(np.float16)) > 0.5
+            return value(_native.array(array, f"{name}: cond", "float16")) > 0.5
         kind = f"an array of {array.dtype}"
     raise TypeError(
         f"{name}: cond must be a Tensor or an array of truth values, got {kind}; compare first, as in x > 0"
@@ -280,7 +280,8 @@ def flatten(x: Tensor | Array, start_dim: int | None = None, end_dim: int | None
 def gather(x: Tensor, indices: Sequence[int] | Array, axis: int = 0, *, dim: int | None = None) -> Tensor:
     """The elements at these static places along `axis`, or `dim`, as slices put together."""
     axis = axis if dim is None else dim
-    flat: list[Any] = np.asarray(indices).tolist() if isinstance(indices, np.ndarray) else list(indices)
+    given: Any = _native.array(indices, "gather: indices").tolist() if isinstance(indices, np.ndarray) else indices
+    flat = list(given)
     places = [integer("gather: each index", i) for i in flat]
     if not places:
         raise IndexError("gather: indices are empty; name at least one element")

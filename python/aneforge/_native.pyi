@@ -54,6 +54,7 @@ __all__ = [
     "sdpa",
     "reduce_sum_to_matmul",
     "set_threads",
+    "triangle",
     "truth",
     "tune",
     "tune_attention",
@@ -71,8 +72,11 @@ class Tensor(OpMethods, TensorMethods):
     the node, never element by element; `x.equal(y)` compares elements.
     """
 
-    __array_ufunc__: None
     __array_priority__: float
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """NumPy's functions of elements build the op that computes them; what has none is a TypeError."""
+    def __array_function__(self, function: Any, types: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """So do some of its functions of whole arrays."""
     @property
     def shape(self) -> tuple[int, ...]:
         """Extents, outermost axis first."""
@@ -269,8 +273,12 @@ def load(
     device: str | None = None,
     host: Mapping[str, Any] | None = None,
     offline: bool = False,
+    sums: Sequence[tuple[str, int, int]] | None = None,
 ) -> Encoder:
-    """Loads a sentence encoder by its directory or hub id."""
+    """Loads a sentence encoder by its directory or hub id.
+
+    `sums` are names, lengths and checksums of the files that it must be loaded from.
+    """
 
 def attention(
     x: Tensor,
@@ -317,10 +325,10 @@ def constant(array: object, weight: str | None = None) -> Tensor:
     With `weight`, which names the place in messages, the array must be real.
     """
 
-def array(object: object, place: str = "the array") -> NDArray[Any]:
+def array(object: object, place: str = "the array", dtype: str | None = None) -> NDArray[Any]:
     """`numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only.
 
-    `place` names it in messages.
+    Masked arrays are refused. `place` names it in messages; `dtype` is what its elements become.
     """
 
 def save_graph(out: Any, path: str) -> None:
@@ -334,6 +342,9 @@ def finish() -> None:
 
 def constant_values(out: Any, target: str | None, numerics: str | None) -> list[NDArray[np.float32]]:
     """Results of a graph without inputs, by the scalar definition of every op in half precision."""
+
+def triangle(size: int) -> Tensor:
+    """A square of ones on and below its diagonal, with a column for every element of an axis that `cumsum` sums."""
 
 def gather(x: Tensor, indices: Sequence[int], axis: int) -> Tensor:
     """The elements at static places along one axis."""

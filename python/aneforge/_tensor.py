@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -99,11 +98,13 @@ class TensorMethods:
         x = cast(Tensor, self)
         return _native.apply("reshape", [x], {"shape": shape_from("reshape", shape, x.size)})
 
-    def transpose(self, perm: int | Sequence[int], *more: int) -> Tensor:
+    def transpose(self, perm: int | Sequence[int] | None = None, *more: int) -> Tensor:
         """Axes in another order: axis `i` of the result is axis `perm[i]` of `x`.
 
-        Takes axes, or one sequence of them.
+        Takes axes, or one sequence of them; without any, the order is reversed.
         """
+        if perm is None and not more:
+            return cast(Tensor, self).T
         order = [perm, *more] if more else perm
         return _native.apply("transpose", [cast(Tensor, self)], {"perm": order})
 
@@ -222,7 +223,7 @@ class TensorMethods:
         axis = axis if dim is None else dim
         if x.ndim == 0 or integer("cumsum: axis", axis) not in (-1, x.ndim - 1):
             raise ValueError(f"cumsum: axis {axis} of shape {x.shape} must be the last; transpose first")
-        return x.linear(np.tril(np.ones((x.shape[-1], x.shape[-1]), dtype=np.float16)))
+        return _native.apply("matmul", [x, _native.triangle(x.shape[-1])])
 
 
 def normed(name: str, x: object, gamma: object, beta: object, attrs: dict[str, object]) -> Tensor:
@@ -235,7 +236,7 @@ def normed(name: str, x: object, gamma: object, beta: object, attrs: dict[str, o
 
 def pair(where: str, sizes: int | Sequence[int]) -> list[int]:
     """One size for both directions, or two: down and across."""
-    if isinstance(sizes, Iterable):
+    if isinstance(sizes, Iterable) and not isinstance(sizes, str):
         both = [integer(where, s) for s in sizes]
         if len(both) != 2:
             raise ValueError(f"{where} must be one integer or two, got {tuple(both)}")
@@ -245,6 +246,11 @@ def pair(where: str, sizes: int | Sequence[int]) -> list[int]:
 
 def border(where: str, pad: int | Sequence[int]) -> list[int]:
     """One padding for all sides, or four: top, bottom, left, right."""
+    if isinstance(pad, str):
+        raise TypeError(
+            f"{where} must be one integer or (top, bottom, left, right), got {pad!r}; padding is not worked out from the "
+            "kernel: a kernel of odd size k with stride 1 keeps the extents with pad=dilation * (k - 1) // 2"
+        )
     if isinstance(pad, Iterable):
         sides = [integer(where, p) for p in pad]
         if len(sides) != 4:
@@ -278,24 +284,3 @@ def install() -> None:
             if not name.startswith("_"):
                 method.__qualname__ = f"Tensor.{name}"
                 setattr(Tensor, name, blaming(method, name))
-    setattr(Tensor, "__array_function__", array_function)  # noqa: B010
-
-
-NUMPY_NAMES = {"concatenate": "concat", "vstack": "concat", "hstack": "concat", "dstack": "concat", "take": "gather"}
-"""Functions of NumPy that this package has under other names."""
-
-
-def array_function(
-    self: Tensor, function: Any, types: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """A function of NumPy, which takes constants and says what to write where it cannot take a tensor."""
-    import aneforge
-
-    try:
-        return function._implementation(*args, **kwargs)
-    except TypeError as error:
-        name = NUMPY_NAMES.get(function.__name__, function.__name__)
-        if not inspect.isfunction(getattr(aneforge, name, None)):
-            raise
-        why = f"numpy.{function.__name__} computes arrays, and a Tensor has no values yet; write af.{name}"
-        raise TypeError(why) from error

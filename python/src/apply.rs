@@ -1,16 +1,20 @@
 //! Building nodes: any op of the list by its name, and the two kinds of leaves.
 
-use crate::caller::attributed;
-use crate::error::{checked, instead};
+use crate::caller::{attributed, here};
+use crate::error::{checked, instead, memory};
+use crate::interrupt::interruptible;
 use crate::operand::{as_array, constant_of, too_large, weight_array};
 use crate::tensor::Tensor;
+use crate::text::Text;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Info, find};
 use aneforge::ir::ops::leaf::Role;
-use aneforge::{DType, Shape, TensorType, Var};
+use aneforge::{DType, Family, Shape, TensorType, Var, f16};
+use aneforge_tensor::{AlignedBytes, Bytes};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
+use std::sync::atomic::Ordering;
 
 type Attrs = Vec<(String, Attr)>;
 
@@ -42,7 +46,7 @@ pub fn apply(
 fn read(info: &Info, attrs: &Bound<'_, PyDict>) -> PyResult<Attrs> {
     let mut read = Attrs::with_capacity(attrs.len());
     for (key, value) in attrs {
-        let key: String = key.extract()?;
+        let key = key.extract::<Text>()?.to_string();
         let declared =
             info.attrs.iter().find(|a| a.name == key).ok_or_else(|| {
                 PyTypeError::new_err(format!("{}: there is no attribute `{key}`", info.name))
@@ -82,7 +86,7 @@ fn attr(ty: &str, value: &Bound<'_, PyAny>) -> PyResult<Attr> {
         "float" => Attr::Real(value.extract()?),
         "bool" => Attr::Bool(value.extract()?),
         "ints" => Attr::Ints(ints(value)?),
-        _ => Attr::Str(value.extract()?),
+        _ => Attr::Str(value.extract::<Text>()?.to_string()),
     })
 }
 
@@ -114,9 +118,9 @@ fn ints(value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
 pub fn input(
     py: Python<'_>,
     shape: &Bound<'_, PyAny>,
-    dtype: &str,
+    dtype: Text,
     max_abs: Option<f64>,
-    name: Option<&str>,
+    name: Option<Text>,
 ) -> PyResult<Tensor> {
     let refuse = |what: &str| PyValueError::new_err(format!("input: {what}"));
     let dims = ints(shape)
@@ -128,17 +132,21 @@ pub fn input(
         .map(|d| usize::try_from(d).map_err(|_| refuse(&format!("size {d} is negative"))))
         .collect::<PyResult<Vec<usize>>>()?;
     let shape = Shape::new(&dims).map_err(|e| refuse(&e.to_string()))?;
-    let dtype = DType::from_name(dtype).filter(|d| matches!(d, DType::F16 | DType::U8)).ok_or_else(|| {
-        refuse(&format!(
-            "dtype must be \"fp16\" or \"uint8\", got {dtype:?}; feed fp16 and convert on the host"
-        ))
-    })?;
+    let dtype = DType::from_name(&dtype.trim().to_ascii_lowercase())
+        .filter(|d| matches!(d, DType::F16 | DType::U8))
+        .ok_or_else(|| {
+            refuse(&format!(
+                "dtype must be \"fp16\" or \"uint8\", got \"{}\"; feed fp16 and convert on the host",
+                &*dtype
+            ))
+        })?;
     let ty = TensorType { dtype, shape };
-    if name == Some("") {
+    if name.as_deref() == Some("") {
         return Err(refuse("a name has at least one letter; leave it out for none"));
     }
     let bound = max_abs.unwrap_or(f64::INFINITY);
-    let var = attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.unwrap_or_default()))?;
+    let var =
+        attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.as_deref().unwrap_or_default()))?;
     Ok(Tensor { var: checked(var)? })
 }
 
@@ -156,6 +164,34 @@ pub fn constant(array: &Bound<'_, PyAny>, weight: Option<&str>) -> PyResult<Tens
         None => as_array("the constant", array)?,
     };
     Ok(Tensor { var: checked(constant_of(weight.unwrap_or("the constant"), &array)?)? })
+}
+
+/// A square of ones on and below its diagonal, with a column for every element of an axis whose running sums `cumsum` takes.
+#[pyfunction]
+pub fn triangle(py: Python<'_>, size: usize) -> PyResult<Tensor> {
+    let most = Family::A16.limits().tensor_dim;
+    if size > most {
+        return Err(PyValueError::new_err(format!(
+            "cumsum: the axis has {size} elements, above the {most} that any target allows; take the running sums of parts, \
+             and add to each the sum of those before it"
+        )));
+    }
+    let at = here(py)?;
+    let shape = Shape::new(&[size, size]).map_err(|e| PyValueError::new_err(format!("cumsum: {e}")))?;
+    let bytes = size * size * size_of::<f16>();
+    let ones = interruptible(py, move |stop| {
+        let mut ones = AlignedBytes::try_zeroed(bytes)?;
+        for (row, cells) in ones.as_mut_slice::<f16>().chunks_exact_mut(size.max(1)).enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            cells[..=row].fill(f16::ONE);
+        }
+        Some(Bytes::new(ones))
+    })?;
+    let ones = ones.ok_or_else(|| memory(bytes))?;
+    let ones = aneforge::Tensor::new(DType::F16, shape, ones).expect("invariant: one value per element");
+    Ok(Tensor { var: checked(at.scope(|| Var::constant(ones)))? })
 }
 
 /// The elements at static places along one axis.
@@ -200,7 +236,17 @@ pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, Returned)> {
     let tensor = |item: Bound<'_, PyAny>| Ok(item.cast::<Tensor>().map_err(|_| refuse())?.get().var.clone());
     let none = || PyValueError::new_err("out is empty; give at least one Tensor");
     if let Ok(named) = out.cast::<PyDict>() {
-        let text = |name: Bound<'_, PyAny>| name.extract().map_err(|e| instead(out.py(), e, refuse));
+        let text = |name: Bound<'_, PyAny>| {
+            let what = if name.is_instance_of::<PyString>() {
+                Some(name.repr()?.to_str()?.to_owned())
+            } else {
+                None
+            };
+            let no_text = |shown| {
+                PyValueError::new_err(format!("compile: the name {shown} of a result is no text in UTF-8"))
+            };
+            name.extract().map_err(|e| instead(out.py(), e, || what.map_or_else(refuse, no_text)))
+        };
         let names: Vec<String> = named.keys().iter().map(text).collect::<PyResult<_>>()?;
         if names.is_empty() {
             return Err(none());

@@ -1,5 +1,6 @@
 //! The catalog of MIL's ops.
 
+use crate::text::Text;
 use aneforge::Family;
 use aneforge::target::catalog::CATALOG;
 use aneforge::target::family_of;
@@ -31,14 +32,14 @@ pub fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 
 /// The column of the catalog that a chip belongs to, by any of its names.
 #[pyfunction]
-pub fn catalog_column(chip: &str) -> PyResult<&'static str> {
-    let family = family_of(chip);
+pub fn catalog_column(chip: Text) -> PyResult<&'static str> {
+    let family = family_of(&chip);
     let column = COLUMNS.iter().find(|(_, f)| Some(*f) == family).map(|(column, _)| *column);
     column.ok_or_else(|| {
         let why = match family {
             Some(family) => format!("is {family}, which runs no MIL program"),
             None => "is unknown; known are m1 to m5, a13 to a17, and targets such as h17s".into(),
         };
-        PyValueError::new_err(format!("chip `{chip}` {why}"))
+        PyValueError::new_err(format!("chip `{}` {why}", &*chip))
     })
 }

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::host::{HostWords, count};
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
+use crate::text::Text;
 use aneforge::device::host;
 use aneforge::target::numerics_named;
 use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
@@ -35,10 +36,10 @@ pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
     native: bool,
-    target: Option<&str>,
-    device: Option<&str>,
+    target: Option<Text>,
+    device: Option<Text>,
     host: Option<HostWords>,
-    norms: Option<&str>,
+    norms: Option<Text>,
     build_dir: Option<PathBuf>,
     return_dict: Option<bool>,
 ) -> PyResult<Py<Model>> {
@@ -54,9 +55,9 @@ pub fn compile(
     };
     let routes = if native { Routes::Native } else { Routes::WrittenOut };
     let options =
-        CompileOptions { target: chip(target)?, routes, norms: norms.map_or(Ok(Norms::Auto), self::norms)? };
+        CompileOptions { target: chip(target.as_deref())?, routes, norms: self::norms(norms.as_deref())? };
     let host = host.unwrap_or_default().options(options.target)?;
-    let device = on(device, &host)?;
+    let device = on(device.as_deref(), &host)?;
     let at = here(py)?;
     let (running, home) = interruptible(py, move |stop| {
         alone(|| {
@@ -73,9 +74,10 @@ pub fn compile(
     Model::new(py, running, home, returned)
 }
 
-/// How norms of this name are written.
-fn norms(name: &str) -> PyResult<Norms> {
-    match name.to_ascii_lowercase().as_str() {
+/// How norms of this name, or by default, are written.
+fn norms(name: Option<&str>) -> PyResult<Norms> {
+    let Some(name) = name else { return Ok(Norms::Auto) };
+    match name.trim().to_ascii_lowercase().as_str() {
         "auto" => Ok(Norms::Auto),
         "plain" => Ok(Norms::Plain),
         "robust" => Ok(Norms::Robust),

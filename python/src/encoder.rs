@@ -6,18 +6,20 @@ use crate::home::Home;
 use crate::host::HostWords;
 use crate::interrupt::interruptible;
 use crate::model::zeros;
+use crate::text::Text;
 use aneforge::HostOptions;
 use aneforge_kernels::threads::stoppable;
+use aneforge_models::encoder::{FileSum, Files};
 use aneforge_models::resolve::HubOptions;
-use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, Pooling};
+use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, LoadError, Pooling};
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyNotImplementedError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// A pretrained sentence encoder: texts in, vectors out.
 ///
@@ -28,6 +30,8 @@ pub struct Encoder {
     home: Arc<Home<Loaded>>,
     /// How it was loaded.
     recipe: Recipe,
+    /// What it was loaded from.
+    files: Files,
     described: String,
     dim: usize,
     max_seq_length: usize,
@@ -47,8 +51,12 @@ struct Recipe {
     offline: bool,
 }
 
+/// Names, lengths and checksums of the files that an encoder was loaded from.
+type Sums = Vec<(String, u64, u32)>;
+
 impl Recipe {
-    fn load(self, py: Python<'_>) -> PyResult<Encoder> {
+    /// The encoder, whose files must hold what these sums say.
+    fn load(self, py: Python<'_>, sums: Option<Sums>) -> PyResult<Encoder> {
         let target = chip(Some(&self.target))?;
         let options = EncoderOptions {
             pooling: self.pooling.as_deref().map(self::pooling).transpose()?,
@@ -58,12 +66,26 @@ impl Recipe {
             ..EncoderOptions::default()
         };
         let name = self.name.clone();
-        let make = move || Loaded::load(&name, options.clone()).map_err(|e| Error::Load(Box::new(e)));
+        let sum = |(name, length, sum)| FileSum { name, length, sum };
+        let sums: Option<Vec<FileSum>> = sums.map(|sums| sums.into_iter().map(sum).collect());
+        let first = OnceLock::new();
+        // Where it is loaded again, as in a forked process, it is from the same files.
+        let make = move || {
+            let loaded = Loaded::load(&name, options.clone())?;
+            match first.get() {
+                Some(first) => loaded.files().same_as(first)?,
+                None => sums.as_deref().map_or(Ok(()), |sums| loaded.files().hold(sums))?,
+            }
+            first.get_or_init(|| loaded.files().clone());
+            Ok::<_, LoadError>(loaded)
+        };
+        let make = move || make().map_err(|e| Error::Load(Box::new(e)));
         let home = Arc::new(interruptible(py, move |_| Home::new(make))??);
         let with = home.clone();
         with.with(py, |loaded| Encoder {
             home,
             recipe: self,
+            files: loaded.files().clone(),
             described: format!("{loaded:?}"),
             dim: loaded.dim(),
             max_seq_length: loaded.max_seq_length(),
@@ -75,7 +97,7 @@ impl Recipe {
 }
 
 fn pooling(name: &str) -> PyResult<Pooling> {
-    match name.to_ascii_lowercase().as_str() {
+    match name.trim().to_ascii_lowercase().as_str() {
         "mean" => Ok(Pooling::Mean),
         "cls" => Ok(Pooling::Cls),
         "max" => Ok(Pooling::Max),
@@ -88,47 +110,59 @@ fn pooling(name: &str) -> PyResult<Pooling> {
 /// Loads a sentence encoder by its directory or hub id.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false))]
+#[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false, sums = None))]
 pub fn load(
     py: Python<'_>,
-    name: &str,
+    name: Text,
     int8: bool,
-    pooling: Option<&str>,
-    target: Option<&str>,
-    device: Option<&str>,
+    pooling: Option<Text>,
+    target: Option<Text>,
+    device: Option<Text>,
     host: Option<HostWords>,
     offline: bool,
+    sums: Option<Sums>,
 ) -> PyResult<Encoder> {
     if int8 {
         return Err(PyNotImplementedError::new_err("load: int8 is not implemented yet; leave it out"));
     }
     // A folder stays the same one when a copy is loaded after a change of directory.
-    let place = Path::new(name).exists().then(|| std::path::absolute(name).ok()).flatten();
-    let name = place.as_ref().and_then(|place| place.to_str()).unwrap_or(name);
+    let place = Path::new(&*name).exists().then(|| std::path::absolute(&*name).ok()).flatten();
+    let name = place.as_ref().and_then(|place| place.to_str()).unwrap_or(&name);
     Recipe {
         name: name.to_owned(),
-        pooling: pooling.map(str::to_owned),
-        target: chip(target)?.name().to_owned(),
-        device: on(device, &HostOptions::default())?.name().to_owned(),
+        pooling: pooling.as_deref().map(str::to_owned),
+        target: chip(target.as_deref())?.name().to_owned(),
+        device: on(device.as_deref(), &HostOptions::default())?.name().to_owned(),
         host: host.unwrap_or_default(),
         offline,
     }
-    .load(py)
+    .load(py, sums)
 }
 
 fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     if let Ok(one) = given.cast::<PyString>() {
-        return Ok(vec![one.extract()?]);
+        return Ok(vec![characters(0, one)?]);
     }
     let refuse = |what: &Bound<'_, PyAny>| match what.get_type().name().and_then(|n| n.extract::<String>()) {
         Ok(kind) => PyTypeError::new_err(format!("texts must be a str or a sequence of str, got {kind}")),
         Err(e) => e,
     };
-    let each = |item: PyResult<Bound<'_, PyAny>>| {
+    let each = |(index, item): (usize, PyResult<Bound<'_, PyAny>>)| {
         let item = item?;
-        item.cast::<PyString>().map_err(|_| refuse(&item))?.extract()
+        characters(index, item.cast::<PyString>().map_err(|_| refuse(&item))?)
     };
-    given.try_iter().map_err(|e| instead(given.py(), e, || refuse(given)))?.map(each).collect()
+    given.try_iter().map_err(|e| instead(given.py(), e, || refuse(given)))?.enumerate().map(each).collect()
+}
+
+/// A text that has characters only.
+fn characters(index: usize, text: &Bound<'_, PyString>) -> PyResult<String> {
+    let lone = || {
+        PyValueError::new_err(format!(
+            "text {index} has a lone surrogate, which is no character; replace it, as \
+             text.encode(errors=\"replace\").decode() does"
+        ))
+    };
+    text.to_str().map(str::to_owned).map_err(|e| instead(text.py(), e, lone))
 }
 
 #[pymethods]
@@ -191,13 +225,17 @@ impl Encoder {
 
     /// An encoder of its own, loaded from the same files.
     fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Encoder> {
-        self.recipe.clone().load(py)
+        self.files.unchanged().map_err(|e| Error::Load(Box::new(e)))?;
+        self.recipe.clone().load(py, None)
     }
 
-    /// What pickle keeps: where it was loaded from, and how.
+    /// What pickle keeps: where it was loaded from, how, and what the files hold, by length and checksum.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let Recipe { name, pooling, target, device, host, offline } = self.recipe.clone();
-        let arguments = (name, false, pooling, target, device, host, offline).into_pyobject(py)?;
+        let files = self.files.clone();
+        let sums = interruptible(py, move |_| files.sums())?.map_err(|e| Error::Load(Box::new(e)))?;
+        let sums: Sums = sums.into_iter().map(|file| (file.name, file.length, file.sum)).collect();
+        let arguments = (name, false, pooling, target, device, host, offline, sums).into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("load")?, arguments))
     }
 

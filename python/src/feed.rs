@@ -1,7 +1,8 @@
 //! Python's arrays as what a session is fed.
 
-use crate::error::{Error, memory};
-use crate::operand::{as_array, converted, dtype_name, is_plain, kind, real_name};
+use crate::convert::{converted, copied, extremes, is_plain, unmasked};
+use crate::error::Error;
+use crate::operand::{as_array, dtype_name, kind, real_name};
 use aneforge::{DType, Feed, RunError, Shape, Tensor, TensorType, f16};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -20,6 +21,7 @@ impl<'py> Ready<'py> {
     /// Prepares what was given for input `index`.
     pub fn new(index: usize, port: TensorType, given: &Bound<'py, PyAny>) -> PyResult<Ready<'py>> {
         if let Some(ready) = given.cast::<PyArrayDyn<f32>>().ok().filter(|a| is_plain(a.as_untyped())) {
+            unmasked(&format!("input {index}"), given)?;
             return Ok(Ready::F32(ready.readonly()));
         }
         let array = match given.cast::<PyBytes>() {
@@ -82,14 +84,12 @@ impl<'py> Ready<'py> {
         let got = self.shape();
         let wrong = || RunError::Shape { index, want: port.shape, got: got.to_vec() };
         let shape = Shape::new(got).map_err(|_| Error::Run(wrong()))?;
-        let copy = match self {
-            Ready::F16(a) => Tensor::try_from_slice(shape, a.as_slice()?),
-            Ready::F32(a) => Tensor::try_from_slice(shape, a.as_slice()?),
-            Ready::F64(a) => Tensor::try_from_slice(shape, a.as_slice()?),
-            Ready::U8(a) => Tensor::try_from_slice(shape, a.as_slice()?),
-        };
-        let copy = copy.ok_or_else(|| memory(shape.count().saturating_mul(size_of::<f64>())))?;
-        Ok(copy.expect("invariant: one value per element"))
+        match self {
+            Ready::F16(a) => copied::<f16>(a.as_untyped(), "float16", shape),
+            Ready::F32(a) => copied::<f32>(a.as_untyped(), "float32", shape),
+            Ready::F64(a) => copied::<f64>(a.as_untyped(), "float64", shape),
+            Ready::U8(a) => copied::<u8>(a.as_untyped(), "uint8", shape),
+        }
     }
 
     /// The array's shape.
@@ -113,8 +113,7 @@ fn in_byte_range(index: usize, array: &Bound<'_, PyUntypedArray>) -> PyResult<()
     if array.shape().contains(&0) {
         return Ok(());
     }
-    let least: i64 = array.call_method0("min")?.extract()?;
-    let most: i64 = array.call_method0("max")?.extract()?;
+    let (least, most) = extremes(array)?;
     if least < 0 || most > 255 {
         return Err(PyValueError::new_err(format!(
             "input {index} is a uint8 port and takes integers from 0 to 255, got {least} to {most}"

@@ -74,7 +74,7 @@ fn instruction_set(name: &str) -> PyResult<Isa> {
 
 fn order(name: Option<&str>) -> PyResult<Sums> {
     let Some(name) = name else { return Ok(Sums::default()) };
-    match name.to_ascii_lowercase().as_str() {
+    match name.trim().to_ascii_lowercase().as_str() {
         "defined" => Ok(Sums::Defined),
         "fast" => Ok(Sums::Fast),
         _ => Err(PyValueError::new_err(format!("sums must be 'defined' or 'fast', got '{name}'"))),

@@ -2,6 +2,8 @@
 
 use crate::error::internal;
 use aneforge_kernels::process::PerProcess;
+use aneforge_kernels::threads::stopped;
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -41,6 +43,35 @@ pub fn finish(py: Python<'_>) {
         let count = count.lock().unwrap_or_else(PoisonError::into_inner);
         drop(ended.wait_while(count, |count| *count > 0));
     });
+}
+
+/// Between two pieces of work that need the interpreter: lets other Python threads run, and looks at signals. On other threads
+/// than the main one there are none, but the interrupted work that they do ends here.
+pub fn breathe(py: Python<'_>) -> PyResult<()> {
+    py.detach(|| ());
+    if stopped() {
+        return Err(PyKeyboardInterrupt::new_err("stopped"));
+    }
+    py.check_signals()
+}
+
+/// Looks at signals for work that only wants to know whether to go on.
+pub struct Watch<'py>(Python<'py>, PyResult<()>);
+
+impl<'py> Watch<'py> {
+    pub fn new(py: Python<'py>) -> Watch<'py> {
+        Watch(py, Ok(()))
+    }
+
+    pub fn go_on(&mut self) -> bool {
+        self.1 = breathe(self.0);
+        self.1.is_ok()
+    }
+
+    /// What a signal raised, if one did.
+    pub fn raised(self) -> PyResult<()> {
+        self.1
+    }
 }
 
 /// Runs `work` on a thread of its own, without keeping other Python threads from running, while this one looks at

@@ -4,6 +4,7 @@ use crate::apply::outputs;
 use crate::compile::{arithmetic, chip};
 use crate::error::Error;
 use crate::interrupt::interruptible;
+use crate::text::Text;
 use aneforge::Graph;
 use aneforge::ir::graph::InputInfo;
 use aneforge::ir::precision::{Array, Precision};
@@ -31,8 +32,8 @@ pub fn judged<T: Send + 'static>(
 /// Microseconds that a graph may take, on the chip of the measured model or on a named one.
 #[pyfunction]
 #[pyo3(signature = (out, int8 = false, target = None))]
-pub fn estimate(out: &Bound<'_, PyAny>, int8: bool, target: Option<&str>) -> PyResult<f64> {
-    let target = target.map(|name| chip(Some(name))).transpose()?;
+pub fn estimate(out: &Bound<'_, PyAny>, int8: bool, target: Option<Text>) -> PyResult<f64> {
+    let target = target.map(|name| chip(Some(&name))).transpose()?;
     judged(out, move |graph| match target {
         None => Ok(cost::estimate(&graph, int8)),
         Some(target) => {
@@ -54,10 +55,10 @@ pub fn feeds(out: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<usize>, &'static str)>
 pub fn constant_values<'py>(
     py: Python<'py>,
     out: &Bound<'py, PyAny>,
-    target: Option<&str>,
+    target: Option<Text>,
     numerics: Option<&str>,
 ) -> PyResult<Vec<Bound<'py, PyArrayDyn<f32>>>> {
-    let precision = Precision::F16(arithmetic(numerics.unwrap_or("ane"), chip(target)?)?);
+    let precision = Precision::F16(arithmetic(numerics.unwrap_or("ane"), chip(target.as_deref())?)?);
     let results = judged(out, move |graph| {
         let values = graph.eval(&[], precision);
         Ok(graph.outputs().iter().map(|o| values[o.index()].clone()).collect::<Vec<Array>>())
@@ -72,8 +73,8 @@ pub fn constant_values<'py>(
 
 /// A chip's ceiling.
 #[pyfunction]
-pub fn project_peak<'py>(py: Python<'py>, arch: &str) -> PyResult<Bound<'py, PyDict>> {
-    let peak = cost::peak(chip(Some(arch))?).map_err(|e| PyValueError::new_err(e.to_string()))?;
+pub fn project_peak<'py>(py: Python<'py>, arch: Text) -> PyResult<Bound<'py, PyDict>> {
+    let peak = cost::peak(chip(Some(&arch))?).map_err(|e| PyValueError::new_err(e.to_string()))?;
     let dict = PyDict::new(py);
     dict.set_item("tflops", peak.tflops)?;
     dict.set_item("rel_m1", peak.rel_m1)?;
@@ -84,8 +85,8 @@ pub fn project_peak<'py>(py: Python<'py>, arch: &str) -> PyResult<Bound<'py, PyD
 
 /// Where a chip's estimate comes from.
 #[pyfunction]
-pub fn estimate_provenance<'py>(py: Python<'py>, target: &str) -> PyResult<Bound<'py, PyDict>> {
-    let target = chip(Some(target))?;
+pub fn estimate_provenance<'py>(py: Python<'py>, target: Text) -> PyResult<Bound<'py, PyDict>> {
+    let target = chip(Some(&target))?;
     let (anchor, measured) = cost::provenance(target);
     let dict = PyDict::new(py);
     dict.set_item("target", target.name())?;

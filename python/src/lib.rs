@@ -8,6 +8,7 @@ mod caller;
 mod cases;
 mod catalog;
 mod compile;
+mod convert;
 mod encoder;
 mod error;
 mod feed;
@@ -26,6 +27,7 @@ mod pickle;
 mod ports;
 mod profile;
 mod tensor;
+mod text;
 mod tune;
 mod window;
 
@@ -37,7 +39,7 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::apply::{apply, constant, gather, input};
+    use crate::apply::{apply, constant, gather, input, triangle};
     #[pymodule_export]
     use crate::cases::{cases, ops};
     #[pymodule_export]

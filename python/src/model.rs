@@ -6,10 +6,12 @@ use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
 use crate::host::{HostWords, told};
+use crate::interrupt::Watch;
 use crate::pickle::model_to_bytes;
 use aneforge::device::Overflow;
 use aneforge::ir::types::counted;
 use aneforge::plan::Source;
+use aneforge::session::Unheld;
 use aneforge::{Buffer, Device, HostOptions, Plan, Session, TensorType, f16};
 use aneforge_tensor::MAX_RANK;
 use numpy::ndarray::{ArrayView, IxDyn};
@@ -62,6 +64,8 @@ pub struct Model {
     last: AtomicU64,
     /// Whether an overflow was told of.
     warned: AtomicBool,
+    /// Inputs whose values beyond half precision were told of.
+    told: Mutex<Vec<usize>>,
 }
 
 impl Model {
@@ -75,7 +79,7 @@ impl Model {
         let cut = running.plan.n_native() > 0;
         let home = Mutex::new(Some(Arc::new(home)));
         let (last, warned) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
-        let model = Model { home, running, returned, last, warned };
+        let model = Model { home, running, returned, last, warned, told: Mutex::default() };
         if !cut {
             return Py::new(py, model);
         }
@@ -97,7 +101,7 @@ impl Model {
         &self,
         py: Python<'_>,
         fill: impl FnOnce(&mut Session) -> PyResult<()>,
-        read: impl FnOnce(&mut Session),
+        read: impl FnOnce(&mut Session) -> PyResult<()>,
     ) -> PyResult<()> {
         let home = self.home()?;
         let mut locked = home.lock(py)?;
@@ -112,10 +116,11 @@ impl Model {
         ran.map_err(Error::Run)?;
         let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last.store(nanoseconds, Ordering::Relaxed);
-        read(locked.value());
-        let overflow = self.untold(locked.value());
+        read(locked.value())?;
+        let (unheld, overflow) = (self.untold_inputs(locked.value()), self.untold(locked.value()));
         drop(locked);
-        warn(py, overflow)
+        let unheld = unheld.iter().map(|unheld| format!("{unheld}; {}", Unheld::REMEDY));
+        unheld.chain(overflow).try_for_each(|message| warn(py, message))
     }
 }
 
@@ -140,15 +145,22 @@ impl Model {
         let fill = |session: &mut Session| {
             for (index, ready) in feeds.iter().enumerate() {
                 let feed = ready.feed().expect("invariant: ready arrays are contiguous");
-                session.set(index, feed, ready.shape()).map_err(Error::Run)?;
+                let mut watch = Watch::new(py);
+                let set = session.set_while(index, feed, ready.shape(), &mut || watch.go_on());
+                watch.raised()?;
+                set.map_err(Error::Run)?;
             }
             Ok(())
         };
         self.call(py, fill, |session| {
             for (index, result) in results.iter().enumerate() {
                 let mut result = result.readwrite();
-                session.read(index, result.as_slice_mut().expect("invariant: new arrays are contiguous"));
+                let result = result.as_slice_mut().expect("invariant: new arrays are contiguous");
+                let mut watch = Watch::new(py);
+                session.read_while(index, result, &mut || watch.go_on());
+                watch.raised()?;
             }
+            Ok(())
         })?;
         Ok(match &self.returned {
             Returned::One => results[0].clone().into_any(),
@@ -163,7 +175,7 @@ impl Model {
 
     /// Runs once with what the ports hold; see `input_view` and `output_view`.
     fn execute(&self, py: Python<'_>) -> PyResult<()> {
-        self.call(py, |_| Ok(()), |_| ())
+        self.call(py, |_| Ok(()), |_| Ok(()))
     }
 
     /// Nodes that have made infinities or NaN out of finite numbers so far, with `op`, `at` (the line that built the
@@ -329,22 +341,34 @@ impl Model {
 }
 
 impl Model {
-    /// The first overflow and how many there are, once.
-    fn untold(&self, session: &Session) -> Option<(Overflow, usize)> {
+    /// The first overflow and how many there are, in words, once.
+    fn untold(&self, session: &Session) -> Option<String> {
         let first = session.overflows().next()?;
-        let told = self.warned.swap(true, Ordering::Relaxed);
-        (!told).then(|| (first.clone(), session.overflows().count()))
+        if self.warned.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let more = match session.overflows().count() - 1 {
+            0 => String::new(),
+            more => format!(", and {} more", counted(more, "node")),
+        };
+        Some(format!("{first}{more}; model.overflows() lists them: {}", Overflow::REMEDY))
+    }
+
+    /// Inputs that were fed what half precision cannot hold, each once.
+    fn untold_inputs(&self, session: &Session) -> Vec<Unheld> {
+        if session.unheld().is_empty() {
+            return Vec::new();
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<Unheld> =
+            session.unheld().iter().filter(|unheld| !told.contains(&unheld.input)).cloned().collect();
+        told.extend(new.iter().map(|unheld| unheld.input));
+        new
     }
 }
 
 /// Warns of the line that calls.
-fn warn(py: Python<'_>, overflow: Option<(Overflow, usize)>) -> PyResult<()> {
-    let Some((first, count)) = overflow else { return Ok(()) };
-    let more = match count - 1 {
-        0 => String::new(),
-        more => format!(", and {} more", counted(more, "node")),
-    };
-    let message = format!("{first}{more}; model.overflows() lists them: {}", Overflow::REMEDY);
+fn warn(py: Python<'_>, message: String) -> PyResult<()> {
     let category = py.import("aneforge")?.getattr("PrecisionWarning")?;
     PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level(py)?)
 }

@@ -4,6 +4,7 @@
 use crate::apply::{apply, constant, input, to_python};
 use crate::model::zeros;
 use crate::tensor::Tensor;
+use crate::text::Text;
 use aneforge::ir::op::{Info, Mil, Op, find};
 use aneforge::ir::ops::leaf::Input;
 use aneforge::target::layers::stand_in;
@@ -129,13 +130,13 @@ pub fn create(
 }
 
 fn leaf(py: Python<'_>, shape: &Bound<'_, PyAny>, attrs: &Bound<'_, PyDict>) -> PyResult<Tensor> {
-    let dtype: Option<String> = attrs.get_item("dtype")?.map(|d| d.extract()).transpose()?;
+    let dtype: Option<Text> = attrs.get_item("dtype")?.map(|d| d.extract()).transpose()?;
     let max_abs: Option<f64> = attrs.get_item("max_abs")?.map(|m| m.extract()).transpose()?;
-    let name: Option<String> = attrs.get_item("name")?.map(|n| n.extract()).transpose()?;
-    let made = input(py, shape, dtype.as_deref().unwrap_or("fp16"), max_abs, name.as_deref())?;
+    let name: Option<Text> = attrs.get_item("name")?.map(|n| n.extract()).transpose()?;
+    let made = input(py, shape, dtype.unwrap_or_else(|| Text::from("fp16")), max_abs, name)?;
     let notes = crate::node::attrs(py, &made.var)?;
     for (key, value) in attrs {
-        if key.extract::<String>()? != "idx" {
+        if &*key.extract::<Text>()? != "idx" {
             notes.set_item(key, value)?;
         }
     }

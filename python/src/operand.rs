@@ -1,17 +1,19 @@
 //! NumPy arrays as constants, and what may stand beside a tensor in an expression.
 
 use crate::caller::here;
-use crate::error::{Error, guarded, instead, memory};
+use crate::convert::{converted, copied, unmasked};
+use crate::error::{Error, guarded, instead};
 use crate::interrupt::{Attaching, interruptible};
 use crate::tensor::Tensor;
 use aneforge::ir::attr::Real;
 use aneforge::{BuildError, Shape, Var, f16};
-use numpy::{PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use aneforge_kernels::threads::stoppable;
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyBufferError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 
 /// The other side of an operator.
 pub enum Operand {
@@ -123,25 +125,23 @@ pub fn real_name(array: &Bound<'_, PyUntypedArray>) -> Option<&'static str> {
     }
 }
 
-/// Whether an array's elements can be read as a slice: one after the other, and where their type may lie.
-pub fn is_plain(array: &Bound<'_, PyUntypedArray>) -> bool {
-    #[expect(unsafe_code, reason = "NumPy keeps the flag in the array's header")]
-    // SAFETY: the pointer is that of a live array.
-    let flags = unsafe { (*array.as_array_ptr()).fields.flags };
-    flags & numpy::npyffi::NPY_ARRAY_ALIGNED != 0 && array.is_c_contiguous()
-}
-
-/// `as_array` for Python.
+/// `as_array` for Python, of this element type if one is named.
 #[pyfunction]
-#[pyo3(signature = (object, place = "the array"))]
-pub fn array<'py>(object: &Bound<'py, PyAny>, place: &str) -> PyResult<Bound<'py, PyUntypedArray>> {
-    as_array(place, object)
+#[pyo3(signature = (object, place = "the array", dtype = None))]
+pub fn array<'py>(
+    object: &Bound<'py, PyAny>,
+    place: &str,
+    dtype: Option<&str>,
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let array = as_array(place, object)?;
+    dtype.map_or(Ok(array.clone()), |dtype| converted(&array, dtype))
 }
 
-/// `numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only; `place` names it in
-/// messages.
+/// `numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only, but for masked arrays, which
+/// are refused; `place` names it in messages.
 pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    unmasked(place, object)?;
     if let Ok(array) = object.cast::<PyUntypedArray>() {
         return known(array.clone());
     }
@@ -186,20 +186,6 @@ pub fn kind(array: &Bound<'_, PyUntypedArray>) -> char {
     char::from(array.dtype().kind())
 }
 
-/// The same values as contiguous and aligned elements of the type called `dtype`; the array itself where it is that.
-pub fn converted<'py>(
-    array: &Bound<'py, PyUntypedArray>,
-    dtype: &str,
-) -> PyResult<Bound<'py, PyUntypedArray>> {
-    let py = array.py();
-    if is_plain(array) && array.dtype().is_equiv_to(&numpy::PyArrayDescr::new(py, dtype)?) {
-        return Ok(array.clone());
-    }
-    let options = PyDict::new(py);
-    options.set_item("order", "C")?;
-    Ok(array.call_method(intern!(py, "astype"), (dtype,), Some(&options))?.cast_into()?)
-}
-
 /// The shape of an array, as this library's.
 pub fn shape_of(array: &Bound<'_, PyUntypedArray>) -> PyResult<Shape> {
     Shape::new(array.shape()).map_err(|e| PyValueError::new_err(e.to_string()))
@@ -221,9 +207,9 @@ pub fn constant_of(place: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<V
         return guarded(|| at.scope(|| Var::constant(tensor)));
     }
     let (place, array, attaching) = (place.to_owned(), array.clone().unbind(), Attaching::new());
-    interruptible(py, move |_| {
+    interruptible(py, move |stop| {
         let _attaching = attaching;
-        let tensor = Python::attach(|py| floating(&place, array.bind(py)))?;
+        let tensor = stoppable(stop, || Python::attach(|py| floating(&place, array.bind(py))))?;
         Ok(at.scope(|| Var::constant(tensor)))
     })?
 }
@@ -238,32 +224,9 @@ fn floating(place: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<aneforge
         )));
     }
     let shape = shape_of(array)?;
-    let plain = converted(array, real_name(array).unwrap_or("float64"))?;
-    let copy = match copied::<f16>(&plain, shape)? {
-        None => match copied::<f32>(&plain, shape)? {
-            None => copied::<f64>(&plain, shape)?,
-            copy => copy,
-        },
-        copy => copy,
-    };
-    match copy {
-        Some(tensor) => Ok(tensor),
-        None => {
-            Err(PyTypeError::new_err(format!("{place}: arrays of {} are not supported", dtype_name(array)?)))
-        }
+    match real_name(array) {
+        Some(half @ "float16") => copied::<f16>(array, half, shape),
+        Some(single @ "float32") => copied::<f32>(array, single, shape),
+        _ => copied::<f64>(array, "float64", shape),
     }
-}
-
-fn copied<T>(array: &Bound<'_, PyUntypedArray>, shape: Shape) -> PyResult<Option<aneforge::Tensor>>
-where
-    T: aneforge_tensor::Element + numpy::Element + Sync,
-{
-    let py = array.py();
-    let Ok(array) = array.cast::<PyArrayDyn<T>>() else { return Ok(None) };
-    let Ok(values) = array.try_readonly() else { return Ok(None) };
-    let Ok(values) = values.as_slice() else { return Ok(None) };
-    let copy = || aneforge::Tensor::try_from_slice(shape, values);
-    let copy = if values.len() > LARGE { py.detach(copy) } else { copy() };
-    let tensor = copy.ok_or_else(|| memory(size_of_val(values)))?;
-    Ok(Some(tensor.map_err(|e| PyValueError::new_err(e.to_string()))?))
 }

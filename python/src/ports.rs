@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::model::Model;
 use crate::tensor::Tensor;
+use crate::text::{Text, shown};
 use aneforge::RunError;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::Input;
@@ -23,8 +24,8 @@ impl Model {
                 Op::Input(Input { id, .. }) => self.plan().feeds.iter().position(|feed| feed.leaf == *id),
                 _ => None,
             }
-        } else if let Ok(name) = name.extract::<String>() {
-            self.plan().feed(&name).or_else(|| self.names().iter().position(|known| *known == name))
+        } else if let Ok(name) = name.extract::<Text>() {
+            self.plan().feed(&name).or_else(|| self.names().iter().position(|known| **known == *name))
         } else {
             number(name).filter(|&index| index < count)
         };
@@ -32,7 +33,7 @@ impl Model {
             return Ok(found);
         }
         let names = self.names().join(", ");
-        let given = if name.is_none() { String::new() } else { format!("; got {}", name.str()?.to_str()?) };
+        let given = if name.is_none() { String::new() } else { format!("; got {}", shown(name)?) };
         Err(PyValueError::new_err(format!(
             "name one of the model's {}: its tensor, its number, or its name of {names}{given}",
             counted(count, "input")
@@ -43,8 +44,8 @@ impl Model {
     pub fn output(&self, given: &Bound<'_, PyAny>) -> PyResult<usize> {
         let count = self.plan().outputs.len();
         let names = self.output_names();
-        let found = match given.extract::<String>() {
-            Ok(name) => names.iter().position(|known| *known == name),
+        let found = match given.extract::<Text>() {
+            Ok(name) => names.iter().position(|known| **known == *name),
             Err(_) => number(given).filter(|&index| index < count),
         };
         if let Some(found) = found {
@@ -91,6 +92,13 @@ impl Model {
         named: &Bound<'py, PyDict>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let want = self.plan().feeds.len();
+        if arrays.iter().any(|array| array.is_instance_of::<PyDict>()) {
+            return Err(PyTypeError::new_err(format!(
+                "a model takes arrays, and got a dict; its inputs are fed by name as keywords, model(**feeds), with the \
+                 names {}",
+                self.names().join(", ")
+            )));
+        }
         if named.is_empty() && arrays.len() == want {
             return Ok(arrays.iter().collect());
         }

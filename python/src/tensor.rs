@@ -5,6 +5,7 @@ use crate::error::checked;
 use crate::node;
 use crate::operand::{Operand, is_array, operand, weight_array};
 use crate::pickle::tensor_to_bytes;
+use crate::text::Text;
 use crate::window::Window;
 use aneforge::{DType, Var};
 use numpy::PyUntypedArrayMethods;
@@ -52,12 +53,12 @@ impl Tensor {
     fn create(
         py: Python<'_>,
         shape: &Bound<'_, PyAny>,
-        op: &str,
+        op: Text,
         srcs: Vec<Bound<'_, Tensor>>,
         attrs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Tensor> {
         let attrs = attrs.map_or_else(|| PyDict::new(py), Clone::clone);
-        node::create(py, shape, op, srcs, &attrs)
+        node::create(py, shape, &op, srcs, &attrs)
     }
 
     /// Tensors are immutable: a copy is the tensor itself.
@@ -73,12 +74,6 @@ impl Tensor {
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let arguments = tensor_to_bytes(py, &self.var)?.into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("_tensor_from_bytes")?, arguments))
-    }
-
-    /// NumPy leaves operators with an array on the left to this class.
-    #[classattr]
-    fn __array_ufunc__() -> Option<()> {
-        None
     }
 
     /// A constant's contents. What is not computed yet has no array.

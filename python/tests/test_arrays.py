@@ -152,3 +152,46 @@ def test_bytes_are_fed_as_a_bytearray_is():
             np.testing.assert_array_equal(model(given), [0, 1, 255])
     with pytest.raises(ValueError, match=r"input 0 must have shape \[3\], got \[2\]"):
         model(b"12")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64"])
+def test_masked_arrays_are_refused(dtype):
+    masked = np.ma.masked_array([1, 2, 3], [False, True, False], dtype=dtype)
+    x, image = af.input((3,)), af.input((1, 3, 2, 2))
+    kernel = masked.reshape(3, 1, 1, 1)
+    takes = {
+        "input 0": lambda: af.compile(x * 1.0)(masked),
+        "input 0 ": lambda: af.compile(x * 1.0)([1, np.ma.masked, 2]),
+        "the operand": lambda: x + masked,
+        "the operand ": lambda: [[1.0, 2.0, 3.0], masked] + x,
+        "maximum: the constant": lambda: af.maximum(x, masked),
+        "linear: W": lambda: x.linear(masked.reshape(1, 3)),
+        "matmul: the weight": lambda: x.reshape(1, 3) @ masked.reshape(3, 1),
+        "conv: weight": lambda: af.conv(image, kernel, groups=3),
+        "conv: bias": lambda: af.conv(image, np.ones((3, 1, 1, 1)), groups=3, bias=masked),
+        "rms_norm: gamma": lambda: x.rms_norm(masked),
+        "image_input: scale": lambda: af.image_input((1, 3, 2, 2), scale=masked),
+        "where: cond": lambda: af.where(masked.astype(bool), x, 0.0),
+        "gather: indices": lambda: af.gather(x, masked.astype(int) - 1),
+    }
+    for place, take in takes.items():
+        with pytest.raises(TypeError, match=rf"^{place.strip()} is a masked array, .* as array\.filled\(0\)"):
+            take()
+    np.testing.assert_array_equal(af.compile(x * 1.0)(masked.filled(0)), [1, 0, 3])
+
+
+def test_a_list_that_contains_itself_is_an_error():
+    endless = []
+    endless.append(endless)
+    with pytest.raises((TypeError, ValueError)):
+        af.input((2,)) + endless
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble", "int32"])
+def test_large_arrays_are_converted_piece_by_piece_to_the_same_values(form, dtype, monkeypatch):
+    monkeypatch.setattr(__name__ + ".VALUES", np.arange(3 * 1000 * 200.0).reshape(3000, 200) % 2039)
+    array = FORMS[form](dtype).reshape(1, 3000, 200) if form != "unaligned" else FORMS[form](dtype)[None]
+    x = af.input(array.shape)
+    np.testing.assert_array_equal(af.compile(x * 1.0)(array), VALUES[None])
+    np.testing.assert_array_equal(af.eval(x + array, {x: np.zeros(array.shape)}), VALUES[None])

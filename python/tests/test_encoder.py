@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+import os
+import pickle
 import shutil
 import threading
 from pathlib import Path
@@ -30,6 +33,46 @@ def agree(got: np.ndarray, want: np.ndarray) -> None:
     assert got.dtype == np.float32
     assert got.shape == want.shape
     assert (unit(got.astype(np.float64)) * unit(want)).sum(1).min() >= 0.9999
+
+
+def rewritten(path: Path) -> None:
+    """Other contents of the same length, in a new file."""
+    contents = bytearray(path.read_bytes())
+    contents[-1] ^= 1
+    path.unlink()
+    path.write_bytes(contents)
+
+
+CHANGES: dict[str, tuple[Any, str]] = {
+    "weights": (lambda folder: rewritten(folder / "model.safetensors"), "model.safetensors.*92120 bytes as before, but {}"),
+    "pooling": (lambda folder: (folder / "1_Pooling" / "config.json").write_text("{}"), r"1_Pooling/config.json.*and has 2"),
+    "gone": (lambda folder: (folder / "modules.json").unlink(), "modules.json.* it is gone"),
+    "new": (lambda folder: (folder / "tokenizer_config.json").write_text("{}"), "tokenizer_config.json.* it was not there"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_copies_of_an_encoder_see_that_its_files_changed(change: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    encoder = af.load(folder, device="host")
+    kept, want = pickle.dumps(encoder), encoder("a text")
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    shutil.rmtree(folder)
+    shutil.move(tmp_path / "elsewhere", folder)
+    os.utime(folder / "config.json", (1, 1))
+    np.testing.assert_array_equal(pickle.loads(kept)("a text"), want)
+    encoder = af.load(folder, device="host")
+    (folder / "README.md").write_text("no file of the model")
+    np.testing.assert_array_equal(copy.deepcopy(encoder)("a text"), want)
+    how, said = CHANGES[change]
+    how(folder)
+    remedy = ".*; load the encoder anew by its name, or put the file back$"
+    for use, why in ((lambda: pickle.loads(kept), "other contents"), (lambda: copy.deepcopy(encoder), "was written since"),
+                     (lambda: pickle.dumps(encoder), "was written since")):  # fmt: skip
+        with pytest.raises(ValueError, match=said.format(why) + remedy):
+            use()
+    assert encoder("a text").shape == want.shape
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])

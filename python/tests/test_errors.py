@@ -143,6 +143,7 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (IndexError, "3 indices for a tensor of 2 axes", lambda: x23()[0, 0, 0]),
     (TypeError, "indices are integers, slices, ... and None", lambda: x23()[[0, 1]]),
     (ValueError, "cumsum: axis 0 of shape (2, 3) must be the last", lambda: x23().cumsum(0)),
+    (ValueError, "cumsum: the axis has 70000 elements, above the 65536 that any", lambda: af.input((2, 70_000)).cumsum()),
     (
         TypeError,
         "layer_norm: gamma and beta must both be arrays or both be Tensors",

@@ -241,6 +241,41 @@ def test_a_large_constant_is_interrupted():
     assert interrupted_after(0.1, lambda: x + weight) < 1.0
 
 
+SIDE = 6000
+FORMS = {
+    "Fortran order": lambda: np.asfortranarray(np.zeros((SIDE, SIDE))),
+    "transposed integers": lambda: np.zeros((SIDE, SIDE), "i4").T,
+    "big-endian": lambda: np.zeros((SIDE, SIDE), ">f8"),
+    "three axes": lambda: np.zeros((20, SIDE // 20, SIDE)).transpose(2, 0, 1).reshape(SIDE, SIDE),
+}
+
+
+def latest_interrupt(work):
+    """The longest that `work` went on after a signal, wherever in it that came."""
+    return max(interrupted_after(seconds, work) for seconds in (0.02, 0.1, 0.3, 0.5, 0.7))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_conversion_of_a_large_array_is_interrupted(form):
+    array = FORMS[form]()
+    x = af.input((SIDE, SIDE))
+    model, small = af.compile(x * 1.0), af.input((1, 1))
+    assert latest_interrupt(lambda: model(array)) < 0.25
+    assert latest_interrupt(lambda: small + array) < 0.25
+
+
+def test_a_conversion_to_bytes_is_interrupted_and_the_model_stays_usable():
+    x = af.input((SIDE, SIDE), dtype="uint8")
+    model, array = af.compile(x.astype("fp16") * 1.0), np.full((SIDE, SIDE), 3, "i8").T
+    assert latest_interrupt(lambda: model(array)) < 0.25
+    assert (model(array) == 3).all()
+
+
+def test_running_sums_of_a_long_axis_are_interrupted():
+    x = af.input((2, 12_000))
+    assert latest_interrupt(lambda: x.cumsum()) < 0.25
+
+
 def test_signals_are_not_lost_between_arrays_and_tensors():
     x, weight = af.input((1, 8)), np.zeros((8, 8), np.float32)
     for period in range(40):
@@ -354,6 +389,32 @@ def test_an_overflow_warns_once_with_the_line_and_is_listed():
     (found,) = model.overflows()
     assert (found["op"], found["values"], found["calls"]) == ("exp", 1, 2)
     assert "test_process.py" in found["at"]
+
+
+def test_values_beyond_half_precision_are_told_of_once_for_each_input():
+    x, y = af.input((2, 3), name="image"), af.input((3,))
+    model = af.compile(x * 0.5 + y)
+    fits = np.array([[65504.0, -65519.9, 1.0], [np.inf, -np.inf, np.nan]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(fits, np.full(3, 8, np.float16))
+        model(fits.astype(np.float32), np.zeros(3))
+    feed = np.ones((2, 3))
+    feed[0, 1:] = 70_000, -1e6
+    for dtype in (np.float64, np.float32, np.int64, np.dtype(">f4")):
+        model = af.compile(x * 0.5 + y)
+        with pytest.warns(af.PrecisionWarning) as caught:
+            model(feed.astype(dtype), [1, 2, 3])
+        (warning,) = caught
+        assert warning.filename == __file__
+        said = "input 0 (image) was fed 2 values beyond half precision, the largest -1000000; half precision ends at 65504"
+        assert str(warning.message).startswith(said) and "array / 16" in str(warning.message)
+    with pytest.warns(af.PrecisionWarning, match="^input 1 was fed a value beyond half precision, 65520; ") as caught:
+        model(feed, [0, 0, 65520])
+    assert len(caught) == 1, "the other input was told of"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(feed, [0, 0, 65520])
 
 
 AT_EXIT = """

@@ -129,7 +129,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "prelu": {"alpha": EMPTY},
     "linear": {"W": EMPTY, "bias": None},
     "bmm_weight": {"W": EMPTY},
-    "transpose": {"perm": EMPTY, "more": EMPTY},
+    "transpose": {"perm": None, "more": EMPTY},
     "reshape": {"shape": EMPTY},
     "squeeze": {"axes": None},
     "expand_dims": {"axes": None},

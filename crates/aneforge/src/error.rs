@@ -159,7 +159,8 @@ impl RunError {
             | RunError::Shape { .. }
             | RunError::DType { .. }
             | RunError::Name { .. }
-            | RunError::Times { .. } => Kind::Caller,
+            | RunError::Times { .. }
+            | RunError::Stopped { .. } => Kind::Caller,
             RunError::Device(error) => error.kind(),
             RunError::Compile(error) => error.kind(),
         }

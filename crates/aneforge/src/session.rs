@@ -1,9 +1,11 @@
 //! Running a plan on a device.
 
+mod fed;
+
+pub use fed::Unheld;
+
 use crate::compile::CompileError;
-use crate::device::{
-    Buffer, Device, DeviceError, Feed, FeedError, Loaded, Overflow, Port, Values, ValuesMut,
-};
+use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Values, ValuesMut};
 use crate::ir::graph::InputInfo;
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
@@ -62,6 +64,14 @@ pub enum RunError {
         /// `twice` or `not at all`.
         times: &'static str,
     },
+    /// The caller wanted no more of an input to be written.
+    #[error(
+        "input {index} was not written to the end, as the caller stopped it; write it again before the next run"
+    )]
+    Stopped {
+        /// Which input.
+        index: usize,
+    },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -117,6 +127,8 @@ pub struct Session {
     results: Vec<Vec<Buffer>>,
     /// Whether an overflow was logged.
     warned: bool,
+    /// Inputs that were fed finite values which half precision cannot hold.
+    unheld: Vec<Unheld>,
 }
 
 impl Session {
@@ -137,7 +149,8 @@ impl Session {
         });
         let results: Vec<Vec<Buffer>> = outputs.collect::<Result<_, DeviceError>>()?;
         let (device, numerics) = (device.name(), device.numerics(target));
-        let mut session = Session { programs, device, numerics, inputs, results, plan, warned: false };
+        let mut session =
+            Session { programs, device, numerics, inputs, results, plan, warned: false, unheld: Vec::new() };
         session.bind_all()?;
         Ok(session)
     }
@@ -282,30 +295,6 @@ impl Session {
         text
     }
 
-    /// Writes an input: checked, converted to the port's type and rounded once.
-    pub fn set(&mut self, index: usize, feed: Feed<'_>, shape: &[usize]) -> Result<(), RunError> {
-        let want = self
-            .plan
-            .feeds
-            .get(index)
-            .ok_or(RunError::Count { want: self.plan.feeds.len(), got: index + 1 })?
-            .ty;
-        if shape != want.shape.dims() || feed.len() != want.shape.count() {
-            return Err(RunError::Shape { index, want: want.shape, got: shape.to_vec() });
-        }
-        let Some(buffer) = &self.inputs[index] else {
-            return if takes_any(want.dtype, &feed) {
-                Ok(())
-            } else {
-                Err(RunError::DType { index, want: want.dtype, got: feed.dtype() })
-            };
-        };
-        buffer.write(feed).map_err(|error| match error {
-            FeedError::DType { want, got } => RunError::DType { index, want, got },
-            FeedError::Count { .. } => unreachable!("the length was compared"),
-        })
-    }
-
     /// Runs with what the ports hold. The first overflow of a session is also logged, as a warning.
     pub fn execute(&mut self) -> Result<(), RunError> {
         self.programs.iter_mut().try_for_each(|program| program.execute())?;
@@ -372,6 +361,14 @@ impl Session {
     /// If there is no such output or `out` has another length.
     pub fn read(&self, index: usize, out: &mut [f32]) {
         self.result(index).read(out);
+    }
+
+    /// The same, as long as `go_on` says so, which is asked every few milliseconds; whether it did to the end.
+    ///
+    /// # Panics
+    /// If there is no such output or `out` has another length.
+    pub fn read_while(&self, index: usize, out: &mut [f32], go_on: &mut dyn FnMut() -> bool) -> bool {
+        self.result(index).read_while(out, go_on)
     }
 
     fn result(&self, index: usize) -> &Buffer {
@@ -451,11 +448,6 @@ impl Session {
         };
         self.plan.outputs.iter().enumerate().map(collect).collect()
     }
-}
-
-/// Whether a port of this type takes such values.
-fn takes_any(port: DType, feed: &Feed<'_>) -> bool {
-    port == DType::F16 || matches!((port, feed), (DType::U8, Feed::U8(_)))
 }
 
 impl fmt::Debug for Session {

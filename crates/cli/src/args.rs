@@ -4,10 +4,10 @@ use crate::commands::{compile, completions, demo, devices, embed, inspect, ops, 
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::target::{UnknownNumerics, UnknownTarget, numerics_named};
-use clap::builder::Resettable;
+use clap::builder::{EnumValueParser, PossibleValue, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use std::ffi::OsString;
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::{OsStr, OsString};
 
 /// What follows the options in `aneforge --help`.
 const EXIT_CODES: &str = "\
@@ -62,7 +62,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
-        value_enum,
+        value_parser = Trimmed(EnumValueParser::<DeviceName>::new()),
         ignore_case = true,
         env = "ANEFORGE_DEVICE",
         hide_env_values = true,
@@ -90,7 +90,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
-        value_enum,
+        value_parser = Trimmed(EnumValueParser::<NormsName>::new()),
         ignore_case = true,
         default_value = "auto",
         help_heading = "Global options"
@@ -114,7 +114,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
-        value_enum,
+        value_parser = Trimmed(EnumValueParser::<SumsName>::new()),
         ignore_case = true,
         env = "ANEFORGE_SUMS",
         hide_env_values = true,
@@ -208,6 +208,28 @@ pub enum SumsName {
     Fast,
     /// In one order, to the same bits on every machine
     Defined,
+}
+
+/// A word without the blanks around it, as those of `--target` and of Python's options are read.
+#[derive(Clone)]
+struct Trimmed<P>(P);
+
+impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
+    type Value = P::Value;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&Arg>,
+        word: &OsStr,
+    ) -> Result<P::Value, clap::Error> {
+        let trimmed = word.to_str().map_or(word, |word| OsStr::new(word.trim()));
+        self.0.parse_ref(command, arg, trimmed)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
 }
 
 fn isa(name: &str) -> Result<Isa, String> {

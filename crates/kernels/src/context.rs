@@ -72,7 +72,7 @@ impl Isa {
             Isa::Neon,
             Isa::NeonFhm,
         ];
-        all.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name))
+        all.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name.trim()))
     }
 
     /// Whether this machine can run the set, also where the processor does not say so, as some virtual machines make it

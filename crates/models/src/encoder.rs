@@ -3,9 +3,11 @@
 mod bert;
 mod config;
 mod error;
+mod files;
 mod pooling;
 
 pub use error::{EncodeError, LoadError};
+pub use files::{FileSum, Files};
 pub use pooling::{Pooling, PoolingError};
 
 use crate::programs::Programs;
@@ -93,6 +95,7 @@ pub struct Encoder {
     settings: Settings,
     device: Arc<dyn Device>,
     programs: Programs<usize>,
+    files: Files,
 }
 
 /// What was decided when the encoder was loaded.
@@ -123,6 +126,7 @@ impl Encoder {
     pub fn load(name_or_path: &str, options: EncoderOptions) -> Result<Encoder, LoadError> {
         options.target.runs_programs()?;
         let directory = resolve(name_or_path, &options.hub)?;
+        let files = Files::of(&directory)?;
         let layout = Layout::read(&directory, options.pooling, options.max_seq_length)?;
         let root = &layout.transformer;
         let config = BertConfig::read(&root.join("config.json"))?;
@@ -144,7 +148,7 @@ impl Encoder {
         };
         let device = options.device.map_or_else(device::default, Ok)?;
         let programs = Programs::new(options.programs);
-        Ok(Encoder { bert, tokenizer, settings, device, programs })
+        Ok(Encoder { bert, tokenizer, settings, device, programs, files })
     }
 
     /// One unit vector per text, in the order of the texts.
@@ -272,6 +276,11 @@ impl Encoder {
     /// The chip it is compiled for.
     pub fn target(&self) -> Target {
         self.settings.target
+    }
+
+    /// The files that it was loaded from.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The device it runs on.

@@ -159,9 +159,19 @@ fn fetch(id: &str, repo: &ApiRepo) -> Result<PathBuf, ResolveError> {
 fn belongs(file: &str) -> bool {
     match file.split('/').collect::<Vec<_>>()[..] {
         [_] => true,
-        [directory, _] => directory.starts_with(|c: char| c.is_ascii_digit()) && directory.contains('_'),
+        [directory, _] => is_module(directory),
         _ => false,
     }
+}
+
+/// Whether a folder of this name is a numbered module, such as `1_Pooling`.
+pub(crate) fn is_module(folder: &str) -> bool {
+    folder.starts_with(|c: char| c.is_ascii_digit()) && folder.contains('_')
+}
+
+/// Whether a file describes a model, or holds weights.
+pub(crate) fn describes_or_weighs(file: &str) -> bool {
+    is_description(file) || belongs(file) && (base(file) == WEIGHTS || is_part(file))
 }
 
 fn base(file: &str) -> &str {

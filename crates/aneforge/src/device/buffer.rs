@@ -78,6 +78,48 @@ impl Feed<'_> {
             Feed::U8(values) => each(to, &values[range], |v| f16::from_f32(f32::from(v))),
         }
     }
+
+    /// The finite values from `start` on of which `halves` made infinities.
+    fn beyond(&self, start: usize, halves: &[f16]) -> Option<Beyond> {
+        let value = |at: usize| match self {
+            Feed::F32(values) => f64::from(values[at]),
+            Feed::F64(values) => values[at],
+            Feed::F16(_) | Feed::U8(_) => f64::NAN,
+        };
+        // Without a branch, so that it vectorises: nearly always there is none.
+        let infinite = |half: &f16| u16::from(half.to_bits() & 0x7fff == 0x7c00);
+        if matches!(self, Feed::F16(_) | Feed::U8(_))
+            || halves.iter().fold(0, |any, h| any | infinite(h)) == 0
+        {
+            return None;
+        }
+        let lost = halves.iter().enumerate().filter(|(_, half)| half.is_infinite());
+        let lost = lost.map(|(at, _)| value(start + at)).filter(|value| value.is_finite());
+        lost.map(|largest| Beyond { values: 1, largest }).reduce(Beyond::and)
+    }
+}
+
+/// Values that are converted at once, and looked at while they are in a near cache.
+const NEAR: usize = 4096;
+
+/// Values between two questions whether to go on: at most some ten milliseconds.
+const PIECE: usize = 1 << 18;
+
+/// Finite values of a feed that half precision makes infinities of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Beyond {
+    /// How many.
+    pub values: usize,
+    /// The one of the greatest magnitude.
+    pub largest: f64,
+}
+
+impl Beyond {
+    /// What both know of.
+    fn and(self, other: Beyond) -> Beyond {
+        let largest = if other.largest.abs() > self.largest.abs() { other.largest } else { self.largest };
+        Beyond { values: self.values + other.values, largest }
+    }
 }
 
 /// Values that a buffer does not take. The caller's fault.
@@ -100,6 +142,9 @@ pub enum FeedError {
         /// What came.
         got: DType,
     },
+    /// The caller wanted no more of it to be written.
+    #[error("was not written to the end")]
+    Stopped,
 }
 
 /// What a device does to half-precision values that are written into its memory.
@@ -167,31 +212,43 @@ impl Buffer {
         self.0.clean.is_some() && !self.0.exposed.load(Ordering::Acquire)
     }
 
-    /// Writes all its values, converted and rounded once.
-    pub fn write(&self, values: Feed<'_>) -> Result<(), FeedError> {
+    /// Writes all its values, converted and rounded once, and says which finite ones became infinities.
+    pub fn write(&self, values: Feed<'_>) -> Result<Option<Beyond>, FeedError> {
+        self.write_while(values, &mut || true)
+    }
+
+    /// The same, as long as `go_on` says so, which is asked every few milliseconds: after that it holds values before and
+    /// after.
+    pub fn write_while(
+        &self,
+        values: Feed<'_>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Beyond>, FeedError> {
         let Held { ty, layout, clean, .. } = &*self.0;
         let (want, got) = (ty.shape.count(), values.len());
         if want != got {
             return Err(FeedError::Count { want, got });
         }
         let mut memory = self.lock_mut();
-        match (ty.dtype, values) {
-            (DType::U8, Feed::U8(values)) => {
-                for (at, start, count) in layout.runs() {
-                    memory[start..start + count].copy_from_slice(&values[at..at + count]);
-                }
-            }
+        let mut beyond: Option<Beyond> = None;
+        let whole = match (ty.dtype, values) {
+            (DType::U8, Feed::U8(values)) => pieces(layout, PIECE, go_on, &mut |at, start, count| {
+                memory[start..start + count].copy_from_slice(&values[at..at + count]);
+            }),
             (DType::F16, values) => {
                 let memory: &mut [f16] = bytemuck::cast_slice_mut(&mut memory);
-                for (at, start, count) in layout.runs() {
-                    let run = &mut memory[start..start + count];
-                    values.halves(at, run);
-                    clean.iter().for_each(|clean| clean(run));
-                }
+                pieces(layout, NEAR, go_on, &mut |at, start, count| {
+                    let near = &mut memory[start..start + count];
+                    values.halves(at, near);
+                    if let Some(found) = values.beyond(at, near) {
+                        beyond = Some(beyond.map_or(found, |known| known.and(found)));
+                    }
+                    clean.iter().for_each(|clean| clean(near));
+                })
             }
             (want, values) => return Err(FeedError::DType { want, got: values.dtype() }),
-        }
-        Ok(())
+        };
+        if whole { Ok(beyond) } else { Err(FeedError::Stopped) }
     }
 
     /// Copies its values in single precision.
@@ -199,12 +256,20 @@ impl Buffer {
     /// # Panics
     /// If it does not hold half precision, or `out` has another length.
     pub fn read(&self, out: &mut [f32]) {
+        self.read_while(out, &mut || true);
+    }
+
+    /// The same, as long as `go_on` says so, which is asked every few milliseconds; whether it did to the end.
+    ///
+    /// # Panics
+    /// If it does not hold half precision, or `out` has another length.
+    pub fn read_while(&self, out: &mut [f32], go_on: &mut dyn FnMut() -> bool) -> bool {
         let memory = self.lock();
         let memory = halves(self.0.ty, &memory);
         assert_eq!(out.len(), self.0.ty.shape.count(), "buffer: values to read");
-        for (at, start, count) in self.0.layout.runs() {
+        pieces(&self.0.layout, PIECE, go_on, &mut |at, start, count| {
             memory[start..start + count].convert_to_f32_slice(&mut out[at..at + count]);
-        }
+        })
     }
 
     /// Its half-precision values where they lie, which is in their order; `None` if it holds other values, or with gaps.
@@ -241,6 +306,31 @@ impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({}, {})", self.0.number, self.0.ty)
     }
+}
+
+/// Calls `each` with the parts of a layout's runs, of at most `most` elements each: their place, where they lie, and how
+/// many they are. Before every [`PIECE`] of elements `go_on` is asked; whether it agreed each time.
+fn pieces(
+    layout: &Layout,
+    most: usize,
+    go_on: &mut dyn FnMut() -> bool,
+    each: &mut dyn FnMut(usize, usize, usize),
+) -> bool {
+    let mut since = 0;
+    for (at, start, count) in layout.runs() {
+        for done in (0..count).step_by(most) {
+            if since >= PIECE {
+                since = 0;
+                if !go_on() {
+                    return false;
+                }
+            }
+            let part = most.min(count - done);
+            each(at + done, start + done, part);
+            since += part;
+        }
+    }
+    true
 }
 
 fn halves(ty: TensorType, bytes: &[u8]) -> &[f16] {

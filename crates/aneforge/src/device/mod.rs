@@ -4,7 +4,7 @@
 mod buffer;
 pub mod host;
 
-pub use buffer::{Buffer, Clean, Feed, FeedError, Memory, Values, ValuesMut};
+pub use buffer::{Beyond, Buffer, Clean, Feed, FeedError, Memory, Values, ValuesMut};
 
 use crate::ir::numerics::Numerics;
 use crate::ir::types::{Caller, TensorType, counted};

@@ -68,13 +68,21 @@ pub struct Target(&'static Chip);
 
 /// There is no chip of this name. The caller's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown target `{0}`; known are m1 to m5 and {known}", known = known())]
+#[error("unknown target `{0}`{why}; known are m1 to m5 and {known}", why = no_chip(.0), known = known())]
 pub struct UnknownTarget(pub String);
 
 /// The chip is too old for programs. The target's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("target {0} is {family}, which runs no MIL program; the oldest that does is h13", family = .0.family())]
 pub struct TooOld(pub Target);
+
+/// What a name is that is not a chip's, if it is a family's.
+fn no_chip(name: &str) -> &'static str {
+    match FAMILIES.iter().any(|(family, _)| *family == name) {
+        true => ", which is a family of chips and not one of them",
+        false => "",
+    }
+}
 
 fn known() -> String {
     CHIPS.iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
@@ -186,21 +194,35 @@ pub fn floor(name: &str) -> Family {
 
 /// The family that a chip belongs to, by the family's name (`a13`) or any of the chip's ([`Target::named`]).
 pub fn family_of(chip: &str) -> Option<Family> {
-    Some(match chip.trim().to_ascii_lowercase().as_str() {
-        "a13" => Family::A13,
-        "a14" => Family::A14,
-        "a15" => Family::A15,
-        "a16" | "a17" => Family::A16,
-        other => Target::named(other).ok()?.family(),
-    })
+    let chip = chip.trim().to_ascii_lowercase();
+    let named = FAMILIES.iter().find(|(name, _)| *name == chip).map(|(_, family)| *family);
+    named.or_else(|| Some(Target::named(&chip).ok()?.family()))
 }
+
+/// Families that run programs, by name.
+const FAMILIES: [(&str, Family); 5] = [
+    ("a13", Family::A13),
+    ("a14", Family::A14),
+    ("a15", Family::A15),
+    ("a16", Family::A16),
+    ("a17", Family::A16),
+];
 
 /// There is no arithmetic of this name. The caller's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown numerics `{0}`; known are `ane` (as the target), `ieee`, a family such as `a14`, and a chip such as `m1`"
+    "unknown numerics `{0}`{why}; known are `ane` (as the target), `ieee`, a family such as `a14`, and a chip such as `m1`",
+    why = no_arithmetic(.0)
 )]
 pub struct UnknownNumerics(pub String);
+
+/// Why a chip that there is has no arithmetic to follow.
+fn no_arithmetic(name: &str) -> String {
+    match family_of(name) {
+        Some(family) => format!(" (a chip that is {family}, and runs no program)"),
+        None => String::new(),
+    }
+}
 
 /// The host's arithmetic by name: `ieee`, that of the target (`ane`), or that of a family, by any name that
 /// [`family_of`] knows.

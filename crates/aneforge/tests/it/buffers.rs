@@ -291,6 +291,44 @@ fn what_a_device_refuses_fails_at_or_loses_is_told() {
     }
 }
 
+#[test]
+fn finite_values_beyond_half_precision_are_counted_for_each_input() {
+    let host = Host::new(1);
+    let (x, y) = (input(&[3]), Var::named_input(TensorType::f16(shape(&[3])), "y"));
+    let mut session = session(&[x.plus(&y)], &host);
+    let fits = [65504.0, -65519.0, f32::INFINITY];
+    session.set(0, Feed::F32(&fits), &[3]).unwrap();
+    session.set(1, Feed::F16(&[f16::INFINITY, f16::NAN, f16::MAX]), &[3]).unwrap();
+    assert!(session.unheld().is_empty());
+    for _ in 0..2 {
+        session.set(1, Feed::F64(&[1e300, f64::NAN, -65520.0]), &[3]).unwrap();
+    }
+    let [unheld] = session.unheld() else { panic!("one input: {:?}", session.unheld()) };
+    assert_eq!((unheld.values, unheld.largest, unheld.calls), (2, 1e300, 2));
+    assert!(
+        unheld.to_string().starts_with("input 1 (y) was fed 2 values beyond half precision, the largest 1")
+    );
+}
+
+#[test]
+fn writing_and_reading_end_when_the_caller_has_enough() {
+    let (host, dims, count) = (Host::new(1), [16, 1 << 16], 1 << 20);
+    let mut session = session(&[input(&dims).muls(2.0)], &host);
+    let (ones, mut asked) = (vec![1.0; count], 0);
+    let mut twice = || {
+        asked += 1;
+        asked < 2
+    };
+    let stopped = session.set_while(0, Feed::F32(&ones), &dims, &mut twice);
+    assert!(refused(stopped).starts_with("input 0 was not written to the end"));
+    session.set(0, Feed::F32(&ones), &dims).unwrap();
+    session.execute().unwrap();
+    let mut back = vec![0.0; count];
+    assert!(!session.read_while(0, &mut back, &mut || false));
+    assert!(session.read_while(0, &mut back, &mut || true));
+    assert!(back.iter().all(|v| *v == 2.0));
+}
+
 /// Memory that is no device's.
 struct Plain(Vec<u16>);
 

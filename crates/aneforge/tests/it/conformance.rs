@@ -122,9 +122,16 @@ fn gradients_of_inputs_given_twice_match_finite_differences() {
                 twin.inputs[j] = twin.inputs[i];
                 if twin.op.infer(&twin.inputs).is_ok() {
                     let what = format!("{} case {n} with input {i} also as {j}", entry.info.name);
-                    check_gradient(given_twice(&twin, i, j), &what);
+                    check_gradient(given_again(&twin, i, &[j]), &what);
                     pairs += 1;
                 }
+            }
+            let places: Vec<usize> = (1..case.inputs.len()).collect();
+            let mut all = case.clone();
+            all.inputs = vec![case.inputs[0]; case.inputs.len()];
+            if places.len() > 1 && all.op.infer(&all.inputs).is_ok() {
+                let what = format!("{} case {n} with one input in every place", entry.info.name);
+                check_gradient(given_again(&all, 0, &places), &what);
             }
         }
         let apart = matches!(entry.info.name, "affine" | "prelu");
@@ -132,13 +139,17 @@ fn gradients_of_inputs_given_twice_match_finite_differences() {
     }
 }
 
-/// A case whose input `i` is its input `j` as well.
-fn given_twice(case: &Case, i: usize, j: usize) -> Built {
+/// A case whose input `i` is its inputs at `places`, which ascend, as well.
+fn given_again(case: &Case, i: usize, places: &[usize]) -> Built {
     let Built { mut inputs, mut feeds, .. } = build(case, true);
-    inputs[j] = inputs[i].clone();
+    for &j in places {
+        inputs[j] = inputs[i].clone();
+    }
     let output = Var::apply(case.op.clone(), &inputs.iter().collect::<Vec<_>>());
-    inputs.remove(j);
-    feeds.remove(j);
+    for &j in places.iter().rev() {
+        inputs.remove(j);
+        feeds.remove(j);
+    }
     Built { inputs, output, feeds }
 }
 

@@ -11,6 +11,9 @@ fn a_wrong_command_line_is_2() {
     let target = run(&["devices", "--target", "m7"]);
     assert_eq!(target.code, 2);
     assert!(target.err.contains("unknown target `m7`; known are m1 to m5 and h11 h12 "), "{}", target.err);
+    let family = run(&["devices", "--target", "A14"]);
+    assert_eq!(family.code, 2);
+    assert!(family.err.contains("unknown target `a14`, which is a family of chips and"), "{}", family.err);
     let device = run(&["devices", "--device", "gpu"]);
     assert_eq!(device.code, 2);
     assert!(device.err.contains("[possible values: host, ane]"), "{}", device.err);

@@ -64,7 +64,11 @@ fn names_of_chips_and_numerics_have_one_spelling_each_and_many_that_are_taken() 
     let unknown = finish(command(&["devices", "--numerics", "fast"]));
     assert_eq!(unknown.code, 2);
     assert!(unknown.err.contains("unknown numerics `fast`; known are `ane`"), "{unknown:?}");
-    assert_eq!(finish(command(&["devices", "--device", "HOST"])).code, 0);
+    for (option, word) in
+        [("device", "HOST"), ("device", " host "), ("sums", " Fast"), ("norms", "ROBUST "), ("target", " M1")]
+    {
+        assert_eq!(finish(command(&["devices", &format!("--{option}"), word])).code, 0, "{option} {word:?}");
+    }
 }
 
 #[test]

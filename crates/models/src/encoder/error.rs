@@ -67,6 +67,16 @@ pub enum LoadError {
     /// A weight is not there, or not what the configuration asks for.
     #[error(transparent)]
     Weight(#[from] WeightError),
+    /// The files are not those that an encoder was loaded from, of which this is to be a copy.
+    #[error(
+        "`{path}` is not what the encoder was loaded from: {how}; load the encoder anew by its name, or put the file back"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        how: String,
+    },
     /// There is no device to run on.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -137,7 +147,7 @@ impl LoadError {
             // Too few tokens were asked for.
             LoadError::TooShort { .. } => Kind::Caller,
             LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
-            LoadError::Checkpoint(_) => Kind::File,
+            LoadError::Checkpoint(_) | LoadError::Changed { .. } => Kind::File,
             LoadError::Weight(error) => error.kind(),
             LoadError::Target(_) => Kind::Target,
         }
