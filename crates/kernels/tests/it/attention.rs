@@ -46,7 +46,7 @@ fn unfused(kernels: &Kernels, task: &Attention<'_>, masks: [Added<'_>; 2]) -> Ve
     out
 }
 
-/// The keys and values of all heads side by side behind 7 other values, as a projection leaves them.
+/// The rows of all heads side by side, as a projection leaves them.
 fn side_by_side(heads: usize, rows: usize, parts: &[(&[f16], usize)]) -> Vec<f16> {
     let mut both = Vec::new();
     for row in 0..rows {
@@ -55,6 +55,21 @@ fn side_by_side(heads: usize, rows: usize, parts: &[(&[f16], usize)]) -> Vec<f16
         }
     }
     both
+}
+
+/// The same of some batches, one after the other, behind 7 other values.
+fn in_batches(heads: usize, rows: usize, parts: &[(&[f16], usize)]) -> Vec<f16> {
+    let mut all = vec![f16::NAN; 7];
+    let batches = parts[0].0.len() / (heads * rows * parts[0].1);
+    for batch in 0..batches {
+        let of = |&(from, size): &(&'_ [f16], usize)| (from.len() / batches, size);
+        let part = |part| {
+            let (len, size) = of(part);
+            (&part.0[batch * len..][..len], size)
+        };
+        all.extend(side_by_side(heads, rows, &parts.iter().map(part).collect::<Vec<_>>()));
+    }
+    all
 }
 
 /// Part by part, last to first.
@@ -140,20 +155,13 @@ proptest! {
         let of_order = |order| summing_contexts().iter().find(|kernels| Order::of(kernels, true) == order);
         let want = [Order::Defined, Order::Parts]
             .map(|order| of_order(order).map_or_else(Vec::new, |kernels| unfused(kernels, &task, added)));
-        // Some batches, the heads of each side by side.
         let each = if heads % divisor == 0 { divisor } else { heads };
-        let batches = k.chunks(each * keys * width).zip(v.chunks(each * keys * columns));
-        let batches = batches.map(|(k, v)| side_by_side(each, keys, &[(k, width), (v, columns)]));
-        let both: Vec<f16> = std::iter::once(vec![f16::NAN; 7]).chain(batches).flatten().collect();
+        let both = in_batches(each, keys, &[(&k, width), (&v, columns)]);
         let row = each * (width + columns);
-        let task = if seed % 3 == 0 {
-            let at = |head| Some(Heads { each, batch: keys * row, head, row });
-            let k = (&both[7..], at(width));
-            let v = (&both[7 + each * width..], at(columns));
-            Attention { q: (&q, Some(Heads::apart(queries, width))), k, v, ..task }
-        } else {
-            task
-        };
+        let at = |head| Some(Heads { each, batch: keys * row, head, row });
+        let (k, v) = ((&both[7..], at(width)), (&both[7 + each * width..], at(columns)));
+        let strided = Attention { q: (&q, Some(Heads::apart(queries, width))), k, v, ..task };
+        let task = if seed % 3 == 0 { strided } else { task };
         for kernels in summing_contexts() {
             let want = &want[Order::of(kernels, true) as usize];
             let mut out = vec![f16::NAN; want.len()];
@@ -162,9 +170,8 @@ proptest! {
             assert_same(kernels, &out, want, "attention");
             out.fill(f16::NAN);
             attention(kernels, &task, each, &mut scratch, &mut out);
-            let batches = want.chunks(each * queries * columns);
-            let beside = batches.flat_map(|want| side_by_side(each, queries, &[(want, columns)]));
-            assert_same(kernels, &out, &beside.collect::<Vec<_>>(), "attention with heads side by side");
+            let beside = in_batches(each, queries, &[(want, columns)]);
+            assert_same(kernels, &out, &beside[7..], "attention with heads side by side");
             assert_same(kernels, &in_parts(kernels, &task), want, "attention in parts");
         }
     }
