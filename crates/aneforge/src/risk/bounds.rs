@@ -10,6 +10,7 @@ use aneforge_kernels::layers::Combine;
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_kernels::reduce::Reduction;
 use aneforge_tensor::{DType, Weight, f16, round_f16};
+use std::cell::OnceCell;
 
 /// What half precision holds.
 pub const LARGEST: f64 = 65504.0;
@@ -25,7 +26,16 @@ const SIGN: u16 = 0x8000;
 /// bound. Sums of such sums do not come near theirs, which grow with every layer of a network; so they have none here,
 /// nor have normalised rows, whose bound only a single spike in a row reaches.
 #[derive(Clone, Debug)]
-pub struct Bounds(Vec<Option<Bound>>);
+pub struct Bounds(Vec<Known>);
+
+/// What is known of a node.
+#[derive(Clone, Debug)]
+enum Known {
+    Nothing,
+    Bounded(Bound),
+    /// A constant, which is not looked through before its bound is wanted.
+    Constant(Weight, OnceCell<f64>),
+}
 
 /// What the magnitudes of a node do not exceed.
 #[derive(Clone, Copy, Debug)]
@@ -49,15 +59,28 @@ impl Bounds {
     pub fn of(graph: &Graph) -> Bounds {
         let mut bounds = Bounds(Vec::with_capacity(graph.len()));
         for (id, node) in graph.nodes() {
-            let reach = bounds.reach(graph, id, node);
-            bounds.0.push(reach.map(|reach| Bound { most: reach.most.min(LARGEST), ..reach }));
+            let known = match (graph.constant(id), range(graph, id, node)) {
+                (Some(weight), None) => Known::Constant(weight.clone(), OnceCell::new()),
+                _ => bounds.reach(graph, id, node).map_or(Known::Nothing, |reach| {
+                    Known::Bounded(Bound { most: reach.most.min(LARGEST), ..reach })
+                }),
+            };
+            bounds.0.push(known);
         }
         bounds
     }
 
     /// What a node's magnitudes do not exceed, if that is known.
     pub fn get(&self, id: NodeId) -> Option<f64> {
-        self.0[id.index()].map(|bound| bound.most)
+        match &self.0[id.index()] {
+            Known::Nothing => None,
+            Known::Bounded(bound) => Some(bound.most),
+            Known::Constant(weight, most) => Some(*most.get_or_init(|| largest_finite(weight).min(LARGEST))),
+        }
+    }
+
+    fn is_of_sums(&self, id: NodeId) -> bool {
+        matches!(self.0[id.index()], Known::Bounded(Bound { of_sums: true, .. }))
     }
 
     /// Whether a node may exceed what can be stored, and by how much.
@@ -82,7 +105,7 @@ impl Bounds {
         if let Some(most) = range(graph, id, node) {
             return Some(Bound { most, of_sums: false });
         }
-        let from_sums = node.inputs.iter().any(|i| self.0[i.index()].is_some_and(|bound| bound.of_sums));
+        let from_sums = node.inputs.iter().any(|&input| self.is_of_sums(input));
         let sums = adds_up(&graph.form(id));
         let most = self.most(graph, id, node).filter(|_| !(sums && from_sums))?;
         Some(Bound { most, of_sums: sums || from_sums })
@@ -90,9 +113,6 @@ impl Bounds {
 
     /// The largest magnitude of a result, from those of operands.
     fn most(&self, graph: &Graph, id: NodeId, node: &GraphNode) -> Option<f64> {
-        if let Some(tensor) = graph.constant(id) {
-            return Some(largest_finite(tensor));
-        }
         let x = |at: usize| node.inputs.get(at).and_then(|&i| self.get(i));
         let count = |at: usize| graph.node(node.inputs[at]).ty.shape.count();
         let terms = |at: usize| (count(at) / node.ty.shape.count().max(1)) as f64;
@@ -137,8 +157,9 @@ impl Bounds {
             Form::Pool(..) | Form::Cast | Form::Sample(_) => x(0),
             Form::Product(Product::Linear) | Form::Conv(..) => {
                 let each = count(1) / graph.node(node.inputs[1]).ty.shape[0];
+                let most = x(0)?;
                 let weights = self.weight(graph, node).or_else(|| Some(x(1)? * each as f64))?;
-                Some(x(0)? * weights + x(2).unwrap_or(0.0))
+                Some(most * weights + x(2).unwrap_or(0.0))
             }
             Form::Product(Product::Batched) => {
                 let shape = graph.node(node.inputs[0]).ty.shape;
@@ -160,11 +181,17 @@ impl Bounds {
 
 /// The largest magnitude in a constant. Infinities in it, as in masks, are meant: no op made them.
 fn largest_finite(tensor: &Weight) -> f64 {
+    // Magnitudes are ordered as their bits are.
+    if let Some(values) = tensor.as_slice::<f32>() {
+        let magnitude = |v: &f32| v.to_bits() as i32 & i32::MAX;
+        let finite = |bits: i32| if bits < f32::INFINITY.to_bits() as i32 { bits } else { 0 };
+        let most = values.iter().fold(0, |most, v| most.max(finite(magnitude(v))));
+        return f64::from(f32::from_bits(most as u32));
+    }
     let Some(values) = tensor.as_slice::<f16>() else {
         let finite = tensor.to_f32().into_iter().filter(|v| v.is_finite());
         return finite.fold(0.0, |most, v| most.max(f64::from(v.abs())));
     };
-    // Magnitudes are ordered as their bits are.
     let magnitude = |v: &f16| v.to_bits() & !SIGN;
     let finite = |bits: u16| if bits < f16::INFINITY.to_bits() { bits } else { 0 };
     f16::from_bits(values.iter().fold(0, |most, v| most.max(finite(magnitude(v))))).to_f64()

@@ -44,9 +44,10 @@ fn pack(weights: &Weight, groups: usize) -> PackedConv {
         Weight::Sparse(weight) if !narrow => {
             PackedConv::from_sparse(weight.mask().bytes(), &weight.values().to_f16(), shape, groups)
         }
-        other => match other.as_slice::<f32>() {
-            Some(values) => PackedConv::new(values, shape, groups),
-            None => PackedConv::new(&other.to_f16(), shape, groups),
+        other => match (other.as_slice::<f16>(), other.as_slice::<f32>()) {
+            (Some(values), _) => PackedConv::new(values, shape, groups),
+            (_, Some(values)) => PackedConv::new(values, shape, groups),
+            _ => PackedConv::new(&other.to_f16(), shape, groups),
         },
     }
 }

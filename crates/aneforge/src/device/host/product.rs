@@ -28,10 +28,9 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 fn pack(weights: &Weight) -> PackedB {
     let (columns, terms) = (weights.shape()[0], weights.shape()[1]);
     match weights {
-        Weight::Dense(tensor) => match (tensor.as_slice::<f16>(), tensor.as_slice::<f32>()) {
-            (Some(values), _) => PackedB::from_nk(values, columns, terms),
-            (_, Some(values)) => PackedB::from_nk(values, columns, terms),
-            _ => PackedB::from_nk(&tensor.to_f16(), columns, terms),
+        Weight::Dense(tensor) => match tensor.as_slice::<f16>() {
+            Some(values) => PackedB::from_nk(values, columns, terms),
+            None => PackedB::from_nk(&tensor.to_f16(), columns, terms),
         },
         Weight::Int8(weight) => {
             PackedB::from_int8(signed(weight.codes()), &weight.scales().to_f16(), columns, terms)
@@ -50,7 +49,7 @@ fn pack(weights: &Weight) -> PackedB {
 
 /// Weights of as many terms as one: the columns of each follow those of the one before.
 fn together(weights: &[&Weight]) -> PackedB {
-    let values: Vec<f16> = weights.iter().flat_map(|weight| weight.to_f16()).collect();
+    let values = weights.iter().map(|weight| weight.to_f16()).collect::<Vec<_>>().concat();
     let columns = weights.iter().map(|weight| weight.shape()[0]).sum();
     PackedB::from_nk(&values, columns, weights[0].shape()[1])
 }
