@@ -34,17 +34,34 @@ impl Cuts {
     /// The ranges that lie in `outer`, whose borders are among theirs.
     pub(crate) fn inside(self, outer: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let (start, end) = (outer.start, outer.end);
-        let ranges = (0..self.parts).map(move |part| self.range(part));
-        ranges.skip_while(move |range| range.start < start).take_while(move |range| range.start < end)
+        // Not from the first on, which may be far before it.
+        let mut part = start * self.parts / self.total.max(1);
+        while part > 0 && self.border(part - 1) >= start {
+            part -= 1;
+        }
+        while part < self.parts && self.border(part) < start {
+            part += 1;
+        }
+        let mut from = self.border(part);
+        std::iter::from_fn(move || {
+            let more = part < self.parts && from < end;
+            more.then(|| {
+                part += 1;
+                let range = from..self.border(part);
+                from = range.end;
+                range
+            })
+        })
     }
 
     pub(crate) fn range(&self, part: usize) -> Range<usize> {
+        self.border(part)..self.border(part + 1)
+    }
+
+    fn border(&self, part: usize) -> usize {
         let units = self.total.div_ceil(self.unit);
-        let border = |part: usize| {
-            let piece = self.pieces * part / self.parts;
-            (units * piece / self.pieces * self.unit).min(self.total)
-        };
-        border(part)..border(part + 1)
+        let piece = self.pieces * part / self.parts;
+        (units * piece / self.pieces * self.unit).min(self.total)
     }
 }
 
@@ -341,4 +358,27 @@ pub(crate) fn tiles<T: Send>(
         let own = unsafe { shared_scratch.part(worker * per_worker..(worker + 1) * per_worker) };
         body(&mut tile, own);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_inside_are_those_of_all_that_lie_there() {
+        let cuts = (0..40).flat_map(|total| (1..5).map(move |unit| (total, unit)));
+        let cuts = cuts.flat_map(|(total, unit)| (1..12).map(move |parts| Cuts::new(total, unit, parts)));
+        let grouped = cuts.clone().map(|cuts| Cuts::grouped(cuts, 3));
+        for cuts in cuts.chain(grouped) {
+            let all: Vec<Range<usize>> = (0..cuts.parts).map(|part| cuts.range(part)).collect();
+            assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start) && all[0].start == 0);
+            for (first, last) in
+                (0..all.len()).flat_map(|first| (first..all.len()).map(move |last| (first, last)))
+            {
+                let outer = all[first].start..all[last].end;
+                let want = all.iter().filter(|range| range.start >= outer.start && range.start < outer.end);
+                assert!(cuts.inside(&outer).eq(want.cloned()), "{cuts:?} inside {outer:?}");
+            }
+        }
+    }
 }
