@@ -59,7 +59,7 @@ impl Profile {
     /// time that it took. Above 1 where operands were in caches.
     pub fn share(&self, step: &StepTime) -> Option<f64> {
         let least = self.roof?.least(step.flops, step.bytes);
-        (!step.time.is_zero()).then(|| least.as_secs_f64() / step.time.as_secs_f64())
+        (!step.time.is_zero()).then(|| least / step.time.as_secs_f64())
     }
 
     /// In the format of Chrome's trace events, which Perfetto and `chrome://tracing` show: one event per step, end to end.
@@ -113,7 +113,7 @@ impl Profile {
         }
         for (at, ProfiledStep { step, .. }) in self.steps.iter().enumerate() {
             let took = step.time.as_secs_f64();
-            let least = self.roof.map_or(0.0, |r| r.least(step.flops, step.bytes).as_secs_f64().min(took));
+            let least = self.roof.map_or(0.0, |r| r.least(step.flops, step.bytes).min(took));
             let y = (at + 2) * LINE + 2;
             for (seconds, colour) in [(took, "#9ecae1"), (least, "#08519c")] {
                 let w = seconds * scale;
@@ -207,6 +207,9 @@ mod tests {
         let profile = profile();
         assert_eq!(profile.share(&profile.steps[0].step), Some(0.5));
         assert_eq!(profile.share(&step("relu", 0)), None);
+        // What could take less than a nanosecond has a share, too.
+        let small = StepTime { flops: 0.25, bytes: 0, ..step("relu", 1) };
+        assert_eq!(profile.share(&small).map(|share| (share * 1e6).round()), Some(250.0));
         let unknown = Profile { roof: None, ..profile };
         assert_eq!(unknown.share(&unknown.steps[0].step), None);
     }

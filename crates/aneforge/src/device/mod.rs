@@ -130,9 +130,9 @@ pub struct Roof {
 }
 
 impl Roof {
-    /// The least time that so much arithmetic and so many bytes take.
-    pub fn least(&self, flops: f64, bytes: usize) -> Duration {
-        Duration::from_secs_f64((flops / self.flops).max(bytes as f64 / self.bytes))
+    /// The least time that so much arithmetic and so many bytes take, in seconds, which may be less than a nanosecond.
+    pub fn least(&self, flops: f64, bytes: usize) -> f64 {
+        (flops / self.flops).max(bytes as f64 / self.bytes)
     }
 }
 
