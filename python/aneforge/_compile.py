@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from os import PathLike
 from typing import NamedTuple
 
 from aneforge import _env, _judge, _native
 from aneforge._blame import blame, some
 from aneforge._native import Model, Tensor
-from aneforge._operand import path
+from aneforge._operand import integer, path
 from aneforge._pacing import BREAKER
 
 
@@ -61,9 +62,12 @@ def compile(
         opt: `"routes"` writes native layers with fused ops where those compute the same, which saves the
             cut; 0 and None keep every layer. 1 is `"routes"`, as long as there are no compressed weights to
             choose; 2 and `"max"` measure, with `tune`.
-        compress: a compressed form of the weights. Not implemented.
-        compress_atol: the error that compression may make; without `compress` it means nothing.
-        block_size: the block of blockwise compression; without `compress` it means nothing.
+        compress: the form in which weights of linear layers, convolutions and matrices per batch are stored: `"int8"`
+            (bytes with a scale per row), `"int4"` (a table of 16 values, else `"int8"`), `"sparse"` (where half is
+            zero), `"blockwise"` (bytes with a scale per block, of matrices), or `"auto"`, the smallest that the
+            target reads as it is. What does not fit stays in half precision; `model.weight_report()` says why.
+        compress_atol: the largest relative error of a 4-bit table or of blocks; most tables exceed the default.
+        block_size: the columns that share a scale in blockwise weights; the next smaller that divides a row.
         validate: raise ValueError, instead of warning, when a sum may lose precision; see `precision_risk`.
         target: the chip to compile for, such as `"h13"` or `"M1"`; by default `ANEFORGE_TARGET`, else `"h17s"`. Its
             limits apply on every device.
@@ -96,17 +100,10 @@ def compile(
         raise TypeError(why)
     some("compile", out)
     folder = None if build_dir is None else path("compile: build_dir", build_dir, 'folder, which may be "."')
-    planned = {
-        "int8": bool(int8),
-        "compress": compress is not None,
-    }
-    for name, wanted in planned.items():
-        if wanted:
-            raise NotImplementedError(f"compile: {name} is not implemented yet; leave it out")
-    if compress_atol != 0.05 or block_size != 32:
-        name = "compress_atol" if compress_atol != 0.05 else "block_size"
-        raise NotImplementedError(f"compile: {name} belongs to compress, which is not implemented yet")
+    form = _form(int8, compress, compress_atol, block_size)
     opt = opt.strip().lower() if isinstance(opt, str) else opt
+    if form is not None and opt in (1, 2, "2", "max"):
+        raise ValueError(f"compile: opt={opt!r} takes no compress; leave opt out, or give 0 to keep native layers")
     if opt in (2, "2", "max"):
         return _measured(out, validate, {**checked, **hosted, "norms": norms if norms != "auto" else None})
     if opt not in ("routes", 0, 1, None):
@@ -125,6 +122,7 @@ def compile(
             device=chosen,
             host=_env.host(numerics, sums, isa, threads),
             norms=norms,
+            compress=form,
             build_dir=folder,
             return_dict=return_dict,
         )
@@ -135,6 +133,23 @@ def compile(
     if on_engine:
         BREAKER.reset()
     return model
+
+
+def _form(
+    int8: bool, compress: str | None, compress_atol: float, block_size: int
+) -> tuple[str, float, int] | None:
+    """The form of weights, the largest error and the block."""
+    if compress is not None and not isinstance(compress, str):
+        raise TypeError(f"compile: compress must be a word such as 'int8', got {type(compress).__name__}")
+    if isinstance(compress_atol, bool) or not isinstance(compress_atol, Real):
+        raise TypeError(f"compile: compress_atol must be a number, got {type(compress_atol).__name__}")
+    if not compress_atol >= 0:
+        raise ValueError(f"compile: compress_atol must be a number from 0 on, got {compress_atol}")
+    block = integer("compile: block_size", block_size)
+    if block < 1:
+        raise ValueError(f"compile: block_size must be from 1 on, got {block}")
+    name = compress if compress is not None else "int8" if int8 else None
+    return None if name is None else (name, float(compress_atol), min(block, 2**31))
 
 
 def _measured(

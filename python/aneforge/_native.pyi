@@ -357,6 +357,7 @@ def compile(
     device: str | None = None,
     host: Mapping[str, Any] | None = None,
     norms: str | None = None,
+    compress: tuple[str, float, int] | None = None,
     build_dir: str | None = None,
     return_dict: bool | None = None,
 ) -> Model:

@@ -8,6 +8,7 @@ use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use crate::text::Text;
 use aneforge::device::host;
+use aneforge::passes::{Compression, Form};
 use aneforge::target::numerics_named;
 use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
 use aneforge_kernels::process::PerProcess;
@@ -31,7 +32,7 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, build_dir = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, build_dir = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -40,6 +41,7 @@ pub fn compile(
     device: Option<Text>,
     host: Option<HostWords>,
     norms: Option<Text>,
+    compress: Option<(Text, f64, usize)>,
     build_dir: Option<PathBuf>,
     return_dict: Option<bool>,
 ) -> PyResult<Py<Model>> {
@@ -54,8 +56,10 @@ pub fn compile(
         (returned, _) => returned,
     };
     let routes = if native { Routes::Native } else { Routes::WrittenOut };
-    let options =
-        CompileOptions { target: chip(target.as_deref())?, routes, norms: self::norms(norms.as_deref())? };
+    let options = CompileOptions::target(chip(target.as_deref())?)
+        .routes(routes)
+        .norms(self::norms(norms.as_deref())?)
+        .compression(compress.map(compression).transpose()?);
     let host = host.unwrap_or_default().options(options.target)?;
     let device = on(device.as_deref(), &host)?;
     let at = here(py)?;
@@ -72,6 +76,15 @@ pub fn compile(
         })
     })??;
     Model::new(py, running, home, returned)
+}
+
+/// The form of weights of this name, the largest error and the block.
+fn compression((name, tolerance, block): (Text, f64, usize)) -> PyResult<Compression> {
+    let form = Form::named(&name).ok_or_else(|| {
+        let names = Form::NAMED.map(|(name, _)| name).join("', '");
+        PyValueError::new_err(format!("compile: compress must be one of '{names}', got '{}'", &*name))
+    })?;
+    Ok(Compression::new(form).tolerance(tolerance).block(block))
 }
 
 /// How norms of this name, or by default, are written.

@@ -195,6 +195,25 @@ impl Model {
         PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
     }
 
+    /// How each weight is stored that may be encoded, where `compile` was asked to `compress`: `op` and the line `at`
+    /// which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, and
+    /// `why` it is not in the form that was asked for ("" if it is).
+    fn weight_report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let rows = self.plan().weights.iter().map(|weight| {
+            let row = PyDict::new(py);
+            row.set_item("op", &weight.op)?;
+            row.set_item("at", weight.at.to_string())?;
+            row.set_item("shape", PyTuple::new(py, weight.shape.dims())?)?;
+            row.set_item("encoding", weight.encoding.name())?;
+            row.set_item("bytes", weight.bytes)?;
+            row.set_item("dense_bytes", weight.dense_bytes)?;
+            row.set_item("error", weight.error)?;
+            row.set_item("why", &weight.why)?;
+            Ok(row)
+        });
+        PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
+    }
+
     /// A writable float16 array over an input's own memory, to be filled before `execute`.
     ///
     /// `name` is the input's tensor, its number or its name in the program; with one input it may be left

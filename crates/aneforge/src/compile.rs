@@ -48,7 +48,16 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
         let why = "nothing is returned; pass at least one value".into();
         return Err(PassError::Build(crate::ir::var::BuildError { op: "compile".into(), why, at }).into());
     }
-    let traces = passes::run(graph, options)?;
+    let mut traces = passes::run(graph, options)?;
+    let weights = match options.compression {
+        Some(compression) => {
+            let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
+            let (graph, weights) = passes::compress(legal, compression, options.target)?;
+            traces.push(Trace { stage: "compress", events: Vec::new(), graph });
+            weights
+        }
+        None => Vec::new(),
+    };
     let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
     let feeds = graph.feed_types();
     let (parts, outputs) = partition(legal, &feeds).map_err(PassError::from)?;
@@ -63,7 +72,7 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     let segments = parts.into_iter().map(segment).collect::<Result<Vec<_>, CompileError>>()?;
     let n_ops = n_ops(&traces);
     // Leaves that passes made unused are still fed, so feeds are those of the graph as written.
-    Ok(Plan { target: options.target, feeds, outputs, n_ops, segments, traces })
+    Ok(Plan { target: options.target, feeds, outputs, n_ops, segments, traces, weights })
 }
 
 /// The number of ops as the reference counts them: nodes of the routed graph that are no input, weight or native layer. A

@@ -76,6 +76,7 @@ pub mod passes;
 pub mod plan;
 pub mod portable;
 pub mod profile;
+pub mod quantize;
 pub mod rewrite;
 pub mod risk;
 pub mod session;

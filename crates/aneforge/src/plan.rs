@@ -3,7 +3,7 @@
 use crate::emit::Blob;
 use crate::ir::graph::{Graph, InputInfo};
 use crate::ir::types::TensorType;
-use crate::passes::Trace;
+use crate::passes::{Trace, WeightReport};
 use crate::target::Target;
 use aneforge_mil::Program;
 use aneforge_mil::netplist::Netplist;
@@ -88,6 +88,8 @@ pub struct Plan {
     pub n_ops: usize,
     /// What each stage of the pipeline did.
     pub traces: Vec<Trace>,
+    /// How weights are stored that may be encoded, where a form was asked for.
+    pub weights: Vec<WeightReport>,
 }
 
 impl Plan {

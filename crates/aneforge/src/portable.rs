@@ -12,6 +12,7 @@ use crate::ir::ops::leaf::{Input, Role};
 use crate::ir::text::{self, TextError};
 use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{BuildError, Var};
+use crate::passes::WeightReport;
 use crate::passes::legal::{self, LegalError};
 use crate::plan::{Plan, Segment, Source};
 use crate::target::{Target, UnknownTarget};
@@ -89,6 +90,21 @@ struct PlanNote {
     feeds: Vec<(u64, String, String, String)>,
     outputs: Vec<(String, SourceNote)>,
     segments: Vec<SegmentNote>,
+    #[serde(default)]
+    weights: Vec<StoredNote>,
+}
+
+/// How a weight is stored, as [`WeightReport`] says it.
+#[derive(Serialize, Deserialize)]
+struct StoredNote {
+    op: String,
+    line: (String, u32),
+    shape: Vec<usize>,
+    encoding: String,
+    bytes: [usize; 2],
+    /// The bits of a double-precision number.
+    error: u64,
+    why: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,6 +170,7 @@ pub fn pack_plan(plan: &Plan) -> Result<Vec<u8>, PortableError> {
         feeds: plan.feeds.iter().map(feed).collect(),
         outputs: plan.outputs.iter().map(|(ty, s)| (ty.to_string(), source_note(s))).collect(),
         segments: plan.segments.iter().map(segment).collect(),
+        weights: plan.weights.iter().map(stored_note).collect(),
     };
     let graphs: Vec<&Graph> = plan.segments.iter().map(|s| &s.graph).collect();
     encode(Content::Plan(written), &graphs)
@@ -195,7 +212,46 @@ pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, Portab
         }
         outputs.push((ty, Source::Segment { segment, output }));
     }
-    Ok(Plan { target, segments, feeds, outputs, n_ops: written.n_ops, traces: Vec::new() })
+    Ok(Plan {
+        target,
+        segments,
+        feeds,
+        outputs,
+        n_ops: written.n_ops,
+        traces: Vec::new(),
+        weights: written
+            .weights
+            .iter()
+            .map(stored)
+            .collect::<Option<_>>()
+            .ok_or_else(|| content("plan", "it says of a weight what no weight is"))?,
+    })
+}
+
+fn stored_note(report: &WeightReport) -> StoredNote {
+    StoredNote {
+        op: report.op.clone(),
+        line: (report.at.file().to_owned(), report.at.line()),
+        shape: report.shape.dims().to_vec(),
+        encoding: report.encoding.name().into(),
+        bytes: [report.bytes, report.dense_bytes],
+        error: report.error.to_bits(),
+        why: report.why.clone(),
+    }
+}
+
+fn stored(note: &StoredNote) -> Option<WeightReport> {
+    let [bytes, dense_bytes] = note.bytes;
+    Some(WeightReport {
+        op: note.op.clone(),
+        at: Caller::named(&note.line.0, note.line.1),
+        shape: Shape::new(&note.shape).ok()?,
+        encoding: Encoding::from_name(&note.encoding)?,
+        bytes,
+        dense_bytes,
+        error: f64::from_bits(note.error),
+        why: note.why.clone(),
+    })
 }
 
 fn content(what: &'static str, why: &str) -> PortableError {

@@ -3,6 +3,7 @@
 use crate::commands::{compile, completions, demo, devices, embed, inspect, ops, run};
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
+use aneforge::passes::{Compression, Form};
 use aneforge::target::{UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::{EnumValueParser, PossibleValue, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
@@ -96,6 +97,39 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub norms: NormsName,
+
+    /// Form in which weights are stored: `int8`, `int4`, `sparse`, `blockwise`, or `auto`, what the target reads as it is
+    /// [default: half precision]
+    #[arg(
+        long,
+        global = true,
+        value_parser = compression,
+        value_name = "FORM",
+        help_heading = "Global options"
+    )]
+    pub compress: Option<Form>,
+
+    /// Largest relative error of 4-bit and blockwise weights; what exceeds it is stored in another form
+    #[arg(
+        long,
+        global = true,
+        value_name = "ERROR",
+        default_value_t = Compression::TOLERANCE,
+        value_parser = tolerance,
+        help_heading = "Global options"
+    )]
+    pub compress_atol: f64,
+
+    /// Columns that share a scale in blockwise weights
+    #[arg(
+        long,
+        global = true,
+        value_name = "COLUMNS",
+        default_value_t = Compression::BLOCK,
+        value_parser = block,
+        help_heading = "Global options"
+    )]
+    pub block_size: usize,
 
     /// Arithmetic of the host engine: the target's documented departures from IEEE 754 (`ane`), those of
     /// another family or chip (such as `a14` or `M2`), or none (`ieee`)
@@ -230,6 +264,21 @@ impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         self.0.possible_values()
     }
+}
+
+fn compression(name: &str) -> Result<Form, String> {
+    let names = Form::NAMED.map(|(name, _)| name).join(", ");
+    Form::named(name).ok_or_else(|| format!("no form of weights has this name; choose from {names}"))
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value = text.trim().parse::<f64>().ok().filter(|value| *value >= 0.0);
+    value.ok_or_else(|| "a number from 0 on is needed, such as 0.05".into())
+}
+
+fn block(text: &str) -> Result<usize, String> {
+    let value = text.trim().parse::<usize>().ok().filter(|&value| value > 0);
+    value.ok_or_else(|| "a number of columns from 1 on is needed, such as 32".into())
 }
 
 fn isa(name: &str) -> Result<Isa, String> {

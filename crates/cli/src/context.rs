@@ -5,6 +5,7 @@ use crate::output::Spinner;
 use crate::picture::Style;
 use aneforge::device::host::{self, HostOptions, Isa, Sums};
 use aneforge::ir::graph::Graph;
+use aneforge::passes::Compression;
 use aneforge::target::numerics_named;
 use aneforge::{
     CompileError, CompileOptions, Device, DeviceError, Norms, Numerics, Plan, Routes, RunError, Session,
@@ -27,6 +28,7 @@ pub struct Context {
     isa: Option<Isa>,
     routes: Routes,
     norms: Norms,
+    compression: Option<Compression>,
 }
 
 impl Context {
@@ -65,6 +67,9 @@ impl Context {
                 NormsName::Plain => Norms::Plain,
                 NormsName::Robust => Norms::Robust,
             },
+            compression: global
+                .compress
+                .map(|form| Compression::new(form).tolerance(global.compress_atol).block(global.block_size)),
         })
     }
 
@@ -86,7 +91,10 @@ impl Context {
 
     /// How to compile.
     pub fn options(&self) -> CompileOptions {
-        CompileOptions { target: self.target, routes: self.routes, norms: self.norms }
+        CompileOptions::target(self.target)
+            .routes(self.routes)
+            .norms(self.norms)
+            .compression(self.compression)
     }
 
     /// Compiles a graph for the target.

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 /// The modules of `crates/aneforge`: each uses only those before it, and itself.
 pub const ORDER: &[&str] = &[
-    "ir", "grad", "risk", "target", "rewrite", "passes", "emit", "netplist", "plan", "compile", "device",
-    "profile", "session", "artifact", "portable", "import", "nn", "paired", "pacing", "error", "tune",
+    "ir", "grad", "risk", "target", "rewrite", "quantize", "passes", "emit", "netplist", "plan", "compile",
+    "device", "profile", "session", "artifact", "portable", "import", "nn", "paired", "pacing", "error",
+    "tune",
 ];
 
 /// Where they are.

@@ -4,9 +4,12 @@
 //! Any --route--> Any --canonicalize--> Any --fold--> Any --merge--> Any --norms--> Any --legalize--> Legal(target)
 //! ```
 //!
+//! Then weights are stored in fewer bytes, where that is asked for: `--compress-->`.
+//!
 //! `partition` then cuts a legal graph at its native layers.
 
 mod canonicalize;
+mod compress;
 pub mod encoded;
 mod faults;
 mod fold;
@@ -28,6 +31,7 @@ use crate::target::Target;
 use legal::LegalError;
 
 pub use canonicalize::CANONICALIZE;
+pub use compress::{Compression, Form, WeightReport, compress};
 pub use fold::FOLD;
 pub use forms::FORMS;
 pub use legalize::LEGALIZE;
@@ -44,6 +48,8 @@ pub struct CompileOptions {
     pub routes: Routes,
     /// How norms are written.
     pub norms: Norms,
+    /// In which form weights are stored; by default in half precision, but for those that come encoded.
+    pub compression: Option<Compression>,
 }
 
 impl CompileOptions {
@@ -67,6 +73,20 @@ impl CompileOptions {
     /// The same with norms written in this way.
     pub fn norms(self, norms: Norms) -> CompileOptions {
         CompileOptions { norms, ..self }
+    }
+
+    /// The same with weights stored in this form.
+    ///
+    /// ```
+    /// use aneforge::passes::{Compression, Form};
+    /// use aneforge::{CompileOptions, Shape, Var, compile};
+    /// let x = Var::input(Shape::new(&[2, 8])?).linear(&Var::full(Shape::new(&[4, 8])?, 0.5), None);
+    /// let plan = compile(&[x], &CompileOptions::default().compression(Compression::new(Form::Int8)))?;
+    /// assert_eq!((plan.weights[0].bytes, plan.weights[0].dense_bytes), (32 + 8, 64));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compression(self, compression: impl Into<Option<Compression>>) -> CompileOptions {
+        CompileOptions { compression: compression.into(), ..self }
     }
 }
 

@@ -7,6 +7,7 @@ mod attention;
 mod attributes;
 mod buffers;
 mod chains;
+mod compress;
 mod conformance;
 mod cost;
 mod errors;

@@ -6,6 +6,7 @@ use crate::output::{self, grouped};
 use crate::program;
 use aneforge::Plan;
 use aneforge::artifact::{self, REPORT_FILE, Written};
+use aneforge::passes::WeightReport;
 use anyhow::Result;
 use serde_json::json;
 use std::io::Write;
@@ -19,6 +20,7 @@ JSON keys:
   statements, program_bytes   size of the MIL text
   weight_bytes                size of the weights file
   inputs, outputs             for each: dtype, shape
+  weights                     with --compress, for each weight: op, at, shape, encoding, bytes, dense_bytes, error, why
   folders                     folders that hold a program, in the order they run
   files                       for each file: path, bytes
   report                      path of the report";
@@ -53,6 +55,9 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         return output::print_json(out, &machine(&plan, &written, &args.output));
     }
     write!(out, "{plan}")?;
+    for weight in &plan.weights {
+        writeln!(out, "  {weight}")?;
+    }
     for (path, bytes) in &written.files {
         writeln!(out, "wrote {}, {} bytes", path.display(), grouped(*bytes))?;
     }
@@ -60,6 +65,18 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
 }
 
 fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
+    let weight = |weight: &WeightReport| {
+        json!({
+            "op": weight.op,
+            "at": weight.at.to_string(),
+            "shape": weight.shape.dims(),
+            "encoding": weight.encoding.name(),
+            "bytes": weight.bytes,
+            "dense_bytes": weight.dense_bytes,
+            "error": weight.error,
+            "why": weight.why,
+        })
+    };
     let file = |(path, bytes): &(PathBuf, u64)| json!({ "path": path, "bytes": bytes });
     let program_bytes: usize = plan.segments.iter().map(|s| s.text().len()).sum();
     json!({
@@ -71,6 +88,7 @@ fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
         "weight_bytes": plan.weight_bytes(),
         "inputs": plan.feeds.iter().map(|f| output::type_json(f.ty)).collect::<Vec<_>>(),
         "outputs": plan.outputs.iter().map(|&(ty, _)| output::type_json(ty)).collect::<Vec<_>>(),
+        "weights": plan.weights.iter().map(weight).collect::<Vec<_>>(),
         "folders": written.folders,
         "files": written.files.iter().map(file).collect::<Vec<_>>(),
         "report": output.join(REPORT_FILE),

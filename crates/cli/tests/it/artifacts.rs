@@ -140,6 +140,33 @@ fn every_file_that_is_reported_exists() {
 }
 
 #[test]
+fn weights_are_stored_in_the_form_that_is_asked_for() {
+    let folder = folder();
+    let d = show(&folder.path().join("d"));
+    let full = json(&["compile", &sample("mlp"), "-o", &d]);
+    assert_eq!(full["weights"], Value::Array(Vec::new()));
+    let out = text(&["compile", &sample("mlp"), "-o", &d, "--compress", "INT8"]);
+    assert!(out.contains(": int8, ") && out.contains(" bytes, error "), "{out}");
+    let small = json(&["compile", &sample("mlp"), "-o", &d, "--compress", "int4", "--compress-atol", "0.5"]);
+    let weights = small["weights"].as_array().unwrap();
+    assert!(!weights.is_empty() && weights.iter().all(|weight| weight["encoding"] == "lut4"), "{small}");
+    assert!(small["weight_bytes"].as_u64() < full["weight_bytes"].as_u64());
+    text(&["run", &d, "--random", "1"]);
+    for (given, why) in [
+        (
+            ["--compress", "int2"],
+            "no form of weights has this name; choose from int8, int4, sparse, blockwise, auto",
+        ),
+        (["--compress-atol", "x"], "a number from 0 on is needed"),
+        (["--compress-atol", "nan"], "a number from 0 on is needed"),
+        (["--block-size", "0"], "a number of columns from 1 on is needed"),
+    ] {
+        let error = fails(2, &["compile", &sample("mlp"), "-o", &d, given[0], given[1]]);
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
 fn a_compile_that_fails_leaves_what_was_there() {
     let folder = folder();
     let program = folder.path().join("program");

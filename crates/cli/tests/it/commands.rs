@@ -39,7 +39,7 @@ fn samples_compile_run_and_read_back_to_the_same_numbers() {
         let (program, outputs) = (show(&folder.path().join("program")), show(&folder.path().join("out")));
         let compiled = json(&["compile", &sample(name), "-o", &program]);
         let first = ["family", "files", "folders", "inputs", "ops"];
-        let rest = ["outputs", "program_bytes", "report", "statements", "target", "weight_bytes"];
+        let rest = ["outputs", "program_bytes", "report", "statements", "target", "weight_bytes", "weights"];
         assert_eq!(keys(&compiled), [&first[..], &rest].concat());
         let size = |file: &str| fs::metadata(format!("{program}/{file}")).unwrap().len();
         assert_eq!(compiled["program_bytes"], size("model.mil"));

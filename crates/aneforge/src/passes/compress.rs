@@ -1,0 +1,218 @@
+//! Weights in fewer bytes, where that is asked for: which, and why not.
+
+use crate::ir::attr::Real;
+use crate::ir::graph::{Graph, NodeId};
+use crate::ir::op::Op;
+use crate::ir::ops::leaf::Constant;
+use crate::ir::types::Caller;
+use crate::passes::{PassError, encoded, legal};
+use crate::quantize::{self, relative_error};
+use crate::target::{Family, Target};
+use aneforge_tensor::{Encoding, Shape, Weight};
+use std::fmt;
+
+/// In which form weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compression {
+    /// The form that is tried.
+    pub form: Form,
+    /// The largest relative error (see [`relative_error`]) of a 4-bit table or of blocks, beyond which a weight is stored in
+    /// another form. Bytes with a scale per row have no limit.
+    pub tolerance: Real,
+    /// The columns that share a scale, in blocks: as many as divide a row, at most.
+    pub block: usize,
+}
+
+/// What [`Compression`] tries, and what it falls back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Bytes with a scale per row, or per matrix of a batch; else in full.
+    Int8,
+    /// Places in a table of 16 values; else as `Int8`.
+    Int4,
+    /// A bit mask and the values that are not zero, where at least half are; else in full.
+    Sparse,
+    /// Bytes with a scale per block, of matrices; else in full.
+    Blockwise,
+    /// The smallest form that the target's family reads as it is: sparse, 4-bit, then, but on A13, bytes.
+    Auto,
+}
+
+impl Compression {
+    /// The tolerance of the reference, which most tables of 16 values exceed (a normally distributed weight's is 0.1).
+    pub const TOLERANCE: f64 = 0.05;
+    /// The block of the reference.
+    pub const BLOCK: usize = 32;
+
+    /// In this form, with the reference's tolerance and block.
+    pub fn new(form: Form) -> Compression {
+        Compression { form, tolerance: Real(Compression::TOLERANCE), block: Compression::BLOCK }
+    }
+
+    /// The same with this tolerance.
+    #[must_use]
+    pub fn tolerance(self, tolerance: f64) -> Compression {
+        Compression { tolerance: Real(tolerance), ..self }
+    }
+
+    /// The same with blocks of so many columns.
+    #[must_use]
+    pub fn block(self, block: usize) -> Compression {
+        Compression { block, ..self }
+    }
+}
+
+impl Form {
+    /// Every form, with its name.
+    pub const NAMED: [(&'static str, Form); 5] = [
+        ("int8", Form::Int8),
+        ("int4", Form::Int4),
+        ("sparse", Form::Sparse),
+        ("blockwise", Form::Blockwise),
+        ("auto", Form::Auto),
+    ];
+
+    /// The form of this name, in any case.
+    pub fn named(name: &str) -> Option<Form> {
+        let name = name.trim();
+        Form::NAMED.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|&(_, form)| form)
+    }
+
+    /// What is tried, in turn.
+    fn encodings(self, family: Family) -> &'static [Encoding] {
+        match self {
+            Form::Int8 => &[Encoding::Int8],
+            Form::Int4 => &[Encoding::Lut4, Encoding::Int8],
+            Form::Sparse => &[Encoding::Sparse],
+            Form::Blockwise => &[Encoding::Blockwise],
+            // A13 expands bytes when it loads a program (measured: M1 runs them as fast as half precision).
+            Form::Auto if family == Family::A13 => &[Encoding::Sparse, Encoding::Lut4],
+            Form::Auto => &[Encoding::Sparse, Encoding::Lut4, Encoding::Int8],
+        }
+    }
+}
+
+/// How a weight is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightReport {
+    /// The op that reads it first.
+    pub op: String,
+    /// The line that built that op.
+    pub at: Caller,
+    /// Its extents.
+    pub shape: Shape,
+    /// The form it is stored in.
+    pub encoding: Encoding,
+    /// Bytes that it takes.
+    pub bytes: usize,
+    /// Bytes that it would take in half precision.
+    pub dense_bytes: usize,
+    /// See [`relative_error`]; 0 for what is stored in full.
+    pub error: f64,
+    /// Why it is not in the form that was tried first, if it is not.
+    pub why: String,
+}
+
+impl fmt::Display for WeightReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WeightReport { op, at, shape, encoding, bytes, dense_bytes, error, why } = self;
+        write!(f, "{op} {shape}: {encoding}, {bytes} of {dense_bytes} bytes, error {error:.1e}")?;
+        if !why.is_empty() {
+            write!(f, " ({why})")?;
+        }
+        write!(f, " (at {at})")
+    }
+}
+
+/// A legal graph with weights in the form that is asked for, and how each that may be encoded is stored.
+pub fn compress(
+    graph: &Graph,
+    compression: Compression,
+    target: Target,
+) -> Result<(Graph, Vec<WeightReport>), PassError> {
+    let mut reports = Vec::new();
+    let mut compressed = graph.clone();
+    for index in 0..graph.constants.len() {
+        let readers = readers(graph, index);
+        let Some(&(op, operand, at)) = readers.first() else { continue };
+        let weight = &graph.constants[index];
+        let fits = |encoded: &Weight| {
+            let mut readers = readers.iter().enumerate();
+            readers.find_map(|(nth, &(op, operand, _))| {
+                let refusal = encoded::refusal(op, operand, encoded)?;
+                Some(if nth == 0 { refusal.into() } else { format!("`{}` reads it too", op.name()) })
+            })
+        };
+        if aneforge_kernels::threads::stopped() {
+            return Err(PassError::Stopped);
+        }
+        let may_be = matches!(op, Op::Matmul(_) | Op::Conv(_) | Op::Bmm(_) | Op::BmmW(_)) && operand == 1;
+        if !may_be {
+            continue;
+        }
+        let (stored, why) = match weight.encoding() {
+            Encoding::Dense => chosen(weight, compression, target.family(), fits),
+            _ => (weight.clone(), "it came so".into()),
+        };
+        reports.push(WeightReport {
+            op: op.name().into(),
+            at,
+            shape: weight.shape(),
+            encoding: stored.encoding(),
+            bytes: stored.stored_bytes(),
+            dense_bytes: weight.shape().count() * 2,
+            error: if stored.encoding() == Encoding::Dense { 0.0 } else { relative_error(weight, &stored) },
+            why,
+        });
+        compressed.constants[index] = stored;
+    }
+    if aneforge_kernels::threads::stopped() {
+        return Err(PassError::Stopped);
+    }
+    legal::check(&compressed, target)?;
+    Ok((compressed, reports))
+}
+
+/// Who reads a constant, as which operand.
+fn readers(graph: &Graph, index: usize) -> Vec<(&Op, usize, Caller)> {
+    let is = |id: NodeId| graph.node(id).op == Op::from(Constant { index: index as u64 });
+    let reads = |(_, node): (NodeId, &'_ crate::ir::graph::GraphNode)| {
+        node.inputs.iter().position(|&input| is(input))
+    };
+    graph.nodes().filter_map(|(id, node)| Some((&graph.node(id).op, reads((id, node))?, node.at))).collect()
+}
+
+/// The first form that a weight may be stored in, and why it is not the one before.
+fn chosen(
+    weight: &Weight,
+    compression: Compression,
+    family: Family,
+    refused: impl Fn(&Weight) -> Option<String>,
+) -> (Weight, String) {
+    let mut why: Vec<String> = Vec::new();
+    for &encoding in compression.form.encodings(family) {
+        let (encoded, missing) = match encoding {
+            Encoding::Int8 => (quantize::int8(weight), "it has no rows"),
+            Encoding::Lut4 => (quantize::lut4(weight), "it has no rows"),
+            Encoding::Sparse => (quantize::sparse(weight), "less than half of it is zero, or all"),
+            Encoding::Blockwise => (quantize::blockwise(weight, compression.block), "it is no matrix"),
+            Encoding::Dense => (None, ""),
+        };
+        let Some(encoded) = encoded else {
+            why.push(format!("not {encoding}: {missing}"));
+            continue;
+        };
+        if let Some(refusal) = refused(&encoded) {
+            why.push(format!("not {encoding}: {refusal}"));
+            continue;
+        }
+        let limited = matches!(encoding, Encoding::Lut4 | Encoding::Blockwise);
+        let error = if limited { relative_error(weight, &encoded) } else { 0.0 };
+        if error > compression.tolerance.0 {
+            why.push(format!("not {encoding}: error {error:.3}, above {}", compression.tolerance.0));
+            continue;
+        }
+        return (encoded, why.join("; "));
+    }
+    (weight.clone(), why.join("; "))
+}
