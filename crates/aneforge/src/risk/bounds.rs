@@ -34,7 +34,7 @@ enum Known {
     Nothing,
     Bounded(Bound),
     /// A constant, which is not looked through before its bound is wanted.
-    Constant(Weight, OnceCell<f64>),
+    Constant(Box<Weight>, OnceCell<f64>),
 }
 
 /// What the magnitudes of a node do not exceed.
@@ -60,7 +60,7 @@ impl Bounds {
         let mut bounds = Bounds(Vec::with_capacity(graph.len()));
         for (id, node) in graph.nodes() {
             let known = match (graph.constant(id), range(graph, id, node)) {
-                (Some(weight), None) => Known::Constant(weight.clone(), OnceCell::new()),
+                (Some(weight), None) => Known::Constant(Box::new(weight.clone()), OnceCell::new()),
                 _ => bounds.reach(graph, id, node).map_or(Known::Nothing, |reach| {
                     Known::Bounded(Bound { most: reach.most.min(LARGEST), ..reach })
                 }),
