@@ -55,7 +55,7 @@ def compile(
     Args:
         out: the result, or several; the model returns one array, or a tuple of them. A dict of results, as in
             `compile({"probs": y, "logits": z})`, names them; the model returns a dict of arrays.
-        int8: store weights in eight bits. Not implemented.
+        int8: the same as `compress="int8"`, unless `compress` is given.
         build_dir: a folder to write `model.mil`, `weights.bin` and `report.txt` to; it is made if missing. What
             an earlier compile left there is replaced as a whole, when everything new is complete; other files
             stay, and one that is in the way is an error.

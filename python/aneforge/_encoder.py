@@ -25,7 +25,7 @@ def load(
 
     Args:
         name: a directory in the layout of transformers or sentence-transformers, or a hub id.
-        int8: store weights in eight bits. Not implemented.
+        int8: whether the weights of the layers are stored as bytes with a scale per row, in half the memory.
         pooling: how token states become one vector: `"mean"`, `"cls"` or `"max"`; by default what the
             model's own files say, and the mean where they say nothing.
         target: the chip to compile for; see `compile`.

@@ -13,7 +13,7 @@ use aneforge_models::encoder::{FileSum, Files};
 use aneforge_models::resolve::HubOptions;
 use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, LoadError, Pooling};
 use numpy::{PyArray2, PyArrayMethods};
-use pyo3::exceptions::{PyNotImplementedError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use std::ops::ControlFlow;
@@ -49,6 +49,7 @@ struct Recipe {
     device: String,
     host: HostWords,
     offline: bool,
+    int8: bool,
 }
 
 /// Names, lengths and checksums of the files that an encoder was loaded from.
@@ -62,6 +63,7 @@ impl Recipe {
             pooling: self.pooling.as_deref().map(self::pooling).transpose()?,
             target,
             device: Some(self.host.device(Some(&self.device), target)?),
+            int8: self.int8,
             hub: HubOptions { offline: self.offline, ..HubOptions::default() },
             ..EncoderOptions::default()
         };
@@ -122,9 +124,6 @@ pub fn load(
     offline: bool,
     sums: Option<Sums>,
 ) -> PyResult<Encoder> {
-    if int8 {
-        return Err(PyNotImplementedError::new_err("load: int8 is not implemented yet; leave it out"));
-    }
     // A folder stays the same one when a copy is loaded after a change of directory.
     let place = Path::new(&*name).exists().then(|| std::path::absolute(&*name).ok()).flatten();
     let name = place.as_ref().and_then(|place| place.to_str()).unwrap_or(&name);
@@ -135,6 +134,7 @@ pub fn load(
         device: on(device.as_deref(), &HostOptions::default())?.name().to_owned(),
         host: host.unwrap_or_default(),
         offline,
+        int8,
     }
     .load(py, sums)
 }
@@ -231,11 +231,11 @@ impl Encoder {
 
     /// What pickle keeps: where it was loaded from, how, and what the files hold, by length and checksum.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let Recipe { name, pooling, target, device, host, offline } = self.recipe.clone();
+        let Recipe { name, pooling, target, device, host, offline, int8 } = self.recipe.clone();
         let files = self.files.clone();
         let sums = interruptible(py, move |_| files.sums())?.map_err(|e| Error::Load(Box::new(e)))?;
         let sums: Sums = sums.into_iter().map(|file| (file.name, file.length, file.sum)).collect();
-        let arguments = (name, false, pooling, target, device, host, offline, sums).into_pyobject(py)?;
+        let arguments = (name, int8, pooling, target, device, host, offline, sums).into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("load")?, arguments))
     }
 

@@ -43,6 +43,8 @@ pub struct EncoderOptions {
     pub target: Target,
     /// The device to run on; by default that of the machine, as [`device::default`] gives it.
     pub device: Option<Arc<dyn Device>>,
+    /// Whether the weights of the layers are stored as bytes with a scale per row, in half the memory.
+    pub int8: bool,
     /// How many compiled programs are kept, one per length; the one unused for longest goes first.
     pub programs: usize,
     /// Where models are downloaded from.
@@ -56,6 +58,7 @@ impl Default for EncoderOptions {
             max_seq_length: None,
             target: Target::default(),
             device: None,
+            int8: false,
             programs: 8,
             hub: HubOptions::default(),
         }
@@ -107,6 +110,8 @@ struct Settings {
     normalizes: bool,
     pad: u32,
     target: Target,
+    /// Whether the weights of the layers are bytes.
+    int8: bool,
 }
 
 /// The length that a text of `tokens` tokens is padded to: multiples of 16 up to 128, of 32 up to 256, of
@@ -131,7 +136,7 @@ impl Encoder {
         let root = &layout.transformer;
         let config = BertConfig::read(&root.join("config.json"))?;
         let mut tokenizer = tokenizer(&root.join("tokenizer.json"))?;
-        let bert = Bert::new(Checkpoint::open(root)?, config)?;
+        let bert = Bert::new(Checkpoint::open(root)?, config, options.int8)?;
         let truncated = tokenizer.get_truncation().map(|t| t.max_length);
         let asked = layout.max_seq_length.or(truncated);
         let max_seq_length = asked.unwrap_or(config.positions).min(config.positions);
@@ -145,6 +150,7 @@ impl Encoder {
             normalizes: layout.normalizes,
             pad,
             target: options.target,
+            int8: options.int8,
         };
         let device = options.device.map_or_else(device::default, Ok)?;
         let programs = Programs::new(options.programs);
@@ -346,10 +352,11 @@ fn truncate(tokenizer: &mut Tokenizer, path: &Path, max: usize) -> Result<(), Lo
 
 impl fmt::Debug for Encoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { name, target, max_seq_length, pooling, .. } = &self.settings;
+        let Settings { name, target, max_seq_length, pooling, int8, .. } = &self.settings;
+        let weights = if *int8 { ", int8 weights" } else { "" };
         let (dim, pooling, device) = (self.dim(), pooling.name(), self.device.name());
         write!(f, "Encoder({name}, {dim} components, {pooling} of up to {max_seq_length} tokens, ")?;
-        write!(f, "target {target}, device {device})")
+        write!(f, "target {target}, device {device}{weights})")
     }
 }
 

@@ -4,6 +4,7 @@ use crate::weights::{Beyond, Stored, WeightError, Weights};
 use aneforge::ir::types::Caller;
 use aneforge::ir::var::Var;
 use aneforge::nn::{AttentionWeights, gelu_tanh, mha};
+use aneforge::quantize;
 use aneforge_formats::Checkpoint;
 use aneforge_tensor::{Shape, Tensor};
 
@@ -50,11 +51,25 @@ fn pair(weights: &mut dyn Weights, name: &str, dims: &[usize]) -> Result<[Var; 2
     Ok([weight, weights.get(&format!("{name}.bias"), shape(&dims[..1]))?])
 }
 
+/// A weight as bytes with a scale per row; as it is where a value is none of half precision's, which compiling tells of.
+fn in_bytes(weight: Var) -> Var {
+    let dense = weight.data().filter(|dense| dense.first_beyond_half().is_none());
+    dense.and_then(quantize::int8).map_or_else(|| weight.clone(), Var::constant)
+}
+
 impl Layer {
-    fn new(weights: &mut dyn Weights, index: usize, config: &BertConfig) -> Result<Layer, WeightError> {
+    fn new(
+        weights: &mut dyn Weights,
+        index: usize,
+        config: &BertConfig,
+        int8: bool,
+    ) -> Result<Layer, WeightError> {
         let (d, f) = (config.hidden, config.intermediate);
-        let mut at =
-            |part: &str, dims: &[usize]| pair(weights, &format!("encoder.layer.{index}.{part}"), dims);
+        let mut at = |part: &str, dims: &[usize]| {
+            let [weight, other] = pair(weights, &format!("encoder.layer.{index}.{part}"), dims)?;
+            let weight = if int8 && dims.len() == 2 { in_bytes(weight) } else { weight };
+            Ok::<_, WeightError>([weight, other])
+        };
         let [wq, bq] = at("attention.self.query", &[d, d])?;
         let [wk, bk] = at("attention.self.key", &[d, d])?;
         let [wv, bv] = at("attention.self.value", &[d, d])?;
@@ -87,10 +102,10 @@ impl Embeddings {
 }
 
 impl Bert {
-    pub(super) fn new(checkpoint: Checkpoint, config: BertConfig) -> Result<Bert, WeightError> {
+    pub(super) fn new(checkpoint: Checkpoint, config: BertConfig, int8: bool) -> Result<Bert, WeightError> {
         let mut weights = Stored::new(checkpoint, "config.json").beside(WORDS)?;
         let embeddings = Embeddings::new(&mut weights, &config)?;
-        let mut layer = |index| MADE_HERE.scope(|| Layer::new(&mut weights, index, &config));
+        let mut layer = |index| MADE_HERE.scope(|| Layer::new(&mut weights, index, &config, int8));
         let layers = (0..config.layers).map(&mut layer).collect::<Result<_, _>>()?;
         Ok(Bert { config, embeddings, layers, weights })
     }
