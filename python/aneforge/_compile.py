@@ -90,7 +90,7 @@ def compile(
 
     Raises:
         ValueError: a wrong graph, an unknown name, or an unknown `opt`.
-        NotImplementedError: the target cannot run an op, or an argument above is not implemented.
+        NotImplementedError: the target cannot run an op.
         RuntimeError: the device is not available.
         OSError: `build_dir` cannot be written.
     """

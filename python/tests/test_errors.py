@@ -280,10 +280,9 @@ def test_compile_errors_name_the_line_that_built() -> None:
 
 
 COMPILE: list[tuple[type[Exception], str, dict[str, Any]]] = [
-    (NotImplementedError, "compile: int8 is not implemented yet", {"int8": True}),
-    (NotImplementedError, "compile: compress is not implemented yet", {"compress": "int4"}),
-    (NotImplementedError, "compile: compress_atol belongs to compress", {"compress_atol": 0.1}),
-    (NotImplementedError, "compile: block_size belongs to compress", {"block_size": 64}),
+    (ValueError, "compile: compress must be one of 'int8', 'int4', 'sparse', 'blockwise'", {"compress": "int2"}),
+    (ValueError, "compile: compress_atol must be a number from 0 on, got -0.1", {"compress_atol": -0.1}),
+    (ValueError, "compile: block_size must be from 1 on, got 0", {"block_size": 0}),
     (ValueError, "compile: opt must be 'routes', 0, 1, 2 or 'max', got 'fast'", {"opt": "fast"}),
     (ValueError, "unknown target `h99`; known are m1 to m5 and h11", {"target": "h99"}),
     (
