@@ -122,12 +122,15 @@ fn scaled(weight: &Weight, run: usize) -> Option<(Vec<i8>, Vec<f16>)> {
     Some((codes, scales))
 }
 
-/// The scale for magnitudes up to `most`, as it is stored: never 0, and the next larger one where rounding would leave the
-/// largest value more than half a step away.
+/// The scale for magnitudes up to `most`, as it is stored: never 0, the next larger one where rounding would leave the largest
+/// value more than half a step away, and the next smaller one where the largest code would stand for an infinity.
 fn scale_of(most: f32) -> f16 {
     let nearest = f16::from_f32(most / LARGEST_CODE);
     if nearest == f16::ZERO {
         return f16::from_bits(1);
+    }
+    if f16::from_f32(LARGEST_CODE * nearest.to_f32()).is_infinite() {
+        return f16::from_bits(nearest.to_bits() - 1);
     }
     let beyond = most - LARGEST_CODE * nearest.to_f32() > nearest.to_f32() / 2.0;
     if beyond { f16::from_bits(nearest.to_bits() + 1) } else { nearest }
@@ -307,6 +310,12 @@ mod tests {
     fn tiny_rows_and_odd_ones_are_encoded() {
         let tiny = normal(&[4, 6], 3e-8);
         assert!(relative_error(&tiny, &int8(&tiny).unwrap()) < 1.0, "no scale is stored as 0");
+        for largest in [65504.0, 65472.0, 65000.0, -65504.0] {
+            let large = weight(&[2, 4], |_| largest);
+            for encoded in [int8(&large), blockwise(&large, 2), lut4(&large)] {
+                assert!(relative_error(&large, &encoded.unwrap()) < 0.001, "{largest}");
+            }
+        }
         let zero = weight(&[2, 3], |_| 0.0);
         assert_eq!(int8(&zero).unwrap().to_f32(), [0.0; 6]);
         assert!(
