@@ -44,6 +44,11 @@ pub(crate) fn decode(simd: Simd, stored: Stored<'_>, target: &mut [u32]) {
         // SAFETY: a `Simd` exists only for an instruction set of this machine.
         return unsafe { super::x86::decode_512(stored, target) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if super::x86::decodes_256(simd, stored) {
+        // SAFETY: as above; that there is `popcnt` was asked.
+        return unsafe { super::x86::decode_256(stored, target) };
+    }
     simd.run(Decode { stored, target });
 }
 
@@ -59,6 +64,12 @@ pub(crate) fn vector_of_stored(
     if super::x86::decodes(simd, panels[0]) {
         // SAFETY: a `Simd` exists only for an instruction set of this machine.
         unsafe { super::x86::vector_512(a, panels, sums) };
+        return true;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if super::x86::multiplies_256(simd, panels[0]) {
+        // SAFETY: as above; that there is `popcnt` was asked.
+        unsafe { super::x86::vector_256(a, panels, sums) };
         return true;
     }
     let _ = (simd, a, panels, sums);
