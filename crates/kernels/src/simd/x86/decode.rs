@@ -2,17 +2,21 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256,
-    _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_broadcast_i64x4, _mm512_castpd_ps,
-    _mm512_castph_si512, _mm512_castsi512_ph, _mm512_cvtepi8_epi16, _mm512_cvtepi8_epi32, _mm512_cvtepi16_ph,
-    _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-    _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_expand_epi32,
-    _mm512_maskz_expandloadu_epi16, _mm512_mul_ph, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_pd,
-    _mm512_setzero_ps, _mm512_srli_epi16, _mm512_storeu_si512,
+    _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_and_si512, _mm512_broadcast_i32x4,
+    _mm512_broadcast_i64x4, _mm512_castpd_ps, _mm512_castph_si512, _mm512_castsi512_ph,
+    _mm512_cmpgt_epi16_mask, _mm512_cvtepi8_epi16, _mm512_cvtepi16_ph, _mm512_cvtepi32_epi16,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_si512, _mm512_maskz_expand_epi16,
+    _mm512_maskz_expand_epi32, _mm512_maskz_loadu_epi16, _mm512_mul_ph, _mm512_mul_ps,
+    _mm512_permutexvar_epi16, _mm512_permutexvar_ps, _mm512_set1_epi16, _mm512_set1_pd, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_si512,
+    _mm512_sub_ps,
 };
 
 use half::f16;
 
 use super::NEAREST;
+use super::narrow::{BACK, LARGEST, MORE};
 use crate::order::BLOCK;
 use crate::simd::micro::few::close_512;
 use crate::simd::stored::{ROW, Stored};
@@ -25,6 +29,13 @@ const AHEAD: usize = 2048;
 trait Rows<'a> {
     fn new(stored: Stored<'a>, block: usize) -> Self;
     fn decode(&mut self, row: usize, target: &mut [f16; ROW]);
+
+    /// Whether [`Rows::values`] is faster than [`Rows::decode`] and conversions of what it has written.
+    const DIRECT: bool = false;
+    /// The values of a row, where they are decoded to registers.
+    fn values(&mut self, _row: usize) -> [__m512; 4] {
+        unreachable!("invariant: only what is `DIRECT`")
+    }
 }
 
 /// What is done with rows.
@@ -117,6 +128,11 @@ impl<'a> Job<'a> for Multiply<'a, '_> {
         let sides = self.panels.as_chunks::<SIDE>().0.iter().zip(self.sums.as_chunks_mut().0);
         for (panels, sums) in sides {
             for (block, a) in self.a.as_chunks().0.iter().enumerate() {
+                if R::DIRECT {
+                    // SAFETY: used only inside `dispatch`.
+                    unsafe { multiply_direct::<R>(a, panels, block, sums) };
+                    continue;
+                }
                 for (decoded, &panel) in decoded.0.iter_mut().zip(panels) {
                     let mut rows = R::new(panel, block);
                     decoded.iter_mut().enumerate().for_each(|(row, target)| rows.decode(row, target));
@@ -139,6 +155,31 @@ fn multiply(a: &[f32; BLOCK], decoded: &Decoded, sums: &mut [[f32; COLUMNS]; SID
             for (chain, values) in chains.iter_mut().zip(rows[pair].as_chunks::<16>().0) {
                 // SAFETY: 16 values are 32 bytes.
                 let values = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(values.as_ptr().cast()) });
+                *chain = _mm512_fmadd_ps(factors, values, *chain);
+            }
+        }
+    }
+    for (chains, sums) in chains.into_iter().zip(sums) {
+        // SAFETY: these are 32 sums.
+        unsafe { close_512(chains, sums.as_mut_ptr()) };
+    }
+}
+
+/// Adds the products of a block, whose rows are decoded to registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn multiply_direct<'a, R: Rows<'a>>(
+    a: &[f32; BLOCK],
+    panels: &[Stored<'a>; SIDE],
+    block: usize,
+    sums: &mut [[f32; COLUMNS]; SIDE],
+) {
+    let mut rows = [R::new(panels[0], block), R::new(panels[1], block)];
+    let mut chains = [[_mm512_setzero_ps(); 4]; SIDE];
+    for (pair, factors) in a.as_chunks::<2>().0.iter().enumerate() {
+        let factors = _mm512_castpd_ps(_mm512_set1_pd(bytemuck::cast(*factors)));
+        for (chains, rows) in chains.iter_mut().zip(&mut rows) {
+            for (chain, values) in chains.iter_mut().zip(rows.values(pair)) {
                 *chain = _mm512_fmadd_ps(factors, values, *chain);
             }
         }
@@ -193,32 +234,95 @@ impl<'a> Rows<'a> for BytesFp16<'a> {
     }
 }
 
+/// Numbers come times 2^24, which the scales take back.
 struct Bytes<'a> {
     numbers: &'a Block<i8>,
     scales: [__m512; 4],
+    /// The scales times 2^13 + 1.
+    more: [__m512; 4],
+    /// A weight may be infinite.
+    large: bool,
 }
+
+impl Bytes<'_> {
+    /// The numbers of a part of a row. At the top of a lane they need no sign extension.
+    #[inline(always)]
+    fn numbers(&self, row: usize, part: usize) -> __m512 {
+        // SAFETY: used only inside `dispatch`; a row has 4 times 16 numbers.
+        unsafe {
+            let number = _mm_loadu_si128(self.numbers[row].as_ptr().add(16 * part).cast());
+            let top = _mm512_loadu_si512(TOP.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(number), top))
+        }
+    }
+}
+
+/// The lookup that has byte `i` at the top of lane `i`, and zeros below.
+static TOP: [[u8; 4]; 16] = {
+    let mut top = [[0x80; 4]; 16];
+    let mut lane = 0;
+    while lane < 16 {
+        top[lane][3] = lane as u8;
+        lane += 1;
+    }
+    top
+};
 
 impl<'a> Rows<'a> for Bytes<'a> {
     #[inline(always)]
     fn new(stored: Stored<'a>, block: usize) -> Bytes<'a> {
-        let (numbers, scales) = bytes_of(stored, block);
+        let (numbers, from) = bytes_of(stored, block);
         // SAFETY: used only inside `dispatch`; a row has 4 times 16 scales.
-        let load = |at| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(scales.as_ptr().add(at).cast())) };
-        Bytes { numbers, scales: [load(0), load(16), load(32), load(48)] }
+        unsafe {
+            let (mut scales, mut more) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
+            for part in 0..4 {
+                let scale = _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().add(16 * part).cast()));
+                scales[part] = _mm512_mul_ps(scale, _mm512_set1_ps(BACK));
+                more[part] = _mm512_mul_ps(scales[part], _mm512_set1_ps(MORE));
+            }
+            let mut large = 0;
+            for half in 0..2 {
+                let scales = _mm512_loadu_si512(from.as_ptr().add(32 * half).cast());
+                let size = _mm512_and_si512(scales, _mm512_set1_epi16(0x7fff));
+                large |= _mm512_cmpgt_epi16_mask(size, _mm512_set1_epi16(LARGEST as i16));
+            }
+            Bytes { numbers, scales, more, large: large != 0 }
+        }
     }
 
     #[inline(always)]
     fn decode(&mut self, row: usize, target: &mut [f16; ROW]) {
-        let numbers = &self.numbers[row];
-        fetch(numbers);
+        fetch(&self.numbers[row]);
         for (part, scales) in self.scales.iter().enumerate() {
-            // SAFETY: used only inside `dispatch`; a row has 4 times 16 numbers and values.
+            let numbers = self.numbers(row, part);
+            // SAFETY: used only inside `dispatch`; a row has 4 times 16 values.
             unsafe {
-                let numbers = _mm512_cvtepi8_epi32(_mm_loadu_si128(numbers.as_ptr().add(16 * part).cast()));
-                let values = _mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(_mm512_cvtepi32_ps(numbers), *scales));
+                let values = _mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(numbers, *scales));
                 _mm256_storeu_si256(target.as_mut_ptr().add(16 * part).cast(), values);
             }
         }
+    }
+
+    const DIRECT: bool = true;
+
+    #[inline(always)]
+    fn values(&mut self, row: usize) -> [__m512; 4] {
+        fetch(&self.numbers[row]);
+        let mut values = self.scales;
+        for (part, value) in values.iter_mut().enumerate() {
+            let number = self.numbers(row, part);
+            // SAFETY: used only inside `dispatch`.
+            *value = unsafe {
+                if self.large {
+                    _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(number, *value)))
+                } else {
+                    // As in `narrow`.
+                    let above = _mm512_mul_ps(number, self.more[part]);
+                    _mm512_sub_ps(above, _mm512_fnmadd_ps(number, *value, above))
+                }
+            };
+        }
+        values
     }
 }
 
@@ -226,6 +330,7 @@ struct Indices<'a> {
     indices: &'a [[u8; COLUMNS]; PAIRS],
     /// Twice: a lookup takes five bits.
     table: __m512i,
+    singles: __m512,
 }
 
 impl<'a> Rows<'a> for Indices<'a> {
@@ -233,8 +338,11 @@ impl<'a> Rows<'a> for Indices<'a> {
     fn new(stored: Stored<'a>, block: usize) -> Indices<'a> {
         let Stored::Indices { indices, table } = stored else { unreachable!("invariant: indices") };
         // SAFETY: used only inside `dispatch`; a table is 32 bytes.
-        let table = unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(table.as_ptr().cast())) };
-        Indices { indices: &indices.as_chunks().0.as_chunks().0[block], table }
+        unsafe {
+            let halves = _mm256_loadu_si256(table.as_ptr().cast());
+            let (table, singles) = (_mm512_broadcast_i64x4(halves), _mm512_cvtph_ps(halves));
+            Indices { indices: &indices.as_chunks().0.as_chunks().0[block], table, singles }
+        }
     }
 
     #[inline(always)]
@@ -248,6 +356,24 @@ impl<'a> Rows<'a> for Indices<'a> {
             _mm512_storeu_si512(at.cast(), _mm512_permutexvar_epi16(low, self.table));
             _mm512_storeu_si512(at.add(32).cast(), _mm512_permutexvar_epi16(high, self.table));
         }
+    }
+
+    const DIRECT: bool = true;
+
+    #[inline(always)]
+    fn values(&mut self, row: usize) -> [__m512; 4] {
+        let indices = &self.indices[row];
+        fetch(indices);
+        let mut values = [self.singles; 4];
+        for part in 0..2 {
+            // SAFETY: used only inside `dispatch`; a row has twice 16 bytes. A lookup takes the lowest four bits.
+            unsafe {
+                let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(indices.as_ptr().add(16 * part).cast()));
+                values[part] = _mm512_permutexvar_ps(low, self.singles);
+                values[part + 2] = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(low), self.singles);
+            }
+        }
+        values
     }
 }
 
@@ -307,7 +433,8 @@ impl<'a> Rows<'a> for SparseVbmi2<'a> {
             let own = self.0.take(mask.count_ones());
             // SAFETY: used only inside `run_vbmi2`; as many values are read as bits are set, and 32 are written.
             unsafe {
-                let spread = _mm512_maskz_expandloadu_epi16(mask, own.as_ptr().cast());
+                let own = _mm512_maskz_loadu_epi16(((1_u64 << own.len()) - 1) as u32, own.as_ptr().cast());
+                let spread = _mm512_maskz_expand_epi16(mask, own);
                 _mm512_storeu_si512(target.as_mut_ptr().cast(), spread);
             }
         }

@@ -133,7 +133,11 @@ fn halves(sums: &mut [f32; COLUMNS]) -> &mut [[[f32; 8]; 2]; 2] {
 }
 
 /// Greatest magnitude of a scale that makes no weight infinite.
-const LARGEST: u16 = 0x5fff;
+pub(super) const LARGEST: u16 = 0x5fff;
+/// What takes 2^24 back.
+pub(super) const BACK: f32 = 1.0 / 16_777_216.0;
+/// With this product a value is rounded to the 11 bits of an `f16`.
+pub(super) const MORE: f32 = 8193.0;
 
 /// What the numbers of a row are multiplied by, in the order of the chains, and these times 2^13 + 1. Numbers come times
 /// 2^24, which the scales take back.
@@ -150,7 +154,7 @@ impl Multipliers {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     fn set(&mut self, scales: &[f16; ROW]) {
-        let (back, more) = (_mm256_set1_ps(1.0 / 16_777_216.0), _mm256_set1_ps(8193.0));
+        let (back, more) = (_mm256_set1_ps(BACK), _mm256_set1_ps(MORE));
         self.large = scales.iter().fold(0, |most, scale| most.max(scale.to_bits() & 0x7fff)) > LARGEST;
         for (half, scales) in scales.as_chunks::<32>().0.iter().enumerate() {
             for first in 0..2 {
@@ -279,38 +283,48 @@ fn twice(bytes: &[u8; 16]) -> __m256i {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply_indices(a: &[f32], indices: &[u8], table: &[f16; 16], sums: &mut [f32; COLUMNS]) {
     let tables = bytes_of_singles(table);
-    let zero = _mm256_setzero_si256();
     let rows = indices.as_chunks::<COLUMNS>().0.as_chunks::<PAIRS>().0;
     for (a, rows) in a.as_chunks::<BLOCK>().0.iter().zip(rows) {
-        let mut chains = [[_mm256_setzero_ps(); 4]; 2];
-        for (&pair, row) in a.as_chunks().0.iter().zip(rows) {
+        let [first, second] = halves(sums);
+        close_mixed(&chains_of_indices::<0>(a, rows, &tables), first);
+        close_mixed(&chains_of_indices::<1>(a, rows, &tables), second);
+    }
+}
+
+/// The chains of a half of the rows of a block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn chains_of_indices<const HALF: usize>(
+    a: &[f32; BLOCK],
+    rows: &[[u8; COLUMNS]; PAIRS],
+    tables: &[__m256i; 3],
+) -> [__m256; 4] {
+    let zero = _mm256_setzero_si256();
+    let mut chains = [_mm256_setzero_ps(); 4];
+    for (&pair, row) in a.as_chunks().0.iter().zip(rows) {
+        if HALF == 0 {
             fetch(row);
-            // SAFETY: a row is 32 bytes.
-            let indices = unsafe { _mm256_loadu_si256(row.as_ptr().cast()) };
-            let factors = factors(pair);
-            for (half, chains) in chains.iter_mut().enumerate() {
-                let places = places(indices, half);
-                let low = _mm256_shuffle_epi8(tables[0], places);
-                let middle = _mm256_shuffle_epi8(tables[1], places);
-                let high = _mm256_shuffle_epi8(tables[2], places);
-                let below = [_mm256_unpacklo_epi8(zero, low), _mm256_unpackhi_epi8(zero, low)];
-                let above = [_mm256_unpacklo_epi8(middle, high), _mm256_unpackhi_epi8(middle, high)];
-                for part in 0..2 {
-                    let weights = [
-                        _mm256_unpacklo_epi16(below[part], above[part]),
-                        _mm256_unpackhi_epi16(below[part], above[part]),
-                    ];
-                    for (side, weights) in weights.into_iter().enumerate() {
-                        let chain = &mut chains[2 * part + side];
-                        *chain = _mm256_fmadd_ps(factors, _mm256_castsi256_ps(weights), *chain);
-                    }
-                }
+        }
+        // SAFETY: a row is 32 bytes.
+        let places = places(unsafe { _mm256_loadu_si256(row.as_ptr().cast()) }, HALF);
+        let factors = factors(pair);
+        let low = _mm256_shuffle_epi8(tables[0], places);
+        let middle = _mm256_shuffle_epi8(tables[1], places);
+        let high = _mm256_shuffle_epi8(tables[2], places);
+        let below = [_mm256_unpacklo_epi8(zero, low), _mm256_unpackhi_epi8(zero, low)];
+        let above = [_mm256_unpacklo_epi8(middle, high), _mm256_unpackhi_epi8(middle, high)];
+        for part in 0..2 {
+            let weights = [
+                _mm256_unpacklo_epi16(below[part], above[part]),
+                _mm256_unpackhi_epi16(below[part], above[part]),
+            ];
+            for (side, weights) in weights.into_iter().enumerate() {
+                let chain = &mut chains[2 * part + side];
+                *chain = _mm256_fmadd_ps(factors, _mm256_castsi256_ps(weights), *chain);
             }
         }
-        for (chains, sums) in chains.iter().zip(halves(sums)) {
-            close_mixed(chains, sums);
-        }
     }
+    chains
 }
 
 /// Bytes 1, 2 and 3 of the entries of a table as `f32`, whose byte 0 is 0.
