@@ -20,7 +20,7 @@ use super::narrow::{BACK, LARGEST, MORE};
 use crate::order::BLOCK;
 use crate::simd::micro::few::close_512;
 use crate::simd::stored::{ROW, Stored};
-use crate::simd::{COLUMNS, PAIRS, STREAMS, Simd};
+use crate::simd::{COLUMNS, PAIRS, Simd};
 
 /// How far ahead of what is decoded memory is fetched, in bytes.
 const AHEAD: usize = 2048;
@@ -57,11 +57,7 @@ pub(in super::super) fn decode_512(stored: Stored<'_>, target: &mut [u32]) {
 
 /// See [`crate::simd::vector_of_stored`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(in super::super) fn vector_512(
-    a: &[f32],
-    panels: [Stored<'_>; STREAMS],
-    sums: &mut [[f32; COLUMNS]; STREAMS],
-) {
+pub(in super::super) fn vector_512(a: &[f32], panels: &[Stored<'_>], sums: &mut [[f32; COLUMNS]]) {
     dispatch(panels[0], Multiply { a, panels, sums });
 }
 
@@ -109,8 +105,8 @@ impl<'a> Job<'a> for Fill<'a, '_> {
 
 struct Multiply<'a, 'b> {
     a: &'b [f32],
-    panels: [Stored<'a>; STREAMS],
-    sums: &'b mut [[f32; COLUMNS]; STREAMS],
+    panels: &'b [Stored<'a>],
+    sums: &'b mut [[f32; COLUMNS]],
 }
 
 /// Panels side by side: what is read ahead for more than two is more than the line buffers hold.
@@ -119,36 +115,49 @@ const SIDE: usize = 2;
 /// Blocks as pairs. They are decoded to the first-level cache, as to convert the upper half of a register to `f32`
 /// takes an instruction more than to convert from memory.
 #[repr(align(64))]
-struct Decoded([[[f16; ROW]; PAIRS]; SIDE]);
+struct Decoded<const S: usize>([[[f16; ROW]; PAIRS]; S]);
 
 impl<'a> Job<'a> for Multiply<'a, '_> {
     #[inline(always)]
     fn run<R: Rows<'a>>(self) {
-        let mut decoded = Decoded([[[f16::ZERO; ROW]; PAIRS]; SIDE]);
-        let sides = self.panels.as_chunks::<SIDE>().0.iter().zip(self.sums.as_chunks_mut().0);
-        for (panels, sums) in sides {
-            for (block, a) in self.a.as_chunks().0.iter().enumerate() {
-                if R::DIRECT {
-                    // SAFETY: used only inside `dispatch`.
-                    unsafe { multiply_direct::<R>(a, panels, block, sums) };
-                    continue;
-                }
-                for (decoded, &panel) in decoded.0.iter_mut().zip(panels) {
-                    let mut rows = R::new(panel, block);
-                    decoded.iter_mut().enumerate().for_each(|(row, target)| rows.decode(row, target));
-                }
-                // SAFETY: used only inside `dispatch`.
-                unsafe { multiply(a, &decoded, sums) };
-            }
+        let (sides, last) = self.panels.as_chunks::<SIDE>();
+        let (sums, last_sums) = self.sums.as_chunks_mut();
+        for (panels, sums) in sides.iter().zip(sums) {
+            multiply_side::<R, SIDE>(self.a, panels, sums);
         }
+        for (panel, sums) in last.iter().zip(last_sums) {
+            multiply_side::<R, 1>(self.a, std::array::from_ref(panel), std::array::from_mut(sums));
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_side<'a, R: Rows<'a>, const S: usize>(
+    a: &[f32],
+    panels: &[Stored<'a>; S],
+    sums: &mut [[f32; COLUMNS]; S],
+) {
+    let mut decoded = Decoded([[[f16::ZERO; ROW]; PAIRS]; S]);
+    for (block, a) in a.as_chunks().0.iter().enumerate() {
+        if R::DIRECT {
+            // SAFETY: used only inside `dispatch`.
+            unsafe { multiply_direct::<R, S>(a, panels, block, sums) };
+            continue;
+        }
+        for (decoded, &panel) in decoded.0.iter_mut().zip(panels) {
+            let mut rows = R::new(panel, block);
+            decoded.iter_mut().enumerate().for_each(|(row, target)| rows.decode(row, target));
+        }
+        // SAFETY: used only inside `dispatch`.
+        unsafe { multiply(a, &decoded, sums) };
     }
 }
 
 /// Adds the products of a block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn multiply(a: &[f32; BLOCK], decoded: &Decoded, sums: &mut [[f32; COLUMNS]; SIDE]) {
-    let mut chains = [[_mm512_setzero_ps(); 4]; SIDE];
+fn multiply<const S: usize>(a: &[f32; BLOCK], decoded: &Decoded<S>, sums: &mut [[f32; COLUMNS]; S]) {
+    let mut chains = [[_mm512_setzero_ps(); 4]; S];
     for (pair, factors) in a.as_chunks::<2>().0.iter().enumerate() {
         let factors = _mm512_castpd_ps(_mm512_set1_pd(bytemuck::cast(*factors)));
         for (chains, rows) in chains.iter_mut().zip(&decoded.0) {
@@ -168,14 +177,14 @@ fn multiply(a: &[f32; BLOCK], decoded: &Decoded, sums: &mut [[f32; COLUMNS]; SID
 /// Adds the products of a block, whose rows are decoded to registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn multiply_direct<'a, R: Rows<'a>>(
+fn multiply_direct<'a, R: Rows<'a>, const S: usize>(
     a: &[f32; BLOCK],
-    panels: &[Stored<'a>; SIDE],
+    panels: &[Stored<'a>; S],
     block: usize,
-    sums: &mut [[f32; COLUMNS]; SIDE],
+    sums: &mut [[f32; COLUMNS]; S],
 ) {
-    let mut rows = [R::new(panels[0], block), R::new(panels[1], block)];
-    let mut chains = [[_mm512_setzero_ps(); 4]; SIDE];
+    let mut rows = panels.each_ref().map(|&panel| R::new(panel, block));
+    let mut chains = [[_mm512_setzero_ps(); 4]; S];
     for (pair, factors) in a.as_chunks::<2>().0.iter().enumerate() {
         let factors = _mm512_castpd_ps(_mm512_set1_pd(bytemuck::cast(*factors)));
         for (chains, rows) in chains.iter_mut().zip(&mut rows) {
@@ -442,75 +451,4 @@ impl<'a> Rows<'a> for SparseVbmi2<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Isa;
-    use crate::simd::stored::{Scales, decode};
-
-    /// Compares every decoder of `stored` with the portable one.
-    fn check(stored: Stored<'_>, blocks: usize) {
-        let mut want = vec![u32::MAX; blocks * PAIRS * COLUMNS];
-        decode(Simd::SCALAR, stored, &mut want);
-        for isa in Isa::available() {
-            let mut got = vec![u32::MAX; want.len()];
-            decode(Simd::new(isa).expect("available"), stored, &mut got);
-            assert!(got == want, "{isa:?}");
-        }
-        if Simd::new(Isa::Avx512).is_none() {
-            return;
-        }
-        // SAFETY: the processor has AVX-512; these decoders need no more.
-        unsafe { plain(stored, blocks, &want) };
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    fn plain(stored: Stored<'_>, blocks: usize, want: &[u32]) {
-        let mut got = vec![u32::MAX; blocks * PAIRS * COLUMNS];
-        let job = Fill { stored, target: &mut got };
-        match stored {
-            Stored::Bytes { .. } => job.run::<Bytes<'_>>(),
-            Stored::Sparse { .. } => job.run::<Sparse<'_>>(),
-            Stored::Indices { .. } => job.run::<Indices<'_>>(),
-        }
-        assert!(got == want);
-    }
-
-    #[test]
-    fn every_number_times_scales_of_all_sizes() {
-        let numbers: Vec<i8> = (0..4 * PAIRS * ROW).map(|at| (at * 37 + at / 256) as i8).collect();
-        for first in [0x0001_u16, 0x0017, 0x03ff, 0x0400, 0x2c37, 0x3c00, 0x5bff, 0x6123, 0x7bff] {
-            let scale = |at: usize| f16::from_bits((first + (at * 7 % 64) as u16).min(0x7bff));
-            let rows: Vec<[f16; ROW]> =
-                (0..2).map(|row| std::array::from_fn(|at| scale(row * ROW + at))).collect();
-            for (each, first) in [(4 * PAIRS, 0), (2 * PAIRS, 0), (2 * PAIRS, PAIRS), (5, 3)] {
-                check(Stored::Bytes { numbers: &numbers, scales: Scales { rows: &rows, each, first } }, 4);
-            }
-        }
-    }
-
-    #[test]
-    fn every_pair_of_indices() {
-        let indices: Vec<u8> = (0..2 * PAIRS * COLUMNS).map(|at| (at * 7) as u8).collect();
-        let table = std::array::from_fn(|at| f16::from_bits(at as u16 * 0x0911));
-        check(Stored::Indices { indices: &indices, table: &table }, 2);
-    }
-
-    #[test]
-    fn rows_of_every_density() {
-        let masks: Vec<u64> = (0..3 * PAIRS)
-            .map(|row| {
-                0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(row as u64 + 1) >> row
-                    | if row < 20 { u64::MAX << row } else { 0 }
-            })
-            .collect();
-        let counts =
-            masks.chunks(PAIRS).map(|block| block.iter().map(|mask| mask.count_ones() as usize).sum());
-        let mut starts = vec![0];
-        starts.extend(counts.scan(0, |sum: &mut usize, count: usize| {
-            *sum += count;
-            Some(*sum)
-        }));
-        let values: Vec<f16> = (0..starts[3]).map(|at| f16::from_bits(at as u16 + 1)).collect();
-        check(Stored::Sparse { masks: &masks, starts: &starts[..3], values: &values }, 3);
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use half::f16;
 
 use crate::order::BLOCK;
 use crate::simd::stored::{ROW, Scales, Stored};
-use crate::simd::{COLUMNS, PAIRS, STREAMS, Simd};
+use crate::simd::{COLUMNS, PAIRS, Simd};
 
 /// How far ahead of what is decoded memory is fetched, in bytes.
 const AHEAD: usize = 2048;
@@ -39,13 +39,9 @@ pub(in super::super) fn decodes_256(simd: Simd, stored: Stored<'_>) -> bool {
 
 /// See [`crate::simd::vector_of_stored`].
 #[target_feature(enable = "popcnt,avx2,fma,f16c")]
-pub(in super::super) fn vector_256(
-    a: &[f32],
-    panels: [Stored<'_>; STREAMS],
-    sums: &mut [[f32; COLUMNS]; STREAMS],
-) {
+pub(in super::super) fn vector_256(a: &[f32], panels: &[Stored<'_>], sums: &mut [[f32; COLUMNS]]) {
     let mut spare = Spare::new();
-    for (panel, sums) in panels.into_iter().zip(sums) {
+    for (&panel, sums) in panels.iter().zip(sums) {
         match panel {
             Stored::Bytes { numbers, scales } => multiply_bytes(a, numbers, scales, sums),
             Stored::Indices { indices, table } => multiply_indices(a, indices, table, sums),
