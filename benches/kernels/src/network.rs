@@ -65,7 +65,7 @@ fn attention(bench: &mut Bench, [heads, tokens, width]: [usize; 3]) {
         let (state, task) = (&state, plain(shape, [&q, &k, &v], scale));
         variants.push(Variant::new(label(&kernels), move || {
             let (_, out, scratch) = &mut *state.borrow_mut();
-            attention_of(&kernels, &task, false, scratch, out);
+            attention_of(&kernels, &task, 1, scratch, out);
         }));
     }
     let nodes = nodes([heads, tokens, width], scale);

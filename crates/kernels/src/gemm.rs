@@ -275,21 +275,27 @@ fn vector_panels(
     tile: &mut Tile<'_, f16>,
 ) -> usize {
     let (mut start, end, row) = (tile.columns().start, tile.columns().end, tile.rows().start);
-    while start + STREAMS * COLUMNS <= end {
+    while start < end {
         let mut sums = [[0.0; COLUMNS]; STREAMS];
-        let first = start / COLUMNS;
-        if let Some(panels) = b.panels(first, STREAMS) {
-            vector(simd, packed, panels, &mut sums);
-        } else {
-            let stored =
-                |stream| b.stored(first + stream, 0..packed.len() / BLOCK).expect("invariant: compressed");
-            if !vector_of_stored(simd, packed, std::array::from_fn(stored), &mut sums) {
+        let (first, count) = (start / COLUMNS, (end - start).div_ceil(COLUMNS).min(STREAMS));
+        if b.is_compressed() {
+            let stored = |stream: usize| {
+                let index = first + stream.min(count - 1);
+                b.stored(index, 0..packed.len() / BLOCK).expect("invariant: compressed")
+            };
+            let panels: [_; STREAMS] = std::array::from_fn(stored);
+            if !vector_of_stored(simd, packed, &panels[..count], &mut sums[..count]) {
                 break;
             }
+        } else {
+            let whole = start + STREAMS * COLUMNS <= end;
+            let Some(panels) = whole.then(|| b.panels(first, STREAMS)).flatten() else { break };
+            vector(simd, packed, panels, &mut sums);
         }
-        for sums in &sums {
-            epilogue.store(simd, std::slice::from_ref(sums), (row..row + 1, start..start + COLUMNS), tile);
-            start += COLUMNS;
+        for sums in &sums[..count] {
+            let columns = start..(start + COLUMNS).min(end);
+            start = columns.end;
+            epilogue.store(simd, std::slice::from_ref(sums), (row..row + 1, columns), tile);
         }
     }
     start

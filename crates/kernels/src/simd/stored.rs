@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{COLUMNS, Lanes, STREAMS, Simd, Task, WIDTH};
+use super::{COLUMNS, Lanes, Simd, Task, WIDTH};
 
 /// Values of a row of pairs.
 pub(crate) const ROW: usize = 2 * COLUMNS;
@@ -44,21 +44,32 @@ pub(crate) fn decode(simd: Simd, stored: Stored<'_>, target: &mut [u32]) {
         // SAFETY: a `Simd` exists only for an instruction set of this machine.
         return unsafe { super::x86::decode_512(stored, target) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if super::x86::decodes_256(simd, stored) {
+        // SAFETY: as above; that there is `popcnt` was asked.
+        return unsafe { super::x86::decode_256(stored, target) };
+    }
     simd.run(Decode { stored, target });
 }
 
-/// `sums[s][c] += a . panels[s][c]` for one row `a` and [`STREAMS`] panels of one form, if there is a kernel that decodes
+/// `sums[s][c] += a . panels[s][c]` for one row `a` and panels of one form, at least one, if there is a kernel that decodes
 /// them on the way; returns whether there is.
 pub(crate) fn vector_of_stored(
     simd: Simd,
     a: &[f32],
-    panels: [Stored<'_>; STREAMS],
-    sums: &mut [[f32; COLUMNS]; STREAMS],
+    panels: &[Stored<'_>],
+    sums: &mut [[f32; COLUMNS]],
 ) -> bool {
     #[cfg(target_arch = "x86_64")]
     if super::x86::decodes(simd, panels[0]) {
         // SAFETY: a `Simd` exists only for an instruction set of this machine.
         unsafe { super::x86::vector_512(a, panels, sums) };
+        return true;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if super::x86::multiplies_256(simd, panels[0]) {
+        // SAFETY: as above; that there is `popcnt` was asked.
+        unsafe { super::x86::vector_256(a, panels, sums) };
         return true;
     }
     let _ = (simd, a, panels, sums);

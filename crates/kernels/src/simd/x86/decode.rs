@@ -2,21 +2,25 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256,
-    _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_broadcast_i64x4, _mm512_castpd_ps,
-    _mm512_castph_si512, _mm512_castsi512_ph, _mm512_cvtepi8_epi16, _mm512_cvtepi8_epi32, _mm512_cvtepi16_ph,
-    _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-    _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_expand_epi32,
-    _mm512_maskz_expandloadu_epi16, _mm512_mul_ph, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_pd,
-    _mm512_setzero_ps, _mm512_srli_epi16, _mm512_storeu_si512,
+    _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_and_si512, _mm512_broadcast_i32x4,
+    _mm512_broadcast_i64x4, _mm512_castpd_ps, _mm512_castph_si512, _mm512_castsi512_ph,
+    _mm512_cmpgt_epi16_mask, _mm512_cvtepi8_epi16, _mm512_cvtepi16_ph, _mm512_cvtepi32_epi16,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_si512, _mm512_maskz_expand_epi16,
+    _mm512_maskz_expand_epi32, _mm512_maskz_loadu_epi16, _mm512_mul_ph, _mm512_mul_ps,
+    _mm512_permutexvar_epi16, _mm512_permutexvar_ps, _mm512_set1_epi16, _mm512_set1_pd, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_si512,
+    _mm512_sub_ps,
 };
 
 use half::f16;
 
 use super::NEAREST;
+use super::narrow::{BACK, LARGEST, MORE};
 use crate::order::BLOCK;
 use crate::simd::micro::few::close_512;
 use crate::simd::stored::{ROW, Stored};
-use crate::simd::{COLUMNS, PAIRS, STREAMS, Simd};
+use crate::simd::{COLUMNS, PAIRS, Simd};
 
 /// How far ahead of what is decoded memory is fetched, in bytes.
 const AHEAD: usize = 2048;
@@ -25,6 +29,13 @@ const AHEAD: usize = 2048;
 trait Rows<'a> {
     fn new(stored: Stored<'a>, block: usize) -> Self;
     fn decode(&mut self, row: usize, target: &mut [f16; ROW]);
+
+    /// Whether [`Rows::values`] is faster than [`Rows::decode`] and conversions of what it has written.
+    const DIRECT: bool = false;
+    /// The values of a row, where they are decoded to registers.
+    fn values(&mut self, _row: usize) -> [__m512; 4] {
+        unreachable!("invariant: only what is `DIRECT`")
+    }
 }
 
 /// What is done with rows.
@@ -46,11 +57,7 @@ pub(in super::super) fn decode_512(stored: Stored<'_>, target: &mut [u32]) {
 
 /// See [`crate::simd::vector_of_stored`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(in super::super) fn vector_512(
-    a: &[f32],
-    panels: [Stored<'_>; STREAMS],
-    sums: &mut [[f32; COLUMNS]; STREAMS],
-) {
+pub(in super::super) fn vector_512(a: &[f32], panels: &[Stored<'_>], sums: &mut [[f32; COLUMNS]]) {
     dispatch(panels[0], Multiply { a, panels, sums });
 }
 
@@ -98,8 +105,8 @@ impl<'a> Job<'a> for Fill<'a, '_> {
 
 struct Multiply<'a, 'b> {
     a: &'b [f32],
-    panels: [Stored<'a>; STREAMS],
-    sums: &'b mut [[f32; COLUMNS]; STREAMS],
+    panels: &'b [Stored<'a>],
+    sums: &'b mut [[f32; COLUMNS]],
 }
 
 /// Panels side by side: what is read ahead for more than two is more than the line buffers hold.
@@ -108,37 +115,80 @@ const SIDE: usize = 2;
 /// Blocks as pairs. They are decoded to the first-level cache, as to convert the upper half of a register to `f32`
 /// takes an instruction more than to convert from memory.
 #[repr(align(64))]
-struct Decoded([[[f16; ROW]; PAIRS]; SIDE]);
+struct Decoded<const S: usize>([[[f16; ROW]; PAIRS]; S]);
 
 impl<'a> Job<'a> for Multiply<'a, '_> {
     #[inline(always)]
     fn run<R: Rows<'a>>(self) {
-        let mut decoded = Decoded([[[f16::ZERO; ROW]; PAIRS]; SIDE]);
-        let sides = self.panels.as_chunks::<SIDE>().0.iter().zip(self.sums.as_chunks_mut().0);
-        for (panels, sums) in sides {
-            for (block, a) in self.a.as_chunks().0.iter().enumerate() {
-                for (decoded, &panel) in decoded.0.iter_mut().zip(panels) {
-                    let mut rows = R::new(panel, block);
-                    decoded.iter_mut().enumerate().for_each(|(row, target)| rows.decode(row, target));
-                }
-                // SAFETY: used only inside `dispatch`.
-                unsafe { multiply(a, &decoded, sums) };
-            }
+        let (sides, last) = self.panels.as_chunks::<SIDE>();
+        let (sums, last_sums) = self.sums.as_chunks_mut();
+        for (panels, sums) in sides.iter().zip(sums) {
+            multiply_side::<R, SIDE>(self.a, panels, sums);
         }
+        for (panel, sums) in last.iter().zip(last_sums) {
+            multiply_side::<R, 1>(self.a, std::array::from_ref(panel), std::array::from_mut(sums));
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_side<'a, R: Rows<'a>, const S: usize>(
+    a: &[f32],
+    panels: &[Stored<'a>; S],
+    sums: &mut [[f32; COLUMNS]; S],
+) {
+    let mut decoded = Decoded([[[f16::ZERO; ROW]; PAIRS]; S]);
+    for (block, a) in a.as_chunks().0.iter().enumerate() {
+        if R::DIRECT {
+            // SAFETY: used only inside `dispatch`.
+            unsafe { multiply_direct::<R, S>(a, panels, block, sums) };
+            continue;
+        }
+        for (decoded, &panel) in decoded.0.iter_mut().zip(panels) {
+            let mut rows = R::new(panel, block);
+            decoded.iter_mut().enumerate().for_each(|(row, target)| rows.decode(row, target));
+        }
+        // SAFETY: used only inside `dispatch`.
+        unsafe { multiply(a, &decoded, sums) };
     }
 }
 
 /// Adds the products of a block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn multiply(a: &[f32; BLOCK], decoded: &Decoded, sums: &mut [[f32; COLUMNS]; SIDE]) {
-    let mut chains = [[_mm512_setzero_ps(); 4]; SIDE];
+fn multiply<const S: usize>(a: &[f32; BLOCK], decoded: &Decoded<S>, sums: &mut [[f32; COLUMNS]; S]) {
+    let mut chains = [[_mm512_setzero_ps(); 4]; S];
     for (pair, factors) in a.as_chunks::<2>().0.iter().enumerate() {
         let factors = _mm512_castpd_ps(_mm512_set1_pd(bytemuck::cast(*factors)));
         for (chains, rows) in chains.iter_mut().zip(&decoded.0) {
             for (chain, values) in chains.iter_mut().zip(rows[pair].as_chunks::<16>().0) {
                 // SAFETY: 16 values are 32 bytes.
                 let values = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(values.as_ptr().cast()) });
+                *chain = _mm512_fmadd_ps(factors, values, *chain);
+            }
+        }
+    }
+    for (chains, sums) in chains.into_iter().zip(sums) {
+        // SAFETY: these are 32 sums.
+        unsafe { close_512(chains, sums.as_mut_ptr()) };
+    }
+}
+
+/// Adds the products of a block, whose rows are decoded to registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn multiply_direct<'a, R: Rows<'a>, const S: usize>(
+    a: &[f32; BLOCK],
+    panels: &[Stored<'a>; S],
+    block: usize,
+    sums: &mut [[f32; COLUMNS]; S],
+) {
+    let mut rows = panels.each_ref().map(|&panel| R::new(panel, block));
+    let mut chains = [[_mm512_setzero_ps(); 4]; S];
+    for (pair, factors) in a.as_chunks::<2>().0.iter().enumerate() {
+        let factors = _mm512_castpd_ps(_mm512_set1_pd(bytemuck::cast(*factors)));
+        for (chains, rows) in chains.iter_mut().zip(&mut rows) {
+            for (chain, values) in chains.iter_mut().zip(rows.values(pair)) {
                 *chain = _mm512_fmadd_ps(factors, values, *chain);
             }
         }
@@ -193,32 +243,95 @@ impl<'a> Rows<'a> for BytesFp16<'a> {
     }
 }
 
+/// Numbers come times 2^24, which the scales take back.
 struct Bytes<'a> {
     numbers: &'a Block<i8>,
     scales: [__m512; 4],
+    /// The scales times 2^13 + 1.
+    more: [__m512; 4],
+    /// A weight may be infinite.
+    large: bool,
 }
+
+impl Bytes<'_> {
+    /// The numbers of a part of a row. At the top of a lane they need no sign extension.
+    #[inline(always)]
+    fn numbers(&self, row: usize, part: usize) -> __m512 {
+        // SAFETY: used only inside `dispatch`; a row has 4 times 16 numbers.
+        unsafe {
+            let number = _mm_loadu_si128(self.numbers[row].as_ptr().add(16 * part).cast());
+            let top = _mm512_loadu_si512(TOP.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(number), top))
+        }
+    }
+}
+
+/// The lookup that has byte `i` at the top of lane `i`, and zeros below.
+static TOP: [[u8; 4]; 16] = {
+    let mut top = [[0x80; 4]; 16];
+    let mut lane = 0;
+    while lane < 16 {
+        top[lane][3] = lane as u8;
+        lane += 1;
+    }
+    top
+};
 
 impl<'a> Rows<'a> for Bytes<'a> {
     #[inline(always)]
     fn new(stored: Stored<'a>, block: usize) -> Bytes<'a> {
-        let (numbers, scales) = bytes_of(stored, block);
+        let (numbers, from) = bytes_of(stored, block);
         // SAFETY: used only inside `dispatch`; a row has 4 times 16 scales.
-        let load = |at| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(scales.as_ptr().add(at).cast())) };
-        Bytes { numbers, scales: [load(0), load(16), load(32), load(48)] }
+        unsafe {
+            let (mut scales, mut more) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
+            for part in 0..4 {
+                let scale = _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().add(16 * part).cast()));
+                scales[part] = _mm512_mul_ps(scale, _mm512_set1_ps(BACK));
+                more[part] = _mm512_mul_ps(scales[part], _mm512_set1_ps(MORE));
+            }
+            let mut large = 0;
+            for half in 0..2 {
+                let scales = _mm512_loadu_si512(from.as_ptr().add(32 * half).cast());
+                let size = _mm512_and_si512(scales, _mm512_set1_epi16(0x7fff));
+                large |= _mm512_cmpgt_epi16_mask(size, _mm512_set1_epi16(LARGEST as i16));
+            }
+            Bytes { numbers, scales, more, large: large != 0 }
+        }
     }
 
     #[inline(always)]
     fn decode(&mut self, row: usize, target: &mut [f16; ROW]) {
-        let numbers = &self.numbers[row];
-        fetch(numbers);
+        fetch(&self.numbers[row]);
         for (part, scales) in self.scales.iter().enumerate() {
-            // SAFETY: used only inside `dispatch`; a row has 4 times 16 numbers and values.
+            let numbers = self.numbers(row, part);
+            // SAFETY: used only inside `dispatch`; a row has 4 times 16 values.
             unsafe {
-                let numbers = _mm512_cvtepi8_epi32(_mm_loadu_si128(numbers.as_ptr().add(16 * part).cast()));
-                let values = _mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(_mm512_cvtepi32_ps(numbers), *scales));
+                let values = _mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(numbers, *scales));
                 _mm256_storeu_si256(target.as_mut_ptr().add(16 * part).cast(), values);
             }
         }
+    }
+
+    const DIRECT: bool = true;
+
+    #[inline(always)]
+    fn values(&mut self, row: usize) -> [__m512; 4] {
+        fetch(&self.numbers[row]);
+        let mut values = self.scales;
+        for (part, value) in values.iter_mut().enumerate() {
+            let number = self.numbers(row, part);
+            // SAFETY: used only inside `dispatch`.
+            *value = unsafe {
+                if self.large {
+                    _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(number, *value)))
+                } else {
+                    // As in `narrow`.
+                    let above = _mm512_mul_ps(number, self.more[part]);
+                    _mm512_sub_ps(above, _mm512_fnmadd_ps(number, *value, above))
+                }
+            };
+        }
+        values
     }
 }
 
@@ -226,6 +339,7 @@ struct Indices<'a> {
     indices: &'a [[u8; COLUMNS]; PAIRS],
     /// Twice: a lookup takes five bits.
     table: __m512i,
+    singles: __m512,
 }
 
 impl<'a> Rows<'a> for Indices<'a> {
@@ -233,8 +347,11 @@ impl<'a> Rows<'a> for Indices<'a> {
     fn new(stored: Stored<'a>, block: usize) -> Indices<'a> {
         let Stored::Indices { indices, table } = stored else { unreachable!("invariant: indices") };
         // SAFETY: used only inside `dispatch`; a table is 32 bytes.
-        let table = unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(table.as_ptr().cast())) };
-        Indices { indices: &indices.as_chunks().0.as_chunks().0[block], table }
+        unsafe {
+            let halves = _mm256_loadu_si256(table.as_ptr().cast());
+            let (table, singles) = (_mm512_broadcast_i64x4(halves), _mm512_cvtph_ps(halves));
+            Indices { indices: &indices.as_chunks().0.as_chunks().0[block], table, singles }
+        }
     }
 
     #[inline(always)]
@@ -248,6 +365,24 @@ impl<'a> Rows<'a> for Indices<'a> {
             _mm512_storeu_si512(at.cast(), _mm512_permutexvar_epi16(low, self.table));
             _mm512_storeu_si512(at.add(32).cast(), _mm512_permutexvar_epi16(high, self.table));
         }
+    }
+
+    const DIRECT: bool = true;
+
+    #[inline(always)]
+    fn values(&mut self, row: usize) -> [__m512; 4] {
+        let indices = &self.indices[row];
+        fetch(indices);
+        let mut values = [self.singles; 4];
+        for part in 0..2 {
+            // SAFETY: used only inside `dispatch`; a row has twice 16 bytes. A lookup takes the lowest four bits.
+            unsafe {
+                let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(indices.as_ptr().add(16 * part).cast()));
+                values[part] = _mm512_permutexvar_ps(low, self.singles);
+                values[part + 2] = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(low), self.singles);
+            }
+        }
+        values
     }
 }
 
@@ -307,7 +442,8 @@ impl<'a> Rows<'a> for SparseVbmi2<'a> {
             let own = self.0.take(mask.count_ones());
             // SAFETY: used only inside `run_vbmi2`; as many values are read as bits are set, and 32 are written.
             unsafe {
-                let spread = _mm512_maskz_expandloadu_epi16(mask, own.as_ptr().cast());
+                let own = _mm512_maskz_loadu_epi16(((1_u64 << own.len()) - 1) as u32, own.as_ptr().cast());
+                let spread = _mm512_maskz_expand_epi16(mask, own);
                 _mm512_storeu_si512(target.as_mut_ptr().cast(), spread);
             }
         }
@@ -315,75 +451,4 @@ impl<'a> Rows<'a> for SparseVbmi2<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Isa;
-    use crate::simd::stored::{Scales, decode};
-
-    /// Compares every decoder of `stored` with the portable one.
-    fn check(stored: Stored<'_>, blocks: usize) {
-        let mut want = vec![u32::MAX; blocks * PAIRS * COLUMNS];
-        decode(Simd::SCALAR, stored, &mut want);
-        for isa in Isa::available() {
-            let mut got = vec![u32::MAX; want.len()];
-            decode(Simd::new(isa).expect("available"), stored, &mut got);
-            assert!(got == want, "{isa:?}");
-        }
-        if Simd::new(Isa::Avx512).is_none() {
-            return;
-        }
-        // SAFETY: the processor has AVX-512; these decoders need no more.
-        unsafe { plain(stored, blocks, &want) };
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    fn plain(stored: Stored<'_>, blocks: usize, want: &[u32]) {
-        let mut got = vec![u32::MAX; blocks * PAIRS * COLUMNS];
-        let job = Fill { stored, target: &mut got };
-        match stored {
-            Stored::Bytes { .. } => job.run::<Bytes<'_>>(),
-            Stored::Sparse { .. } => job.run::<Sparse<'_>>(),
-            Stored::Indices { .. } => job.run::<Indices<'_>>(),
-        }
-        assert!(got == want);
-    }
-
-    #[test]
-    fn every_number_times_scales_of_all_sizes() {
-        let numbers: Vec<i8> = (0..4 * PAIRS * ROW).map(|at| (at * 37 + at / 256) as i8).collect();
-        for first in [0x0001_u16, 0x0017, 0x03ff, 0x0400, 0x2c37, 0x3c00, 0x5bff, 0x6123, 0x7bff] {
-            let scale = |at: usize| f16::from_bits((first + (at * 7 % 64) as u16).min(0x7bff));
-            let rows: Vec<[f16; ROW]> =
-                (0..2).map(|row| std::array::from_fn(|at| scale(row * ROW + at))).collect();
-            for (each, first) in [(4 * PAIRS, 0), (2 * PAIRS, 0), (2 * PAIRS, PAIRS), (5, 3)] {
-                check(Stored::Bytes { numbers: &numbers, scales: Scales { rows: &rows, each, first } }, 4);
-            }
-        }
-    }
-
-    #[test]
-    fn every_pair_of_indices() {
-        let indices: Vec<u8> = (0..2 * PAIRS * COLUMNS).map(|at| (at * 7) as u8).collect();
-        let table = std::array::from_fn(|at| f16::from_bits(at as u16 * 0x0911));
-        check(Stored::Indices { indices: &indices, table: &table }, 2);
-    }
-
-    #[test]
-    fn rows_of_every_density() {
-        let masks: Vec<u64> = (0..3 * PAIRS)
-            .map(|row| {
-                0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(row as u64 + 1) >> row
-                    | if row < 20 { u64::MAX << row } else { 0 }
-            })
-            .collect();
-        let counts =
-            masks.chunks(PAIRS).map(|block| block.iter().map(|mask| mask.count_ones() as usize).sum());
-        let mut starts = vec![0];
-        starts.extend(counts.scan(0, |sum: &mut usize, count: usize| {
-            *sum += count;
-            Some(*sum)
-        }));
-        let values: Vec<f16> = (0..starts[3]).map(|at| f16::from_bits(at as u16 + 1)).collect();
-        check(Stored::Sparse { masks: &masks, starts: &starts[..3], values: &values }, 3);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod decode;
 mod half;
+mod narrow;
 mod transpose;
 mod vector;
 
@@ -20,6 +21,7 @@ use ::half::f16;
 
 use super::half::HalfTask;
 pub(super) use decode::{decode_512, decodes, vector_512};
+pub(super) use narrow::{decode_256, decodes_256, multiplies_256, vector_256};
 
 use super::real::Each;
 use super::{COLUMNS, Lanes, Task, WIDTH};
