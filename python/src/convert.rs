@@ -126,7 +126,7 @@ const DEEPEST: usize = 64;
 
 /// Refuses masked arrays, also in lists: nothing here keeps a mask. `place` names the array in messages.
 pub fn unmasked(place: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    if !is_masked(object, 0)? {
+    if !is_masked(object, 0, &mut 0)? {
         return Ok(());
     }
     Err(PyTypeError::new_err(format!(
@@ -135,7 +135,8 @@ pub fn unmasked(place: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     )))
 }
 
-fn is_masked(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<bool> {
+/// Whether there is a mask in an object that lies so deep in lists; `seen` are the items so far.
+fn is_masked(object: &Bound<'_, PyAny>, depth: usize, seen: &mut usize) -> PyResult<bool> {
     if object.is_exact_instance_of::<PyUntypedArray>() || depth > DEEPEST {
         return Ok(false);
     }
@@ -143,16 +144,42 @@ fn is_masked(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<bool> {
         return object.is_instance(&object.py().import("numpy.ma")?.getattr("MaskedArray")?);
     }
     if let Ok(list) = object.cast::<PyList>() {
-        return any_masked(list.iter(), depth);
+        return any_masked(list.iter(), depth, seen);
     }
-    object.cast::<PyTuple>().map_or(Ok(false), |tuple| any_masked(tuple.iter(), depth))
+    object.cast::<PyTuple>().map_or(Ok(false), |tuple| any_masked(tuple.iter(), depth, seen))
 }
 
-fn any_masked<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> PyResult<bool> {
+fn any_masked<'py>(
+    items: impl Iterator<Item = Bound<'py, PyAny>>,
+    depth: usize,
+    seen: &mut usize,
+) -> PyResult<bool> {
     for item in items {
-        if is_masked(&item, depth + 1)? {
+        *seen += 1;
+        if seen.is_multiple_of(LISTED) {
+            breathe(item.py())?;
+        }
+        if is_masked(&item, depth + 1, seen)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Elements of a list that become an array at once: some milliseconds.
+const LISTED: usize = 1 << 16;
+
+/// The array of a list, piece by piece where it is long; `as_array` is `numpy.asarray`.
+pub fn listed<'py>(list: &Bound<'py, PyList>, as_array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let row = list.get_item(0).ok().and_then(|row| row.len().ok()).unwrap_or(1).max(1);
+    let some = (LISTED / row).max(1);
+    if list.len() <= some {
+        return as_array.call1((list,));
+    }
+    let pieces = PyList::empty(list.py());
+    for first in (0..list.len()).step_by(some) {
+        pieces.append(as_array.call1((list.get_slice(first, first + some),))?)?;
+        breathe(list.py())?;
+    }
+    list.py().import("numpy")?.call_method1("concatenate", (pieces,))
 }

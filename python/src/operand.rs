@@ -1,7 +1,7 @@
 //! NumPy arrays as constants, and what may stand beside a tensor in an expression.
 
 use crate::caller::here;
-use crate::convert::{converted, copied, unmasked};
+use crate::convert::{converted, copied, listed, unmasked};
 use crate::error::{Error, guarded, instead};
 use crate::interrupt::{Attaching, interruptible};
 use crate::tensor::Tensor;
@@ -152,7 +152,12 @@ pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<
     }
     let as_array =
         AS_ARRAY.get_or_try_init(py, || py.import("numpy")?.getattr("asarray").map(Bound::unbind))?;
-    match as_array.bind(py).call1((object,)) {
+    let as_array = as_array.bind(py);
+    let made = match object.cast_exact::<PyList>() {
+        Ok(list) if !list.is_empty() => listed(list, as_array),
+        _ => as_array.call1((object,)),
+    };
+    match made {
         Ok(array) => known(array.cast_into()?),
         Err(e) if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() => {
             if !e.is_instance_of::<PyValueError>(py) {

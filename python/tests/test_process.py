@@ -264,6 +264,24 @@ def test_the_conversion_of_a_large_array_is_interrupted(form):
     assert latest_interrupt(lambda: small + array) < 0.25
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_long_list_is_interrupted(nested):
+    array = np.arange(3_000_000, dtype=np.float32) % 7
+    shape = (1500, 2000) if nested else (60_000, 50)
+    model, values = af.compile(af.input(shape) * 1.0), array.reshape(shape).tolist()
+    np.testing.assert_array_equal(model(values), array.reshape(shape))
+    assert latest_interrupt(lambda: model(values)) < 0.25
+
+
+def test_long_lists_are_the_arrays_that_short_ones_are():
+    for values in ([[1, 2]] * 40_000 + [[3, 0.5]], [[True, False]] * 40_000 + [[3, 1]], [[[1.0]] * 3] * 50_000):
+        want = np.asarray(values)
+        model = af.compile(af.input(want.shape) * 1.0)
+        np.testing.assert_array_equal(model(values), want)
+    with pytest.raises(ValueError, match="is a list that is no array"):
+        af.compile(af.input((40_001, 2)) * 1.0)([[1.0, 2.0]] * 40_000 + [[1.0]])
+
+
 def test_a_conversion_to_bytes_is_interrupted_and_the_model_stays_usable():
     x = af.input((SIDE, SIDE), dtype="uint8")
     model, array = af.compile(x.astype("fp16") * 1.0), np.full((SIDE, SIDE), 3, "i8").T

@@ -8,6 +8,7 @@ use crate::compile::CompileError;
 use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Values, ValuesMut};
 use crate::ir::graph::InputInfo;
 use crate::ir::numerics::Numerics;
+use crate::ir::ops::leaf::Role;
 use crate::ir::types::TensorType;
 use crate::plan::{Plan, Source};
 use crate::profile::Profile;
@@ -392,6 +393,8 @@ impl Session {
     /// assert_eq!(difference[0].to_f32(), [2.0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Every input that is a [`Role::Feed`] is to be given; parameters and state may be, and else keep what they hold.
     pub fn run_named(&mut self, feeds: &[(&str, Tensor)]) -> Result<Vec<Tensor>, RunError> {
         let mut given: Vec<Option<&Tensor>> = vec![None; self.plan.feeds.len()];
         let names = || self.plan.feeds.iter().enumerate();
@@ -408,19 +411,44 @@ impl Session {
                 return Err(RunError::Times { name: (*key).to_owned(), times: "twice" });
             }
         }
-        if let Some(feed) = names().find(|(at, _)| given[*at].is_none()) {
+        if let Some(feed) = names().find(|(at, feed)| given[*at].is_none() && feed.role == Role::Feed) {
             return Err(RunError::Times { name: name(feed), times: "not at all" });
         }
-        let feeds: Vec<Tensor> = given.into_iter().flatten().cloned().collect();
-        self.run(&feeds)
+        let given: Vec<_> =
+            given.into_iter().enumerate().filter_map(|(at, given)| Some((at, given?))).collect();
+        self.run_with(&given)
     }
 
-    /// Runs once: inputs in the order in which they were made, outputs in single precision.
+    /// Runs once: inputs in the order in which they were made, outputs in single precision. Parameters and state are no
+    /// part of `feeds` and keep what they hold: what was [set](Session::set) or bound, zeros before.
+    ///
+    /// ```
+    /// use aneforge::ir::ops::leaf::Role;
+    /// use aneforge::{CompileOptions, Feed, Session, Shape, Tensor, TensorType, Var, compile, device};
+    /// let scalar = TensorType::f16(Shape::new(&[1])?);
+    /// let (x, total) = (Var::leaf(scalar, Role::Feed), Var::leaf(scalar, Role::State));
+    /// let plan = compile(&[&total + &x], &CompileOptions::default())?;
+    /// let mut sum = Session::new(plan, device::named("host")?)?;
+    /// let state = sum.input_buffer(1).ok_or("it is read")?.clone();
+    /// sum.bind_output(0, &state)?;
+    /// for x in [1.0f32, 2.0, 3.0] {
+    ///     sum.run(&[Tensor::from_slice(Shape::new(&[1])?, &[x])?])?;
+    /// }
+    /// assert_eq!(sum.output(0)[0].to_f32(), 6.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
-        if feeds.len() != self.plan.feeds.len() {
-            return Err(RunError::Count { want: self.plan.feeds.len(), got: feeds.len() });
+        let inputs = self.plan.feeds.iter().enumerate();
+        let fed: Vec<usize> =
+            inputs.filter(|(_, feed)| feed.role == Role::Feed).map(|(index, _)| index).collect();
+        if feeds.len() != fed.len() {
+            return Err(RunError::Count { want: fed.len(), got: feeds.len() });
         }
-        for (index, tensor) in feeds.iter().enumerate() {
+        self.run_with(&fed.into_iter().zip(feeds).collect::<Vec<_>>())
+    }
+
+    fn run_with(&mut self, given: &[(usize, &Tensor)]) -> Result<Vec<Tensor>, RunError> {
+        for &(index, tensor) in given {
             let feed = feed_of(tensor);
             let widened;
             let feed = match feed {

@@ -132,8 +132,7 @@ pub fn compress(
 ) -> Result<(Graph, Vec<WeightReport>), PassError> {
     let mut reports = Vec::new();
     let mut compressed = graph.clone();
-    for index in 0..graph.constants.len() {
-        let readers = readers(graph, index);
+    for (index, readers) in readers(graph).into_iter().enumerate() {
         let Some(&(op, operand, at)) = readers.first() else { continue };
         let weight = &graph.constants[index];
         let fits = |encoded: &Weight| {
@@ -173,13 +172,29 @@ pub fn compress(
     Ok((compressed, reports))
 }
 
-/// Who reads a constant, as which operand.
-fn readers(graph: &Graph, index: usize) -> Vec<(&Op, usize, Caller)> {
-    let is = |id: NodeId| graph.node(id).op == Op::from(Constant { index: index as u64 });
-    let reads = |(_, node): (NodeId, &'_ crate::ir::graph::GraphNode)| {
-        node.inputs.iter().position(|&input| is(input))
+/// An op, as which operand it reads a constant, and the line that built it.
+type Reader<'a> = (&'a Op, usize, Caller);
+
+/// Who reads each constant of the table; of one that is returned, the constant itself does.
+fn readers(graph: &Graph) -> Vec<Vec<Reader<'_>>> {
+    let mut readers = vec![Vec::new(); graph.constants.len()];
+    let index = |id: NodeId| match graph.node(id).op {
+        Op::Constant(Constant { index }) => Some(index as usize),
+        _ => None,
     };
-    graph.nodes().filter_map(|(id, node)| Some((&graph.node(id).op, reads((id, node))?, node.at))).collect()
+    let reads =
+        graph.nodes().flat_map(|(_, node)| node.inputs.iter().enumerate().map(move |read| (node, read)));
+    for (node, (operand, &input)) in reads {
+        if let Some(index) = index(input) {
+            readers[index].push((&node.op, operand, node.at));
+        }
+    }
+    for &output in graph.outputs() {
+        if let Some(index) = index(output) {
+            readers[index].push((&graph.node(output).op, 0, graph.node(output).at));
+        }
+    }
+    readers
 }
 
 /// The first form that a weight may be stored in, and why it is not the one before.

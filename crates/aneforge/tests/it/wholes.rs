@@ -228,7 +228,7 @@ fn projected(draw: &mut Draw) -> Vec<Var> {
     let [q, k, v] = [turn(&parts[0], [1, 0, 2]), turn(&parts[1], [1, 2, 0]), turn(&parts[2], [1, 0, 2])];
     let mixed = q.matmul_value(&k).muls(0.25).softmax(-1).matmul_value(&v);
     assert_eq!(mixed.shape().rank() as i64, rank);
-    let mut outputs = vec![mixed.transpose(&turned([1, 0, 2])).adds(1.0), values[1].relu()];
+    let mut outputs = vec![mixed.transpose(&turned([1, 0, 2])).adds(1.0), values[0].relu(), values[1].relu()];
     match draw.below(6) {
         0 => outputs.push(parts[draw.below(3)].clone()),
         1 => outputs.push(parts[draw.below(3)].exp()),
