@@ -7,7 +7,7 @@ use aneforge_tensor::{Encoding, Weight};
 
 /// Why an op does not take an encoded weight as this operand, if it does not.
 ///
-/// Evidence: the public package emits encoded weights for linear layers and convolutions, and but for sparse ones for
+/// Evidence: ANEForge 0.4.0 emits encoded weights for linear layers and convolutions, and but for sparse ones for
 /// products with a matrix per batch; its device tests have a block-wise weight, to which it adds zero, as a matrix only.
 /// It gives the halves of a byte to one row.
 pub fn refusal(op: &Op, operand: usize, weight: &Weight) -> Option<&'static str> {

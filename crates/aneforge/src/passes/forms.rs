@@ -53,7 +53,7 @@ fn constant_second(m: &Match<'_>) -> Result<Var, Miss> {
 /// Operands of a statement that broadcasts, and of a product, have the rank of its result, but for scalar
 /// constants.
 ///
-/// Evidence: the public package's history of `layer_norm`; a parameter that landed on the channel axis failed
+/// Evidence: ANEForge 0.4.0's history of `layer_norm`; a parameter that landed on the channel axis failed
 /// to compile from 1,024 elements on, and has had the value's rank since.
 fn operand_rank(m: &Match<'_>) -> Result<Var, Miss> {
     let node = m.node();

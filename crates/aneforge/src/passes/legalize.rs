@@ -198,7 +198,7 @@ fn value_parameter(m: &Match<'_>) -> Result<Var, Miss> {
 
 /// Factors that the engine's tile takes, the largest first, beside 1.
 ///
-/// Evidence: the public package's documentation; it does not check them.
+/// Evidence: ANEForge 0.4.0's documentation; it does not check them.
 const TILE_FACTORS: [i64; 4] = [8, 4, 3, 2];
 
 /// Another factor is a product of these, and what is left of it is a `concat` of copies.

@@ -1,7 +1,7 @@
 //! Transposes and matrix products of rank 5 and above, which the engine computes up to rank 4 only.
 //!
 //! Evidence: the public guide to the engine (arXiv 2606.22283, chapter 4) has the backend reject a product of
-//! rank 5 on M1, and the public package's documentation gives rank 4 as the limit of both.
+//! rank 5 on M1, and ANEForge 0.4.0's documentation gives rank 4 as the limit of both.
 
 use crate::ir::op::Op;
 use crate::ir::ops::matmul::lead;

@@ -25,7 +25,7 @@ pub const POLYNOMIAL_RANGE: f64 = 400.0;
 pub const POLYNOMIAL_ERROR: f64 = 1.5e-3;
 
 /// Coefficients of `r * P(r^2)` and `Q(r^2)` between -pi/2 and pi/2, the lowest power first: those with which
-/// the public package meets its tolerance of 3e-3 on devices.
+/// ANEForge 0.4.0 meets its tolerance of 3e-3 on devices.
 const SINE: [f64; 4] = [1.0, -0.1666589028907664, 0.008315949363584022, -0.0001860843359648393];
 const COSINE: [f64; 4] = [1.0, -0.4999308182201791, 0.041511585587052556, -0.0012786608784929124];
 

@@ -1,6 +1,6 @@
 //! What programs may be compiled for: chips, families, and the limits of each. Data first.
 //!
-//! Nothing here has been run on silicon by this project. Every figure is from the public package's
+//! Nothing here has been run on silicon by this project. Every figure is from ANEForge 0.4.0's
 //! tables and the device measurements its authors report.
 
 pub mod catalog;
@@ -147,14 +147,14 @@ pub struct Limits {
 
 /// The widest kernel that any family accepts.
 ///
-/// Evidence: the public package rejects wider kernels when the graph is built, and its documentation
+/// Evidence: ANEForge 0.4.0 rejects wider kernels when the graph is built, and its documentation
 /// reports that widths of 16 and more fail in code generation.
 pub const WIDEST_KERNEL: usize = 15;
 
 impl Family {
     /// What this family's compiler enforces.
     ///
-    /// Evidence: the public package's table of limits per family, held to its device tests on M1, M2 Pro
+    /// Evidence: ANEForge 0.4.0's table of limits per family, held to its device tests on M1, M2 Pro
     /// and M5 Pro; A15 is extrapolated there from its neighbours.
     pub const fn limits(self) -> Limits {
         match self {
@@ -176,7 +176,7 @@ impl Family {
 
 /// The first family whose engine computes an op; any family that runs MIL when it is not listed.
 ///
-/// Evidence: the public package's table of floors; sine and cosine need the trigonometric unit of A15, and a
+/// Evidence: ANEForge 0.4.0's table of floors; sine and cosine need the trigonometric unit of A15, and a
 /// warp the texture unit of A14. The engine of A13 takes ranking and dynamic slices until it generates code.
 pub const FLOORS: [(&str, Family); 6] = [
     ("sin", Family::A15),

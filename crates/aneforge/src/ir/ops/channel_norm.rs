@@ -40,7 +40,7 @@ op! {
 
 /// The largest extent that the engine tiles in a group's normalisation.
 ///
-/// Evidence: the public package's guard, which its tests confirm up to 512 channels of 128 by 128.
+/// Evidence: ANEForge 0.4.0's guard, which its tests confirm up to 512 channels of 128 by 128.
 const MAX_EXTENT: usize = 65_536;
 
 /// Checks for an image with parameters per channel.
