@@ -192,6 +192,11 @@ class Model:
         `at` is the line that built the node, `values` how many there were in the first call in which it did. The op
         is that of the compiled program. Where something infinite was fed, only elementwise ops are looked into.
         """
+    def weight_report(self) -> list[dict[str, Any]]:
+        """How each weight is stored that may be encoded, where `compile` was asked to `compress`: `op` and the line `at`
+        which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, and
+        `why` it is not in the form that was asked for ("" if it is).
+        """
     def __deepcopy__(self, memo: object, /) -> Model:
         """A model with the same program and memory of its own; weights are shared."""
     def release(self) -> None:
