@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aneforge import _env, _native
 from aneforge._native import Tensor
-from aneforge._operand import Array, integer, value, vector, weight, within
+from aneforge._operand import Array, integer, scores_mask, value, vector, weight, within
 
 _CANDIDATES = (1, 2, 3, 4, 5, 6, 8)
 _RUNS = 20
@@ -35,7 +35,7 @@ def _attention(
     offsets = [
         _optional(f"{name}: b{c}", b, w.shape[0]) for c, b, w in zip(letters, biases, weights, strict=True)
     ]
-    added = None if mask is None else value(mask)
+    added = None if mask is None else scores_mask(f"{name}: mask", mask)
     heads = integer(f"{name}: n_heads", n_heads)
     parts = _parts(x, x if context is None else context, weights[0], heads, context is not None)
     return _native.attention(x, context, weights, offsets, heads, parts, added)

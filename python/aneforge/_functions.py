@@ -10,7 +10,7 @@ import numpy as np
 from aneforge import _native
 from aneforge._blame import is_array
 from aneforge._native import Tensor
-from aneforge._operand import Array, integer, value, vector, weight
+from aneforge._operand import Array, integer, scores_mask, value, vector, weight
 from aneforge._tensor import TensorMethods, border, pair
 
 
@@ -343,5 +343,5 @@ def sdpa(
         is_causal: whether query `i` sees keys up to `i` only; `Sq` and `Skv` must agree.
         attn_mask: added to the scores, `[1, 1, Sq, Skv]`, with -1e4 where a key is hidden.
     """
-    mask = None if attn_mask is None else value(attn_mask)
+    mask = None if attn_mask is None else scores_mask("sdpa: attn_mask", attn_mask)
     return _native.sdpa(q, k, v, scale, bool(is_causal), mask)

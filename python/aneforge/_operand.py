@@ -56,6 +56,16 @@ def value(operand: object) -> Tensor:
     return _native.constant(operand)
 
 
+def scores_mask(where: str, given: object) -> Tensor:
+    """What is added to scores. Truth values hide in one library what they show in another, so they are refused."""
+    if (given if isinstance(given, Tensor) else np.asarray(given)).dtype == "bool":
+        raise TypeError(
+            f"{where} is added to the scores and takes no truth values; write np.where(keep, 0, -1e4), or "
+            "af.where(keep, 0.0, -1e4) of a tensor"
+        )
+    return value(given)
+
+
 def weight(where: str, array: object) -> Tensor:
     """An array as a constant; a tensor as it is."""
     return array if isinstance(array, Tensor) else _native.constant(array, where)

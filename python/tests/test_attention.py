@@ -188,3 +188,15 @@ def test_the_layer_is_shown_where_it_is_reliable() -> None:
     assert all(shown == given for shown, given in zip(y.srcs, q, strict=True))
     again = af.Tensor(y.shape, y.op, list(y.srcs), dict(y.attrs))
     assert repr(again) == repr(y)
+
+
+def test_masks_of_truth_values_are_refused() -> None:
+    x, keep = af.input((1, 1, 2, 4)), np.tril(np.ones((1, 1, 2, 2), dtype=bool))
+    w = np.eye(4, dtype=np.float32)
+    rows = af.input((2, 4))
+    for given in (keep, keep.tolist(), af.input((1, 1, 2, 2)) > 0):
+        with pytest.raises(TypeError, match=r"sdpa: attn_mask is added to the scores .* np.where\(keep, 0, -1e4\)"):
+            af.sdpa(x, x, x, attn_mask=given)
+    with pytest.raises(TypeError, match="mha: mask is added to the scores and takes no truth values"):
+        af.mha(rows, w, None, w, None, w, None, w, None, n_heads=2, mask=keep[0, 0])
+    af.sdpa(x, x, x, attn_mask=np.where(keep, 0, -1e4))

@@ -114,6 +114,7 @@ pub struct Global {
         long,
         global = true,
         value_name = "ERROR",
+        requires = "compress",
         default_value_t = Compression::TOLERANCE,
         value_parser = tolerance,
         help_heading = "Global options"
@@ -125,6 +126,7 @@ pub struct Global {
         long,
         global = true,
         value_name = "COLUMNS",
+        requires = "compress",
         default_value_t = Compression::BLOCK,
         value_parser = block,
         help_heading = "Global options"

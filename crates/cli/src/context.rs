@@ -28,7 +28,8 @@ pub struct Context {
     isa: Option<Isa>,
     routes: Routes,
     norms: Norms,
-    compression: Option<Compression>,
+    /// In which form weights are stored.
+    pub compression: Option<Compression>,
 }
 
 impl Context {

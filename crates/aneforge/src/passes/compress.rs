@@ -145,11 +145,13 @@ pub fn compress(
         if aneforge_kernels::threads::stopped() {
             return Err(PassError::Stopped);
         }
-        let may_be = matches!(op, Op::Matmul(_) | Op::Conv(_) | Op::Bmm(_) | Op::BmmW(_)) && operand == 1;
-        if !may_be {
+        let turned = matches!(op, Op::ConvTranspose(_));
+        let may_be = turned || matches!(op, Op::Matmul(_) | Op::Conv(_) | Op::Bmm(_) | Op::BmmW(_));
+        if !may_be || operand != 1 {
             continue;
         }
         let (stored, why) = match weight.encoding() {
+            _ if turned => (weight.clone(), "transposed convolutions take none that is encoded".into()),
             Encoding::Dense => chosen(weight, compression, target.family(), fits),
             _ => (weight.clone(), "it came so".into()),
         };

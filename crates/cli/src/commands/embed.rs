@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::exit::caller;
 use crate::output;
 use crate::program::MOST_TEXT;
+use aneforge::passes::Form;
 use aneforge::{Shape, Tensor};
 use aneforge_models::resolve::{HubOptions, truth};
 use aneforge_models::{EncodeOptions, Encoder, EncoderOptions, Pooling};
@@ -88,7 +89,17 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         return Err(caller("--npy - and --json both print to standard output; name a file for one"));
     }
     let texts = texts(&args.texts)?;
+    let int8 = match context.compression.map(|compression| compression.form) {
+        None => false,
+        Some(Form::Int8) => true,
+        Some(_) => {
+            return Err(caller(
+                "an encoder's weights are stored in half precision or as int8; give --compress int8",
+            ));
+        }
+    };
     let options = EncoderOptions {
+        int8,
         pooling: args.pooling.map(Pooling::from),
         target: context.target,
         device: Some(context.device()?),

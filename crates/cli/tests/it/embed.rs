@@ -91,3 +91,17 @@ fn what_is_no_model_is_an_error() {
     let error = fails(3, &["embed", "-m", &model(), "--npy", &format!("{blocked}/x.npy"), "x"]);
     assert!(error.starts_with(&format!("cannot write {blocked}/x.npy: ")), "{error}");
 }
+
+#[test]
+fn weights_are_bytes_where_that_is_asked_for() {
+    let first = |options: &[&str]| {
+        let value = json(&[&["embed", "-m", &model(), "the cat sat on the mat"], options].concat());
+        vector(&value["embeddings"][0]["vector"])
+    };
+    let (full, bytes) = (first(&[]), first(&["--compress", "int8"]));
+    assert!(full != bytes && cosine(&full, &bytes) > 0.99);
+    let error = fails(3, &["embed", "-m", &model(), "a cat", "--compress", "sparse"]);
+    assert!(error.contains("stored in half precision or as int8; give --compress int8"), "{error}");
+    let error = fails(2, &["embed", "-m", &model(), "a cat", "--compress-atol", "0.1"]);
+    assert!(error.contains("--compress <FORM>"), "{error}");
+}
