@@ -77,7 +77,14 @@ impl Window {
         let size: Vec<usize> = self.axes.iter().map(Axis::span).collect();
         let mut part = if x.shape().dims() == size { x.clone() } else { x.slice_by_size(&begin, &size) };
         for (at, axis) in self.axes.iter().enumerate().filter(|(_, axis)| axis.step > 1) {
+            // What follows a mistake has no axes to choose from.
+            if part.check().is_err() {
+                return part;
+            }
             part = part.every(at as i64, 0, axis.step, axis.count);
+        }
+        if part.check().is_err() {
+            return part;
         }
         let reversed = self.places(|axis| axis.reversed);
         if !reversed.is_empty() {

@@ -410,3 +410,9 @@ def test_calls_have_pages() -> None:
         assert page and "Call self as a function" not in page
         assert cls.__call__.__name__ == "__call__"
     assert "model(image=array)" in (af.Model.__call__.__doc__ or "")
+
+
+def test_steps_of_truth_values_are_refused_in_words() -> None:
+    for shape, index in (((5,), np.s_[::-2]), ((4,), np.s_[::2]), ((2, 4), np.s_[::2, ::2]), ((3, 5), np.s_[:, ::-3])):
+        with pytest.raises((TypeError, ValueError), match="takes fp16, got bool"):
+            (af.input(shape) > 0)[index]

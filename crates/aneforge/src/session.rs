@@ -447,6 +447,14 @@ impl Session {
         self.run_with(&fed.into_iter().zip(feeds).collect::<Vec<_>>())
     }
 
+    /// The same with a value for every input, parameters and state too.
+    pub fn run_all(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+        if inputs.len() != self.plan.feeds.len() {
+            return Err(RunError::Count { want: self.plan.feeds.len(), got: inputs.len() });
+        }
+        self.run_with(&inputs.iter().enumerate().collect::<Vec<_>>())
+    }
+
     fn run_with(&mut self, given: &[(usize, &Tensor)]) -> Result<Vec<Tensor>, RunError> {
         for &(index, tensor) in given {
             let feed = feed_of(tensor);

@@ -42,6 +42,10 @@ impl Var {
     /// `size` elements of an axis, from `begin` on.
     #[track_caller]
     fn window(&self, axis: usize, begin: usize, size: usize) -> Var {
-        if self.shape()[axis] == size { self.clone() } else { self.narrow(axis, begin, begin + size) }
+        // After a mistake there are no axes.
+        match self.shape().dims().get(axis) {
+            Some(&extent) if extent != size => self.narrow(axis, begin, begin + size),
+            _ => self.clone(),
+        }
     }
 }

@@ -89,7 +89,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let mut session = context.session(plan, &device)?;
     // Random feeds wait until loading has found room for what is run.
     let feeds = feeds.map_or_else(|| drawn(args.random.unwrap_or_default(), session.plan()), Ok)?;
-    let outputs = session.run(&feeds).map_err(|error| named(error, &args.inputs))?;
+    let outputs = session.run_all(&feeds).map_err(|error| named(error, &args.inputs))?;
     drop(feeds);
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
     let profile = profile(args, &mut session, out)?;

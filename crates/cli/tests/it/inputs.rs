@@ -198,3 +198,18 @@ fn variables_of_the_hub_say_where_its_cache_is() {
     }
     assert_eq!(embed(&[("HOME", home), ("HF_HOME", Path::new("~else"))]).code, 3);
 }
+
+#[test]
+fn parameters_and_state_are_inputs_of_the_command() {
+    let folder = folder();
+    let graph = "%0 = input(feed=0) : fp16[2]\n%1 = input(feed=1, role=\"state\") : fp16[2]\n\
+                 %2 = input(feed=2, role=\"parameter\") : fp16[2]\n%3 = add(%0, %1) : fp16[2]\n\
+                 %4 = mul(%3, %2) : fp16[2]\nreturn %4\n";
+    let graph = file(&folder, "roles.ir", graph);
+    let compiled = show(&folder.path().join("compiled"));
+    text(&["compile", &graph, "-o", &compiled]);
+    let run = |program: &str| text(&["run", program, "--random", "1"]);
+    let output = |text: String| text.lines().find(|line| line.contains("output 0")).map(str::to_owned);
+    assert!(output(run(&graph)).is_some());
+    assert_eq!(output(run(&graph)), output(run(&compiled)));
+}
