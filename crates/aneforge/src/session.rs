@@ -3,6 +3,7 @@
 mod fed;
 
 pub use fed::Unheld;
+use fed::feed_of;
 
 use crate::compile::CompileError;
 use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Values, ValuesMut};
@@ -489,15 +490,5 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session({} ops, target {}, device {})", self.plan.n_ops, self.plan.target, self.device)
-    }
-}
-
-fn feed_of(tensor: &Tensor) -> Option<Feed<'_>> {
-    match tensor.dtype() {
-        DType::F16 => tensor.as_slice().map(Feed::F16),
-        DType::F32 => tensor.as_slice().map(Feed::F32),
-        DType::F64 => tensor.as_slice().map(Feed::F64),
-        DType::U8 => Some(Feed::U8(tensor.bytes())),
-        _ => None,
     }
 }

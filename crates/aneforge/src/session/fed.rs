@@ -3,7 +3,7 @@
 use super::{RunError, Session};
 use crate::device::{Beyond, Feed, FeedError};
 use crate::ir::types::counted;
-use aneforge_tensor::DType;
+use aneforge_tensor::{DType, Tensor};
 use std::fmt;
 
 /// An input that was fed finite values which half precision cannot hold: they became infinities.
@@ -109,4 +109,15 @@ impl Session {
 /// Whether a port of this type takes such values.
 fn takes_any(port: DType, feed: &Feed<'_>) -> bool {
     port == DType::F16 || matches!((port, feed), (DType::U8, Feed::U8(_)))
+}
+
+/// A tensor as a feed, where one has its element type.
+pub(super) fn feed_of(tensor: &Tensor) -> Option<Feed<'_>> {
+    match tensor.dtype() {
+        DType::F16 => tensor.as_slice().map(Feed::F16),
+        DType::F32 => tensor.as_slice().map(Feed::F32),
+        DType::F64 => tensor.as_slice().map(Feed::F64),
+        DType::U8 => Some(Feed::U8(tensor.bytes())),
+        _ => None,
+    }
 }
