@@ -120,7 +120,7 @@ class TensorMethods:
         """`(x - mean) / sqrt(variance + eps) * gamma + beta` over the last axis.
 
         `x` is `[..., D]`, `gamma` and `beta` `[D]`; both are arrays or both tensors. The variance is the
-        population's. `eps` is rounded to half precision, so 1e-8 and less become 0.
+        population's. `eps` is rounded to half precision, and what would be 0 becomes 2^-24.
         """
         return normed("layer_norm", self, gamma, beta, {"eps": eps})
 

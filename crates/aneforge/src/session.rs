@@ -425,7 +425,7 @@ impl Session {
     ///
     /// ```
     /// use aneforge::ir::ops::leaf::Role;
-    /// use aneforge::{CompileOptions, Feed, Session, Shape, Tensor, TensorType, Var, compile, device};
+    /// use aneforge::{CompileOptions, Session, Shape, Tensor, TensorType, Var, compile, device};
     /// let scalar = TensorType::f16(Shape::new(&[1])?);
     /// let (x, total) = (Var::leaf(scalar, Role::Feed), Var::leaf(scalar, Role::State));
     /// let plan = compile(&[&total + &x], &CompileOptions::default())?;

@@ -99,7 +99,7 @@ pub struct WeightReport {
     pub op: String,
     /// The line that built that op.
     pub at: Caller,
-    /// Its extents.
+    /// Its extents, as the program stores it: of a linear layer `[outputs, inputs]`.
     pub shape: Shape,
     /// The form it is stored in.
     pub encoding: Encoding,

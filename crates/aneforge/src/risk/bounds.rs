@@ -331,3 +331,29 @@ pub fn plain_limit(form: &Form) -> Option<(f64, &'static str)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::ops::leaf::Role;
+    use crate::ir::types::TensorType;
+    use crate::ir::var::Var;
+    use aneforge_tensor::{Shape, Tensor};
+
+    #[test]
+    fn the_largest_finite_value_of_a_constant_counts_in_every_type() {
+        let (shape, values) = (Shape::new(&[4]).unwrap(), [1.0f32, f32::NEG_INFINITY, f32::NAN, -3.0]);
+        let halves = values.map(f16::from_f32);
+        let wide = values.map(f64::from);
+        let constants = [
+            Tensor::from_slice(shape, &values),
+            Tensor::from_slice(shape, &halves),
+            Tensor::from_slice(shape, &wide),
+        ];
+        for constant in constants {
+            let x = Var::bounded_leaf(TensorType::f16(shape), Role::Feed, 2.0);
+            let graph = Graph::freeze(&[&x + &Var::constant(constant.unwrap())]).unwrap();
+            assert_eq!(Bounds::of(&graph).get(graph.outputs()[0]), Some(5.0));
+        }
+    }
+}

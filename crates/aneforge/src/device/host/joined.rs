@@ -70,10 +70,7 @@ impl Planner<'_> {
                 let bias = part.sum.map(|(_, bias)| self.ty(bias).shape);
                 let key = (x, self.ty(part.product).shape, bias);
                 match alike.iter_mut().find(|(other, _)| *other == key) {
-                    Some((_, parts)) if parts.iter().all(|other| other.product != part.product) => {
-                        parts.push(part)
-                    }
-                    Some(_) => {}
+                    Some((_, parts)) => parts.push(part),
                     None => alike.push((key, vec![part])),
                 }
             }
