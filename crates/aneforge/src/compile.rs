@@ -71,8 +71,11 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     };
     let segments = parts.into_iter().map(segment).collect::<Result<Vec<_>, CompileError>>()?;
     let n_ops = n_ops(&traces);
+    let order = graph.feeds();
+    let place = |(state, _)| order.iter().position(|&feed| feed == state).expect("invariant: state is fed");
+    let carries = graph.carries().map(place).collect();
     // Leaves that passes made unused are still fed, so feeds are those of the graph as written.
-    Ok(Plan { target: options.target, feeds, outputs, n_ops, segments, traces, weights })
+    Ok(Plan { target: options.target, feeds, outputs, carries, n_ops, segments, traces, weights })
 }
 
 /// The number of ops as the reference counts them: nodes of the routed graph that are no input, weight or native layer. A

@@ -160,6 +160,7 @@ impl RunError {
             | RunError::DType { .. }
             | RunError::Name { .. }
             | RunError::Times { .. }
+            | RunError::State { .. }
             | RunError::Stopped { .. } => Kind::Caller,
             RunError::Device(error) => error.kind(),
             RunError::Compile(error) => error.kind(),

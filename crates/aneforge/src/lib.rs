@@ -84,7 +84,7 @@ pub mod target;
 pub mod tune;
 
 pub use aneforge_tensor::{DType, Encoding, Shape, Tensor, Weight, f16};
-pub use compile::{CompileError, compile};
+pub use compile::{CompileError, compile, compile_graph};
 pub use device::host::HostOptions;
 pub use device::{Buffer, Device, DeviceError, Feed};
 pub use error::Kind;
@@ -95,5 +95,5 @@ pub use ir::var::{BuildError, Var};
 pub use passes::{CompileOptions, Norms, Routes};
 pub use plan::Plan;
 pub use profile::Profile;
-pub use session::{RunError, Session};
+pub use session::{RunError, Session, State};
 pub use target::Target;

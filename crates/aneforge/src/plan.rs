@@ -82,8 +82,10 @@ pub struct Plan {
     pub segments: Vec<Segment>,
     /// What is fed, in order.
     pub feeds: Vec<InputInfo>,
-    /// What is returned, in order, and from where.
+    /// What is returned, in order, and from where; after that, what becomes of state.
     pub outputs: Vec<(TensorType, Source)>,
+    /// State that a run changes: the feeds that the last outputs are for, one for each.
+    pub carries: Vec<usize>,
     /// The number of ops as written, but for native layers; weights and inputs do not count.
     pub n_ops: usize,
     /// What each stage of the pipeline did.
@@ -96,6 +98,16 @@ impl Plan {
     /// The place of the feed of this name.
     pub fn feed(&self, name: &str) -> Option<usize> {
         self.feeds.iter().position(|feed| !name.is_empty() && feed.name == name)
+    }
+
+    /// What is returned, in order, and from where.
+    pub fn returned(&self) -> &[(TensorType, Source)] {
+        &self.outputs[..self.outputs.len() - self.carries.len()]
+    }
+
+    /// State that a run changes: the place of each among the feeds, and of its next value among the outputs.
+    pub fn carried(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.carries.iter().copied().zip(self.returned().len()..)
     }
 
     /// MIL statements over all segments, constants included.
@@ -148,9 +160,12 @@ impl fmt::Display for Plan {
             writeln!(f, "  input {i}{name}: {}", feed.ty)?;
         }
         let cut = self.segments.len() > 1;
-        for (i, (ty, source)) in self.outputs.iter().enumerate() {
-            let from = if cut { format!(" from {source}") } else { String::new() };
-            writeln!(f, "  output {i}: {ty}{from}")?;
+        let from = |source: &Source| if cut { format!(" from {source}") } else { String::new() };
+        for (i, (ty, source)) in self.returned().iter().enumerate() {
+            writeln!(f, "  output {i}: {ty}{}", from(source))?;
+        }
+        for (feed, output) in self.carried() {
+            writeln!(f, "  state: input {feed} becomes output {output}{}", from(&self.outputs[output].1))?;
         }
         for (i, segment) in self.segments.iter().enumerate() {
             match &segment.code {

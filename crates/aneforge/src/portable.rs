@@ -89,6 +89,8 @@ struct PlanNote {
     /// Number, type, role and name.
     feeds: Vec<(u64, String, String, String)>,
     outputs: Vec<(String, SourceNote)>,
+    #[serde(default)]
+    carries: Vec<usize>,
     segments: Vec<SegmentNote>,
     #[serde(default)]
     weights: Vec<StoredNote>,
@@ -169,6 +171,7 @@ pub fn pack_plan(plan: &Plan) -> Result<Vec<u8>, PortableError> {
         n_ops: plan.n_ops,
         feeds: plan.feeds.iter().map(feed).collect(),
         outputs: plan.outputs.iter().map(|(ty, s)| (ty.to_string(), source_note(s))).collect(),
+        carries: plan.carries.clone(),
         segments: plan.segments.iter().map(segment).collect(),
         weights: plan.weights.iter().map(stored_note).collect(),
     };
@@ -210,13 +213,30 @@ pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, Portab
         if !type_of(&segments, segment, output).is_some_and(|port| carries(port, ty)) {
             return Err(content("plan", "an output comes from nowhere"));
         }
-        outputs.push((ty, Source::Segment { segment, output }));
+        let source = Source::Segment { segment, output };
+        if outputs.iter().any(|(_, other)| *other == source) {
+            return Err(content("plan", "two outputs are one value"));
+        }
+        outputs.push((ty, source));
+    }
+    let state = |(at, feed): (usize, &usize)| {
+        let first = outputs.len().checked_sub(written.carries.len());
+        let next = first.and_then(|first| outputs.get(first + at));
+        let fits = feeds
+            .get(*feed)
+            .zip(next)
+            .is_some_and(|(feed, next)| feed.ty == next.0 && feed.role == Role::State);
+        fits && !written.carries[..at].contains(feed)
+    };
+    if !written.carries.iter().enumerate().all(state) {
+        return Err(content("plan", "a state becomes what it cannot be"));
     }
     Ok(Plan {
         target,
         segments,
         feeds,
         outputs,
+        carries: written.carries,
         n_ops: written.n_ops,
         traces: Vec::new(),
         weights: written

@@ -1,11 +1,15 @@
 //! Running a plan on a device.
 
+mod carry;
+mod error;
 mod fed;
 
+use carry::Carried;
+pub use carry::State;
+pub use error::RunError;
 pub use fed::Unheld;
 use fed::feed_of;
 
-use crate::compile::CompileError;
 use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Values, ValuesMut};
 use crate::ir::graph::InputInfo;
 use crate::ir::numerics::Numerics;
@@ -13,81 +17,10 @@ use crate::ir::ops::leaf::Role;
 use crate::ir::types::TensorType;
 use crate::plan::{Plan, Source};
 use crate::profile::Profile;
-use aneforge_tensor::{AlignedBytes, Bytes, DType, Shape, Tensor};
+use aneforge_tensor::{AlignedBytes, Bytes, DType, Tensor};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// A run could not be set up or done.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The wrong number of arrays. The caller's fault.
-    #[error("the model takes {want} input{s}, got {got}", s = if *want == 1 { "" } else { "s" })]
-    Count {
-        /// How many it takes.
-        want: usize,
-        /// How many came.
-        got: usize,
-    },
-    /// An array of the wrong shape. The caller's fault.
-    #[error("input {index} must have shape {want}, got {got:?}")]
-    Shape {
-        /// Which input.
-        index: usize,
-        /// The shape it takes.
-        want: Shape,
-        /// The shape that came.
-        got: Vec<usize>,
-    },
-    /// An array of the wrong element type. The caller's fault.
-    #[error("input {index} is a {want} port and takes {takes}, got {got}", takes = takes(*want))]
-    DType {
-        /// Which input.
-        index: usize,
-        /// The port's type.
-        want: DType,
-        /// The type that came.
-        got: DType,
-    },
-    /// There is no input of this name. The caller's fault.
-    #[error("there is no input `{name}`; the model has {known}")]
-    Name {
-        /// The name.
-        name: String,
-        /// The names that there are.
-        known: String,
-    },
-    /// An input came under its name twice, or not at all. The caller's fault.
-    #[error("input `{name}` was given {times}; give each input once")]
-    Times {
-        /// The input's name, or else its number.
-        name: String,
-        /// `twice` or `not at all`.
-        times: &'static str,
-    },
-    /// The caller wanted no more of an input to be written.
-    #[error(
-        "input {index} was not written to the end, as the caller stopped it; write it again before the next run"
-    )]
-    Stopped {
-        /// Which input.
-        index: usize,
-    },
-    /// The device failed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The graph did not compile.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-}
-
-fn takes(port: DType) -> &'static str {
-    match port {
-        DType::U8 => "integers from 0 to 255",
-        _ => "real numbers",
-    }
-}
 
 /// A plan on a device, ready to run.
 ///
@@ -127,6 +60,10 @@ pub struct Session {
     inputs: Vec<Option<Buffer>>,
     /// Of every segment, one per output.
     results: Vec<Vec<Buffer>>,
+    /// State that runs change.
+    carried: Vec<Carried>,
+    /// Bytes of it that were copied.
+    copied: u64,
     /// Whether an overflow was logged.
     warned: bool,
     /// Inputs that were fed finite values which half precision cannot hold.
@@ -141,7 +78,9 @@ impl Session {
         let loaded = plan.segments.iter().map(|segment| device.load(segment, target));
         // First of all, as loading finds out whether there is memory for all of it.
         let programs = loaded.collect::<Result<Vec<_>, DeviceError>>()?;
-        let read = |at: usize| plan.segments.iter().any(|s| s.inputs.contains(&Source::Feed(at)));
+        let read = |at: usize| {
+            plan.carries.contains(&at) || plan.segments.iter().any(|s| s.inputs.contains(&Source::Feed(at)))
+        };
         let feeds = plan.feeds.iter().enumerate();
         let input = |(at, feed): (usize, &InputInfo)| read(at).then(|| device.allocate(feed.ty)).transpose();
         let inputs: Vec<Option<Buffer>> = feeds.map(input).collect::<Result<_, DeviceError>>()?;
@@ -151,9 +90,20 @@ impl Session {
         });
         let results: Vec<Vec<Buffer>> = outputs.collect::<Result<_, DeviceError>>()?;
         let (device, numerics) = (device.name(), device.numerics(target));
-        let mut session =
-            Session { programs, device, numerics, inputs, results, plan, warned: false, unheld: Vec::new() };
+        let mut session = Session {
+            programs,
+            device,
+            numerics,
+            inputs,
+            results,
+            plan,
+            carried: Vec::new(),
+            copied: 0,
+            warned: false,
+            unheld: Vec::new(),
+        };
         session.bind_all()?;
+        session.carry()?;
         Ok(session)
     }
 
@@ -193,30 +143,29 @@ impl Session {
     /// The buffer of an output; `None` when there is no such output.
     pub fn output_buffer(&self, index: usize) -> Option<&Buffer> {
         let (segment, output) = self.produced(index)?;
-        Some(&self.results[segment][output])
+        let state = self.becomes((segment, output)).and_then(|feed| self.inputs[feed].as_ref());
+        Some(state.unwrap_or(&self.results[segment][output]))
     }
 
-    /// Reads an input from `buffer` from now on. What no op reads is not bound.
+    /// Reads an input from `buffer` from now on, and writes there what a run makes of it if it is state. What no op reads is
+    /// not bound.
     pub fn bind_input(&mut self, index: usize, buffer: &Buffer) -> Result<(), RunError> {
         if index >= self.inputs.len() {
             return Err(RunError::Count { want: self.inputs.len(), got: index + 1 });
         }
-        let Some(old) = self.inputs[index].clone() else { return Ok(()) };
-        self.exchange(Port::Input(index), Source::Feed(index), &old, buffer)?;
-        self.inputs[index] = Some(buffer.clone());
-        Ok(())
+        self.rebind(index, buffer)
     }
 
-    /// Writes an output to `buffer` from now on.
+    /// Writes an output to `buffer` from now on; if state becomes it, that is read from there too.
     pub fn bind_output(&mut self, index: usize, buffer: &Buffer) -> Result<(), RunError> {
         let Some((segment, output)) = self.produced(index) else {
             let why = format!("there are {} outputs", self.plan.outputs.len());
             return Err(DeviceError::Bind { port: Port::Output(index), why }.into());
         };
-        let old = self.results[segment][output].clone();
-        self.exchange(Port::Output(index), Source::Segment { segment, output }, &old, buffer)?;
-        self.results[segment][output] = buffer.clone();
-        Ok(())
+        match self.becomes((segment, output)) {
+            Some(feed) => self.rebind(feed, buffer),
+            None => self.move_output((segment, output), index, buffer),
+        }
     }
 
     /// Why a value must not go through `buffer`, if it must not: another value is written into it, or an input that is
@@ -300,6 +249,7 @@ impl Session {
     /// Runs with what the ports hold. The first overflow of a session is also logged, as a warning.
     pub fn execute(&mut self) -> Result<(), RunError> {
         self.programs.iter_mut().try_for_each(|program| program.execute())?;
+        self.deliver();
         let first = if self.warned { None } else { self.overflows().next().cloned() };
         if let Some(first) = first {
             tracing::warn!("{first}; {}", Overflow::REMEDY);
@@ -321,8 +271,12 @@ impl Session {
         for _ in 0..calls.div_ceil(5) {
             self.execute()?;
         }
-        let call = |_| self.programs.iter_mut().map(|program| program.profile()).collect();
-        let times = (0..calls).map(call).collect::<Result<Vec<Vec<_>>, DeviceError>>()?;
+        let mut times = Vec::with_capacity(calls);
+        for _ in 0..calls {
+            let call = self.programs.iter_mut().map(|program| program.profile());
+            times.push(call.collect::<Result<Vec<_>, DeviceError>>()?);
+            self.deliver();
+        }
         let roof = self.programs.first().and_then(|program| program.roof());
         Ok(Profile::new(self.device.into(), &times, roof))
     }
@@ -474,7 +428,7 @@ impl Session {
         self.outputs()
     }
 
-    /// The outputs in single precision.
+    /// What is returned, in single precision.
     pub fn outputs(&self) -> Result<Vec<Tensor>, RunError> {
         let collect = |(index, (ty, _)): (usize, &(TensorType, Source))| {
             let need = ty.shape.count() * size_of::<f32>();
@@ -483,7 +437,7 @@ impl Session {
             Ok(Tensor::new(DType::F32, ty.shape, Bytes::new(bytes))
                 .expect("invariant: one value per element"))
         };
-        self.plan.outputs.iter().enumerate().map(collect).collect()
+        self.plan.returned().iter().enumerate().map(collect).collect()
     }
 }
 

@@ -164,6 +164,8 @@ struct Held {
     clean: Option<Clean>,
     /// Whether somebody may write into it without being noticed.
     exposed: AtomicBool,
+    /// Whether its memory is this library's own, so that another buffer may have it.
+    own: bool,
     memory: RwLock<Box<dyn Memory>>,
 }
 
@@ -182,14 +184,58 @@ impl Buffer {
         memory: impl Memory + 'static,
         clean: Option<Clean>,
     ) -> Buffer {
+        Buffer::over(ty, layout, Box::new(memory), clean, false)
+    }
+
+    /// A buffer without gaps over memory of this library's own, which moves from buffer to buffer where that saves a copy.
+    pub(crate) fn own(ty: TensorType, memory: AlignedBytes, clean: Option<Clean>) -> Buffer {
+        Buffer::over(ty, Layout::row_major(ty.shape.dims()), Box::new(memory), clean, true)
+    }
+
+    fn over(
+        ty: TensorType,
+        layout: Layout,
+        memory: Box<dyn Memory>,
+        clean: Option<Clean>,
+        own: bool,
+    ) -> Buffer {
         assert_eq!(layout.extents(), ty.shape.dims(), "buffer: the layout's shape");
         let end = layout.end().and_then(|end| end.checked_mul(ty.dtype.size()));
         assert!(end.is_some_and(|end| end <= memory.bytes().len()), "buffer: {layout:?} in its memory");
         let (address, size) = (memory.bytes().as_ptr().addr(), ty.dtype.size());
         let whole = memory.bytes().len().is_multiple_of(size) && address.is_multiple_of(size);
         assert!(whole, "buffer: memory for elements of {size} bytes");
-        let (number, memory) = (NEXT.fetch_add(1, Ordering::Relaxed), RwLock::new(Box::new(memory) as _));
-        Buffer(Arc::new(Held { number, ty, layout, clean, exposed: AtomicBool::new(false), memory }))
+        let (number, exposed) = (NEXT.fetch_add(1, Ordering::Relaxed), AtomicBool::new(false));
+        Buffer(Arc::new(Held { number, ty, layout, clean, exposed, own, memory: RwLock::new(memory) }))
+    }
+
+    /// Whether another buffer may have its memory, as long as it is locked.
+    pub(crate) fn moves(&self) -> bool {
+        self.0.own && !self.0.exposed.load(Ordering::Acquire)
+    }
+
+    /// Takes over what `other`, a buffer of as many bytes, holds, which then holds anything. How many bytes that copied: none where
+    /// the two can exchange their memory.
+    pub(crate) fn take_over(&self, other: &Buffer) -> usize {
+        if self.number() == other.number() {
+            return 0;
+        }
+        let (mut to, mut from);
+        // In the order in which programs lock.
+        if self.number() < other.number() {
+            to = self.lock_mut();
+            from = other.lock_mut();
+        } else {
+            from = other.lock_mut();
+            to = self.lock_mut();
+        }
+        if self.moves() && other.moves() {
+            std::mem::swap(&mut *to.0, &mut *from.0);
+            return 0;
+        }
+        let bytes = self.0.ty.bytes();
+        to[..bytes].copy_from_slice(&from[..bytes]);
+        bytes
     }
 
     /// What it holds.
@@ -272,6 +318,15 @@ impl Buffer {
         })
     }
 
+    /// Copies its half-precision values.
+    pub(crate) fn read_halves(&self, out: &mut [f16]) {
+        let memory = self.lock();
+        let memory = halves(self.0.ty, &memory);
+        pieces(&self.0.layout, PIECE, &mut || true, &mut |at, start, count| {
+            out[at..at + count].copy_from_slice(&memory[start..start + count]);
+        });
+    }
+
     /// Its half-precision values where they lie, which is in their order; `None` if it holds other values, or with gaps.
     pub fn values(&self) -> Option<Values<'_>> {
         let Held { ty, layout, .. } = &*self.0;
@@ -350,6 +405,13 @@ impl Deref for Bytes<'_> {
 
 /// The bytes of a buffer, to be written.
 pub(crate) struct BytesMut<'a>(RwLockWriteGuard<'a, Box<dyn Memory>>);
+
+impl BytesMut<'_> {
+    /// Gives the buffer other memory of the same size, and takes what it had. Only one that [moves](Buffer::moves).
+    pub(crate) fn exchange(&mut self, memory: &mut Box<dyn Memory>) {
+        std::mem::swap(&mut *self.0, memory);
+    }
+}
 
 impl Deref for BytesMut<'_> {
     type Target = [u8];

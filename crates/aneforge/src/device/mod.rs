@@ -187,6 +187,8 @@ pub trait Loaded: Send {
     fn roof(&self) -> Option<Roof>;
     /// Nodes that have made infinities or NaN out of finite operands so far, where the device can tell.
     fn overflows(&self) -> &[Overflow];
+    /// How many bytes its runs have copied so far, beside what its ops compute, where the device can tell.
+    fn copied(&self) -> u64;
     /// How it runs, in lines: steps, and the slots of memory they use.
     fn describe(&self) -> String;
 }

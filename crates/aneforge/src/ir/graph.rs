@@ -38,21 +38,58 @@ pub struct GraphNode {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     pub(crate) nodes: Vec<GraphNode>,
+    /// What is returned, then what becomes of state.
     pub(crate) outputs: Vec<NodeId>,
     pub(crate) constants: Vec<Weight>,
+    /// Leaves of state, one for each of the last outputs.
+    pub(crate) carries: Vec<NodeId>,
 }
 
 impl Graph {
     /// Freezes everything that `outputs` need, in depth-first order with inputs from first to last.
     /// Constants that share their bytes become one node each but share one table entry.
     pub fn freeze(outputs: &[Var]) -> Result<Graph, BuildError> {
+        Graph::carrying(outputs, &[])
+    }
+
+    /// The same for a step: a run also makes each second value of `carries` what the first one, a leaf of state, is in the
+    /// next run. All leaves are read before any of them changes.
+    ///
+    /// ```
+    /// use aneforge::ir::ops::leaf::Role;
+    /// use aneforge::{CompileOptions, Graph, Session, Shape, Tensor, TensorType, Var, compile_graph, device};
+    /// let scalar = TensorType::f16(Shape::new(&[1])?);
+    /// let (x, total) = (Var::leaf(scalar, Role::Feed), Var::leaf(scalar, Role::State));
+    /// let next = &total + &x;
+    /// let plan = compile_graph(&Graph::carrying(&[next.muls(10.0)], &[(&total, &next)])?, &CompileOptions::default())?;
+    /// let mut sum = Session::new(plan, device::named("host")?)?;
+    /// let mut last = Vec::new();
+    /// for x in [1.0f32, 2.0, 3.0] {
+    ///     last = sum.run(&[Tensor::from_slice(Shape::new(&[1])?, &[x])?])?;
+    /// }
+    /// assert_eq!(last[0].to_f32(), [60.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn carrying(outputs: &[Var], carries: &[(&Var, &Var)]) -> Result<Graph, BuildError> {
         let mut builder = Builder::default();
         for output in outputs {
             output.check()?;
             builder.add(output);
         }
+        for (state, next) in carries {
+            state.check()?;
+            next.check()?;
+            builder.add(next);
+            // Also one that nothing reads: it is written.
+            builder.add(state);
+        }
         let mut graph = builder.graph;
-        graph.outputs = outputs.iter().map(|v| builder.done[&v.id()]).collect();
+        let place = |v: &Var| builder.done[&v.id()];
+        graph.outputs = outputs.iter().chain(carries.iter().map(|(_, next)| *next)).map(place).collect();
+        graph.carries = carries.iter().map(|(state, _)| place(state)).collect();
+        if let Some((at, why)) = graph.wrong_carry() {
+            return Err(BuildError { op: "carry".into(), why, at: carries[at].1.caller() });
+        }
         if let Some((second, name)) = graph.repeated_name() {
             let why = format!("two inputs are called `{name}`; give each a name of its own");
             return Err(BuildError { op: "input".into(), why, at: graph.node(second).at });
@@ -86,9 +123,20 @@ impl Graph {
         self.nodes.is_empty()
     }
 
-    /// The nodes whose values are returned.
+    /// The nodes whose values a run computes for others: what is returned, and after that what becomes of state.
     pub fn outputs(&self) -> &[NodeId] {
         &self.outputs
+    }
+
+    /// The nodes whose values are returned.
+    pub fn returned(&self) -> &[NodeId] {
+        &self.outputs[..self.outputs.len() - self.carries.len()]
+    }
+
+    /// Leaves of state, each with what becomes of it.
+    pub fn carries(&self) -> impl Iterator<Item = (NodeId, NodeId)> {
+        let nexts = &self.outputs[self.outputs.len() - self.carries.len()..];
+        self.carries.iter().copied().zip(nexts.iter().copied())
     }
 
     /// The table of constants.
@@ -262,6 +310,28 @@ impl Graph {
             }
         };
         self.feeds().into_iter().map(describe).collect()
+    }
+
+    /// The first carry that cannot be one, by its place, and why.
+    pub(crate) fn wrong_carry(&self) -> Option<(usize, String)> {
+        let mut seen = HashSet::new();
+        self.carries().enumerate().find_map(|(at, (state, next))| {
+            let (leaf, next) = (self.node(state), self.node(next));
+            let why = match &leaf.op {
+                Op::Input(Input { role: Role::State, .. }) if !seen.insert(state) => {
+                    "a state is carried twice; it becomes one value".into()
+                }
+                Op::Input(Input { role: Role::State, .. }) if leaf.ty != next.ty => {
+                    format!("a state of {} cannot become {}; give it its shape and type", leaf.ty, next.ty)
+                }
+                Op::Input(Input { role: Role::State, .. }) => return None,
+                Op::Input(Input { .. }) => {
+                    "only state is carried, and this input is fed; make it state".into()
+                }
+                op => format!("only state is carried, got the result of {}", op.name()),
+            };
+            Some((at, why))
+        })
     }
 
     /// The first input whose name another has before it.

@@ -10,6 +10,7 @@
 //! return %2
 //! ```
 //!
+//! A step that keeps state says before `return` what each leaf of state becomes, as in `carry %0 = %2`; it may return nothing.
 //! Inputs are numbered in the order in which they are fed, from 0 on. Constants are lists of numbers, `splat(v)`, or `normal(seed, scale)` from the fixture generator; an encoded one is the
 //! name of its encoding and the numbers of its parts ([`Encoding::parts`]), bytes as integers.
 //! [`print()`] writes every element, so that [`parse`] gives the same graph back; leaves get new
@@ -91,8 +92,11 @@ fn write_nodes(f: &mut impl Write, graph: &Graph) -> fmt::Result {
     for (id, node) in graph.nodes() {
         writeln!(f, "%{} = {}", id.0, NodeText { node, feed: feeds.iter().position(|&f| f == id) })?;
     }
-    let outputs: Vec<String> = graph.outputs().iter().map(|o| format!("%{}", o.0)).collect();
-    writeln!(f, "return {}", outputs.join(", "))
+    for (state, next) in graph.carries() {
+        writeln!(f, "carry %{} = %{}", state.0, next.0)?;
+    }
+    let outputs: Vec<String> = graph.returned().iter().map(|o| format!("%{}", o.0)).collect();
+    writeln!(f, "{}", format!("return {}", outputs.join(", ")).trim_end())
 }
 
 /// One element, in the shortest form that reads back to the same bits.
@@ -173,11 +177,17 @@ fn read(text: &str, constants: Vec<Weight>, file: &'static str) -> Result<Graph,
             let feed = node(&mut cursor, &mut graph, Caller::new(file, index as u32 + 1)).map_err(fail)?;
             feeds.extend(feed.map(|ordinal| (ordinal, graph.nodes.len() - 1)));
             lines.push(index + 1);
+        } else if cursor.eat("carry") {
+            let [state, next] = carry(&mut cursor, graph.nodes.len()).map_err(fail)?;
+            graph.carries.push(state);
+            graph.outputs.push(next);
         } else if cursor.eat("return") {
-            graph.outputs = references(&mut cursor, graph.nodes.len()).map_err(fail)?;
+            let mut outputs = references(&mut cursor, graph.nodes.len()).map_err(fail)?;
+            outputs.append(&mut graph.outputs);
+            graph.outputs = outputs;
             returned = true;
         } else {
-            return Err(fail(format!("expected `@`, `%` or `return`, found `{}`", cursor.found())));
+            return Err(fail(format!("expected `@`, `%`, `carry` or `return`, found `{}`", cursor.found())));
         }
         cursor.end().map_err(fail)?;
     }
@@ -410,8 +420,20 @@ fn reference(cursor: &mut Cursor<'_>, defined: usize) -> Result<NodeId, String> 
     Ok(NodeId(index))
 }
 
+/// What is left of `carry %0 = %2`.
+fn carry(cursor: &mut Cursor<'_>, defined: usize) -> Result<[NodeId; 2], String> {
+    cursor.expect("%")?;
+    let state = reference(cursor, defined)?;
+    cursor.expect("=")?;
+    cursor.expect("%")?;
+    Ok([state, reference(cursor, defined)?])
+}
+
 fn references(cursor: &mut Cursor<'_>, defined: usize) -> Result<Vec<NodeId>, String> {
     let mut out = Vec::new();
+    if cursor.rest.is_empty() {
+        return Ok(out);
+    }
     loop {
         cursor.expect("%")?;
         out.push(reference(cursor, defined)?);

@@ -6,6 +6,7 @@
 //! 4. A constant's index is in the table, its shape is the node's, its element type is floating point.
 //! 5. Leaves have distinct identities, and distinct names where they have any.
 //! 6. Outputs exist; there is at least one.
+//! 7. What is carried is state, each once, and becomes a value of its type.
 //!
 //! A graph that breaks one of these is a bug of ours or text that was edited by hand.
 
@@ -47,6 +48,9 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     }
     if graph.outputs().iter().any(|&o| o >= end) {
         return Err(missing("a value that does not exist is returned"));
+    }
+    if let Some((_, why)) = graph.wrong_carry() {
+        return Err(VerifyError { op: "carry", ..missing(&why) });
     }
     Ok(())
 }

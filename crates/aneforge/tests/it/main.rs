@@ -23,6 +23,7 @@ mod plans;
 mod portable;
 mod random_graph;
 mod reference;
+mod state;
 mod support;
 mod weights;
 mod wholes;

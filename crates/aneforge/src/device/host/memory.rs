@@ -2,7 +2,7 @@
 
 use crate::device::buffer::{Bytes, BytesMut};
 use crate::device::host::plan::{Place, Step};
-use crate::device::{Buffer, DeviceError, Port};
+use crate::device::{Buffer, DeviceError, Memory as Room, Port};
 use crate::ir::types::TensorType;
 use aneforge_kernels::{Kernels, map};
 use aneforge_tensor::{AlignedBytes, DType, Tensor, Weight, f16};
@@ -58,7 +58,7 @@ struct Bound {
     /// Which of the distinct buffers that is.
     at: usize,
     /// Where an output is written that other ports have the buffer of, and stays until the run is over.
-    aside: Option<AlignedBytes>,
+    aside: Option<Box<dyn Room>>,
 }
 
 impl Ports {
@@ -126,7 +126,8 @@ impl Ports {
         self.distinct = distinct;
         for output in &mut self.outputs {
             let shared = output.buffer.is_some() && self.inputs.iter().any(|input| input.at == output.at);
-            output.aside = shared.then(|| room(output.ty.bytes())).transpose()?;
+            let aside = || Ok::<_, DeviceError>(Box::new(room(output.ty.bytes())?) as Box<dyn Room>);
+            output.aside = shared.then(aside).transpose()?;
         }
         Ok(())
     }
@@ -179,12 +180,14 @@ pub(super) struct Memory<'a> {
     slots: &'a mut [AlignedBytes],
     inputs: &'a [Bound],
     outputs: &'a mut [Bound],
+    distinct: &'a [Buffer],
     locks: Locks<'a>,
 }
 
 /// Memory that a step writes into: it leaves its place meanwhile, which no operand of the step shares.
 pub(super) enum Taken<'a> {
     Own(AlignedBytes),
+    Aside(Box<dyn Room>),
     Buffer(BytesMut<'a>),
 }
 
@@ -192,6 +195,7 @@ impl Taken<'_> {
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         match self {
             Taken::Own(bytes) => bytes,
+            Taken::Aside(memory) => memory.bytes_mut(),
             Taken::Buffer(bytes) => bytes,
         }
     }
@@ -208,7 +212,7 @@ impl Kept {
         }
         let Ports { inputs, outputs, distinct } = &mut self.ports;
         let locks = lock(inputs, outputs, distinct, clean);
-        Ok(Memory { constants: &self.constants, slots: &mut self.slots, inputs, outputs, locks })
+        Ok(Memory { constants: &self.constants, slots: &mut self.slots, inputs, outputs, distinct, locks })
     }
 }
 
@@ -222,7 +226,7 @@ impl<'a> Memory<'a> {
         match place {
             Place::Feed(at) => self.locked(self.inputs[at].at),
             Place::Output(at) => match &self.outputs[at].aside {
-                Some(aside) => aside,
+                Some(aside) => aside.bytes(),
                 None => self.locked(self.outputs[at].at),
             },
             Place::Slot(at) => &self.slots[at],
@@ -256,8 +260,8 @@ impl<'a> Memory<'a> {
     pub(super) fn take(&mut self, place: Place) -> Taken<'a> {
         match place {
             Place::Slot(at) => Taken::Own(std::mem::take(&mut self.slots[at])),
-            Place::Output(at) => match &mut self.outputs[at].aside {
-                Some(aside) => Taken::Own(std::mem::take(aside)),
+            Place::Output(at) => match self.outputs[at].aside.take() {
+                Some(aside) => Taken::Aside(aside),
                 None => match self.locks[self.outputs[at].at].take() {
                     Some(Lock::Whole(bytes)) => Taken::Buffer(bytes),
                     _ => unreachable!("outputs are locked to be written"),
@@ -271,7 +275,7 @@ impl<'a> Memory<'a> {
     pub(super) fn put(&mut self, place: Place, taken: Taken<'a>) {
         match (place, taken) {
             (Place::Slot(at), Taken::Own(bytes)) => self.slots[at] = bytes,
-            (Place::Output(at), Taken::Own(bytes)) => self.outputs[at].aside = Some(bytes),
+            (Place::Output(at), Taken::Aside(memory)) => self.outputs[at].aside = Some(memory),
             (Place::Output(at), Taken::Buffer(bytes)) => {
                 self.locks[self.outputs[at].at] = Some(Lock::Whole(bytes));
             }
@@ -280,21 +284,32 @@ impl<'a> Memory<'a> {
     }
 
     /// Brings the outputs to their buffers that are elsewhere: leaves, values that are returned twice, and what was
-    /// written aside.
-    pub(super) fn deliver(&mut self, outputs: &[(Place, TensorType)]) {
+    /// written aside, which takes the place of the buffer's memory if it may. How many bytes were copied.
+    pub(super) fn deliver(&mut self, outputs: &[(Place, TensorType)]) -> usize {
+        let mut copied = 0;
         for (at, &(place, ty)) in outputs.iter().enumerate() {
             let own = Place::Output(at);
             if place != own {
                 let mut taken = self.take(own);
                 taken.bytes()[..ty.bytes()].copy_from_slice(self.bytes(place, ty));
                 self.put(own, taken);
+                copied += ty.bytes();
             }
         }
-        for output in &*self.outputs {
-            if let (Some(aside), Some(Lock::Whole(buffer))) = (&output.aside, &mut self.locks[output.at]) {
-                buffer[..aside.len()].copy_from_slice(aside);
+        for output in &mut *self.outputs {
+            let (Some(aside), Some(Lock::Whole(buffer))) = (&mut output.aside, &mut self.locks[output.at])
+            else {
+                continue;
+            };
+            if self.distinct[output.at].moves() {
+                buffer.exchange(aside);
+            } else {
+                let bytes = output.ty.bytes();
+                buffer[..bytes].copy_from_slice(&aside.bytes()[..bytes]);
+                copied += bytes;
             }
         }
+        copied
     }
 }
 

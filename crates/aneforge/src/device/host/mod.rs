@@ -45,7 +45,7 @@ use aneforge_kernels::callers::Callers;
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::Pool;
 pub use aneforge_kernels::{Isa, Sums};
-use aneforge_kernels::{Kernels, Layout, map};
+use aneforge_kernels::{Kernels, map};
 use aneforge_tensor::{DType, f16};
 use packs::Packs;
 use std::borrow::Cow;
@@ -287,7 +287,7 @@ impl Device for Host {
             map::sanitize(&kernels, values);
         };
         let clean = flushes.then(|| Arc::new(clean) as Clean);
-        Ok(Buffer::new(ty, Layout::row_major(ty.shape.dims()), memory, clean))
+        Ok(Buffer::own(ty, memory, clean))
     }
 
     fn load(&self, segment: &Segment, target: Target) -> Result<Box<dyn Loaded>, DeviceError> {

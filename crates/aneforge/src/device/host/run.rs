@@ -26,6 +26,8 @@ pub(super) struct Program {
     overflows: Overflows,
     /// Whether it runs so long that pools are told while it does.
     counted: bool,
+    /// Bytes that were copied.
+    copied: u64,
 }
 
 /// Operations from which on a program is counted: some tens of microseconds. Shorter ones do not ask for helpers often enough.
@@ -72,7 +74,7 @@ impl Program {
         let (watch, overflows) = (Watch::default(), Overflows::new(graph));
         let work = plan.steps.iter().map(|step| step.flops + PER_BYTE * step.bytes as f64);
         let counted = work.sum::<f64>() >= LONG;
-        Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows, counted })
+        Ok(Program { plan, routines, kept, scratch, kernels, watch, overflows, counted, copied: 0 })
     }
 
     /// Every node that made infinities or NaN of finite operands, in the order in which they were found.
@@ -82,7 +84,7 @@ impl Program {
 
     /// Runs every step, and tells `after` of each.
     fn run(&mut self, mut after: impl FnMut()) -> Result<(), DeviceError> {
-        let Program { plan, routines, kept, scratch, kernels, watch, overflows, counted } = self;
+        let Program { plan, routines, kept, scratch, kernels, watch, overflows, counted, copied } = self;
         let mut memory = kept.open(plan.flush_nan.then_some(&*kernels))?;
         let _running = kernels.pool().callers().filter(|_| *counted).map(Callers::enter);
         for (step, routine) in plan.steps.iter().zip(routines) {
@@ -99,7 +101,7 @@ impl Program {
             }
             after();
         }
-        memory.deliver(&plan.outputs);
+        *copied += memory.deliver(&plan.outputs) as u64;
         Ok(())
     }
 }
@@ -130,6 +132,10 @@ impl Loaded for Program {
 
     fn overflows(&self) -> &[Overflow] {
         self.overflows.found()
+    }
+
+    fn copied(&self) -> u64 {
+        self.copied
     }
 
     fn describe(&self) -> String {
