@@ -16,7 +16,7 @@ silicon, this machine's processor elsewhere. Every model says which.
 import builtins
 import inspect
 
-from aneforge import _blame, _call, _free, _numpy, _ops, _tensor
+from aneforge import _blame, _call, _free, _numpy, _ops, _state, _tensor
 from aneforge._attention import attention_tiles, cross_attention, geglu, mha, tune_attention
 from aneforge._catalog import (
     OP_CATALOG,
@@ -63,7 +63,8 @@ from aneforge._judge import (
     precision_risk,
     project_peak,
 )
-from aneforge._native import Encoder, Model, SegmentedModel, Tensor, __version__
+from aneforge._multi import MultiModel, compile_multi
+from aneforge._native import Encoder, Model, SegmentedModel, State, Tensor, __version__
 from aneforge._ops import *  # noqa: F403
 from aneforge._pacing import CompileBackoffError, reset_compile_breaker
 from aneforge._paired import Paired, paired, paired_subtract
@@ -79,11 +80,13 @@ from aneforge._spatial import (
     space_to_depth,
     upsample_bilinear,
 )
+from aneforge._state import state
 from aneforge._tune import tune, tune_precision
 
 _tensor.install()
 _numpy.install()
 _call.install()
+_state.install()
 
 __all__ = [
     *_ops.__all__,
@@ -94,11 +97,13 @@ __all__ = [
     "DispatchFloorWarning",
     "Encoder",
     "Model",
+    "MultiModel",
     "OP_CATALOG",
     "Paired",
     "PrecisionWarning",
     "Profile",
     "SegmentedModel",
+    "State",
     "Tensor",
     "__version__",
     "affine",
@@ -106,6 +111,7 @@ __all__ = [
     "batch_norm",
     "categories",
     "compile",
+    "compile_multi",
     "concat",
     "conv",
     "conv_transpose",
@@ -150,6 +156,7 @@ __all__ = [
     "space_to_depth",
     "split",
     "stack",
+    "state",
     "tune",
     "tune_attention",
     "tune_precision",

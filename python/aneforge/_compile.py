@@ -48,6 +48,7 @@ def compile(
     isa: str | None = None,
     threads: int | None = None,
     norms: str = "auto",
+    carry: Mapping[Tensor, Tensor] | None = None,
     return_dict: bool | None = None,
 ) -> Model:
     """Compiles what `out` needs into one program, and loads it.
@@ -86,6 +87,8 @@ def compile(
         norms: how norms are written: `"plain"`, as mean, square and root in half precision; `"robust"`, so that
             every finite row comes out right, at about twice the number of ops; `"auto"` is plain but where
             declared bounds (`max_abs`) or constants say that it would go wrong.
+        carry: what runs make of state, as in `carry={cache: next_cache}` with `cache` of `af.state`: all state is read
+            before any of it changes. With it, `out` may be empty.
         return_dict: False returns a tuple though results have names; True insists on names.
 
     Raises:
@@ -98,20 +101,24 @@ def compile(
     hosted = {"sums": sums, "isa": isa, "threads": threads}
     if why := blame("compile", compile, (out,), {**checked, **hosted, "return_dict": return_dict}):
         raise TypeError(why)
-    some("compile", out)
+    carried = _carried(carry)
+    if not carried:
+        some("compile", out)
     folder = None if build_dir is None else path("compile: build_dir", build_dir, 'folder, which may be "."')
     form = _form(int8, compress, compress_atol, block_size)
     opt = opt.strip().lower() if isinstance(opt, str) else opt
     if form is not None and opt in (1, 2, "2", "max"):
         raise ValueError(f"compile: opt={opt!r} takes no compress; leave opt out, or give 0 to keep native layers")
     if opt in (2, "2", "max"):
+        if carried:
+            raise ValueError("compile: opt=2 measures graphs without state; leave opt out, or carry out")
         return _measured(out, validate, {**checked, **hosted, "norms": norms if norms != "auto" else None})
     if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
     chosen = device if device is not None else _env.device()
     on_engine = (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
-    _judge.signal(out, validate, on_engine, norms)
+    _judge.signal(_all(out, carried), validate, on_engine, norms)
     if on_engine:
         BREAKER.before()
     try:
@@ -123,6 +130,7 @@ def compile(
             host=_env.host(numerics, sums, isa, threads),
             norms=norms,
             compress=form,
+            carry=carried,
             build_dir=folder,
             return_dict=return_dict,
         )
@@ -133,6 +141,27 @@ def compile(
     if on_engine:
         BREAKER.reset()
     return model
+
+
+def _carried(carry: Mapping[Tensor, Tensor] | None) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of a state and what becomes of it."""
+    if carry is None:
+        return []
+    if not isinstance(carry, Mapping):
+        raise TypeError(f"compile: carry must be a dict of state and what becomes of it, got {type(carry).__name__}")
+    for tensor in (one for pair in carry.items() for one in pair):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"compile: carry must be a dict of tensors by state, and has {type(tensor).__name__}")
+    return list(carry.items())
+
+
+def _all(
+    out: Tensor | Sequence[Tensor] | Mapping[str, Tensor], carried: list[tuple[Tensor, Tensor]]
+) -> Tensor | list[Tensor]:
+    """Everything that a run computes."""
+    if isinstance(out, Tensor):
+        return [out, *(next for _, next in carried)] if carried else out
+    return [*(out.values() if isinstance(out, Mapping) else out), *(next for _, next in carried)]
 
 
 def _form(

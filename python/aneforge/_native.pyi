@@ -153,6 +153,30 @@ class Tensor(OpMethods, TensorMethods):
         """With a tensor, the product of two values; with a matrix `[K, N]`, a product with a weight."""
     def __rmatmul__(self, other: ArrayLike, /) -> Tensor: ...
 
+@final
+class State(Tensor):
+    """A tensor whose value a device keeps from run to run.
+
+    Graphs read it like any tensor; `compile(out, carry={state: next})` makes a run change it. Every model that reads
+    or changes it shares its memory. It is made by `af.state`.
+    """
+
+    @property
+    def device(self) -> str:
+        """The device that keeps it."""
+    @property
+    def name(self) -> str:
+        """Its name; empty where it has none."""
+    def numpy(self) -> NDArray[np.float32]:
+        """What it holds, as a float32 array."""
+    def set(self, values: ArrayLike) -> None:
+        """Gives it other values: an array of its shape, or a number for all."""
+    def _set(self, values: Any) -> None: ...
+    def view(self) -> NDArray[np.float16]:
+        """A writable float16 array over its own memory. From then on its memory stays where it is, and runs that change it
+        copy what becomes of it there.
+        """
+
 class Model:
     """A compiled graph, ready to be called.
 
@@ -197,8 +221,32 @@ class Model:
         which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, and
         `why` it is not in the form that was asked for ("" if it is).
         """
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """What the state holds that the model reads or changes, as float32 arrays by name, or by its number where it has
+        none.
+        """
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Gives all state these values, as `state()` returned them: all of it or, where something does not fit, none."""
+    def save_state(self, path: str | PathLike[str], /) -> None:
+        """Writes all state that the model reads or changes to a safetensors file, under its names.
+
+        The file is replaced as a whole: a reader finds the old state or the new one.
+        """
+    def load_state(self, path: str | PathLike[str], /) -> None:
+        """Gives all state what `save_state` wrote: all of it or, where the file is not one of this model's state, none."""
+    def copied(self) -> int:
+        """Bytes that runs have copied so far, beside what ops compute: none for state, unless an array looks at its
+        memory.
+        """
+    def _restore(self, values: dict[str, Any]) -> None: ...
+    def _save_state(self, path: str) -> None: ...
+    def _load_state(self, path: str) -> None: ...
+    def _share(self, output: int, input: int) -> None: ...
+    def _set_input(self, index: int, array: Any) -> None: ...
+    def _read_output(self, index: int) -> NDArray[np.float32]: ...
+    def _output_ports(self) -> list[str]: ...
     def __deepcopy__(self, memo: object, /) -> Model:
-        """A model with the same program and memory of its own; weights are shared."""
+        """A model with the same program, and memory and state of its own; weights are shared."""
     def release(self) -> None:
         """Frees the program and its memory, but for ports that views still look at."""
     def describe(self) -> str:
@@ -324,6 +372,14 @@ def apply(name: str, inputs: Sequence[Tensor], attrs: Mapping[str, object] | Non
 def input(shape: Sequence[int] | int, dtype: str, max_abs: float | None = None, name: str | None = None) -> Tensor:
     """A value that is fed at run time."""
 
+def state(
+    shape: Sequence[int] | int,
+    name: str | None = None,
+    device: str | None = None,
+    host: Mapping[str, Any] | None = None,
+) -> State:
+    """A state of zeros on a device."""
+
 def constant(array: object, weight: str | None = None) -> Tensor:
     """A value baked into the program, copied from an array.
 
@@ -363,6 +419,7 @@ def compile(
     host: Mapping[str, Any] | None = None,
     norms: str | None = None,
     compress: tuple[str, float, int] | None = None,
+    carry: Sequence[tuple[Tensor, Tensor]] | None = None,
     build_dir: str | None = None,
     return_dict: bool | None = None,
 ) -> Model:

@@ -122,16 +122,8 @@ pub fn input(
     max_abs: Option<f64>,
     name: Option<Text>,
 ) -> PyResult<Tensor> {
-    let refuse = |what: &str| PyValueError::new_err(format!("input: {what}"));
-    let dims = ints(shape)
-        .map_err(|e| match e.is_instance_of::<PyOverflowError>(py) {
-            true => refuse("a size is too large; sizes fit 32 bits"),
-            false => instead(py, e, || PyTypeError::new_err("input: shape must be a sequence of integers")),
-        })?
-        .into_iter()
-        .map(|d| usize::try_from(d).map_err(|_| refuse(&format!("size {d} is negative"))))
-        .collect::<PyResult<Vec<usize>>>()?;
-    let shape = Shape::new(&dims).map_err(|e| refuse(&e.to_string()))?;
+    let refuse = |what: &str| refused("input", what);
+    let shape = shape_of(py, "input", shape)?;
     let dtype = DType::from_name(&dtype.trim().to_ascii_lowercase())
         .filter(|d| matches!(d, DType::F16 | DType::U8))
         .ok_or_else(|| {
@@ -148,6 +140,25 @@ pub fn input(
     let var =
         attributed(py, || Var::described_leaf(ty, Role::Feed, bound, name.as_deref().unwrap_or_default()))?;
     Ok(Tensor { var: checked(var)? })
+}
+
+/// An error of the function called so.
+pub fn refused(name: &str, what: &str) -> PyErr {
+    PyValueError::new_err(format!("{name}: {what}"))
+}
+
+/// The shape that the function called so was given.
+pub fn shape_of(py: Python<'_>, name: &str, shape: &Bound<'_, PyAny>) -> PyResult<Shape> {
+    let no_integers = || PyTypeError::new_err(format!("{name}: shape must be a sequence of integers"));
+    let dims = ints(shape)
+        .map_err(|e| match e.is_instance_of::<PyOverflowError>(py) {
+            true => refused(name, "a size is too large; sizes fit 32 bits"),
+            false => instead(py, e, no_integers),
+        })?
+        .into_iter()
+        .map(|d| usize::try_from(d).map_err(|_| refused(name, &format!("size {d} is negative"))))
+        .collect::<PyResult<Vec<usize>>>()?;
+    Shape::new(&dims).map_err(|e| refused(name, &e.to_string()))
 }
 
 /// A value baked into the program, copied from an array.
@@ -230,7 +241,7 @@ pub enum Returned {
 }
 
 /// Outputs of several tensors, given as one, as a sequence, or under names.
-pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, Returned)> {
+pub fn outputs(out: &Bound<'_, PyAny>, may_be_empty: bool) -> PyResult<(Vec<Var>, Returned)> {
     let refuse =
         || PyTypeError::new_err("out takes a Tensor, a list or tuple of them, or a dict of them by name");
     let tensor = |item: Bound<'_, PyAny>| Ok(item.cast::<Tensor>().map_err(|_| refuse())?.get().var.clone());
@@ -256,7 +267,7 @@ pub fn outputs(out: &Bound<'_, PyAny>) -> PyResult<(Vec<Var>, Returned)> {
     }
     if out.is_instance_of::<PyList>() || out.is_instance_of::<PyTuple>() {
         let vars: Vec<Var> = out.try_iter()?.map(|item| tensor(item?)).collect::<PyResult<_>>()?;
-        if vars.is_empty() {
+        if vars.is_empty() && !may_be_empty {
             return Err(none());
         }
         return Ok((vars, Returned::Tuple));

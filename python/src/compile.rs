@@ -5,12 +5,18 @@ use crate::caller::here;
 use crate::error::Error;
 use crate::host::{HostWords, count};
 use crate::interrupt::interruptible;
-use crate::model::{Model, Running};
+use crate::model::Model;
+use crate::running::Running;
+use crate::state;
+use crate::tensor::Tensor;
 use crate::text::Text;
 use aneforge::device::host;
-use aneforge::passes::{Compression, Form};
+use aneforge::passes::{Compression, Form, PassError};
 use aneforge::target::numerics_named;
-use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
+use aneforge::{
+    CompileOptions, Device, Graph, HostOptions, Norms, Numerics, Routes, Target, Var, artifact,
+    compile_graph, device,
+};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::resolve;
@@ -32,7 +38,7 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, build_dir = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, carry = None, build_dir = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -42,10 +48,16 @@ pub fn compile(
     host: Option<HostWords>,
     norms: Option<Text>,
     compress: Option<(Text, f64, usize)>,
+    carry: Option<Vec<[Bound<'_, Tensor>; 2]>>,
     build_dir: Option<PathBuf>,
     return_dict: Option<bool>,
 ) -> PyResult<Py<Model>> {
-    let (outputs, returned) = outputs(out)?;
+    let carry: Vec<[Var; 2]> = carry
+        .unwrap_or_default()
+        .iter()
+        .map(|pair| [0, 1].map(|at: usize| pair[at].get().var.clone()))
+        .collect();
+    let (outputs, returned) = outputs(out, !carry.is_empty())?;
     let returned = match (returned, return_dict) {
         (Returned::Named(_), Some(false)) => Returned::Tuple,
         (Returned::One | Returned::Tuple, Some(true)) => {
@@ -63,16 +75,19 @@ pub fn compile(
     let host = host.unwrap_or_default().options(options.target)?;
     let device = on(device.as_deref(), &host)?;
     let at = here(py)?;
+    let roots: Vec<Var> = outputs.iter().chain(carry.iter().flatten()).cloned().collect();
+    let states = state::kept(py, &roots, device.name())?;
     let (running, home) = interruptible(py, move |stop| {
         alone(|| {
-            let plan = stoppable(stop, || at.scope(|| aneforge::compile(&outputs, &options)))
-                .map_err(Error::Compile)?;
+            let pairs: Vec<(&Var, &Var)> = carry.iter().map(|[state, next]| (state, next)).collect();
+            let graph =
+                Graph::carrying(&outputs, &pairs).map_err(|e| Error::Compile(PassError::from(e).into()))?;
+            let plan =
+                stoppable(stop, || at.scope(|| compile_graph(&graph, &options))).map_err(Error::Compile)?;
             if let Some(folder) = build_dir {
                 artifact::write(&plan, &folder).map_err(Error::Artifact)?;
             }
-            let running = Running { plan: Arc::new(plan), device, host };
-            let home = running.load()?;
-            Ok::<_, Error>((running, home))
+            Running { plan: Arc::new(plan), device, host, states }.load()
         })
     })??;
     Model::new(py, running, home, returned)

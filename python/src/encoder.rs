@@ -5,7 +5,7 @@ use crate::error::{Error, instead};
 use crate::home::Home;
 use crate::host::HostWords;
 use crate::interrupt::interruptible;
-use crate::model::zeros;
+use crate::memory::zeros;
 use crate::text::Text;
 use aneforge::HostOptions;
 use aneforge_kernels::threads::stoppable;

@@ -1,6 +1,6 @@
 //! From this library's errors to Python's exceptions. Messages pass unchanged.
 
-use aneforge::artifact::ArtifactError;
+use aneforge::artifact::{ArtifactError, StateError};
 use aneforge::grad::GradError;
 use aneforge::ir::op::Op;
 use aneforge::passes::PassError;
@@ -43,6 +43,8 @@ pub enum Error {
     Portable(PortableError),
     /// Ways that could not be measured.
     Tune(TuneError),
+    /// State that could not be saved or loaded.
+    State(StateError),
 }
 
 impl From<Error> for PyErr {
@@ -58,6 +60,12 @@ impl From<Error> for PyErr {
             Error::Portable(PortableError::Build(e)) => Error::Build(e, false).into(),
             Error::Portable(e @ PortableError::Memory(_)) => PyMemoryError::new_err(e.to_string()),
             Error::Portable(e) => PyValueError::new_err(e.to_string()),
+            Error::State(StateError::Run(e)) => run(&e),
+            Error::State(StateError::Memory(e)) => PyMemoryError::new_err(e.to_string()),
+            Error::State(e) => match e.io_kind() {
+                Some(kind) => io::Error::new(kind, e.to_string()).into(),
+                None => PyValueError::new_err(e.to_string()),
+            },
             Error::Tune(TuneError::Run(e)) => run(&e),
             Error::Tune(TuneError::Cache(e)) => artifact(&e),
             Error::Tune(e) => PyRuntimeError::new_err(e.to_string()),

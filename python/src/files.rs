@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Writes the graph behind `out`, with its constants in full.
 #[pyfunction]
 pub fn save_graph(out: &Bound<'_, PyAny>, path: PathBuf) -> PyResult<()> {
-    let (outputs, _) = outputs(out)?;
+    let (outputs, _) = outputs(out, false)?;
     interruptible(out.py(), move |_| {
         let graph = Graph::freeze(&outputs).map_err(|e| error::Error::Build(e, false))?;
         let written = artifact::replace(&path, |file| file.write_all(text::print(&graph).as_bytes()));

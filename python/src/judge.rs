@@ -22,7 +22,7 @@ pub fn judged<T: Send + 'static>(
     out: &Bound<'_, PyAny>,
     judge: impl FnOnce(Graph) -> PyResult<T> + Send + 'static,
 ) -> PyResult<T> {
-    let (outputs, _) = outputs(out)?;
+    let (outputs, _) = outputs(out, false)?;
     interruptible(out.py(), move |_| {
         let graph = Graph::freeze(&outputs).map_err(|e| Error::Build(e, false))?;
         judge(written_out(&graph))

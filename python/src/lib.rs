@@ -17,6 +17,7 @@ mod home;
 mod host;
 mod interrupt;
 mod judge;
+mod memory;
 mod model;
 mod nn;
 mod node;
@@ -26,6 +27,8 @@ mod paired;
 mod pickle;
 mod ports;
 mod profile;
+mod running;
+mod state;
 mod tensor;
 mod text;
 mod tune;
@@ -70,6 +73,8 @@ mod _native {
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]
     use crate::profile::{profile, write_text};
+    #[pymodule_export]
+    use crate::state::{State, state};
     #[pymodule_export]
     use crate::tensor::Tensor;
     #[pymodule_export]

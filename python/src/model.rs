@@ -7,49 +7,28 @@ use crate::feed::Ready;
 use crate::home::Home;
 use crate::host::{HostWords, told};
 use crate::interrupt::Watch;
+use crate::memory::{view, zeros};
 use crate::pickle::model_to_bytes;
+use crate::running::Running;
+use crate::state;
 use aneforge::device::Overflow;
+use aneforge::ir::graph::InputInfo;
 use aneforge::ir::types::counted;
 use aneforge::plan::Source;
 use aneforge::session::Unheld;
-use aneforge::{Buffer, Device, HostOptions, Plan, Session, TensorType, f16};
-use aneforge_tensor::MAX_RANK;
-use numpy::ndarray::{ArrayView, IxDyn};
-use numpy::npyffi::{PY_ARRAY_API, npy_intp};
-use numpy::{Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods};
-use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
+use aneforge::{Buffer, Plan, Session, TensorType, artifact, f16};
+use numpy::{PyArrayDyn, PyArrayMethods};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use std::ffi::{CString, c_int};
+use std::ffi::CString;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What keeps a port's memory while NumPy looks at it.
-#[pyclass(frozen, module = "aneforge._native")]
-struct Port {
-    _buffer: Buffer,
-}
-
 /// Calls that take longer are waited for on another thread, so that Ctrl-C ends them.
 const SHORT: Duration = Duration::from_millis(20);
-
-/// How a plan runs.
-#[derive(Clone)]
-pub struct Running {
-    pub plan: Arc<Plan>,
-    pub device: Arc<dyn Device>,
-    /// What was asked for of the host.
-    pub host: HostOptions,
-}
-
-impl Running {
-    /// Loads the plan into the device.
-    pub fn load(&self) -> Result<Home<Session>, Error> {
-        let Running { plan, device, .. } = self.clone();
-        Home::new(move || Session::new(plan.clone(), &device).map_err(Error::Run))
-    }
-}
 
 /// A compiled graph, ready to be called.
 ///
@@ -135,18 +114,18 @@ impl Model {
         arrays: &Bound<'py, PyTuple>,
         named: &Bound<'py, PyDict>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let ready = |(index, array): (usize, &Bound<'py, PyAny>)| {
-            Ready::new(index, self.plan().feeds[index].ty, array)
+        let ready = |(index, array): (usize, Bound<'py, PyAny>)| {
+            Ok((index, Ready::new(index, self.plan().feeds[index].ty, &array)?))
         };
         let arrays = self.in_order(arrays, named)?;
-        let feeds = arrays.iter().enumerate().map(ready).collect::<PyResult<Vec<Ready<'py>>>>()?;
+        let feeds = arrays.into_iter().map(ready).collect::<PyResult<Vec<(usize, Ready<'py>)>>>()?;
         let zeros = |(ty, _): &(TensorType, Source)| zeros::<f32>(py, ty.shape.dims());
-        let results = self.plan().outputs.iter().map(zeros).collect::<PyResult<Vec<_>>>()?;
+        let results = self.plan().returned().iter().map(zeros).collect::<PyResult<Vec<_>>>()?;
         let fill = |session: &mut Session| {
-            for (index, ready) in feeds.iter().enumerate() {
+            for (index, ready) in &feeds {
                 let feed = ready.feed().expect("invariant: ready arrays are contiguous");
                 let mut watch = Watch::new(py);
-                let set = session.set_while(index, feed, ready.shape(), &mut || watch.go_on());
+                let set = session.set_while(*index, feed, ready.shape(), &mut || watch.go_on());
                 watch.raised()?;
                 set.map_err(Error::Run)?;
             }
@@ -257,6 +236,75 @@ impl Model {
         Ok(view)
     }
 
+    /// What the state holds that the model reads or changes, as float32 arrays by name, or by its number where it has none.
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        state::of_session(py, &self.states())
+    }
+
+    /// Gives all state these values, as `state` returns them.
+    #[pyo3(name = "_restore")]
+    fn restore(&self, py: Python<'_>, values: &Bound<'_, PyDict>) -> PyResult<()> {
+        let values = state::given(values)?;
+        let restored = self.home()?.with(py, move |session| session.restore(&values))?;
+        Ok(restored.map_err(Error::Run)?)
+    }
+
+    /// Writes all state to a safetensors file.
+    #[pyo3(name = "_save_state")]
+    fn save_state(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let saved = self.home()?.with(py, move |session| artifact::save_state(session, &path))?;
+        Ok(saved.map_err(Error::State)?)
+    }
+
+    /// Gives all state what such a file holds.
+    #[pyo3(name = "_load_state")]
+    fn load_state(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let loaded = self.home()?.with(py, move |session| artifact::load_state(session, &path))?;
+        Ok(loaded.map_err(Error::State)?)
+    }
+
+    /// Reads input `input` from where output `output` is written.
+    #[pyo3(name = "_share")]
+    fn share(&self, py: Python<'_>, output: usize, input: usize) -> PyResult<()> {
+        let shared = self.home()?.with(py, move |session| match session.input_buffer(input).cloned() {
+            Some(buffer) => session.bind_output(output, &buffer),
+            None => Ok(()),
+        })?;
+        Ok(shared.map_err(Error::Run)?)
+    }
+
+    /// Writes one input.
+    #[pyo3(name = "_set_input")]
+    fn set_input(&self, py: Python<'_>, index: usize, array: &Bound<'_, PyAny>) -> PyResult<()> {
+        let ready = Ready::new(index, self.plan().feeds[index].ty, array)?;
+        let home = self.home()?;
+        let mut locked = home.lock(py)?;
+        let feed = ready.feed().expect("invariant: ready arrays are contiguous");
+        Ok(locked.value().set(index, feed, ready.shape()).map_err(Error::Run)?)
+    }
+
+    /// Copies one result.
+    #[pyo3(name = "_read_output")]
+    fn read_output<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+        let array = zeros::<f32>(py, self.plan().outputs[index].0.shape.dims())?;
+        let home = self.home()?;
+        let mut locked = home.lock(py)?;
+        locked.value().read(index, array.readwrite().as_slice_mut().expect("invariant: it is contiguous"));
+        Ok(array)
+    }
+
+    /// Names of the ports of the results in the program, of which there is one.
+    #[pyo3(name = "_output_ports")]
+    fn output_ports(&self) -> Vec<String> {
+        let program = self.plan().segments[0].mil().map(|(program, _)| program);
+        program.map_or_else(Vec::new, |program| program.functions[0].returns.clone())
+    }
+
+    /// Bytes that runs have copied so far, beside what ops compute: none for state, unless an array looks at its memory.
+    fn copied(&self, py: Python<'_>) -> PyResult<u64> {
+        self.home()?.with(py, |session| session.copied())
+    }
+
     /// Frees the program and its memory, but for ports that views still look at.
     fn release(&self) {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -289,7 +337,8 @@ impl Model {
     /// Names of the inputs, in the order of arguments: their own, or those in the program.
     #[getter]
     fn input_names(&self) -> Vec<String> {
-        self.names()
+        let mut names = self.names();
+        state::fed(self.plan()).into_iter().map(|at| std::mem::take(&mut names[at])).collect()
     }
 
     /// Names of the results, if they were compiled under names.
@@ -304,13 +353,14 @@ impl Model {
     /// Shapes of the inputs, in the order of arguments.
     #[getter]
     fn input_shapes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.plan().feeds.iter().map(|feed| PyTuple::new(py, feed.ty.shape.dims())).collect()
+        let shape = |at: usize| PyTuple::new(py, self.plan().feeds[at].ty.shape.dims());
+        state::fed(self.plan()).into_iter().map(shape).collect()
     }
 
     /// Shapes of the results.
     #[getter]
     fn output_shapes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.plan().outputs.iter().map(|(ty, _)| PyTuple::new(py, ty.shape.dims())).collect()
+        self.plan().returned().iter().map(|(ty, _)| PyTuple::new(py, ty.shape.dims())).collect()
     }
 
     /// The plan, and the steps and memory it runs with, as text.
@@ -321,8 +371,10 @@ impl Model {
 
     /// A model with the same program and memory of its own; weights are shared.
     fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Py<Model>> {
-        let running = self.running.clone();
-        let home = py.detach(|| running.load())?;
+        let running = Running { states: Vec::new(), ..self.running.clone() };
+        let (running, home) = py.detach(|| running.load())?;
+        let held = self.home()?.with(py, |session| session.snapshot())?.map_err(Error::Run)?;
+        home.with(py, move |session| session.restore(&held))?.map_err(Error::Run)?;
         Model::new(py, running, home, self.returned.clone())
     }
 
@@ -335,7 +387,8 @@ impl Model {
             Returned::One | Returned::Tuple => None,
         };
         let host = HostWords::of(&self.running.host);
-        let arguments = (bytes, origin, self.device(), host, single, names).into_pyobject(py)?;
+        let state = self.state(py)?;
+        let arguments = (bytes, origin, self.device(), host, single, names, state).into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("_model_from_bytes")?, arguments))
     }
 
@@ -360,6 +413,16 @@ impl Model {
 }
 
 impl Model {
+    /// The memory of its state by name, or number; also after it was released.
+    fn states(&self) -> Vec<(String, Buffer)> {
+        let named = |(at, feed): (usize, &InputInfo)| {
+            let (_, buffer) = self.running.states.iter().find(|(leaf, _)| *leaf == feed.leaf)?;
+            let name = if feed.name.is_empty() { at.to_string() } else { feed.name.clone() };
+            Some((name, buffer.clone()))
+        };
+        self.plan().feeds.iter().enumerate().filter_map(named).collect()
+    }
+
     /// The first overflow and how many there are, in words, once.
     fn untold(&self, session: &Session) -> Option<String> {
         let first = session.overflows().next()?;
@@ -392,22 +455,6 @@ fn warn(py: Python<'_>, message: String) -> PyResult<()> {
     PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level(py)?)
 }
 
-/// A new array of zeros. Where there is no memory for it, `PyArray::zeros` would panic.
-pub fn zeros<'py, T: Element>(py: Python<'py>, dims: &[usize]) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
-    let mut extents = [0; MAX_RANK];
-    let extents = &mut extents[..dims.len()];
-    extents.iter_mut().zip(dims).for_each(|(extent, &dim)| *extent = dim as npy_intp);
-    let (rank, element) = (dims.len() as c_int, T::get_dtype(py).into_dtype_ptr());
-    #[expect(unsafe_code, reason = "the safe function panics without memory")]
-    // SAFETY: there are `rank` extents, and NumPy takes over the reference to the element type. What it returns is a new
-    // array, or null with an exception set.
-    let array = unsafe {
-        let array = PY_ARRAY_API.PyArray_Zeros(py, rank, extents.as_mut_ptr(), element, 0);
-        Bound::from_owned_ptr_or_err(py, array)?
-    };
-    Ok(array.cast_into()?)
-}
-
 /// A model whose graph is cut at native layers, which are programs of their own.
 ///
 /// It is called like any model; values pass between the parts in half precision.
@@ -426,26 +473,5 @@ impl SegmentedModel {
     #[getter]
     fn n_sdpa(slf: PyRef<'_, Self>) -> usize {
         slf.as_super().plan().n_native()
-    }
-}
-
-/// An array over a port's memory.
-fn view<'py>(py: Python<'py>, buffer: Buffer, ty: TensorType) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
-    if !buffer.layout().is_row_major() {
-        let strides = buffer.layout().strides();
-        return Err(PyNotImplementedError::new_err(format!(
-            "the device keeps this {ty} with strides {strides:?}; call the model with arrays instead"
-        )));
-    }
-    let memory = buffer.expose().cast::<f16>();
-    let port = Bound::new(py, Port { _buffer: buffer })?.into_any();
-    #[expect(unsafe_code, reason = "zero-copy arrays over a port's memory")]
-    // SAFETY: a buffer's memory neither moves nor is freed before the buffer is dropped, which the array's base object
-    // `port` prevents. It holds half precision without gaps, and as many elements as the shape.
-    // Writing through the array while a run is under way in another thread is a race between the caller's
-    // own threads, as with any array that NumPy shares; the documentation forbids it.
-    unsafe {
-        let elements = ArrayView::from_shape_ptr(IxDyn(ty.shape.dims()), memory.cast_const());
-        Ok(PyArrayDyn::borrow_from_array(&elements, port))
     }
 }

@@ -2,7 +2,7 @@
 //! behind it.
 
 use crate::apply::{apply, constant, input, to_python};
-use crate::model::zeros;
+use crate::memory::zeros;
 use crate::tensor::Tensor;
 use crate::text::Text;
 use aneforge::ir::op::{Info, Mil, Op, find};

@@ -5,7 +5,9 @@ use crate::compile::on;
 use crate::error::{Error, memory};
 use crate::host::HostWords;
 use crate::interrupt::interruptible;
-use crate::model::{Model, Running};
+use crate::model::Model;
+use crate::running::Running;
+use crate::state;
 use crate::tensor::Tensor;
 use aneforge::ir::op::Op;
 use aneforge::ir::var::WeakVar;
@@ -13,7 +15,7 @@ use aneforge::portable::{PortableError, pack_plan, pack_values, unpack_plan, unp
 use aneforge::{Plan, Var};
 use aneforge_tensor::{AlignedBytes, Bytes};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -116,13 +118,17 @@ pub fn model_from_bytes(
     host: HostWords,
     single: bool,
     names: Option<Vec<String>>,
+    state: &Bound<'_, PyDict>,
 ) -> PyResult<Py<Model>> {
     let bytes = aligned(bytes)?;
     let read = move |_: &_| unpack_plan(bytes, &mut |number, fresh| leaf(&origin, number, fresh));
     let plan = interruptible(py, read)?.map_err(Error::Portable)?;
     let host = host.options(plan.target)?;
-    let running = Running { plan: Arc::new(plan), device: on(Some(device), &host)?, host };
-    let home = py.detach(|| running.load())?;
+    let states = Vec::new();
+    let running = Running { plan: Arc::new(plan), device: on(Some(device), &host)?, host, states };
+    let (running, home) = py.detach(|| running.load())?;
+    let values = state::given(state)?;
+    home.with(py, move |session| session.restore(&values))?.map_err(Error::Run)?;
     let returned = match names {
         Some(names) => Returned::Named(names),
         None if single => Returned::One,

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::model::Model;
+use crate::state;
 use crate::tensor::Tensor;
 use crate::text::{Text, shown};
 use aneforge::RunError;
@@ -42,7 +43,7 @@ impl Model {
 
     /// The number of the output with this number or name.
     pub fn output(&self, given: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let count = self.plan().outputs.len();
+        let count = self.plan().returned().len();
         let names = self.output_names();
         let found = match given.extract::<Text>() {
             Ok(name) => names.iter().position(|known| **known == *name),
@@ -85,29 +86,32 @@ impl Model {
         names
     }
 
-    /// One array per feed, of those given in order and those given by tensor, number or name.
+    /// The array of each feed, of those given in order and those given by tensor, number or name. Parameters and state
+    /// may be given, by tensor or name.
     pub fn in_order<'py>(
         &self,
         arrays: &Bound<'py, PyTuple>,
         named: &Bound<'py, PyDict>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let want = self.plan().feeds.len();
+    ) -> PyResult<Vec<(usize, Bound<'py, PyAny>)>> {
+        let fed = state::fed(self.plan());
         if arrays.iter().any(|array| array.is_instance_of::<PyDict>()) {
+            let names = self.names();
+            let names: Vec<&str> = fed.iter().map(|&at| names[at].as_str()).collect();
             return Err(PyTypeError::new_err(format!(
                 "a model takes arrays, and got a dict; its inputs are fed by name as keywords, model(**feeds), with the \
                  names {}",
-                self.names().join(", ")
+                names.join(", ")
             )));
         }
-        if named.is_empty() && arrays.len() == want {
-            return Ok(arrays.iter().collect());
+        if named.is_empty() && arrays.len() == fed.len() {
+            return Ok(fed.into_iter().zip(arrays.iter()).collect());
         }
-        let count = |got| Error::Run(RunError::Count { want, got });
-        if arrays.len() > want {
+        let count = |got| Error::Run(RunError::Count { want: fed.len(), got });
+        if arrays.len() > fed.len() {
             return Err(count(arrays.len() + named.len()).into());
         }
-        let mut given: Vec<Option<Bound<'py, PyAny>>> = arrays.iter().map(Some).collect();
-        given.resize(want, None);
+        let mut given: Vec<Option<Bound<'py, PyAny>>> = vec![None; self.plan().feeds.len()];
+        fed.iter().zip(arrays).for_each(|(&at, array)| given[at] = Some(array));
         for (name, array) in named {
             let at = match self.port(&name) {
                 Err(e) if e.is_instance_of::<PyValueError>(named.py()) => {
@@ -120,14 +124,13 @@ impl Model {
                 return Err(PyTypeError::new_err(message));
             }
         }
-        let missing = given.iter().position(Option::is_none);
-        match missing {
+        match fed.iter().find(|&&at| given[at].is_none()) {
             Some(at) if !named.is_empty() => {
-                let message = format!("input {at} ({}) is not given", self.names()[at]);
+                let message = format!("input {at} ({}) is not given", self.names()[*at]);
                 Err(PyValueError::new_err(message))
             }
             Some(_) => Err(count(arrays.len()).into()),
-            None => Ok(given.into_iter().flatten().collect()),
+            None => Ok(given.into_iter().enumerate().filter_map(|(at, array)| Some((at, array?))).collect()),
         }
     }
 }

@@ -17,7 +17,7 @@ use pyo3::types::{PyDict, PyTuple};
 ///
 /// Tensors are immutable and may be shared by any number of graphs. They compare and hash by identity of
 /// the node, never element by element; `x.equal(y)` compares elements.
-#[pyclass(frozen, weakref, module = "aneforge")]
+#[pyclass(frozen, weakref, subclass, module = "aneforge")]
 pub struct Tensor {
     pub(crate) var: Var,
 }

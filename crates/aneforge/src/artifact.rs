@@ -6,10 +6,12 @@ mod lock;
 mod measured;
 mod output;
 mod set;
+mod state;
 
 pub use measured::{MEASURED_FILE, Measured};
 pub use output::replace;
 pub use set::{Entry, Manifest, Set};
+pub use state::{StateError, load_state, save_state};
 
 use crate::plan::{Code, Plan, Segment};
 use aneforge_formats::FileError;

@@ -1,6 +1,6 @@
 //! Whose fault an error is: what exit codes and Python's exception classes are chosen by.
 
-use crate::artifact::ArtifactError;
+use crate::artifact::{ArtifactError, StateError};
 use crate::compile::CompileError;
 use crate::device::DeviceError;
 use crate::grad::GradError;
@@ -147,6 +147,17 @@ impl DeviceError {
             | DeviceError::Refused { .. }
             | DeviceError::Failed { .. }
             | DeviceError::Lost { .. } => Kind::Device,
+        }
+    }
+}
+
+impl StateError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            StateError::Write(_) | StateError::Read(_) | StateError::Other { .. } => Kind::File,
+            StateError::Memory(_) => Kind::Caller,
+            StateError::Run(error) => error.kind(),
         }
     }
 }

@@ -204,31 +204,8 @@ pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, Portab
         let code = code(&graph, is_native(&graph)?)?;
         segments.push(Segment { code, graph, inputs });
     }
-    let mut outputs = Vec::new();
-    for (ty, from) in &written.outputs {
-        let ty = text::parse_type(ty).map_err(|why| content("plan", &why))?;
-        let SourceNote::Segment(segment, output) = *from else {
-            return Err(content("plan", "an output is not computed"));
-        };
-        if !type_of(&segments, segment, output).is_some_and(|port| carries(port, ty)) {
-            return Err(content("plan", "an output comes from nowhere"));
-        }
-        let source = Source::Segment { segment, output };
-        if outputs.iter().any(|(_, other)| *other == source) {
-            return Err(content("plan", "two outputs are one value"));
-        }
-        outputs.push((ty, source));
-    }
-    let state = |(at, feed): (usize, &usize)| {
-        let first = outputs.len().checked_sub(written.carries.len());
-        let next = first.and_then(|first| outputs.get(first + at));
-        let fits = feeds
-            .get(*feed)
-            .zip(next)
-            .is_some_and(|(feed, next)| feed.ty == next.0 && feed.role == Role::State);
-        fits && !written.carries[..at].contains(feed)
-    };
-    if !written.carries.iter().enumerate().all(state) {
+    let outputs = outputs(&written.outputs, &segments)?;
+    if !(0..written.carries.len()).all(|at| is_state(&written.carries, at, &feeds, &outputs)) {
         return Err(content("plan", "a state becomes what it cannot be"));
     }
     Ok(Plan {
@@ -246,6 +223,38 @@ pub fn unpack_plan(bytes: Bytes, leaves: &mut Leaves<'_>) -> Result<Plan, Portab
             .collect::<Option<_>>()
             .ok_or_else(|| content("plan", "it says of a weight what no weight is"))?,
     })
+}
+
+/// What a plan returns and what becomes of its state: each the output of a segment, and each once.
+fn outputs(
+    written: &[(String, SourceNote)],
+    segments: &[Segment],
+) -> Result<Vec<(TensorType, Source)>, PortableError> {
+    let mut outputs = Vec::new();
+    for (ty, from) in written {
+        let ty = text::parse_type(ty).map_err(|why| content("plan", &why))?;
+        let SourceNote::Segment(segment, output) = *from else {
+            return Err(content("plan", "an output is not computed"));
+        };
+        if !type_of(segments, segment, output).is_some_and(|port| carries(port, ty)) {
+            return Err(content("plan", "an output comes from nowhere"));
+        }
+        let source = Source::Segment { segment, output };
+        if outputs.iter().any(|(_, other)| *other == source) {
+            return Err(content("plan", "two outputs are one value"));
+        }
+        outputs.push((ty, source));
+    }
+    Ok(outputs)
+}
+
+/// Whether carry `at` is of a state, for the first time, that becomes an output of its type.
+fn is_state(carries: &[usize], at: usize, feeds: &[InputInfo], outputs: &[(TensorType, Source)]) -> bool {
+    let first = outputs.len().checked_sub(carries.len());
+    let next = first.and_then(|first| outputs.get(first + at));
+    let fits =
+        |(feed, next): (&InputInfo, &(TensorType, Source))| feed.ty == next.0 && feed.role == Role::State;
+    feeds.get(carries[at]).zip(next).is_some_and(fits) && !carries[..at].contains(&carries[at])
 }
 
 fn stored_note(report: &WeightReport) -> StoredNote {

@@ -43,6 +43,16 @@ impl FileError {
             _ => FileError::Read { path: path.to_owned(), source },
         }
     }
+
+    /// The nearest kind of system error.
+    pub fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            FileError::Missing(_) => io::ErrorKind::NotFound,
+            FileError::NotAFile(_) => io::ErrorKind::IsADirectory,
+            FileError::Read { source, .. } => source.kind(),
+            FileError::Special(_) | FileError::Large { .. } => io::ErrorKind::Other,
+        }
+    }
 }
 
 /// The contents of a file, mapped: pages are read when they are first touched, and shared between

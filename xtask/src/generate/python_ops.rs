@@ -8,6 +8,7 @@ use aneforge::ir::op::{AttrInfo, Entry, Mil, OPS};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 /// Native layers that are methods, as the reference has them; the others are functions.
@@ -57,7 +58,7 @@ pub fn is_by_hand(entry: &Entry) -> bool {
     matches!((entry.mil)(), Mil::Leaf) || operator || name.starts_with("native_") || written().contains(name)
 }
 
-/// Names of the functions and methods in `python/aneforge` that are not generated.
+/// Names of the functions in `python/aneforge` and of the methods of `Tensor` that are not generated.
 fn written() -> &'static BTreeSet<String> {
     static WRITTEN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
         let folder = root().join("python/aneforge");
@@ -65,9 +66,16 @@ fn written() -> &'static BTreeSet<String> {
             fs::read_dir(&folder).expect("invariant: the package is there").flatten().map(|file| file.path());
         let python =
             files.filter(|path| path.extension().is_some_and(|e| e == "py") && !path.ends_with("_ops.py"));
-        let text: String = python.filter_map(|path| fs::read_to_string(path).ok()).collect();
-        let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("def ")?.split('(').next());
-        names.map(str::to_owned).collect()
+        let names = |path: PathBuf| {
+            let of_tensor = path.ends_with("_tensor.py");
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let name = move |line: &str| {
+                let line = if of_tensor { line.trim_start() } else { line };
+                Some(line.strip_prefix("def ")?.split('(').next()?.to_owned())
+            };
+            text.lines().filter_map(name).collect::<Vec<_>>()
+        };
+        python.flat_map(names).collect()
     });
     &WRITTEN
 }

@@ -1,5 +1,6 @@
 //! State: buffers outside sessions, which runs read and change.
 
+use super::fed::feed_of;
 use super::{RunError, Session};
 use crate::device::{Buffer, Device, DeviceError, Feed, Port};
 use crate::ir::op::Op;
@@ -228,13 +229,13 @@ impl Session {
                 return fails(name, "has no value among those given".into());
             };
             let (want, got) = (buffer.ty().shape, tensor.shape());
-            let Some(values) = tensor.as_slice::<aneforge_tensor::f16>().filter(|_| want == got) else {
+            let Some(values) = feed_of(tensor).filter(|_| want == got && tensor.dtype().is_float()) else {
                 return fails(name, format!("is fp16{want}, got {}{got}", tensor.dtype()));
             };
             pairs.push((buffer, values));
         }
         for (buffer, values) in pairs {
-            buffer.write(Feed::F16(values)).expect("invariant: the count and the type are right");
+            buffer.write(values).expect("invariant: the count and the type are right");
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
         "program_bytes": program_bytes,
         "weight_bytes": plan.weight_bytes(),
         "inputs": plan.feeds.iter().map(|f| output::type_json(f.ty)).collect::<Vec<_>>(),
-        "outputs": plan.outputs.iter().map(|&(ty, _)| output::type_json(ty)).collect::<Vec<_>>(),
+        "outputs": plan.returned().iter().map(|&(ty, _)| output::type_json(ty)).collect::<Vec<_>>(),
         "weights": plan.weights.iter().map(weight).collect::<Vec<_>>(),
         "folders": written.folders,
         "files": written.files.iter().map(file).collect::<Vec<_>>(),

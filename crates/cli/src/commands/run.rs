@@ -81,8 +81,8 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let printed = printed(args, context)?;
     let device = context.device()?;
     let plan = context.compile(&program::open(&args.program)?)?;
-    if printed == Some("--output") && plan.outputs.len() != 1 {
-        let count = plan.outputs.len();
+    if printed == Some("--output") && plan.returned().len() != 1 {
+        let count = plan.returned().len();
         return Err(caller(format!("--output - takes one output, the program has {count}; name a folder")));
     }
     let feeds = args.random.is_none().then(|| feeds(&args.inputs, &plan)).transpose()?;

@@ -160,12 +160,7 @@ impl LoadError {
             | LoadError::Checkpoint(
                 CheckpointError::File(error) | CheckpointError::SafeTensors(SafeTensorsError::File(error)),
             )
-            | LoadError::Weight(WeightError::Read(SafeTensorsError::File(error))) => Some(match error {
-                FileError::Missing(_) => io::ErrorKind::NotFound,
-                FileError::NotAFile(_) => io::ErrorKind::IsADirectory,
-                FileError::Read { source, .. } => source.kind(),
-                FileError::Special(_) | FileError::Large { .. } => io::ErrorKind::Other,
-            }),
+            | LoadError::Weight(WeightError::Read(SafeTensorsError::File(error))) => Some(error.io_kind()),
             LoadError::Resolve(_) | LoadError::NoTokenizer(_) => Some(io::ErrorKind::NotFound),
             LoadError::Checkpoint(CheckpointError::Missing(_)) => Some(io::ErrorKind::NotFound),
             _ => None,

@@ -1,0 +1,107 @@
+//! The state of a session, kept in a file.
+
+use super::{ArtifactError, replace};
+use crate::session::{RunError, Session};
+use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
+use std::collections::{BTreeMap, TryReserveError};
+use std::io;
+use std::path::Path;
+
+/// State could not be written to a file, or read from one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file could not be written. The environment's fault.
+    #[error(transparent)]
+    Write(#[from] ArtifactError),
+    /// It is no safetensors file, or is not there. The file's fault.
+    #[error(transparent)]
+    Read(#[from] SafeTensorsError),
+    /// It does not hold the state of this program. The file's fault.
+    #[error("{file}: {error}; it was saved by another program")]
+    Other {
+        /// The file.
+        file: String,
+        /// What does not fit.
+        error: Box<RunError>,
+    },
+    /// There is no memory for its bytes.
+    #[error("the state does not fit the memory that is left: {0}")]
+    Memory(#[from] TryReserveError),
+    /// The session failed.
+    #[error(transparent)]
+    Run(Box<RunError>),
+}
+
+impl StateError {
+    /// The kind of system error behind it, if there is one.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            StateError::Write(error) => Some(error.io_kind()),
+            StateError::Read(SafeTensorsError::File(error)) => Some(error.io_kind()),
+            _ => None,
+        }
+    }
+}
+
+/// Writes all state of a session to a safetensors file: half-precision tensors under the names of the states, or their numbers
+/// among the inputs where they have none. The file is replaced as a whole, so that a reader finds the old state or the new.
+pub fn save_state(session: &Session, path: &Path) -> Result<(), StateError> {
+    let bytes = safetensors::encode(
+        &session.snapshot().map_err(|e| StateError::Run(Box::new(e)))?,
+        &BTreeMap::new(),
+    )?;
+    Ok(replace(path, |file| file.write_all(&bytes))?)
+}
+
+/// Gives a session the state that [`save_state`] wrote: all of it or, where the file is not one of this program's state, none.
+pub fn load_state(session: &mut Session, path: &Path) -> Result<(), StateError> {
+    let file = SafeTensors::open(path)?;
+    let values = file.names().map(|name| Ok((name.to_owned(), file.tensor(name)?)));
+    let values = values.collect::<Result<Vec<_>, SafeTensorsError>>()?;
+    let other = |error| StateError::Other { file: path.display().to_string(), error: Box::new(error) };
+    session.restore(&values).map_err(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::host::Host;
+    use crate::ir::ops::leaf::Role;
+    use crate::{CompileOptions, Graph, TensorType, Var, compile_graph};
+    use aneforge_tensor::Shape;
+
+    fn counter(name: &str, by: f64) -> Session {
+        let ty = TensorType::f16(Shape::new(&[2]).unwrap());
+        let state = Var::described_leaf(ty, Role::State, f64::INFINITY, name);
+        let graph = Graph::carrying(&[], &[(&state, &state.adds(by))]).unwrap();
+        Session::new(compile_graph(&graph, &CompileOptions::default()).unwrap(), Host::new(1)).unwrap()
+    }
+
+    #[test]
+    fn state_goes_on_where_it_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.safetensors");
+        let mut first = counter("n", 1.0);
+        (0..3).for_each(|_| first.execute().unwrap());
+        save_state(&first, &path).unwrap();
+        first.execute().unwrap();
+        let mut second = counter("n", 10.0);
+        load_state(&mut second, &path).unwrap();
+        second.execute().unwrap();
+        assert_eq!(second.snapshot().unwrap()[0].1.to_f32(), [13.0; 2]);
+        save_state(&first, &path).unwrap();
+        load_state(&mut second, &path).unwrap();
+        assert_eq!(second.snapshot().unwrap()[0].1.to_f32(), [4.0; 2]);
+        let mut other = counter("m", 1.0);
+        let error = load_state(&mut other, &path).unwrap_err();
+        assert!(error.to_string().ends_with(
+            "state.safetensors: state `n` is not read or changed by this program; it was saved by another program"
+        ));
+        std::fs::write(&path, b"{}").unwrap();
+        assert!(matches!(load_state(&mut second, &path), Err(StateError::Read(_))));
+        let error = save_state(&second, &folder.path().join("no/such/folder")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot write "), "{error}");
+        assert_eq!(second.snapshot().unwrap()[0].1.to_f32(), [4.0; 2]);
+    }
+}
