@@ -108,6 +108,7 @@ pub fn model_to_bytes<'py>(py: Python<'py>, plan: Arc<Plan>) -> PyResult<(Bound<
 }
 
 /// The model that pickle keeps so.
+#[expect(clippy::too_many_arguments, reason = "they are what pickle keeps")]
 #[pyfunction]
 #[pyo3(name = "_model_from_bytes")]
 pub fn model_from_bytes(
