@@ -64,6 +64,7 @@ pub mod ir;
 pub mod artifact;
 pub mod compile;
 pub mod device;
+pub mod diagnose;
 pub mod emit;
 pub mod error;
 pub mod grad;

@@ -10,6 +10,7 @@ mod chains;
 mod compress;
 mod conformance;
 mod cost;
+mod diagnose;
 mod errors;
 mod facts;
 mod golden;

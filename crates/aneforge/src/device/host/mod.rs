@@ -30,6 +30,7 @@ mod roof;
 mod routine;
 mod row_product;
 mod run;
+mod single;
 mod whole;
 
 pub use plan::{Apart, HostPlan, Operand, Order, Place, Step};
@@ -179,6 +180,11 @@ impl Host {
     /// The threads it runs on, the caller's included.
     pub fn threads(&self) -> usize {
         self.kernels.pool().threads()
+    }
+
+    /// What it runs for a segment: its graph, with layers written out that MIL's ops compute too.
+    pub(crate) fn graph_of<'a>(&self, segment: &'a Segment) -> Result<Cow<'a, Graph>, DeviceError> {
+        graph_of(segment)
     }
 
     /// The steps that a segment, compiled for `target`, runs as.

@@ -1,0 +1,58 @@
+//! What half precision and the engine's arithmetic do to a network, node by node.
+//!
+//! Every node of the compiled program is computed twice: by the host's kernels in half precision, with the published behaviour
+//! of the target's family, and by the ops' definitions in double precision. Where the two part, and why, is told by the line
+//! that built the node, with a remedy where one is known. What families do is in `ir/numerics.rs` with its evidence; none
+//! of it has been run on silicon by this project.
+
+mod exact;
+mod report;
+mod values;
+mod walk;
+
+pub use report::{Diagnosis, NodeReport, Trouble, Values};
+
+use crate::compile::compile_graph;
+use crate::device::host::Host;
+use crate::ir::graph::Graph;
+use crate::passes::CompileOptions;
+use crate::risk;
+use crate::session::RunError;
+use aneforge_tensor::Tensor;
+
+/// The relative error from which a node is told of, by default: about ten times what half precision does to one result.
+pub const TOLERANCE: f64 = 1e-2;
+
+/// Compiles a graph for the target, runs it on these inputs, one for each in feed order, and says what becomes of every value.
+///
+/// The relative error of a node is that of its values against double precision: the largest difference by the largest
+/// magnitude. Infinities count as errors of their own.
+///
+/// ```
+/// use aneforge::device::host::Host;
+/// use aneforge::diagnose::{TOLERANCE, Trouble, diagnose};
+/// use aneforge::{CompileOptions, Graph, Shape, Tensor, Var};
+/// let x = Var::input(Shape::new(&[1, 3])?);
+/// // A softmax without its maximum subtracted.
+/// let scores = x.exp();
+/// let graph = Graph::freeze(&[&scores / &scores.sum(&[-1])])?;
+/// let hot = Tensor::from_slice(Shape::new(&[1, 3])?, &[1.0f32, 12.0, 3.0])?;
+/// let found = diagnose(&Host::new(1), &graph, &CompileOptions::default(), &[hot], TOLERANCE)?;
+/// let first = found.first().ok_or("nothing was found")?;
+/// assert_eq!((first.op, first.troubles[0].trouble), ("exp", Trouble::Overflow));
+/// assert!(first.troubles[0].remedy.contains("softmax"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn diagnose(
+    host: &Host,
+    graph: &Graph,
+    options: &CompileOptions,
+    feeds: &[Tensor],
+    tolerance: f64,
+) -> Result<Diagnosis, RunError> {
+    let plan = compile_graph(graph, options)?;
+    let mut found = walk::walk(host, &plan, feeds, tolerance)?;
+    walk::errors_of_outputs(host, graph, &mut found)?;
+    found.notes = risk::findings(graph);
+    Ok(found)
+}

@@ -1,0 +1,203 @@
+//! What was found, as data and as lines.
+
+use crate::device::Buffer;
+use crate::ir::numerics::Numerics;
+use crate::ir::types::{Caller, TensorType, counted};
+use crate::risk::Finding;
+use crate::target::Target;
+use aneforge_tensor::f16;
+use serde_json::{Value, json};
+use std::fmt;
+use std::time::Duration;
+
+/// What can be wrong with a node's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Trouble {
+    /// Finite in half precision, and infinite on this family of chips.
+    Saturation,
+    /// Infinite of finite operands, in any half precision.
+    Overflow,
+    /// Neither a number nor infinite, of operands that were numbers or infinite: the engine stores 0.
+    Invalid,
+    /// Whole numbers that half precision does not hold, which it does up to 2048.
+    LostIntegers,
+    /// The sum is wrong if it is accumulated in half precision, as one source says of `reduce_sum`.
+    NarrowSum,
+    /// The relative error exceeds the tolerance, and did not in any operand.
+    Error,
+}
+
+impl Trouble {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Trouble::Saturation => "saturation",
+            Trouble::Overflow => "overflow",
+            Trouble::Invalid => "invalid",
+            Trouble::LostIntegers => "lost_integers",
+            Trouble::NarrowSum => "narrow_sum",
+            Trouble::Error => "error",
+        }
+    }
+}
+
+/// One trouble of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Values {
+    /// Which.
+    pub trouble: Trouble,
+    /// How many values it has.
+    pub values: usize,
+    /// What to do about it; empty where nothing is known.
+    pub remedy: String,
+}
+
+/// What became of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeReport {
+    /// Which program of the plan it is in.
+    pub segment: usize,
+    /// Its op, as compiled.
+    pub op: &'static str,
+    /// The line that built it.
+    pub at: Caller,
+    /// The type of its value.
+    pub ty: TensorType,
+    /// The largest magnitude in double precision.
+    pub largest: f64,
+    /// The relative error: the largest difference from double precision by that magnitude. Infinite where a value is.
+    pub error: f64,
+    /// The relative error if it is a sum that is accumulated in half precision.
+    pub narrow: Option<f64>,
+    /// What is wrong with it.
+    pub troubles: Vec<Values>,
+}
+
+/// What became of a network.
+#[derive(Clone, Debug)]
+pub struct Diagnosis {
+    /// The chip it was compiled for.
+    pub target: Target,
+    /// The arithmetic it was computed with.
+    pub numerics: Numerics,
+    /// The relative error that was allowed.
+    pub tolerance: f64,
+    /// Every node that computes, in order.
+    pub nodes: Vec<NodeReport>,
+    /// The relative error of each result against the graph as written, in double precision: that of the encoding of weights
+    /// too, and of what passes write otherwise.
+    pub outputs: Vec<f64>,
+    /// What the structure, declared bounds and constants say without any data.
+    pub notes: Vec<Finding>,
+    /// How long the half-precision run took, and the double-precision one.
+    pub took: [Duration; 2],
+    pub(super) results: Vec<Buffer>,
+    pub(super) exact_feeds: Vec<super::values::Value>,
+}
+
+impl Diagnosis {
+    /// Nodes with troubles, in order.
+    pub fn troubled(&self) -> impl Iterator<Item = &NodeReport> {
+        self.nodes.iter().filter(|node| !node.troubles.is_empty())
+    }
+
+    /// The first node with a trouble.
+    pub fn first(&self) -> Option<&NodeReport> {
+        self.troubled().next()
+    }
+
+    /// Whether no node has a trouble, and no result an error beyond the tolerance.
+    pub fn is_safe(&self) -> bool {
+        self.first().is_none() && self.outputs.iter().all(|error| *error <= self.tolerance)
+    }
+
+    /// What the program returns, in half precision; after that, what becomes of state.
+    pub fn results(&self) -> Vec<Vec<f16>> {
+        let read = |buffer: &Buffer| buffer.values().map_or_else(Vec::new, |values| values.to_vec());
+        self.results.iter().map(read).collect()
+    }
+
+    /// As JSON: `target`, `numerics`, `tolerance`, `safe`, `outputs` (relative errors; `null` is infinite), `nodes` and `notes`.
+    pub fn to_json(&self) -> Value {
+        let finite = |v: f64| v.is_finite().then_some(v);
+        let nodes = self.nodes.iter().map(|node| {
+            let troubles = node.troubles.iter().map(|Values { trouble, values, remedy }| {
+                json!({ "trouble": trouble.name(), "values": values, "remedy": remedy })
+            });
+            json!({
+                "op": node.op, "at": node.at.to_string(), "segment": node.segment, "type": node.ty.to_string(),
+                "largest": finite(node.largest), "error": finite(node.error),
+                "narrow_error": node.narrow.and_then(finite), "troubles": troubles.collect::<Vec<_>>(),
+            })
+        });
+        let notes = self.notes.iter().map(|note| {
+            json!({
+                "op": note.op, "at": note.at.to_string(), "kind": note.kind.name(), "reason": note.reason,
+                "remedy": note.kind.remedy(), "risk": note.is_hotspot(),
+            })
+        });
+        json!({
+            "target": self.target.name(), "numerics": self.numerics.name(), "tolerance": self.tolerance,
+            "safe": self.is_safe(), "outputs": self.outputs.iter().map(|v| finite(*v)).collect::<Vec<_>>(),
+            "nodes": nodes.collect::<Vec<_>>(), "notes": notes.collect::<Vec<_>>(),
+            "seconds": self.took.map(|time| time.as_secs_f64()),
+        })
+    }
+
+    /// The headline.
+    pub(super) fn headline(&self) -> String {
+        let troubled = self.troubled().count();
+        let worst = self.outputs.iter().fold(0.0f64, |worst, error| worst.max(*error));
+        let verdict = match (troubled, worst <= self.tolerance) {
+            (0, true) => "safe".to_owned(),
+            (0, false) => "results differ".to_owned(),
+            (n, _) => format!("{} in trouble", counted(n, "node")),
+        };
+        format!(
+            "{} ({}, arithmetic {}): {verdict}; {}, largest relative error of a result {worst:.2e}",
+            self.target,
+            self.target.family(),
+            self.numerics,
+            counted(self.nodes.len(), "node"),
+        )
+    }
+}
+
+impl fmt::Display for NodeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} : {} (at {})", self.op, self.ty, self.at)?;
+        write!(f, "\n    relative error {:.2e}, largest magnitude {:.4}", self.error, self.largest)?;
+        if let Some(narrow) = self.narrow {
+            write!(f, "; {narrow:.2e} if the sum is accumulated in half precision")?;
+        }
+        for Values { trouble, values, remedy } in &self.troubles {
+            let count = counted(*values, "value");
+            let said = match trouble {
+                Trouble::Saturation => format!("{count} finite in half precision, infinite on this family"),
+                Trouble::Overflow => format!("{count} infinite, of finite operands"),
+                Trouble::Invalid => format!("{count} not a number, stored as 0 by the engine"),
+                Trouble::LostIntegers => format!("{count} whole numbers that half precision does not hold"),
+                Trouble::NarrowSum => "wrong if the sum is accumulated in half precision".to_owned(),
+                Trouble::Error => "the first whose error exceeds the tolerance".to_owned(),
+            };
+            write!(f, "\n    {}: {said}", trouble.name())?;
+            if !remedy.is_empty() {
+                write!(f, "; {remedy}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.headline())?;
+        for node in self.troubled() {
+            writeln!(f, "  {node}")?;
+        }
+        for note in self.notes.iter().filter(|note| note.is_hotspot()) {
+            writeln!(f, "  note: {} {} (at {}): {}", note.op, note.reason, note.at, note.kind.remedy())?;
+        }
+        Ok(())
+    }
+}
