@@ -5,11 +5,14 @@
 //! that built the node, with a remedy where one is known. What families do is in `ir/numerics.rs` with its evidence; none
 //! of it has been run on silicon by this project.
 
+mod chips;
 mod exact;
+mod page;
 mod report;
 mod values;
 mod walk;
 
+pub use chips::{AllChips, ChipReport, Verdict, on_all_chips};
 pub use report::{Diagnosis, NodeReport, Trouble, Values};
 
 use crate::compile::compile_graph;

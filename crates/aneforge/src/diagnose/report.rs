@@ -144,6 +144,11 @@ impl Diagnosis {
         })
     }
 
+    /// One page of HTML that stands alone: the errors as a curve over the nodes, and the table.
+    pub fn to_html(&self) -> String {
+        super::page::page(self)
+    }
+
     /// The headline.
     pub(super) fn headline(&self) -> String {
         let troubled = self.troubled().count();

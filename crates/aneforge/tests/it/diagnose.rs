@@ -1,7 +1,7 @@
 //! The diagnosis finds what was planted, by name, and computes what a session computes.
 
 use super::support::{Built, build, engine, feed_tensors, numbers};
-use aneforge::diagnose::{Diagnosis, NodeReport, TOLERANCE, Trouble, diagnose};
+use aneforge::diagnose::{Diagnosis, NodeReport, TOLERANCE, Trouble, Verdict, diagnose, on_all_chips};
 use aneforge::ir::op::OPS;
 use aneforge::risk::Concern;
 use aneforge::{CompileOptions, Graph, Session, Shape, Target, Tensor, Var, compile};
@@ -161,6 +161,50 @@ fn a_diagnosis_can_be_read_by_machines() {
     );
     assert_eq!(json["nodes"][0]["troubles"][0]["trouble"], "overflow");
     assert!(json["nodes"][0]["error"].is_null() && json["outputs"][0].is_null());
+}
+
+#[test]
+fn every_chip_is_asked() {
+    let x = input(&[1, 8]);
+    let part = x.slice_by_size(&[0, 2], &[1, 4]).sin();
+    let graph = Graph::freeze(&[part]).unwrap();
+    let feeds = [tensor(&[1, 8], |i| 900.0 * i as f32)];
+    let all = on_all_chips(&engine(1), &graph, &CompileOptions::default(), &feeds, 1.0).unwrap();
+    assert!(all.chips.len() > 20 && all.families.len() == 4 && all.host_us.is_some_and(|us| us > 0.0));
+    let verdict = |name: &str| all.chips.iter().find(|chip| chip.target.name() == name).unwrap();
+    assert!(matches!(&verdict("h13").verdict, Verdict::Risky(why) if why.starts_with("saturation at ")));
+    assert_eq!(verdict("h17s").verdict, Verdict::Safe);
+    assert!(verdict("h17s").estimate_us.unwrap() > 0.0);
+    assert!(
+        all.place().starts_with("the engine is the wrong place: the fastest estimate is "),
+        "{}",
+        all.place()
+    );
+    let json = all.to_json();
+    assert_eq!(
+        (json["chips"][0]["target"].as_str(), json["families"].as_array().map(Vec::len)),
+        (Some("h13"), Some(4))
+    );
+    let wide = Graph::freeze(&[input(&[1, 20_000]).relu()]).unwrap();
+    let feeds = [tensor(&[1, 20_000], |_| 1.0)];
+    let all = on_all_chips(&engine(1), &wide, &CompileOptions::default(), &feeds, TOLERANCE).unwrap();
+    let (old, new) =
+        all.chips.iter().partition::<Vec<&_>, _>(|chip| chip.target.family() < aneforge::Family::A16);
+    assert!(old.iter().all(|chip| matches!(&chip.verdict, Verdict::Refused(why) if why.contains("20000"))));
+    assert!(new.iter().all(|chip| chip.verdict == Verdict::Safe) && all.families.len() == 1);
+    assert!(all.to_string().contains("h13   A13"));
+}
+
+#[test]
+fn a_page_names_what_is_wrong_and_stands_alone() {
+    let found = on("h17s", &input(&[1, 4]).exp(), &[tensor(&[1, 4], |i| 5.0 * i as f32)]);
+    let page = found.to_html();
+    assert!(
+        page.starts_with("<!doctype html>")
+            && page.contains("<svg")
+            && page.contains("overflow, 1 of 4 values")
+    );
+    assert!(!page.contains("http") && page.matches("<tr").count() == 1 + found.nodes.len());
 }
 
 #[test]

@@ -1,0 +1,187 @@
+//! The same network on every chip: is it safe there, how long may it take, and is the engine the right place for it.
+
+use super::{Diagnosis, diagnose};
+use crate::compile::compile_graph;
+use crate::device::host::Host;
+use crate::ir::graph::Graph;
+use crate::ir::numerics::Family;
+use crate::passes::CompileOptions;
+use crate::session::{RunError, Session};
+use crate::target::cost::{FLOOR_US, estimate_on};
+use crate::target::{CHIPS, Target};
+use aneforge_tensor::Tensor;
+use serde_json::{Value, json};
+use std::fmt;
+use std::time::Instant;
+
+/// Calls of which the median is taken for the host's time.
+const CALLS: usize = 5;
+
+/// A network on one chip.
+#[derive(Clone, Debug)]
+pub struct ChipReport {
+    /// The chip.
+    pub target: Target,
+    /// What becomes of it there.
+    pub verdict: Verdict,
+    /// What the analytic model estimates, in microseconds: a guide for ordering chips and not a measurement. Absent where the
+    /// network does not compile.
+    pub estimate_us: Option<f64>,
+}
+
+/// What becomes of a network on a chip.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Every node within the tolerance, and every result.
+    Safe,
+    /// Nodes in trouble, the first of them in words; or only results that differ.
+    Risky(String),
+    /// It does not compile for the chip.
+    Refused(String),
+}
+
+impl Verdict {
+    /// A word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verdict::Safe => "safe",
+            Verdict::Risky(_) => "risky",
+            Verdict::Refused(_) => "refused",
+        }
+    }
+}
+
+/// A network on all chips.
+#[derive(Clone, Debug)]
+pub struct AllChips {
+    /// One for each chip that runs programs, oldest family first.
+    pub chips: Vec<ChipReport>,
+    /// The time of a call on this machine's processor, in microseconds, a median; absent where it compiles for no chip.
+    pub host_us: Option<f64>,
+    /// One diagnosis for each family that it compiles for.
+    pub families: Vec<Diagnosis>,
+}
+
+/// Diagnoses a graph for every family, and asks the cost model of every chip.
+pub fn on_all_chips(
+    host: &Host,
+    graph: &Graph,
+    options: &CompileOptions,
+    feeds: &[Tensor],
+    tolerance: f64,
+) -> Result<AllChips, RunError> {
+    let mut families: Vec<(Family, Result<Diagnosis, String>)> = Vec::new();
+    let mut chips = Vec::new();
+    let mut host_us = None;
+    for chip in CHIPS.iter().filter(|chip| chip.family.runs_mil()) {
+        let target = Target::named(chip.name).expect("invariant: it is in the table");
+        let options = CompileOptions { target, ..*options };
+        if !families.iter().any(|(family, _)| *family == chip.family) {
+            let found = match diagnose(host, graph, &options, feeds, tolerance) {
+                Ok(found) => Ok(found),
+                Err(RunError::Compile(error)) => Err(error.to_string()),
+                Err(other) => return Err(other),
+            };
+            if host_us.is_none() && found.is_ok() {
+                host_us = Some(time_of_host(host, graph, &options, feeds)?);
+            }
+            families.push((chip.family, found));
+        }
+        let (_, found) =
+            families.iter().find(|(family, _)| *family == chip.family).expect("invariant: just pushed");
+        let (verdict, estimate_us) = match found {
+            Ok(found) => (verdict(found), estimate_on(graph, target, false).ok()),
+            Err(why) => (Verdict::Refused(why.clone()), None),
+        };
+        chips.push(ChipReport { target, verdict, estimate_us });
+    }
+    let families = families.into_iter().filter_map(|(_, found)| found.ok()).collect();
+    Ok(AllChips { chips, host_us, families })
+}
+
+fn verdict(found: &Diagnosis) -> Verdict {
+    if found.is_safe() {
+        return Verdict::Safe;
+    }
+    let worst = found.outputs.iter().fold(0.0f64, |worst, error| worst.max(*error));
+    Verdict::Risky(match found.first() {
+        Some(node) => format!("{} at {} ({})", node.troubles[0].trouble.name(), node.at, node.op),
+        None => format!("results differ by {worst:.2e}"),
+    })
+}
+
+/// The median of some calls, in microseconds.
+fn time_of_host(
+    host: &Host,
+    graph: &Graph,
+    options: &CompileOptions,
+    feeds: &[Tensor],
+) -> Result<f64, RunError> {
+    let mut session = Session::new(compile_graph(graph, options)?, host)?;
+    session.run_all(feeds)?;
+    let mut times = Vec::with_capacity(CALLS);
+    for _ in 0..CALLS {
+        let start = Instant::now();
+        session.execute()?;
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[CALLS / 2])
+}
+
+impl AllChips {
+    /// Whether the engine is the right place for the network, in a sentence.
+    pub fn place(&self) -> String {
+        let estimates = self.chips.iter().filter_map(|chip| Some((chip.estimate_us?, chip.target)));
+        let best = estimates.min_by(|a, b| a.0.total_cmp(&b.0));
+        let (Some((estimate, target)), Some(host)) = (best, self.host_us) else {
+            return "no chip's engine runs this network".into();
+        };
+        if estimate >= host {
+            return format!(
+                "the engine is the wrong place: the fastest estimate is {estimate:.0} us on {target}, and this processor \
+                 takes {host:.0} us; larger batches or longer programs may change that"
+            );
+        }
+        let floor = if estimate <= 1.5 * FLOOR_US {
+            "; starting the program is most of it, so larger batches cost little more"
+        } else {
+            ""
+        };
+        format!("estimated at {estimate:.0} us on {target}, {host:.0} us on this processor{floor}")
+    }
+
+    /// As JSON: `chips` with `target`, `family`, `verdict`, `why` and `estimate_us`; `host_us`, `place`, and `families`, each a
+    /// diagnosis.
+    pub fn to_json(&self) -> Value {
+        let chips = self.chips.iter().map(|chip| {
+            let why = match &chip.verdict {
+                Verdict::Safe => "",
+                Verdict::Risky(why) | Verdict::Refused(why) => why,
+            };
+            json!({
+                "target": chip.target.name(), "family": chip.target.family().to_string(),
+                "verdict": chip.verdict.name(), "why": why, "estimate_us": chip.estimate_us,
+            })
+        });
+        let families: Vec<Value> = self.families.iter().map(Diagnosis::to_json).collect();
+        json!({
+            "chips": chips.collect::<Vec<_>>(), "host_us": self.host_us, "place": self.place(), "families": families,
+        })
+    }
+}
+
+impl fmt::Display for AllChips {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chip in &self.chips {
+            let time = chip.estimate_us.map_or_else(String::new, |us| format!("{us:.0} us"));
+            let why = match &chip.verdict {
+                Verdict::Safe => String::new(),
+                Verdict::Risky(why) | Verdict::Refused(why) => format!("  {why}"),
+            };
+            let (name, family) = (chip.target.name(), chip.target.family().to_string());
+            writeln!(f, "{name:<5} {family:<4} {time:>10}  {:<7}{why}", chip.verdict.name())?;
+        }
+        writeln!(f, "{}", self.place())
+    }
+}
