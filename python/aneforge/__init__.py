@@ -29,6 +29,7 @@ from aneforge._catalog import (
     walled_everywhere,
 )
 from aneforge._compile import Device, compile, devices
+from aneforge._diagnose import AllChips, Diagnosis
 from aneforge._encoder import load
 from aneforge._files import eval, load_graph, save_graph
 from aneforge._free import *  # noqa: F403
@@ -91,9 +92,11 @@ _state.install()
 __all__ = [
     *_ops.__all__,
     *(name for name in _free.__all__ if not hasattr(builtins, name)),
+    "AllChips",
     "CompileBackoffError",
     "CrossChipFP16Warning",
     "Device",
+    "Diagnosis",
     "DispatchFloorWarning",
     "Encoder",
     "Model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aneforge._diagnose import diagnose_all_chips, diagnose_model
 from aneforge._native import Encoder, Model
 from aneforge._profile import profile_model
 
@@ -35,8 +36,14 @@ def call_encoder(self: Any, /, texts: Any, normalize: bool = True) -> Any:
 
 
 def install() -> None:
-    """Makes models and encoders callable, and models able to say where their time goes."""
-    methods = ((Model, "__call__", call_model), (Encoder, "__call__", call_encoder), (Model, "profile", profile_model))
+    """Makes models and encoders callable, and models able to say where their time goes and what half precision does."""
+    methods = (
+        (Model, "__call__", call_model),
+        (Encoder, "__call__", call_encoder),
+        (Model, "profile", profile_model),
+        (Model, "diagnose", diagnose_model),
+        (Model, "diagnose_all_chips", diagnose_all_chips),
+    )
     for cls, name, method in methods:
         method.__name__, method.__qualname__ = name, f"{cls.__name__}.{name}"
         setattr(cls, name, method)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aneforge._ops import OpMethods
+from aneforge._diagnose import AllChips, Diagnosis
 from aneforge._profile import Profile
 from aneforge._tensor import TensorMethods
 
@@ -197,6 +198,12 @@ class Model:
         """
     def profile(self, /, *arrays: Any, calls: int = 20, **named: Any) -> Profile:
         """Where the time goes, as medians of `calls` calls on these arrays, or on what was fed last."""
+    def diagnose(
+        self, /, *arrays: Any, target: str | None = None, tolerance: float = 1e-2, **named: Any
+    ) -> Diagnosis:
+        """Computes every node twice, in half precision as a chip of this family would, and in double precision."""
+    def diagnose_all_chips(self, /, *arrays: Any, tolerance: float = 1e-2, **named: Any) -> AllChips:
+        """Diagnoses the model for every family of chips, and estimates its time on every chip."""
     def execute(self) -> None:
         """Runs once with what the ports hold; see `input_view` and `output_view`."""
     def input_view(self, name: Tensor | int | str | None = None) -> NDArray[np.float16]:
@@ -501,6 +508,16 @@ _Halves: TypeAlias = tuple[Tensor, Tensor]
 
 def profile(model: Model, calls: int) -> tuple[str, str, str]:
     """A table, a trace as JSON and a picture of where the time of a call goes."""
+
+def diagnose(
+    model: Model, arrays: tuple[Any, ...], named: dict[str, Any], target: str | None, tolerance: float
+) -> tuple[str, str, str]:
+    """What `Model.diagnose` is made of: JSON, a table and a page."""
+
+def diagnose_all_chips(
+    model: Model, arrays: tuple[Any, ...], named: dict[str, Any], tolerance: float
+) -> tuple[str, str]:
+    """What `Model.diagnose_all_chips` is made of: JSON and a table."""
 
 def write_text(path: str, text: str) -> None:
     """Writes a text; a regular file is replaced as a whole, links are followed."""

@@ -87,7 +87,8 @@ pub fn compile(
             if let Some(folder) = build_dir {
                 artifact::write(&plan, &folder).map_err(Error::Artifact)?;
             }
-            Running { plan: Arc::new(plan), device, host, states }.load()
+            let written = Some(Arc::new((graph, options)));
+            Running { plan: Arc::new(plan), device, host, states, written }.load()
         })
     })??;
     Model::new(py, running, home, returned)

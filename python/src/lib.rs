@@ -9,6 +9,7 @@ mod cases;
 mod catalog;
 mod compile;
 mod convert;
+mod diagnose;
 mod encoder;
 mod error;
 mod feed;
@@ -49,6 +50,8 @@ mod _native {
     use crate::catalog::{catalog, catalog_column};
     #[pymodule_export]
     use crate::compile::{compile, devices, max_threads, set_threads, truth};
+    #[pymodule_export]
+    use crate::diagnose::{diagnose, diagnose_all_chips};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]

@@ -71,6 +71,10 @@ impl Model {
         home.ok_or_else(|| PyRuntimeError::new_err("the model was released; compile it again"))
     }
 
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
     pub fn plan(&self) -> &Plan {
         &self.running.plan
     }

@@ -126,7 +126,8 @@ pub fn model_from_bytes(
     let plan = interruptible(py, read)?.map_err(Error::Portable)?;
     let host = host.options(plan.target)?;
     let states = Vec::new();
-    let running = Running { plan: Arc::new(plan), device: on(Some(device), &host)?, host, states };
+    let running =
+        Running { plan: Arc::new(plan), device: on(Some(device), &host)?, host, states, written: None };
     let (running, home) = py.detach(|| running.load())?;
     let values = state::given(state)?;
     home.with(py, move |session| session.restore(&values))?.map_err(Error::Run)?;

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::home::Home;
 use crate::state;
-use aneforge::{Buffer, Device, HostOptions, Plan, Session};
+use aneforge::{Buffer, CompileOptions, Device, Graph, HostOptions, Plan, Session};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a plan runs.
@@ -15,6 +15,8 @@ pub struct Running {
     pub host: HostOptions,
     /// The memory of its state, by the number of its leaf; at first, only of what `af.state` made.
     pub states: Vec<(u64, Buffer)>,
+    /// The graph that the plan was compiled from, where it was in this process.
+    pub written: Option<Arc<(Graph, CompileOptions)>>,
 }
 
 impl Running {

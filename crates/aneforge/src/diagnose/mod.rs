@@ -19,6 +19,7 @@ use crate::compile::compile_graph;
 use crate::device::host::Host;
 use crate::ir::graph::Graph;
 use crate::passes::CompileOptions;
+use crate::plan::Plan;
 use crate::risk;
 use crate::session::RunError;
 use aneforge_tensor::Tensor;
@@ -54,8 +55,19 @@ pub fn diagnose(
     tolerance: f64,
 ) -> Result<Diagnosis, RunError> {
     let plan = compile_graph(graph, options)?;
-    let mut found = walk::walk(host, &plan, feeds, tolerance)?;
+    let mut found = diagnose_plan(host, &plan, feeds, tolerance)?;
     walk::errors_of_outputs(host, graph, &mut found)?;
     found.notes = risk::findings(graph);
     Ok(found)
+}
+
+/// The same of a compiled program alone. Its results are compared with what the program itself makes in double precision, so
+/// that what compiling did to weights and formulas is not seen; there are no notes.
+pub fn diagnose_plan(
+    host: &Host,
+    plan: &Plan,
+    feeds: &[Tensor],
+    tolerance: f64,
+) -> Result<Diagnosis, RunError> {
+    walk::walk(host, plan, feeds, tolerance)
 }

@@ -1,12 +1,12 @@
 //! What was found, as data and as lines.
 
-use crate::device::Buffer;
+use super::values::{Got, Value};
 use crate::ir::numerics::Numerics;
 use crate::ir::types::{Caller, TensorType, counted};
 use crate::risk::Finding;
 use crate::target::Target;
 use aneforge_tensor::f16;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt;
 use std::time::Duration;
 
@@ -91,8 +91,8 @@ pub struct Diagnosis {
     pub notes: Vec<Finding>,
     /// How long the half-precision run took, and the double-precision one.
     pub took: [Duration; 2],
-    pub(super) results: Vec<Buffer>,
-    pub(super) exact_feeds: Vec<super::values::Value>,
+    pub(super) results: Vec<Value>,
+    pub(super) feeds: Vec<Value>,
 }
 
 impl Diagnosis {
@@ -113,12 +113,15 @@ impl Diagnosis {
 
     /// What the program returns, in half precision; after that, what becomes of state.
     pub fn results(&self) -> Vec<Vec<f16>> {
-        let read = |buffer: &Buffer| buffer.values().map_or_else(Vec::new, |values| values.to_vec());
+        let read = |value: &Value| match &value.got {
+            Got::Held(buffer) => buffer.values().map_or_else(Vec::new, |values| values.to_vec()),
+            Got::Truth(_) => unreachable!("results are half precision"),
+        };
         self.results.iter().map(read).collect()
     }
 
     /// As JSON: `target`, `numerics`, `tolerance`, `safe`, `outputs` (relative errors; `null` is infinite), `nodes` and `notes`.
-    pub fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> serde_json::Value {
         let finite = |v: f64| v.is_finite().then_some(v);
         let nodes = self.nodes.iter().map(|node| {
             let troubles = node.troubles.iter().map(|Values { trouble, values, remedy }| {

@@ -38,12 +38,12 @@ pub(super) fn walk(
         nodes: Vec::new(),
         took: [Duration::ZERO; 2],
     };
-    let exact_feeds = walk.fed(plan, feeds)?;
+    let feeds_of = walk.fed(plan, feeds)?;
     let mut results: HashMap<(usize, usize), Value> = HashMap::new();
     for (at, segment) in plan.segments.iter().enumerate() {
         let graph = host.graph_of(segment)?;
         let inputs = segment.inputs.iter().map(|source| match *source {
-            Source::Feed(feed) => exact_feeds[feed].clone(),
+            Source::Feed(feed) => feeds_of[feed].clone(),
             Source::Segment { segment, output } => results[&(segment, output)].clone(),
         });
         let inputs = inputs.collect();
@@ -52,33 +52,32 @@ pub(super) fn walk(
         }
     }
     let result = |(_, source): &(_, Source)| match *source {
-        Source::Segment { segment, output } => match &results[&(segment, output)].got {
-            Got::Held(buffer) => buffer.clone(),
-            Got::Truth(_) => unreachable!("results are half precision"),
-        },
+        Source::Segment { segment, output } => results[&(segment, output)].clone(),
         Source::Feed(_) => unreachable!("outputs are computed"),
     };
+    let results: Vec<Value> = plan.outputs.iter().map(result).collect();
     Ok(Diagnosis {
         target: plan.target,
         numerics: walk.numerics,
         tolerance,
         nodes: walk.nodes,
-        outputs: Vec::new(),
+        outputs: results.iter().map(|value| value.error).collect(),
         notes: Vec::new(),
         took: walk.took,
-        results: plan.outputs.iter().map(result).collect(),
-        exact_feeds,
+        results,
+        feeds: feeds_of,
     })
 }
 
 /// How far results are from what the graph as written makes of the same inputs in double precision.
 pub(super) fn errors_of_outputs(host: &Host, graph: &Graph, found: &mut Diagnosis) -> Result<(), RunError> {
     let start = Instant::now();
-    let feeds: Vec<&Value> = found.exact_feeds.iter().collect();
+    let feeds: Vec<&Value> = found.feeds.iter().collect();
     let exact = exactly(host, graph, &feeds)?;
-    let errors =
-        exact.iter().zip(&found.results).map(|(exact, got)| compare(&exact.data, numbers(got).into_iter()).1);
-    found.outputs = errors.collect();
+    let error = |(exact, found): (&Arc<Array>, &Value)| {
+        compare(&exact.data, found.got.array().data.iter().copied()).1
+    };
+    found.outputs = exact.iter().zip(&found.results).map(error).collect();
     found.took[1] += start.elapsed();
     Ok(())
 }
