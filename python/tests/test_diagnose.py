@@ -25,7 +25,7 @@ def test_a_hot_softmax_is_found_and_told(tmp_path) -> None:
     assert (trouble["trouble"], trouble["values"]) == ("overflow", 4)
     assert "softmax" in trouble["remedy"]
     assert "overflow: 4 values infinite" in str(found)
-    assert repr(found) == "Diagnosis(h17s, 1 nodes in trouble)"
+    assert repr(found) == "Diagnosis(h17s, 1 node in trouble)"
     for name in ("found.html", "found.json", "found.txt"):
         found.save(tmp_path / name)
     assert json.loads((tmp_path / "found.json").read_text()) == found.to_json()
