@@ -73,6 +73,18 @@ impl Segment {
     }
 }
 
+/// How callers get results, in languages that tell one from several, and know names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Results {
+    /// One after the other.
+    #[default]
+    InOrder,
+    /// The only one by itself.
+    Alone,
+    /// By these names, one for each.
+    Named(Vec<String>),
+}
+
 /// A compiled program, for one target and any device.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -84,6 +96,8 @@ pub struct Plan {
     pub feeds: Vec<InputInfo>,
     /// What is returned, in order, and from where.
     pub outputs: Vec<(TensorType, Source)>,
+    /// How they are handed over; sessions always have them in order.
+    pub results: Results,
     /// The number of ops as written, but for native layers; weights and inputs do not count.
     pub n_ops: usize,
     /// What each stage of the pipeline did.
@@ -150,7 +164,13 @@ impl fmt::Display for Plan {
         let cut = self.segments.len() > 1;
         for (i, (ty, source)) in self.outputs.iter().enumerate() {
             let from = if cut { format!(" from {source}") } else { String::new() };
-            writeln!(f, "  output {i}: {ty}{from}")?;
+            let name = match &self.results {
+                Results::Named(names) => {
+                    names.get(i).map_or_else(String::new, |name| format!(" ({})", name.escape_debug()))
+                }
+                Results::InOrder | Results::Alone => String::new(),
+            };
+            writeln!(f, "  output {i}{name}: {ty}{from}")?;
         }
         for (i, segment) in self.segments.iter().enumerate() {
             match &segment.code {

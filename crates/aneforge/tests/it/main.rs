@@ -12,6 +12,7 @@ mod conformance;
 mod cost;
 mod errors;
 mod facts;
+mod files;
 mod golden;
 mod images;
 mod legal;
