@@ -107,6 +107,11 @@ impl Cache {
         &self.folder
     }
 
+    /// The most bytes that its programs take.
+    pub fn most(&self) -> u64 {
+        self.limit
+    }
+
     /// What a graph with its weights, compiled so by this version, is kept under. Lines that built its nodes count, as the
     /// program names them.
     pub fn key(graph: &Graph, options: &CompileOptions) -> String {

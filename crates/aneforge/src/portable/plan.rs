@@ -72,17 +72,25 @@ enum SourceNote {
 
 /// A plan as bytes, without the traces of how it was compiled. Weights in full are in half precision, as in weight files.
 pub fn pack_plan(plan: &Plan) -> Result<Vec<u8>, PortableError> {
-    plan_packed(plan, &|_, _, _| None).to_vec()
+    plan_packed(plan, &|_, feed| feed.leaf, &|_, _, _| None).to_vec()
 }
 
-/// The same, to be written, but for what lies beside.
-pub(crate) fn plan_packed<'a>(plan: &'a Plan, beside: &Links<'_>) -> Packed<'a> {
-    let feed = |feed: &InputInfo| {
+/// The same, to be written, with these numbers for its inputs, and without what lies beside.
+pub(crate) fn plan_packed<'a>(
+    plan: &'a Plan,
+    number: &dyn Fn(usize, &InputInfo) -> u64,
+    beside: &Links<'_>,
+) -> Packed<'a> {
+    let feed = |(at, feed): (usize, &InputInfo)| {
         let Attr::Str(role) = feed.role.to_attr() else { unreachable!("roles are words") };
-        (feed.leaf, feed.ty.to_string(), role, feed.name.clone())
+        (number(at, feed), feed.ty.to_string(), role, feed.name.clone())
     };
     let segment = |(at, segment): (usize, &Segment)| SegmentNote {
-        graph: note(&segment.graph, &|constant, part| beside(at, constant, part)),
+        // Those of segments have no numbers that count.
+        graph: GraphNote {
+            leaves: (0..segment.inputs.len() as u64).collect(),
+            ..note(&segment.graph, &|constant, part| beside(at, constant, part))
+        },
         inputs: segment.inputs.iter().map(source_note).collect(),
         code: sum_of(segment),
     };
@@ -90,7 +98,7 @@ pub(crate) fn plan_packed<'a>(plan: &'a Plan, beside: &Links<'_>) -> Packed<'a> 
         target: plan.target.name().into(),
         library: env!("CARGO_PKG_VERSION").into(),
         n_ops: plan.n_ops,
-        feeds: plan.feeds.iter().map(feed).collect(),
+        feeds: plan.feeds.iter().enumerate().map(feed).collect(),
         outputs: plan.outputs.iter().map(|(ty, s)| (ty.to_string(), source_note(s))).collect(),
         results: match &plan.results {
             Results::InOrder => ResultsNote::Order,

@@ -64,6 +64,9 @@ fn a_saved_plan_is_the_one_that_was_compiled() {
     let back = Plan::load(&path).unwrap();
     same(&plan, &back);
     assert_eq!(results(back), results(plan));
+    // Equal plans are equal files, whenever they were made.
+    let again = Plan::load(&path).unwrap();
+    assert_eq!(bytes_of(&again), fs::read(&path).unwrap());
     // It takes the place of another, whole, and leaves nothing beside.
     let other = small();
     other.save(&path).unwrap();
