@@ -1,21 +1,26 @@
 //! Compiling graphs, and naming devices.
 
 use crate::apply::{Returned, outputs};
-use crate::caller::here;
+use crate::caller::{here, level};
 use crate::error::Error;
 use crate::host::{HostWords, count};
 use crate::interrupt::interruptible;
 use crate::model::{Model, Running};
 use crate::text::Text;
+use aneforge::artifact::{ArtifactError, Cache, Cached};
 use aneforge::device::host;
-use aneforge::passes::{Compression, Form};
+use aneforge::passes::{Compression, Form, PassError};
 use aneforge::target::numerics_named;
-use aneforge::{CompileOptions, Device, HostOptions, Norms, Numerics, Routes, Target, artifact, device};
+use aneforge::{
+    CompileError, CompileOptions, Device, Graph, HostOptions, Norms, Numerics, Plan, Routes, Target, Var,
+    artifact, device,
+};
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::resolve;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -32,7 +37,7 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, build_dir = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, build_dir = None, cache = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -43,6 +48,7 @@ pub fn compile(
     norms: Option<Text>,
     compress: Option<(Text, f64, usize)>,
     build_dir: Option<PathBuf>,
+    cache: Option<(PathBuf, u64)>,
     return_dict: Option<bool>,
 ) -> PyResult<Py<Model>> {
     let (outputs, returned) = outputs(out)?;
@@ -63,19 +69,39 @@ pub fn compile(
     let host = host.unwrap_or_default().options(options.target)?;
     let device = on(device.as_deref(), &host)?;
     let at = here(py)?;
-    let (running, home) = interruptible(py, move |stop| {
+    let (cache, results) =
+        (cache.map(|(folder, limit)| Cache::new(&folder).limit(limit)), returned.results());
+    let (running, home, kept) = interruptible(py, move |stop| {
         alone(|| {
-            let plan = stoppable(stop, || at.scope(|| aneforge::compile(&outputs, &options)))
-                .map_err(Error::Compile)?;
+            let compiled = || at.scope(|| compiled(&outputs, &options, cache.as_ref()));
+            let (mut plan, kept) = stoppable(stop, compiled).map_err(Error::Compile)?;
+            plan.results = results;
             if let Some(folder) = build_dir {
                 artifact::write(&plan, &folder).map_err(Error::Artifact)?;
             }
             let running = Running { plan: Arc::new(plan), device, host };
             let home = running.load()?;
-            Ok::<_, Error>((running, home))
+            Ok::<_, Error>((running, home, kept))
         })
     })??;
+    if let Err(error) = kept {
+        let message = format!("compile: the program is not kept in the cache: {error}");
+        let message = CString::new(message).unwrap_or_default();
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, level(py)?)?;
+    }
     Model::new(py, running, home, returned)
+}
+
+/// A plan, from the cache if there is one that has it, and whether a new one could be kept.
+fn compiled(
+    outputs: &[Var],
+    options: &CompileOptions,
+    cache: Option<&Cache>,
+) -> Result<(Plan, Result<(), ArtifactError>), CompileError> {
+    let Some(cache) = cache else { return Ok((aneforge::compile(outputs, options)?, Ok(()))) };
+    let graph = Graph::freeze(outputs).map_err(PassError::from)?;
+    let Cached { plan, kept, .. } = cache.get_or_compile(&graph, options)?;
+    Ok((plan, kept))
 }
 
 /// The form of weights of this name, the largest error and the block.

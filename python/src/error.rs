@@ -1,6 +1,6 @@
 //! From this library's errors to Python's exceptions. Messages pass unchanged.
 
-use aneforge::artifact::ArtifactError;
+use aneforge::artifact::{ArtifactError, FileFault};
 use aneforge::grad::GradError;
 use aneforge::ir::op::Op;
 use aneforge::passes::PassError;
@@ -72,6 +72,15 @@ impl From<Error> for PyErr {
 }
 
 fn artifact(error: &ArtifactError) -> PyErr {
+    match error {
+        ArtifactError::Program { fault, .. } if matches!(**fault, FileFault::Memory(_)) => {
+            return PyMemoryError::new_err(error.to_string());
+        }
+        ArtifactError::Program { .. } | ArtifactError::NoPlan(_) => {
+            return PyValueError::new_err(error.to_string());
+        }
+        _ => {}
+    }
     io::Error::new(error.io_kind(), error.to_string()).into()
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
 use crate::host::{HostWords, told};
-use crate::interrupt::Watch;
+use crate::interrupt::{Watch, interruptible};
 use crate::pickle::model_to_bytes;
 use aneforge::device::Overflow;
 use aneforge::ir::types::counted;
@@ -21,6 +21,7 @@ use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use std::ffi::{CString, c_int};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -317,6 +318,13 @@ impl Model {
     fn describe(&self, py: Python<'_>) -> PyResult<String> {
         let steps = self.home()?.with(py, |session| session.describe())?;
         Ok(format!("{}{steps}", self.plan()))
+    }
+
+    /// What `save` does, which is in Python so that it has a page.
+    #[pyo3(name = "_save")]
+    fn saved(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let plan = Arc::clone(&self.running.plan);
+        Ok(interruptible(py, move |_| plan.save(&path))?.map_err(Error::Artifact)?)
     }
 
     /// A model with the same program and memory of its own; weights are shared.
