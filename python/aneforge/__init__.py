@@ -28,7 +28,7 @@ from aneforge._catalog import (
     ops_on,
     walled_everywhere,
 )
-from aneforge._compile import Device, compile, devices
+from aneforge._compile import Device, compile, devices, load_model
 from aneforge._diagnose import AllChips, Diagnosis
 from aneforge._encoder import load
 from aneforge._files import eval, load_graph, save_graph
@@ -136,6 +136,7 @@ __all__ = [
     "is_native",
     "load",
     "load_graph",
+    "load_model",
     "local_response_norm",
     "maximum",
     "mha",

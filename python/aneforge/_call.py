@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Any
 
 from aneforge._diagnose import diagnose_all_chips, diagnose_model
 from aneforge._native import Encoder, Model
+from aneforge._operand import path as named
 from aneforge._profile import profile_model
 
 
@@ -35,14 +37,32 @@ def call_encoder(self: Any, /, texts: Any, normalize: bool = True) -> Any:
     return self._call(texts, normalize)
 
 
+def save_model(self: Any, path: str | PathLike[str]) -> None:
+    """Writes the compiled program as one file, which `load_model` and the command line read.
+
+    It has everything: program, weights, names, target, versions and checksums. A file that is there is replaced as a
+    whole, also when the process is killed or the machine stops meanwhile.
+
+    Args:
+        path: usually with `.aneforge` at its end.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    self._save(named("save: path", path))
+
+
 def install() -> None:
-    """Makes models and encoders callable, and models able to say where their time goes and what half precision does."""
+    """Makes models and encoders callable, and models able to say where their time goes, what half precision does, and to be
+    saved.
+    """
     methods = (
         (Model, "__call__", call_model),
         (Encoder, "__call__", call_encoder),
         (Model, "profile", profile_model),
         (Model, "diagnose", diagnose_model),
         (Model, "diagnose_all_chips", diagnose_all_chips),
+        (Model, "save", save_model),
     )
     for cls, name, method in methods:
         method.__name__, method.__qualname__ = name, f"{cls.__name__}.{name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from os import PathLike
 from typing import NamedTuple
@@ -10,7 +10,8 @@ from typing import NamedTuple
 from aneforge import _env, _judge, _native
 from aneforge._blame import blame, some
 from aneforge._native import Model, Tensor
-from aneforge._operand import integer, path
+from aneforge._operand import integer
+from aneforge._operand import path as named
 from aneforge._pacing import BREAKER
 
 
@@ -49,6 +50,7 @@ def compile(
     threads: int | None = None,
     norms: str = "auto",
     carry: Mapping[Tensor, Tensor] | None = None,
+    cache: bool | str | PathLike[str] = False,
     return_dict: bool | None = None,
 ) -> Model:
     """Compiles what `out` needs into one program, and loads it.
@@ -89,6 +91,10 @@ def compile(
             declared bounds (`max_abs`) or constants say that it would go wrong.
         carry: what runs make of state, as in `carry={cache: next_cache}` with `cache` of `af.state`: all state is read
             before any of it changes. With it, `out` may be empty.
+        cache: True takes the program from the cache if it was compiled there before, from the same graph, weights,
+            options and lines by the same version, and keeps it there if not: in `ANEFORGE_CACHE_DIR`, by default
+            `.cache/aneforge` at home, where programs take at most `ANEFORGE_CACHE_LIMIT` bytes, by default 4 GiB; a
+            folder names another place. `aneforge cache` on the command line lists, bounds and checks it.
         return_dict: False returns a tuple though results have names; True insists on names.
 
     Raises:
@@ -104,7 +110,8 @@ def compile(
     carried = _carried(carry)
     if not carried:
         some("compile", out)
-    folder = None if build_dir is None else path("compile: build_dir", build_dir, 'folder, which may be "."')
+    folder = None if build_dir is None else named("compile: build_dir", build_dir, 'folder, which may be "."')
+    kept = _cache(cache)
     form = _form(int8, compress, compress_atol, block_size)
     opt = opt.strip().lower() if isinstance(opt, str) else opt
     if form is not None and opt in (1, 2, "2", "max"):
@@ -112,17 +119,16 @@ def compile(
     if opt in (2, "2", "max"):
         if carried:
             raise ValueError("compile: opt=2 measures graphs without state; leave opt out, or carry out")
-        return _measured(out, validate, {**checked, **hosted, "norms": norms if norms != "auto" else None})
+        return _measured(out, validate, {**checked, **hosted, "norms": norms if norms != "auto" else None, "cache": kept})
     if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
     chosen = device if device is not None else _env.device()
-    on_engine = (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
+    on_engine = _on_engine(chosen)
     _judge.signal(_all(out, carried), validate, on_engine, norms)
-    if on_engine:
-        BREAKER.before()
-    try:
-        model = _native.compile(
+    return _paced(
+        on_engine,
+        lambda: _native.compile(
             out,
             native=opt in (0, None),
             target=target if target is not None else _env.target(),
@@ -132,8 +138,61 @@ def compile(
             compress=form,
             carry=carried,
             build_dir=folder,
+            cache=kept,
             return_dict=return_dict,
-        )
+        ),
+    )
+
+
+def load_model(
+    path: str | PathLike[str],
+    *,
+    device: str | None = None,
+    numerics: str | None = None,
+    sums: str | None = None,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> Model:
+    """The model that `model.save` wrote, or `aneforge compile`, or `compile` into a `build_dir`.
+
+    The file is mapped, checked as a whole, and its weights are used where they lie: do not write into it while the model is
+    in use; to replace it, as `save` does, is fine. The model is the one that was compiled: its target, names, results and
+    `weight_report` are kept. How it runs is said here, as to `compile`.
+
+    Args:
+        path: the file, or the folder.
+        device: the device to run on; see `compile`.
+        numerics: the host's arithmetic; see `compile`.
+        sums: the order of the host's sums; see `compile`.
+        isa: the instruction set of the host's kernels; see `compile`.
+        threads: how many threads the model runs on; see `compile`.
+
+    Raises:
+        ValueError: the file is damaged, cut off, no compiled program, or one of another version; the message says which.
+        OSError: it cannot be read.
+        RuntimeError: the device is not available.
+    """
+    place = named("load_model: path", path)
+    words = {"device": device, "numerics": numerics, "sums": sums, "isa": isa, "threads": threads}
+    if why := blame("load_model", load_model, (path,), words):
+        raise TypeError(why)
+    _env.set_threads()
+    chosen = device if device is not None else _env.device()
+    host = _env.host(numerics, sums, isa, threads)
+    return _paced(_on_engine(chosen), lambda: _native.load_model(place, chosen, host))
+
+
+def _on_engine(chosen: str | None) -> bool:
+    """Whether a model for this device runs on the engine."""
+    return (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
+
+
+def _paced(on_engine: bool, load: Callable[[], Model]) -> Model:
+    """What `load` gives, with rest for the engine's compiler after a failure."""
+    if on_engine:
+        BREAKER.before()
+    try:
+        model = load()
     except RuntimeError:
         if on_engine:
             BREAKER.failed()
@@ -162,6 +221,12 @@ def _all(
     if isinstance(out, Tensor):
         return [out, *(next for _, next in carried)] if carried else out
     return [*(out.values() if isinstance(out, Mapping) else out), *(next for _, next in carried)]
+def _cache(cache: bool | str | PathLike[str]) -> tuple[str, int] | None:
+    """The folder of the cache that is meant, if one is, and the most bytes in it."""
+    if cache is False:
+        return None
+    folder = str(_env.cache_dir()) if cache is True else named("compile: cache", cache, "folder, or True")
+    return folder, _env.cache_limit()
 
 
 def _form(

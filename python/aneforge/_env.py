@@ -94,9 +94,17 @@ def tune_attention() -> bool:
 
 
 def cache_dir() -> Path:
-    """`ANEFORGE_CACHE_DIR`: where measurements are kept, by default `.cache/aneforge` at home."""
+    """`ANEFORGE_CACHE_DIR`: where measurements and compiled programs are kept, by default `.cache/aneforge` at home."""
     named = os.environ.get("ANEFORGE_CACHE_DIR")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "aneforge"
+
+
+def cache_limit() -> int:
+    """`ANEFORGE_CACHE_LIMIT`: the most bytes that compiled programs in the cache take, such as `512M`; by default 4 GiB."""
+    try:
+        return _native.cache_limit(_read("ANEFORGE_CACHE_LIMIT"))
+    except ValueError as error:
+        raise ValueError(f"ANEFORGE_CACHE_LIMIT: {error}") from None
 
 
 def bench(reps: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ __all__ = [
     "array",
     "attention",
     "attention_tiles",
+    "cache_limit",
     "cases",
     "catalog",
     "catalog_column",
@@ -42,6 +43,7 @@ __all__ = [
     "known_attention",
     "load",
     "load_graph",
+    "load_model",
     "max_threads",
     "ops",
     "paired_apply",
@@ -204,6 +206,9 @@ class Model:
         """Computes every node twice, in half precision as a chip of this family would, and in double precision."""
     def diagnose_all_chips(self, /, *arrays: Any, tolerance: float = 1e-2, **named: Any) -> AllChips:
         """Diagnoses the model for every family of chips, and estimates its time on every chip."""
+    def _save(self, path: str) -> None: ...
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the compiled program as one file, which `load_model` and the command line read."""
     def execute(self) -> None:
         """Runs once with what the ports hold; see `input_view` and `output_view`."""
     def input_view(self, name: Tensor | int | str | None = None) -> NDArray[np.float16]:
@@ -405,6 +410,12 @@ def save_graph(out: Any, path: str) -> None:
 def load_graph(path: str) -> list[Tensor]:
     """The results of a graph that was written so."""
 
+def load_model(path: str, device: str | None, host: Mapping[str, Any]) -> Model:
+    """The model that `Model.save` or a compile into a folder wrote."""
+
+def cache_limit(text: str | None) -> int:
+    """The most bytes that programs in the cache may take, of a text such as `4G`, or by default."""
+
 def finish() -> None:
     """Waits for interrupted work that asks for the interpreter; registered with `atexit`."""
 
@@ -428,6 +439,7 @@ def compile(
     compress: tuple[str, float, int] | None = None,
     carry: Sequence[tuple[Tensor, Tensor]] | None = None,
     build_dir: str | None = None,
+    cache: tuple[str, int] | None = None,
     return_dict: bool | None = None,
 ) -> Model:
     """Compiles what one tensor, or several, need, and loads it into a device."""

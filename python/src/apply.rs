@@ -9,6 +9,7 @@ use crate::text::Text;
 use aneforge::ir::attr::Attr;
 use aneforge::ir::op::{Info, find};
 use aneforge::ir::ops::leaf::Role;
+use aneforge::plan::Results;
 use aneforge::{DType, Family, Shape, TensorType, Var, f16};
 use aneforge_tensor::{AlignedBytes, Bytes};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -238,6 +239,26 @@ pub enum Returned {
     Tuple,
     /// A dictionary with these keys.
     Named(Vec<String>),
+}
+
+impl Returned {
+    /// The same in the words of a plan.
+    pub fn results(&self) -> Results {
+        match self {
+            Returned::One => Results::Alone,
+            Returned::Tuple => Results::InOrder,
+            Returned::Named(names) => Results::Named(names.clone()),
+        }
+    }
+
+    /// How a model of a plan gives its results back.
+    pub fn of(results: &Results) -> Returned {
+        match results {
+            Results::Alone => Returned::One,
+            Results::InOrder => Returned::Tuple,
+            Results::Named(names) => Returned::Named(names.clone()),
+        }
+    }
 }
 
 /// Outputs of several tensors, given as one, as a sequence, or under names.

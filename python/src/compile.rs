@@ -1,7 +1,7 @@
 //! Compiling graphs, and naming devices.
 
 use crate::apply::{Returned, outputs};
-use crate::caller::here;
+use crate::caller::{here, level};
 use crate::error::Error;
 use crate::host::{HostWords, count};
 use crate::interrupt::interruptible;
@@ -10,18 +10,20 @@ use crate::running::Running;
 use crate::state;
 use crate::tensor::Tensor;
 use crate::text::Text;
+use aneforge::artifact::{ArtifactError, Cache, Cached};
 use aneforge::device::host;
 use aneforge::passes::{Compression, Form, PassError};
 use aneforge::target::numerics_named;
 use aneforge::{
-    CompileOptions, Device, Graph, HostOptions, Norms, Numerics, Routes, Target, Var, artifact,
-    compile_graph, device,
+    CompileError, CompileOptions, Device, Graph, HostOptions, Norms, Numerics, Plan, Routes, Target, Var,
+    artifact, compile_graph, device,
 };
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::resolve;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -38,7 +40,7 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, carry = None, build_dir = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, carry = None, build_dir = None, cache = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -50,6 +52,7 @@ pub fn compile(
     compress: Option<(Text, f64, usize)>,
     carry: Option<Vec<[Bound<'_, Tensor>; 2]>>,
     build_dir: Option<PathBuf>,
+    cache: Option<(PathBuf, u64)>,
     return_dict: Option<bool>,
 ) -> PyResult<Py<Model>> {
     let carry: Vec<[Var; 2]> = carry
@@ -77,21 +80,41 @@ pub fn compile(
     let at = here(py)?;
     let roots: Vec<Var> = outputs.iter().chain(carry.iter().flatten()).cloned().collect();
     let states = state::kept(py, &roots, device.name())?;
-    let (running, home) = interruptible(py, move |stop| {
+    let (cache, results) =
+        (cache.map(|(folder, limit)| Cache::new(&folder).limit(limit)), returned.results());
+    let (running, home, kept) = interruptible(py, move |stop| {
         alone(|| {
             let pairs: Vec<(&Var, &Var)> = carry.iter().map(|[state, next]| (state, next)).collect();
             let graph =
                 Graph::carrying(&outputs, &pairs).map_err(|e| Error::Compile(PassError::from(e).into()))?;
-            let plan =
-                stoppable(stop, || at.scope(|| compile_graph(&graph, &options))).map_err(Error::Compile)?;
+            let compiled = || at.scope(|| compiled(&graph, &options, cache.as_ref()));
+            let (mut plan, kept) = stoppable(stop, compiled).map_err(Error::Compile)?;
+            plan.results = results;
             if let Some(folder) = build_dir {
                 artifact::write(&plan, &folder).map_err(Error::Artifact)?;
             }
             let written = Some(Arc::new((graph, options)));
-            Running { plan: Arc::new(plan), device, host, states, written }.load()
+            let (running, home) = Running { plan: Arc::new(plan), device, host, states, written }.load()?;
+            Ok::<_, Error>((running, home, kept))
         })
     })??;
+    if let Err(error) = kept {
+        let message = format!("compile: the program is not kept in the cache: {error}");
+        let message = CString::new(message).unwrap_or_default();
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, level(py)?)?;
+    }
     Model::new(py, running, home, returned)
+}
+
+/// A plan, from the cache if there is one that has it, and whether a new one could be kept.
+fn compiled(
+    graph: &Graph,
+    options: &CompileOptions,
+    cache: Option<&Cache>,
+) -> Result<(Plan, Result<(), ArtifactError>), CompileError> {
+    let Some(cache) = cache else { return Ok((compile_graph(graph, options)?, Ok(()))) };
+    let Cached { plan, kept, .. } = cache.get_or_compile(graph, options)?;
+    Ok((plan, kept))
 }
 
 /// The form of weights of this name, the largest error and the block.

@@ -1,6 +1,6 @@
 //! From this library's errors to Python's exceptions. Messages pass unchanged.
 
-use aneforge::artifact::{ArtifactError, StateError};
+use aneforge::artifact::{ArtifactError, FileFault, StateError};
 use aneforge::grad::GradError;
 use aneforge::ir::op::Op;
 use aneforge::passes::PassError;
@@ -61,7 +61,6 @@ impl From<Error> for PyErr {
             Error::Portable(e @ PortableError::Memory(_)) => PyMemoryError::new_err(e.to_string()),
             Error::Portable(e) => PyValueError::new_err(e.to_string()),
             Error::State(StateError::Run(e)) => run(&e),
-            Error::State(StateError::Memory(e)) => PyMemoryError::new_err(e.to_string()),
             Error::State(e) => match e.io_kind() {
                 Some(kind) => io::Error::new(kind, e.to_string()).into(),
                 None => PyValueError::new_err(e.to_string()),
@@ -80,6 +79,15 @@ impl From<Error> for PyErr {
 }
 
 fn artifact(error: &ArtifactError) -> PyErr {
+    match error {
+        ArtifactError::Program { fault, .. } if matches!(**fault, FileFault::Memory(_)) => {
+            return PyMemoryError::new_err(error.to_string());
+        }
+        ArtifactError::Program { .. } | ArtifactError::NoPlan(_) => {
+            return PyValueError::new_err(error.to_string());
+        }
+        _ => {}
+    }
     io::Error::new(error.io_kind(), error.to_string()).into()
 }
 

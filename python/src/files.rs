@@ -1,15 +1,22 @@
-//! Graphs in files, as the text that the command line reads too.
+//! Graphs in files, as the text that the command line reads too, and compiled models, each in one file.
 
-use crate::apply::outputs;
+use crate::apply::{Returned, outputs};
+use crate::compile::on;
 use crate::error;
+use crate::host::HostWords;
 use crate::interrupt::interruptible;
+use crate::model::Model;
+use crate::running::Running;
 use crate::tensor::Tensor;
+use crate::text::Text;
+use aneforge::artifact::{Cache, size_named};
 use aneforge::ir::text;
-use aneforge::{Graph, artifact};
+use aneforge::{Graph, Plan, artifact};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::io::{Error, ErrorKind};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Writes the graph behind `out`, with its constants in full.
 #[pyfunction]
@@ -21,6 +28,30 @@ pub fn save_graph(out: &Bound<'_, PyAny>, path: PathBuf) -> PyResult<()> {
         written.map_err(error::Error::Artifact)
     })??;
     Ok(())
+}
+
+/// The model that `Model.save` or a compile into a folder wrote.
+#[pyfunction]
+pub fn load_model(
+    py: Python<'_>,
+    path: PathBuf,
+    device: Option<Text>,
+    host: HostWords,
+) -> PyResult<Py<Model>> {
+    let plan = interruptible(py, move |_| Plan::load(&path))?.map_err(error::Error::Artifact)?;
+    let host = host.options(plan.target)?;
+    let returned = Returned::of(&plan.results);
+    let (device, states) = (on(device.as_deref(), &host)?, Vec::new());
+    let running = Running { plan: Arc::new(plan), device, host, states, written: None };
+    let (running, home) = interruptible(py, move |_| running.load())??;
+    Model::new(py, running, home, returned)
+}
+
+/// The most bytes that programs in the cache may take, of a text such as `4G`, or by default.
+#[pyfunction]
+pub fn cache_limit(text: Option<&str>) -> PyResult<u64> {
+    let size = text.map_or(Ok(Cache::LIMIT), size_named);
+    size.map_err(|e| PyValueError::new_err(e.to_string()))
 }
 
 /// The results of a graph that was written so.

@@ -55,7 +55,7 @@ mod _native {
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]
-    use crate::files::{load_graph, save_graph};
+    use crate::files::{cache_limit, load_graph, load_model, save_graph};
     #[pymodule_export]
     use crate::host::check_word;
     #[pymodule_export]

@@ -6,7 +6,7 @@ use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
 use crate::host::{HostWords, told};
-use crate::interrupt::Watch;
+use crate::interrupt::{Watch, interruptible};
 use crate::memory::{view, zeros};
 use crate::pickle::model_to_bytes;
 use crate::running::Running;
@@ -371,6 +371,13 @@ impl Model {
     fn describe(&self, py: Python<'_>) -> PyResult<String> {
         let steps = self.home()?.with(py, |session| session.describe())?;
         Ok(format!("{}{steps}", self.plan()))
+    }
+
+    /// What `save` does, which is in Python so that it has a page.
+    #[pyo3(name = "_save")]
+    fn saved(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let plan = Arc::clone(&self.running.plan);
+        Ok(interruptible(py, move |_| plan.save(&path))?.map_err(Error::Artifact)?)
     }
 
     /// A model with the same program and memory of its own; weights are shared.

@@ -10,7 +10,7 @@ import aneforge as af
 import numpy as np
 import pytest
 
-SINGLE = {"aneforge.manifest", "model.mil", "report.txt", "weights.bin"}
+SINGLE = {"aneforge.manifest", "model.mil", "plan.aneforge", "report.txt", "weights.bin"}
 
 
 def names(folder: Path) -> set[str]:
@@ -28,7 +28,7 @@ def test_the_second_program_takes_the_place_of_the_first(tmp_path: Path) -> None
     cut = af.minmax_norm(af.input((1, 2, 3, 4)).relu(), "Height").sigmoid()
     af.compile(cut, opt=0, build_dir=folder)
     segments = {path for path in names(folder) if path.startswith("segment")}
-    assert names(folder) == segments | {"aneforge.manifest", "report.txt", "notes.txt"}
+    assert names(folder) == segments | {"aneforge.manifest", "plan.aneforge", "report.txt", "notes.txt"}
     assert {path.split("/")[0] for path in segments} == {"segment0", "segment1", "segment2"}
     af.compile(scaled(3), build_dir=str(folder))
     assert names(folder) == SINGLE | {"notes.txt"}

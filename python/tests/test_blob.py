@@ -23,7 +23,7 @@ def test_coremltools_reads_our_weights(tmp_path: Path) -> None:
     x = af.input((2, 5))
     model = af.compile(x.linear(first, bias).relu().linear(second), build_dir=tmp_path / "new" / "folder")
     folder = tmp_path / "new" / "folder"
-    files = {"aneforge.manifest", "model.mil", "weights.bin", "report.txt"}
+    files = {"aneforge.manifest", "model.mil", "plan.aneforge", "weights.bin", "report.txt"}
     assert {path.name for path in folder.iterdir()} == files
     text = (folder / "model.mil").read_text()
     assert "program(1.3)" in text

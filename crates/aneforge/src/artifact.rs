@@ -1,13 +1,20 @@
-//! Compiled programs on disk: `model.mil` and `weights.bin`, or `net.plist` and its weight files for a native
-//! layer, a readable report, and a manifest that binds them into one set. Also how any output reaches its place, and
-//! what was measured on this machine.
+//! Compiled programs on disk, as one file ([`Plan::save`], [`Plan::load`]) or as a folder that the engine reads: `model.mil`
+//! and `weights.bin`, or `net.plist` and its weight files for a native layer, the plan, a readable report, and a manifest
+//! that binds them into one set. Also a [`Cache`] of programs, how any output reaches its place, and what was measured on
+//! this machine.
 
+mod cache;
+#[cfg(test)]
+mod crash;
+mod file;
 mod lock;
 mod measured;
 mod output;
 mod set;
 mod state;
 
+pub use cache::{Cache, Cached, Checked, Collected, Kept, UnknownSize, size_named};
+pub use file::{About, Aligned, EXTENSION, FileFault, is_program};
 pub use measured::{MEASURED_FILE, Measured};
 pub use output::replace;
 pub use set::{Entry, Manifest, Set};
@@ -16,6 +23,7 @@ pub use state::{StateError, load_state, save_state};
 use crate::plan::{Code, Plan, Segment};
 use aneforge_formats::FileError;
 use aneforge_mil::netplist::NET_FILE;
+use output::Disk;
 use set::Stage;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +32,9 @@ use std::path::{Path, PathBuf};
 pub const PROGRAM_FILE: &str = "model.mil";
 /// The weights' file name; programs name it relative to their own folder.
 pub const WEIGHTS_FILE: &str = "weights.bin";
+/// The file name of the plan, which has what the files of the engine do not: names, lines, how segments are joined, and the
+/// weights that are in no weight file.
+pub const PLAN_FILE: &str = "plan.aneforge";
 /// The report's file name.
 pub const REPORT_FILE: &str = "report.txt";
 /// The manifest's file name.
@@ -73,6 +84,22 @@ pub enum ArtifactError {
         /// Which, and why.
         source: FileError,
     },
+    /// A file with a program is not one that this version loads.
+    #[error("`{file}`: {fault}")]
+    Program {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        fault: Box<FileFault>,
+    },
+    /// A folder has no manifest.
+    #[error(
+        "`{0}` holds no {MANIFEST_FILE}, so no compiled program; name another folder, or compile one into it"
+    )]
+    NoProgram(PathBuf),
+    /// A set has no plan.
+    #[error("`{0}` was compiled by a version that kept no {PLAN_FILE}; compile the program again")]
+    NoPlan(PathBuf),
 }
 
 impl ArtifactError {
@@ -81,13 +108,20 @@ impl ArtifactError {
         move |source| ArtifactError::Io { action, path, source }
     }
 
+    fn program(file: &str, fault: FileFault) -> ArtifactError {
+        ArtifactError::Program { file: file.to_owned(), fault: Box::new(fault) }
+    }
+
     /// The nearest kind of system error.
     pub fn io_kind(&self) -> io::ErrorKind {
         match self {
             ArtifactError::Io { source, .. } => source.kind(),
             ArtifactError::Taken(_) => io::ErrorKind::AlreadyExists,
             ArtifactError::Manifest { .. } | ArtifactError::Changed { .. } => io::ErrorKind::InvalidData,
-            ArtifactError::Absent { source: FileError::Missing(_) } => io::ErrorKind::NotFound,
+            ArtifactError::Program { .. } | ArtifactError::NoPlan(_) => io::ErrorKind::InvalidData,
+            ArtifactError::Absent { source: FileError::Missing(_) } | ArtifactError::NoProgram(_) => {
+                io::ErrorKind::NotFound
+            }
             ArtifactError::Absent { .. } => io::ErrorKind::Other,
         }
     }
@@ -103,7 +137,8 @@ pub struct Written {
 }
 
 /// Writes every segment of `plan` below `folder`, which is made if it is missing: one segment directly in
-/// it, several in folders `segment0`, `segment1` and so on.
+/// it, several in folders `segment0`, `segment1` and so on; and the plan, which refers to weights where they lie in the
+/// weight files. [`Plan::load`] reads the folder.
 ///
 /// The files are a set. They are written aside, and take the place of the set that was there, if any, in one
 /// rename; what that set had and the new one has not is removed. Other files in the folder are left alone,
@@ -111,7 +146,7 @@ pub struct Written {
 pub fn write(plan: &Plan, folder: &Path) -> Result<Written, ArtifactError> {
     let single = plan.segments.len() == 1;
     let mut stage = Stage::new(folder)?;
-    let mut folders = Vec::new();
+    let (mut folders, mut prefixes) = (Vec::new(), Vec::new());
     for (i, segment) in plan.segments.iter().enumerate() {
         let (prefix, place) = match single {
             true => (String::new(), folder.to_owned()),
@@ -119,7 +154,13 @@ pub fn write(plan: &Plan, folder: &Path) -> Result<Written, ArtifactError> {
         };
         write_segment(segment, &prefix, &mut stage)?;
         folders.push(place);
+        prefixes.push(prefix);
     }
+    let places = file::places(plan, &prefixes);
+    let beside = |segment, constant, part| places.get(&(segment, constant, part)).cloned();
+    let written = file::prepared(plan, &beside);
+    let (_, fill) = written.map_err(ArtifactError::io("write", &folder.join(PLAN_FILE)))?;
+    stage.write(PLAN_FILE, fill)?;
     stage.write(REPORT_FILE, |file| file.write_all(report_of(plan).as_bytes()))?;
     let entries = stage.commit()?;
     let files = entries.into_iter().map(|e| (folder.join(e.file), e.bytes)).collect();

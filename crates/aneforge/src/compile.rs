@@ -8,7 +8,7 @@ use crate::ir::var::Var;
 use crate::netplist::netplist;
 use crate::passes::partition::{Part, partition};
 use crate::passes::{self, CompileOptions, PassError, Trace};
-use crate::plan::{Code, Plan, Segment, Source};
+use crate::plan::{Code, Plan, Results, Segment, Source};
 use std::collections::HashSet;
 
 /// A graph could not be compiled.
@@ -75,7 +75,8 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     let place = |(state, _)| order.iter().position(|&feed| feed == state).expect("invariant: state is fed");
     let carries = graph.carries().map(place).collect();
     // Leaves that passes made unused are still fed, so feeds are those of the graph as written.
-    Ok(Plan { target: options.target, feeds, outputs, carries, n_ops, segments, traces, weights })
+    let results = Results::InOrder;
+    Ok(Plan { target: options.target, feeds, outputs, carries, results, n_ops, segments, traces, weights })
 }
 
 /// The number of ops as the reference counts them: nodes of the routed graph that are no input, weight or native layer. A

@@ -156,7 +156,6 @@ impl StateError {
     pub fn kind(&self) -> Kind {
         match self {
             StateError::Write(_) | StateError::Read(_) | StateError::Other { .. } => Kind::File,
-            StateError::Memory(_) => Kind::Caller,
             StateError::Run(error) => error.kind(),
         }
     }

@@ -73,6 +73,18 @@ impl Segment {
     }
 }
 
+/// How callers get results, in languages that tell one from several, and know names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Results {
+    /// One after the other.
+    #[default]
+    InOrder,
+    /// The only one by itself.
+    Alone,
+    /// By these names, one for each.
+    Named(Vec<String>),
+}
+
 /// A compiled program, for one target and any device.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -86,6 +98,8 @@ pub struct Plan {
     pub outputs: Vec<(TensorType, Source)>,
     /// State that a run changes: the feeds that the last outputs are for, one for each.
     pub carries: Vec<usize>,
+    /// How they are handed over; sessions always have them in order.
+    pub results: Results,
     /// The number of ops as written, but for native layers; weights and inputs do not count.
     pub n_ops: usize,
     /// What each stage of the pipeline did.
@@ -162,7 +176,13 @@ impl fmt::Display for Plan {
         let cut = self.segments.len() > 1;
         let from = |source: &Source| if cut { format!(" from {source}") } else { String::new() };
         for (i, (ty, source)) in self.returned().iter().enumerate() {
-            writeln!(f, "  output {i}: {ty}{}", from(source))?;
+            let name = match &self.results {
+                Results::Named(names) => {
+                    names.get(i).map_or_else(String::new, |name| format!(" ({})", name.escape_debug()))
+                }
+                Results::InOrder | Results::Alone => String::new(),
+            };
+            writeln!(f, "  output {i}{name}: {ty}{}", from(source))?;
         }
         for (feed, output) in self.carried() {
             writeln!(f, "  state: input {feed} becomes output {output}{}", from(&self.outputs[output].1))?;

@@ -3,6 +3,7 @@
 use crate::args::{DeviceName, Global, NormsName, SumsName};
 use crate::output::Spinner;
 use crate::picture::Style;
+use aneforge::artifact::{Cache, Cached};
 use aneforge::device::host::{self, HostOptions, Isa, Sums};
 use aneforge::ir::graph::Graph;
 use aneforge::passes::Compression;
@@ -21,9 +22,12 @@ pub struct Context {
     pub json: bool,
     /// The chip to compile for.
     pub target: Target,
+    /// The chip that was asked for.
+    chosen: Option<Target>,
     quiet: bool,
     device: Option<DeviceName>,
-    numerics: Numerics,
+    /// None: those of the chip that a program is compiled for.
+    numerics: Option<Numerics>,
     sums: Sums,
     isa: Option<Isa>,
     routes: Routes,
@@ -54,9 +58,13 @@ impl Context {
         Ok(Context {
             json: global.json,
             target,
+            chosen: global.target,
             quiet: global.quiet,
             device: global.device,
-            numerics: numerics_named(&global.numerics, target)?,
+            numerics: match global.numerics.trim().eq_ignore_ascii_case("ane") {
+                true => None,
+                false => Some(numerics_named(&global.numerics, target)?),
+            },
             sums: match global.sums {
                 SumsName::Defined => Sums::Defined,
                 SumsName::Fast => Sums::Fast,
@@ -102,6 +110,29 @@ impl Context {
     pub fn compile(&self, graph: &Graph) -> Result<Plan, CompileError> {
         let _spinner = self.spinner("compiling");
         aneforge::compile::compile_graph(graph, &self.options())
+    }
+
+    /// The same, or what a cache has of it.
+    pub fn cached(&self, graph: &Graph, cache: Option<&Cache>) -> Result<Plan, CompileError> {
+        let Some(cache) = cache else { return self.compile(graph) };
+        let _spinner = self.spinner("compiling");
+        let Cached { plan, hit, kept } = cache.get_or_compile(graph, &self.options())?;
+        match kept {
+            Ok(()) => tracing::info!(
+                "{} the cache, {}",
+                if hit { "from" } else { "not in" },
+                cache.folder().display()
+            ),
+            Err(error) => tracing::warn!("the program is not kept in the cache: {error}"),
+        }
+        Ok(plan)
+    }
+
+    /// Whether a compiled program is what these options ask for, as far as they ask for anything.
+    pub fn takes(&self, plan: &Plan) -> bool {
+        let chip = self.chosen.is_none_or(|target| target == plan.target);
+        chip && CompileOptions { target: plan.target, ..self.options() }
+            == CompileOptions::target(plan.target)
     }
 
     /// Loads a plan into a device.

@@ -12,6 +12,7 @@ mod output;
 mod picture;
 mod program;
 mod reference;
+mod store;
 mod timing;
 
 pub use reference::reference;

@@ -1,42 +1,97 @@
-//! Programs as files: a folder that `compile` wrote, its `model.mil`, or the text of a graph.
+//! Programs as files: one file or a folder that `compile` wrote, its `model.mil`, or the text of a graph.
 
+use crate::context::Context;
 use crate::exit::file;
 use crate::output;
-use aneforge::artifact::{MANIFEST_FILE, PROGRAM_FILE, Set, WEIGHTS_FILE};
+use aneforge::Plan;
+use aneforge::artifact::{Cache, MANIFEST_FILE, PROGRAM_FILE, Set, WEIGHTS_FILE, is_program};
 use aneforge::import::mil;
 use aneforge::ir::graph::Graph;
 use aneforge::ir::text;
+use aneforge::plan::Segment;
 use aneforge_formats::{FileError, at_most, given, map};
 use aneforge_mil::BlobFile;
 use aneforge_mil::netplist::NET_FILE;
 use aneforge_tensor::Bytes;
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
-/// Reads and verifies the program at `path`.
+/// What a file or folder holds.
+pub enum Program {
+    /// A graph, or what a program was read back as.
+    Graph(Graph),
+    /// A compiled program.
+    Plan(Box<Plan>),
+}
+
+impl Program {
+    /// The program as these options ask for: a plan as it is, where they ask for nothing else.
+    pub fn plan(self, path: &Path, context: &Context, cache: Option<&Cache>) -> Result<Plan> {
+        match self {
+            Program::Plan(plan) if context.takes(&plan) => Ok(*plan),
+            other => Ok(context.cached(&other.graph(path)?, cache)?),
+        }
+    }
+
+    /// The graph, of which there is one unless a plan is cut.
+    pub fn graph(self, path: &Path) -> Result<Graph> {
+        let plan = match self {
+            Program::Graph(graph) => return Ok(graph),
+            Program::Plan(plan) => *plan,
+        };
+        let (segments, target) = (plan.segments.len(), plan.target);
+        match <[Segment; 1]>::try_from(plan.segments) {
+            Ok([segment]) if segment.mil().is_some() => Ok(segment.graph),
+            _ => Err(file(format!(
+                "`{}` is compiled for {target}, in {} with native layers, and can be run but not compiled again; leave \
+                 --target, --native, --norms and --compress out, or name the graph that it was compiled from",
+                name(path),
+                output::counted(segments, "segment")
+            ))),
+        }
+    }
+}
+
+/// Reads and verifies the graph at `path`, or the one of the compiled program there.
 pub fn open(path: &Path) -> Result<Graph> {
+    read(path)?.graph(path)
+}
+
+/// Reads and verifies what is at `path`.
+pub fn read(path: &Path) -> Result<Program> {
     let folder = path.is_dir();
     let path = if folder { path.join(PROGRAM_FILE) } else { path.to_owned() };
     let set = if path.ends_with(PROGRAM_FILE) { set_of(&path)? } else { None };
     if let Some((set, prefix)) = &set {
+        if folder
+            && prefix.is_empty()
+            && let Some(plan) = set.plan(path.parent().unwrap_or(&path))?
+        {
+            return Ok(Program::Plan(Box::new(plan)));
+        }
         let member = |name: &str| set.get(&format!("{prefix}{name}"));
         if let (Some(program), Some(weights)) = (member(PROGRAM_FILE), member(WEIGHTS_FILE)) {
             let weights = || Ok(weights.clone());
-            return compiled(utf8(program, &path)?, &path, weights).with_context(|| name(&path));
+            let graph = compiled(utf8(program, &path)?, &path, weights);
+            return graph.map(Program::Graph).with_context(|| name(&path));
         }
     }
     if folder {
         return Err(no_program(path.parent().unwrap_or(&path), set));
     }
     let bytes = bytes(&path, MOST_TEXT)?;
+    if is_program(&bytes) {
+        return Ok(Program::Plan(Box::new(Plan::from_bytes(&bytes, &name(&path))?)));
+    }
     if bytes.len() as u64 > MOST_TEXT {
         return Err(FileError::Large { path, most: MOST_TEXT }.into());
     }
     let text = utf8(&bytes, &path)?;
     if path.extension().is_some_and(|e| e == "mil") || text.trim_start().starts_with("program") {
-        return compiled(text, &path, || weights_of(&path)).with_context(|| name(&path));
+        let graph = compiled(text, &path, || weights_of(&path));
+        return graph.map(Program::Graph).with_context(|| name(&path));
     }
-    text::parse_named(text, &name(&path)).with_context(|| name(&path))
+    text::parse_named(text, &name(&path)).map(Program::Graph).with_context(|| name(&path))
 }
 
 /// What a path is called in messages.
@@ -63,7 +118,9 @@ pub fn bytes(path: &Path, most: u64) -> Result<Bytes> {
 fn utf8<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|e| {
         let (name, at) = (name(path), e.valid_up_to());
-        file(format!("`{name}` is not text from byte {at} on; name a graph (.ir) or a program (.mil)"))
+        file(format!(
+            "`{name}` is not text from byte {at} on; name a graph (.ir) or a program (.mil, .aneforge)"
+        ))
     })
 }
 

@@ -8,7 +8,7 @@ use crate::file::{FileError, map};
 use aneforge_tensor::{Bytes, DType, Shape, ShapeError, Tensor, TensorError};
 use serde::Deserialize;
 use serde_json::json;
-use std::collections::{BTreeMap, TryReserveError};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -357,30 +357,37 @@ fn name_of(dtype: DType) -> &'static str {
 /// Where the tensors of a written file begin: at a multiple of this, so that they may be used where they lie.
 const ALIGNMENT: usize = 64;
 
-/// The bytes of a file with these tensors, by name, and these notes. Wider elements come first, so that every tensor is
-/// aligned for its own. An error means that there is no memory for them.
-pub fn encode(
-    tensors: &[(String, Tensor)],
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, TryReserveError> {
-    let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
-    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
+/// What a file that is written has before its tensors, and in which order these follow. Wider elements come first, so that
+/// every tensor is aligned for its own.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The length of the header, and the header.
+    pub head: Vec<u8>,
+    /// The tensors, by their places in the list that was given.
+    pub order: Vec<usize>,
+    /// Bytes of the whole file.
+    pub bytes: usize,
+}
+
+/// How a file with tensors of these names, types and shapes, and with these notes, is written: the head, then the
+/// elements of each tensor in turn.
+pub fn layout(tensors: &[(String, DType, Shape)], metadata: &BTreeMap<String, String>) -> Layout {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(tensors[at].1.size()));
     let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
     let mut end = 0;
-    for (name, tensor) in &order {
+    for (name, dtype, shape) in order.iter().map(|&at| &tensors[at]) {
         let start = end;
-        end += tensor.bytes().len();
-        let (dtype, shape) = (name_of(tensor.dtype()), tensor.shape());
-        let described = json!({ "dtype": dtype, "shape": shape.dims(), "data_offsets": [start, end] });
+        end += shape.count() * dtype.size();
+        let described =
+            json!({ "dtype": name_of(*dtype), "shape": shape.dims(), "data_offsets": [start, end] });
         header.insert(name.clone(), described);
     }
     let mut json = serde_json::Value::Object(header).to_string();
     let padded = (PREFIX + json.len()).next_multiple_of(ALIGNMENT) - PREFIX;
     json.extend(std::iter::repeat_n(' ', padded - json.len()));
-    let mut file = Vec::new();
-    file.try_reserve_exact(PREFIX + json.len() + end)?;
-    file.extend((json.len() as u64).to_le_bytes());
-    file.extend(json.as_bytes());
-    order.iter().for_each(|(_, tensor)| file.extend_from_slice(tensor.bytes()));
-    Ok(file)
+    let mut head = (json.len() as u64).to_le_bytes().to_vec();
+    head.extend(json.as_bytes());
+    let bytes = head.len() + end;
+    Layout { head, order, bytes }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 /// The modules of `crates/aneforge`: each uses only those before it, and itself.
 pub const ORDER: &[&str] = &[
     "ir", "grad", "risk", "target", "rewrite", "quantize", "passes", "emit", "netplist", "plan", "compile",
-    "device", "profile", "session", "artifact", "portable", "import", "nn", "paired", "pacing", "error",
+    "device", "profile", "session", "portable", "artifact", "import", "nn", "paired", "pacing", "error",
     "tune", "diagnose",
 ];
 

@@ -23,6 +23,16 @@ impl Held {
     }
 }
 
+/// Whether nobody holds a lock on a file at the moment, as far as the file system knows.
+pub(super) fn is_free(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    match file.try_lock() {
+        Ok(()) => file.unlock().is_ok(),
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(_)) => true,
+    }
+}
+
 fn patiently(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Option<Held> {
     let file = File::open(path).ok()?;
     let start = Instant::now();

@@ -2,7 +2,7 @@
 
 use super::ArtifactError;
 use super::lock::{self, Held};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,49 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Links that are followed before they count as a circle, as on Linux.
 const MOST_LINKS: usize = 40;
 
+/// What an output needs of the file system. Tests record it, and cut it anywhere.
+pub(super) trait Layer {
+    /// A file that is being written.
+    type File: Write;
+    /// Makes a file that was not there.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+    /// Gives it these permissions.
+    fn permit(&self, file: &Self::File, permissions: Permissions) -> io::Result<()>;
+    /// Waits until its contents would survive a crash of the machine.
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+    /// Moves a file to a name of the same folder.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Waits until the names in a folder would survive a crash.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+}
+
+/// The file system.
+pub(super) struct Disk;
+
+impl Layer for Disk {
+    type File = File;
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    fn permit(&self, file: &File, permissions: Permissions) -> io::Result<()> {
+        file.set_permissions(permissions)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+}
+
 /// Writes the output called `path`. A regular file is replaced: readers see the old one or the whole new one,
 /// and it keeps its permissions. Links are followed. What is no regular file, such as a pipe, is written into, and
 /// so is a file that is already open, called `/dev/stdout` or `/dev/fd/3`, after what it has.
@@ -18,12 +61,26 @@ pub fn replace(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), ArtifactError> {
-    place(path, fill).map_err(ArtifactError::io("write", path))
+    place(&Disk, path, false, fill).map_err(ArtifactError::io("write", path))
 }
 
-fn place(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+/// The same for what must not be torn by a crash of the machine either: it is on the disk before it takes its place.
+pub(super) fn replace_for_good(
+    layer: &impl Layer,
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), ArtifactError> {
+    place(layer, path, true, fill).map_err(ArtifactError::io("write", path))
+}
+
+fn place(
+    layer: &impl Layer,
+    path: &Path,
+    durable: bool,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let target = match followed(path)? {
-        Place::Open(file) => return filled(file, fill),
+        Place::Open(mut file) => return filled(&mut file, fill),
         Place::Named(target) => target,
     };
     let old = match fs::metadata(&target) {
@@ -32,30 +89,32 @@ fn place(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io
         found => Some((found?, OpenOptions::new().write(true).open(&target)?)),
     };
     let permissions = match old {
-        Some((about, file)) if !about.is_file() => return filled(file, fill),
+        Some((about, mut file)) if !about.is_file() => return filled(&mut file, fill),
         Some((about, _)) => Some(about.permissions()),
         None => None,
     };
-    let create =
-        |name: &str| OpenOptions::new().write(true).create_new(true).open(target.with_file_name(name));
-    let (name, file) = aside(create)?;
+    let folder = target.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
+    let (name, mut file) = aside(|name| layer.create(&target.with_file_name(name)))?;
     let aside = target.with_file_name(name);
     let held = Held::exclusive(&aside);
     let written = permissions
-        .map_or(Ok(()), |same| file.set_permissions(same))
-        .and_then(|()| filled(file, fill))
-        .and_then(|()| fs::rename(&aside, &target));
+        .map_or(Ok(()), |same| layer.permit(&file, same))
+        .and_then(|()| filled(&mut file, fill))
+        .and_then(|()| if durable { layer.sync(&file) } else { Ok(()) })
+        .and_then(|()| layer.rename(&aside, &target));
     drop(held);
     match written {
         Ok(()) => {
-            lock::sweep(target.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")), false)
+            // Not every file system syncs folders; without it, the old file may come back, whole.
+            let _ = if durable { layer.sync_folder(folder) } else { Ok(()) };
+            lock::sweep(folder, false);
         }
         Err(_) => drop(fs::remove_file(&aside)),
     }
     written
 }
 
-fn filled(file: File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn filled(file: &mut impl Write, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 16, file);
     fill(&mut file)?;
     file.flush()

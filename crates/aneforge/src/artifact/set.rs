@@ -2,7 +2,7 @@
 
 use super::lock::{self, Held};
 use super::output::{PREFIX, aside};
-use super::{ArtifactError, MANIFEST_FILE, PROGRAM_FILE, REPORT_FILE, WEIGHTS_FILE};
+use super::{ArtifactError, MANIFEST_FILE, PLAN_FILE, PROGRAM_FILE, REPORT_FILE, WEIGHTS_FILE};
 use aneforge_formats::{FileError, map, read};
 use aneforge_mil::netplist::NET_FILE;
 use aneforge_tensor::Bytes;
@@ -83,6 +83,7 @@ fn is_ours(file: &str) -> bool {
         None => file,
     };
     [PROGRAM_FILE, WEIGHTS_FILE, REPORT_FILE, NET_FILE].contains(&name)
+        || file == PLAN_FILE
         || name.strip_prefix("weights.").is_some_and(number)
 }
 
@@ -143,10 +144,21 @@ pub(super) struct Stage {
 }
 
 /// A writer that adds up what passes.
-struct Summed<W> {
+pub(super) struct Summed<W> {
     to: W,
     sum: crc32fast::Hasher,
     bytes: u64,
+}
+
+impl<W> Summed<W> {
+    pub(super) fn new(to: W) -> Summed<W> {
+        Summed { to, sum: crc32fast::Hasher::new(), bytes: 0 }
+    }
+
+    /// The checksum of what has passed.
+    pub(super) fn sum(self) -> u32 {
+        self.sum.finalize()
+    }
 }
 
 impl<W: Write> Write for Summed<W> {
@@ -186,10 +198,10 @@ impl Stage {
         let path = self.path().join(file);
         let written = create(&path).and_then(|to| {
             let to = BufWriter::with_capacity(1 << 16, to);
-            let mut to = Summed { to, sum: crc32fast::Hasher::new(), bytes: 0 };
+            let mut to = Summed::new(to);
             fill(&mut to)?;
             to.flush()?;
-            Ok(Entry { file: file.to_owned(), bytes: to.bytes, sum: to.sum.finalize() })
+            Ok(Entry { file: file.to_owned(), bytes: to.bytes, sum: to.sum() })
         });
         self.entries.push(written.map_err(ArtifactError::io("write", &self.folder.join(file)))?);
         Ok(())
@@ -310,6 +322,7 @@ mod tests {
             "/model.mil",
             "segment/model.mil",
             "segment1/x/model.mil",
+            "segment1/plan.aneforge",
             "weights.",
             "a.txt",
             "",

@@ -3,7 +3,7 @@
 use super::{ArtifactError, replace};
 use crate::session::{RunError, Session};
 use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
-use std::collections::{BTreeMap, TryReserveError};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -25,9 +25,6 @@ pub enum StateError {
         /// What does not fit.
         error: Box<RunError>,
     },
-    /// There is no memory for its bytes.
-    #[error("the state does not fit the memory that is left: {0}")]
-    Memory(#[from] TryReserveError),
     /// The session failed.
     #[error(transparent)]
     Run(Box<RunError>),
@@ -47,11 +44,14 @@ impl StateError {
 /// Writes all state of a session to a safetensors file: half-precision tensors under the names of the states, or their numbers
 /// among the inputs where they have none. The file is replaced as a whole, so that a reader finds the old state or the new.
 pub fn save_state(session: &Session, path: &Path) -> Result<(), StateError> {
-    let bytes = safetensors::encode(
-        &session.snapshot().map_err(|e| StateError::Run(Box::new(e)))?,
-        &BTreeMap::new(),
-    )?;
-    Ok(replace(path, |file| file.write_all(&bytes))?)
+    let values = session.snapshot().map_err(|e| StateError::Run(Box::new(e)))?;
+    let described: Vec<_> = values.iter().map(|(name, t)| (name.clone(), t.dtype(), t.shape())).collect();
+    let layout = safetensors::layout(&described, &BTreeMap::new());
+    let write = |file: &mut dyn std::io::Write| {
+        file.write_all(&layout.head)?;
+        layout.order.iter().try_for_each(|&at| file.write_all(values[at].1.bytes()))
+    };
+    Ok(replace(path, write)?)
 }
 
 /// Gives a session the state that [`save_state`] wrote: all of it or, where the file is not one of this program's state, none.

@@ -13,6 +13,7 @@ mod cost;
 mod diagnose;
 mod errors;
 mod facts;
+mod files;
 mod golden;
 mod images;
 mod legal;

@@ -11,7 +11,7 @@ fn shape(dims: &[usize]) -> Shape {
 }
 
 /// A cut graph with weights in three element types, a byte port, an input that nothing reads early, and two results.
-fn outputs() -> Vec<Var> {
+pub fn outputs() -> Vec<Var> {
     let values: Vec<f64> = (0..48).map(|i| f64::from(i % 7) - 3.0).collect();
     let single: Vec<f32> = values.iter().map(|&v| v as f32 / 8.0).collect();
     let image = Var::input_of(TensorType { dtype: DType::U8, shape: shape(&[4, 6]) });
@@ -23,7 +23,7 @@ fn outputs() -> Vec<Var> {
     vec![y.sort(true, false).exp(), y.layer_norm(&one, &one, 1e-5)]
 }
 
-fn results(plan: Plan) -> Vec<Vec<f32>> {
+pub fn results(plan: Plan) -> Vec<Vec<f32>> {
     let mut session = Session::new(plan, engine(1)).unwrap();
     let image = Tensor::from_slice(shape(&[4, 6]), &(0..24).collect::<Vec<u8>>()).unwrap();
     let x = Tensor::from_slice(shape(&[4, 6]), &(0..24).map(|i| i as f32 * 0.3 - 4.0).collect::<Vec<_>>());

@@ -4,8 +4,9 @@ use crate::context::Context;
 use crate::exit::caller;
 use crate::output::{self, grouped};
 use crate::program;
+use crate::store;
 use aneforge::Plan;
-use aneforge::artifact::{self, REPORT_FILE, Written};
+use aneforge::artifact::{self, ArtifactError, EXTENSION, REPORT_FILE, Written};
 use aneforge::passes::WeightReport;
 use anyhow::Result;
 use serde_json::json;
@@ -21,9 +22,9 @@ JSON keys:
   weight_bytes                size of the weights file
   inputs, outputs             for each: dtype, shape
   weights                     with --compress, for each weight: op, at, shape, encoding, bytes, dense_bytes, error, why
-  folders                     folders that hold a program, in the order they run
+  folders                     folders that hold a program, in the order they run; none where it is one file
   files                       for each file: path, bytes
-  report                      path of the report";
+  report                      path of the report, or null";
 
 /// Compile a graph to a MIL program, its weights and a report
 ///
@@ -31,14 +32,20 @@ JSON keys:
 /// folder of its own; and `aneforge.manifest`, by which `run` notices when they are not those that were
 /// compiled together. What an earlier compile left there is replaced in one step, when everything new is
 /// complete. Other files stay, and one that is in the way is an error. Needs no device.
+///
+/// With `-o NAME.aneforge`, all of it is one file, which `run` and `inspect` take, `aneforge::Plan::load` in Rust and
+/// `aneforge.load_model` in Python. It is replaced as a whole.
 #[derive(clap::Args)]
 pub struct Args {
     /// The text of a graph, or a compiled program to compile again for another target; `-` is standard input
     graph: PathBuf,
 
-    /// Folder to write to; made if it is missing
+    /// Folder to write to, made if it is missing; or a file, if its name ends with `.aneforge`
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+
+    #[command(flatten)]
+    store: store::Use,
 }
 
 /// Runs the command.
@@ -49,8 +56,12 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         ));
     }
     let graph = program::open(&args.graph)?;
-    let plan = context.compile(&graph)?;
-    let written = artifact::write(&plan, &args.output)?;
+    let plan = context.cached(&graph, args.store.open()?.as_ref())?;
+    let one = args.output.extension().is_some_and(|name| name == EXTENSION) && !args.output.is_dir();
+    let written = match one {
+        true => save(&plan, &args.output)?,
+        false => artifact::write(&plan, &args.output)?,
+    };
     if context.json {
         return output::print_json(out, &machine(&plan, &written, &args.output));
     }
@@ -62,6 +73,15 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "wrote {}, {} bytes", path.display(), grouped(*bytes))?;
     }
     Ok(())
+}
+
+/// Writes one file.
+fn save(plan: &Plan, path: &Path) -> Result<Written, ArtifactError> {
+    plan.save(path)?;
+    let about = std::fs::metadata(path);
+    let about =
+        about.map_err(|source| ArtifactError::Io { action: "read", path: path.to_owned(), source })?;
+    Ok(Written { folders: Vec::new(), files: vec![(path.to_owned(), about.len())] })
 }
 
 fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
@@ -91,6 +111,6 @@ fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
         "weights": plan.weights.iter().map(weight).collect::<Vec<_>>(),
         "folders": written.folders,
         "files": written.files.iter().map(file).collect::<Vec<_>>(),
-        "report": output.join(REPORT_FILE),
+        "report": (!written.folders.is_empty()).then(|| output.join(REPORT_FILE)),
     })
 }

@@ -2,10 +2,9 @@
 
 use crate::context::Context;
 use crate::output;
-use crate::program;
+use crate::program::{self, Program};
 use aneforge::Plan;
 use aneforge::device::host::{self, HostPlan};
-use aneforge::ir::graph::Graph;
 use aneforge::passes::Trace;
 use anyhow::Result;
 use clap::ValueEnum;
@@ -17,8 +16,8 @@ use std::path::PathBuf;
 pub const JSON: &str = "\
 JSON keys, but for those that --show leaves out:
   target   the chip compiled for
-  graph    text of the graph, long constants shortened
-  passes   for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired)
+  graph    text of the graph, or of those of a compiled program, long constants shortened
+  passes   nothing for a compiled program; else for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired)
   plan     steps of op (with what is fused into it), inputs, output, dtype, shape, order (how it lies; empty for rows),
            until (the last step that needs it, null for outputs), bytes (read and written), flops, apart (the step that
            computes what it reads and could have computed it, too, and why it does not; or null); slots: bytes of each
@@ -26,6 +25,7 @@ JSON keys, but for those that --show leaves out:
 
 /// Show a program: its graph, what each pass did, the plan, the MIL text
 ///
+/// Of a program that `compile` wrote, graphs are those of its segments, and what passes did is not known any more.
 /// The plan is that of the host engine: its steps, how and where values lie and how long they live, the bytes that each
 /// step moves, and why functions of elements are not computed by the step before.
 #[derive(clap::Args)]
@@ -54,10 +54,17 @@ enum Part {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
-    let graph = program::open(&args.file)?;
+    let program = program::read(&args.file)?;
+    let (graph, plan) = match program {
+        // A graph that does not compile can still be looked at.
+        Program::Graph(graph) if args.show == Part::Graph => (graph.to_string(), None),
+        Program::Graph(graph) => (graph.to_string(), Some(context.compile(&graph)?)),
+        compiled => {
+            let plan = compiled.plan(&args.file, context, None)?;
+            (graphs(&plan), Some(plan))
+        }
+    };
     let shown = |part: Part| args.show == part || args.show == Part::All;
-    // A graph that does not compile can still be looked at.
-    let plan = if args.show == Part::Graph { None } else { Some(context.compile(&graph)?) };
     if context.json {
         return output::print_json(out, &machine(&graph, plan.as_ref(), shown, context)?);
     }
@@ -73,6 +80,9 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     if shown(Part::Passes) {
         title(out, "passes")?;
         plan.traces.iter().try_for_each(|trace| pass(out, trace))?;
+        if plan.traces.is_empty() {
+            writeln!(out, "it was compiled before; inspect the graph that it was compiled from")?;
+        }
     }
     if shown(Part::Plan) {
         title(out, "plan")?;
@@ -103,15 +113,26 @@ fn pass(out: &mut dyn Write, trace: &Trace) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The graphs of a plan, each with its number if there are several.
+fn graphs(plan: &Plan) -> String {
+    match &plan.segments[..] {
+        [segment] => segment.graph.to_string(),
+        all => {
+            all.iter().enumerate().map(|(at, segment)| format!("# segment {at}\n{}", segment.graph)).collect()
+        }
+    }
+}
+
 fn machine(
-    graph: &Graph,
+    graph: &str,
     plan: Option<&Plan>,
     shown: impl Fn(Part) -> bool,
     context: &Context,
 ) -> Result<Value> {
-    let mut value = json!({ "target": context.target.name() });
+    let target = plan.map_or(context.target, |plan| plan.target);
+    let mut value = json!({ "target": target.name() });
     if shown(Part::Graph) {
-        value["graph"] = graph.to_string().into();
+        value["graph"] = graph.into();
     }
     let Some(plan) = plan else { return Ok(value) };
     if shown(Part::Passes) {

@@ -1,5 +1,6 @@
 //! One file per command: its arguments, the keys of its JSON, and what it does.
 
+pub mod cache;
 pub mod compile;
 pub mod completions;
 pub mod demo;
@@ -24,6 +25,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
+        Command::Cache(args) => cache::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),
         Command::Completions(args) => completions::run(args, &mut out),

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::exit::caller;
 use crate::output::{self, counted, grouped, time};
 use crate::program;
+use crate::store;
 use crate::timing::{self, Timing};
 use aneforge::artifact::{self, ArtifactError};
 use aneforge::profile::{Profile, ProfiledStep};
@@ -29,9 +30,9 @@ JSON keys:
 
 /// Run a compiled program or a graph
 ///
-/// Takes a folder that `aneforge compile` wrote, its `model.mil`, or the text of a graph. A compiled
-/// program is read back, verified, and compiled for the target again. One that was cut into segments cannot be
-/// run from its folder: run the graph, or name the folder of one segment that is no native layer.
+/// Takes a file or folder that `aneforge compile` wrote, the `model.mil` of one, or the text of a graph. A compiled
+/// program runs as it is, for the chip that it was compiled for, unless options ask for another; then, if it is in one
+/// segment, it is compiled again. The text of a program is read back, verified, and compiled again in any case.
 #[derive(clap::Args)]
 pub struct Args {
     /// A compiled program, its folder, or the text of a graph; `-` is standard input
@@ -67,6 +68,9 @@ pub struct Args {
     /// Profile, and write it as a picture; `-` is standard output, which then has nothing else
     #[arg(long, value_name = "FILE.svg")]
     profile_svg: Option<PathBuf>,
+
+    #[command(flatten)]
+    store: store::Use,
 }
 
 /// Calls that a profile is made of when nothing is said.
@@ -80,7 +84,8 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     }
     let printed = printed(args, context)?;
     let device = context.device()?;
-    let plan = context.compile(&program::open(&args.program)?)?;
+    let cache = args.store.open()?;
+    let plan = program::read(&args.program)?.plan(&args.program, context, cache.as_ref())?;
     if printed == Some("--output") && plan.returned().len() != 1 {
         let count = plan.returned().len();
         return Err(caller(format!("--output - takes one output, the program has {count}; name a folder")));

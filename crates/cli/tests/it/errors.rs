@@ -98,7 +98,7 @@ fn wrong_text_names_its_line() {
     let path = file(&folder, "bytes.ir", b"return \xff");
     assert_eq!(
         fails(3, &["inspect", &path]),
-        format!("`{path}` is not text from byte 7 on; name a graph (.ir) or a program (.mil)")
+        format!("`{path}` is not text from byte 7 on; name a graph (.ir) or a program (.mil, .aneforge)")
     );
     let path = file(&folder, "wrong.mil", "program(1.3)\n{ fun }");
     let error = fails(3, &["inspect", &path]);
@@ -225,10 +225,14 @@ fn errors_are_json_where_results_are() {
 fn our_own_lines_are_not_named() {
     let folder = folder();
     let d = folder.path().join("d");
-    let wide = "%0 = input(feed=0) : fp16[1, 20000]\n%1 = relu(%0) : fp16[1, 20000]\nreturn %1\n";
-    text(&["compile", &file(&folder, "wide.ir", wide), "-o", &show(&d), "--target", "h17s"]);
+    let nodes = "%0 = input(feed=0) : fp16[1, 20000]\n%1 = relu(%0) : fp16[1, 20000]\nreturn %1\n";
+    let wide = file(&folder, "wide.ir", nodes);
+    text(&["compile", &wide, "-o", &show(&d), "--target", "h17s"]);
     let narrow = fails(4, &["run", &show(&d), "--random", "1", "--target", "h13"]);
-    assert!(narrow.ends_with(&format!(" (at {})", show(&d.join("model.mil")))), "{narrow}");
+    assert!(narrow.ends_with(&format!(" (at {wide}:1)")), "{narrow}");
+    let mil = show(&d.join("model.mil"));
+    let narrow = fails(4, &["run", &mil, "--random", "1", "--target", "h13"]);
+    assert!(narrow.ends_with(&format!(" (at {mil})")), "{narrow}");
     let demo = fails(4, &["demo", "--target", "h11"]);
     assert!(demo.ends_with(" (at <demo>)"), "{demo}");
 }

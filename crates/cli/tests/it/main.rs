@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod artifacts;
+mod cache;
 mod commands;
 mod documents;
 mod embed;
 mod errors;
+mod files;
 mod inputs;
+mod kills;
 mod outputs;
 mod support;
