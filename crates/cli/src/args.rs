@@ -1,6 +1,6 @@
 //! The command line's shape: global options and the list of commands.
 
-use crate::commands::{cache, compile, completions, demo, devices, embed, inspect, ops, run};
+use crate::commands::{cache, compile, completions, demo, devices, diagnose, embed, inspect, ops, run};
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::passes::{Compression, Form};
@@ -319,6 +319,8 @@ pub enum Command {
     Run(run::Args),
     #[command(after_help = inspect::JSON)]
     Inspect(inspect::Args),
+    #[command(after_help = diagnose::JSON)]
+    Diagnose(diagnose::Args),
     #[command(after_help = cache::JSON)]
     Cache(cache::Args),
     #[command(after_help = ops::JSON)]

@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod digits;
 mod exit;
+mod feeds;
 mod output;
 mod picture;
 mod program;

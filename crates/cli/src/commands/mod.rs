@@ -5,6 +5,7 @@ pub mod compile;
 pub mod completions;
 pub mod demo;
 pub mod devices;
+pub mod diagnose;
 pub mod embed;
 pub mod inspect;
 pub mod ops;
@@ -25,6 +26,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
+        Command::Diagnose(args) => diagnose::run(args, &context, &mut out),
         Command::Cache(args) => cache::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),

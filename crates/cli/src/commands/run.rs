@@ -2,15 +2,16 @@
 
 use crate::context::Context;
 use crate::exit::caller;
-use crate::output::{self, counted, grouped, time};
+use crate::feeds;
+use crate::output::{self, grouped, time};
 use crate::program;
 use crate::store;
 use crate::timing::{self, Timing};
 use aneforge::artifact::{self, ArtifactError};
 use aneforge::profile::{Profile, ProfiledStep};
-use aneforge::{DType, DeviceError, Plan, Session, Tensor, TensorType};
-use aneforge_tensor::{Bytes, npy, random};
-use anyhow::{Context as _, Result};
+use aneforge::{Session, Tensor};
+use aneforge_tensor::npy;
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -90,11 +91,11 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         let count = plan.returned().len();
         return Err(caller(format!("--output - takes one output, the program has {count}; name a folder")));
     }
-    let feeds = args.random.is_none().then(|| feeds(&args.inputs, &plan)).transpose()?;
+    let feeds = args.random.is_none().then(|| feeds::from_files(&args.inputs, &plan)).transpose()?;
     let mut session = context.session(plan, &device)?;
     // Random feeds wait until loading has found room for what is run.
-    let feeds = feeds.map_or_else(|| drawn(args.random.unwrap_or_default(), session.plan()), Ok)?;
-    let outputs = session.run_all(&feeds).map_err(|error| named(error, &args.inputs))?;
+    let feeds = feeds.map_or_else(|| feeds::drawn(args.random.unwrap_or_default(), session.plan()), Ok)?;
+    let outputs = session.run_all(&feeds).map_err(|error| feeds::named(error, &args.inputs))?;
     drop(feeds);
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
     let profile = profile(args, &mut session, out)?;
@@ -155,64 +156,6 @@ fn printed(args: &Args, context: &Context) -> Result<Option<&'static str>> {
         None => return Ok(Some(first)),
     };
     Err(caller(format!("{first} - and {second} both print to standard output; name a {file}{remedy}")))
-}
-
-/// An array for every port.
-fn feeds(files: &[PathBuf], plan: &Plan) -> Result<Vec<Tensor>> {
-    if files.len() != plan.feeds.len() {
-        let types: Vec<String> = plan.feeds.iter().map(|f| f.ty.to_string()).collect();
-        return Err(caller(format!(
-            "the program takes {} ({}), got {}; give --input FILE.npy for each, or --random SEED",
-            counted(types.len(), "input"),
-            types.join(", "),
-            files.len()
-        )));
-    }
-    files.iter().zip(&plan.feeds).map(|(path, feed)| array(path, feed.ty)).collect()
-}
-
-/// Random arrays for all ports.
-fn drawn(seed: u64, plan: &Plan) -> Result<Vec<Tensor>> {
-    let draw = |(seed, ty): (u64, TensorType)| {
-        let drawn = match ty.dtype {
-            DType::U8 => random::try_bytes(seed, ty.shape),
-            _ => random::try_normal_f16(seed, ty.shape),
-        };
-        drawn.ok_or_else(|| DeviceError::Memory { need: ty.bytes() }.into())
-    };
-    (0..).map(|i| seed.wrapping_add(i)).zip(plan.feeds.iter().map(|feed| feed.ty)).map(draw).collect()
-}
-
-/// The array in a file, for a port of this type.
-fn array(path: &Path, port: TensorType) -> Result<Tensor> {
-    // No element takes more than eight bytes; what is of a wrong shape is better read than not, to name it.
-    let most = (port.shape.count() as u64).saturating_mul(8).saturating_add(program::MOST_TEXT);
-    let tensor = npy::read(&program::bytes(path, most)?).with_context(|| program::name(path))?;
-    let wider = matches!(tensor.dtype(), DType::I8 | DType::I32 | DType::I64);
-    if port.dtype != DType::U8 || !wider {
-        return Ok(tensor);
-    }
-    let byte = |v: f32| if (0.0..=255.0).contains(&v) { Ok(v as u8) } else { Err(v) };
-    let bytes: Result<Vec<u8>, f32> = tensor.to_f32().into_iter().map(byte).collect();
-    let bytes = bytes.map_err(|v| {
-        let name = program::name(path);
-        caller(format!("{name}: the port takes integers from 0 to 255, the file has {v}"))
-    })?;
-    Ok(Tensor::new(DType::U8, tensor.shape(), Bytes::new(bytes))?)
-}
-
-/// Says which file an input came from.
-fn named(error: aneforge::RunError, files: &[PathBuf]) -> anyhow::Error {
-    use aneforge::RunError::{DType, Shape};
-    let file = match &error {
-        Shape { index, .. } | DType { index, .. } => files.get(*index),
-        _ => None,
-    };
-    let error = anyhow::Error::from(error);
-    match file {
-        Some(file) => error.context(program::name(file)),
-        None => error,
-    }
 }
 
 fn save(folder: &Path, outputs: &[Tensor]) -> Result<Vec<PathBuf>> {

@@ -5,6 +5,7 @@
 mod artifacts;
 mod cache;
 mod commands;
+mod diagnose;
 mod documents;
 mod embed;
 mod errors;

@@ -1,0 +1,67 @@
+//! What programs are fed: arrays from files, or random ones.
+
+use crate::exit::caller;
+use crate::output::counted;
+use crate::program;
+use aneforge::{DType, DeviceError, Plan, Tensor, TensorType};
+use aneforge_tensor::{Bytes, npy, random};
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+
+/// An array for every port.
+pub fn from_files(files: &[PathBuf], plan: &Plan) -> Result<Vec<Tensor>> {
+    if files.len() != plan.feeds.len() {
+        let types: Vec<String> = plan.feeds.iter().map(|f| f.ty.to_string()).collect();
+        return Err(caller(format!(
+            "the program takes {} ({}), got {}; give --input FILE.npy for each, or --random SEED",
+            counted(types.len(), "input"),
+            types.join(", "),
+            files.len()
+        )));
+    }
+    files.iter().zip(&plan.feeds).map(|(path, feed)| array(path, feed.ty)).collect()
+}
+
+/// Random arrays for all ports.
+pub fn drawn(seed: u64, plan: &Plan) -> Result<Vec<Tensor>> {
+    let draw = |(seed, ty): (u64, TensorType)| {
+        let drawn = match ty.dtype {
+            DType::U8 => random::try_bytes(seed, ty.shape),
+            _ => random::try_normal_f16(seed, ty.shape),
+        };
+        drawn.ok_or_else(|| DeviceError::Memory { need: ty.bytes() }.into())
+    };
+    (0..).map(|i| seed.wrapping_add(i)).zip(plan.feeds.iter().map(|feed| feed.ty)).map(draw).collect()
+}
+
+/// The array in a file, for a port of this type.
+fn array(path: &Path, port: TensorType) -> Result<Tensor> {
+    // No element takes more than eight bytes; what is of a wrong shape is better read than not, to name it.
+    let most = (port.shape.count() as u64).saturating_mul(8).saturating_add(program::MOST_TEXT);
+    let tensor = npy::read(&program::bytes(path, most)?).with_context(|| program::name(path))?;
+    let wider = matches!(tensor.dtype(), DType::I8 | DType::I32 | DType::I64);
+    if port.dtype != DType::U8 || !wider {
+        return Ok(tensor);
+    }
+    let byte = |v: f32| if (0.0..=255.0).contains(&v) { Ok(v as u8) } else { Err(v) };
+    let bytes: Result<Vec<u8>, f32> = tensor.to_f32().into_iter().map(byte).collect();
+    let bytes = bytes.map_err(|v| {
+        let name = program::name(path);
+        caller(format!("{name}: the port takes integers from 0 to 255, the file has {v}"))
+    })?;
+    Ok(Tensor::new(DType::U8, tensor.shape(), Bytes::new(bytes))?)
+}
+
+/// Says which file an input came from.
+pub fn named(error: aneforge::RunError, files: &[PathBuf]) -> anyhow::Error {
+    use aneforge::RunError::{DType, Shape};
+    let file = match &error {
+        Shape { index, .. } | DType { index, .. } => files.get(*index),
+        _ => None,
+    };
+    let error = anyhow::Error::from(error);
+    match file {
+        Some(file) => error.context(program::name(file)),
+        None => error,
+    }
+}

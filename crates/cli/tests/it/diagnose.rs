@@ -1,0 +1,69 @@
+//! `aneforge diagnose` finds what half precision and a chip do to a network.
+
+use crate::support::{fails, file, folder, json, keys, sample, show, text};
+use std::fs;
+
+const HOT: &str = "\
+%0 = input(feed=0) : fp16[1, 8]
+%1 = exp(%0) : fp16[1, 8]
+%2 = slice_by_size(%1, begin=[0, 2], size=[1, 4]) : fp16[1, 4]
+return %2
+";
+
+#[test]
+fn a_network_is_diagnosed() {
+    let folder = folder();
+    let graph = file(&folder, "hot.ir", HOT);
+    let found = json(&["diagnose", &graph, "--random", "1"]);
+    let all = ["nodes", "notes", "numerics", "outputs", "safe", "seconds", "target", "tolerance"];
+    assert_eq!(keys(&found), all);
+    assert_eq!((found["safe"].as_bool(), found["target"].as_str()), (Some(true), Some("h17s")));
+    let values: Vec<f32> = (0..8).map(|i| 3.0 * i as f32).collect();
+    let array = show(&folder.path().join("x.npy"));
+    let shape = aneforge_tensor::Shape::new(&[1, 8]).unwrap();
+    let tensor = aneforge_tensor::Tensor::from_slice(shape, &values).unwrap();
+    aneforge_tensor::npy::write(&tensor, &mut fs::File::create(&array).unwrap()).unwrap();
+    let found = json(&["diagnose", &graph, "--input", &array, "--target", "h13"]);
+    let troubles: Vec<&str> = found["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|node| node["troubles"].as_array().unwrap())
+        .map(|trouble| trouble["trouble"].as_str().unwrap())
+        .collect();
+    assert_eq!((troubles, found["safe"].as_bool()), (vec!["overflow", "saturation"], Some(false)));
+    let page = show(&folder.path().join("found.html"));
+    let table = text(&["diagnose", &graph, "-i", &array, "--html", &page]);
+    assert!(table.starts_with("h17s (A16, arithmetic ane(A16)): 1 node in trouble; 2 nodes"), "{table}");
+    assert!(table.contains("subtract the row's maximum") && table.contains("hot.ir:2"), "{table}");
+    assert!(fs::read_to_string(&page).unwrap().contains("<svg"));
+    let every = text(&["diagnose", &graph, "-i", &array, "--every"]);
+    assert!(every.contains("slice_by_size : fp16[1, 4]"), "{every}");
+}
+
+#[test]
+fn every_chip_is_asked() {
+    let found = json(&["diagnose", &sample("mlp"), "--random", "1", "--all-chips"]);
+    assert_eq!(keys(&found), ["chips", "families", "host_us", "place"]);
+    assert!(found["chips"].as_array().unwrap().iter().all(|chip| chip["verdict"] == "safe"));
+    let table = text(&["diagnose", &sample("mlp"), "--random", "1", "--all-chips"]);
+    assert!(table.lines().next().unwrap().starts_with("h13   A13"), "{table}");
+}
+
+#[test]
+fn compiled_programs_are_diagnosed_as_they_are() {
+    let folder = folder();
+    let program = show(&folder.path().join("mlp.aneforge"));
+    json(&["compile", &sample("mlp"), "-o", &program, "--target", "h13"]);
+    let found = json(&["diagnose", &program, "--random", "1"]);
+    assert_eq!((found["target"].as_str(), found["safe"].as_bool()), (Some("h13"), Some(true)));
+}
+
+#[test]
+fn mistakes_are_told() {
+    let error = fails(3, &["diagnose", &sample("mlp")]);
+    assert!(error.contains("give --input FILE.npy for each, or --random SEED"), "{error}");
+    let error = fails(2, &["diagnose", &sample("mlp"), "--random", "1", "--tolerance", "0"]);
+    assert!(error.contains("a number greater than 0 is needed"), "{error}");
+    fails(2, &["diagnose", &sample("mlp"), "--random", "1", "--all-chips", "--html", "x.html"]);
+}
