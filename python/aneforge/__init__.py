@@ -16,7 +16,7 @@ silicon, this machine's processor elsewhere. Every model says which.
 import builtins
 import inspect
 
-from aneforge import _blame, _call, _free, _numpy, _ops, _tensor
+from aneforge import _blame, _call, _free, _numpy, _ops, _tensor, targets
 from aneforge._attention import attention_tiles, cross_attention, geglu, mha, tune_attention
 from aneforge._catalog import (
     OP_CATALOG,
@@ -80,6 +80,7 @@ from aneforge._spatial import (
     upsample_bilinear,
 )
 from aneforge._tune import tune, tune_precision
+from aneforge.targets import Family, arch_family, cross_compile_check, detect_family, native_streams, preflight
 
 _tensor.install()
 _numpy.install()
@@ -93,6 +94,7 @@ __all__ = [
     "Device",
     "DispatchFloorWarning",
     "Encoder",
+    "Family",
     "Model",
     "OP_CATALOG",
     "Paired",
@@ -102,6 +104,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "affine",
+    "arch_family",
     "attention_tiles",
     "batch_norm",
     "categories",
@@ -111,7 +114,9 @@ __all__ = [
     "conv_transpose",
     "crop",
     "cross_attention",
+    "cross_compile_check",
     "depth_to_space",
+    "detect_family",
     "device_status",
     "devices",
     "dynamic_conv",
@@ -132,12 +137,14 @@ __all__ = [
     "mha",
     "min_native_family",
     "minimum",
+    "native_streams",
     "op_info",
     "ops_on",
     "paired",
     "paired_subtract",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "preflight",
     "precision_risk",
     "project_peak",
     "reduce_sum_to_matmul",
@@ -150,6 +157,7 @@ __all__ = [
     "space_to_depth",
     "split",
     "stack",
+    "targets",
     "tune",
     "tune_attention",
     "tune_precision",

@@ -70,7 +70,7 @@ def compile(
         block_size: the columns that share a scale in blockwise weights; the next smaller that divides a row.
         validate: raise ValueError, instead of warning, when a sum may lose precision; see `precision_risk`.
         target: the chip to compile for, such as `"h13"` or `"M1"`; by default `ANEFORGE_TARGET`, else `"h17s"`. Its
-            limits apply on every device.
+            limits apply on every device, and so do warnings of what it computes in its own way.
         device: `"ane"` or `"host"`; by default `ANEFORGE_DEVICE`, else the engine on Apple silicon and the
             host elsewhere. Nothing falls back silently.
         numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
@@ -110,15 +110,16 @@ def compile(
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
     chosen = device if device is not None else _env.device()
+    chip = target if target is not None else _env.target()
     on_engine = (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
-    _judge.signal(out, validate, on_engine, norms)
+    _judge.signal(out, validate, on_engine, norms, chip)
     if on_engine:
         BREAKER.before()
     try:
         model = _native.compile(
             out,
             native=opt in (0, None),
-            target=target if target is not None else _env.target(),
+            target=chip,
             device=chosen,
             host=_env.host(numerics, sums, isa, threads),
             norms=norms,
@@ -163,5 +164,5 @@ def _measured(
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"compile: opt=2 measures on the default device and takes no {name}")
-    _judge.signal(out, validate, on_engine=False)
+    _judge.signal(out, validate, target=_env.target())
     return tune(out)

@@ -12,6 +12,9 @@ from aneforge._native import Tensor
 FLOOR_US = 63.3
 """Time of an empty program on an M5 Pro, in microseconds."""
 
+MOST_NOTICES = 3
+"""How many nodes `compile` warns of, each for itself, that a chip computes in its own way."""
+
 
 class PrecisionWarning(UserWarning):
     """A sum or a difference of the graph may lose precision in half-precision arithmetic."""
@@ -71,8 +74,14 @@ def precision_risk(out: Tensor | Sequence[Tensor], verbose: bool = False) -> dic
     return report
 
 
-def signal(out: Tensor | Sequence[Tensor], validate: bool, on_engine: bool, norms: str = "auto") -> None:
-    """What `compile` says of a graph before it compiles it, with norms written in this way."""
+def signal(
+    out: Tensor | Sequence[Tensor],
+    validate: bool,
+    on_engine: bool = False,
+    norms: str = "auto",
+    target: str | None = None,
+) -> None:
+    """What `compile` says of a graph before it compiles it, for a chip if one is named, with norms written in this way."""
     report = _native.precision_risk(out)
     hotspots = list(report["hotspots"])
     if norms == "plain":
@@ -86,7 +95,12 @@ def signal(out: Tensor | Sequence[Tensor], validate: bool, on_engine: bool, norm
         if validate:
             raise ValueError(message)
         warn(message, PrecisionWarning)
-    if on_engine and (cost := _native.estimate(out)) <= 1.5 * FLOOR_US:
+    notices = _native.notices(out, target)
+    for notice in notices[:MOST_NOTICES]:
+        warn(f"compile: {notice}")
+    if len(notices) > MOST_NOTICES:
+        warn(f"compile: the same, or the like, at {len(notices) - MOST_NOTICES} more places")
+    if (on_engine or target is not None) and (cost := _native.estimate(out)) <= 1.5 * FLOOR_US:
         message = (
             f"compile: the program may take {cost:.0f} us, and starting one takes {FLOOR_US} us; "
             "use larger batches or fewer, longer programs"

@@ -26,6 +26,7 @@ mod paired;
 mod pickle;
 mod ports;
 mod profile;
+mod targets;
 mod tensor;
 mod text;
 mod tune;
@@ -70,6 +71,12 @@ mod _native {
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]
     use crate::profile::{profile, write_text};
+    #[pymodule_export]
+    use crate::targets::{
+        check_compiles, chip_family, chip_for, chips, cross_chip, default_target, divergence,
+        family_of_brand, has_texture_engine, limits, native_streams, notices, op_status, preflight,
+        representative,
+    };
     #[pymodule_export]
     use crate::tensor::Tensor;
     #[pymodule_export]

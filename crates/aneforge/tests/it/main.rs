@@ -24,5 +24,6 @@ mod portable;
 mod random_graph;
 mod reference;
 mod support;
+mod targets;
 mod weights;
 mod wholes;
