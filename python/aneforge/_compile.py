@@ -96,7 +96,8 @@ def compile(
     """
     checked = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "norms": norms}
     hosted = {"sums": sums, "isa": isa, "threads": threads}
-    if why := blame("compile", compile, (out,), {**checked, **hosted, "return_dict": return_dict}):
+    answers = {"int8": int8, "validate": validate, "return_dict": return_dict}
+    if why := blame("compile", compile, (out,), {**checked, **hosted, **answers}):
         raise TypeError(why)
     some("compile", out)
     folder = None if build_dir is None else path("compile: build_dir", build_dir, 'folder, which may be "."')

@@ -17,6 +17,7 @@ from aneforge import _env, _native
 from aneforge._blame import is_integer, some, warn
 from aneforge._judge import CrossChipFP16Warning
 from aneforge._native import Tensor
+from aneforge._operand import within
 
 __all__ = [
     "CHIPS",
@@ -140,19 +141,19 @@ def arch_family(name: str) -> Family:
     """
     if not isinstance(name, str):
         raise TypeError(f"arch_family: name must be a string, got {type(name).__name__}")
-    number = _native.chip_family(name)
-    if number is None:
-        known = " ".join(chip.name for chip in CHIPS)
-        raise UnknownNameError(f"arch_family: unknown target {name!r}; known are m1 to m5, a13 to a17, and {known}")
-    return Family(number)
+    return _family("arch_family", name)
 
 
-def _family(where: str, family: object) -> Family:
+def _family(where: str, family: object, called: str = "family") -> Family:
     """A family from its number, or from a name."""
     if isinstance(family, str):
-        return arch_family(family)
+        number = _native.chip_family(family)
+        if number is None:
+            known = " ".join(chip.name for chip in CHIPS)
+            raise UnknownNameError(f"{where}: unknown target {family!r}; known are m1 to m5, a13 to a17, and {known}")
+        return Family(number)
     if not is_integer(family):
-        raise TypeError(f"{where}: family must be a Family, its number or a name, got {type(family).__name__}")
+        raise TypeError(f"{where}: {called} must be a Family, its number or a name, got {type(family).__name__}")
     try:
         return Family(family)
     except ValueError:
@@ -174,6 +175,8 @@ def op_status(op: str, family: Family | int | str) -> str:
 
     Ops that are not known to be missing anywhere are native wherever programs run.
     """
+    if not isinstance(op, str):
+        raise TypeError(f"op_status: op must be a string, got {type(op).__name__}")
     return _native.op_status(op, _family("op_status", family))
 
 
@@ -188,6 +191,8 @@ def limit(name: str, family: Family | int | str) -> int:
     """
     which = _family("limit", family)
     limits = dict(_native.limits(which))
+    if not isinstance(name, str):
+        raise TypeError(f"limit: name must be a string, got {type(name).__name__}")
     if name not in limits:
         raise UnknownNameError(f"limit: unknown limit {name!r}; known are {', '.join(limits)}")
     if which < MIN_FAMILY:
@@ -222,9 +227,10 @@ def predict_fp16_divergence(
         begin: where a window starts, on each axis.
         max_abs: what magnitudes of its operand do not exceed, if that is known.
     """
-    families = _family("predict_fp16_divergence", a), _family("predict_fp16_divergence", b)
-    first = int(begin[-1]) if begin is not None and len(begin) else None
-    return _native.divergence(kind, *families, first, max_abs)
+    first, second = (_family("predict_fp16_divergence", one, called) for one, called in ((a, "a"), (b, "b")))
+    if begin is not None and not isinstance(begin, (str, Tensor)):
+        begin = [within("predict_fp16_divergence: begin", place, 0) for place in begin]
+    return _native.divergence(kind, first, second, begin[-1] if begin else None, max_abs)
 
 
 @functools.cache
@@ -292,14 +298,17 @@ def cross_compile_check(
     some("cross_compile_check", out)
     if not isinstance(int8, bool):
         raise TypeError(f"cross_compile_check: int8 must be True or False, got {type(int8).__name__}")
-    family = _family("cross_compile_check", target)
+    family = _family("cross_compile_check", target, "target")
     chip = _native.chip_for(target) if isinstance(target, str) else _native.representative(family)
+    name = target if isinstance(target, str) else family.name
     report = preflight(out, family)
-    if not report.ok or chip is None:
-        said = [f"{node.op} {node.why}" for node in report.oversize]
-        said += [f"{node.op} is not computed by {family.name}" for node in report.reject]
-        more = f", and {len(said) - 3} more" if len(said) > 3 else ""
-        warn(f"cross_compile_check: does not compile for {target}: {'; '.join(said[:3])}{more}")
+    if chip is None or not report.ok:
+        said = [f"{node.op}: {node.why} (at {node.at})" for node in report.oversize]
+        said += [f"{node.op}: {family.name} does not compute it (at {node.at})" for node in report.reject]
+        if family < MIN_FAMILY:
+            said = [f"{family.name} runs no MIL program"]
+        more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
+        warn(f"cross_compile_check: does not compile for {name}: {'; '.join(said[:3])}{more}")
         return False
     here = detect_family()
     if here != family and (lines := _native.cross_chip(out, here, family)):
@@ -308,6 +317,6 @@ def cross_compile_check(
     try:
         _native.check_compiles(out, chip, int8)
     except NotImplementedError as error:
-        warn(f"cross_compile_check: does not compile for {target}: {error}")
+        warn(f"cross_compile_check: does not compile for {name}: {error}")
         return False
     return True

@@ -5,7 +5,7 @@ use crate::output::Spinner;
 use crate::picture::Style;
 use aneforge::device::host::{self, HostOptions, Isa, Sums};
 use aneforge::ir::graph::Graph;
-use aneforge::passes::Compression;
+use aneforge::passes::{Compression, notices};
 use aneforge::target::numerics_named;
 use aneforge::{
     CompileError, CompileOptions, Device, DeviceError, Norms, Numerics, Plan, Routes, RunError, Session,
@@ -98,8 +98,11 @@ impl Context {
             .compression(self.compression)
     }
 
-    /// Compiles a graph for the target.
+    /// Compiles a graph for the target, and warns of what that computes in its own way.
     pub fn compile(&self, graph: &Graph) -> Result<Plan, CompileError> {
+        for notice in notices(graph, self.target).iter().filter(|notice| notice.kind.is_warning()) {
+            tracing::warn!("{} {} (at {})", notice.op, notice.why, notice.at);
+        }
         let _spinner = self.spinner("compiling");
         aneforge::compile::compile_graph(graph, &self.options())
     }

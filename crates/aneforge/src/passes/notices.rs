@@ -117,7 +117,8 @@ fn stepped(graph: &Graph, node: &GraphNode, family: Family) -> Option<(Notice, S
         }
         if stride > 2 {
             let why = format!(
-                "stride {stride} is above the 2 that is known to work on {family}; use two layers, or upsample and conv"
+                "stride {stride} is above the 2 that the compiler is known to take, and {family} may refuse it; use two layers, or \
+                 upsample and conv"
             );
             return Some((Notice::Stepped, why));
         }

@@ -1,5 +1,6 @@
 //! One file per command: its arguments, the keys of its JSON, and what it does.
 
+pub mod check;
 pub mod compile;
 pub mod completions;
 pub mod demo;
@@ -8,6 +9,7 @@ pub mod embed;
 pub mod inspect;
 pub mod ops;
 pub mod run;
+pub mod targets;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -24,7 +26,9 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
+        Command::Check(args) => check::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),
+        Command::Targets(args) => targets::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),
         Command::Completions(args) => completions::run(args, &mut out),
     }?;
