@@ -114,13 +114,15 @@ pub fn preflight(out: &Bound<'_, PyAny>, number: u8) -> PyResult<[Vec<Row>; 4]> 
     })
 }
 
-/// What there is to warn of when a graph is compiled for a chip: a line for each node.
+/// What there is to warn of when a graph is compiled for a chip: a line for each node, the worst first.
 #[pyfunction]
 #[pyo3(signature = (out, target))]
 pub fn notices(out: &Bound<'_, PyAny>, target: Option<Text>) -> PyResult<Vec<String>> {
     let target = chip(target.as_deref())?;
     judged(out, move |graph| {
-        let warned = passes::notices(&graph, target).into_iter().filter(|notice| notice.kind.is_warning());
+        let mut noticed = passes::notices(&graph, target);
+        noticed.sort_by_key(|notice| notice.kind);
+        let warned = noticed.into_iter().filter(|notice| notice.kind.is_warning());
         Ok(warned.map(|notice| format!("{} {} (at {})", notice.op, notice.why, notice.at)).collect())
     })
 }

@@ -10,13 +10,13 @@ use crate::target::divergence::{Divergence, divergence};
 use crate::target::layers::written_out;
 use crate::target::{Family, Limits, Target, has_texture_engine};
 
-/// What is said of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What is said of a node, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Notice {
-    /// Large values become infinite.
-    Saturates,
     /// Elements are not those that they should be.
     WrongElements,
+    /// Large values become infinite.
+    Saturates,
     /// The compiler's tables have a smaller kernel; nobody has tried.
     Stepped,
     /// It rounds as it does on no other family.
