@@ -58,6 +58,9 @@ pub fn estimate(graph: &Graph, int8: bool) -> f64 {
 }
 
 /// The analytic model's time for a graph on a chip, in microseconds.
+///
+/// Against 68 graphs that were measured on an M1, half of the estimates are off by more than 31 % (arXiv 2606.22283).
+/// Products of one row are over-predicted four to five times there, as weights stream faster than the traffic fitted.
 pub fn estimate_on(graph: &Graph, target: Target, int8: bool) -> Result<f64, NoCurve> {
     let chip = Chip::of(target)?;
     let graph = &written_out(graph);
@@ -205,7 +208,8 @@ pub struct Peak {
     pub ghz: f64,
 }
 
-/// A chip's ceiling. Measured speed-ups end to end are about half of it.
+/// A chip's ceiling, by clocks and cores. Measured speed-ups end to end are about half of it: this has an M5 Pro at 4.9
+/// times an M1, where fits of programs have 2.7 and convolutions come near 5.
 pub fn peak(target: Target) -> Result<Peak, NoCurve> {
     let curve = Curve::of(target).ok_or(NoCurve(target))?;
     let rel_m1 = curve.scale();

@@ -330,6 +330,16 @@ proptest! {
             }
         }
 
+        // The default target takes what compiles for it; of others there is something to say of every node.
+        for family in aneforge::Family::ALL {
+            let report = passes::preflight(&graph, family);
+            let sorted = report.native.len() + report.decompose.len() + report.reject.len();
+            prop_assert!(sorted > 0 && sorted <= aneforge::target::layers::written_out(&graph).len());
+            prop_assert!(report.ok() || family != aneforge::Target::default().family());
+            family.representative().map(|target| passes::notices(&graph, target));
+            passes::cross_chip(&graph, [family, aneforge::Family::A13]);
+        }
+
         let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);
