@@ -43,8 +43,11 @@ pub struct Noticed {
     pub why: String,
 }
 
-/// What is said of a graph that is compiled for a chip, in the order of its nodes.
+/// What is said of a graph that is compiled for a chip, in the order of its nodes. Nothing is of a chip that runs no program.
 pub fn notices(graph: &Graph, target: Target) -> Vec<Noticed> {
+    if target.runs_programs().is_err() {
+        return Vec::new();
+    }
     let graph = &written_out(graph);
     let bounds = Bounds::of(graph);
     let found = graph.nodes().filter_map(|(id, node)| {
