@@ -16,7 +16,7 @@ silicon, this machine's processor elsewhere. Every model says which.
 import builtins
 import inspect
 
-from aneforge import _blame, _call, _free, _numpy, _ops, _state, _tensor
+from aneforge import _blame, _call, _free, _numpy, _ops, _state, _tensor, targets
 from aneforge._attention import attention_tiles, cross_attention, geglu, mha, tune_attention
 from aneforge._catalog import (
     OP_CATALOG,
@@ -83,6 +83,7 @@ from aneforge._spatial import (
 )
 from aneforge._state import state
 from aneforge._tune import tune, tune_precision
+from aneforge.targets import Family, arch_family, cross_compile_check, detect_family, native_streams, preflight
 
 _tensor.install()
 _numpy.install()
@@ -99,6 +100,7 @@ __all__ = [
     "Diagnosis",
     "DispatchFloorWarning",
     "Encoder",
+    "Family",
     "Model",
     "MultiModel",
     "OP_CATALOG",
@@ -110,6 +112,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "affine",
+    "arch_family",
     "attention_tiles",
     "batch_norm",
     "categories",
@@ -120,7 +123,9 @@ __all__ = [
     "conv_transpose",
     "crop",
     "cross_attention",
+    "cross_compile_check",
     "depth_to_space",
+    "detect_family",
     "device_status",
     "devices",
     "dynamic_conv",
@@ -142,12 +147,14 @@ __all__ = [
     "mha",
     "min_native_family",
     "minimum",
+    "native_streams",
     "op_info",
     "ops_on",
     "paired",
     "paired_subtract",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "preflight",
     "precision_risk",
     "project_peak",
     "reduce_sum_to_matmul",
@@ -161,6 +168,7 @@ __all__ = [
     "split",
     "stack",
     "state",
+    "targets",
     "tune",
     "tune_attention",
     "tune_precision",

@@ -73,7 +73,7 @@ def compile(
         block_size: the columns that share a scale in blockwise weights; the next smaller that divides a row.
         validate: raise ValueError, instead of warning, when a sum may lose precision; see `precision_risk`.
         target: the chip to compile for, such as `"h13"` or `"M1"`; by default `ANEFORGE_TARGET`, else `"h17s"`. Its
-            limits apply on every device.
+            limits apply on every device, and so do warnings of what it computes in its own way.
         device: `"ane"` or `"host"`; by default `ANEFORGE_DEVICE`, else the engine on Apple silicon and the
             host elsewhere. Nothing falls back silently.
         numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
@@ -105,7 +105,8 @@ def compile(
     """
     checked = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "norms": norms}
     hosted = {"sums": sums, "isa": isa, "threads": threads}
-    if why := blame("compile", compile, (out,), {**checked, **hosted, "return_dict": return_dict}):
+    answers = {"int8": int8, "validate": validate, "return_dict": return_dict}
+    if why := blame("compile", compile, (out,), {**checked, **hosted, **answers}):
         raise TypeError(why)
     carried = _carried(carry)
     if not carried:
@@ -124,14 +125,15 @@ def compile(
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
     chosen = device if device is not None else _env.device()
+    chip = target if target is not None else _env.target()
     on_engine = _on_engine(chosen)
-    _judge.signal(_all(out, carried), validate, on_engine, norms)
+    _judge.signal(_all(out, carried), validate, on_engine, norms, chip)
     return _paced(
         on_engine,
         lambda: _native.compile(
             out,
             native=opt in (0, None),
-            target=target if target is not None else _env.target(),
+            target=chip,
             device=chosen,
             host=_env.host(numerics, sums, isa, threads),
             norms=norms,
@@ -257,5 +259,5 @@ def _measured(
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"compile: opt=2 measures on the default device and takes no {name}")
-    _judge.signal(out, validate, on_engine=False)
+    _judge.signal(out, validate, target=_env.target())
     return tune(out)

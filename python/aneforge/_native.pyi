@@ -27,32 +27,47 @@ __all__ = [
     "cases",
     "catalog",
     "catalog_column",
+    "check_compiles",
     "check_word",
+    "chip_family",
+    "chip_for",
+    "chips",
     "compile",
     "constant",
     "constant_values",
+    "cross_chip",
     "cuts_cross_attention",
+    "default_target",
     "devices",
+    "divergence",
     "estimate",
     "estimate_provenance",
+    "family_of_brand",
     "feeds",
     "gather",
     "geglu",
+    "has_texture_engine",
     "input",
     "keep_attention",
     "known_attention",
+    "limits",
     "load",
     "load_graph",
     "load_model",
     "max_threads",
+    "native_streams",
+    "notices",
+    "op_status",
     "ops",
     "paired_apply",
     "paired_dot",
     "paired_muls",
     "paired_of",
     "precision_risk",
+    "preflight",
     "profile",
     "project_peak",
+    "representative",
     "save_graph",
     "sdpa",
     "reduce_sum_to_matmul",
@@ -556,3 +571,50 @@ class Breaker:
         """A compile failed `now`."""
     def reset(self) -> None:
         """No compile failed of late."""
+
+def chips() -> list[tuple[str, int, int | None, str, str]]:
+    """Every chip: its name, its family's number, its cores, what it is, and what is doubtful about it."""
+
+def chip_family(chip: str) -> int | None:
+    """The number of the family that a chip belongs to, by any of its names."""
+
+def chip_for(name: str) -> str | None:
+    """The chip that programs for a chip, or for a family, of this name are compiled for."""
+
+def representative(number: int) -> str | None:
+    """The chip that programs for a whole family are compiled for."""
+
+def default_target() -> str:
+    """The chip that programs are compiled for where none is named."""
+
+def family_of_brand(brand: str) -> tuple[int, int | None] | None:
+    """The family of a Mac's processor by its brand, and its generation if that is newer than those known."""
+
+def limits(number: int) -> list[tuple[str, int]]:
+    """A family's limits by name."""
+
+def op_status(op: str, number: int) -> str:
+    """What becomes of an op on a family."""
+
+def has_texture_engine(number: int) -> bool:
+    """Whether a family has a texture unit."""
+
+def native_streams(number: int) -> list[str]:
+    """The forms of weights that a family reads as they are stored."""
+
+def divergence(kind: str, a: int, b: int, begin: int | None, max_abs: float | None) -> str:
+    """How results of an op of a kind differ between two families."""
+
+def preflight(
+    out: Tensor | Sequence[Tensor], number: int
+) -> list[list[tuple[str, list[int], str, str | None, str]]]:
+    """What a family makes of each node: rows of those that are native, decomposed, rejected and too large."""
+
+def notices(out: Tensor | Sequence[Tensor] | Mapping[str, Tensor], target: str | None) -> list[str]:
+    """What there is to warn of when a graph is compiled for a chip."""
+
+def cross_chip(out: Tensor | Sequence[Tensor], a: int, b: int) -> list[str]:
+    """How results may differ between two families."""
+
+def check_compiles(out: Tensor | Sequence[Tensor], target: str, int8: bool) -> None:
+    """Compiles what `out` needs for a chip, and forgets it. Errors are those of `compile`."""

@@ -61,15 +61,7 @@ pub fn compile(
         .map(|pair| [0, 1].map(|at: usize| pair[at].get().var.clone()))
         .collect();
     let (outputs, returned) = outputs(out, !carry.is_empty())?;
-    let returned = match (returned, return_dict) {
-        (Returned::Named(_), Some(false)) => Returned::Tuple,
-        (Returned::One | Returned::Tuple, Some(true)) => {
-            return Err(PyValueError::new_err(
-                "compile: return_dict needs names for the results; compile {\"name\": tensor, ...}",
-            ));
-        }
-        (returned, _) => returned,
-    };
+    let returned = as_asked(returned, return_dict)?;
     let routes = if native { Routes::Native } else { Routes::WrittenOut };
     let options = CompileOptions::target(chip(target.as_deref())?)
         .routes(routes)
@@ -104,6 +96,17 @@ pub fn compile(
         PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, level(py)?)?;
     }
     Model::new(py, running, home, returned)
+}
+
+/// Results as a dictionary or not, where that was said.
+fn as_asked(returned: Returned, return_dict: Option<bool>) -> PyResult<Returned> {
+    match (returned, return_dict) {
+        (Returned::Named(_), Some(false)) => Ok(Returned::Tuple),
+        (Returned::One | Returned::Tuple, Some(true)) => Err(PyValueError::new_err(
+            "compile: return_dict needs names for the results; compile {\"name\": tensor, ...}",
+        )),
+        (returned, _) => Ok(returned),
+    }
 }
 
 /// A plan, from the cache if there is one that has it, and whether a new one could be kept.

@@ -30,6 +30,7 @@ mod ports;
 mod profile;
 mod running;
 mod state;
+mod targets;
 mod tensor;
 mod text;
 mod tune;
@@ -78,6 +79,12 @@ mod _native {
     use crate::profile::{profile, write_text};
     #[pymodule_export]
     use crate::state::{State, state};
+    #[pymodule_export]
+    use crate::targets::{
+        check_compiles, chip_family, chip_for, chips, cross_chip, default_target, divergence,
+        family_of_brand, has_texture_engine, limits, native_streams, notices, op_status, preflight,
+        representative,
+    };
     #[pymodule_export]
     use crate::tensor::Tensor;
     #[pymodule_export]

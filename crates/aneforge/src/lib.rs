@@ -39,8 +39,8 @@
 //! ```
 //!
 //! **Judging.** [`Graph::freeze`] gathers what some values need. Before anything is compiled, [`risk`] says where a graph may
-//! lose precision or overflow, and [`target::cost`] how long it may take. [`ir::text`] prints a graph and reads it back, and
-//! [`import`] reads a program that was compiled.
+//! lose precision or overflow, [`passes::preflight()`] what a family of chips makes of it, and [`target::cost`] how long it
+//! may take. [`ir::text`] prints a graph and reads it back, and [`import`] reads a program that was compiled.
 //!
 //! **Compiling.** [`compile()`] takes values and [`CompileOptions`] to a [`Plan`], and touches no file and no device. The
 //! [`Target`] is the chip it is for; what that cannot run is an error here, on every machine. [`passes`] is the pipeline as a

@@ -1,6 +1,8 @@
 //! The command line's shape: global options and the list of commands.
 
-use crate::commands::{cache, compile, completions, demo, devices, diagnose, embed, inspect, ops, run};
+use crate::commands::{
+    cache, check, compile, completions, demo, devices, diagnose, embed, inspect, ops, run, targets,
+};
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::passes::{Compression, Form};
@@ -319,12 +321,16 @@ pub enum Command {
     Run(run::Args),
     #[command(after_help = inspect::JSON)]
     Inspect(inspect::Args),
+    #[command(after_help = check::JSON)]
+    Check(check::Args),
     #[command(after_help = diagnose::JSON)]
     Diagnose(diagnose::Args),
     #[command(after_help = cache::JSON)]
     Cache(cache::Args),
     #[command(after_help = ops::JSON)]
     Ops(ops::Args),
+    #[command(after_help = targets::JSON)]
+    Targets(targets::Args),
     #[command(after_help = devices::JSON)]
     Devices(devices::Args),
     Completions(completions::Args),

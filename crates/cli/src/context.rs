@@ -6,7 +6,7 @@ use crate::picture::Style;
 use aneforge::artifact::{Cache, Cached};
 use aneforge::device::host::{self, HostOptions, Isa, Sums};
 use aneforge::ir::graph::Graph;
-use aneforge::passes::Compression;
+use aneforge::passes::{Compression, notices};
 use aneforge::target::numerics_named;
 use aneforge::{
     CompileError, CompileOptions, Device, DeviceError, Norms, Numerics, Plan, Routes, RunError, Session,
@@ -106,8 +106,11 @@ impl Context {
             .compression(self.compression)
     }
 
-    /// Compiles a graph for the target.
+    /// Compiles a graph for the target, and warns of what that computes in its own way.
     pub fn compile(&self, graph: &Graph) -> Result<Plan, CompileError> {
+        for notice in notices(graph, self.target).iter().filter(|notice| notice.kind.is_warning()) {
+            tracing::warn!("{} {} (at {})", notice.op, notice.why, notice.at);
+        }
         let _spinner = self.spinner("compiling");
         aneforge::compile::compile_graph(graph, &self.options())
     }

@@ -2,7 +2,7 @@
 
 use super::examples::example;
 use aneforge::ir::op::{Entry, Mil, Native, OPS};
-use aneforge::target::FLOORS;
+use aneforge::target::{FLOORS, Floor};
 use anyhow::{Result, bail};
 use std::fmt::Write;
 
@@ -90,7 +90,7 @@ fn section(entry: &Entry) -> String {
     if let Some(line) = mil_text(&(entry.mil)()) {
         out += &format!("\n*MIL:* {line}\n");
     }
-    if let Some((_, family)) = FLOORS.iter().find(|(name, _)| *name == info.name) {
+    if let Some(Floor { first: family, .. }) = FLOORS.iter().find(|floor| floor.op == info.name) {
         out += &format!("\n*Chips:* {family} or newer\n");
     }
     if let Some(lines) = example(entry) {

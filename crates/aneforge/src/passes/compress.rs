@@ -7,7 +7,7 @@ use crate::ir::ops::leaf::Constant;
 use crate::ir::types::Caller;
 use crate::passes::{PassError, encoded, legal};
 use crate::quantize::{self, relative_error};
-use crate::target::{Family, Target};
+use crate::target::{Family, Target, native_streams};
 use aneforge_tensor::{Encoding, Shape, Weight};
 use std::fmt;
 
@@ -34,7 +34,7 @@ pub enum Form {
     Sparse,
     /// Bytes with a scale per block, of matrices; else in full.
     Blockwise,
-    /// The smallest form that the target's family reads as it is: sparse, 4-bit, then, but on A13, bytes.
+    /// The smallest form that the target's family reads as it is ([`native_streams`]): sparse, 4-bit, then bytes.
     Auto,
 }
 
@@ -79,14 +79,12 @@ impl Form {
     }
 
     /// What is tried, in turn.
-    fn encodings(self, family: Family) -> &'static [Encoding] {
+    fn encodings(self) -> &'static [Encoding] {
         match self {
             Form::Int8 => &[Encoding::Int8],
             Form::Int4 => &[Encoding::Lut4, Encoding::Int8],
             Form::Sparse => &[Encoding::Sparse],
             Form::Blockwise => &[Encoding::Blockwise],
-            // A13 expands bytes when it loads a program (measured: M1 runs them as fast as half precision).
-            Form::Auto if family == Family::A13 => &[Encoding::Sparse, Encoding::Lut4],
             Form::Auto => &[Encoding::Sparse, Encoding::Lut4, Encoding::Int8],
         }
     }
@@ -207,7 +205,11 @@ fn chosen(
     refused: impl Fn(&Weight) -> Option<String>,
 ) -> (Weight, String) {
     let mut why: Vec<String> = Vec::new();
-    for &encoding in compression.form.encodings(family) {
+    for &encoding in compression.form.encodings() {
+        if compression.form == Form::Auto && !native_streams(family).contains(&encoding) {
+            why.push(format!("not {encoding}: {family} expands it when a program loads"));
+            continue;
+        }
         let (encoded, missing) = match encoding {
             Encoding::Int8 => (quantize::int8(weight), "it has no rows"),
             Encoding::Lut4 => (quantize::lut4(weight), "it has no rows"),

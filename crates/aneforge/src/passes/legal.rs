@@ -15,8 +15,9 @@ use crate::ir::ops::leaf::Constant;
 use crate::ir::ops::pool::AvgPool;
 use crate::ir::types::{Caller, TensorType};
 use crate::passes::encoded::refusal;
-use crate::target::{Limits, Target, WIDEST_KERNEL, floor, layers};
-use aneforge_mil::verify::{MAX_DIM, MAX_RANK};
+use crate::passes::extents::{Extents, beyond_mil, kernel};
+use crate::target::{Target, WIDEST_KERNEL, floor, layers};
+use aneforge_mil::verify::MAX_RANK;
 use aneforge_tensor::DType;
 use std::collections::HashSet;
 
@@ -49,7 +50,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
         let at = graph.nodes.last().map_or_else(Caller::here, |n| n.at);
         return Err(LegalError { op: "program", why: error.to_string(), at, fault: Fault::Target });
     }
-    let feeds_transpose = transposed(graph);
+    let limits = Extents::of(graph);
     for (id, node) in graph.nodes() {
         let fail = |fault| move |why| LegalError { op: node.op.name(), why, at: node.at, fault };
         rank(node).map_err(fail(Fault::Graph))?;
@@ -57,7 +58,7 @@ pub fn check(graph: &Graph, target: Target) -> Result<(), LegalError> {
         weights(graph, id, node).map_err(fail(Fault::Target))?;
         encoded(graph, node).map_err(fail(Fault::Graph))?;
         finite(graph, id, node).map_err(fail(Fault::Graph))?;
-        extents(node, target, feeds_transpose.contains(&id)).map_err(fail(Fault::Target))?;
+        extents(&limits, id, node, target).map_err(fail(Fault::Target))?;
         available(graph, node, target).map_err(fail(Fault::Target))?;
         reliable(graph, id, node).map_err(fail(Fault::Target))?;
     }
@@ -149,35 +150,11 @@ fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
     ))
 }
 
-/// Inputs that feed a transpose directly share its wider limit.
-fn transposed(graph: &Graph) -> HashSet<NodeId> {
-    let transposes = graph.nodes.iter().filter(|n| matches!(n.op, Op::Transpose(_)));
-    transposes
-        .flat_map(|n| &n.inputs)
-        .copied()
-        .filter(|&i| matches!(graph.node(i).op, Op::Input(_)))
-        .collect()
-}
-
-fn extents(node: &GraphNode, target: Target, feeds_transpose: bool) -> Result<(), String> {
-    let Limits { tensor_dim, channels, transposed, .. } = target.family().limits();
-    let wide = feeds_transpose || matches!(node.op, Op::Transpose(_));
-    let shape = node.ty.shape;
-    for axis in 0..shape.rank() {
-        let family = match (wide, shape.rank(), axis) {
-            (true, ..) => transposed,
-            (false, 4, 1) => channels,
-            _ => tensor_dim,
-        };
-        let limit = family.min(MAX_DIM as usize);
-        if shape[axis] > limit {
-            return Err(format!(
-                "axis {axis} of {shape} is above the {limit} that {target} ({}) allows; split it into parts",
-                target.family()
-            ));
-        }
-    }
-    Ok(())
+fn extents(extents: &Extents, id: NodeId, node: &GraphNode, target: Target) -> Result<(), String> {
+    let by = || format!("{target} ({})", target.family());
+    let excess = extents.axis(id, node, target.family()).map(|excess| excess.said(&by()));
+    let longest = || beyond_mil(node).map(|excess| excess.said("MIL"));
+    excess.or_else(longest).map_or(Ok(()), Err)
 }
 
 /// Why no target takes an op on operands of these types, if none does: a mistake that is known before there is a target.
@@ -211,25 +188,14 @@ fn available(graph: &Graph, node: &GraphNode, target: Target) -> Result<(), Stri
             target.family()
         ));
     }
-    let kernel = |index: usize| graph.node(node.inputs[index]).ty.shape;
-    let width = match node.op {
-        Op::Conv(_) | Op::ConvTranspose(_) => kernel(1)[3],
-        // The layer is a convolution inside.
-        Op::CrossCorrelation(_) => kernel(1)[1],
-        _ => return Ok(()),
-    };
-    let limit = target.family().limits().kernel_width;
-    if width > limit {
-        return Err(format!(
-            "kernel width {width} is above the {limit} that {target} ({}) allows; use space_to_depth, or add \
-             the results of narrower kernels",
-            target.family()
-        ));
+    if let Some(excess) = kernel(graph, node, target.family()) {
+        return Err(excess.said(&format!("{target} ({})", target.family())));
     }
-    if matches!(node.op, Op::CrossCorrelation(_)) && kernel(0) == kernel(1) {
+    let shape = |operand: usize| graph.node(node.inputs[operand]).ty.shape;
+    if matches!(node.op, Op::CrossCorrelation(_)) && shape(0) == shape(1) {
         return Err(format!(
             "the engine needs a template smaller than the map {}; multiply and sum instead",
-            kernel(0)
+            shape(0)
         ));
     }
     Ok(())

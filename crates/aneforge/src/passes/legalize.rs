@@ -21,7 +21,7 @@ use crate::passes::encoded::decoded;
 use crate::passes::faults::{round_small, softplus_split, square_product};
 use crate::passes::{CompileOptions, FORMS, PassError, TRIGONOMETRY, merge};
 use crate::rewrite::{Event, Match, Miss, Rule};
-use crate::target::{WIDEST_KERNEL, floor};
+use crate::target::{TALLEST_KERNEL, WIDEST_KERNEL, floor};
 use aneforge_mil::verify::MAX_DIM;
 use aneforge_tensor::Shape;
 use std::collections::HashSet;
@@ -126,6 +126,9 @@ fn value_dilation(m: &Match<'_>) -> Result<Var, Miss> {
     }
     if op.dilations[1] * (m.var(weight).shape()[3] as i64 - 1) >= WIDEST_KERNEL as i64 {
         return Err(Miss::Because("the kernel would be wider than any engine accepts"));
+    }
+    if op.dilations[0] * (m.var(weight).shape()[2] as i64 - 1) >= TALLEST_KERNEL as i64 {
+        return Err(Miss::Because("the kernel would be taller than any engine accepts"));
     }
     let kernel = spread(&m.var(weight), op.dilations);
     Ok(Var::apply(Conv { dilations: [1, 1], ..op.clone() }, &[&m.var(x), &kernel]))

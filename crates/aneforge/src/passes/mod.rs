@@ -11,6 +11,7 @@
 mod canonicalize;
 mod compress;
 pub mod encoded;
+mod extents;
 mod faults;
 mod fold;
 mod forms;
@@ -18,7 +19,9 @@ pub mod legal;
 mod legalize;
 mod merge;
 mod norms;
+mod notices;
 pub mod partition;
+mod preflight;
 mod rank;
 mod route;
 mod trigonometry;
@@ -35,7 +38,9 @@ pub use compress::{Compression, Form, WeightReport, compress};
 pub use fold::FOLD;
 pub use forms::FORMS;
 pub use legalize::LEGALIZE;
+pub use notices::{Notice, Noticed, cross_chip, notices};
 pub use partition::partition;
+pub use preflight::{NodeReport, Preflight, preflight};
 pub use route::{ROUTE, written_out};
 pub use trigonometry::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE, TRIGONOMETRY};
 

@@ -113,6 +113,12 @@ fn weights_are_stored_in_the_first_form_that_they_fit() {
     let auto = Compression::new(Form::Auto);
     assert_eq!(stored(&matrices(), "h13", auto)[..3], [Dense, Sparse, Dense]);
     assert_eq!(stored(&matrices(), "h14", auto)[..3], [Int8, Sparse, Int8]);
+    let why = |target: &str| {
+        let options = CompileOptions::target(Target::named(target).unwrap()).compression(auto);
+        compile(&matrices(), &options).unwrap().weights[0].why.clone()
+    };
+    assert!(why("h13").ends_with("; not int8: A13 expands it when a program loads"), "{}", why("h13"));
+    assert!(!why("h14").contains("not int8"), "{}", why("h14"));
 }
 
 #[test]

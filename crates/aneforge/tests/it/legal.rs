@@ -108,6 +108,14 @@ fn refusals_have_reasons() {
     };
     assert_eq!(conv(8), None);
     assert_eq!(conv(9), Some("the kernel would be wider than any engine accepts"));
+    let tall = |height: usize| {
+        let conv = "conv(%0, %1, strides=[1, 1], pad=[0, 0, 0, 0], dilations=[2, 1], groups=1)";
+        let out = 42 - 2 * height;
+        let kernel = input(1, &format!("1, 1, {height}, 1"));
+        said(LEGALIZE, &[input(0, "1, 1, 40, 1"), kernel, format!("%2 = {conv} : fp16[1, 1, {out}, 1]")])
+    };
+    assert_eq!(tall(16), None);
+    assert_eq!(tall(17), Some("the kernel would be taller than any engine accepts"));
     let affine = "%2 = affine(%0, %1, output_h=2, output_w=2) : fp16[1, 2, 2, 2]".to_owned();
     let affine = said(LEGALIZE, &[input(0, "1, 2, 3, 4"), input(1, "1, 6"), affine]);
     assert_eq!(affine, Some("the engine takes the map as a constant"));
@@ -141,6 +149,29 @@ fn axes_have_the_limits_of_the_family() {
         assert_eq!(transposed(limit), None, "{target}");
         assert!(transposed(limit + 1).is_some(), "{target}");
     }
+}
+
+/// A convolution's weight has more channels of either kind than other axes may be long (measured on M1); a constant that
+/// something else reads, too, has not.
+#[test]
+fn weights_of_convolutions_have_the_limit_of_channels() {
+    let target = Target::named("h13").unwrap();
+    let shape = |dims: [usize; 4]| aneforge::Shape::new(&dims).unwrap();
+    let conv = |dims: [usize; 4], also: bool| {
+        let (x, weight) = (Var::input(shape([1, dims[1], 1, 1])), Var::full(shape(dims), 0.5));
+        let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+        let mut outputs = vec![Var::apply(op, &[&x, &weight])];
+        if also {
+            outputs.push(Var::apply(aneforge::ir::ops::binary::Add {}, &[&weight, &weight]));
+        }
+        refused(&Graph::freeze(&outputs).unwrap(), target)
+    };
+    assert_eq!(conv([16385, 2, 1, 1], false), None);
+    assert_eq!(conv([2, 16385, 1, 1], false), None);
+    let why = conv([65537, 1, 1, 1], false).unwrap();
+    assert!(why.contains("axis 0 of [65537, 1, 1, 1] is above the 65536"), "{why}");
+    let why = conv([16385, 2, 1, 1], true).unwrap();
+    assert!(why.contains("axis 0 of [16385, 2, 1, 1] is above the 16384"), "{why}");
 }
 
 /// Values may have more axes than the engine takes, as long as passes get rid of them.
@@ -201,6 +232,15 @@ fn kernels_and_templates_have_the_widths_of_the_family() {
         let map = Var::input(shape(&[3, 40]));
         let template = |dims: [usize; 2]| why(map.cross_correlation(&Var::input(shape(&dims))));
         assert_eq!((conv(limit), template([2, limit])), (None, None), "{target}");
+        let tall = Var::input(shape(&[1, 1, 40, 3]));
+        let column = |height: usize| {
+            let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+            why(Var::apply(op, &[&tall, &Var::full(shape(&[1, 1, height, 1]), 1.0)]))
+        };
+        let highest = target.family().limits().kernel_height;
+        assert_eq!(column(highest), None, "{target}");
+        let said = column(highest + 1).unwrap();
+        assert!(said.contains(&format!("kernel height {} is above the {highest}", highest + 1)), "{said}");
         let wider = (limit + 1).to_string();
         assert!(conv(limit + 1).unwrap().contains(&wider), "{target}");
         assert!(template([2, limit + 1]).unwrap().contains(&wider), "{target}");

@@ -27,5 +27,6 @@ mod random_graph;
 mod reference;
 mod state;
 mod support;
+mod targets;
 mod weights;
 mod wholes;

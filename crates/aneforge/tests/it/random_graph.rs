@@ -13,9 +13,11 @@ use aneforge::ir::ops::slice::Split;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
 use aneforge::plan::{Span, assign_slots};
-use aneforge::target::WIDEST_KERNEL;
+use aneforge::target::layers::written_out;
+use aneforge::target::{Family, WIDEST_KERNEL};
 use aneforge::{
-    CompileOptions, DType, Encoding, Graph, Numerics, Session, Shape, TensorType, Var, compile, nn, passes,
+    CompileOptions, DType, Encoding, Graph, Numerics, Session, Shape, Target, TensorType, Var, compile, nn,
+    passes,
 };
 use aneforge_mil::verify::MAX_RANK;
 use aneforge_tensor::random;
@@ -307,6 +309,21 @@ fn cases(default: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// The default target takes what compiles for it; for others there is something to say of every node.
+fn judged(graph: &Graph) {
+    for family in Family::ALL {
+        let report = passes::preflight(graph, family);
+        let sorted = report.native.len() + report.decompose.len() + report.reject.len();
+        assert!((1..=written_out(graph).len()).contains(&sorted), "{sorted} nodes");
+        assert!(report.ok() || family != Target::default().family(), "{report:?}");
+        for notice in family.representative().iter().flat_map(|&target| passes::notices(graph, target)) {
+            assert!(!notice.why.is_empty() && family.runs_mil());
+        }
+        let lines = passes::cross_chip(graph, [family, Family::A13]);
+        assert!(lines.is_empty() || family > Family::A14, "{lines:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(cases(150))]
 
@@ -330,6 +347,7 @@ proptest! {
             }
         }
 
+        judged(&graph);
         let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         let legal = &plan.traces.last().unwrap().graph;
         let want = legal.eval(&feeds, IEEE);

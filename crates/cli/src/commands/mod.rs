@@ -1,6 +1,7 @@
 //! One file per command: its arguments, the keys of its JSON, and what it does.
 
 pub mod cache;
+pub mod check;
 pub mod compile;
 pub mod completions;
 pub mod demo;
@@ -10,6 +11,7 @@ pub mod embed;
 pub mod inspect;
 pub mod ops;
 pub mod run;
+pub mod targets;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -26,9 +28,11 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
+        Command::Check(args) => check::run(args, &context, &mut out),
         Command::Diagnose(args) => diagnose::run(args, &context, &mut out),
         Command::Cache(args) => cache::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),
+        Command::Targets(args) => targets::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),
         Command::Completions(args) => completions::run(args, &mut out),
     }?;

@@ -185,6 +185,88 @@ fn devices_say_what_they_are_or_why_not() {
 }
 
 #[test]
+fn targets_say_what_families_take() {
+    let value = json(&["targets"]);
+    assert_eq!(keys(&value), ["chips", "families"]);
+    let chip = |name: &str| {
+        let chips = value["chips"].as_array().unwrap();
+        chips.iter().find(|chip| chip["name"] == name).unwrap().clone()
+    };
+    let of_chip = ["cores", "family", "floor_us", "gigabytes", "is", "name", "note", "teraflops"];
+    assert_eq!(keys(&chip("h13")), of_chip);
+    assert_eq!((&chip("h14g")["cores"], chip("h14g")["gigabytes"].as_f64()), (&8.into(), Some(48.0)));
+    assert!(chip("h18p")["floor_us"].is_null());
+    assert!(chip("h18p")["note"].as_str().unwrap().contains("the family before"));
+    let a13 = &value["families"][0];
+    let of_family = ["decomposed", "limits", "name", "number", "rejected", "streams", "texture_unit"];
+    assert_eq!(keys(a13), of_family);
+    assert_eq!(
+        (&a13["name"], &a13["number"], &a13["texture_unit"]),
+        (&"A13".into(), &2.into(), &false.into())
+    );
+    assert_eq!(a13["limits"]["conv_kw_max"], 13);
+    assert_eq!(a13["streams"], serde_json::json!(["sparse", "lut4"]));
+    assert_eq!(value["families"].as_array().unwrap().len(), 4);
+    let out = text(&["targets"]);
+    for part in [
+        "  h13g  A13   8  M1 Pro, Max, Ultra\n",
+        "  reads as stored: sparse, lut4, int8\n",
+        "  rejected: affine",
+    ] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+}
+
+#[test]
+fn check_says_what_chips_make_of_a_graph() {
+    let folder = folder();
+    let source = "%0 = input(feed=0) : fp16[2, 20000]\n%1 = adds(%0, k=1.0) : fp16[2, 20000]\n%2 = slice_by_size(%1, begin=[0, 1], \
+                  size=[2, 16]) : fp16[2, 16]\n%3 = sin(%2) : fp16[2, 16]\nreturn %3\n";
+    let graph = file(&folder, "long.ir", source);
+    let all = json(&["check", &graph, "--all"]);
+    let checks = all["checks"].as_array().unwrap();
+    let of = |key: &str| checks.iter().map(|check| check[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("target"), ["h13", "h14", "h15", "h16s"]);
+    assert_eq!(of("ok"), [false, false, false, true]);
+    assert_eq!(of("compiles"), of("ok"));
+    assert_eq!(checks[0]["oversize"][1]["op"], "adds");
+    assert_eq!(
+        (&checks[1]["decompose"][0]["op"], checks[2]["decompose"].as_array().unwrap().len()),
+        (&"sin".into(), 0)
+    );
+    assert_eq!(
+        (&checks[0]["notices"][0]["warning"], checks[3]["notices"].as_array().unwrap().len()),
+        (&true.into(), 0)
+    );
+    let out = text(&["check", &graph, "--all"]);
+    for part in [
+        "h13 (A13): does not compile\n  3 nodes computed, 1 written with others, 0 rejected, 2 too large\n",
+        "\n  too large: adds [2, 20000]: axis 1 of [2, 20000] is above the 16384 that A13 allows;",
+        "\n  warning: slice_by_size starts at 1 on the last axis, where A13 saturates",
+        "\n  error: input: axis 1 of [2, 20000] is above the 16384 that h13 (A13) allows;",
+        "h16s (A16): compiles\n  4 nodes computed, 0 written with others, 0 rejected, 0 too large\n",
+    ] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    assert!(text(&["check", &graph]).starts_with("h17s (A16): compiles\n"));
+    let refused = run(&["check", &graph, "--target", "h13"]);
+    assert_eq!(refused.code, 4);
+    assert!(
+        refused.out.starts_with("h13 (A13): does not compile\n")
+            && refused.err.contains("is above the 16384")
+    );
+    // Compiling warns of the same.
+    let output = show(&folder.path().join("out"));
+    let short = file(&folder, "short.ir", source.replace("20000", "2000"));
+    assert!(
+        run(&["compile", &short, "-o", &output, "--target", "h13"])
+            .err
+            .contains("WARN slice_by_size starts at 1")
+    );
+    assert_eq!(run(&["compile", &short, "-o", &output]).err, "");
+}
+
+#[test]
 fn instruction_sets_are_chosen_by_name() {
     let graph = sample("mlp");
     let run = |isa| json(&["run", &graph, "--random", "1", "--isa", isa])["outputs"].clone();
