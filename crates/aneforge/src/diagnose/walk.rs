@@ -278,7 +278,7 @@ impl Walk<'_> {
         let plain = self.host.node(graph, id, Numerics::Ieee, operand)?;
         let limit = self.numerics.matmul_limit().min(self.numerics.offset_slice_limit());
         let departs =
-            plain.values().is_some_and(|v| v.iter().any(|v| !(f64::from(v.to_f32().abs()) <= limit)));
+            plain.values().is_some_and(|v| v.iter().any(|v| v.is_nan() || f64::from(v.to_f32().abs()) > limit));
         let got = match departs && self.numerics != Numerics::Ieee {
             true => self.host.node(graph, id, self.numerics, operand)?,
             false => plain.clone(),
@@ -308,11 +308,11 @@ impl Walk<'_> {
             values: node.ty.shape.count(),
             remedy: remedy(trouble, graph, id).into(),
         };
-        if error <= self.tolerance && narrow.is_some_and(|narrow| !(narrow <= self.tolerance)) {
+        if error <= self.tolerance && narrow.is_some_and(|narrow| narrow > self.tolerance) {
             troubles.push(one(Trouble::NarrowSum));
         }
         let first = reads.iter().all(|value| value.error <= self.tolerance);
-        if troubles.is_empty() && first && !(error <= self.tolerance) {
+        if troubles.is_empty() && first && error > self.tolerance {
             troubles.push(one(Trouble::Error));
         }
         let (op, at, ty) = (node.op.name(), node.at, node.ty);
