@@ -127,7 +127,8 @@ def diagnose_model(
     one is known.
 
     Args:
-        arrays: one array per input, as in a call.
+        arrays: one array per input, as in a call; without any, only what structure, constants and the bounds that inputs
+            declare (`max_abs`) say is told, in `notes`.
         target: the chip to compile for and whose arithmetic to follow; by default that of the model.
         tolerance: the relative error that is allowed: the largest difference by the largest magnitude of a node.
 

@@ -5,9 +5,10 @@ use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::interrupt::interruptible;
 use crate::model::Model;
+use crate::state;
 use crate::text::Text;
 use aneforge::device::host::{Sums, shared_with};
-use aneforge::diagnose::{Diagnosis, diagnose as of_graph, diagnose_plan, on_all_chips};
+use aneforge::diagnose::{Diagnosis, diagnose as of_graph, diagnose_plan, on_all_chips, without_data};
 use aneforge::{CompileOptions, DType, Graph, Session, Tensor};
 use aneforge_kernels::threads::stoppable;
 use pyo3::exceptions::PyValueError;
@@ -25,12 +26,14 @@ pub fn diagnose<'py>(
     target: Option<Text>,
     tolerance: f64,
 ) -> PyResult<(String, String, String)> {
-    let feeds = feeds(py, model.get(), arrays, named)?;
+    let has_data = !arrays.is_empty() || !named.is_empty() || state::fed(model.get().plan()).is_empty();
+    let feeds = if has_data { feeds(py, model.get(), arrays, named)? } else { Vec::new() };
     let running = model.get().running();
     let target = target.map(|name| chip(Some(&name))).transpose()?;
     let host = shared_with(&running.host.sums(Sums::Defined)).map_err(Error::Device)?;
     let plan = Arc::clone(&running.plan);
     let written = match (running.written.clone(), target) {
+        (None, _) if !has_data => return Err(unwritten()),
         (None, Some(other)) if other != plan.target => return Err(unwritten()),
         (written, _) => written,
     };
@@ -40,6 +43,9 @@ pub fn diagnose<'py>(
                 Some(written) => {
                     let (graph, options) = &*written;
                     let options = CompileOptions { target: target.unwrap_or(options.target), ..*options };
+                    if !has_data {
+                        return without_data(graph, &options);
+                    }
                     of_graph(&host, graph, &options, &feeds, tolerance)
                 }
                 None => diagnose_plan(&host, &plan, &feeds, tolerance),

@@ -97,5 +97,16 @@ def test_models_from_elsewhere_and_mistakes() -> None:
         model.diagnose(ramp(4), tolerance=0)
     with pytest.raises(TypeError, match="tolerance must be a number"):
         model.diagnose(ramp(4), tolerance="1")
-    with pytest.raises(ValueError, match="takes 1 input, got 0"):
+    with pytest.raises(ValueError, match="was not compiled in this process"):
         model.diagnose()
+    with pytest.raises(ValueError, match="takes 1 input, got 2"):
+        model.diagnose(ramp(4), ramp(4))
+
+
+def test_bounds_are_judged_without_data() -> None:
+    hot, cool = (af.compile(af.input((1, 8), max_abs=most).exp()).diagnose() for most in (12.0, 2.0))
+    assert cool.safe and not hot.safe and hot.nodes == []
+    assert [note["kind"] for note in hot.notes] == ["overflow"]
+    offset = af.compile(af.input((1, 8), max_abs=5000.0)[:, 2:] * 0.5)
+    assert offset.diagnose().safe
+    assert [note["kind"] for note in offset.diagnose(target="M1").notes] == ["saturates"]

@@ -13,15 +13,16 @@ mod values;
 mod walk;
 
 pub use chips::{AllChips, ChipReport, Verdict, on_all_chips};
-pub use report::{Diagnosis, NodeReport, Trouble, Values};
+pub use report::{Diagnosis, NodeReport, Note, Trouble, Values};
 
 use crate::compile::compile_graph;
 use crate::device::host::Host;
 use crate::ir::graph::Graph;
-use crate::passes::CompileOptions;
+use crate::passes::{CompileOptions, notices};
 use crate::plan::Plan;
 use crate::risk;
 use crate::session::RunError;
+use crate::target::Target;
 use aneforge_tensor::Tensor;
 
 /// The relative error from which a node is told of, by default: about ten times what half precision does to one result.
@@ -57,7 +58,7 @@ pub fn diagnose(
     let plan = compile_graph(graph, options)?;
     let mut found = diagnose_plan(host, &plan, feeds, tolerance)?;
     walk::errors_of_outputs(host, graph, &mut found)?;
-    found.notes = risk::findings(graph);
+    found.notes = notes(graph, options.target);
     Ok(found)
 }
 
@@ -70,4 +71,15 @@ pub fn diagnose_plan(
     tolerance: f64,
 ) -> Result<Diagnosis, RunError> {
     walk::walk(host, plan, feeds, tolerance)
+}
+
+/// What structure, declared bounds (`max_abs`) and constants say without any data: the same risks, as far as bounds reach.
+pub fn without_data(graph: &Graph, options: &CompileOptions) -> Result<Diagnosis, RunError> {
+    let target = compile_graph(graph, options)?.target;
+    Ok(Diagnosis { notes: notes(graph, target), ..Diagnosis::empty(target) })
+}
+
+fn notes(graph: &Graph, target: Target) -> Vec<Note> {
+    let risks = risk::findings(graph).into_iter().map(Note::from);
+    risks.chain(notices(graph, target).into_iter().map(Note::from)).collect()
 }

@@ -36,14 +36,8 @@ pub(super) fn page(found: &Diagnosis) -> String {
         }
         page += "</p>\n";
     }
-    for note in found.notes.iter().filter(|note| note.is_hotspot()) {
-        let (at, reason) = (escaped(&note.at.to_string()), escaped(&note.reason));
-        let _ = writeln!(
-            page,
-            "<p>Note: <code>{}</code> at {at} {reason}; {}</p>",
-            note.op,
-            escaped(note.kind.remedy())
-        );
+    for note in found.notes.iter().filter(|note| note.risk) {
+        let _ = writeln!(page, "<p>Note: {}</p>", escaped(&note.to_string()));
     }
     page += "<table><tr><th>node<th>op<th>type<th>line<th>largest<th>relative error<th>troubles</tr>\n";
     for (at, node) in found.nodes.iter().enumerate() {

@@ -3,7 +3,8 @@
 use super::values::{Got, Value};
 use crate::ir::numerics::Numerics;
 use crate::ir::types::{Caller, TensorType, counted};
-use crate::risk::Finding;
+use crate::passes::Noticed;
+use crate::risk::{Concern, Finding};
 use crate::target::Target;
 use aneforge_tensor::f16;
 use serde_json::json;
@@ -73,6 +74,44 @@ pub struct NodeReport {
     pub troubles: Vec<Values>,
 }
 
+/// What the structure of a graph, declared bounds and constants say of a node without any data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// Its op.
+    pub op: &'static str,
+    /// The line that built it.
+    pub at: Caller,
+    /// What, by name: those of [`Concern`] and of [`Notice`](crate::passes::Notice).
+    pub kind: &'static str,
+    /// Why, with the numbers.
+    pub reason: String,
+    /// What mends it; empty where the reason says so.
+    pub remedy: &'static str,
+    /// Whether results may be wrong.
+    pub risk: bool,
+}
+
+impl From<Finding> for Note {
+    fn from(found: Finding) -> Note {
+        let Finding { op, at, kind, .. } = found;
+        let (risk, remedy) = (found.is_hotspot(), kind.remedy());
+        Note { op, at, kind: Concern::name(kind), reason: found.reason, remedy, risk }
+    }
+}
+
+impl From<Noticed> for Note {
+    fn from(Noticed { kind, op, at, why }: Noticed) -> Note {
+        Note { op, at, kind: kind.name(), reason: why, remedy: "", risk: kind.is_warning() }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remedy = if self.remedy.is_empty() { String::new() } else { format!(": {}", self.remedy) };
+        write!(f, "{}: {} {} (at {}){remedy}", self.kind, self.op, self.reason, self.at)
+    }
+}
+
 /// What became of a network.
 #[derive(Clone, Debug)]
 pub struct Diagnosis {
@@ -88,7 +127,7 @@ pub struct Diagnosis {
     /// too, and of what passes write otherwise.
     pub outputs: Vec<f64>,
     /// What the structure, declared bounds and constants say without any data.
-    pub notes: Vec<Finding>,
+    pub notes: Vec<Note>,
     /// How long the half-precision run took, and the double-precision one.
     pub took: [Duration; 2],
     pub(super) results: Vec<Value>,
@@ -96,6 +135,20 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    pub(super) fn empty(target: Target) -> Diagnosis {
+        Diagnosis {
+            target,
+            numerics: Numerics::Ane(target.family()),
+            tolerance: super::TOLERANCE,
+            nodes: Vec::new(),
+            outputs: Vec::new(),
+            notes: Vec::new(),
+            took: [Duration::ZERO; 2],
+            results: Vec::new(),
+            feeds: Vec::new(),
+        }
+    }
+
     /// Nodes with troubles, in order.
     pub fn troubled(&self) -> impl Iterator<Item = &NodeReport> {
         self.nodes.iter().filter(|node| !node.troubles.is_empty())
@@ -106,9 +159,12 @@ impl Diagnosis {
         self.troubled().next()
     }
 
-    /// Whether no node has a trouble, and no result an error beyond the tolerance.
+    /// Whether no node has a trouble, and no result an error beyond the tolerance. Without data, whether no note is of a risk.
     pub fn is_safe(&self) -> bool {
-        self.first().is_none() && self.outputs.iter().all(|error| *error <= self.tolerance)
+        match self.nodes.is_empty() {
+            true => !self.notes.iter().any(|note| note.risk),
+            false => self.first().is_none() && self.outputs.iter().all(|error| *error <= self.tolerance),
+        }
     }
 
     /// What the program returns, in half precision; after that, what becomes of state.
@@ -135,8 +191,8 @@ impl Diagnosis {
         });
         let notes = self.notes.iter().map(|note| {
             json!({
-                "op": note.op, "at": note.at.to_string(), "kind": note.kind.name(), "reason": note.reason,
-                "remedy": note.kind.remedy(), "risk": note.is_hotspot(),
+                "op": note.op, "at": note.at.to_string(), "kind": note.kind, "reason": note.reason,
+                "remedy": note.remedy, "risk": note.risk,
             })
         });
         json!({
@@ -156,6 +212,12 @@ impl Diagnosis {
     pub(super) fn headline(&self) -> String {
         let troubled = self.troubled().count();
         let worst = self.outputs.iter().fold(0.0f64, |worst, error| worst.max(*error));
+        if self.nodes.is_empty() {
+            let risks = self.notes.iter().filter(|note| note.risk).count();
+            let verdict =
+                if risks == 0 { "nothing is known to go wrong".into() } else { counted(risks, "risk") };
+            return format!("{} ({}), without data: {verdict}", self.target, self.target.family());
+        }
         let verdict = match (troubled, worst <= self.tolerance) {
             (0, true) => "safe".to_owned(),
             (0, false) => "results differ".to_owned(),
@@ -203,8 +265,8 @@ impl fmt::Display for Diagnosis {
         for node in self.troubled() {
             writeln!(f, "  {node}")?;
         }
-        for note in self.notes.iter().filter(|note| note.is_hotspot()) {
-            writeln!(f, "  note: {} {} (at {}): {}", note.op, note.reason, note.at, note.kind.remedy())?;
+        for note in self.notes.iter().filter(|note| note.risk) {
+            writeln!(f, "  note: {note}")?;
         }
         Ok(())
     }

@@ -277,8 +277,9 @@ impl Walk<'_> {
         };
         let plain = self.host.node(graph, id, Numerics::Ieee, operand)?;
         let limit = self.numerics.matmul_limit().min(self.numerics.offset_slice_limit());
-        let departs =
-            plain.values().is_some_and(|v| v.iter().any(|v| v.is_nan() || f64::from(v.to_f32().abs()) > limit));
+        let departs = plain
+            .values()
+            .is_some_and(|v| v.iter().any(|v| v.is_nan() || f64::from(v.to_f32().abs()) > limit));
         let got = match departs && self.numerics != Numerics::Ieee {
             true => self.host.node(graph, id, self.numerics, operand)?,
             false => plain.clone(),

@@ -24,6 +24,16 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Notice::WrongElements => "wrong_elements",
+            Notice::Saturates => "saturates",
+            Notice::Stepped => "stepped",
+            Notice::Rounding => "rounding",
+        }
+    }
+
     /// Whether to warn of it: results or the compile may be wrong.
     pub fn is_warning(self) -> bool {
         self != Notice::Rounding

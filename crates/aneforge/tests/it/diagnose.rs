@@ -1,10 +1,13 @@
 //! The diagnosis finds what was planted, by name, and computes what a session computes.
 
 use super::support::{Built, build, engine, feed_tensors, numbers};
-use aneforge::diagnose::{Diagnosis, NodeReport, TOLERANCE, Trouble, Verdict, diagnose, on_all_chips};
+use aneforge::diagnose::{
+    Diagnosis, NodeReport, TOLERANCE, Trouble, Verdict, diagnose, on_all_chips, without_data,
+};
 use aneforge::ir::op::OPS;
+use aneforge::ir::ops::leaf::Role;
 use aneforge::risk::Concern;
-use aneforge::{CompileOptions, Graph, Session, Shape, Target, Tensor, Var, compile};
+use aneforge::{CompileOptions, Graph, Session, Shape, Target, Tensor, TensorType, Var, compile};
 use aneforge_tensor::random;
 
 fn shape(dims: &[usize]) -> Shape {
@@ -64,8 +67,8 @@ fn an_eps_that_vanishes_is_found() {
     let (x, one) = (input(&[2, 8]), Var::full(shape(&[8]), 1.0));
     let found =
         on("h17s", &x.layer_norm(&one, &Var::full(shape(&[8]), 0.0), 1e-9), &[tensor(&[2, 8], |i| i as f32)]);
-    let note = found.notes.iter().find(|note| note.kind == Concern::LostEps).expect("it is noted");
-    assert!(note.op == "layer_norm" && note.kind.remedy().contains("larger eps"));
+    let note = found.notes.iter().find(|note| note.kind == Concern::LostEps.name()).expect("it is noted");
+    assert!(note.op == "layer_norm" && note.remedy.contains("larger eps") && note.risk);
     assert!(found.to_string().contains("adds eps 1e-9"));
 }
 
@@ -161,6 +164,27 @@ fn a_diagnosis_can_be_read_by_machines() {
     );
     assert_eq!(json["nodes"][0]["troubles"][0]["trouble"], "overflow");
     assert!(json["nodes"][0]["error"].is_null() && json["outputs"][0].is_null());
+}
+
+/// Declared bounds give the same warnings without data.
+#[test]
+fn bounds_are_judged_without_data() {
+    let bounded = |most: f64| Var::bounded_leaf(TensorType::f16(shape(&[1, 8])), Role::Feed, most);
+    let kinds = |target: &str, output: Var| {
+        let options = CompileOptions::target(Target::named(target).unwrap());
+        let found = without_data(&Graph::freeze(&[output]).unwrap(), &options).unwrap();
+        assert_eq!(found.is_safe(), found.notes.iter().all(|note| !note.risk), "{found}");
+        found.notes.iter().filter(|note| note.risk).map(|note| note.kind).collect::<Vec<_>>()
+    };
+    let weight = Var::full(shape(&[2, 8]), 1.0);
+    let offset = |x: &Var| x.slice_by_size(&[0, 2], &[1, 4]);
+    assert_eq!(kinds("h17s", bounded(8000.0).linear(&weight, None)), ["overflow"]);
+    assert_eq!(kinds("h17s", bounded(4000.0).linear(&weight, None)), [""; 0]);
+    assert_eq!(kinds("h17s", bounded(12.0).exp()), ["overflow"]);
+    assert_eq!(kinds("h17s", bounded(11.0).exp()), [""; 0]);
+    assert_eq!(kinds("h13", offset(&bounded(5000.0)).relu()), ["saturates"]);
+    assert_eq!(kinds("h13", offset(&bounded(4000.0)).relu()), [""; 0]);
+    assert_eq!(kinds("h17s", offset(&bounded(5000.0)).relu()), [""; 0]);
 }
 
 #[test]

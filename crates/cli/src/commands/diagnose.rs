@@ -32,7 +32,8 @@ Exit codes beside those of `aneforge help`: 0 also where nodes are in trouble";
 /// Compiles the network for the target, computes every node with the published behaviour of its family and, beside it, in
 /// double precision. Saturations, overflows, results that are no number, whole numbers that are lost, sums that need a wide
 /// accumulator, and the first node whose error exceeds the tolerance are told by the line that built them, with a remedy where
-/// one is known. None of it has run on an engine.
+/// one is known. Without inputs, only what structure, constants and the bounds that inputs declare (max_abs) say is told. None of
+/// it has run on an engine.
 #[derive(clap::Args)]
 pub struct Args {
     /// The text of a graph, a compiled program or its folder; `-` is standard input
@@ -78,11 +79,15 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         return Err(caller("--html - and --json both print to standard output; name a file"));
     }
     let host = shared_with(&context.host().sums(Sums::Defined))?;
+    let has_data = !args.inputs.is_empty() || args.random.is_some();
     let found = match program::read(&args.program)? {
-        Program::Plan(plan) if context.takes(&plan) && !args.all_chips => {
+        Program::Plan(plan) if context.takes(&plan) && !args.all_chips && has_data => {
             let feeds = fed(args, &plan)?;
             let _spinner = context.spinner("diagnosing");
             diagnose::diagnose_plan(&host, &plan, &feeds, args.tolerance)
+        }
+        other if !has_data && !args.all_chips => {
+            diagnose::without_data(&other.graph(&args.program)?, &context.options())
         }
         other => {
             let graph = other.graph(&args.program)?;
@@ -107,10 +112,10 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     print(args, &found, out)
 }
 
-/// A program of the graph, whose inputs are those of any other of it: where all chips are asked, of any that compiles.
+/// A program of the graph, whose inputs are those of any other of it: where all chips are asked, of any that compiles. What
+/// there is to warn of is part of the report.
 fn compiled(args: &Args, context: &Context, graph: &Graph) -> Result<Plan> {
-    let compiled = context.compile(graph);
-    match compiled {
+    match compile_graph(graph, &context.options()) {
         Err(_) if args.all_chips => Ok(compile_graph(graph, &CompileOptions::default())?),
         compiled => Ok(compiled?),
     }

@@ -60,8 +60,21 @@ fn compiled_programs_are_diagnosed_as_they_are() {
 }
 
 #[test]
+fn bounds_are_judged_without_data() {
+    let folder = folder();
+    let graph = |most: f64| HOT.replace("feed=0", &format!("feed=0, max_abs={most}"));
+    let table = text(&["diagnose", &file(&folder, "hot.ir", graph(12.0))]);
+    assert!(
+        table.starts_with("h17s (A16), without data: 1 risk\n  note: overflow: exp may reach"),
+        "{table}"
+    );
+    let found = json(&["diagnose", &file(&folder, "cool.ir", graph(2.0))]);
+    assert_eq!((found["safe"].as_bool(), found["nodes"].as_array().map(Vec::len)), (Some(true), Some(0)));
+}
+
+#[test]
 fn mistakes_are_told() {
-    let error = fails(3, &["diagnose", &sample("mlp")]);
+    let error = fails(3, &["diagnose", &sample("mlp"), "--all-chips"]);
     assert!(error.contains("give --input FILE.npy for each, or --random SEED"), "{error}");
     let error = fails(2, &["diagnose", &sample("mlp"), "--random", "1", "--tolerance", "0"]);
     assert!(error.contains("a number greater than 0 is needed"), "{error}");
