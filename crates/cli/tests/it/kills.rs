@@ -80,7 +80,7 @@ fn a_save_and_a_cache_survive_kills() {
         let all = cache.verify().unwrap();
         assert!(all.iter().all(|checked| checked.fault.is_none()), "{all:?}");
         // So that there is something to write again.
-        if draw() % 3 == 0 {
+        if draw().is_multiple_of(3) {
             all.iter().take(2).for_each(|checked| fs::remove_file(&checked.kept.path).unwrap());
         }
     }
