@@ -120,7 +120,8 @@ def compile(
     if opt in (2, "2", "max"):
         if carried:
             raise ValueError("compile: opt=2 measures graphs without state; leave opt out, or carry out")
-        return _measured(out, validate, {**checked, **hosted, "norms": norms if norms != "auto" else None, "cache": kept})
+        given = {**checked, **hosted, "norms": norms if norms != "auto" else None, "cache": kept}
+        return _measured(out, validate, given)
     if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
     _env.set_threads()
@@ -157,9 +158,9 @@ def load_model(
 ) -> Model:
     """The model that `model.save` wrote, or `aneforge compile`, or `compile` into a `build_dir`.
 
-    The file is mapped, checked as a whole, and its weights are used where they lie: do not write into it while the model is
-    in use; to replace it, as `save` does, is fine. The model is the one that was compiled: its target, names, results and
-    `weight_report` are kept. How it runs is said here, as to `compile`.
+    The file is mapped, checked as a whole, and its weights are used where they lie: do not write into it while the
+    model is in use; to replace it, as `save` does, is fine. The model is the one that was compiled: its target, names,
+    results and `weight_report` are kept. How it runs is said here, as to `compile`.
 
     Args:
         path: the file, or the folder.
@@ -170,7 +171,8 @@ def load_model(
         threads: how many threads the model runs on; see `compile`.
 
     Raises:
-        ValueError: the file is damaged, cut off, no compiled program, or one of another version; the message says which.
+        ValueError: the file is damaged, cut off, no compiled program, or one of another version; the message says
+            which.
         OSError: it cannot be read.
         RuntimeError: the device is not available.
     """

@@ -100,7 +100,7 @@ def cache_dir() -> Path:
 
 
 def cache_limit() -> int:
-    """`ANEFORGE_CACHE_LIMIT`: the most bytes that compiled programs in the cache take, such as `512M`; by default 4 GiB."""
+    """`ANEFORGE_CACHE_LIMIT`: the most bytes of compiled programs in the cache, such as `512M`; by default 4 GiB."""
     try:
         return _native.cache_limit(_read("ANEFORGE_CACHE_LIMIT"))
     except ValueError as error:

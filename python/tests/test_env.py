@@ -78,7 +78,8 @@ def test_yes_and_no_are_what_the_command_line_takes(monkeypatch: pytest.MonkeyPa
 
 
 def test_empty_variables_are_unset() -> None:
-    names = ("TARGET", "DEVICE", "NUMERICS", "THREADS", "COMPILE_BACKOFF", "COMPILE_BREAKER_STRICT", "CACHE_DIR")
+    names = ("TARGET", "DEVICE", "NUMERICS", "THREADS", "COMPILE_BACKOFF", "COMPILE_BREAKER_STRICT")
+    names += ("CACHE_DIR", "CACHE_LIMIT")
     done = run(**{f"ANEFORGE_{name}": "" for name in names} | {"ANEFORGE_DEVICE": "host"})
     assert done.returncode == 0, done.stderr
     assert "target h17s, device host) ane(A16)" in done.stdout

@@ -198,4 +198,5 @@ def test_a_process_that_is_killed_while_it_saves_leaves_the_old_model(tmp_path: 
         assert path.read_bytes() in whole
         af.load_model(path)
     models[0].save(path)
-    assert sorted(os.listdir(tmp_path)) == ["0", "1", "m"]
+    if Path("/proc/self").exists():  # Without a list of processes, only age tells what the dead have left.
+        assert sorted(os.listdir(tmp_path)) == ["0", "1", "m"]

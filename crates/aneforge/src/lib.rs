@@ -51,8 +51,9 @@
 //! host's arithmetic is a row of [`ir::numerics`], the target's own by default; [`Session::overflows`] names the nodes that left
 //! the range of half precision.
 //!
-//! **Keeping.** [`artifact`] writes plans as sets of files, and every other output; [`portable`] turns graphs and plans
-//! into bytes for another process.
+//! **Keeping.** [`Plan::save`] and [`Plan::load`] keep a program as one file, which an executable may also contain
+//! ([`Plan::from_static`]). [`artifact`] writes plans as sets of files for the engine, and every other output, and has a
+//! [`Cache`](artifact::Cache) of programs; [`portable`] turns graphs and plans into bytes for another process.
 //!
 //! **Choosing.** [`tune`](mod@tune) measures ways to compile a graph and remembers the best. [`pacing`] gives the engine's compiler
 //! the rest that it needs after a failure.

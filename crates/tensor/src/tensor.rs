@@ -182,6 +182,10 @@ impl Tensor {
             let parts = values.chunks(4096).enumerate();
             return parts.filter_map(|(i, part)| Some(i * 4096 + beyond_half(part)?)).next();
         }
+        if let Some(values) = self.as_slice::<f16>() {
+            let parts = values.chunks(4096).enumerate();
+            return parts.filter_map(|(i, part)| Some(i * 4096 + infinite(part)?)).next();
+        }
         let mut chunk = [0.0f32; 4096];
         let count = self.shape.count();
         for start in (0..count).step_by(chunk.len()) {
@@ -204,6 +208,15 @@ fn beyond_half(values: &[f32]) -> Option<usize> {
         return None;
     }
     values.iter().position(|x| magnitude(x) >= F16_OVERFLOW.to_bits())
+}
+
+/// The index of the first value that is infinite or NaN.
+fn infinite(values: &[f16]) -> Option<usize> {
+    let magnitude = |x: &f16| x.to_bits() & 0x7FFF;
+    let infinity = f16::INFINITY.to_bits();
+    // As in `beyond_half`.
+    let greatest = values.iter().map(magnitude).max()?;
+    if greatest < infinity { None } else { values.iter().position(|x| magnitude(x) >= infinity) }
 }
 
 /// The least magnitude that rounds to infinity in half precision.
@@ -273,6 +286,12 @@ mod tests {
         for beyond in [f32::NAN, f32::NEG_INFINITY, -65520.0] {
             values[4321] = beyond;
             assert_eq!(Tensor::from_slice(shape, &values).unwrap().first_beyond_half(), Some(4321));
+        }
+        let mut halves = vec![f16::MIN; 5000];
+        assert_eq!(Tensor::from_slice(shape, &halves).unwrap().first_beyond_half(), None);
+        for beyond in [f16::NAN, f16::INFINITY, f16::NEG_INFINITY] {
+            halves[4999] = beyond;
+            assert_eq!(Tensor::from_slice(shape, &halves).unwrap().first_beyond_half(), Some(4999));
         }
     }
 

@@ -248,10 +248,26 @@ impl Weight {
         }
     }
 
+    /// Whether the parts of an encoded weight tell, without decoding it, that its values are finite.
+    fn parts_are_small(&self) -> bool {
+        // The largest code is -128, and 65520 the least magnitude that rounds to infinity.
+        let small = |scales: &Tensor| scales.to_f32().iter().all(|scale| scale.abs() * 128.0 < 65520.0);
+        match self {
+            Weight::Dense(_) => false,
+            Weight::Lut4(weight) => weight.table().first_beyond_half().is_none(),
+            Weight::Sparse(weight) => weight.values().first_beyond_half().is_none(),
+            Weight::Int8(weight) => small(weight.scales()),
+            Weight::Blockwise(weight) => small(weight.scales()),
+        }
+    }
+
     /// The index of the first element that is NaN, infinite, or rounds to infinity in half precision.
     pub fn first_beyond_half(&self) -> Option<usize> {
         if let Weight::Dense(tensor) = self {
             return tensor.first_beyond_half();
+        }
+        if self.parts_are_small() {
+            return None;
         }
         let (count, mut chunk) = (self.shape().count(), [f16::ZERO; 4096]);
         (0..count).step_by(chunk.len()).find_map(|start| {

@@ -252,7 +252,8 @@ impl Plan {
     }
 
     /// The plan in a file that is part of the executable. [`include_aligned!`](crate::include_aligned!) puts it where it can
-    /// be used in place; what `include_bytes!` gives may have to be copied, once.
+    /// be used in place; what `include_bytes!` gives may have to be copied, once. A build script that depends on this library
+    /// may compile the program and [`save`](Plan::save) it in `OUT_DIR`.
     ///
     /// ```
     /// # use aneforge::{CompileOptions, Plan, Shape, Var, compile};

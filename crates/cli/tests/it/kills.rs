@@ -91,7 +91,9 @@ fn a_save_and_a_cache_survive_kills() {
     }
     json(&["cache", "gc", "--cache-dir", &dir]);
     let left = [names(folder.path()), names(cache.folder())].concat();
-    assert!(!left.iter().any(|name| name.starts_with(".aneforge-")), "{left:?}");
+    // Without a list of processes, only age tells.
+    let told = Path::new("/proc/self").exists();
+    assert!(!(told && left.iter().any(|name| name.starts_with(".aneforge-"))), "{left:?}");
     assert_eq!(cache.verify().unwrap().len(), 4);
 }
 

@@ -206,3 +206,35 @@ proptest! {
         }
     }
 }
+
+/// What the parts tell at once is what the values tell.
+#[test]
+fn the_first_value_beyond_half_precision_is_found_in_every_encoding() {
+    let all: [i8; 4] = [0, 1, 127, -128];
+    let odd = [1.0, 511.5, 511.8, 512.0, 516.0, 65504.0, f32::INFINITY, f32::NAN];
+    let mut found = [0, 0];
+    let mut check = |weight: Weight| {
+        let want = weight.to_f16().iter().position(|value| !value.is_finite());
+        assert_eq!(weight.first_beyond_half(), want, "{weight:?}");
+        found[usize::from(want.is_some())] += 1;
+    };
+    for scale in odd {
+        for code in all {
+            let row = codes(&[2, 2], &[0, 1, 0, code]);
+            check(Int8Weight::new(row.clone(), halves(&[2], &[1.0, scale])).unwrap().into());
+            check(BlockwiseWeight::new(row, halves(&[2, 2], &[1.0, 1.0, 1.0, scale])).unwrap().into());
+        }
+        let mut table = [0.0; 16];
+        table[5] = scale;
+        for index in [0x05, 0x51, 0x33] {
+            let table = halves(&[16], &table);
+            check(Lut4Weight::new(shape(&[2, 2]), bytes(&[0, index]), table).unwrap().into());
+        }
+        check(
+            SparseWeight::new(shape(&[8]), bytes(&[0b1001_0000]), halves(&[2], &[1.0, scale]))
+                .unwrap()
+                .into(),
+        );
+    }
+    assert!(found.iter().all(|&count| count > 10), "{found:?}");
+}
