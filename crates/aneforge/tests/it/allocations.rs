@@ -2,7 +2,8 @@
 
 use crate::support::{Built, build, engine, feed_tensors, numbers};
 use aneforge::ir::op::OPS;
-use aneforge::{CompileOptions, Graph, Session, compile};
+use aneforge::ir::ops::leaf::Role;
+use aneforge::{CompileOptions, Graph, Session, Shape, TensorType, Var, compile, compile_graph};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -62,4 +63,24 @@ fn no_case_of_any_op_allocates_after_its_first_call() {
         }
     }
     assert_eq!(found, [], "op, case, whether its weights are fed, allocations");
+}
+
+/// Neither do programs that keep state, in one part or in several.
+#[test]
+fn state_is_kept_without_allocating() {
+    for cut in [false, true] {
+        let ty = TensorType::f16(Shape::new(&[1, 8]).unwrap());
+        let (state, other) = (Var::leaf(ty, Role::State), Var::leaf(ty, Role::State));
+        let next = state.muls(0.5).adds(1.0);
+        let next = if cut { next.sort(false, false) } else { next };
+        let graph =
+            Graph::carrying(&[next.muls(2.0)], &[(&state, &next), (&other, &(&state + &other))]).unwrap();
+        let plan = compile_graph(&graph, &CompileOptions::default()).unwrap();
+        assert_eq!(plan.segments.len() > 1, cut);
+        let mut session = Session::new(plan, engine(1)).unwrap();
+        session.execute().unwrap();
+        let count = allocations(|| (0..1000).for_each(|_| session.execute().unwrap()));
+        assert_eq!((count, session.copied()), (0, 0), "cut: {cut}");
+        assert!(session.snapshot().unwrap()[0].1.to_f32().iter().all(|v| (v - 2.0).abs() < 1e-2));
+    }
 }
