@@ -40,7 +40,8 @@ def call_encoder(self: Any, /, texts: Any, normalize: bool = True) -> Any:
 def save_model(self: Any, path: str | PathLike[str]) -> None:
     """Writes the compiled program as one file, which `load_model` and the command line read.
 
-    It has everything: program, weights, names, target, versions and checksums. A file that is there is replaced as a
+    It has everything: program, weights, names, target, versions and checksums; but not what state holds, which `save_state`
+    keeps, and which is zeros in a model that is loaded. A file that is there is replaced as a
     whole, also when the process is killed or the machine stops meanwhile.
 
     Args:

@@ -78,7 +78,7 @@ mod _native {
     #[pymodule_export]
     use crate::profile::{profile, write_text};
     #[pymodule_export]
-    use crate::state::{State, state};
+    use crate::state::{State, state, state_from_bytes};
     #[pymodule_export]
     use crate::targets::{
         check_compiles, chip_family, chip_for, chips, cross_chip, default_target, divergence,

@@ -8,15 +8,18 @@ use crate::feed::Ready;
 use crate::host::HostWords;
 use crate::memory::{view, zeros};
 use crate::node::attrs;
+use crate::pickle::{tensor_from_bytes, tensor_to_bytes};
 use crate::tensor::Tensor;
 use crate::text::Text;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::{Input, Role};
-use aneforge::{Buffer, Plan, Session, Shape, Target, TensorType, Var, f16};
+use aneforge::ir::types::counted;
+use aneforge::{Buffer, Device, Plan, Session, Shape, Target, TensorType, Var, f16};
 use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Under which attribute a leaf keeps its memory.
 const KEPT: &str = "state";
@@ -64,10 +67,19 @@ pub fn state(
     let var =
         attributed(py, || Var::described_leaf(TensorType::f16(shape), Role::State, f64::INFINITY, name))?;
     let var = checked(var)?;
-    let state = aneforge::State::of(&device, &var).map_err(Error::Run)?;
+    kept_on(py, &device, var)
+}
+
+/// The state of a leaf on a device, of zeros.
+fn kept_on(py: Python<'_>, device: &Arc<dyn Device>, var: Var) -> PyResult<Py<State>> {
+    let state = aneforge::State::of(device, &var).map_err(Error::Run)?;
     let (buffer, device) = (state.buffer().clone(), device.name());
     let notes = attrs(py, &var)?.cast_into::<PyDict>()?;
     notes.set_item(KEPT, Bound::new(py, Kept { buffer: buffer.clone(), device })?)?;
+    made(py, var, buffer, device)
+}
+
+fn made(py: Python<'_>, var: Var, buffer: Buffer, device: &'static str) -> PyResult<Py<State>> {
     Py::new(py, PyClassInitializer::from(Tensor { var }).add_subclass(State { buffer, device }))
 }
 
@@ -104,11 +116,42 @@ impl State {
         view(py, self.buffer.clone(), self.buffer.ty())
     }
 
+    /// What pickle keeps: the leaf and what it holds. Copies share the leaf with copies of tensors that read it.
+    fn __reduce__<'py>(slf: PyRef<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let (bytes, origin) = tensor_to_bytes(py, &slf.as_super().var)?;
+        let arguments = (bytes, origin, values(py, &slf.buffer)?, slf.device).into_pyobject(py)?;
+        Ok((py.import("aneforge._native")?.getattr("_state_from_bytes")?, arguments))
+    }
+
     fn __repr__(slf: PyRef<'_, Self>) -> String {
+        let (ty, device) = (slf.buffer.ty(), slf.device);
         let name = State::name(slf);
         let named = if name.is_empty() { String::new() } else { format!("{name:?}, ") };
-        format!("State({named}...)")
+        format!("State({named}{ty}, device {device})")
     }
+}
+
+/// The state that pickle keeps so.
+#[pyfunction]
+#[pyo3(name = "_state_from_bytes")]
+pub fn state_from_bytes(
+    py: Python<'_>,
+    bytes: &[u8],
+    origin: String,
+    values: &Bound<'_, PyAny>,
+    device: &str,
+) -> PyResult<Py<State>> {
+    let var = tensor_from_bytes(py, bytes, origin)?.var;
+    let known = attrs(py, &var)?.cast_into::<PyDict>()?.get_item(KEPT)?;
+    if let Some(known) = known {
+        let Kept { buffer, device } = known.cast::<Kept>()?.get();
+        return made(py, var, buffer.clone(), device);
+    }
+    let device = on(Some(device), &HostWords::default().options(Target::default())?)?;
+    let state = kept_on(py, &device, var)?;
+    fill(&state.get().buffer, values)?;
+    Ok(state)
 }
 
 /// What a buffer holds, in single precision.
@@ -127,7 +170,18 @@ fn fill(buffer: &Buffer, values: &Bound<'_, PyAny>) -> PyResult<()> {
         return Err(refused("state", &format!("takes an array of shape {}, got {got:?}", ty.shape)));
     }
     let feed = ready.feed().expect("invariant: ready arrays are contiguous");
-    buffer.write(feed).map(drop).map_err(|e| refused("state", &e.to_string()))
+    let beyond = buffer.write(feed).map_err(|e| refused("state", &e.to_string()))?;
+    match beyond {
+        Some(beyond) => Err(refused(
+            "state",
+            &format!(
+                "{} beyond half precision, which ends at 65504, such as {}, and became infinite; scale them down",
+                counted(beyond.values, "value"),
+                beyond.largest
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The memory of every state that values are made from and that `af.state` made, with the numbers of their leaves.

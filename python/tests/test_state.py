@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -128,6 +130,48 @@ def test_state_outlives_its_name_in_python() -> None:
     np.testing.assert_array_equal(af.compile(build())(), [4, 4])
 
 
+def test_states_pickle_with_what_reads_them(tmp_path) -> None:
+    s = af.state((2,), "kept", [1.0, 2.0])
+    out, again = pickle.loads(pickle.dumps((s * 3.0, s)))
+    assert repr(again) == 'State("kept", fp16[2], device host)'
+    step = af.compile(out, carry={again: again + 1.0})
+    np.testing.assert_array_equal(step(), [3, 6])
+    np.testing.assert_array_equal(again.numpy(), [2, 3])
+    # In one process, it is the same state; in another, a new one with these values.
+    np.testing.assert_array_equal(s.numpy(), [2, 3])
+    path = tmp_path / "pickled"
+    path.write_bytes(pickle.dumps((s * 3.0, s)))
+    code = "import pickle, sys, aneforge as af; out, s = pickle.load(open(sys.argv[1], 'rb')); print(af.compile(out)(), s.numpy())"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[6. 9.] [2. 3.]\n"
+    assert copy.copy(s) is s and copy.deepcopy(s) is s
+
+
+def test_saved_models_begin_with_zeros(tmp_path) -> None:
+    s = af.state((2,), "s", 5.0)
+    model = af.compile(s * 1.0, carry={s: s + 1.0})
+    model.save(tmp_path / "model.aneforge")
+    loaded = af.load_model(tmp_path / "model.aneforge")
+    np.testing.assert_array_equal(loaded(), [0, 0])
+    loaded.restore(model.state())
+    np.testing.assert_array_equal(loaded(), [5, 5])
+    np.testing.assert_array_equal(loaded.state()["s"], [6, 6])
+
+
+def test_cached_models_share_state(tmp_path) -> None:
+    s = af.state((1,), "s")
+    one, two = (af.compile((), carry={s: s + 1.0}, cache=tmp_path) for _ in range(2))
+    one()
+    two()
+    assert s.numpy() == 2
+
+
+def test_tuned_graphs_read_state() -> None:
+    s = af.state((1, 4), "s", 2.0)
+    np.testing.assert_array_equal(af.tune(s * 2.0, reps=1)(), [[4, 4, 4, 4]])
+    np.testing.assert_array_equal(s.numpy(), [[2, 2, 2, 2]])
+
+
 def test_mistakes_are_told() -> None:
     x, s = af.input((2,)), af.state((2,), "s")
     with pytest.raises(ValueError, match="carry: only state is carried, and this input is fed"):
@@ -144,6 +188,9 @@ def test_mistakes_are_told() -> None:
         af.compile([])
     with pytest.raises(ValueError, match="takes an array of shape \\[2\\]"):
         s.set(np.ones(3))
+    with pytest.raises(ValueError, match="state: 2 values beyond half precision, which ends at 65504, such as 1000000"):
+        s.set(1e6)
+    s.set(0)
     with pytest.raises(TypeError, match="state: shape must be a sequence of integers"):
         af.state("ab")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="state: a name has at least one letter"):

@@ -141,13 +141,13 @@ impl Bench {
             Err(_) => return Ok(None),
         };
         for _ in 0..WARM_UPS {
-            session.run(feeds)?;
+            session.run_all(feeds)?;
         }
         let mut times = Vec::new();
         let mut result = Vec::new();
         for _ in 0..self.reps.max(1) {
             let start = Instant::now();
-            result = session.run(feeds)?;
+            result = session.run_all(feeds)?;
             times.push(1e6 * start.elapsed().as_secs_f64());
         }
         Ok(result.into_iter().next().map(|result| (result, times)))
