@@ -16,7 +16,7 @@ silicon, this machine's processor elsewhere. Every model says which.
 import builtins
 import inspect
 
-from aneforge import _blame, _call, _free, _numpy, _ops, _state, _tensor, targets
+from aneforge import _blame, _call, _free, _numpy, _ops, _state, _tensor, graph, targets
 from aneforge._attention import attention_tiles, cross_attention, geglu, mha, tune_attention
 from aneforge._catalog import (
     OP_CATALOG,
@@ -135,6 +135,7 @@ __all__ = [
     "flatten",
     "gather",
     "geglu",
+    "graph",
     "image_input",
     "input",
     "instance_norm",

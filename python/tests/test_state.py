@@ -211,6 +211,7 @@ def test_multi_models_go_by_port() -> None:
     x, w = af.input((2, 4)), af.input((2, 4))
     model = af.compile_multi([x + w, x * w])
     assert [tensor for tensor, _ in model.input_ports] == [x, w]
+    assert isinstance(model, af.graph.MultiModel) and af.graph.compile is af.compile
     a, b = RNG.standard_normal((2, 2, 4)).astype(np.float16)
     results = model(a, b)
     names = [name for _, name in model.output_ports]

@@ -20,15 +20,29 @@ pub(super) fn eval(graph: &Graph, id: NodeId, inputs: &[&Array], threads: usize)
     let (out, threads) = (node.ty.shape, NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN));
     let data = match (graph.form(id), inputs) {
         (_, _) if graph.facts(id).flops < MANY => None,
-        (Form::Product(Product::Linear), [x, weight]) => Some(linear(x, weight, threads)),
+        (Form::Product(Product::Linear), [x, weight, bias @ ..]) => {
+            Some(biased(linear(x, weight, threads), bias, weight.shape[0], 1))
+        }
         (Form::Product(Product::Batched), [x, y]) => batched(x, y, threads),
-        (Form::Conv(params, 1), [image, kernels]) => Some(conv(image, kernels, params, out.dims(), threads)),
+        (Form::Conv(params, 1), [image, kernels, bias @ ..]) => {
+            let data = conv(image, kernels, params, out.dims(), threads);
+            Some(biased(data, bias, out[1], out[2] * out[3]))
+        }
         _ => None,
     };
     match data {
         Some(data) => Array { shape: out, data },
         None => node.op.eval(inputs, &node.ty, Precision::F64),
     }
+}
+
+/// Values of channels, each of `run` elements, with what is added to each.
+fn biased(mut data: Vec<f64>, bias: &[&Array], channels: usize, run: usize) -> Vec<f64> {
+    if let [bias] = bias {
+        let runs = data.chunks_exact_mut(run.max(1)).enumerate();
+        runs.for_each(|(at, run)| run.iter_mut().for_each(|v| *v += bias.data[at % channels]));
+    }
+    data
 }
 
 /// `[.., K]` by the transpose of `[N, K]`: the rows of the weight are the left matrix, those of `x` the columns of the right one.
@@ -205,6 +219,17 @@ mod tests {
                 vec![array(&[3, 90, 65], 1), array(&[65, 70], 2)],
             ),
             conv(&[2, 5, 33, 29], &[7, 5, 3, 5], [1, 1], [1, 1, 2, 2], [1, 1]),
+            (
+                Var::apply(
+                    Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 },
+                    &[&input(&[2, 9, 33, 29]), &input(&[17, 9, 3, 3]), &input(&[1, 17, 1, 1])],
+                ),
+                vec![array(&[2, 9, 33, 29], 1), array(&[17, 9, 3, 3], 2), array(&[1, 17, 1, 1], 3)],
+            ),
+            (
+                input(&[77, 65]).linear(&input(&[130, 65]), Some(&input(&[130]))),
+                vec![array(&[77, 65], 1), array(&[130, 65], 2), array(&[130], 3)],
+            ),
             conv(&[1, 9, 64, 63], &[18, 9, 3, 3], [2, 3], [0, 2, 1, 0], [2, 1]),
         ];
         for (var, inputs) in cases {
