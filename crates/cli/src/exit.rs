@@ -1,6 +1,6 @@
 //! From errors to messages and exit codes.
 
-use aneforge::artifact::ArtifactError;
+use aneforge::artifact::{ArtifactError, StateError};
 use aneforge::import::mil::ReadError;
 use aneforge::ir::text::TextError;
 use aneforge::ir::var::BuildError;
@@ -124,6 +124,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, TextError::kind))
         .or_else(|| of(error, ReadError::kind))
         .or_else(|| of(error, ArtifactError::kind))
+        .or_else(|| of(error, StateError::kind))
         .or_else(|| of(error, CompileError::kind))
         .or_else(|| of(error, DeviceError::kind))
         .or_else(|| of(error, RunError::kind))

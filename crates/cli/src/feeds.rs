@@ -3,15 +3,22 @@
 use crate::exit::caller;
 use crate::output::counted;
 use crate::program;
+use aneforge::ir::graph::InputInfo;
+use aneforge::ir::ops::leaf::Role;
 use aneforge::{DType, DeviceError, Plan, Tensor, TensorType};
 use aneforge_tensor::{Bytes, npy, random};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
-/// An array for every port.
-pub fn from_files(files: &[PathBuf], plan: &Plan) -> Result<Vec<Tensor>> {
-    if files.len() != plan.feeds.len() {
-        let types: Vec<String> = plan.feeds.iter().map(|f| f.ty.to_string()).collect();
+/// Inputs that are given at every run, without state that is kept elsewhere.
+pub fn without_state(plan: &Plan) -> Vec<InputInfo> {
+    plan.feeds.iter().filter(|feed| feed.role == Role::Feed).cloned().collect()
+}
+
+/// An array for each of these inputs.
+pub fn from_files(files: &[PathBuf], inputs: &[InputInfo]) -> Result<Vec<Tensor>> {
+    if files.len() != inputs.len() {
+        let types: Vec<String> = inputs.iter().map(|f| f.ty.to_string()).collect();
         return Err(caller(format!(
             "the program takes {} ({}), got {}; give --input FILE.npy for each, or --random SEED",
             counted(types.len(), "input"),
@@ -19,11 +26,11 @@ pub fn from_files(files: &[PathBuf], plan: &Plan) -> Result<Vec<Tensor>> {
             files.len()
         )));
     }
-    files.iter().zip(&plan.feeds).map(|(path, feed)| array(path, feed.ty)).collect()
+    files.iter().zip(inputs).map(|(path, feed)| array(path, feed.ty)).collect()
 }
 
-/// Random arrays for all ports.
-pub fn drawn(seed: u64, plan: &Plan) -> Result<Vec<Tensor>> {
+/// Random arrays for all of these inputs.
+pub fn drawn(seed: u64, inputs: &[InputInfo]) -> Result<Vec<Tensor>> {
     let draw = |(seed, ty): (u64, TensorType)| {
         let drawn = match ty.dtype {
             DType::U8 => random::try_bytes(seed, ty.shape),
@@ -31,7 +38,7 @@ pub fn drawn(seed: u64, plan: &Plan) -> Result<Vec<Tensor>> {
         };
         drawn.ok_or_else(|| DeviceError::Memory { need: ty.bytes() }.into())
     };
-    (0..).map(|i| seed.wrapping_add(i)).zip(plan.feeds.iter().map(|feed| feed.ty)).map(draw).collect()
+    (0..).map(|i| seed.wrapping_add(i)).zip(inputs.iter().map(|feed| feed.ty)).map(draw).collect()
 }
 
 /// The array in a file, for a port of this type.

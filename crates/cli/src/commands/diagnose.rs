@@ -124,8 +124,8 @@ fn compiled(args: &Args, context: &Context, graph: &Graph) -> Result<Plan> {
 /// Inputs, of the number and types that the program has.
 fn fed(args: &Args, plan: &Plan) -> Result<Vec<Tensor>> {
     match args.random {
-        Some(seed) => feeds::drawn(seed, plan),
-        None => feeds::from_files(&args.inputs, plan),
+        Some(seed) => feeds::drawn(seed, &plan.feeds),
+        None => feeds::from_files(&args.inputs, &plan.feeds),
     }
 }
 

@@ -52,6 +52,11 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
 
+    /// Keep state in this file: it is read before the first run, if it is there, and written after the last. State is then no
+    /// input
+    #[arg(long, value_name = "FILE.safetensors")]
+    state: Option<PathBuf>,
+
     /// Run this many times and report the time per call
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
@@ -91,14 +96,22 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         let count = plan.returned().len();
         return Err(caller(format!("--output - takes one output, the program has {count}; name a folder")));
     }
-    let feeds = args.random.is_none().then(|| feeds::from_files(&args.inputs, &plan)).transpose()?;
+    let inputs = if args.state.is_some() { feeds::without_state(&plan) } else { plan.feeds.clone() };
+    let feeds = args.random.is_none().then(|| feeds::from_files(&args.inputs, &inputs)).transpose()?;
     let mut session = context.session(plan, &device)?;
     // Random feeds wait until loading has found room for what is run.
-    let feeds = feeds.map_or_else(|| feeds::drawn(args.random.unwrap_or_default(), session.plan()), Ok)?;
-    let outputs = session.run_all(&feeds).map_err(|error| feeds::named(error, &args.inputs))?;
+    let feeds = feeds.map_or_else(|| feeds::drawn(args.random.unwrap_or_default(), &inputs), Ok)?;
+    if let Some(path) = args.state.as_deref().filter(|path| path.exists()) {
+        artifact::load_state(&mut session, path)?;
+    }
+    let run = if args.state.is_some() { session.run(&feeds) } else { session.run_all(&feeds) };
+    let outputs = run.map_err(|error| feeds::named(error, &args.inputs))?;
     drop(feeds);
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
     let profile = profile(args, &mut session, out)?;
+    if let Some(path) = &args.state {
+        artifact::save_state(&session, path)?;
+    }
     if let ([output], Some("--output")) = (&outputs[..], printed) {
         return Ok(npy::write(output, out)?);
     }

@@ -393,3 +393,28 @@ fn defaults_are_values_not_code() {
         assert!(!all.contains(&format!("\"default\":\"{code}")) && !all.contains(code), "{code}");
     }
 }
+
+#[test]
+fn state_goes_on_from_run_to_run() {
+    let folder = folder();
+    let counter = "%0 = input(feed=0, role=\"state\", name=\"n\") : fp16[2]\n%1 = input(feed=1) : fp16[2]\n\
+                   %2 = add(%0, %1) : fp16[2]\ncarry %0 = %2\nreturn %2\n";
+    let graph = file(&folder, "counter.ir", counter);
+    let (state, ones) = (show(&folder.path().join("n.safetensors")), show(&folder.path().join("ones.npy")));
+    let tensor = aneforge_tensor::Tensor::from_slice(Shape::new(&[2]).unwrap(), &[1.0f32, 2.0]).unwrap();
+    npy::write(&tensor, &mut fs::File::create(&ones).unwrap()).unwrap();
+    for total in [1.0, 2.0, 3.0] {
+        let ran = json(&["run", &graph, "--input", &ones, "--state", &state]);
+        assert_eq!(
+            (ran["outputs"][0]["min"].as_f64(), ran["outputs"][0]["max"].as_f64()),
+            (Some(total), Some(2.0 * total))
+        );
+    }
+    json(&["run", &graph, "--input", &ones, "--state", &state, "--repeat", "4"]);
+    let ran = json(&["run", &graph, "--input", &ones, "--state", &state]);
+    assert!(ran["outputs"][0]["min"].as_f64() > Some(8.0), "{ran}");
+    fs::write(&state, "no state").unwrap();
+    let error = fails(3, &["run", &graph, "--input", &ones, "--state", &state]);
+    assert!(error.contains("n.safetensors"), "{error}");
+    assert_eq!(fs::read(&state).unwrap(), b"no state");
+}
