@@ -29,7 +29,8 @@ class Diagnosis:
         self.tolerance: float = found["tolerance"]
         """The relative error that was allowed."""
         self.safe: bool = found["safe"]
-        """Whether no node is in trouble, and no result has an error beyond the tolerance."""
+        """Whether no result has an error beyond the tolerance, and no node a trouble but such an error, which then did not reach
+        the results."""
         self.outputs: list[float] = [math.inf if error is None else error for error in found["outputs"]]
         """The relative error of each result against the graph as written, in double precision."""
         self.nodes: list[dict[str, Any]] = found["nodes"]

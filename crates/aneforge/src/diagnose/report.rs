@@ -159,11 +159,16 @@ impl Diagnosis {
         self.troubled().next()
     }
 
-    /// Whether no node has a trouble, and no result an error beyond the tolerance. Without data, whether no note is of a risk.
+    /// Whether no result has an error beyond the tolerance, and no node a trouble but such an error, which then did not reach the
+    /// results. Without data, whether no note is of a risk.
     pub fn is_safe(&self) -> bool {
         match self.nodes.is_empty() {
             true => !self.notes.iter().any(|note| note.risk),
-            false => self.first().is_none() && self.outputs.iter().all(|error| *error <= self.tolerance),
+            false => {
+                let mut troubles = self.nodes.iter().flat_map(|node| &node.troubles);
+                let only_errors = troubles.all(|values| values.trouble == Trouble::Error);
+                only_errors && self.outputs.iter().all(|error| *error <= self.tolerance)
+            }
         }
     }
 
@@ -218,10 +223,11 @@ impl Diagnosis {
                 if risks == 0 { "nothing is known to go wrong".into() } else { counted(risks, "risk") };
             return format!("{} ({}), without data: {verdict}", self.target, self.target.family());
         }
-        let verdict = match (troubled, worst <= self.tolerance) {
+        let verdict = match (troubled, self.is_safe()) {
             (0, true) => "safe".to_owned(),
+            (n, true) => format!("safe, {} beyond the tolerance on the way", counted(n, "node")),
             (0, false) => "results differ".to_owned(),
-            (n, _) => format!("{} in trouble", counted(n, "node")),
+            (n, false) => format!("{} in trouble", counted(n, "node")),
         };
         format!(
             "{} ({}, arithmetic {}): {verdict}; {}, largest relative error of a result {worst:.2e}",

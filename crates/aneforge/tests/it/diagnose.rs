@@ -135,6 +135,11 @@ fn nan_cancellation_and_what_is_beyond_half_precision_are_found() {
     let (node, trouble) = first(&cancels);
     assert_eq!((node.op, trouble), ("sub", Trouble::Error));
     assert!(node.troubles[0].remedy.contains("paired"));
+    assert!(!cancels.is_safe());
+    let hidden =
+        on("h17s", &(close.muls(1e-3) + &x.adds(1.0)), &[tensor(&[1, 4], |i| 1e-4 * (i + 1) as f32)]);
+    assert!(hidden.is_safe() && first(&hidden).1 == Trouble::Error, "{hidden}");
+    assert!(hidden.to_string().contains("safe, 1 node beyond the tolerance on the way"));
     let beyond = on("h17s", &x.muls(1e-3), &[tensor(&[1, 4], |_| 1e5)]);
     assert_eq!(
         (first(&beyond).0.op, first(&beyond).1, first(&beyond).0.at.file()),

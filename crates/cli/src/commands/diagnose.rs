@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub const JSON: &str = "\
 JSON keys:
   target, numerics, tolerance   what it was compiled for and computed with
-  safe                          whether no node is in trouble, and no result has an error beyond the tolerance
+  safe                          whether no result has an error beyond the tolerance, and no node a trouble but such an error
   outputs                       the relative error of each result against the graph in double precision; null is infinite
   nodes                         op, at (the line that built it), type, largest, error, narrow_error; troubles: trouble
                                 (saturation, overflow, invalid, lost_integers, narrow_sum, error), values, remedy
