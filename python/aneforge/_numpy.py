@@ -164,6 +164,34 @@ FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
 }
 """Functions of whole arrays, with those of their parameters that have a meaning here."""
 
+WRITE = {
+    "var": "(x - x.mean(axis)).square().mean(axis)",
+    "std": "(x - x.mean(axis)).square().mean(axis).sqrt()",
+    "average": "x.mean(axis)",
+    "prod": "x.log().sum(axis).exp(), of positive values",
+    "dot": "x @ y",
+    "inner": "x @ y.T",
+    "outer": "x.reshape((-1, 1)) * y.reshape((1, -1))",
+    "vdot": "(x * y).sum()",
+    "tensordot": "reshapes, transposes and @",
+    "einsum": "transposes, reshapes and @",
+    "roll": "af.concat([x[-n:], x[:-n]], axis=0)",
+    "pad": "af.concat([np.zeros(shape), x], axis), or padding= of conv and pools",
+    "repeat": "af.tile of x with a new axis behind the one repeated",
+    "swapaxes": "x.transpose(axes), with all axes in their new order",
+    "moveaxis": "x.transpose(axes), with all axes in their new order",
+    "trace": "(x * np.eye(n)).sum()",
+    "norm": "x.square().sum(axis).sqrt()",
+    "median": "af.sort(x), and the middle of it",
+    "argsort": "af.sort(x, return_indices=True)",
+    "cumprod": "af.cumsum(x.log()).exp(), of positive values",
+    "diff": "x[1:] - x[:-1]",
+    "ptp": "x.max(axis) - x.min(axis)",
+    "count_nonzero": "af.where(x.not_equal(0.0), 1.0, 0.0).sum()",
+    "nan_to_num": "x as it is: the engine keeps no NaN",
+}
+"""What to write in the place of functions of whole arrays."""
+
 NAMES = {"vstack": "concat", "hstack": "concat", "dstack": "concat", "take": "gather"}
 """Functions of NumPy that this package has under other names."""
 
@@ -180,6 +208,10 @@ def array_function(
         except TypeError as error:
             raise TypeError(f"numpy.{function.__name__} of a Tensor: {error}") from None
         return ours(*args, **kwargs)
+    if (write := WRITE.get(function.__name__)) is not None:
+        raise TypeError(
+            f"numpy.{function.__name__} computes arrays, and a Tensor has no values yet; write {write}; af.eval(x) computes one"
+        )
     try:
         return function._implementation(*args, **kwargs)
     except TypeError as error:

@@ -109,6 +109,9 @@ REFUSED = {
     "numpy.sum of a Tensor: got an unexpected keyword argument 'dtype'": lambda x: np.sum(x, dtype=np.float32),
     "numpy.where of a Tensor: missing a required argument": lambda x: np.where(x > 0),
     "numpy.clip of a Tensor takes two numbers": lambda x: np.clip(A, x, 1.0),
+    r"numpy.std computes arrays, .*; write \(x - x.mean\(axis\)\).square\(\)": np.std,
+    "numpy.dot computes arrays, .*; write x @ y; af.eval": lambda x: np.dot(x, x),
+    r"numpy.norm computes arrays, .*; write x.square\(\)": np.linalg.norm,
     "the operand is a masked array": lambda x: np.add(np.ma.masked_array(A), x),
 }
 

@@ -92,8 +92,8 @@ pub struct Overflow {
 
 impl Overflow {
     /// What to do about one.
-    pub const REMEDY: &'static str = "scale the values down before it, or declare their bounds (max_abs) so that it \
-        can be found beforehand; norms survive when they are compiled to be robust";
+    pub const REMEDY: &'static str = "a diagnosis on the same inputs (model.diagnose, aneforge diagnose) says why and what \
+        to do: mostly, scale the values down before it; declared bounds (max_abs) find it beforehand";
 }
 
 impl fmt::Display for Overflow {

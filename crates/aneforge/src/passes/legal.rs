@@ -137,16 +137,17 @@ fn finite(graph: &Graph, id: NodeId, node: &GraphNode) -> Result<(), String> {
     let Some(at) = weight.first_beyond_half() else { return Ok(()) };
     let mut value = [0.0];
     weight.read_f32(at, &mut value);
+    let value = value[0];
+    // What hides scores, as in masks.
+    let mask = if value < 0.0 { "; a mask hides as well with -1e4" } else { "" };
     if weight.shape().rank() == 0 {
         return Err(format!(
-            "constant @{index} is {:?}, which half precision cannot hold; rescale first",
-            value[0]
+            "constant @{index} is {value:?}, which half precision cannot hold; rescale first{mask}"
         ));
     }
     Err(format!(
-        "constant @{index} {} has {:?} at element {at}, which half precision cannot hold; fix or rescale the weights",
+        "constant @{index} {} has {value:?} at element {at}, which half precision cannot hold; fix or rescale the weights{mask}",
         weight.shape(),
-        value[0]
     ))
 }
 
