@@ -218,14 +218,19 @@ fn state_of_a_cut_program_changes_when_all_of_it_is_done() {
 fn what_is_stopped_changes_no_state() {
     let host = engine(1);
     let (state, unread) = (leaf(&[256, 256]), leaf(&[256, 256]));
-    let next = (0..4).fold(state.adds(1.0), |v, _| v.matmul_value(&v).clip(-1.0, 1.0));
-    let mut session = Session::new(planned(&[], &[(&state, &next), (&unread, &next)]), &host).unwrap();
+    // The first step makes what the unread state becomes.
+    let early = state.adds(1.0);
+    let next = (0..4).fold(early.clone(), |v, _| v.matmul_value(&v).clip(-1.0, 1.0));
+    let mut session = Session::new(planned(&[], &[(&state, &next), (&unread, &early)]), &host).unwrap();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let error = session.execute_until(&stop).unwrap_err();
     assert_eq!(error, RunError::Device(aneforge::DeviceError::Stopped));
-    assert!(session.snapshot().unwrap().iter().all(|(_, t)| t.to_f32().iter().all(|v| *v == 0.0)));
+    let all = |session: &Session, value: f32| {
+        session.snapshot().unwrap().iter().all(|(_, t)| t.to_f32().iter().all(|v| *v == value))
+    };
+    assert!(all(&session, 0.0));
     session.execute().unwrap();
-    assert!(session.snapshot().unwrap().iter().all(|(_, t)| t.to_f32().iter().all(|v| *v == 1.0)));
+    assert!(all(&session, 1.0));
 }
 
 /// Another language looks at a state's memory: it stays where it is, and what becomes of it is copied there.
