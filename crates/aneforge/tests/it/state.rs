@@ -11,6 +11,9 @@ use aneforge::{
 };
 use aneforge_tensor::{Bytes, random};
 use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn shape(dims: &[usize]) -> Shape {
     Shape::new(dims).unwrap()
@@ -217,18 +220,32 @@ fn state_of_a_cut_program_changes_when_all_of_it_is_done() {
 #[test]
 fn what_is_stopped_changes_no_state() {
     let host = engine(1);
-    let (state, unread) = (leaf(&[256, 256]), leaf(&[256, 256]));
-    // The first step makes what the unread state becomes.
+    let (state, unread) = (leaf(&[512, 512]), leaf(&[512, 512]));
+    // The first step makes what the unread state becomes; many long ones follow.
     let early = state.adds(1.0);
-    let next = (0..4).fold(early.clone(), |v, _| v.matmul_value(&v).clip(-1.0, 1.0));
+    let next = (0..60).fold(early.clone(), |v, _| v.matmul_value(&v).clip(-1.0, 1.0));
     let mut session = Session::new(planned(&[], &[(&state, &next), (&unread, &early)]), &host).unwrap();
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let error = session.execute_until(&stop).unwrap_err();
-    assert_eq!(error, RunError::Device(aneforge::DeviceError::Stopped));
     let all = |session: &Session, value: f32| {
         session.snapshot().unwrap().iter().all(|(_, t)| t.to_f32().iter().all(|v| *v == value))
     };
-    assert!(all(&session, 0.0));
+    for milliseconds in [20, 10, 5, 2, 0] {
+        let stop = Arc::new(AtomicBool::new(milliseconds == 0));
+        let late = Arc::clone(&stop);
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            late.store(true, Ordering::Relaxed);
+        });
+        let ran = session.execute_until(&stop);
+        stopper.join().unwrap();
+        if ran.is_ok() {
+            // It was over before: nothing is seen, and it begins again.
+            assert!(milliseconds > 0 && all(&session, 1.0));
+            session = Session::new(session.plan().clone(), &host).unwrap();
+            continue;
+        }
+        assert_eq!(ran.unwrap_err(), RunError::Device(aneforge::DeviceError::Stopped));
+        assert!(all(&session, 0.0), "stopped after {milliseconds} ms");
+    }
     session.execute().unwrap();
     assert!(all(&session, 1.0));
 }
