@@ -3,6 +3,7 @@
 use crate::support::{
     IEEE, assert_same, draw, engine, feed_tensors, random_weight, run_segments, tensor, to_f64,
 };
+use aneforge::diagnose::{diagnose, diagnose_plan};
 use aneforge::ir::op::{OPS, Op};
 use aneforge::ir::ops::binary::{Add, Maximum, Mul, Sub};
 use aneforge::ir::ops::concat::{Concat, Reverse};
@@ -385,6 +386,30 @@ proptest! {
                 assert_same(&values[output.index()].data, &want.data, "read back");
             }
         }
+    }
+
+    /// A diagnosis computes what a session does, for every family, and what it says can be read; large values are fed, too.
+    #[test]
+    fn random_graphs_are_diagnosed(seed in any::<u64>(), steps in 1usize..25, scale in 0usize..3, chip in 0usize..4) {
+        let (outputs, feeds) = generate(seed, steps);
+        let graph = Graph::freeze(&outputs).unwrap();
+        let factor = [1.0, 100.0, 30_000.0][scale];
+        let scaled = feeds.iter().map(|feed| Array { data: feed.data.iter().map(|v| v * factor).collect(), ..feed.clone() });
+        let feeds = feed_tensors(&graph, &scaled.collect::<Vec<_>>());
+        let target = Target::named(["h13", "h14", "h15", "h17s"][chip]).unwrap();
+        let options = CompileOptions::target(target);
+        let Ok(plan) = compile(&outputs, &options) else { return Ok(()) };
+        let found = diagnose(&engine(2), &graph, &options, &feeds, 1e-2).unwrap();
+        let mut session = Session::new(plan.clone(), engine(1)).unwrap();
+        session.run(&feeds).unwrap();
+        let alone = diagnose_plan(&engine(1), &plan, &feeds, 1e-2).unwrap();
+        for (output, (got, other)) in found.results().into_iter().zip(alone.results()).enumerate() {
+            let bits = |values: &[aneforge::f16]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&got), bits(&session.output(output)));
+            prop_assert_eq!(bits(&other), bits(&got));
+        }
+        prop_assert!(found.is_safe() || found.first().is_some() || found.outputs.iter().any(|e| *e > 1e-2));
+        prop_assert!(found.to_json().to_string().len() > found.to_string().len() / 4 && found.to_html().ends_with("</html>\n"));
     }
 
     #[test]
