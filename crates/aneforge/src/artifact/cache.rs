@@ -112,15 +112,15 @@ impl Cache {
         self.limit
     }
 
-    /// What a graph with its weights, compiled so by this version, is kept under. Lines that built its nodes count, as the
-    /// program names them.
+    /// What a graph with its weights, compiled so by this version and state of the library, is kept under. Lines that built
+    /// its nodes count, as the program names them.
     pub fn key(graph: &Graph, options: &CompileOptions) -> String {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         };
-        part(concat!("aneforge ", env!("CARGO_PKG_VERSION")).as_bytes());
+        part(concat!("aneforge ", env!("CARGO_PKG_VERSION"), " ", env!("ANEFORGE_SOURCES")).as_bytes());
         part(format!("{} {options:?}", options.target.name()).as_bytes());
         part(print_nodes(graph).as_bytes());
         for (_, node) in graph.nodes() {
