@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -48,6 +48,8 @@ def set_state(self: State, values: Any) -> None:
 
 def restore(self: Model, values: dict[str, Any]) -> None:
     """Gives all state these values, as `state()` returned them: all of it or, where something does not fit, none."""
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise TypeError(f"restore: values must be a dict of arrays by name, as state() returns, got {type(values).__name__}")
     self._restore(dict(values))
 
 

@@ -28,7 +28,7 @@ impl Operand {
     pub fn into_var(self) -> Var {
         match self {
             Operand::Value(var) => var,
-            Operand::Number(k) => Var::full(Shape::SCALAR, k),
+            Operand::Number(k) => Var::scalar(k),
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::tensor::Tensor;
 use crate::text::Text;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::{Input, Role};
-use aneforge::ir::types::counted;
 use aneforge::{Buffer, Device, Plan, Session, Shape, Target, TensorType, Var, f16};
 use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
@@ -170,18 +169,10 @@ fn fill(buffer: &Buffer, values: &Bound<'_, PyAny>) -> PyResult<()> {
         return Err(refused("state", &format!("takes an array of shape {}, got {got:?}", ty.shape)));
     }
     let feed = ready.feed().expect("invariant: ready arrays are contiguous");
-    let beyond = buffer.write(feed).map_err(|e| refused("state", &e.to_string()))?;
-    match beyond {
-        Some(beyond) => Err(refused(
-            "state",
-            &format!(
-                "{} beyond half precision, which ends at 65504, such as {}, and became infinite; scale them down",
-                counted(beyond.values, "value"),
-                beyond.largest
-            ),
-        )),
-        None => Ok(()),
+    if let Some(why) = buffer.refuses(feed) {
+        return Err(refused("state", &why));
     }
+    buffer.write(feed).map(drop).map_err(|e| refused("state", &e.to_string()))
 }
 
 /// The memory of every state that values are made from and that `af.state` made, with the numbers of their leaves.

@@ -1,7 +1,9 @@
 """State: what models keep from run to run, and share."""
 
 import copy
+import json
 import pickle
+import struct
 import subprocess
 import sys
 
@@ -130,6 +132,26 @@ def test_state_outlives_its_name_in_python() -> None:
     np.testing.assert_array_equal(af.compile(build())(), [4, 4])
 
 
+def test_measuring_leaves_state_alone() -> None:
+    s = af.state((4,), "s")
+    model = af.compile((), carry={s: s + 1.0})
+    model()
+    model.profile(calls=3)
+    np.testing.assert_array_equal(s.numpy(), [1] * 4)
+
+
+def test_state_files_may_lie_anyhow(tmp_path) -> None:
+    s = af.state((2,), "a")
+    model = af.compile(s * 1.0)
+    for padding in ("", " ", "  ", "       "):
+        head = json.dumps({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}) + padding
+        path = tmp_path / "odd.safetensors"
+        path.write_bytes(struct.pack("<Q", len(head)) + head.encode() + b"\x00\x3c\x00\x40")
+        model.load_state(path)
+        np.testing.assert_array_equal(model(), [1, 2])
+        s.set(0)
+
+
 def test_states_pickle_with_what_reads_them(tmp_path) -> None:
     s = af.state((2,), "kept", [1.0, 2.0])
     out, again = pickle.loads(pickle.dumps((s * 3.0, s)))
@@ -188,9 +210,21 @@ def test_mistakes_are_told() -> None:
         af.compile([])
     with pytest.raises(ValueError, match="takes an array of shape \\[2\\]"):
         s.set(np.ones(3))
-    with pytest.raises(ValueError, match="state: 2 values beyond half precision, which ends at 65504, such as 1000000"):
+    s.set(7)
+    with pytest.raises(ValueError, match="state: would hold 1000000 at element 0, and half precision ends at 65504"):
         s.set(1e6)
-    s.set(0)
+    with pytest.raises(ValueError, match="state: would hold NaN at element 1, which the engine makes 0"):
+        s.set([1.0, np.nan])
+    np.testing.assert_array_equal(s.numpy(), [7, 7])
+    keeps = af.compile(s * 1.0)
+    with pytest.raises(ValueError, match="state `s` would hold 1e30 at element 0"):
+        keeps.restore({"s": np.full(2, 1e30)})
+    with pytest.raises(ValueError, match="state `s` would hold NaN"):
+        keeps.restore({"s": np.full(2, np.nan, np.float16)})
+    for wrong in (None, {1: np.ones(2)}):
+        with pytest.raises(TypeError, match="restore: values must be a dict of arrays by name"):
+            keeps.restore(wrong)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(s.numpy(), [7, 7])
     with pytest.raises(TypeError, match="state: shape must be a sequence of integers"):
         af.state("ab")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="state: a name has at least one letter"):

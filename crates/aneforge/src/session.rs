@@ -265,9 +265,10 @@ impl Session {
     }
 
     /// Runs `calls` times on what was fed last, after a few calls that are not counted, and says where the time goes.
-    /// Devices that cannot tell have no steps in it.
+    /// Devices that cannot tell have no steps in it. State is afterwards what it was before.
     pub fn profile(&mut self, calls: usize) -> Result<Profile, RunError> {
         let calls = calls.max(1);
+        let before = self.snapshot()?;
         for _ in 0..calls.div_ceil(5) {
             self.execute()?;
         }
@@ -277,6 +278,7 @@ impl Session {
             times.push(call.collect::<Result<Vec<_>, DeviceError>>()?);
             self.deliver();
         }
+        self.restore(&before)?;
         let roof = self.programs.first().and_then(|program| program.roof());
         Ok(Profile::new(self.device.into(), &times, roof))
     }

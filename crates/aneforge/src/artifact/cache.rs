@@ -144,6 +144,9 @@ impl Cache {
     /// The program that is kept under `key`. One that is damaged counts as missing.
     pub fn get(&self, key: &str) -> Option<Plan> {
         let path = self.path(key);
+        if !fs::symlink_metadata(&path).is_ok_and(|about| about.is_file()) {
+            return None;
+        }
         let _held = Held::shared(&path);
         match Plan::load(&path) {
             Ok(plan) => {
@@ -171,6 +174,10 @@ impl Cache {
             file::prepared(plan, &|_, _, _| None).map_err(ArtifactError::io("write", &path))?;
         if bytes > self.limit {
             return Ok(());
+        }
+        // A link or a pipe would be written into, and perhaps waited for.
+        if fs::symlink_metadata(&path).is_ok_and(|about| !about.is_file()) {
+            return Err(ArtifactError::Taken(path));
         }
         fs::create_dir_all(&self.folder).map_err(ArtifactError::io("make folder", &self.folder))?;
         output::replace_for_good(layer, &path, fill)?;
@@ -209,6 +216,10 @@ impl Cache {
     pub fn verify(&self) -> Result<Vec<Checked>, ArtifactError> {
         let check = |kept: Kept| {
             let _held = Held::shared(&kept.path);
+            if !fs::symlink_metadata(&kept.path).is_ok_and(|about| about.is_file()) {
+                let fault = Some(ArtifactError::Taken(kept.path.clone()));
+                return kept.path.symlink_metadata().is_ok().then_some(Checked { kept, fault });
+            }
             match Plan::load(&kept.path) {
                 // Another process has removed it meanwhile.
                 Err(ArtifactError::Absent { .. }) if !kept.path.exists() => None,
@@ -225,7 +236,9 @@ impl Cache {
         lock::sweep(&self.folder, false);
         let mut done = Collected::default();
         for Checked { kept, fault } in self.verify()? {
-            if fault.is_some() && lock::is_free(&kept.path) && fs::remove_file(&kept.path).is_ok() {
+            let file = fs::symlink_metadata(&kept.path).is_ok_and(|about| about.is_file());
+            if fault.is_some() && (!file || lock::is_free(&kept.path)) && fs::remove_file(&kept.path).is_ok()
+            {
                 done.removed += 1;
                 done.freed += kept.bytes;
             }
@@ -263,11 +276,12 @@ fn kept(item: &fs::DirEntry) -> Option<Kept> {
     let name = item.file_name().into_string().ok()?;
     let key = name.strip_suffix(EXTENSION)?.strip_suffix('.')?;
     let digits = key.len() == DIGITS && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let about = item.metadata().ok().filter(|about| digits && about.is_file())?;
+    let about = item.metadata().ok().filter(|_| digits)?;
     let path = item.path();
+    // What is no file of its own is in the way of one.
     let head = match map(&path) {
-        Ok(bytes) => About::read(&bytes),
-        Err(_) => Err(FileFault::Foreign),
+        Ok(bytes) if about.is_file() => About::read(&bytes),
+        _ => Err(FileFault::Foreign),
     };
     let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     Some(Kept { key: key.to_owned(), path, bytes: about.len(), used, about: head })

@@ -23,9 +23,15 @@ impl Held {
     }
 }
 
+/// A file or folder; nothing that opening would wait for, such as a pipe.
+fn opened(path: &Path) -> Option<File> {
+    fs::metadata(path).ok().filter(|about| about.is_file() || about.is_dir())?;
+    File::open(path).ok()
+}
+
 /// Whether nobody holds a lock on a file at the moment, as far as the file system knows.
 pub(super) fn is_free(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+    let Some(file) = opened(path) else { return false };
     match file.try_lock() {
         Ok(()) => file.unlock().is_ok(),
         Err(TryLockError::WouldBlock) => false,
@@ -34,7 +40,7 @@ pub(super) fn is_free(path: &Path) -> bool {
 }
 
 fn patiently(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Option<Held> {
-    let file = File::open(path).ok()?;
+    let file = opened(path)?;
     let start = Instant::now();
     loop {
         match lock(&file) {

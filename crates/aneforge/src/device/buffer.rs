@@ -297,6 +297,31 @@ impl Buffer {
         if whole { Ok(beyond) } else { Err(FeedError::Stopped) }
     }
 
+    /// Why these values would not be kept as they are but for rounding, if they would not: finite ones become infinite, or NaN is
+    /// made something else.
+    pub fn refuses(&self, values: Feed<'_>) -> Option<String> {
+        let numbers = |at: usize| match values {
+            Feed::F16(v) => v[at].to_f64(),
+            Feed::F32(v) => f64::from(v[at]),
+            Feed::F64(v) => v[at],
+            Feed::U8(v) => f64::from(v[at]),
+        };
+        let beyond = |v: f64| v.is_finite() && round_f16(v).is_infinite();
+        let at = (0..values.len()).find(|&at| {
+            let value = numbers(at);
+            beyond(value) || (value.is_nan() && self.0.clean.is_some())
+        })?;
+        let value = numbers(at);
+        Some(match value.is_nan() {
+            true => {
+                format!("would hold NaN at element {at}, which the engine makes 0; mend what it comes from")
+            }
+            false => {
+                format!("would hold {value} at element {at}, and half precision ends at 65504; scale it down")
+            }
+        })
+    }
+
     /// Copies its values in single precision.
     ///
     /// # Panics

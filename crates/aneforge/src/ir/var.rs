@@ -149,6 +149,16 @@ impl Var {
         Var::constant(tensor.expect("invariant: one value per element"))
     }
 
+    /// A scalar constant, which is rounded to half precision when the program is written; until then it is what it is, so that a
+    /// diagnosis sees what rounding does to it.
+    #[track_caller]
+    pub fn scalar(value: f64) -> Var {
+        if let Err(why) = Real(value).check() {
+            return Var::poisoned("constant", why);
+        }
+        Var::constant(Tensor::scalar(value))
+    }
+
     /// Builds a node; a mistake stays in the result.
     #[track_caller]
     pub fn apply(op: impl Into<Op>, inputs: &[&Var]) -> Var {
@@ -288,7 +298,7 @@ impl fmt::Debug for Var {
 impl From<f32> for Var {
     #[track_caller]
     fn from(value: f32) -> Var {
-        Var::full(Shape::SCALAR, f64::from(value))
+        Var::scalar(f64::from(value))
     }
 }
 

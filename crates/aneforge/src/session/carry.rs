@@ -81,11 +81,13 @@ impl State {
     /// Gives it these values, which are rounded to half precision.
     pub fn write(&self, values: Feed<'_>) -> Result<(), RunError> {
         let (want, got) = (self.buffer.ty().shape, values.len());
+        let fails = |why: String| RunError::State { name: self.name.clone(), why };
+        if let Some(why) = self.buffer.refuses(values) {
+            return Err(fails(why));
+        }
         let written = self.buffer.write(values);
-        written.map(|_| ()).map_err(|_| RunError::State {
-            name: self.name.clone(),
-            why: format!("takes {} real values of shape {want}, got {got}", want.count()),
-        })
+        let why = |_| fails(format!("takes {} real values of shape {want}, got {got}", want.count()));
+        written.map(|_| ()).map_err(why)
     }
 
     /// Its values, in half precision.
@@ -229,13 +231,21 @@ impl Session {
                 return fails(name, "has no value among those given".into());
             };
             let (want, got) = (buffer.ty().shape, tensor.shape());
-            let Some(values) = feed_of(tensor).filter(|_| want == got && tensor.dtype().is_float()) else {
+            if want != got || !tensor.dtype().is_float() {
                 return fails(name, format!("is fp16{want}, got {}{got}", tensor.dtype()));
-            };
-            pairs.push((buffer, values));
+            }
+            // Bytes of a file may lie where their type may not.
+            let widened = if feed_of(tensor).is_none() { tensor.to_f32() } else { Vec::new() };
+            pairs.push((name, buffer, tensor, widened));
         }
-        for (buffer, values) in pairs {
-            buffer.write(values).expect("invariant: the count and the type are right");
+        let feed = |tensor, widened| feed_of(tensor).unwrap_or(Feed::F32(widened));
+        for (name, buffer, tensor, widened) in &pairs {
+            if let Some(why) = buffer.refuses(feed(*tensor, widened)) {
+                return fails(name, why);
+            }
+        }
+        for (_, buffer, tensor, widened) in &pairs {
+            buffer.write(feed(*tensor, widened)).expect("invariant: the count and the type are right");
         }
         Ok(())
     }

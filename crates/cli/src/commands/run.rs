@@ -52,8 +52,8 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
 
-    /// Keep state in this file: it is read before the first run, if it is there, and written after the last. State is then no
-    /// input
+    /// Keep state in this file: it is read before the run, if it is there, and written after it; runs that --repeat and
+    /// --profile measure do not count. State is then no input
     #[arg(long, value_name = "FILE.safetensors")]
     state: Option<PathBuf>,
 
@@ -107,7 +107,9 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let run = if args.state.is_some() { session.run(&feeds) } else { session.run_all(&feeds) };
     let outputs = run.map_err(|error| feeds::named(error, &args.inputs))?;
     drop(feeds);
+    let after = session.snapshot()?;
     let timing = args.repeat.map(|n| timing::measure(n as usize, || session.execute())).transpose()?;
+    session.restore(&after)?;
     let profile = profile(args, &mut session, out)?;
     if let Some(path) = &args.state {
         artifact::save_state(&session, path)?;
