@@ -1,4 +1,5 @@
-//! Times lowering and calling: ResNet-18 from graph to files, and the overhead of a one-op model.
+//! Times lowering and calling: ResNet-18 from graph to artifacts in memory and in files, in half precision and in 4-bit
+//! tables, and the overhead of a one-op model.
 //!
 //! `cargo bench -p aneforge-models --bench lowering`. Prints medians, the allocator's peak during lowering, and how
 //! often a session allocates after its first call.
@@ -67,12 +68,15 @@ fn say(what: &str, mut times: Vec<Duration>) {
 
 fn timed(what: &str, mut work: impl FnMut()) {
     work();
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
     let times = (0..REPEATS).map(|_| {
         let start = Instant::now();
         work();
         start.elapsed()
     });
     say(what, times.collect());
+    println!("  allocator's peak beyond what was there {} bytes", PEAK.load(Ordering::Relaxed) - before);
 }
 
 /// From values to the text and weights in memory, and what the parts of it take.
