@@ -23,6 +23,17 @@ fn bytes(weight: &Weight) -> u64 {
     }
 }
 
+/// Nodes that are looked at for the sake of others, beyond which a graph is not cut: time and memory grow with them.
+const MOST_STEPS: usize = 1 << 22;
+
+/// Too much would be computed again.
+fn entangled(node: &GraphNode) -> LegalError {
+    let why = "the weights are more than one program has, and too many values that would be computed again lie between (made \
+               of constants alone, without axes, or truth values); compute constants beforehand, or store weights in \
+               fewer bytes (compress)";
+    LegalError { op: node.op.name(), why: why.into(), at: node.at, fault: Fault::Target }
+}
+
 /// Nodes of a region in their order, with what each needs through what is computed again.
 struct Units<'a> {
     graph: &'a Graph,
@@ -38,7 +49,7 @@ struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    fn of(graph: &'a Graph, region: &BTreeSet<NodeId>) -> Units<'a> {
+    fn of(graph: &'a Graph, region: &BTreeSet<NodeId>) -> Result<Units<'a>, LegalError> {
         let mut fixed = vec![true; graph.len()];
         for (id, node) in graph.nodes() {
             let fed = matches!(node.op, Op::Input(_));
@@ -58,7 +69,7 @@ impl<'a> Units<'a> {
             bytes: HashMap::new(),
             ids,
         };
-        let mut last_read = vec![0; units.ids.len()];
+        let (mut last_read, mut steps) = (vec![0; units.ids.len()], 0);
         // What is computed again and wanted elsewhere goes with the last.
         let elsewhere =
             graph.nodes().filter(|(id, _)| !region.contains(id)).flat_map(|(_, node)| &node.inputs);
@@ -74,6 +85,10 @@ impl<'a> Units<'a> {
                 if !seen.insert(id) {
                     continue;
                 }
+                steps += 1;
+                if steps > MOST_STEPS {
+                    return Err(entangled(graph.node(units.ids[at])));
+                }
                 if let Some(weight) = graph.constant(id) {
                     units.constants[at].push(id);
                     units.bytes.entry(id).or_insert_with(|| bytes(weight));
@@ -86,7 +101,7 @@ impl<'a> Units<'a> {
             }
         }
         units.crossing = crossing(graph, &units.ids, &last_read);
-        units
+        Ok(units)
     }
 
     /// Where programs begin that have at most so many bytes each, and how many they are and how many bytes cross; `None`
@@ -219,7 +234,7 @@ pub(super) fn pieces(
     if !exceeds(graph, region.iter().map(|&id| graph.node(id)), ceiling) {
         return Ok(vec![region.clone()]);
     }
-    let units = Units::of(graph, region);
+    let units = Units::of(graph, region)?;
     if units.ids.is_empty() {
         return Ok(vec![region.clone()]);
     }

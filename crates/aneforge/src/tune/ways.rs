@@ -101,7 +101,7 @@ fn has_weight(graph: &Graph, id: NodeId, node: &GraphNode) -> bool {
 fn too_large_for_bytes(graph: &Graph) -> Option<String> {
     let bounds = Bounds::of(graph);
     let multiplies = |id| matches!(graph.form(id), Form::Product(_) | Form::Conv(..));
-    let why = |(id, node): (NodeId, &GraphNode)| {
+    let why = |(_, node): (NodeId, &GraphNode)| {
         let (op, at) = (node.op.name(), node.at);
         match bounds.get(node.inputs[0]) {
             Some(most) if most <= INT8_ACTIVATIONS => None,
@@ -109,10 +109,10 @@ fn too_large_for_bytes(graph: &Graph) -> Option<String> {
                 "the operand of {op} may reach {most}, and beyond {INT8_ACTIVATIONS} products with bytes overflow (at {at})"
             )),
             None => Some(format!(
-                "nothing bounds the operand of {op}, and beyond {INT8_ACTIVATIONS} products with bytes overflow; declare                  max_abs of the inputs (at {at})"
+                "nothing bounds the operand of {op}, and beyond {INT8_ACTIVATIONS} products with bytes overflow; declare \
+                 max_abs of the inputs (at {at})"
             )),
         }
-        .filter(|_| multiplies(id))
     };
     graph.nodes().filter(|(id, _)| multiplies(*id)).find_map(why)
 }
@@ -137,7 +137,12 @@ mod tests {
     fn bytes_need_a_bound_of_what_they_multiply() {
         let x = Var::input(Shape::new(&[1, 4096]).unwrap());
         let unknown = product(&x);
-        assert!(int8(&unknown).refused.unwrap().starts_with("nothing bounds the operand of matmul"));
+        let why = int8(&unknown).refused.unwrap();
+        assert!(
+            why.starts_with("nothing bounds the operand of matmul, and beyond 4094 products with bytes"),
+            "{why}"
+        );
+        assert!(why.contains("; declare max_abs of the inputs (at "), "{why}");
         assert_eq!(choose(&unknown, &CompileOptions::default()).unwrap().compression, None);
         let bounded = product(&x.clip(-4094.0, 4094.0));
         assert_eq!(int8(&bounded).refused, None);

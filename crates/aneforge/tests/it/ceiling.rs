@@ -133,6 +133,23 @@ fn many_layers_take_no_time() {
 }
 
 #[test]
+fn what_is_computed_again_is_bounded() {
+    // Large enough that it is not folded.
+    let mut fixed = Var::full(shape(&[300, 300]), 0.5);
+    let mut x = Var::input(shape(&[300, 300]));
+    for _ in 0..2100 {
+        fixed = fixed.tanh();
+    }
+    for _ in 0..2100 {
+        x = x.tanh() + &fixed;
+    }
+    let graph = Graph::freeze(&[x.linear(&weight(2, &[300, 300]), None)]).unwrap();
+    let compiled = aneforge::compile_graph(&graph, &under(200_000)).map(|plan| plan.segments.len());
+    let error = compiled.unwrap_err().to_string();
+    assert!(error.contains("too many values that would be computed again lie between"), "{error}");
+}
+
+#[test]
 fn the_ceiling_is_the_systems() {
     let options = CompileOptions::default();
     assert_eq!(options.ceiling(), System::MacOs26.most_bytes());
