@@ -30,6 +30,7 @@ from aneforge._catalog import (
 )
 from aneforge._compile import Device, compile, devices, load_model
 from aneforge._diagnose import AllChips, Diagnosis
+from aneforge._explain import Explanation
 from aneforge._encoder import load
 from aneforge._files import eval, load_graph, save_graph
 from aneforge._free import *  # noqa: F403
@@ -100,6 +101,7 @@ __all__ = [
     "Diagnosis",
     "DispatchFloorWarning",
     "Encoder",
+    "Explanation",
     "Family",
     "Model",
     "MultiModel",

@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any
 
 from aneforge._diagnose import diagnose_all_chips, diagnose_model
+from aneforge._explain import explain_model
 from aneforge._native import Encoder, Model
 from aneforge._operand import path as named
 from aneforge._profile import profile_model
@@ -63,6 +64,7 @@ def install() -> None:
         (Model, "profile", profile_model),
         (Model, "diagnose", diagnose_model),
         (Model, "diagnose_all_chips", diagnose_all_chips),
+        (Model, "explain", explain_model),
         (Model, "save", save_model),
     )
     for cls, name, method in methods:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from aneforge import _env, _judge, _native
 from aneforge._blame import blame, some
 from aneforge._native import Model, Tensor
-from aneforge._operand import integer
+from aneforge._operand import integer, within
 from aneforge._operand import path as named
 from aneforge._pacing import BREAKER
 
@@ -49,6 +49,9 @@ def compile(
     isa: str | None = None,
     threads: int | None = None,
     norms: str = "auto",
+    fold_scalars: bool = False,
+    system: str | None = None,
+    most_bytes: int | None = None,
     carry: Mapping[Tensor, Tensor] | None = None,
     cache: bool | str | PathLike[str] = False,
     return_dict: bool | None = None,
@@ -63,8 +66,9 @@ def compile(
             an earlier compile left there is replaced as a whole, when everything new is complete; other files
             stay, and one that is in the way is an error.
         opt: `"routes"` writes native layers with fused ops where those compute the same, which saves the
-            cut; 0 and None keep every layer. 1 is `"routes"`, as long as there are no compressed weights to
-            choose; 2 and `"max"` measure, with `tune`.
+            cut; 0 and None keep every layer. 1 takes the cheapest way by the cost model: layers kept or not, and, where it is
+            estimated to be a tenth faster, weights in bytes (unless what they multiply is unbounded, or may be above 4094) and
+            `fold_scalars`. 2 and `"max"` measure, with `tune`. `model.explain()` lists the ways.
         compress: the form in which weights of linear layers, convolutions and matrices per batch are stored: `"int8"`
             (bytes with a scale per row), `"int4"` (a table of 16 values, else `"int8"`), `"sparse"` (where half is
             zero), `"blockwise"` (bytes with a scale per block, of matrices), or `"auto"`, the smallest that the
@@ -89,6 +93,12 @@ def compile(
         norms: how norms are written: `"plain"`, as mean, square and root in half precision; `"robust"`, so that
             every finite row comes out right, at about twice the number of ops; `"auto"` is plain but where
             declared bounds (`max_abs`) or constants say that it would go wrong.
+        fold_scalars: make one of a chain of scalar factors, or of scalar terms, so that results are rounded once, and not to
+            the same bits.
+        system: the system whose compiler the program is for, which bounds the weights of one program: `"macos26"`, the default
+            (2 GiB), or `"macos27"` (1 GiB, a requirement of ours without a public measurement). What has more becomes several
+            programs, cut where the fewest bytes cross, with the same results.
+        most_bytes: the most bytes of weights in one program, instead of the system's.
         carry: what runs make of state, as in `carry={cache: next_cache}` with `cache` of `af.state`: all state is read
             before any of it changes. With it, `out` may be empty.
         cache: True takes the program from the cache if it was compiled there before, from the same graph, weights,
@@ -105,14 +115,17 @@ def compile(
     """
     checked = {"build_dir": build_dir, "target": target, "device": device, "numerics": numerics, "norms": norms}
     hosted = {"sums": sums, "isa": isa, "threads": threads}
-    answers = {"int8": int8, "validate": validate, "return_dict": return_dict}
-    if why := blame("compile", compile, (out,), {**checked, **hosted, **answers}):
+    answers = {"int8": int8, "validate": validate, "return_dict": return_dict, "fold_scalars": fold_scalars}
+    bounds = {"system": system, "most_bytes": most_bytes}
+    if why := blame("compile", compile, (out,), {**checked, **hosted, **answers, **bounds}):
         raise TypeError(why)
     carried = _carried(carry)
     if not carried:
         some("compile", out)
     folder = None if build_dir is None else named("compile: build_dir", build_dir, 'folder, which may be "."')
     kept = _cache(cache)
+    if most_bytes is not None:
+        most_bytes = within("compile: most_bytes", most_bytes, 1, 2**63 - 1)
     form = _form(int8, compress, compress_atol, block_size)
     opt = opt.strip().lower() if isinstance(opt, str) else opt
     if form is not None and opt in (1, 2, "2", "max"):
@@ -120,7 +133,8 @@ def compile(
     if opt in (2, "2", "max"):
         if carried:
             raise ValueError("compile: opt=2 measures graphs without state; leave opt out, or carry out")
-        given = {**checked, **hosted, "norms": norms if norms != "auto" else None, "cache": kept}
+        given = {**checked, **hosted, **bounds, "norms": norms if norms != "auto" else None, "cache": kept}
+        given["fold_scalars"] = fold_scalars or None
         return _measured(out, validate, given)
     if opt not in ("routes", 0, 1, None):
         raise ValueError(f"compile: opt must be 'routes', 0, 1, 2 or 'max', got {opt!r}")
@@ -139,6 +153,10 @@ def compile(
             host=_env.host(numerics, sums, isa, threads),
             norms=norms,
             compress=form,
+            fold_scalars=fold_scalars,
+            system=system,
+            most_bytes=most_bytes,
+            choose=opt == 1,
             carry=carried,
             build_dir=folder,
             cache=kept,

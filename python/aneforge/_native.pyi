@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aneforge._ops import OpMethods
 from aneforge._diagnose import AllChips, Diagnosis
+from aneforge._explain import Explanation
 from aneforge._profile import Profile
 from aneforge._tensor import TensorMethods
 
@@ -42,6 +43,7 @@ __all__ = [
     "divergence",
     "estimate",
     "estimate_provenance",
+    "explain",
     "family_of_brand",
     "feeds",
     "gather",
@@ -67,10 +69,10 @@ __all__ = [
     "preflight",
     "profile",
     "project_peak",
+    "reduce_sum_to_matmul",
     "representative",
     "save_graph",
     "sdpa",
-    "reduce_sum_to_matmul",
     "set_threads",
     "triangle",
     "truth",
@@ -248,6 +250,8 @@ class Model:
         which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, and
         `why` it is not in the form that was asked for ("" if it is).
         """
+    def explain(self) -> Explanation:
+        """Why the program is what it is: the rules that fired or refused, the ways there were, its weights and cuts."""
     def state(self) -> dict[str, NDArray[np.float32]]:
         """What the state holds that the model reads or changes, as float32 arrays by name, or by its number where it has
         none.
@@ -452,6 +456,10 @@ def compile(
     host: Mapping[str, Any] | None = None,
     norms: str | None = None,
     compress: tuple[str, float, int] | None = None,
+    fold_scalars: bool = False,
+    system: str | None = None,
+    most_bytes: int | None = None,
+    choose: bool = False,
     carry: Sequence[tuple[Tensor, Tensor]] | None = None,
     build_dir: str | None = None,
     cache: tuple[str, int] | None = None,
@@ -507,8 +515,8 @@ def tune(
     place: Mapping[str, Any],
     search: tuple[int, float, float, float],
     each: Callable[[str], object] | None,
-) -> bool:
-    """Whether native layers are best kept; `each` is called with a line about every way that is measured."""
+) -> tuple[bool, bool, bool]:
+    """Whether native layers are best kept, weights in bytes, and chains of scalars folded; `each` is called with a line about every way that is measured."""
 
 def tune_precision(
     out: Tensor,
@@ -540,6 +548,9 @@ def diagnose(
     model: Model, arrays: tuple[Any, ...], named: dict[str, Any], target: str | None, tolerance: float
 ) -> tuple[str, str, str]:
     """What `Model.diagnose` is made of: JSON, a table and a page."""
+
+def explain(model: Model) -> tuple[str, str]:
+    """What `Model.explain` is made of: JSON and text."""
 
 def diagnose_all_chips(
     model: Model, arrays: tuple[Any, ...], named: dict[str, Any], tolerance: float

@@ -26,11 +26,15 @@ def tune(
     min_lossy_speedup: float = 1.10,
     verbose: bool = False,
     target_error: float | None = None,
+    *,
+    device: str | None = None,
 ) -> Model:
-    """The fastest correct way to compile `out`, measured on the device that models run on.
+    """The fastest correct way to compile `out`, measured on the device that it then runs on.
 
-    Tried are native layers kept, and written out. What was found for a graph of the same structure on this
-    machine before is taken from the cache, in `ANEFORGE_CACHE_DIR`, without measuring.
+    Tried are native layers kept, and written out; then, on top of the cheaper of these, weights in bytes (`int8`) and chains of
+    scalars as one (`scalarfold`), which lose precision. A way whose results are further than `atol` from the first's never
+    wins. What was found for a graph of the same structure on this machine and device before is taken from the cache, in
+    `ANEFORGE_CACHE_DIR`, without measuring, unless it loses precision: how much depends on the weights.
 
     Args:
         out: the result.
@@ -42,13 +46,21 @@ def tune(
         min_lossy_speedup: how much faster a way with a loss of precision must be.
         verbose: print one line per way.
         target_error: choose by precision instead, with `tune_precision`.
+        device: where to measure and run; see `compile`.
     """
+    if device is not None and not isinstance(device, str):
+        raise TypeError(f"tune: device must be a string, got {type(device).__name__}")
     if target_error is not None:
+        if device is not None:
+            raise ValueError("tune: target_error measures on the default device; set ANEFORGE_DEVICE instead")
         return tune_precision(out, target_error, inputs=inputs, reps=reps, verbose=verbose)[0]
     reps = within("tune: reps", reps)
     search = (within("tune: budget", budget), atol, prune_factor, min_lossy_speedup)
-    native = _native.tune(out, inputs, _env.bench(reps), search, print if verbose else None)
-    return compile(out, opt=0 if native else "routes")
+    place = _env.bench(reps)
+    if device is not None:
+        place["device"] = device
+    native, int8, folded = _native.tune(out, inputs, place, search, print if verbose else None)
+    return compile(out, int8=int8, opt=0 if native else "routes", fold_scalars=folded, device=device)
 
 
 def tune_precision(

@@ -12,8 +12,8 @@ use crate::tensor::Tensor;
 use crate::text::Text;
 use aneforge::artifact::{ArtifactError, Cache, Cached};
 use aneforge::device::host;
-use aneforge::passes::{Compression, Form, PassError};
-use aneforge::target::numerics_named;
+use aneforge::passes::{Compression, Form, PassError, Scalars};
+use aneforge::target::{System, numerics_named};
 use aneforge::{
     CompileError, CompileOptions, Device, Graph, HostOptions, Norms, Numerics, Plan, Routes, Target, Var,
     artifact, compile_graph, device,
@@ -36,11 +36,11 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Compiles what one tensor, or several, need (layers stay `native` where there is a choice), writes it to a folder if one is given, and loads it into a
+/// Compiles what one tensor, or several, need (layers stay `native` where there is a choice, unless the cost model is to `choose`), writes it to a folder if one is given, and loads it into a
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, carry = None, build_dir = None, cache = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, fold_scalars = false, system = None, most_bytes = None, choose = false, carry = None, build_dir = None, cache = None, return_dict = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -50,6 +50,10 @@ pub fn compile(
     host: Option<HostWords>,
     norms: Option<Text>,
     compress: Option<(Text, f64, usize)>,
+    fold_scalars: bool,
+    system: Option<Text>,
+    most_bytes: Option<u64>,
+    choose: bool,
     carry: Option<Vec<[Bound<'_, Tensor>; 2]>>,
     build_dir: Option<PathBuf>,
     cache: Option<(PathBuf, u64)>,
@@ -62,11 +66,13 @@ pub fn compile(
         .collect();
     let (outputs, returned) = outputs(out, !carry.is_empty())?;
     let returned = as_asked(returned, return_dict)?;
-    let routes = if native { Routes::Native } else { Routes::WrittenOut };
     let options = CompileOptions::target(chip(target.as_deref())?)
-        .routes(routes)
+        .routes(if native { Routes::Native } else { Routes::WrittenOut })
         .norms(self::norms(norms.as_deref())?)
-        .compression(compress.map(compression).transpose()?);
+        .compression(compress.map(compression).transpose()?)
+        .scalars(if fold_scalars { Scalars::Folded } else { Scalars::AsWritten })
+        .system(self::system(system.as_deref())?)
+        .most_bytes(most_bytes);
     let host = host.unwrap_or_default().options(options.target)?;
     let device = on(device.as_deref(), &host)?;
     let at = here(py)?;
@@ -79,6 +85,7 @@ pub fn compile(
             let pairs: Vec<(&Var, &Var)> = carry.iter().map(|[state, next]| (state, next)).collect();
             let graph =
                 Graph::carrying(&outputs, &pairs).map_err(|e| Error::Compile(PassError::from(e).into()))?;
+            let options = chosen(&graph, options, choose)?;
             let compiled = || at.scope(|| compiled(&graph, &options, cache.as_ref()));
             let (mut plan, kept) = stoppable(stop, compiled).map_err(Error::Compile)?;
             plan.results = results;
@@ -90,12 +97,15 @@ pub fn compile(
             Ok::<_, Error>((running, home, kept))
         })
     })??;
-    if let Err(error) = kept {
-        let message = format!("compile: the program is not kept in the cache: {error}");
-        let message = CString::new(message).unwrap_or_default();
-        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, level(py)?)?;
-    }
+    kept.or_else(|error| not_kept(py, &error))?;
     Model::new(py, running, home, returned)
+}
+
+/// Warns that the cache could not take a program.
+fn not_kept(py: Python<'_>, error: &ArtifactError) -> PyResult<()> {
+    let message = format!("compile: the program is not kept in the cache: {error}");
+    let message = CString::new(message).unwrap_or_default();
+    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, level(py)?)
 }
 
 /// Results as a dictionary or not, where that was said.
@@ -127,6 +137,20 @@ fn compression((name, tolerance, block): (Text, f64, usize)) -> PyResult<Compres
         PyValueError::new_err(format!("compile: compress must be one of '{names}', got '{}'", &*name))
     })?;
     Ok(Compression::new(form).tolerance(tolerance).block(block))
+}
+
+/// The system of this name, or the default.
+fn system(name: Option<&str>) -> PyResult<System> {
+    let Some(name) = name else { return Ok(System::default()) };
+    System::named(name).ok_or_else(|| {
+        let names = System::ALL.map(System::name).join("', '");
+        PyValueError::new_err(format!("compile: system must be one of '{names}', got '{name}'"))
+    })
+}
+
+/// The options, or those that the cost model chooses.
+fn chosen(graph: &Graph, options: CompileOptions, choose: bool) -> Result<CompileOptions, Error> {
+    if choose { aneforge::tune::choose(graph, &options).map_err(Error::Compile) } else { Ok(options) }
 }
 
 /// How norms of this name, or by default, are written.

@@ -56,6 +56,21 @@ pub fn diagnose<'py>(
     Ok((found.to_json().to_string(), found.to_string(), found.to_html()))
 }
 
+/// What `Model.explain` is made of: JSON and text.
+#[pyfunction]
+pub fn explain(py: Python<'_>, model: &Bound<'_, Model>) -> PyResult<(String, String)> {
+    let written = model.get().running().written.clone().ok_or_else(|| {
+        PyValueError::new_err(
+            "explain: the model was loaded, and how it was compiled is not kept; explain the graph it is compiled from",
+        )
+    })?;
+    let told = interruptible(py, move |stop| {
+        guarded(|| stoppable(stop, || aneforge::explain::explain(&written.0, &written.1)))
+    })??
+    .map_err(Error::Compile)?;
+    Ok((told.to_json().to_string(), told.to_string()))
+}
+
 /// What `Model.diagnose_all_chips` is made of: JSON and a table.
 #[pyfunction]
 pub fn diagnose_all_chips<'py>(

@@ -7,6 +7,7 @@ use crate::host::HostWords;
 use crate::interrupt::{Attaching, interruptible};
 use crate::judge::{judged, risk_report};
 use crate::tensor::Tensor;
+use aneforge::passes::Scalars;
 use aneforge::tune::{AttentionShape, Bench, Chosen, Goal, Search, TuneError, Way};
 use aneforge::{CompileOptions, Routes, RunError};
 use aneforge_kernels::threads::stoppable;
@@ -79,7 +80,7 @@ fn arrays(
     ports.iter().enumerate().zip(&given).map(tensor).collect::<PyResult<_>>().map(Some)
 }
 
-/// Whether native layers are best kept; `each` is called with a line about every way that is measured.
+/// Whether native layers are best kept, weights in bytes, and chains of scalars folded; `each` is called with a line about every way that is measured.
 #[pyfunction]
 pub fn tune(
     out: &Bound<'_, Tensor>,
@@ -87,13 +88,14 @@ pub fn tune(
     place: Place,
     search: (usize, f64, f64, f64),
     each: Option<Py<PyAny>>,
-) -> PyResult<bool> {
+) -> PyResult<(bool, bool, bool)> {
     let (budget, tolerance, prune_factor, min_lossy_speedup) = search;
     let search = Search { budget, tolerance, prune_factor, min_lossy_speedup };
     let bench = place.bench(arrays(out, inputs)?)?;
     let var = out.get().var.clone();
     let options = measure(out.py(), each, move |each| aneforge::tune::tune(&var, &bench, &search, each))?;
-    Ok(options.routes == Routes::Native)
+    let folded = options.scalars == Scalars::Folded;
+    Ok((options.routes == Routes::Native, options.compression.is_some(), folded))
 }
 
 /// The graph whose sums are written best, and a report of all that were measured.

@@ -22,9 +22,10 @@ def test_routes_are_measured_once(cache: Path, capsys: pytest.CaptureFixture[str
         return af.minmax_norm(af.input((1, 2, 4, 8)) @ np.full((8, 8), scale))
 
     y = graph(0.5)
-    model = af.tune(y, reps=3, verbose=True)
+    # On a graph as small as this one, a loss of precision may seem to pay.
+    model = af.tune(y, reps=3, verbose=True, min_lossy_speedup=1e9, device="host")
     printed = capsys.readouterr().out.splitlines()
-    assert sorted(line.split(":")[0] for line in printed) == ["fused", "native"]
+    assert sorted(line.split(":")[0] for line in printed) == ["fused", "int8", "native"]
     [entry] = json.loads(cache.read_text()).values()
     assert entry["config"] in ("fused", "native") and entry["us"] > 0
     assert isinstance(model, af.SegmentedModel) == (entry["config"] == "native")
@@ -36,6 +37,33 @@ def test_routes_are_measured_once(cache: Path, capsys: pytest.CaptureFixture[str
     assert len(json.loads(cache.read_text())) == 1
     cache.write_text("damaged")
     af.tune(y, reps=1)
+
+
+def test_a_way_with_a_loss_is_within_the_tolerance_or_not_taken(cache: Path) -> None:
+    weight = np.random.default_rng(5).normal(size=(512, 512)).astype(np.float32)
+    y = af.input((1, 512)).linear(weight)
+    strict = af.tune(y, reps=1, atol=0.0, min_lossy_speedup=0.0)
+    assert strict.weight_report() == []
+    loose = af.tune(y, reps=1, atol=0.5, min_lossy_speedup=0.0, prune_factor=1e9)
+    assert [row["encoding"] for row in loose.weight_report()] in ([], ["int8"])
+    # What was chosen with a loss before is not taken for granted.
+    assert af.tune(y, reps=1, atol=0.0).weight_report() == []
+    with pytest.raises(RuntimeError, match="no Neural Engine|not available|ane"):
+        af.tune(y, reps=1, device="ane")
+    with pytest.raises(TypeError, match="device must be a string"):
+        af.tune(y, device=3)  # type: ignore[arg-type]
+
+
+def test_opt_1_chooses_by_the_cost_model() -> None:
+    weight = np.full((4096, 4096), 0.5, np.float32)
+    unbounded = af.compile(af.input((1, 4096)).linear(weight), opt=1)
+    assert unbounded.weight_report() == []
+    [int8] = [way for way in unbounded.explain().ways if way["name"] == "int8"]
+    assert "nothing bounds the operand of matmul" in int8["refused"] and not int8["taken"]
+    bounded = af.compile(af.input((1, 4096), max_abs=4094).linear(weight), opt=1)
+    assert [row["encoding"] for row in bounded.weight_report()] == ["int8"]
+    beyond = af.compile(af.input((1, 4096), max_abs=4096).linear(weight), opt=1)
+    assert beyond.weight_report() == []
 
 
 def test_opt_2_measures(cache: Path) -> None:

@@ -192,8 +192,7 @@ pub fn report_of(plan: &Plan) -> String {
     for trace in &plan.traces {
         out += &format!("  {}: {} nodes after it\n", trace.stage, trace.graph.len());
         for event in &trace.events {
-            let what = event.refused.map_or_else(String::new, |why| format!(", left alone: {why}"));
-            out += &format!("    {} at {}{what}\n", event.rule, event.node);
+            out += &format!("    {event}\n");
         }
     }
     out

@@ -60,7 +60,8 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     };
     let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
     let feeds = graph.feed_types();
-    let (parts, outputs) = partition(legal, &feeds).map_err(PassError::from)?;
+    let mut cuts = Vec::new();
+    let (parts, outputs) = partition(legal, &feeds, options.ceiling(), &mut cuts).map_err(PassError::from)?;
     // Ports have axes where the graph as written may have none.
     let shapes = graph.outputs().iter().map(|&o| graph.node(o).ty.shape);
     let types =
@@ -71,6 +72,10 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     };
     let segments = parts.into_iter().map(segment).collect::<Result<Vec<_>, CompileError>>()?;
     let n_ops = n_ops(&traces);
+    if !cuts.is_empty() {
+        let graph = legal.clone();
+        traces.push(Trace { stage: "partition", events: cuts, graph });
+    }
     let order = graph.feeds();
     let place = |(state, _)| order.iter().position(|&feed| feed == state).expect("invariant: state is fed");
     let carries = graph.carries().map(place).collect();

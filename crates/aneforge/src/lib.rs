@@ -68,6 +68,7 @@ pub mod device;
 pub mod diagnose;
 pub mod emit;
 pub mod error;
+pub mod explain;
 pub mod grad;
 pub mod import;
 pub mod netplist;

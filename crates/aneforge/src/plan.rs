@@ -173,6 +173,9 @@ impl fmt::Display for Plan {
             let name = if feed.name.is_empty() { String::new() } else { format!(" ({})", feed.name) };
             writeln!(f, "  input {i}{name}: {}", feed.ty)?;
         }
+        for event in self.traces.iter().filter(|trace| trace.stage == "partition").flat_map(|t| &t.events) {
+            writeln!(f, "  {event}")?;
+        }
         let cut = self.segments.len() > 1;
         let from = |source: &Source| if cut { format!(" from {source}") } else { String::new() };
         for (i, (ty, source)) in self.returned().iter().enumerate() {

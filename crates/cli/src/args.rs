@@ -1,12 +1,12 @@
 //! The command line's shape: global options and the list of commands.
 
 use crate::commands::{
-    cache, check, compile, completions, demo, devices, diagnose, embed, inspect, ops, run, targets,
+    cache, check, compile, completions, demo, devices, diagnose, embed, explain, inspect, ops, run, targets,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::passes::{Compression, Form};
-use aneforge::target::{UnknownNumerics, UnknownTarget, numerics_named};
+use aneforge::target::{System, UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::{EnumValueParser, PossibleValue, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -134,6 +134,19 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub block_size: usize,
+
+    /// Make one of a chain of scalar factors, or of terms: results are rounded once, and not to the same bits
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub fold_scalars: bool,
+
+    /// System whose compiler the program is for: `macos26` (2 GiB of weights in one program) or `macos27` (1 GiB, with no
+    /// public measurement); what has more is cut into several programs
+    #[arg(long, global = true, value_parser = system, default_value = "macos26", help_heading = "Global options")]
+    pub system: System,
+
+    /// Most bytes of weights in one program, instead of the system's
+    #[arg(long, global = true, value_name = "BYTES", help_heading = "Global options")]
+    pub most_bytes: Option<u64>,
 
     /// Arithmetic of the host engine: the target's documented departures from IEEE 754 (`ane`), those of
     /// another family or chip (such as `a14` or `M2`), or none (`ieee`)
@@ -280,6 +293,13 @@ fn tolerance(text: &str) -> Result<f64, String> {
     value.ok_or_else(|| "a number from 0 on is needed, such as 0.05".into())
 }
 
+fn system(text: &str) -> Result<System, String> {
+    System::named(text).ok_or_else(|| {
+        let names = System::ALL.map(System::name).join("`, `");
+        format!("known are `{names}`")
+    })
+}
+
 fn block(text: &str) -> Result<usize, String> {
     let value = text.trim().parse::<usize>().ok().filter(|&value| value > 0);
     value.ok_or_else(|| "a number of columns from 1 on is needed, such as 32".into())
@@ -319,6 +339,8 @@ pub enum Command {
     Compile(compile::Args),
     #[command(after_help = run::JSON)]
     Run(run::Args),
+    #[command(after_help = explain::JSON)]
+    Explain(explain::Args),
     #[command(after_help = inspect::JSON)]
     Inspect(inspect::Args),
     #[command(after_help = check::JSON)]

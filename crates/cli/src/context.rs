@@ -6,8 +6,8 @@ use crate::picture::Style;
 use aneforge::artifact::{Cache, Cached};
 use aneforge::device::host::{self, HostOptions, Isa, Sums};
 use aneforge::ir::graph::Graph;
-use aneforge::passes::{Compression, notices};
-use aneforge::target::numerics_named;
+use aneforge::passes::{Compression, Scalars, notices};
+use aneforge::target::{System, numerics_named};
 use aneforge::{
     CompileError, CompileOptions, Device, DeviceError, Norms, Numerics, Plan, Routes, RunError, Session,
     Target, device,
@@ -34,6 +34,9 @@ pub struct Context {
     norms: Norms,
     /// In which form weights are stored.
     pub compression: Option<Compression>,
+    scalars: Scalars,
+    system: System,
+    most_bytes: Option<u64>,
 }
 
 impl Context {
@@ -79,6 +82,9 @@ impl Context {
             compression: global
                 .compress
                 .map(|form| Compression::new(form).tolerance(global.compress_atol).block(global.block_size)),
+            scalars: if global.fold_scalars { Scalars::Folded } else { Scalars::AsWritten },
+            system: global.system,
+            most_bytes: global.most_bytes,
         })
     }
 
@@ -104,6 +110,9 @@ impl Context {
             .routes(self.routes)
             .norms(self.norms)
             .compression(self.compression)
+            .scalars(self.scalars)
+            .system(self.system)
+            .most_bytes(self.most_bytes)
     }
 
     /// Compiles a graph for the target, and warns of what that computes in its own way.

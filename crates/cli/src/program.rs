@@ -43,7 +43,7 @@ impl Program {
         match <[Segment; 1]>::try_from(plan.segments) {
             Ok([segment]) if segment.mil().is_some() => Ok(segment.graph),
             _ => Err(file(format!(
-                "`{}` is compiled for {target}, in {} with native layers, and can be run but not compiled again; leave \
+                "`{}` is compiled for {target}, in {}, and can be run but not compiled again; leave \
                  --target, --native, --norms and --compress out, or name the graph that it was compiled from",
                 name(path),
                 output::counted(segments, "segment")

@@ -1,8 +1,10 @@
-//! Times lowering and calling: ResNet-18 from graph to files, and the overhead of a one-op model.
+//! Times lowering and calling: ResNet-18 from graph to artifacts in memory and in files, in half precision and in 4-bit
+//! tables, and the overhead of a one-op model.
 //!
 //! `cargo bench -p aneforge-models --bench lowering`. Prints medians, the allocator's peak during lowering, and how
 //! often a session allocates after its first call.
 
+use aneforge::passes::{Compression, Form};
 use aneforge::{CompileOptions, Feed, Session, Shape, Tensor, Var, compile, device};
 use aneforge_models::resnet::{Depth, resnet};
 use aneforge_models::weights::random_weights;
@@ -38,6 +40,74 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Times that a median is of, after the first of each kind.
+const REPEATS: usize = 15;
+
+/// The text and the weights of every program, as they would be on disk.
+fn artifacts(plan: &aneforge::Plan) -> usize {
+    let mut bytes = 0;
+    for segment in &plan.segments {
+        let (program, blob) = segment.mil().expect("ResNet-18 has no native layers");
+        let room = usize::try_from(blob.layout.file_len()).expect("the file fits in memory");
+        let weights = blob.write(&segment.graph, Vec::with_capacity(room)).expect("memory is written");
+        bytes += program.to_string().len() + weights.len();
+    }
+    bytes
+}
+
+fn say(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "lowering ResNet-18, {what}: {:.1} ms (median of {}), least {:.1} ms",
+        ms(times[times.len() / 2]),
+        times.len(),
+        ms(times[0])
+    );
+}
+
+fn timed(what: &str, mut work: impl FnMut()) {
+    work();
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let times = (0..REPEATS).map(|_| {
+        let start = Instant::now();
+        work();
+        start.elapsed()
+    });
+    say(what, times.collect());
+    println!("  allocator's peak beyond what was there {} bytes", PEAK.load(Ordering::Relaxed) - before);
+}
+
+/// From values to the text and weights in memory, and what the parts of it take.
+fn in_memory(network: &dyn Fn() -> Var) {
+    let options = CompileOptions::default();
+    timed("graph to artifacts in memory", || {
+        let plan = compile(&[network()], &options).expect("ResNet-18 compiles");
+        std::hint::black_box(artifacts(&plan));
+    });
+    timed("of that, building the graph", || {
+        std::hint::black_box(network());
+    });
+    let y = network();
+    timed("of that, compiling", || {
+        std::hint::black_box(compile(std::slice::from_ref(&y), &options).expect("ResNet-18 compiles"));
+    });
+    let plan = compile(&[y], &options).expect("ResNet-18 compiles");
+    timed("of that, writing", || {
+        std::hint::black_box(artifacts(&plan));
+    });
+}
+
+/// The same with weights in 4-bit tables; the tolerance is that of the reference's examples.
+fn int4(network: &dyn Fn() -> Var) {
+    let options = CompileOptions::default().compression(Compression::new(Form::Int4).tolerance(0.5));
+    timed("int4, graph to artifacts in memory", || {
+        let plan = compile(&[network()], &options).expect("ResNet-18 compiles");
+        std::hint::black_box(artifacts(&plan));
+    });
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
@@ -60,9 +130,11 @@ fn main() {
         let mut again = |_: &str, _| given.next().expect("as many as before");
         resnet(Depth::D18, &x, 1000, &mut again).expect("they fit as before")
     };
+    in_memory(&network);
+    int4(&network);
     let folder = std::env::temp_dir().join(format!("aneforge-lowering-{}", std::process::id()));
     let (mut times, mut peak, mut bytes) = (Vec::new(), 0, 0);
-    for _ in 0..9 {
+    for _ in 0..REPEATS {
         let before = LIVE.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);
         let start = Instant::now();
@@ -73,7 +145,7 @@ fn main() {
         bytes = plan.weight_bytes();
     }
     std::fs::remove_dir_all(&folder).expect("the folder was written");
-    println!("lowering ResNet-18, graph to files: {:.1} ms (median of 9)", median(times).as_secs_f64() * 1e3);
+    say("graph to files", times);
     println!(
         "  artifact {bytes} bytes, allocator's peak beyond the source weights {peak} bytes: {:.2} of the artifact",
         peak as f64 / bytes as f64

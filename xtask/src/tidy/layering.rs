@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 pub const ORDER: &[&str] = &[
     "ir", "grad", "risk", "target", "rewrite", "quantize", "passes", "emit", "netplist", "plan", "compile",
     "device", "profile", "session", "portable", "artifact", "import", "nn", "paired", "pacing", "error",
-    "tune", "diagnose",
+    "tune", "explain", "diagnose",
 ];
 
 /// Where they are.

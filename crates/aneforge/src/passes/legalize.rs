@@ -341,7 +341,7 @@ fn compute_outputs(graph: &Graph, events: &mut Vec<Event>) -> Result<Graph, crat
             if !matches!(node.op.mil(), Mil::Leaf) && seen.insert(id) {
                 return var.clone();
             }
-            events.push(Event { rule: "identity_output", node: node.op.name().into(), refused: None });
+            events.push(Event::fired("identity_output", node));
             node.at.scope(|| {
                 if node.ty.dtype == aneforge_tensor::DType::U8 { var.cast() } else { decoded(var).muls(1.0) }
             })

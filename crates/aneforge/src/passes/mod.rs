@@ -6,9 +6,10 @@
 //!
 //! Then weights are stored in fewer bytes, where that is asked for: `--compress-->`.
 //!
-//! `partition` then cuts a legal graph at its native layers.
+//! `partition` then cuts a legal graph at its native layers, and where it has more weights than one program may have.
 
 mod canonicalize;
+mod ceiling;
 mod compress;
 pub mod encoded;
 mod extents;
@@ -24,13 +25,14 @@ pub mod partition;
 mod preflight;
 mod rank;
 mod route;
+mod scalars;
 mod trigonometry;
 
 use crate::ir::graph::Graph;
 use crate::ir::var::BuildError;
 use crate::ir::verify::{VerifyError, verify};
 use crate::rewrite::{Event, RewriteError, Rule};
-use crate::target::Target;
+use crate::target::{System, Target};
 use legal::LegalError;
 
 pub use canonicalize::CANONICALIZE;
@@ -42,6 +44,7 @@ pub use notices::{Notice, Noticed, cross_chip, notices};
 pub use partition::partition;
 pub use preflight::{NodeReport, Preflight, preflight};
 pub use route::{ROUTE, written_out};
+pub use scalars::SCALARS;
 pub use trigonometry::{POLYNOMIAL_ERROR, POLYNOMIAL_RANGE, TRIGONOMETRY};
 
 /// How to compile.
@@ -55,6 +58,12 @@ pub struct CompileOptions {
     pub norms: Norms,
     /// In which form weights are stored; by default in half precision, but for those that come encoded.
     pub compression: Option<Compression>,
+    /// What becomes of chains of scalar factors or terms.
+    pub scalars: Scalars,
+    /// The system whose compiler the program is for, which bounds the weights of one program.
+    pub system: System,
+    /// The longest weight file of one program in bytes, instead of the system's.
+    pub most_bytes: Option<u64>,
 }
 
 impl CompileOptions {
@@ -93,6 +102,45 @@ impl CompileOptions {
     pub fn compression(self, compression: impl Into<Option<Compression>>) -> CompileOptions {
         CompileOptions { compression: compression.into(), ..self }
     }
+
+    /// The same with this for chains of scalars.
+    pub fn scalars(self, scalars: Scalars) -> CompileOptions {
+        CompileOptions { scalars, ..self }
+    }
+
+    /// The same for this system.
+    pub fn system(self, system: System) -> CompileOptions {
+        CompileOptions { system, ..self }
+    }
+
+    /// The same with weight files of at most so many bytes: what has more is cut into several programs.
+    ///
+    /// ```
+    /// use aneforge::{CompileOptions, Shape, Var, compile};
+    /// let weight = |k| Var::full(Shape::new(&[8, 8]).expect("it has a shape"), k);
+    /// let y = Var::input(Shape::new(&[1, 8])?).linear(&weight(0.5), None).linear(&weight(0.25), None);
+    /// let plan = compile(&[y], &CompileOptions::default().most_bytes(300))?;
+    /// assert_eq!(plan.segments.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn most_bytes(self, most_bytes: impl Into<Option<u64>>) -> CompileOptions {
+        CompileOptions { most_bytes: most_bytes.into(), ..self }
+    }
+
+    /// The longest weight file of one program, in bytes.
+    pub fn ceiling(&self) -> u64 {
+        self.most_bytes.unwrap_or(self.system.most_bytes())
+    }
+}
+
+/// What becomes of chains of scalar factors, and of chains of scalar terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scalars {
+    /// They stay, and every result is rounded.
+    #[default]
+    AsWritten,
+    /// Each becomes one, whose results are rounded once: faster, and not to the same bits.
+    Folded,
 }
 
 /// How norms over rows are written: plainly, as mean, square and root in half precision, which is known to be accepted by
@@ -167,11 +215,20 @@ fn rules(graph: &Graph, rules: &[Rule], events: &mut Vec<Event>) -> Result<Graph
     Ok(crate::rewrite::run(graph, rules, events)?)
 }
 
+/// Constants, and where that is asked for, chains of scalars.
+fn fold(graph: &Graph, options: &CompileOptions, events: &mut Vec<Event>) -> Result<Graph, PassError> {
+    let folded = rules(graph, FOLD, events)?;
+    match options.scalars {
+        Scalars::AsWritten => Ok(folded),
+        Scalars::Folded => rules(&folded, SCALARS, events),
+    }
+}
+
 /// Every stage, in order.
 pub static PIPELINE: &[Stage] = &[
     Stage { name: "route", run: route::route },
     Stage { name: "canonicalize", run: |g, _, events| rules(g, CANONICALIZE, events) },
-    Stage { name: "fold", run: |g, _, events| rules(g, FOLD, events) },
+    Stage { name: "fold", run: fold },
     Stage { name: "merge", run: |g, _, _| Ok(merge::merge(g)?) },
     Stage { name: "norms", run: norms::survive },
     Stage { name: "legalize", run: legalize::legalize },

@@ -63,8 +63,7 @@ pub(super) fn survive(
             Op::BatchNorm(op) => Some(statistics(graph, node, op.eps.0)?),
             _ => None,
         };
-        let node_text = format!("{} (at {})", node.op.name(), node.at);
-        events.push(Event { rule: "robust_norm", node: node_text, refused: None });
+        events.push(Event::fired("robust_norm", node));
         let x: Vec<Var> = node.inputs.iter().map(|i| vars[i.index()].clone()).collect();
         Some(node.at.scope(|| match batch {
             Some(statistics) => batch_norm(&x, &statistics),

@@ -1,4 +1,4 @@
-//! Cutting a legal graph at its native layers.
+//! Cutting a legal graph at its native layers, and where a program would have more weights than the system takes.
 //!
 //! A layer is a program of its own. What MIL computes between layers is grouped into regions: region `r` runs
 //! once every layer of the rounds before `r` has, and before those of round `r`. A node goes into the region
@@ -10,7 +10,9 @@ use crate::ir::graph::{Graph, GraphNode, InputInfo, NodeId};
 use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::var::dims;
+use crate::passes::ceiling::{exceeds, pieces};
 use crate::passes::legal::{Fault, LegalError};
+use crate::rewrite::Event;
 use aneforge_tensor::DType;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -40,24 +42,33 @@ pub struct Part {
 }
 
 /// The parts of a legal graph in the order in which they run, one per segment, and where each of its outputs comes from.
-/// `feeds` are those of the graph as written, of which passes may have left out some.
-pub fn partition(graph: &Graph, feeds: &[InputInfo]) -> Result<(Vec<Part>, Vec<Source>), LegalError> {
-    if !graph.nodes.iter().any(is_native) {
+/// `feeds` are those of the graph as written, of which passes may have left out some; no program has a weight file of more
+/// than `ceiling` bytes, and `events` tells of every cut that this takes.
+pub fn partition(
+    graph: &Graph,
+    feeds: &[InputInfo],
+    ceiling: u64,
+    events: &mut Vec<Event>,
+) -> Result<(Vec<Part>, Vec<Source>), LegalError> {
+    if !graph.nodes.iter().any(is_native) && !exceeds(graph, graph.nodes.iter(), ceiling) {
         let inputs = graph.feed_types().iter().map(|f| feed(feeds, f.leaf)).collect();
         let outputs =
             (0..graph.outputs().len()).map(|output| Source::Segment { segment: 0, output }).collect();
         return Ok((vec![Part { graph: graph.clone(), inputs, native: false }], outputs));
     }
     let rounds = Rounds::of(graph);
-    let regions: Vec<BTreeSet<NodeId>> = (0..=rounds.last).map(|round| rounds.region(graph, round)).collect();
+    let mut regions: Vec<Vec<BTreeSet<NodeId>>> = Vec::new();
+    for round in 0..=rounds.last {
+        regions.push(pieces(graph, &rounds.region(graph, round), ceiling, events)?);
+    }
     let next_leaf = graph.feed_types().iter().map(|f| f.leaf + 1).max().unwrap_or(0);
     let mut cutter = Cutter { graph, feeds, made: HashMap::new(), parts: Vec::new(), next_leaf };
     let crossing = crossing(graph, &regions);
-    for (round, region) in regions.into_iter().enumerate() {
-        let outputs: Vec<NodeId> = region.iter().copied().filter(|id| crossing.contains(id)).collect();
-        let outputs = outputs.into_iter().filter(|id| !cutter.made.contains_key(id)).collect();
-        if !region.is_empty() {
-            cutter.part(region.into_iter().collect(), outputs, false);
+    for (round, pieces) in regions.into_iter().enumerate() {
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            let outputs: Vec<NodeId> = piece.iter().copied().filter(|id| crossing.contains(id)).collect();
+            let outputs = outputs.into_iter().filter(|id| !cutter.made.contains_key(id)).collect();
+            cutter.part(piece.into_iter().collect(), outputs, false);
         }
         for (id, node) in graph.nodes() {
             if rounds.of[id.index()] == round && is_native(node) {
@@ -75,9 +86,9 @@ fn feed(feeds: &[InputInfo], leaf: u64) -> Source {
 }
 
 /// Values that one program computes and another reads, or that are returned.
-fn crossing(graph: &Graph, regions: &[BTreeSet<NodeId>]) -> HashSet<NodeId> {
+fn crossing(graph: &Graph, regions: &[Vec<BTreeSet<NodeId>>]) -> HashSet<NodeId> {
     let mut crossing: HashSet<NodeId> = graph.outputs().iter().copied().collect();
-    for region in regions {
+    for region in regions.iter().flatten() {
         let read = region.iter().flat_map(|id| &graph.node(*id).inputs);
         crossing.extend(read.filter(|input| !region.contains(input)));
     }

@@ -21,8 +21,7 @@ pub(super) fn route(
     events: &mut Vec<Event>,
 ) -> Result<Graph, PassError> {
     for (_, node) in graph.nodes().filter(|(_, node)| matches!(node.op.mil(), Mil::Composed(_))) {
-        let node = format!("{} (at {})", node.op.name(), node.at);
-        events.push(Event { rule: "write_out", node, refused: None });
+        events.push(Event::fired("write_out", node));
     }
     let written = layers::written_out(graph);
     match options.routes {

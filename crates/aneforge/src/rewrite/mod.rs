@@ -9,6 +9,7 @@ use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Op;
 use crate::ir::var::{BuildError, Var};
 use aneforge_tensor::Weight;
+use std::fmt;
 
 /// Why a rule left a node alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,31 @@ pub struct Event {
     pub node: String,
     /// Why it refused; `None` when it fired.
     pub refused: Option<&'static str>,
+    /// What it did, with the numbers, where its name does not say it; else empty.
+    pub said: String,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.rule, self.node)?;
+        match self.refused {
+            Some(why) => write!(f, ", left alone: {why}"),
+            None if self.said.is_empty() => Ok(()),
+            None => write!(f, ": {}", self.said),
+        }
+    }
+}
+
+impl Event {
+    /// A rule that fired at a node.
+    pub fn fired(rule: &'static str, node: &GraphNode) -> Event {
+        Event {
+            rule,
+            node: format!("{} (at {})", node.op.name(), node.at),
+            refused: None,
+            said: String::new(),
+        }
+    }
 }
 
 /// Rules went wrong. A bug of ours.
@@ -146,11 +172,7 @@ fn sweep(
         let node = graph.node(at);
         let found = Match { graph, at, vars };
         for rule in rules {
-            let event = |refused| Event {
-                rule: rule.name,
-                node: format!("{} (at {})", node.op.name(), node.at),
-                refused,
-            };
+            let event = |refused| Event { refused, ..Event::fired(rule.name, node) };
             match node.at.scope(|| (rule.apply)(&found)) {
                 Ok(var) => match checked(rule.name, node, &var) {
                     Ok(()) => {

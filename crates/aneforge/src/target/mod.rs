@@ -14,12 +14,14 @@ pub mod functions;
 pub mod layers;
 mod limits;
 mod streams;
+mod systems;
 
 use crate::ir::numerics::Numerics;
 pub use chips::{Brand, CHIPS, Chip, Family, Target, TooOld, UnknownTarget, family_of, family_of_brand};
 pub use floors::{Availability, FLOORS, FLOORS_ELSEWHERE, Floor, floor, has_texture_engine, op_status};
 pub use limits::{Limits, TALLEST_KERNEL, WIDEST_KERNEL};
-pub use streams::native_streams;
+pub use streams::{INT8_ACTIVATIONS, native_streams};
+pub use systems::System;
 
 /// There is no arithmetic of this name. The caller's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -93,7 +93,7 @@ pub fn tune_attention(
     let mut fastest: Option<(usize, f64)> = None;
     let (graphs, feeds) = shape.graphs(candidates)?;
     for (&parts, y) in candidates.iter().zip(&graphs) {
-        let Some((_, times)) = bench.run(y, bench.compile.routes, &feeds)? else { continue };
+        let Some((_, times)) = bench.run(y, &bench.compile, &feeds)? else { continue };
         let time = median(times);
         if fastest.is_none_or(|(_, least)| time < least) {
             fastest = Some((parts, time));

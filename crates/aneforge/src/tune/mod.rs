@@ -1,15 +1,17 @@
 //! Choosing among ways to compile a graph, by measuring them on a device.
 //!
-//! [`tune`] chooses what native layers become, [`tune_precision`] how sums are written, [`tune_attention`] into how many
+//! [`tune`] chooses what native layers, weights and chains of scalars become, [`choose`] the same by the cost model alone, [`tune_precision`] how sums are written, [`tune_attention`] into how many
 //! parts attention is cut. [`Bench`] says where and how all of them measure.
 
 mod attention;
 mod precision;
 mod routes;
+mod ways;
 
 pub use attention::{AttentionShape, CANDIDATES, tune_attention};
 pub use precision::{Chosen, Goal, tune_precision};
 pub use routes::{Search, tune};
+pub use ways::{Considered, choose, consider};
 
 use crate::artifact::ArtifactError;
 use crate::compile::{CompileError, compile};
@@ -130,10 +132,10 @@ impl Bench {
     fn run(
         &self,
         out: &Var,
-        routes: Routes,
+        options: &CompileOptions,
         feeds: &[Tensor],
     ) -> Result<Option<(Tensor, Vec<f64>)>, RunError> {
-        let plan = compile(std::slice::from_ref(out), &self.compile.routes(routes));
+        let plan = compile(std::slice::from_ref(out), options);
         let loaded = plan.map_err(RunError::from).and_then(|plan| Session::new(plan, &self.device));
         let mut session = match loaded {
             Ok(session) => session,

@@ -72,7 +72,7 @@ pub fn tune_precision(
     let mut ways = Vec::new();
     for (name, out) in &outs {
         let estimate = cost::estimate(&routed(&frozen(out)?, Routes::WrittenOut)?, false);
-        let measured = bench.run(out, Routes::WrittenOut, &feeds)?;
+        let measured = bench.run(out, &bench.compile.routes(Routes::WrittenOut), &feeds)?;
         let (time, error) = measured.map_or((f64::INFINITY, f64::INFINITY), |(result, times)| {
             (least(&times), error(&array(&result), &want, 1e-9))
         });

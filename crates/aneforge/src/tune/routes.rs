@@ -1,13 +1,10 @@
-//! What native layers become: kept, or written out.
+//! What native layers, weights and chains of scalars become, by measuring.
 
-use super::{Bench, TuneError, Way, array, error, frozen, least, routed};
+use super::{Bench, Considered, TuneError, Way, array, consider, error, frozen, least};
 use crate::artifact::Measured;
-use crate::compile::CompileError;
 use crate::ir::graph::{Graph, GraphNode, NodeId};
-use crate::ir::op::Mil;
 use crate::ir::var::Var;
-use crate::passes::{CompileOptions, Routes};
-use crate::target::cost;
+use crate::passes::CompileOptions;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -32,7 +29,7 @@ impl Default for Search {
 
 impl Search {
     /// Whether a way is worth measuring after some that were.
-    fn tries(&self, candidate: &Candidate, least_estimate: f64, measured: &[Way]) -> bool {
+    fn tries(&self, candidate: &Considered, least_estimate: f64, measured: &[Way]) -> bool {
         let cheap = candidate.estimate <= self.prune_factor * least_estimate;
         !candidate.lossy || !measured.is_empty() && cheap
     }
@@ -44,24 +41,11 @@ impl Search {
     }
 }
 
-/// A way that may be measured.
-struct Candidate {
-    name: &'static str,
-    routes: Routes,
-    /// Whether it computes something else, though not much.
-    lossy: bool,
-    estimate: f64,
-}
-
-impl Candidate {
-    fn new(name: &'static str, routes: Routes, graph: &Graph) -> Candidate {
-        Candidate { name, routes, lossy: false, estimate: cost::estimate(graph, false) }
-    }
-}
-
 /// Options that compile `out` into the fastest program whose results are right, measured on the bench's device.
 ///
-/// Tried are native layers kept, and written out. Where none can run, the options are those of the bench, and compiling
+/// Tried are the ways of [`consider`](super::consider): native layers kept and written out, and on top of the cheaper of them
+/// weights in bytes and chains of scalars as one, which must be faster by [`Search::min_lossy_speedup`]. No way wins whose
+/// results are further than [`Search::tolerance`] from the first's. Where none can run, the options are those of the bench, and compiling
 /// says why. `each` is told of every way that is measured.
 ///
 /// ```
@@ -81,24 +65,26 @@ pub fn tune(
     each: &mut dyn FnMut(&Way),
 ) -> Result<CompileOptions, TuneError> {
     let graph = frozen(out)?;
-    let candidates = candidates(&graph)?;
+    let candidates = consider(&graph, &bench.compile)?;
     let cache = bench.cache.as_deref().map(|folder| (Measured::new(folder), key(&graph)));
     if let Some((measured, key)) = &cache
         && let Some(known) = measured.get(key)
-        && let Some(candidate) = candidates.iter().find(|c| known["config"] == c.name)
+        && known["device"].as_str().is_none_or(|device| device == bench.device.name())
+        // The error of a way with a loss depends on weights, which the key does not have.
+        && let Some(candidate) = candidates.iter().find(|c| !c.lossy && known["config"] == c.name)
     {
-        return Ok(bench.compile.routes(candidate.routes));
+        return Ok(candidate.options);
     }
     let feeds = bench.arrays(&graph)?;
     let least_estimate = candidates.iter().map(|c| c.estimate).fold(f64::INFINITY, f64::min);
     let mut measured: Vec<Way> = Vec::new();
     let mut reference = None;
-    let mut best: Option<(&Candidate, f64)> = None;
+    let mut best: Option<(&Considered, f64)> = None;
     for candidate in candidates.iter().take(search.budget.max(1)) {
         if !search.tries(candidate, least_estimate, &measured) {
             continue;
         }
-        let Some((result, times)) = bench.run(out, candidate.routes, &feeds)? else { continue };
+        let Some((result, times)) = bench.run(out, &candidate.options, &feeds)? else { continue };
         let result = array(&result);
         let error = error(&result, reference.get_or_insert_with(|| result.clone()), 1e-6);
         let way = Way { name: candidate.name, estimate: candidate.estimate, time: least(&times), error };
@@ -111,25 +97,13 @@ pub fn tune(
     }
     let Some((winner, time)) = best else { return Ok(bench.compile) };
     if let Some((measured, key)) = &cache {
-        measured.put(key, entry(winner.name, time))?;
+        measured.put(key, entry(winner.name, bench.device.name(), time))?;
     }
-    Ok(bench.compile.routes(winner.routes))
+    Ok(winner.options)
 }
 
-fn entry(name: &str, time: f64) -> Value {
-    json!({ "config": name, "us": (10.0 * time).round() / 10.0 })
-}
-
-/// The ways, the cheapest first.
-fn candidates(graph: &Graph) -> Result<Vec<Candidate>, CompileError> {
-    let written_out = routed(graph, Routes::WrittenOut)?;
-    let layers = |graph: &Graph| graph.nodes().filter(|(_, n)| matches!(n.op.mil(), Mil::Native(_))).count();
-    let mut found = vec![Candidate::new("fused", Routes::WrittenOut, &written_out)];
-    if layers(graph) != layers(&written_out) {
-        found.insert(0, Candidate::new("native", Routes::Native, graph));
-    }
-    found.sort_by(|a, b| a.lossy.cmp(&b.lossy).then(a.estimate.total_cmp(&b.estimate)));
-    Ok(found)
+fn entry(name: &str, device: &str, time: f64) -> Value {
+    json!({ "config": name, "device": device, "us": (10.0 * time).round() / 10.0 })
 }
 
 /// What a choice is kept under: a hash of what the graph is made of, without the contents of its constants, so that it is
@@ -148,7 +122,7 @@ fn key(graph: &Graph) -> String {
 mod tests {
     use super::*;
     use crate::artifact::MEASURED_FILE;
-    use crate::{Shape, device};
+    use crate::{Routes, Shape, device};
     use aneforge_kernels::threads::stoppable;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
@@ -164,23 +138,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let host = device::named("host").unwrap();
         let bench = Bench::on(host).reps(2).cache(folder.path());
+        // On a graph as small as this one, a loss of precision may seem to pay.
+        let search = Search { min_lossy_speedup: f64::INFINITY, ..Search::default() };
         let mut names = Vec::new();
-        let options =
-            tune(&layered(0.5), &bench, &Search::default(), &mut |way| names.push(way.name)).unwrap();
+        let options = tune(&layered(0.5), &bench, &search, &mut |way| names.push(way.name)).unwrap();
         names.sort_unstable();
-        assert_eq!(names, ["fused", "native"]);
+        assert_eq!(names, ["fused", "int8", "native"]);
         let kept = std::fs::read_to_string(folder.path().join(MEASURED_FILE)).unwrap();
         assert!(kept.contains(if options.routes == Routes::Native { "native" } else { "fused" }));
         // Weights do not change how long a graph takes, so neither do they change the entry.
-        let again = tune(&layered(0.25), &bench, &Search::default(), &mut |way| panic!("measured {way}"));
+        let again = tune(&layered(0.25), &bench, &search, &mut |way| panic!("measured {way}"));
         assert_eq!(again.unwrap(), options);
     }
 
     #[test]
     fn lossy_ways_must_earn_it() {
         let search = Search::default();
+        let options = CompileOptions::default();
         let candidate =
-            |estimate| Candidate { name: "lossy", routes: Routes::WrittenOut, lossy: true, estimate };
+            |estimate| Considered { name: "lossy", options, lossy: true, estimate, refused: None };
         let way = |time, error| Way { name: "way", estimate: 1.0, time, error };
         let first = [way(11.0, 0.0)];
         assert!(!search.tries(&candidate(1.0), 1.0, &[]));

@@ -1,9 +1,10 @@
 //! Texts held to files under `tests/ir`: the MIL of every op's cases. `cargo bless` rewrites them.
 
-use crate::support::{build, numbers};
+use crate::support::{build, numbers, random_weight};
 use aneforge::ir::op::{Case, Mil, OPS};
+use aneforge::ir::ops::conv::Conv;
 use aneforge::plan::Segment;
-use aneforge::{CompileOptions, Routes, compile};
+use aneforge::{CompileOptions, Encoding, Routes, Shape, Var, compile};
 use std::path::{Path, PathBuf};
 
 /// Compares `text` with a golden file, or rewrites it under `ANEFORGE_BLESS=1`.
@@ -39,6 +40,24 @@ fn mil_of_every_op() {
         if !text.is_empty() {
             check(&format!("emit/{}.mil", entry.info.name), &text);
         }
+    }
+}
+
+/// Encoded weights, of a linear layer and of a convolution where that takes them.
+#[test]
+fn mil_of_every_encoding() {
+    for encoding in Encoding::ALL {
+        let x = Var::input(Shape::new(&[2, 8]).unwrap());
+        let weight = Var::constant(random_weight(encoding, &[6, 8], 3));
+        let mut outputs = vec![x.linear(&weight, None)];
+        if encoding != Encoding::Blockwise {
+            let op = Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 };
+            let image = Var::input(Shape::new(&[1, 8, 2, 2]).unwrap());
+            let kernel = Var::constant(random_weight(encoding, &[6, 8, 1, 1], 4));
+            outputs.push(image.conv(op, &kernel, None));
+        }
+        let plan = compile(&outputs, &CompileOptions::default()).unwrap();
+        check(&format!("emit/weight_{encoding}.mil"), &plan.segments[0].text());
     }
 }
 

@@ -6,6 +6,7 @@ mod allocations;
 mod attention;
 mod attributes;
 mod buffers;
+mod ceiling;
 mod chains;
 mod compress;
 mod conformance;

@@ -270,7 +270,7 @@ impl Generator {
 }
 
 /// A random graph of up to `steps` ops with one to three outputs, and what to feed it.
-fn generate(seed: u64, steps: usize) -> (Vec<Var>, Vec<Array>) {
+pub fn generate(seed: u64, steps: usize) -> (Vec<Var>, Vec<Array>) {
     let mut generator = Generator { seed, drawn: 0, pool: Vec::new(), feeds: Vec::new() };
     generator.feed();
     generator.feed();

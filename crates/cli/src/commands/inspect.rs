@@ -17,7 +17,8 @@ pub const JSON: &str = "\
 JSON keys, but for those that --show leaves out:
   target   the chip compiled for
   graph    text of the graph, or of those of a compiled program, long constants shortened
-  passes   nothing for a compiled program; else for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired)
+  passes   nothing for a compiled program; else for each: stage, nodes (left after it), events of rule, node, refused (why, or null if it fired),
+           said (what it did, where its name does not say it)
   plan     steps of op (with what is fused into it), inputs, output, dtype, shape, order (how it lies; empty for rows),
            until (the last step that needs it, null for outputs), bytes (read and written), flops, apart (the step that
            computes what it reads and could have computed it, too, and why it does not; or null); slots: bytes of each
@@ -107,8 +108,7 @@ fn pass(out: &mut dyn Write, trace: &Trace) -> std::io::Result<()> {
         writeln!(out, "  no rule applied")?;
     }
     for event in &trace.events {
-        let refused = event.refused.map_or_else(String::new, |why| format!(", left alone: {why}"));
-        writeln!(out, "  {} at {}{refused}", event.rule, event.node)?;
+        writeln!(out, "  {event}")?;
     }
     Ok(())
 }
@@ -153,7 +153,8 @@ fn machine(
 
 fn pass_json(trace: &Trace) -> Value {
     let events = trace.events.iter();
-    let events = events.map(|e| json!({ "rule": e.rule, "node": e.node, "refused": e.refused }));
+    let events =
+        events.map(|e| json!({ "rule": e.rule, "node": e.node, "refused": e.refused, "said": e.said }));
     json!({ "stage": trace.stage, "nodes": trace.graph.len(), "events": events.collect::<Vec<_>>() })
 }
 

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod devices;
 pub mod diagnose;
 pub mod embed;
+pub mod explain;
 pub mod inspect;
 pub mod ops;
 pub mod run;
@@ -27,6 +28,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Embed(args) => embed::run(args, &context, &mut out),
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
+        Command::Explain(args) => explain::run(args, &context, &mut out),
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
         Command::Check(args) => check::run(args, &context, &mut out),
         Command::Diagnose(args) => diagnose::run(args, &context, &mut out),

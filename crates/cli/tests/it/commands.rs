@@ -134,6 +134,22 @@ fn norms_are_an_option() {
 }
 
 #[test]
+fn explain_tells_what_fired_and_what_refused() {
+    let graph = sample("mlp");
+    let said = text(&["explain", &graph, "--compress", "sparse"]);
+    assert!(said.contains("ways to compile it") && said.contains("less than half of it is zero"), "{said}");
+    let value = json(&["explain", &graph]);
+    let names = ["most_bytes", "notices", "segments", "stages", "target", "ways", "weights"];
+    assert_eq!(keys(&value), names);
+    let cut = json(&["explain", &graph, "--most-bytes", "4300"]);
+    let stages = cut["stages"].as_array().unwrap();
+    let split = stages.iter().find(|stage| stage["stage"] == "partition");
+    let events = split.map(|stage| stage["events"].as_array().unwrap().len());
+    assert_eq!(events, Some(cut["segments"].as_array().unwrap().len() - 1), "{cut}");
+    assert!(run(&["explain", &graph, "--system", "macos15"]).code == 2);
+}
+
+#[test]
 fn inspect_shows_every_form() {
     let graph = sample("mlp");
     let all = text(&["inspect", &graph]);
@@ -366,7 +382,7 @@ fn native_layers_are_kept_when_asked_for() {
     assert!(text(&["inspect", &out]).contains("native layer MinMaxNormalization"));
     let refused = run(&["run", &out, "--random", "3", "--target", "h13"]);
     assert_eq!(refused.code, 3, "{}", refused.err);
-    let why = "is compiled for h17s, in 1 segment with native layers, and can be run but not compiled again; leave --target,";
+    let why = "is compiled for h17s, in 1 segment, and can be run but not compiled again; leave --target,";
     assert!(refused.err.contains(why), "{}", refused.err);
 }
 

@@ -5,6 +5,7 @@
 mod artifacts;
 mod cache;
 mod commands;
+mod corpus;
 mod diagnose;
 mod documents;
 mod embed;
