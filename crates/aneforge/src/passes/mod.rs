@@ -34,7 +34,7 @@ use crate::target::Target;
 use legal::LegalError;
 
 pub use canonicalize::CANONICALIZE;
-pub use compress::{Compression, Form, WeightReport, compress};
+pub use compress::{Calibration, Compression, Form, WeightReport, compress};
 pub use fold::FOLD;
 pub use forms::FORMS;
 pub use legalize::LEGALIZE;

@@ -6,6 +6,7 @@ mod allocations;
 mod attention;
 mod attributes;
 mod buffers;
+mod calibrate;
 mod chains;
 mod compress;
 mod conformance;
