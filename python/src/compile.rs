@@ -83,17 +83,13 @@ pub fn compile(
             let pairs: Vec<(&Var, &Var)> = carry.iter().map(|[state, next]| (state, next)).collect();
             let graph =
                 Graph::carrying(&outputs, &pairs).map_err(|e| Error::Compile(PassError::from(e).into()))?;
-            let (mut plan, kept) = stoppable(stop, || match &sets {
-                Some(sets) => {
-                    Ok((at.scope(|| calibrated(&graph, &options, sets)).map_err(Error::Run)?, Ok(())))
-                }
-                None => at.scope(|| compiled(&graph, &options, cache.as_ref())).map_err(Error::Compile),
-            })?;
+            let made = || at.scope(|| made(&graph, &options, sets.as_deref(), cache.as_ref()));
+            let (mut plan, kept) = stoppable(stop, made)?;
             plan.results = results;
             if let Some(folder) = build_dir {
                 artifact::write(&plan, &folder).map_err(Error::Artifact)?;
             }
-            // Compiled again, it would be stored as if nothing were known of it.
+            // Compiled again, a calibrated one would be stored otherwise.
             let written = sets.is_none().then(|| Arc::new((graph, options)));
             let (running, home) = Running { plan: Arc::new(plan), device, host, states, written }.load()?;
             Ok::<_, Error>((running, home, kept))
@@ -145,6 +141,19 @@ fn as_asked(returned: Returned, return_dict: Option<bool>) -> PyResult<Returned>
             "compile: return_dict needs names for the results; compile {\"name\": tensor, ...}",
         )),
         (returned, _) => Ok(returned),
+    }
+}
+
+/// A plan, calibrated or from the cache where that is asked for, and whether a new one could be kept.
+fn made(
+    graph: &Graph,
+    options: &CompileOptions,
+    sets: Option<&[Vec<aneforge::Tensor>]>,
+    cache: Option<&Cache>,
+) -> Result<(Plan, Result<(), ArtifactError>), Error> {
+    match sets {
+        Some(sets) => Ok((calibrated(graph, options, sets).map_err(Error::Run)?, Ok(()))),
+        None => compiled(graph, options, cache).map_err(Error::Compile),
     }
 }
 

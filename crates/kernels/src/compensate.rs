@@ -28,7 +28,8 @@ pub enum Codes<'a> {
 
 impl Codes<'_> {
     /// The code nearest to `value` in this row.
-    fn nearest(&self, row: usize, value: f64) -> i8 {
+    #[must_use]
+    pub fn nearest(&self, row: usize, value: f64) -> i8 {
         match self {
             Codes::Scaled(scales) => {
                 (value / f64::from(scales[row])).round_ties_even().clamp(-LARGEST_CODE, LARGEST_CODE) as i8

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// What is added to the moments before they are factored, as a part of their mean: what GPTQ (arXiv 2210.17323) adds.
 pub const DAMPING: f64 = 0.01;
 
+/// Rows in which tables are compared, at most.
+const SAMPLED: usize = 64;
+
 /// What a weight is multiplied with: second moments of its columns, for each of the equal groups of its rows.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -48,6 +51,13 @@ impl Seen {
     /// The distance of what products with `encoded` are from what they are with `weight`, over the length of the latter (both
     /// Euclidean, over everything that was seen): `|X (W - W')| / |X W|`.
     pub fn error(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> f64 {
+        let relative =
+            |[distance, length]: [f64; 2]| distance.max(0.0).sqrt() / (length.max(0.0).sqrt() + 1e-12);
+        self.lengths(weight, encoded, pool).map_or(f64::INFINITY, relative)
+    }
+
+    /// `|X (W - W')|` and `|X W|`, squared; `None` if the thread's work is stopped meanwhile.
+    fn lengths(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> Option<[f64; 2]> {
         let (mut distance, mut length, size) = (0.0, 0.0, self.size(weight));
         let (mut exact, mut stored) = (vec![0.0f32; size], vec![0.0f32; size]);
         for (group, moments) in self.groups.iter().enumerate() {
@@ -59,10 +69,37 @@ impl Seen {
             distance += moments.length(pool, &off);
             length += moments.length(pool, &exact);
             if stopped() {
-                return f64::INFINITY;
+                return None;
             }
         }
-        distance.max(0.0).sqrt() / (length.max(0.0).sqrt() + 1e-12)
+        Some([distance, length])
+    }
+
+    /// What the error of a table is, squared, in each so many-th row.
+    fn sampled(&self, weight: &Weight, pool: &Pool, table: &[f32; ENTRIES]) -> Option<f64> {
+        let rows = weight.shape().dims()[0];
+        let per_group = rows / self.groups.len();
+        let (mut error, every) = (0.0, rows.div_ceil(SAMPLED));
+        let mut values = vec![0.0f32; self.columns];
+        let mut codes = vec![0i8; self.columns];
+        for row in (0..rows).step_by(every) {
+            weight.read_f32(row * self.columns, &mut values);
+            let stands = Codes::Table(table);
+            codes
+                .iter_mut()
+                .zip(&values)
+                .for_each(|(code, &value)| *code = stands.nearest(0, f64::from(value)));
+            error += self.groups[row / per_group].choose(pool, &values, stands, &mut codes);
+            if stopped() {
+                return None;
+            }
+        }
+        Some(error)
+    }
+
+    /// The distance, squared, of products with `encoded` from those with `weight`.
+    fn distance(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> f64 {
+        self.lengths(weight, encoded, pool).map_or(f64::INFINITY, |[distance, _]| distance)
     }
 
     /// Better codes than these, and what their error is, squared; `None` if the thread's work is stopped meanwhile.
@@ -107,17 +144,21 @@ pub fn lut4(weight: &Weight, seen: &Seen, pool: &Pool) -> Option<Weight> {
     let importance = seen.importance();
     let fitted =
         Sorted::weighed(weight, |at| importance[at / seen.size(weight) * seen.columns + at % seen.columns])?;
+    // Which table is better shows in some rows; the one that knows nothing is kept where the other is worse in all.
     let tables = [plain, fitted.table()];
-    let mut best: Option<(f64, Vec<i8>, [f16; ENTRIES])> = None;
-    for table in tables {
+    let tried = tables.map(|table| seen.sampled(weight, pool, &table.map(f16::to_f32)));
+    let first = usize::from(tried[1]? < tried[0]?);
+    let chosen = |table: [f16; ENTRIES]| {
         let wide = table.map(f16::to_f32);
         let mut codes = nearest(weight, &wide)?;
         let error = seen.choose(weight, pool, &mut codes, Stands::Table(&wide))?;
-        if best.as_ref().is_none_or(|(least, ..)| error < *least) {
-            best = Some((error, codes, table));
-        }
+        Some((error, codes, table))
+    };
+    let mut best = chosen(tables[first])?;
+    if first == 1 && best.0 > seen.distance(weight, &plain_lut4(weight)?, pool) {
+        best = chosen(plain)?;
     }
-    let (_, codes, table) = best?;
+    let (_, codes, table) = best;
     let low = |code: i8| code.unsigned_abs() & 15;
     let pairs = codes.chunks(2).map(|pair| low(pair[0]) | pair.get(1).map_or(0, |&code| low(code)) << 4);
     let indices: Vec<u8> = pairs.collect();
