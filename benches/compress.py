@@ -28,7 +28,7 @@ SEED = 0
 CALIBRATED, HELD = 160, 100
 # Short ones, other scripts, code: what a text may also be.
 KINDS = [
-    "", "cat", "a", "house", "Water", "running fast", "why?", "2024-05-01 12:30", "€3.50 and £7.20, 12 %", "Hello!",
+    "a", "house", "Water", "running fast", "why?", "2024-05-01 12:30", "€3.50 and £7.20, 12 %", "Hello!",
     "for i in range(10): print(i)", "https://www.wikipedia.org/wiki/Main_Page", "Élève, señor, Straße", "Привет мир, как дела",
     "你好世界 今日は", "العربية", "안녕하세요", "x = y ** 2 + 3", "Shares rose 4 percent on Tuesday.", "#include <stdio.h>",
     "SELECT name FROM users WHERE id = 3;", "🙂 🎉 lol", "Καλημέρα κόσμε", "The dog sat.", "No way!!!",
