@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aneforge import _env, _judge, _native
 from aneforge._blame import blame, some
@@ -55,6 +55,7 @@ def compile(
     carry: Mapping[Tensor, Tensor] | None = None,
     cache: bool | str | PathLike[str] = False,
     return_dict: bool | None = None,
+    calibrate: Sequence[Any] | None = None,
 ) -> Model:
     """Compiles what `out` needs into one program, and loads it.
 
@@ -106,6 +107,10 @@ def compile(
             `.cache/aneforge` at home, where programs take at most `ANEFORGE_CACHE_LIMIT` bytes, by default 4 GiB; a
             folder names another place. `aneforge cache` on the command line lists, bounds and checks it.
         return_dict: False returns a tuple though results have names; True insists on names.
+        calibrate: with `compress` or `int8`, inputs like those that the model is for, each one array, or a tuple of one
+            for each input. The graph is run on them on the host, and int8 and 4-bit weights of linear layers and convolutions
+            are chosen by what becomes of the products, with a smaller error than without. `compress_atol` is then
+            the largest relative error of the products, which `weight_report` has as `calibrated`.
 
     Raises:
         ValueError: a wrong graph, an unknown name, or an unknown `opt`.
@@ -127,6 +132,7 @@ def compile(
     if most_bytes is not None:
         most_bytes = within("compile: most_bytes", most_bytes, 1, 2**63 - 1)
     form = _form(int8, compress, compress_atol, block_size)
+    sets = _sets(calibrate, form is not None, kept is not None)
     opt = opt.strip().lower() if isinstance(opt, str) else opt
     if form is not None and opt in (1, 2, "2", "max"):
         raise ValueError(f"compile: opt={opt!r} takes no compress; leave opt out, or give 0 to keep native layers")
@@ -161,6 +167,7 @@ def compile(
             build_dir=folder,
             cache=kept,
             return_dict=return_dict,
+            calibrate=sets,
         ),
     )
 
@@ -266,6 +273,23 @@ def _form(
         raise ValueError(f"compile: block_size must be from 1 on, got {block}")
     name = compress if compress is not None else "int8" if int8 else None
     return None if name is None else (name, float(compress_atol), min(block, 2**31))
+
+
+def _sets(calibrate: Sequence[Any] | None, compresses: bool, cached: bool) -> list[list[Any]] | None:
+    """Inputs to calibrate with, as lists of arrays."""
+    if calibrate is None:
+        return None
+    if not compresses:
+        raise ValueError("compile: calibrate chooses weights in fewer bytes; say which, with compress or int8")
+    if cached:
+        raise ValueError("compile: the cache keeps no calibrated programs; leave cache out, and save the model instead")
+    if isinstance(calibrate, (str, bytes, Mapping)) or not isinstance(calibrate, Iterable):
+        kind = type(calibrate).__name__
+        raise TypeError(f"compile: calibrate must be a list of arrays, or of tuples of arrays, got {kind}")
+    sets = [list(item) if isinstance(item, tuple) else [item] for item in calibrate]
+    if not sets:
+        raise ValueError("compile: calibrate is empty; give at least one array, or leave it out")
+    return sets
 
 
 def _measured(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from os import PathLike
 
 from aneforge import _env, _native
+from aneforge._compile import _form
 from aneforge._native import Encoder
 
 
@@ -20,6 +22,9 @@ def load(
     sums: str | None = None,
     isa: str | None = None,
     threads: int | None = None,
+    compress: str | None = None,
+    compress_atol: float = 0.05,
+    calibrate: Sequence[str] | None = None,
 ) -> Encoder:
     """Loads a sentence encoder of the BERT family; call it with texts.
 
@@ -31,11 +36,18 @@ def load(
         target: the chip to compile for; see `compile`.
         device: the device to run on; see `compile`.
         numerics, sums, isa, threads: how the host computes; see `compile`.
+        compress: the form in which the weights of the layers are stored, such as `"int4"`; see `compile`.
+        compress_atol: the largest relative error; see `compile`.
+        calibrate: with `compress` or `int8`, texts like those that are to be encoded: weights are chosen by what they are
+            multiplied with in these. Some hundred sentences of all kinds take half a minute.
 
     Raises:
         FileNotFoundError: there is no such directory, and no such model on the hub.
         ValueError: a file of the model is not what it should be, or `pooling` is unknown.
     """
+    if calibrate is not None and isinstance(calibrate, str):
+        raise TypeError("load: calibrate must be a list of texts, got str")
+    form = _form(False, compress, compress_atol, 32)
     _env.set_threads()
     return _native.load(
         os.fspath(name),
@@ -45,4 +57,6 @@ def load(
         device=device if device is not None else _env.device(),
         host=_env.host(numerics, sums, isa, threads),
         offline=_env.offline(),
+        compress=form,
+        calibrate=calibrate,
     )

@@ -247,8 +247,9 @@ class Model:
         """
     def weight_report(self) -> list[dict[str, Any]]:
         """How each weight is stored that may be encoded, where `compile` was asked to `compress`: `op` and the line `at`
-        which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, and
-        `why` it is not in the form that was asked for ("" if it is).
+        which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, the
+        `calibrated` error of what the op computes (None where nothing was calibrated), and `why` it is not in the form that
+        was asked for ("" if it is).
         """
     def explain(self) -> Explanation:
         """Why the program is what it is: the rules that fired or refused, the ways there were, its weights and cuts."""
@@ -332,6 +333,10 @@ class Encoder:
     def _call(self, texts: Any, normalize: bool) -> NDArray[np.float32]: ...
     def __call__(self, texts: str | Sequence[str], normalize: bool = True) -> NDArray[np.float32]:
         """One row per text, of unit length when `normalize`. A single text gives one row."""
+    def weight_report(self) -> list[dict[str, Any]]:
+        """How each weight of the layers is stored, as `Model.weight_report` says it; of those that `load` was told to
+        `compress` or `calibrate`.
+        """
     @property
     def dim(self) -> int:
         """The length of the vectors."""
@@ -358,6 +363,8 @@ def load(
     host: Mapping[str, Any] | None = None,
     offline: bool = False,
     sums: Sequence[tuple[str, int, int]] | None = None,
+    compress: tuple[str, float, int] | None = None,
+    calibrate: Sequence[str] | None = None,
 ) -> Encoder:
     """Loads a sentence encoder by its directory or hub id.
 
@@ -464,6 +471,7 @@ def compile(
     build_dir: str | None = None,
     cache: tuple[str, int] | None = None,
     return_dict: bool | None = None,
+    calibrate: Sequence[Sequence[Any]] | None = None,
 ) -> Model:
     """Compiles what one tensor, or several, need, and loads it into a device."""
 

@@ -3,6 +3,7 @@
 use crate::apply::{Returned, outputs};
 use crate::caller::{here, level};
 use crate::error::Error;
+use crate::feed::Ready;
 use crate::host::{HostWords, count};
 use crate::interrupt::interruptible;
 use crate::model::Model;
@@ -12,11 +13,12 @@ use crate::tensor::Tensor;
 use crate::text::Text;
 use aneforge::artifact::{ArtifactError, Cache, Cached};
 use aneforge::device::host;
+use aneforge::ir::ops::leaf::Role;
 use aneforge::passes::{Compression, Form, PassError, Scalars};
 use aneforge::target::{System, numerics_named};
 use aneforge::{
-    CompileError, CompileOptions, Device, Graph, HostOptions, Norms, Numerics, Plan, Routes, Target, Var,
-    artifact, compile_graph, device,
+    CompileError, CompileOptions, Device, Graph, HostOptions, Norms, Numerics, Plan, Routes, RunError,
+    Target, Var, artifact, compile_calibrated, compile_graph, device,
 };
 use aneforge_kernels::process::PerProcess;
 use aneforge_kernels::threads::stoppable;
@@ -40,7 +42,7 @@ pub fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// device.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, fold_scalars = false, system = None, most_bytes = None, choose = false, carry = None, build_dir = None, cache = None, return_dict = None))]
+#[pyo3(signature = (out, *, native = false, target = None, device = None, host = None, norms = None, compress = None, fold_scalars = false, system = None, most_bytes = None, choose = false, carry = None, build_dir = None, cache = None, return_dict = None, calibrate = None))]
 pub fn compile(
     py: Python<'_>,
     out: &Bound<'_, PyAny>,
@@ -58,12 +60,9 @@ pub fn compile(
     build_dir: Option<PathBuf>,
     cache: Option<(PathBuf, u64)>,
     return_dict: Option<bool>,
+    calibrate: Option<Vec<Vec<Bound<'_, PyAny>>>>,
 ) -> PyResult<Py<Model>> {
-    let carry: Vec<[Var; 2]> = carry
-        .unwrap_or_default()
-        .iter()
-        .map(|pair| [0, 1].map(|at: usize| pair[at].get().var.clone()))
-        .collect();
+    let carry = carried(&carry.unwrap_or_default());
     let (outputs, returned) = outputs(out, !carry.is_empty())?;
     let returned = as_asked(returned, return_dict)?;
     let options = CompileOptions::target(chip(target.as_deref())?)
@@ -78,6 +77,7 @@ pub fn compile(
     let at = here(py)?;
     let roots: Vec<Var> = outputs.iter().chain(carry.iter().flatten()).cloned().collect();
     let states = state::kept(py, &roots, device.name())?;
+    let sets = calibrate.map(|sets| sets_of(&roots, &sets)).transpose()?;
     let (cache, results) =
         (cache.map(|(folder, limit)| Cache::new(&folder).limit(limit)), returned.results());
     let (running, home, kept) = interruptible(py, move |stop| {
@@ -86,13 +86,14 @@ pub fn compile(
             let graph =
                 Graph::carrying(&outputs, &pairs).map_err(|e| Error::Compile(PassError::from(e).into()))?;
             let options = chosen(&graph, options, choose)?;
-            let compiled = || at.scope(|| compiled(&graph, &options, cache.as_ref()));
-            let (mut plan, kept) = stoppable(stop, compiled).map_err(Error::Compile)?;
+            let made = || at.scope(|| made(&graph, &options, sets.as_deref(), cache.as_ref()));
+            let (mut plan, kept) = stoppable(stop, made)?;
             plan.results = results;
             if let Some(folder) = build_dir {
                 artifact::write(&plan, &folder).map_err(Error::Artifact)?;
             }
-            let written = Some(Arc::new((graph, options)));
+            // Compiled again, a calibrated one would be stored otherwise.
+            let written = sets.is_none().then(|| Arc::new((graph, options)));
             let (running, home) = Running { plan: Arc::new(plan), device, host, states, written }.load()?;
             Ok::<_, Error>((running, home, kept))
         })
@@ -101,11 +102,46 @@ pub fn compile(
     Model::new(py, running, home, returned)
 }
 
+/// State, and what becomes of it.
+fn carried(carry: &[[Bound<'_, Tensor>; 2]]) -> Vec<[Var; 2]> {
+    carry.iter().map(|pair| [0, 1].map(|at: usize| pair[at].get().var.clone())).collect()
+}
+
 /// Warns that the cache could not take a program.
 fn not_kept(py: Python<'_>, error: &ArtifactError) -> PyResult<()> {
     let message = format!("compile: the program is not kept in the cache: {error}");
     let message = CString::new(message).unwrap_or_default();
     PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, level(py)?)
+}
+
+/// Sets of inputs as tensors, of the types that the leaves take.
+fn sets_of(roots: &[Var], sets: &[Vec<Bound<'_, PyAny>>]) -> PyResult<Vec<Vec<aneforge::Tensor>>> {
+    let graph = Graph::freeze(roots).map_err(|e| Error::Compile(PassError::from(e).into()))?;
+    let feeds: Vec<_> = graph.feed_types().into_iter().filter(|feed| feed.role == Role::Feed).collect();
+    let set = |(at, set): (usize, &Vec<Bound<'_, PyAny>>)| {
+        if set.len() != feeds.len() {
+            let (want, got) = (feeds.len(), set.len());
+            return Err(PyValueError::new_err(format!(
+                "compile: item {at} of calibrate has {got} arrays and the graph {want} inputs; give a tuple with one for each"
+            )));
+        }
+        let arrays = set.iter().zip(&feeds).enumerate();
+        arrays
+            .map(|(index, (array, feed))| Ready::new(index, feed.ty, array)?.tensor(index, feed.ty))
+            .collect()
+    };
+    sets.iter().enumerate().map(set).collect()
+}
+
+/// A plan whose weights were chosen by what these inputs make of them. Sums are the same on every machine.
+fn calibrated(
+    graph: &Graph,
+    options: &CompileOptions,
+    sets: &[Vec<aneforge::Tensor>],
+) -> Result<Plan, RunError> {
+    let host = host::shared_with(&HostOptions::default().sums(host::Sums::Defined))?;
+    let calibration = aneforge::calibrate(&host, graph, options, sets)?;
+    Ok(compile_calibrated(graph, options, &calibration)?)
 }
 
 /// Results as a dictionary or not, where that was said.
@@ -116,6 +152,19 @@ fn as_asked(returned: Returned, return_dict: Option<bool>) -> PyResult<Returned>
             "compile: return_dict needs names for the results; compile {\"name\": tensor, ...}",
         )),
         (returned, _) => Ok(returned),
+    }
+}
+
+/// A plan, calibrated or from the cache where that is asked for, and whether a new one could be kept.
+fn made(
+    graph: &Graph,
+    options: &CompileOptions,
+    sets: Option<&[Vec<aneforge::Tensor>]>,
+    cache: Option<&Cache>,
+) -> Result<(Plan, Result<(), ArtifactError>), Error> {
+    match sets {
+        Some(sets) => Ok((calibrated(graph, options, sets).map_err(Error::Run)?, Ok(()))),
+        None => compiled(graph, options, cache).map_err(Error::Compile),
     }
 }
 
@@ -132,9 +181,14 @@ fn compiled(
 
 /// The form of weights of this name, the largest error and the block.
 fn compression((name, tolerance, block): (Text, f64, usize)) -> PyResult<Compression> {
-    let form = Form::named(&name).ok_or_else(|| {
+    form("compile", &name, tolerance, block)
+}
+
+/// The same for what is called `of`.
+pub fn form(of: &str, name: &str, tolerance: f64, block: usize) -> PyResult<Compression> {
+    let form = Form::named(name).ok_or_else(|| {
         let names = Form::NAMED.map(|(name, _)| name).join("', '");
-        PyValueError::new_err(format!("compile: compress must be one of '{names}', got '{}'", &*name))
+        PyValueError::new_err(format!("{of}: compress must be one of '{names}', got '{name}'"))
     })?;
     Ok(Compression::new(form).tolerance(tolerance).block(block))
 }

@@ -93,7 +93,7 @@ pub fn diagnose_all_chips<'py>(
 
 fn unwritten() -> PyErr {
     PyValueError::new_err(
-        "diagnose: this model was not compiled in this process, and what it keeps is a program for its own chip; compile \
+        "diagnose: this model was not compiled in this process, or was calibrated, and what it keeps is a program for its own chip; compile \
          the graph to diagnose it for another",
     )
 }

@@ -1,13 +1,15 @@
 //! `Encoder`: a pretrained sentence encoder.
 
-use crate::compile::{chip, on};
+use crate::compile::{chip, form, on};
 use crate::error::{Error, instead};
 use crate::home::Home;
 use crate::host::HostWords;
 use crate::interrupt::interruptible;
 use crate::memory::zeros;
+use crate::model::reported;
 use crate::text::Text;
 use aneforge::HostOptions;
+use aneforge::passes::WeightReport;
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::encoder::{FileSum, Files};
 use aneforge_models::resolve::HubOptions;
@@ -15,7 +17,7 @@ use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, LoadErro
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyList, PyString, PyTuple};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -38,6 +40,7 @@ pub struct Encoder {
     pooling: Pooling,
     target: &'static str,
     device: &'static str,
+    weights: Vec<WeightReport>,
 }
 
 /// What `load` was given, for a copy of the encoder.
@@ -50,6 +53,8 @@ struct Recipe {
     host: HostWords,
     offline: bool,
     int8: bool,
+    compress: Option<(String, f64, usize)>,
+    calibrate: Vec<String>,
 }
 
 /// Names, lengths and checksums of the files that an encoder was loaded from.
@@ -64,6 +69,12 @@ impl Recipe {
             target,
             device: Some(self.host.device(Some(&self.device), target)?),
             int8: self.int8,
+            compression: self
+                .compress
+                .clone()
+                .map(|(name, atol, block)| form("load", &name, atol, block))
+                .transpose()?,
+            calibrate: self.calibrate.clone(),
             hub: HubOptions { offline: self.offline, ..HubOptions::default() },
             ..EncoderOptions::default()
         };
@@ -94,6 +105,7 @@ impl Recipe {
             pooling: loaded.pooling(),
             target: loaded.target().name(),
             device: loaded.device().name(),
+            weights: loaded.weights().to_vec(),
         })
     }
 }
@@ -112,7 +124,7 @@ fn pooling(name: &str) -> PyResult<Pooling> {
 /// Loads a sentence encoder by its directory or hub id.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false, sums = None))]
+#[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false, sums = None, compress = None, calibrate = None))]
 pub fn load(
     py: Python<'_>,
     name: Text,
@@ -123,6 +135,8 @@ pub fn load(
     host: Option<HostWords>,
     offline: bool,
     sums: Option<Sums>,
+    compress: Option<(Text, f64, usize)>,
+    calibrate: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Encoder> {
     // A folder stays the same one when a copy is loaded after a change of directory.
     let place = Path::new(&*name).exists().then(|| std::path::absolute(&*name).ok()).flatten();
@@ -135,6 +149,8 @@ pub fn load(
         host: host.unwrap_or_default(),
         offline,
         int8,
+        compress: compress.map(|(name, atol, block)| (name.to_owned(), atol, block)),
+        calibrate: calibrate.map(texts).transpose()?.unwrap_or_default(),
     }
     .load(py, sums)
 }
@@ -217,6 +233,12 @@ impl Encoder {
         self.device
     }
 
+    /// How each weight of the layers is stored, as `Model.weight_report` says it; of those that `load` was told to
+    /// `compress` or `calibrate`.
+    fn weight_report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        reported(py, &self.weights)
+    }
+
     /// The chip it is compiled for.
     #[getter]
     fn target(&self) -> &'static str {
@@ -231,11 +253,13 @@ impl Encoder {
 
     /// What pickle keeps: where it was loaded from, how, and what the files hold, by length and checksum.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let Recipe { name, pooling, target, device, host, offline, int8 } = self.recipe.clone();
+        let Recipe { name, pooling, target, device, host, offline, int8, compress, calibrate } =
+            self.recipe.clone();
         let files = self.files.clone();
         let sums = interruptible(py, move |_| files.sums())?.map_err(|e| Error::Load(Box::new(e)))?;
         let sums: Sums = sums.into_iter().map(|file| (file.name, file.length, file.sum)).collect();
-        let arguments = (name, int8, pooling, target, device, host, offline, sums).into_pyobject(py)?;
+        let given = (name, int8, pooling, target, device, host, offline, sums, compress, calibrate);
+        let arguments = given.into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("load")?, arguments))
     }
 

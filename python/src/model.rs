@@ -14,6 +14,7 @@ use crate::state;
 use aneforge::device::Overflow;
 use aneforge::ir::graph::InputInfo;
 use aneforge::ir::types::counted;
+use aneforge::passes::WeightReport;
 use aneforge::plan::Source;
 use aneforge::session::Unheld;
 use aneforge::{Buffer, Plan, Session, TensorType, artifact, f16};
@@ -179,22 +180,11 @@ impl Model {
     }
 
     /// How each weight is stored that may be encoded, where `compile` was asked to `compress`: `op` and the line `at`
-    /// which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, and
-    /// `why` it is not in the form that was asked for ("" if it is).
+    /// which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, the
+    /// `calibrated` error of what the op computes (None where nothing was calibrated), and `why` it is not in the form that
+    /// was asked for ("" if it is).
     fn weight_report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let rows = self.plan().weights.iter().map(|weight| {
-            let row = PyDict::new(py);
-            row.set_item("op", &weight.op)?;
-            row.set_item("at", weight.at.to_string())?;
-            row.set_item("shape", PyTuple::new(py, weight.shape.dims())?)?;
-            row.set_item("encoding", weight.encoding.name())?;
-            row.set_item("bytes", weight.bytes)?;
-            row.set_item("dense_bytes", weight.dense_bytes)?;
-            row.set_item("error", weight.error)?;
-            row.set_item("why", &weight.why)?;
-            Ok(row)
-        });
-        PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
+        reported(py, &self.plan().weights)
     }
 
     /// A writable float16 array over an input's own memory, to be filled before `execute`.
@@ -485,4 +475,22 @@ impl SegmentedModel {
     fn n_sdpa(slf: PyRef<'_, Self>) -> usize {
         slf.as_super().plan().n_native()
     }
+}
+
+/// How weights are stored, as dictionaries.
+pub fn reported<'py>(py: Python<'py>, weights: &[WeightReport]) -> PyResult<Bound<'py, PyList>> {
+    let rows = weights.iter().map(|weight| {
+        let row = PyDict::new(py);
+        row.set_item("op", &weight.op)?;
+        row.set_item("at", weight.at.to_string())?;
+        row.set_item("shape", PyTuple::new(py, weight.shape.dims())?)?;
+        row.set_item("encoding", weight.encoding.name())?;
+        row.set_item("bytes", weight.bytes)?;
+        row.set_item("dense_bytes", weight.dense_bytes)?;
+        row.set_item("error", weight.error)?;
+        row.set_item("calibrated", weight.calibrated)?;
+        row.set_item("why", &weight.why)?;
+        Ok(row)
+    });
+    PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
 }

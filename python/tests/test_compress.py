@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import aneforge as af
 import numpy as np
@@ -103,3 +104,81 @@ def test_wrong_kinds_are_refused() -> None:
     for given in ({"compress": 8}, {"compress": "int8", "compress_atol": "x"}, {"compress": "int8", "block_size": 1.5}):
         with pytest.raises(TypeError):
             af.compile(y, device="host", **given)  # type: ignore[arg-type]
+
+
+def inputs(count: int) -> list[np.ndarray]:
+    """Rows whose columns depend on each other and differ in size."""
+    rng = np.random.default_rng(11)
+    mix = (rng.standard_normal((64, 64)) * 0.3 + np.eye(64)) * np.exp(rng.standard_normal(64))
+    return [(rng.standard_normal((2, 64)) @ mix).astype(np.float32) for _ in range(count)]
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_calibrated_products_are_nearer(form: str) -> None:
+    rng = np.random.default_rng(5)
+    weight = (rng.standard_normal((48, 64)) * 0.05).astype(np.float32)
+    y, seen = af.input((2, 64)).linear(weight), inputs(120)
+    exact = np.concatenate(seen).astype(np.float64) @ weight.T.astype(np.float64)
+
+    def off(model: af.Model) -> float:
+        return float(np.linalg.norm(np.concatenate([model(x) for x in seen]) - exact) / np.linalg.norm(exact))
+
+    given = {"compress": form, "compress_atol": 1.0, "device": "host"}
+    plain, chosen = af.compile(y, **given), af.compile(y, **given, calibrate=seen)  # type: ignore[arg-type]
+    (before,), (after,) = plain.weight_report(), chosen.weight_report()
+    assert before["calibrated"] is None and before["bytes"] == after["bytes"]
+    assert off(chosen) < 0.9 * off(plain), (off(chosen), off(plain))
+    # The rounding of results is in one of the two only.
+    assert abs(after["calibrated"] - off(chosen)) < 0.1 * off(chosen) + 2e-4
+    with np.errstate(all="raise"):
+        for again in (pickle.loads(pickle.dumps(chosen)), copy.deepcopy(chosen)):
+            assert again.weight_report() == chosen.weight_report()
+            np.testing.assert_array_equal(again(seen[3]), chosen(seen[3]))
+
+
+def test_calibrated_models_are_saved(tmp_path: Path) -> None:
+    x, z = af.input((2, 64)), af.input((2, 64))
+    weight = np.random.default_rng(6).standard_normal((16, 64)).astype(np.float32)
+    sets = [(a, b) for a, b in zip(inputs(8), inputs(8)[::-1], strict=True)]
+    model = af.compile((x + z).linear(weight), compress="int8", calibrate=sets, device="host")
+    model.save(tmp_path / "model.aneforge")
+    back = af.load_model(tmp_path / "model.aneforge", device="host")
+    assert back.weight_report() == model.weight_report() and model.weight_report()[0]["calibrated"] > 0
+    np.testing.assert_array_equal(back(*sets[0]), model(*sets[0]))
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "why"),
+    [
+        ({"calibrate": inputs(1)}, ValueError, "say which, with compress or int8"),
+        ({"int8": True, "calibrate": []}, ValueError, "calibrate is empty"),
+        ({"int8": True, "calibrate": inputs(1), "cache": "."}, ValueError, "the cache keeps no calibrated programs"),
+        ({"int8": True, "calibrate": 3}, TypeError, "calibrate must be a list of arrays"),
+        ({"int8": True, "calibrate": [(1.0, 2.0)]}, ValueError, "item 0 of calibrate has 2 arrays and the graph 1 inputs"),
+        ({"int8": True, "calibrate": [np.zeros((3, 64))]}, ValueError, "input 0"),
+    ],
+)
+def test_wrong_calibrations_are_refused(given: dict[str, object], kind: type[Exception], why: str) -> None:
+    y = af.input((2, 64)).linear(np.ones((3, 64), np.float32))
+    with pytest.raises(kind, match=why):
+        af.compile(y, device="host", **given)  # type: ignore[arg-type]
+
+
+def test_encoders_are_calibrated_with_texts() -> None:
+    folder = Path(__file__).parents[2] / "tests" / "models" / "tiny-bert"
+    texts = ["the cat sat on the mat", "a dog", "the", "on the mat the cat", ""]
+    full = af.load(folder, device="host")
+    plain = af.load(folder, compress="int4", compress_atol=1.0, device="host")
+    chosen = af.load(folder, compress="int4", compress_atol=1.0, calibrate=texts, device="host")
+    assert repr(chosen).endswith("device host, calibrated int4 weights)")
+    report = chosen.weight_report()
+    assert report and all(row["encoding"] == "lut4" and row["calibrated"] > 0 for row in report)
+    off = [np.linalg.norm(one(texts, normalize=False) - full(texts, normalize=False)) for one in (plain, chosen)]
+    assert off[1] < off[0], off
+    again = pickle.loads(pickle.dumps(chosen))
+    assert again.weight_report() == report
+    np.testing.assert_array_equal(again(texts), chosen(texts))
+    with pytest.raises(ValueError, match="say which, with int8 or compress"):
+        af.load(folder, calibrate=texts, device="host")
+    with pytest.raises(TypeError, match="calibrate must be a list of texts, got str"):
+        af.load(folder, int8=True, calibrate="a text", device="host")

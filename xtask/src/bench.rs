@@ -33,6 +33,8 @@ enum What {
     Models,
     /// Every kernel beside the machine's roofs, the gemm crate and onnxruntime
     Kernels,
+    /// Bytes, error and time of a real model in each encoding of weights, written to docs/compression.md
+    Compress,
 }
 
 /// Prepares the Python environment, then runs the benchmark.
@@ -41,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     match args.what {
         What::Models => models(args),
         What::Kernels => kernels(args),
+        What::Compress => compress(args),
     }
 }
 
@@ -59,6 +62,14 @@ fn models(args: &Args) -> Result<()> {
         step = step.arg("--threads").arg(threads.to_string()).env("ANEFORGE_THREADS", threads.to_string());
     }
     step.run()
+}
+
+fn compress(args: &Args) -> Result<()> {
+    python::install()?;
+    Step::new(python::program("python"), "benches/compress.py")
+        .arg("--rounds")
+        .arg(args.rounds.to_string())
+        .run()
 }
 
 fn kernels(args: &Args) -> Result<()> {

@@ -1,14 +1,15 @@
 //! The only way from a graph to a plan.
 
 use crate::emit::emit;
-use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::graph::{Graph, GraphNode, InputInfo, NodeId};
 use crate::ir::op::Mil;
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use crate::netplist::netplist;
 use crate::passes::partition::{Part, partition};
-use crate::passes::{self, CompileOptions, PassError, Trace};
+use crate::passes::{self, Calibration, CompileOptions, PassError, Trace};
 use crate::plan::{Code, Plan, Results, Segment, Source};
+use crate::rewrite::Event;
 use std::collections::HashSet;
 
 /// A graph could not be compiled.
@@ -43,6 +44,26 @@ pub fn compile(outputs: &[Var], options: &CompileOptions) -> Result<Plan, Compil
 /// Compiles a frozen graph.
 #[track_caller]
 pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, CompileError> {
+    compile_knowing(graph, options, None)
+}
+
+/// Compiles a frozen graph whose weights were [calibrated](crate::calibrate::calibrate) with these options. Pure, as
+/// [`compile`]: of the same graph, options and calibration it makes the same plan.
+#[track_caller]
+pub fn compile_calibrated(
+    graph: &Graph,
+    options: &CompileOptions,
+    calibration: &Calibration,
+) -> Result<Plan, CompileError> {
+    compile_knowing(graph, options, Some(calibration))
+}
+
+#[track_caller]
+fn compile_knowing(
+    graph: &Graph,
+    options: &CompileOptions,
+    calibration: Option<&Calibration>,
+) -> Result<Plan, CompileError> {
     if graph.outputs().is_empty() {
         let at = crate::ir::types::Caller::here();
         let why = "nothing is returned; pass at least one value".into();
@@ -52,7 +73,7 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     let weights = match options.compression {
         Some(compression) => {
             let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
-            let (graph, weights) = passes::compress(legal, compression, options.target)?;
+            let (graph, weights) = passes::compress(legal, compression, options.target, calibration)?;
             traces.push(Trace { stage: "compress", events: Vec::new(), graph });
             weights
         }
@@ -61,16 +82,12 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
     let feeds = graph.feed_types();
     let mut cuts = Vec::new();
-    let (parts, outputs) = partition(legal, &feeds, options.ceiling(), &mut cuts).map_err(PassError::from)?;
+    let (segments, outputs) = segments(legal, &feeds, options, &mut cuts)?;
     // Ports have axes where the graph as written may have none.
     let shapes = graph.outputs().iter().map(|&o| graph.node(o).ty.shape);
     let types =
         legal.outputs().iter().zip(shapes).map(|(&o, shape)| TensorType { shape, ..legal.node(o).ty });
     let outputs: Vec<(TensorType, Source)> = types.zip(outputs).collect();
-    let segment = |part: Part| {
-        Ok(Segment { code: code(&part.graph, part.native)?, graph: part.graph, inputs: part.inputs })
-    };
-    let segments = parts.into_iter().map(segment).collect::<Result<Vec<_>, CompileError>>()?;
     let n_ops = n_ops(&traces);
     if !cuts.is_empty() {
         let graph = legal.clone();
@@ -82,6 +99,20 @@ pub fn compile_graph(graph: &Graph, options: &CompileOptions) -> Result<Plan, Co
     // Leaves that passes made unused are still fed, so feeds are those of the graph as written.
     let results = Results::InOrder;
     Ok(Plan { target: options.target, feeds, outputs, carries, results, n_ops, segments, traces, weights })
+}
+
+/// The programs of a legal graph, and where its outputs come from. The feeds are those of the graph as written.
+pub(crate) fn segments(
+    legal: &Graph,
+    feeds: &[InputInfo],
+    options: &CompileOptions,
+    cuts: &mut Vec<Event>,
+) -> Result<(Vec<Segment>, Vec<Source>), CompileError> {
+    let (parts, outputs) = partition(legal, feeds, options.ceiling(), cuts).map_err(PassError::from)?;
+    let segment = |part: Part| {
+        Ok(Segment { code: code(&part.graph, part.native)?, graph: part.graph, inputs: part.inputs })
+    };
+    Ok((parts.into_iter().map(segment).collect::<Result<_, CompileError>>()?, outputs))
 }
 
 /// The number of ops as the reference counts them: nodes of the routed graph that are no input, weight or native layer. A

@@ -165,7 +165,8 @@ impl RunError {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            RunError::Count { .. }
+            RunError::Calibrate(_)
+            | RunError::Count { .. }
             | RunError::Shape { .. }
             | RunError::DType { .. }
             | RunError::Name { .. }

@@ -63,6 +63,7 @@
 #[macro_use]
 pub mod ir;
 pub mod artifact;
+pub mod calibrate;
 pub mod compile;
 pub mod device;
 pub mod diagnose;
@@ -87,7 +88,8 @@ pub mod target;
 pub mod tune;
 
 pub use aneforge_tensor::{DType, Encoding, Shape, Tensor, Weight, f16};
-pub use compile::{CompileError, compile, compile_graph};
+pub use calibrate::{calibrate, calibrate_all};
+pub use compile::{CompileError, compile, compile_calibrated, compile_graph};
 pub use device::host::HostOptions;
 pub use device::{Buffer, Device, DeviceError, Feed};
 pub use error::Kind;

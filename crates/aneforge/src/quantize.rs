@@ -4,6 +4,10 @@
 //! The schemes and their sizes are those of ANEForge 0.4.0, whose programs are known to be accepted (reference); the codes are
 //! chosen against the scales and tables as they are stored, in half precision, so that errors are never larger than there.
 
+mod calibrated;
+
+pub use calibrated::{DAMPING, Seen, int8 as calibrated_int8, lut4 as calibrated_lut4};
+
 use aneforge_tensor::{BlockwiseWeight, Int8Weight, Lut4Weight, Shape, SparseWeight, Tensor, Weight, f16};
 
 /// The largest code of a byte with a scale: -128 is not used.
@@ -153,27 +157,34 @@ fn code(value: f32, scale: f32) -> i8 {
 struct Sorted {
     /// Each rounding once.
     values: Vec<f64>,
-    /// How many values there are before each, and their sum.
+    /// How much the values before each count, and their sum.
     before: Vec<(f64, f64)>,
 }
 
 impl Sorted {
+    /// Where every value counts as one.
     fn of(weight: &Weight) -> Option<Sorted> {
-        let mut bins = vec![(0u32, 0.0f64); 1 << 16];
-        in_pieces(weight, 1, |_, values| {
-            for &value in values {
+        Sorted::weighed(weight, |_| 1.0)
+    }
+
+    /// Where the value at each place counts so much.
+    fn weighed(weight: &Weight, counts: impl Fn(usize) -> f64) -> Option<Sorted> {
+        let mut bins = vec![(0.0f64, 0.0f64); 1 << 16];
+        in_pieces(weight, 1, |start, values| {
+            for (at, &value) in values.iter().enumerate() {
+                let count = counts(start + at);
                 let bin = &mut bins[f16::from_f32(value).to_bits() as usize];
-                *bin = (bin.0 + 1, bin.1 + f64::from(value));
+                *bin = (bin.0 + count, bin.1 + count * f64::from(value));
             }
         })?;
         let negative = (0x8000..=0xfc00_u32).rev();
-        let ordered = negative.chain(0..=0x7c00).filter(|&bits| bins[bits as usize].0 > 0);
+        let ordered = negative.chain(0..=0x7c00).filter(|&bits| bins[bits as usize].0 > 0.0);
         let mut sorted = Sorted { values: Vec::new(), before: vec![(0.0, 0.0)] };
         for bits in ordered {
             let (count, sum) = bins[bits as usize];
             let (counts, sums) = sorted.before[sorted.values.len()];
             sorted.values.push(f16::from_bits(bits as u16).to_f64());
-            sorted.before.push((counts + f64::from(count), sums + sum));
+            sorted.before.push((counts + count, sums + sum));
         }
         Some(sorted)
     }

@@ -124,6 +124,14 @@ impl Context {
         aneforge::compile::compile_graph(graph, &self.options())
     }
 
+    /// The same with weights chosen by what they are multiplied with on these inputs, by sums that are the same everywhere.
+    pub fn calibrated(&self, graph: &Graph, sets: &[Vec<aneforge::Tensor>]) -> anyhow::Result<Plan> {
+        let _spinner = self.spinner("calibrating");
+        let host = host::shared_with(&self.host().sums(Sums::Defined))?;
+        let calibration = aneforge::calibrate(&host, graph, &self.options(), sets)?;
+        Ok(aneforge::compile_calibrated(graph, &self.options(), &calibration)?)
+    }
+
     /// The same, or what a cache has of it.
     pub fn cached(&self, graph: &Graph, cache: Option<&Cache>) -> Result<Plan, CompileError> {
         let Some(cache) = cache else { return self.compile(graph) };

@@ -5,7 +5,7 @@ use crate::output::counted;
 use crate::program;
 use aneforge::ir::graph::InputInfo;
 use aneforge::ir::ops::leaf::Role;
-use aneforge::{DType, DeviceError, Plan, Tensor, TensorType};
+use aneforge::{DType, DeviceError, Graph, Plan, Tensor, TensorType};
 use aneforge_tensor::{Bytes, npy, random};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,37 @@ pub fn from_files(files: &[PathBuf], inputs: &[InputInfo]) -> Result<Vec<Tensor>
         )));
     }
     files.iter().zip(inputs).map(|(path, feed)| array(path, feed.ty)).collect()
+}
+
+/// Sets of arrays, each with one for every input of a graph that is no state.
+pub fn sets(files: &[PathBuf], graph: &Graph) -> Result<Vec<Vec<Tensor>>> {
+    let feeds: Vec<_> = graph.feed_types().into_iter().filter(|feed| feed.role == Role::Feed).collect();
+    if feeds.is_empty() || !files.len().is_multiple_of(feeds.len()) {
+        return Err(caller(format!(
+            "the graph takes {}, and --calibrate names {}; name one for each input, and that again for each further set",
+            counted(feeds.len(), "input"),
+            counted(files.len(), "file")
+        )));
+    }
+    let set = |files: &[PathBuf]| {
+        files
+            .iter()
+            .zip(&feeds)
+            .map(|(path, feed)| {
+                let tensor = array(path, feed.ty)?;
+                match tensor.shape() == feed.ty.shape {
+                    true => Ok(tensor),
+                    false => {
+                        let (name, got, want) = (program::name(path), tensor.shape(), feed.ty.shape);
+                        Err(caller(format!(
+                            "{name} has shape {got}, and the input {want}; give it that shape"
+                        )))
+                    }
+                }
+            })
+            .collect()
+    };
+    files.chunks(feeds.len()).map(set).collect()
 }
 
 /// Random arrays for all of these inputs.

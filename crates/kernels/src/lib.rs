@@ -18,6 +18,7 @@ mod simd;
 pub mod attention;
 pub mod callers;
 pub mod channel;
+pub mod compensate;
 pub mod conv;
 pub mod convert;
 pub mod gather;

@@ -1,6 +1,7 @@
 //! Sentence encoders of the BERT family: texts to vectors.
 
 mod bert;
+mod compress;
 mod config;
 mod error;
 mod files;
@@ -16,7 +17,7 @@ use crate::{MOST_TEXT, guard};
 use aneforge::Feed;
 use aneforge::compile::compile;
 use aneforge::device::{self, Device};
-use aneforge::passes::CompileOptions;
+use aneforge::passes::{CompileOptions, Compression, Form, WeightReport};
 use aneforge::session::{RunError, Session};
 use aneforge::target::Target;
 use aneforge_formats::{Checkpoint, read};
@@ -45,6 +46,10 @@ pub struct EncoderOptions {
     pub device: Option<Arc<dyn Device>>,
     /// Whether the weights of the layers are stored as bytes with a scale per row, in half the memory.
     pub int8: bool,
+    /// In which form the weights of the layers are stored, if not as `int8` says.
+    pub compression: Option<Compression>,
+    /// Texts like those that are to be encoded, by which weights in fewer bytes are chosen; may be none.
+    pub calibrate: Vec<String>,
     /// How many compiled programs are kept, one per length; the one unused for longest goes first.
     pub programs: usize,
     /// Where models are downloaded from.
@@ -59,6 +64,8 @@ impl Default for EncoderOptions {
             target: Target::default(),
             device: None,
             int8: false,
+            compression: None,
+            calibrate: Vec::new(),
             programs: 8,
             hub: HubOptions::default(),
         }
@@ -99,6 +106,7 @@ pub struct Encoder {
     device: Arc<dyn Device>,
     programs: Programs<usize>,
     files: Files,
+    weights: Vec<WeightReport>,
 }
 
 /// What was decided when the encoder was loaded.
@@ -110,8 +118,8 @@ struct Settings {
     normalizes: bool,
     pad: u32,
     target: Target,
-    /// Whether the weights of the layers are bytes.
-    int8: bool,
+    /// How the weights of the layers are stored, in words.
+    stored: String,
 }
 
 /// The length that a text of `tokens` tokens is padded to: multiples of 16 up to 128, of 32 up to 256, of
@@ -136,7 +144,9 @@ impl Encoder {
         let root = &layout.transformer;
         let config = BertConfig::read(&root.join("config.json"))?;
         let mut tokenizer = tokenizer(&root.join("tokenizer.json"))?;
-        let bert = Bert::new(Checkpoint::open(root)?, config, options.int8)?;
+        // Bytes that nothing is known for are made as weights are read.
+        let known = options.compression.is_some() || !options.calibrate.is_empty();
+        let bert = Bert::new(Checkpoint::open(root)?, config, options.int8 && !known)?;
         let truncated = tokenizer.get_truncation().map(|t| t.max_length);
         let asked = layout.max_seq_length.or(truncated);
         let max_seq_length = asked.unwrap_or(config.positions).min(config.positions);
@@ -150,11 +160,20 @@ impl Encoder {
             normalizes: layout.normalizes,
             pad,
             target: options.target,
-            int8: options.int8,
+            stored: if options.int8 { "int8 weights".into() } else { String::new() },
         };
         let device = options.device.map_or_else(device::default, Ok)?;
         let programs = Programs::new(options.programs);
-        Ok(Encoder { bert, tokenizer, settings, device, programs, files })
+        let mut encoder = Encoder { bert, tokenizer, settings, device, programs, files, weights: Vec::new() };
+        let bytes = options.int8.then(|| Compression::new(Form::Int8));
+        match options.compression.or(bytes) {
+            Some(compression) if known => {
+                encoder.compress(compression, &options.calibrate).map_err(Box::new)?;
+            }
+            None if known => return Err(LoadError::Uncompressed),
+            _ => {}
+        }
+        Ok(encoder)
     }
 
     /// One unit vector per text, in the order of the texts.
@@ -259,6 +278,11 @@ impl Encoder {
         })
     }
 
+    /// How each weight of the layers is stored; of those that were chosen as they were loaded.
+    pub fn weights(&self) -> &[WeightReport] {
+        &self.weights
+    }
+
     /// The length of the vectors.
     pub fn dim(&self) -> usize {
         self.bert.config.hidden
@@ -352,8 +376,8 @@ fn truncate(tokenizer: &mut Tokenizer, path: &Path, max: usize) -> Result<(), Lo
 
 impl fmt::Debug for Encoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { name, target, max_seq_length, pooling, int8, .. } = &self.settings;
-        let weights = if *int8 { ", int8 weights" } else { "" };
+        let Settings { name, target, max_seq_length, pooling, stored, .. } = &self.settings;
+        let weights = if stored.is_empty() { String::new() } else { format!(", {stored}") };
         let (dim, pooling, device) = (self.dim(), pooling.name(), self.device.name());
         write!(f, "Encoder({name}, {dim} components, {pooling} of up to {max_seq_length} tokens, ")?;
         write!(f, "target {target}, device {device}{weights})")

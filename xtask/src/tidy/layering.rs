@@ -7,9 +7,31 @@ use std::collections::BTreeSet;
 
 /// The modules of `crates/aneforge`: each uses only those before it, and itself.
 pub const ORDER: &[&str] = &[
-    "ir", "grad", "risk", "target", "rewrite", "quantize", "passes", "emit", "netplist", "plan", "compile",
-    "device", "profile", "session", "portable", "artifact", "import", "nn", "paired", "pacing", "error",
-    "tune", "explain", "diagnose",
+    "ir",
+    "grad",
+    "risk",
+    "target",
+    "rewrite",
+    "quantize",
+    "passes",
+    "emit",
+    "netplist",
+    "plan",
+    "compile",
+    "device",
+    "profile",
+    "session",
+    "calibrate",
+    "portable",
+    "artifact",
+    "import",
+    "nn",
+    "paired",
+    "pacing",
+    "error",
+    "tune",
+    "explain",
+    "diagnose",
 ];
 
 /// Where they are.

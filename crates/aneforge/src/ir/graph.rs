@@ -152,6 +152,22 @@ impl Graph {
         }
     }
 
+    /// The place in the table of a constant node.
+    pub(crate) fn place_of_constant(&self, id: NodeId) -> Option<usize> {
+        match self.node(id).op {
+            Op::Constant(Constant { index }) => Some(index as usize),
+            _ => None,
+        }
+    }
+
+    /// The identity of a leaf that is fed.
+    pub(crate) fn leaf_of(&self, id: NodeId) -> Option<u64> {
+        match &self.node(id).op {
+            Op::Input(leaf) => Some(leaf.id),
+            _ => None,
+        }
+    }
+
     /// The leaves that are fed, in feed order.
     pub fn feeds(&self) -> Vec<NodeId> {
         let mut feeds: Vec<(u64, NodeId)> = self

@@ -6,8 +6,9 @@ use crate::ir::op::Op;
 use crate::ir::ops::leaf::Constant;
 use crate::ir::types::Caller;
 use crate::passes::{PassError, encoded, legal};
-use crate::quantize::{self, relative_error};
+use crate::quantize::{self, Seen, calibrated_int8, calibrated_lut4, relative_error};
 use crate::target::{Family, Target, native_streams};
+use aneforge_kernels::threads::Pool;
 use aneforge_tensor::{Encoding, Shape, Weight};
 use std::fmt;
 
@@ -16,8 +17,8 @@ use std::fmt;
 pub struct Compression {
     /// The form that is tried.
     pub form: Form,
-    /// The largest relative error (see [`relative_error`]) of a 4-bit table or of blocks, beyond which a weight is stored in
-    /// another form. Bytes with a scale per row have no limit.
+    /// The largest relative error (see [`relative_error`], and [`Seen::error`] where it was calibrated) of a 4-bit table or of
+    /// blocks, beyond which a weight is stored in another form. Bytes with a scale per row have no limit.
     pub tolerance: Real,
     /// The columns that share a scale, in blocks: as many as divide a row, at most.
     pub block: usize,
@@ -107,14 +108,19 @@ pub struct WeightReport {
     pub dense_bytes: usize,
     /// See [`relative_error`]; 0 for what is stored in full.
     pub error: f64,
+    /// The error of what the op computes of the calibration's inputs ([`Seen::error`]), where the weight was calibrated.
+    pub calibrated: Option<f64>,
     /// Why it is not in the form that was tried first, if it is not.
     pub why: String,
 }
 
 impl fmt::Display for WeightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WeightReport { op, at, shape, encoding, bytes, dense_bytes, error, why } = self;
+        let WeightReport { op, at, shape, encoding, bytes, dense_bytes, error, calibrated, why } = self;
         write!(f, "{op} {shape}: {encoding}, {bytes} of {dense_bytes} bytes, error {error:.1e}")?;
+        if let Some(error) = calibrated {
+            write!(f, ", calibrated to {error:.1e}")?;
+        }
         if !why.is_empty() {
             write!(f, " ({why})")?;
         }
@@ -122,14 +128,26 @@ impl fmt::Display for WeightReport {
     }
 }
 
+/// What is known of how weights are used: for each constant of a legal graph what it is multiplied with, or why that is not
+/// known.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// By the constant's place in the table.
+    pub weights: Vec<Result<Seen, String>>,
+    /// Threads to choose codes on, which change none.
+    pub threads: usize,
+}
+
 /// A legal graph with weights in the form that is asked for, and how each that may be encoded is stored.
 pub fn compress(
     graph: &Graph,
     compression: Compression,
     target: Target,
+    calibration: Option<&Calibration>,
 ) -> Result<(Graph, Vec<WeightReport>), PassError> {
     let mut reports = Vec::new();
     let mut compressed = graph.clone();
+    let pool = calibration.map(|calibration| Pool::new(calibration.threads.max(1)));
     for (index, readers) in readers(graph).into_iter().enumerate() {
         let Some(&(op, operand, at)) = readers.first() else { continue };
         let weight = &graph.constants[index];
@@ -143,16 +161,23 @@ pub fn compress(
         if aneforge_kernels::threads::stopped() {
             return Err(PassError::Stopped);
         }
+        let seen = calibration.and_then(|calibration| calibration.weights.get(index));
+        let known = pool.as_ref().zip(seen.and_then(|seen| seen.as_ref().ok()));
         let turned = matches!(op, Op::ConvTranspose(_));
         let may_be = turned || matches!(op, Op::Matmul(_) | Op::Conv(_) | Op::Bmm(_) | Op::BmmW(_));
         if !may_be || operand != 1 {
             continue;
         }
-        let (stored, why) = match weight.encoding() {
+        let (stored, mut why) = match weight.encoding() {
             _ if turned => (weight.clone(), "transposed convolutions take none that is encoded".into()),
-            Encoding::Dense => chosen(weight, compression, target.family(), fits),
+            Encoding::Dense => chosen(weight, compression, target.family(), fits, known),
             _ => (weight.clone(), "it came so".into()),
         };
+        let encoded = stored.encoding() != Encoding::Dense;
+        let calibrated = known.filter(|_| encoded).map(|(pool, seen)| seen.error(weight, &stored, pool));
+        if let (true, Some(Err(not))) = (encoded, seen) {
+            why = [why, format!("not calibrated: {not}")].join("; ").trim_start_matches("; ").into();
+        }
         reports.push(WeightReport {
             op: op.name().into(),
             at,
@@ -160,7 +185,8 @@ pub fn compress(
             encoding: stored.encoding(),
             bytes: stored.stored_bytes(),
             dense_bytes: weight.shape().count() * 2,
-            error: if stored.encoding() == Encoding::Dense { 0.0 } else { relative_error(weight, &stored) },
+            error: if encoded { relative_error(weight, &stored) } else { 0.0 },
+            calibrated,
             why,
         });
         compressed.constants[index] = stored;
@@ -197,12 +223,23 @@ fn readers(graph: &Graph) -> Vec<Vec<Reader<'_>>> {
     readers
 }
 
+/// A weight as the one quantiser makes it, which knows how it is used, or else the other.
+fn by_use(
+    weight: &Weight,
+    known: Option<(&Pool, &Seen)>,
+    calibrated: impl Fn(&Weight, &Seen, &Pool) -> Option<Weight>,
+    plain: impl Fn(&Weight) -> Option<Weight>,
+) -> Option<Weight> {
+    known.and_then(|(pool, seen)| calibrated(weight, seen, pool)).or_else(|| plain(weight))
+}
+
 /// The first form that a weight may be stored in, and why it is not the one before.
 fn chosen(
     weight: &Weight,
     compression: Compression,
     family: Family,
     refused: impl Fn(&Weight) -> Option<String>,
+    known: Option<(&Pool, &Seen)>,
 ) -> (Weight, String) {
     let mut why: Vec<String> = Vec::new();
     for &encoding in compression.form.encodings() {
@@ -211,8 +248,8 @@ fn chosen(
             continue;
         }
         let (encoded, missing) = match encoding {
-            Encoding::Int8 => (quantize::int8(weight), "it has no rows"),
-            Encoding::Lut4 => (quantize::lut4(weight), "it has no rows"),
+            Encoding::Int8 => (by_use(weight, known, calibrated_int8, quantize::int8), "it has no rows"),
+            Encoding::Lut4 => (by_use(weight, known, calibrated_lut4, quantize::lut4), "it has no rows"),
             Encoding::Sparse => (quantize::sparse(weight), "less than half of it is zero, or all"),
             Encoding::Blockwise => (quantize::blockwise(weight, compression.block), "it is no matrix"),
             Encoding::Dense => (None, ""),
@@ -226,7 +263,11 @@ fn chosen(
             continue;
         }
         let limited = matches!(encoding, Encoding::Lut4 | Encoding::Blockwise);
-        let error = if limited { relative_error(weight, &encoded) } else { 0.0 };
+        let error = match known {
+            _ if !limited => 0.0,
+            Some((pool, seen)) => seen.error(weight, &encoded, pool),
+            None => relative_error(weight, &encoded),
+        };
         if error > compression.tolerance.0 {
             why.push(format!("not {encoding}: error {error:.3}, above {}", compression.tolerance.0));
             continue;

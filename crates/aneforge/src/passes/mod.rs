@@ -36,7 +36,7 @@ use crate::target::{System, Target};
 use legal::LegalError;
 
 pub use canonicalize::CANONICALIZE;
-pub use compress::{Compression, Form, WeightReport, compress};
+pub use compress::{Calibration, Compression, Form, WeightReport, compress};
 pub use fold::FOLD;
 pub use forms::FORMS;
 pub use legalize::LEGALIZE;

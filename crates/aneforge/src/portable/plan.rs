@@ -46,6 +46,8 @@ struct StoredNote {
     bytes: [usize; 2],
     /// The bits of a double-precision number.
     error: u64,
+    /// The same of the calibrated error.
+    calibrated: Option<u64>,
     why: String,
 }
 
@@ -255,6 +257,7 @@ fn stored_note(report: &WeightReport) -> StoredNote {
         encoding: report.encoding.name().into(),
         bytes: [report.bytes, report.dense_bytes],
         error: report.error.to_bits(),
+        calibrated: report.calibrated.map(f64::to_bits),
         why: report.why.clone(),
     }
 }
@@ -269,6 +272,7 @@ fn stored(note: &StoredNote) -> Option<WeightReport> {
         bytes,
         dense_bytes,
         error: f64::from_bits(note.error),
+        calibrated: note.calibrated.map(f64::from_bits),
         why: note.why.clone(),
     })
 }

@@ -52,6 +52,9 @@ pub enum RunError {
         /// `twice` or `not at all`.
         times: &'static str,
     },
+    /// A graph cannot be calibrated so. The caller's fault.
+    #[error("calibrate: {0}")]
+    Calibrate(String),
     /// State cannot be bound, read or written so. The caller's fault.
     #[error("state `{name}` {why}")]
     State {

@@ -6,6 +6,7 @@ mod allocations;
 mod attention;
 mod attributes;
 mod buffers;
+mod calibrate;
 mod ceiling;
 mod chains;
 mod compress;

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::exit::caller;
+use crate::feeds;
 use crate::output::{self, grouped};
 use crate::program;
 use crate::store;
@@ -21,7 +22,8 @@ JSON keys:
   statements, program_bytes   size of the MIL text
   weight_bytes                size of the weights file
   inputs, outputs             for each: dtype, shape
-  weights                     with --compress, for each weight: op, at, shape, encoding, bytes, dense_bytes, error, why
+  weights                     with --compress, for each weight: op, at, shape, encoding, bytes, dense_bytes, error, calibrated
+                              (null where nothing was), why
   folders                     folders that hold a program, in the order they run; none where it is one file
   files                       for each file: path, bytes
   report                      path of the report, or null";
@@ -44,6 +46,11 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
+    /// With --compress, choose weights by what they are multiplied with when the graph is fed this `.npy` file; once for each
+    /// input in their order, and then again for further sets of inputs
+    #[arg(long, value_name = "FILE.npy", requires = "compress", conflicts_with = "cache")]
+    calibrate: Vec<PathBuf>,
+
     #[command(flatten)]
     store: store::Use,
 }
@@ -56,7 +63,10 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         ));
     }
     let graph = program::open(&args.graph)?;
-    let plan = context.cached(&graph, args.store.open()?.as_ref())?;
+    let plan = match &args.calibrate[..] {
+        [] => context.cached(&graph, args.store.open()?.as_ref())?,
+        files => context.calibrated(&graph, &feeds::sets(files, &graph)?)?,
+    };
     let one = args.output.extension().is_some_and(|name| name == EXTENSION) && !args.output.is_dir();
     let written = match one {
         true => save(&plan, &args.output)?,
@@ -94,6 +104,7 @@ fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
             "bytes": weight.bytes,
             "dense_bytes": weight.dense_bytes,
             "error": weight.error,
+            "calibrated": weight.calibrated,
             "why": weight.why,
         })
     };

@@ -1,6 +1,7 @@
 //! Compiled programs as sets of files: replaced together, bound together, and told from what is not theirs.
 
 use crate::support::{command, fails, file, finish, folder, json, run, sample, show, text};
+use aneforge_tensor::{npy, random};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -180,6 +181,34 @@ fn weights_are_stored_in_the_form_that_is_asked_for() {
         let error = fails(2, &["compile", &sample("mlp"), "-o", &d, given[0], given[1]]);
         assert!(error.contains(why), "{error}");
     }
+}
+
+#[test]
+fn weights_are_calibrated_with_files() {
+    let folder = folder();
+    let d = show(&folder.path().join("d"));
+    let full = json(&["compile", &sample("mlp"), "-o", &d]);
+    let dims: Vec<usize> =
+        full["inputs"][0]["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+    let shape = aneforge::Shape::new(&dims).unwrap();
+    let input = show(&folder.path().join("x.npy"));
+    npy::write(&random::normal_tensor(4, shape, 1.0), fs::File::create(&input).unwrap()).unwrap();
+    let compress = ["compile", &sample("mlp"), "-o", &d, "--compress", "int4", "--compress-atol", "1"];
+    let small = json(&[&compress[..], &["--calibrate", &input, "--calibrate", &input]].concat());
+    let weights = small["weights"].as_array().unwrap();
+    assert!(
+        !weights.is_empty() && weights.iter().all(|w| w["calibrated"].as_f64().unwrap() > 0.0),
+        "{small}"
+    );
+    let out = text(&[&compress[..], &["--calibrate", &input]].concat());
+    assert!(out.contains(", calibrated to "), "{out}");
+    assert!(json(&compress)["weights"][0]["calibrated"].is_null());
+    let error = fails(2, &["compile", &sample("mlp"), "-o", &d, "--calibrate", &input]);
+    assert!(error.contains("--compress <FORM>"), "{error}");
+    let wrong = aneforge::Shape::new(&[1, 2]).unwrap();
+    npy::write(&random::normal_tensor(4, wrong, 1.0), fs::File::create(&input).unwrap()).unwrap();
+    let error = fails(3, &[&compress[..], &["--calibrate", &input]].concat());
+    assert!(error.contains("x.npy has shape [1, 2], and the input ["), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use aneforge::ir::var::Var;
 use aneforge::nn::{AttentionWeights, gelu_tanh, mha};
 use aneforge::quantize;
 use aneforge_formats::Checkpoint;
-use aneforge_tensor::{Shape, Tensor};
+use aneforge_tensor::{Shape, Tensor, Weight};
 
 /// What messages call the place where its nodes are made, which is no line of the user's.
 const MADE_HERE: Caller = Caller::new("<encoder>", 0);
@@ -108,6 +108,18 @@ impl Bert {
         let mut layer = |index| MADE_HERE.scope(|| Layer::new(&mut weights, index, &config, int8));
         let layers = (0..config.layers).map(&mut layer).collect::<Result<_, _>>()?;
         Ok(Bert { config, embeddings, layers, weights })
+    }
+
+    /// Puts others in the place of the layers' matrices, where there are.
+    pub(super) fn replace(&mut self, stored: &dyn Fn(&Weight) -> Option<Weight>) {
+        for layer in &mut self.layers {
+            let AttentionWeights { wq, wk, wv, wo, .. } = &mut layer.attention;
+            for weight in [wq, wk, wv, wo, &mut layer.up[0], &mut layer.down[0]] {
+                if let Some(stored) = weight.data().and_then(stored) {
+                    *weight = MADE_HERE.scope(|| Var::constant(stored));
+                }
+            }
+        }
     }
 
     /// Rows of the table of words.

@@ -77,6 +77,12 @@ pub enum LoadError {
         /// What is different.
         how: String,
     },
+    /// Texts to calibrate with could not be encoded, or weights not be stored in fewer bytes.
+    #[error("load: {0}")]
+    Compress(#[from] Box<EncodeError>),
+    /// Texts to calibrate with came without a form to store weights in.
+    #[error("load: calibrate chooses weights in fewer bytes; say which, with int8 or compress")]
+    Uncompressed,
     /// There is no device to run on.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -145,7 +151,8 @@ impl LoadError {
             LoadError::Device(error) => error.kind(),
             LoadError::File(_) | LoadError::Json { .. } | LoadError::Config { .. } => Kind::File,
             // Too few tokens were asked for.
-            LoadError::TooShort { .. } => Kind::Caller,
+            LoadError::TooShort { .. } | LoadError::Uncompressed => Kind::Caller,
+            LoadError::Compress(error) => error.kind(),
             LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
             LoadError::Checkpoint(_) | LoadError::Changed { .. } => Kind::File,
             LoadError::Weight(error) => error.kind(),

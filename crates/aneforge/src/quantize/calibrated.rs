@@ -1,0 +1,181 @@
+//! The quantisers that know what a weight is multiplied with.
+//!
+//! Codes are chosen by what becomes of the products ([`aneforge_kernels::compensate`]), and tables are fitted to values that
+//! count as much as the columns they stand in. None is worse, on what was seen, than the quantiser that knows nothing.
+
+use super::{ENTRIES, Sorted, in_pieces, int8 as plain_int8, lut4 as plain_lut4, tensor};
+use aneforge_kernels::compensate::{Codes, Moments};
+use aneforge_kernels::threads::{Pool, stopped};
+use aneforge_tensor::{Int8Weight, Lut4Weight, Shape, Weight, f16};
+use std::sync::Arc;
+
+/// What is added to the moments before they are factored, as a part of their mean: what GPTQ (arXiv 2210.17323) adds.
+pub const DAMPING: f64 = 0.01;
+
+/// Rows in which tables are compared, at most.
+const SAMPLED: usize = 64;
+
+/// What a weight is multiplied with: second moments of its columns, for each of the equal groups of its rows.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    groups: Arc<[Moments]>,
+    columns: usize,
+}
+
+impl Seen {
+    /// From the lower triangles of the moments of each group; `None` where a group has none that can be factored, as where only
+    /// zeros were seen.
+    pub fn new(lower: &[Vec<f64>], columns: usize) -> Option<Seen> {
+        let groups = lower.iter().map(|lower| Moments::new(lower, columns, DAMPING));
+        let groups = groups.collect::<Option<Vec<_>>>()?;
+        (columns > 0 && !groups.is_empty()).then(|| Seen { groups: groups.into(), columns })
+    }
+
+    /// Whether these are moments of that weight's columns.
+    fn fits(&self, weight: &Weight) -> bool {
+        let shape = weight.shape();
+        let rows = shape.dims().first().copied().unwrap_or(0);
+        rows > 0 && shape.count() == rows * self.columns && rows.is_multiple_of(self.groups.len())
+    }
+
+    /// How much each column of each group matters.
+    fn importance(&self) -> Vec<f64> {
+        self.groups.iter().flat_map(Moments::diagonal).collect()
+    }
+
+    /// Values of each group's rows.
+    fn size(&self, weight: &Weight) -> usize {
+        weight.shape().count() / self.groups.len()
+    }
+
+    /// The distance of what products with `encoded` are from what they are with `weight`, over the length of the latter (both
+    /// Euclidean, over everything that was seen): `|X (W - W')| / |X W|`.
+    pub fn error(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> f64 {
+        let relative =
+            |[distance, length]: [f64; 2]| distance.max(0.0).sqrt() / (length.max(0.0).sqrt() + 1e-12);
+        self.lengths(weight, encoded, pool).map_or(f64::INFINITY, relative)
+    }
+
+    /// `|X (W - W')|` and `|X W|`, squared; `None` if the thread's work is stopped meanwhile.
+    fn lengths(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> Option<[f64; 2]> {
+        let (mut distance, mut length, size) = (0.0, 0.0, self.size(weight));
+        let (mut exact, mut stored) = (vec![0.0f32; size], vec![0.0f32; size]);
+        for (group, moments) in self.groups.iter().enumerate() {
+            weight.read_f32(group * size, &mut exact);
+            encoded.read_f32(group * size, &mut stored);
+            let pairs = exact.iter().zip(&stored);
+            let off: Vec<f64> = pairs.map(|(e, s)| f64::from(*e) - f64::from(*s)).collect();
+            let exact: Vec<f64> = exact.iter().map(|e| f64::from(*e)).collect();
+            distance += moments.length(pool, &off);
+            length += moments.length(pool, &exact);
+            if stopped() {
+                return None;
+            }
+        }
+        Some([distance, length])
+    }
+
+    /// What the error of a table is, squared, in each so many-th row.
+    fn sampled(&self, weight: &Weight, pool: &Pool, table: &[f32; ENTRIES]) -> Option<f64> {
+        let rows = weight.shape().dims()[0];
+        let per_group = rows / self.groups.len();
+        let (mut error, every) = (0.0, rows.div_ceil(SAMPLED));
+        let mut values = vec![0.0f32; self.columns];
+        let mut codes = vec![0i8; self.columns];
+        for row in (0..rows).step_by(every) {
+            weight.read_f32(row * self.columns, &mut values);
+            let stands = Codes::Table(table);
+            codes
+                .iter_mut()
+                .zip(&values)
+                .for_each(|(code, &value)| *code = stands.nearest(0, f64::from(value)));
+            error += self.groups[row / per_group].choose(pool, &values, stands, &mut codes);
+            if stopped() {
+                return None;
+            }
+        }
+        Some(error)
+    }
+
+    /// The distance, squared, of products with `encoded` from those with `weight`.
+    fn distance(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> f64 {
+        self.lengths(weight, encoded, pool).map_or(f64::INFINITY, |[distance, _]| distance)
+    }
+
+    /// Better codes than these, and what their error is, squared; `None` if the thread's work is stopped meanwhile.
+    fn choose(&self, weight: &Weight, pool: &Pool, codes: &mut [i8], stands: Stands<'_>) -> Option<f64> {
+        let (size, mut error) = (self.size(weight), 0.0);
+        let mut values = vec![0.0f32; size];
+        for (group, (moments, codes)) in self.groups.iter().zip(codes.chunks_mut(size)).enumerate() {
+            weight.read_f32(group * size, &mut values);
+            let stands = match stands {
+                Stands::Scaled(scales) => Codes::Scaled(&scales[group * (size / self.columns)..]),
+                Stands::Table(table) => Codes::Table(table),
+            };
+            error += moments.choose(pool, &values, stands, codes);
+            if stopped() {
+                return None;
+            }
+        }
+        Some(error)
+    }
+}
+
+/// What the codes of a weight stand for.
+#[derive(Clone, Copy)]
+enum Stands<'a> {
+    Scaled(&'a [f32]),
+    Table(&'a [f32; ENTRIES]),
+}
+
+/// As bytes with a scale for each row; `None` of what these are no moments of.
+pub fn int8(weight: &Weight, seen: &Seen, pool: &Pool) -> Option<Weight> {
+    let Weight::Int8(plain) = plain_int8(weight).filter(|_| seen.fits(weight))? else { return None };
+    let mut codes = plain.codes().as_slice::<i8>()?.to_vec();
+    let scales = plain.scales().to_f32();
+    seen.choose(weight, pool, &mut codes, Stands::Scaled(&scales))?;
+    Some(Int8Weight::new(tensor(weight.shape(), &codes)?, plain.scales().clone()).ok()?.into())
+}
+
+/// As places in one table of 16 values; `None` of what these are no moments of.
+pub fn lut4(weight: &Weight, seen: &Seen, pool: &Pool) -> Option<Weight> {
+    let Weight::Lut4(plain) = plain_lut4(weight).filter(|_| seen.fits(weight))? else { return None };
+    let plain: [f16; ENTRIES] = plain.table().as_slice::<f16>()?.try_into().ok()?;
+    let importance = seen.importance();
+    let fitted =
+        Sorted::weighed(weight, |at| importance[at / seen.size(weight) * seen.columns + at % seen.columns])?;
+    // Which table is better shows in some rows; the one that knows nothing is kept where the other is worse in all.
+    let tables = [plain, fitted.table()];
+    let tried = tables.map(|table| seen.sampled(weight, pool, &table.map(f16::to_f32)));
+    let first = usize::from(tried[1]? < tried[0]?);
+    let chosen = |table: [f16; ENTRIES]| {
+        let wide = table.map(f16::to_f32);
+        let mut codes = nearest(weight, &wide)?;
+        let error = seen.choose(weight, pool, &mut codes, Stands::Table(&wide))?;
+        Some((error, codes, table))
+    };
+    let mut best = chosen(tables[first])?;
+    if first == 1 && best.0 > seen.distance(weight, &plain_lut4(weight)?, pool) {
+        best = chosen(plain)?;
+    }
+    let (_, codes, table) = best;
+    let low = |code: i8| code.unsigned_abs() & 15;
+    let pairs = codes.chunks(2).map(|pair| low(pair[0]) | pair.get(1).map_or(0, |&code| low(code)) << 4);
+    let indices: Vec<u8> = pairs.collect();
+    let indices = tensor(Shape::new(&[indices.len()]).ok()?, &indices)?;
+    Some(Lut4Weight::new(weight.shape(), indices, tensor(Shape::new(&[ENTRIES]).ok()?, &table)?).ok()?.into())
+}
+
+/// The places of the nearest values of a table.
+fn nearest(weight: &Weight, table: &[f32; ENTRIES]) -> Option<Vec<i8>> {
+    let middles: Vec<f32> = table.windows(2).map(|pair| f32::midpoint(pair[0], pair[1])).collect();
+    let mut codes = Vec::with_capacity(weight.shape().count());
+    in_pieces(weight, 1, |_, values| {
+        let place = |value: &f32| middles.iter().filter(|&&middle| *value > middle).count() as i8;
+        codes.extend(values.iter().map(place));
+    })?;
+    Some(codes)
+}
+
+#[cfg(test)]
+mod tests;

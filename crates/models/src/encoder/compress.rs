@@ -1,0 +1,83 @@
+//! Weights of an encoder in fewer bytes, chosen by what they are multiplied with.
+
+use super::{EncodeError, Encoder};
+use aneforge::calibrate::calibrate_all;
+use aneforge::device::host::{HostOptions, Sums, shared_with};
+use aneforge::passes::{self, CompileOptions, Compression, Form};
+use aneforge::{Graph, RunError, Tensor, Weight};
+use aneforge_tensor::Shape;
+use std::collections::{BTreeMap, HashMap};
+
+/// The most lengths of texts that calibration compiles a program for; texts of other lengths are cut to the next shorter.
+const LENGTHS: usize = 64;
+
+impl Encoder {
+    /// Stores the weights of the layers so, and remembers how.
+    pub(super) fn compress(&mut self, compression: Compression, texts: &[String]) -> Result<(), EncodeError> {
+        let options = CompileOptions::target(self.settings.target);
+        let failed = |error| EncodeError::from(RunError::Compile(aneforge::CompileError::from(error)));
+        let graph = |s: usize| {
+            let frozen = Graph::freeze(&[self.bert.graph(s)]).map_err(passes::PassError::from);
+            frozen.map_err(failed)
+        };
+        let calibration = match texts {
+            [] => None,
+            texts => {
+                let mut graphs = Vec::new();
+                for (s, sets) in self.sets(texts)? {
+                    graphs.push((graph(s)?, sets));
+                }
+                // The same bits on every machine.
+                let host =
+                    shared_with(&HostOptions::default().sums(Sums::Defined)).map_err(RunError::from)?;
+                Some(calibrate_all(&host, &options, &graphs)?)
+            }
+        };
+        let weightless = |error| self.bert.bad_weight().unwrap_or_else(|| failed(error));
+        let traces = passes::run(&graph(1)?, &options).map_err(weightless)?;
+        let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
+        let (stored, reports) =
+            passes::compress(legal, compression, options.target, calibration.as_ref()).map_err(weightless)?;
+        let pairs = legal.constants().iter().zip(stored.constants());
+        let by_identity: HashMap<_, &Weight> =
+            pairs.map(|(full, stored)| (full.identity(), stored)).collect();
+        self.bert.replace(&|weight| by_identity.get(&weight.identity()).map(|&stored| stored.clone()));
+        self.weights = reports;
+        let name =
+            Form::NAMED.iter().find(|(_, form)| *form == compression.form).map_or("", |(name, _)| name);
+        let how = if texts.is_empty() { "" } else { "calibrated " };
+        self.settings.stored = format!("{how}{name} weights");
+        Ok(())
+    }
+
+    /// What the layers are fed for these texts, by the number of tokens. None is padded, as padding is not what the weights are
+    /// for.
+    fn sets(&self, texts: &[String]) -> Result<BTreeMap<usize, Vec<Vec<Tensor>>>, EncodeError> {
+        let mut tokens = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            tokens.push(self.tokenize(index, text)?);
+        }
+        let mut lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.len().max(1)).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let step = lengths.len().div_ceil(LENGTHS);
+        let lengths: Vec<usize> = lengths.into_iter().step_by(step.max(1)).collect();
+        let mut sets: BTreeMap<usize, Vec<Vec<Tensor>>> = BTreeMap::new();
+        let d = self.dim();
+        for tokens in &tokens {
+            let s = *lengths.iter().rfind(|&&s| s <= tokens.len().max(1)).unwrap_or(&lengths[0]);
+            let mut h = vec![0.0f32; s * d];
+            for (position, row) in h.chunks_exact_mut(d).enumerate() {
+                let token = tokens.get(position).copied().unwrap_or(self.settings.pad);
+                self.bert.embed(self.row(token).unwrap_or(0), position, row);
+            }
+            let made = |dims: &[usize], values: &[f32]| {
+                let shape = Shape::new(dims).expect("invariant: a text has tokens");
+                Tensor::from_slice(shape, values).expect("invariant: one value per element")
+            };
+            let mask = vec![0.0f32; s * s];
+            sets.entry(s).or_default().push(vec![made(&[s, d], &h), made(&[1, s, s], &mask)]);
+        }
+        Ok(sets)
+    }
+}
