@@ -53,7 +53,7 @@ def compile(
     system: str | None = None,
     most_bytes: int | None = None,
     carry: Mapping[Tensor, Tensor] | None = None,
-    cache: bool | str | PathLike[str] = False,
+    cache: bool | str | PathLike[str] | None = False,
     return_dict: bool | None = None,
     calibrate: Sequence[Any] | None = None,
 ) -> Model:
@@ -72,8 +72,8 @@ def compile(
             `fold_scalars`. 2 and `"max"` measure, with `tune`. `model.explain()` lists the ways.
         compress: the form in which weights of linear layers, convolutions and matrices per batch are stored: `"int8"`
             (bytes with a scale per row), `"int4"` (a table of 16 values, else `"int8"`), `"sparse"` (where half is
-            zero), `"blockwise"` (bytes with a scale per block, of matrices), or `"auto"`, the smallest that the
-            target reads as it is. What does not fit stays in half precision; `model.weight_report()` says why.
+            zero), `"blockwise"` (bytes with a scale per block, of matrices), or `"auto"`, the first of sparse, 4-bit and
+            bytes that fits and that the target reads as it is. Nothing takes more bytes than in half precision. What does not fit stays in half precision; `model.weight_report()` says why.
         compress_atol: the largest relative error of a 4-bit table or of blocks; most tables exceed the default.
         block_size: the columns that share a scale in blockwise weights; the next smaller that divides a row.
         validate: raise ValueError, instead of warning, when a sum may lose precision; see `precision_risk`.
@@ -250,9 +250,9 @@ def _all(
     if isinstance(out, Tensor):
         return [out, *(next for _, next in carried)] if carried else out
     return [*(out.values() if isinstance(out, Mapping) else out), *(next for _, next in carried)]
-def _cache(cache: bool | str | PathLike[str]) -> tuple[str, int] | None:
+def _cache(cache: bool | str | PathLike[str] | None) -> tuple[str, int] | None:
     """The folder of the cache that is meant, if one is, and the most bytes in it."""
-    if cache is False:
+    if cache is False or cache is None:
         return None
     folder = str(_env.cache_dir()) if cache is True else named("compile: cache", cache, "folder, or True")
     return folder, _env.cache_limit()

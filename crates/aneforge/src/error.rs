@@ -155,7 +155,10 @@ impl StateError {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            StateError::Write(_) | StateError::Read(_) | StateError::Other { .. } => Kind::File,
+            StateError::Write(_)
+            | StateError::Read(_)
+            | StateError::Changed { .. }
+            | StateError::Other { .. } => Kind::File,
             StateError::Run(error) => error.kind(),
         }
     }

@@ -36,15 +36,15 @@ fn in_pieces(weight: &Weight, run: usize, mut see: impl FnMut(usize, &[f32])) ->
     Some(())
 }
 
-/// The distance of an encoded weight from the weight, over the weight's length (both Euclidean); infinite where it was not
-/// measured to its end.
+/// The distance of a weight as it is stored, encoded or rounded to half precision, from the weight, over the weight's length (both
+/// Euclidean); infinite where it was not measured to its end.
 pub fn relative_error(weight: &Weight, encoded: &Weight) -> f64 {
-    let (mut distance, mut length, mut stored) = (0.0, 0.0, vec![0.0; PIECE]);
+    let (mut distance, mut length, mut stored) = (0.0, 0.0, vec![f16::ZERO; PIECE]);
     let measured = in_pieces(weight, 1, |start, exact| {
         let stored = &mut stored[..exact.len()];
-        encoded.read_f32(start, stored);
+        encoded.read_f16(start, stored);
         for (&exact, &stored) in exact.iter().zip(&*stored) {
-            distance += (f64::from(exact) - f64::from(stored)).powi(2);
+            distance += (f64::from(exact) - stored.to_f64()).powi(2);
             length += f64::from(exact).powi(2);
         }
     });

@@ -17,7 +17,7 @@ use crate::{MOST_TEXT, guard};
 use aneforge::Feed;
 use aneforge::compile::compile;
 use aneforge::device::{self, Device};
-use aneforge::passes::{CompileOptions, Compression, Form, WeightReport};
+use aneforge::passes::{CompileOptions, Compression, Form, Norms, WeightReport};
 use aneforge::session::{RunError, Session};
 use aneforge::target::Target;
 use aneforge_formats::{Checkpoint, read};
@@ -120,6 +120,8 @@ struct Settings {
     target: Target,
     /// How the weights of the layers are stored, in words.
     stored: String,
+    /// How norms are written: robustly where weights are tables of few values, with which values arise that plain norms overflow on.
+    norms: Norms,
 }
 
 /// The length that a text of `tokens` tokens is padded to: multiples of 16 up to 128, of 32 up to 256, of
@@ -161,6 +163,7 @@ impl Encoder {
             pad,
             target: options.target,
             stored: if options.int8 { "int8 weights".into() } else { String::new() },
+            norms: Norms::Auto,
         };
         let device = options.device.map_or_else(device::default, Ok)?;
         let programs = Programs::new(options.programs);
@@ -270,7 +273,7 @@ impl Encoder {
         let s = bucket(tokens.min(max), max);
         let Encoder { bert, settings, device, programs, .. } = self;
         programs.get(s, || {
-            let options = CompileOptions::target(settings.target);
+            let options = CompileOptions::target(settings.target).norms(settings.norms);
             // The compiler knows constants by number; whoever wrote the file knows them by name.
             let plan = compile(&[bert.graph(s)], &options)
                 .map_err(|e| bert.bad_weight().unwrap_or(RunError::from(e).into()))?;

@@ -3,6 +3,7 @@
 use super::{ArtifactError, replace};
 use crate::session::{RunError, Session};
 use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
+use aneforge_tensor::Tensor;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -17,6 +18,18 @@ pub enum StateError {
     /// It is no safetensors file, or is not there. The file's fault.
     #[error(transparent)]
     Read(#[from] SafeTensorsError),
+    /// It is not what was written. The file's fault.
+    #[error(
+        "{file} was changed after it was written: its values have checksum {got}, not {want}; save the state again"
+    )]
+    Changed {
+        /// The file.
+        file: String,
+        /// The checksum when it was written.
+        want: String,
+        /// The checksum now.
+        got: String,
+    },
     /// It does not hold the state of this program. The file's fault.
     #[error("{file}: {error}; it was saved by another program")]
     Other {
@@ -41,12 +54,28 @@ impl StateError {
     }
 }
 
+/// The note that has the checksum.
+const SUM: &str = "crc32";
+
+/// The CRC-32 of names and values, in the order of names.
+fn checksum<'a>(values: impl Iterator<Item = (&'a str, &'a Tensor)>) -> String {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by_key(|(name, _)| *name);
+    let mut sum = crc32fast::Hasher::new();
+    for (name, tensor) in values {
+        sum.update(name.as_bytes());
+        sum.update(tensor.bytes());
+    }
+    format!("{:08x}", sum.finalize())
+}
+
 /// Writes all state of a session to a safetensors file: half-precision tensors under the names of the states, or their numbers
 /// among the inputs where they have none. The file is replaced as a whole, so that a reader finds the old state or the new.
 pub fn save_state(session: &Session, path: &Path) -> Result<(), StateError> {
     let values = session.snapshot().map_err(|e| StateError::Run(Box::new(e)))?;
     let described: Vec<_> = values.iter().map(|(name, t)| (name.clone(), t.dtype(), t.shape())).collect();
-    let layout = safetensors::layout(&described, &BTreeMap::new());
+    let sum = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+    let layout = safetensors::layout(&described, &BTreeMap::from([(SUM.to_owned(), sum)]));
     let write = |file: &mut dyn std::io::Write| {
         file.write_all(&layout.head)?;
         layout.order.iter().try_for_each(|&at| file.write_all(values[at].1.bytes()))
@@ -59,6 +88,13 @@ pub fn load_state(session: &mut Session, path: &Path) -> Result<(), StateError> 
     let file = SafeTensors::open(path)?;
     let values = file.names().map(|name| Ok((name.to_owned(), file.tensor(name)?)));
     let values = values.collect::<Result<Vec<_>, SafeTensorsError>>()?;
+    // Files of others have none.
+    if let Some(want) = file.metadata().get(SUM) {
+        let got = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+        if *want != got {
+            return Err(StateError::Changed { file: path.display().to_string(), want: want.clone(), got });
+        }
+    }
     let other = |error| StateError::Other { file: path.display().to_string(), error: Box::new(error) };
     session.restore(&values).map_err(other)
 }
@@ -98,6 +134,14 @@ mod tests {
         assert!(error.to_string().ends_with(
             "state.safetensors: state `n` is not read or changed by this program; it was saved by another program"
         ));
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let error = load_state(&mut second, &path).unwrap_err();
+        assert!(
+            error.to_string().contains("was changed after it was written: its values have checksum"),
+            "{error}"
+        );
         std::fs::write(&path, b"{}").unwrap();
         assert!(matches!(load_state(&mut second, &path), Err(StateError::Read(_))));
         let error = save_state(&second, &folder.path().join("no/such/folder")).unwrap_err();

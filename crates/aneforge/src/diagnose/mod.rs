@@ -63,14 +63,16 @@ pub fn diagnose(
 }
 
 /// The same of a compiled program alone. Its results are compared with what the program itself makes in double precision, so
-/// that what compiling did to weights and formulas is not seen; there are no notes.
+/// that what compiling did to formulas is not seen. Weights that were stored with an error beyond the tolerance are noted.
 pub fn diagnose_plan(
     host: &Host,
     plan: &Plan,
     feeds: &[Tensor],
     tolerance: f64,
 ) -> Result<Diagnosis, RunError> {
-    walk::walk(host, plan, feeds, tolerance)
+    let mut found = walk::walk(host, plan, feeds, tolerance)?;
+    found.notes = plan.weights.iter().filter_map(|weight| Note::of_weight(weight, tolerance)).collect();
+    Ok(found)
 }
 
 /// What structure, declared bounds (`max_abs`) and constants say without any data: the same risks, as far as bounds reach.

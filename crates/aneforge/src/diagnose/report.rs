@@ -3,7 +3,7 @@
 use super::values::{Got, Value};
 use crate::ir::numerics::Numerics;
 use crate::ir::types::{Caller, TensorType, counted};
-use crate::passes::Noticed;
+use crate::passes::{Noticed, WeightReport};
 use crate::risk::{Concern, Finding};
 use crate::target::Target;
 use aneforge_tensor::f16;
@@ -91,6 +91,24 @@ pub struct Note {
     pub risk: bool,
 }
 
+/// The kind of notes of weights whose encoding is off by more than the tolerance.
+const ENCODING: &str = "encoding";
+
+impl Note {
+    /// A weight that is stored with a larger error.
+    pub(super) fn of_weight(weight: &WeightReport, tolerance: f64) -> Option<Note> {
+        let error = weight.calibrated.unwrap_or(weight.error);
+        let of = if weight.calibrated.is_some() { "of its products" } else { "of its values" };
+        let reason = format!(
+            "has a weight {} that is stored as {}, with a relative error {of} of {error:.2e}",
+            weight.shape, weight.encoding
+        );
+        let op = crate::ir::op::find(&weight.op).map_or("weight", |entry| entry.info.name);
+        let remedy = "what this costs is not seen in a compiled program alone; diagnose the model in the process that compiles it";
+        (error > tolerance).then_some(Note { op, at: weight.at, kind: ENCODING, reason, remedy, risk: true })
+    }
+}
+
 impl From<Finding> for Note {
     fn from(found: Finding) -> Note {
         let Finding { op, at, kind, .. } = found;
@@ -167,7 +185,8 @@ impl Diagnosis {
             false => {
                 let mut troubles = self.nodes.iter().flat_map(|node| &node.troubles);
                 let only_errors = troubles.all(|values| values.trouble == Trouble::Error);
-                only_errors && self.outputs.iter().all(|error| *error <= self.tolerance)
+                let encodings = self.notes.iter().any(|note| note.kind == ENCODING);
+                only_errors && !encodings && self.outputs.iter().all(|error| *error <= self.tolerance)
             }
         }
     }
@@ -226,6 +245,7 @@ impl Diagnosis {
         let verdict = match (troubled, self.is_safe()) {
             (0, true) => "safe".to_owned(),
             (n, true) => format!("safe, {} beyond the tolerance on the way", counted(n, "node")),
+            (0, false) if worst <= self.tolerance => "weights are stored with larger errors".to_owned(),
             (0, false) => "results differ".to_owned(),
             (n, false) => format!("{} in trouble", counted(n, "node")),
         };

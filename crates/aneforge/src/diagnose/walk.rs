@@ -188,6 +188,13 @@ impl Walk<'_> {
         };
         add(Trouble::Overflow, beyond, "half precision ends at 65504; scale the array down before it is fed");
         add(Trouble::LostIntegers, lost, INTEGERS);
+        let nan = exact.iter().zip(&got).filter(|(want, got)| want.is_nan() && !got.is_nan()).count();
+        add(Trouble::Invalid, nan, "the array holds NaN, which engines do not keep; mend what it comes from");
+        if troubles.is_empty() && error > self.tolerance {
+            let remedy = "half precision holds no magnitudes below 6e-8, and few digits of those below 6e-5; scale the array up \
+                          before it is fed";
+            troubles.push(Values { trouble: Trouble::Error, values: exact.len(), remedy: remedy.into() });
+        }
         if !troubles.is_empty() {
             let (op, segment, narrow) = ("input", 0, None);
             self.nodes.push(NodeReport { segment, op, at, ty, largest, error, narrow, troubles });

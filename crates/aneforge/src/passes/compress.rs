@@ -106,7 +106,7 @@ pub struct WeightReport {
     pub bytes: usize,
     /// Bytes that it would take in half precision.
     pub dense_bytes: usize,
-    /// See [`relative_error`]; 0 for what is stored in full.
+    /// See [`relative_error`]; of what is stored in full, that of rounding to half precision.
     pub error: f64,
     /// The error of what the op computes of the calibration's inputs ([`Seen::error`]), where the weight was calibrated.
     pub calibrated: Option<f64>,
@@ -185,7 +185,7 @@ pub fn compress(
             encoding: stored.encoding(),
             bytes: stored.stored_bytes(),
             dense_bytes: weight.shape().count() * 2,
-            error: if encoded { relative_error(weight, &stored) } else { 0.0 },
+            error: relative_error(weight, &stored),
             calibrated,
             why,
         });
@@ -260,6 +260,11 @@ fn chosen(
         };
         if let Some(refusal) = refused(&encoded) {
             why.push(format!("not {encoding}: {refusal}"));
+            continue;
+        }
+        let (stored, dense) = (encoded.stored_bytes(), weight.shape().count() * 2);
+        if stored >= dense {
+            why.push(format!("not {encoding}: it would take {stored} bytes, and {dense} in half precision"));
             continue;
         }
         let limited = matches!(encoding, Encoding::Lut4 | Encoding::Blockwise);

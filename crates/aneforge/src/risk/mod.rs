@@ -6,12 +6,15 @@
 
 pub mod bounds;
 
+use crate::ir::attr::Attr;
 use crate::ir::form::{Form, Norm};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::ops::norm::TINIEST;
+use crate::ir::precision::{Array, Precision};
 use crate::ir::types::Caller;
 use aneforge_kernels::map::{Binary, Unary};
 use aneforge_kernels::reduce::Reduction;
+use aneforge_tensor::{f16, round_f16};
 use bounds::{Bounds, loses_variance, plain_limit};
 
 /// What a graph computes to within when nothing stands out.
@@ -105,6 +108,13 @@ fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Opti
             loses_variance(graph, id).then(|| (Concern::PlainNorm, CLEAN, reason.to_owned()))
         }
         Form::Normalise(norm) => plain_norm(bounds, node, norm).or_else(|| lost_eps(norm)),
+        Form::Zip(Binary::Add | Binary::Maximum | Binary::Minimum | Binary::RealDiv) => {
+            lost_scalar(graph, node)
+        }
+        Form::Map(Unary::AddScalar { .. }) => node.op.attrs().iter().find_map(|(_, attr)| match attr {
+            Attr::Real(k) => lost_number(*k),
+            _ => None,
+        }),
         _ => None,
     };
     let (kind, error, reason) = overflow(graph, bounds, id).or_else(other)?;
@@ -132,6 +142,18 @@ fn lost_eps(norm: Norm) -> Option<(Concern, f64, String)> {
     };
     let reason = format!("adds eps {eps:e}, which half precision does not hold; it becomes {TINIEST:.2e}");
     (eps < TINIEST / 2.0).then_some((Concern::LostEps, CLEAN, reason))
+}
+
+/// A scalar that half precision rounds to 0.
+fn lost_scalar(graph: &Graph, node: &GraphNode) -> Option<(Concern, f64, String)> {
+    let scalars = node.inputs.iter().filter_map(|&input| graph.constant(input));
+    let scalars = scalars.filter(|weight| weight.shape().count() == 1);
+    scalars.filter_map(|weight| lost_number(Array::from_weight(weight, Precision::F64).data[0])).next()
+}
+
+fn lost_number(k: f64) -> Option<(Concern, f64, String)> {
+    let lost = k != 0.0 && round_f16(k) == f16::ZERO;
+    lost.then(|| (Concern::LostEps, CLEAN, format!("takes {k:e}, which half precision rounds to 0")))
 }
 
 fn narrow_sum(graph: &Graph, node: &GraphNode) -> Option<(Concern, f64, String)> {

@@ -2,12 +2,14 @@
 
 use super::support::{Built, build, engine, feed_tensors, numbers};
 use aneforge::diagnose::{
-    Diagnosis, NodeReport, TOLERANCE, Trouble, Verdict, diagnose, on_all_chips, without_data,
+    Diagnosis, NodeReport, TOLERANCE, Trouble, Verdict, diagnose, diagnose_plan, on_all_chips, without_data,
 };
 use aneforge::ir::op::OPS;
 use aneforge::ir::ops::leaf::Role;
 use aneforge::risk::Concern;
-use aneforge::{CompileOptions, Graph, Session, Shape, Target, Tensor, TensorType, Var, compile};
+use aneforge::{
+    CompileOptions, Graph, Session, Shape, Target, Tensor, TensorType, Var, compile, compile_graph,
+};
 use aneforge_tensor::random;
 
 fn shape(dims: &[usize]) -> Shape {
@@ -145,6 +147,43 @@ fn nan_cancellation_and_what_is_beyond_half_precision_are_found() {
         (first(&beyond).0.op, first(&beyond).1, first(&beyond).0.at.file()),
         ("input", Trouble::Overflow, "input 0")
     );
+}
+
+/// Scalars that half precision rounds away are seen against the graph as written, and noted.
+#[test]
+fn scalars_that_round_away_are_found() {
+    let x = input(&[1, 4]);
+    let zeros = || [tensor(&[1, 4], |_| 0.0)];
+    let tiny = || Var::scalar(1e-9);
+    for (output, noted) in [
+        ((&x + &tiny()).sqrt(), true),
+        (Var::from(1.0) / (&x + &tiny()), true),
+        (x.adds(1e-9).sqrt(), true),
+        ((&x + &Var::scalar(2049.0)) - Var::scalar(2048.0), false),
+    ] {
+        let found = on("h17s", &output, &zeros());
+        assert!(!found.is_safe(), "{found}");
+        assert_eq!(
+            found.notes.iter().any(|note| note.risk && note.kind == Concern::LostEps.name()),
+            noted,
+            "{found}"
+        );
+    }
+    assert!(on("h17s", &(&x + &Var::scalar(1e-3)).sqrt(), &zeros()).is_safe());
+}
+
+/// What is fed may be what half precision does not keep.
+#[test]
+fn inputs_are_told_of() {
+    let x = input(&[1, 4]);
+    let nan = on("h17s", &x.muls(2.0), &[tensor(&[1, 4], |i| if i == 1 { f32::NAN } else { 1.0 })]);
+    assert_eq!(
+        (first(&nan).0.op, first(&nan).1, first(&nan).0.troubles[0].values),
+        ("input", Trouble::Invalid, 1)
+    );
+    let small = on("h17s", &x.muls(2.0), &[tensor(&[1, 4], |_| 1e-9)]);
+    assert_eq!((first(&small).0.op, first(&small).1), ("input", Trouble::Error));
+    assert!(first(&small).0.troubles[0].remedy.contains("scale the array up") && !small.is_safe());
 }
 
 /// Where an infinity comes from is told once; what follows only carries it on.
@@ -292,4 +331,10 @@ fn the_error_of_encoded_weights_is_that_of_results() {
     assert!(dense.outputs[0] < 1e-3 && dense.is_safe());
     assert!(table.outputs[0] > 0.02 && !table.is_safe() && table.first().is_none(), "{table}");
     assert!(table.to_string().contains("results differ"));
+    // Of a compiled program alone, what its weights were is not known; how far off they are stored is.
+    let options = CompileOptions::default().compression(Compression::new(Form::Int4).tolerance(1.0));
+    let plan = compile_graph(&graph, &options).unwrap();
+    let alone = diagnose_plan(&engine(1), &plan, &feeds, TOLERANCE).unwrap();
+    assert!(!alone.is_safe() && alone.outputs[0] < 1e-3 && alone.notes[0].kind == "encoding", "{alone}");
+    assert!(alone.to_string().contains("weights are stored with larger errors"));
 }

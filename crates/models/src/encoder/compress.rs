@@ -3,7 +3,7 @@
 use super::{EncodeError, Encoder};
 use aneforge::calibrate::calibrate_all;
 use aneforge::device::host::{HostOptions, Sums, shared_with};
-use aneforge::passes::{self, CompileOptions, Compression, Form};
+use aneforge::passes::{self, CompileOptions, Compression, Form, Norms};
 use aneforge::{Graph, RunError, Tensor, Weight};
 use aneforge_tensor::Shape;
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +14,10 @@ const LENGTHS: usize = 64;
 impl Encoder {
     /// Stores the weights of the layers so, and remembers how.
     pub(super) fn compress(&mut self, compression: Compression, texts: &[String]) -> Result<(), EncodeError> {
-        let options = CompileOptions::target(self.settings.target);
+        if matches!(compression.form, Form::Int4 | Form::Auto) {
+            self.settings.norms = Norms::Robust;
+        }
+        let options = CompileOptions::target(self.settings.target).norms(self.settings.norms);
         let failed = |error| EncodeError::from(RunError::Compile(aneforge::CompileError::from(error)));
         let graph = |s: usize| {
             let frozen = Graph::freeze(&[self.bert.graph(s)]).map_err(passes::PassError::from);
