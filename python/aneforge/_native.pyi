@@ -626,7 +626,7 @@ def divergence(kind: str, a: int, b: int, begin: int | None, max_abs: float | No
 
 def preflight(
     out: Tensor | Sequence[Tensor], number: int
-) -> list[list[tuple[str, list[int], str, str | None, str]]]:
+) -> list[list[tuple[str, list[int], str, bool, str | None, str]]]:
     """What a family makes of each node: rows of those that are native, decomposed, rejected and too large."""
 
 def notices(out: Tensor | Sequence[Tensor] | Mapping[str, Tensor], target: str | None) -> list[str]:

@@ -271,7 +271,7 @@ def preflight(root: Tensor | Sequence[Tensor], family: Family | int | str) -> Pr
     some("preflight", root)
     which = _family("preflight", family)
     lists = (
-        [NodeReport(op, tuple(shape), status, why is not None, why or "", at) for op, shape, status, why, at in rows]
+        [NodeReport(op, tuple(shape), status, large, why or "", at) for op, shape, status, large, why, at in rows]
         for rows in _native.preflight(root, which)
     )
     return Preflight(which, *lists)

@@ -61,7 +61,7 @@ pub fn diagnose<'py>(
 pub fn explain(py: Python<'_>, model: &Bound<'_, Model>) -> PyResult<(String, String)> {
     let written = model.get().running().written.clone().ok_or_else(|| {
         PyValueError::new_err(
-            "explain: the model was loaded, and how it was compiled is not kept; explain the graph it is compiled from",
+            "explain: the model was loaded, or calibrated, and how it was compiled is not kept; explain what the graph compiles to without",
         )
     })?;
     let told = interruptible(py, move |stop| {

@@ -99,14 +99,17 @@ pub fn divergence(
     Ok(target::divergence::divergence(&kind, families, begin, max_abs).name())
 }
 
-/// A node, its shape, what becomes of it, what of it is too large, and the line that built it.
-type Row = (&'static str, Vec<usize>, &'static str, Option<String>, String);
+/// A node, its shape, what becomes of it, whether it is too large, why it is not taken, and the line that built it.
+type Row = (&'static str, Vec<usize>, &'static str, bool, Option<String>, String);
 
 /// What a family makes of each node: rows of those that are native, decomposed, rejected and too large.
 #[pyfunction]
 pub fn preflight(out: &Bound<'_, PyAny>, number: u8) -> PyResult<[Vec<Row>; 4]> {
     let family = family(number)?;
-    let row = |n: NodeReport| (n.op, n.shape.dims().to_vec(), n.status.name(), n.oversize, n.at.to_string());
+    let row = move |n: NodeReport| {
+        let (why, oversize) = (n.why(family), n.oversize.is_some());
+        (n.op, n.shape.dims().to_vec(), n.status.name(), oversize, why, n.at.to_string())
+    };
     judged(out, move |graph| {
         let report = passes::preflight(&graph, family);
         let lists = [report.native, report.decompose, report.reject, report.oversize];

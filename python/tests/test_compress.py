@@ -139,7 +139,7 @@ def test_calibrated_products_are_nearer(form: str) -> None:
 def test_calibrated_models_are_saved(tmp_path: Path) -> None:
     x, z = af.input((2, 64)), af.input((2, 64))
     weight = np.random.default_rng(6).standard_normal((16, 64)).astype(np.float32)
-    sets = [(a, b) for a, b in zip(inputs(8), inputs(8)[::-1], strict=True)]
+    sets = [(a, b) for a, b in zip(inputs(32), inputs(32)[::-1], strict=True)]
     model = af.compile((x + z).linear(weight), compress="int8", calibrate=sets, device="host")
     model.save(tmp_path / "model.aneforge")
     back = af.load_model(tmp_path / "model.aneforge", device="host")
@@ -167,6 +167,7 @@ def test_wrong_calibrations_are_refused(given: dict[str, object], kind: type[Exc
 def test_encoders_are_calibrated_with_texts() -> None:
     folder = Path(__file__).parents[2] / "tests" / "models" / "tiny-bert"
     texts = ["the cat sat on the mat", "a dog", "the", "on the mat the cat", ""]
+    texts += [f"the {a} {b} ran over the {c} house" for a, b, c in zip(*[["old", "new", "big", "small", "very"]] * 3, strict=True)]
     full = af.load(folder, device="host")
     plain = af.load(folder, compress="int4", compress_atol=1.0, device="host")
     chosen = af.load(folder, compress="int4", compress_atol=1.0, calibrate=texts, device="host")

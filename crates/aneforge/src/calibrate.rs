@@ -46,7 +46,8 @@ impl Reading {
 type Lower = Vec<Vec<Vec<f64>>>;
 
 /// Runs a graph on each of these sets of inputs, one tensor for each that is fed, in feed order (state is zeros), and gathers
-/// what its weights are multiplied with. The weights of the graph itself are used, in full.
+/// what its weights are multiplied with. The weights of the graph itself are used, in full. A weight that has more columns than
+/// rows were seen of what it is multiplied with is not calibrated: it would be fitted to those rows only.
 ///
 /// ```
 /// use aneforge::device::host::Host;
@@ -54,12 +55,12 @@ type Lower = Vec<Vec<Vec<f64>>>;
 /// use aneforge::{CompileOptions, Graph, Shape, Tensor, Var, calibrate, compile_calibrated};
 /// let weight: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
 /// let weight = Var::constant(Tensor::from_slice(Shape::new(&[4, 8])?, &weight)?);
-/// let graph = Graph::freeze(&[Var::input(Shape::new(&[2, 8])?).linear(&weight, None)])?;
+/// let graph = Graph::freeze(&[Var::input(Shape::new(&[16, 8])?).linear(&weight, None)])?;
 /// let options = CompileOptions::default().compression(Compression::new(Form::Int4).tolerance(0.5));
-/// let inputs: Vec<f32> = (0..16).map(|i| (i as f32).cos()).collect();
-/// let calibration = calibrate(&Host::new(1), &graph, &options, &[vec![Tensor::from_slice(Shape::new(&[2, 8])?, &inputs)?]])?;
+/// let inputs: Vec<f32> = (0..128).map(|i| ((i * i) as f32).cos()).collect();
+/// let calibration = calibrate(&Host::new(1), &graph, &options, &[vec![Tensor::from_slice(Shape::new(&[16, 8])?, &inputs)?]])?;
 /// let plan = compile_calibrated(&graph, &options, &calibration)?;
-/// assert!(plan.weights[0].calibrated.is_some_and(|error| error < 0.1));
+/// assert!(plan.weights[0].calibrated.is_some_and(|error| error < 0.2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn calibrate(
@@ -78,7 +79,7 @@ pub fn calibrate_all(
     options: &CompileOptions,
     graphs: &[(Graph, Vec<Vec<Tensor>>)],
 ) -> Result<Calibration, RunError> {
-    let mut lower: Lower = Vec::new();
+    let (mut lower, mut rows): (Lower, Vec<usize>) = (Vec::new(), Vec::new());
     let mut known: Option<(Vec<(usize, usize)>, Assigned)> = None;
     for (graph, sets) in graphs {
         let traces = passes::run(graph, options).map_err(|e| RunError::Compile(e.into()))?;
@@ -95,22 +96,34 @@ pub fn calibrate_all(
         }
         if !sets.is_empty() {
             let watched = Watched { host, graph, legal, options, readings: &readings };
-            watched.observe(sets, &mut lower)?;
+            rows.resize(lower.len(), 0);
+            watched.observe(sets, &mut lower, &mut rows)?;
         }
     }
     let Some((sizes, assigned)) = known else {
         return Err(RunError::Calibrate("there is no graph; give one".into()));
     };
-    let mut seen = Vec::new();
-    for (lower, (size, _)) in lower.iter().zip(sizes) {
+    rows.resize(lower.len(), 0);
+    let mut seen: Vec<Result<Seen, String>> = Vec::new();
+    for ((lower, (size, _)), rows) in lower.iter().zip(sizes).zip(rows) {
         if stopped() {
             return Err(DeviceError::Stopped.into());
         }
-        seen.push(Seen::new(lower, size.isqrt()));
+        let columns = size.isqrt();
+        // Fewer rows leave directions open in which the products of other inputs would be off.
+        let few = || {
+            format!(
+                "only {rows} rows of what it is multiplied with were seen, and it has {columns} columns; give more inputs"
+            )
+        };
+        let nothing =
+            || "nothing but zeros was seen of what it is multiplied with, or what is no number".to_string();
+        seen.push(match Seen::new(lower, columns) {
+            Some(_) if rows < columns => Err(few()),
+            found => found.ok_or_else(nothing),
+        });
     }
-    let nothing =
-        || "nothing but zeros was seen of what it is multiplied with, or what is no number".to_string();
-    let weights = assigned.into_iter().map(|reader| seen[reader?].clone().ok_or_else(nothing));
+    let weights = assigned.into_iter().map(|reader| seen[reader?].clone());
     Ok(Calibration { weights: weights.collect(), threads: host.threads() })
 }
 
@@ -207,7 +220,7 @@ impl Watched<'_> {
     }
 
     /// Runs the graph on each set of inputs and adds what is seen to the moments.
-    fn observe(&self, sets: &[Vec<Tensor>], lower: &mut Lower) -> Result<(), RunError> {
+    fn observe(&self, sets: &[Vec<Tensor>], lower: &mut Lower, seen: &mut [usize]) -> Result<(), RunError> {
         let (feeds, values) = (self.graph.feed_types(), self.values());
         let mut session = match values.is_empty() {
             true => None,
@@ -219,7 +232,7 @@ impl Watched<'_> {
             if let Some(session) = &mut session {
                 session.run_all(&all)?;
             }
-            for (reading, lower) in self.readings.iter().zip(&mut *lower) {
+            for ((reading, lower), seen) in self.readings.iter().zip(&mut *lower).zip(&mut *seen) {
                 if stopped() {
                     return Err(DeviceError::Stopped.into());
                 }
@@ -235,6 +248,7 @@ impl Watched<'_> {
                 }
                 reading.windows.each(&read, |group, rows, columns| {
                     add_moments(&pool, rows, columns, &mut lower[group]);
+                    *seen += if group == 0 { rows.len() / columns.max(1) } else { 0 };
                 });
             }
         }

@@ -85,9 +85,16 @@ pub fn save_state(session: &Session, path: &Path) -> Result<(), StateError> {
 
 /// Gives a session the state that [`save_state`] wrote: all of it or, where the file is not one of this program's state, none.
 pub fn load_state(session: &mut Session, path: &Path) -> Result<(), StateError> {
+    let values: Vec<(String, Tensor)> = read_state(path)?.into_iter().collect();
+    let other = |error| StateError::Other { file: path.display().to_string(), error: Box::new(error) };
+    session.restore(&values).map_err(other)
+}
+
+/// What such a file holds, by name.
+pub fn read_state(path: &Path) -> Result<BTreeMap<String, Tensor>, StateError> {
     let file = SafeTensors::open(path)?;
     let values = file.names().map(|name| Ok((name.to_owned(), file.tensor(name)?)));
-    let values = values.collect::<Result<Vec<_>, SafeTensorsError>>()?;
+    let values = values.collect::<Result<BTreeMap<_, _>, SafeTensorsError>>()?;
     // Files of others have none.
     if let Some(want) = file.metadata().get(SUM) {
         let got = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
@@ -95,8 +102,7 @@ pub fn load_state(session: &mut Session, path: &Path) -> Result<(), StateError> 
             return Err(StateError::Changed { file: path.display().to_string(), want: want.clone(), got });
         }
     }
-    let other = |error| StateError::Other { file: path.display().to_string(), error: Box::new(error) };
-    session.restore(&values).map_err(other)
+    Ok(values)
 }
 
 #[cfg(test)]

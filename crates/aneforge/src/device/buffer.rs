@@ -317,7 +317,9 @@ impl Buffer {
                 format!("would hold NaN at element {at}, which the engine makes 0; mend what it comes from")
             }
             false => {
-                format!("would hold {value} at element {at}, and half precision ends at 65504; scale it down")
+                format!(
+                    "would hold {value:e} at element {at}, and half precision ends at 65504; scale it down"
+                )
             }
         })
     }

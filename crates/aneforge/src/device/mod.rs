@@ -93,7 +93,8 @@ pub struct Overflow {
 impl Overflow {
     /// What to do about one.
     pub const REMEDY: &'static str = "a diagnosis on the same inputs (model.diagnose, aneforge diagnose) says why and what \
-        to do: mostly, scale the values down before it; declared bounds (max_abs) find it beforehand";
+        to do: mostly, scale the values down before it; norms survive when they are compiled to be robust; declared bounds \
+        (max_abs) find it beforehand";
 }
 
 impl fmt::Display for Overflow {

@@ -49,6 +49,14 @@ impl Verdict {
             Verdict::Refused(_) => "refused",
         }
     }
+
+    /// Why it is not safe; empty where it is.
+    pub fn why(&self) -> &str {
+        match self {
+            Verdict::Safe => "",
+            Verdict::Risky(why) | Verdict::Refused(why) => why,
+        }
+    }
 }
 
 /// A network on all chips.
@@ -151,14 +159,16 @@ impl AllChips {
         format!("estimated at {estimate:.0} us on {target}, {host:.0} us on this processor{floor}")
     }
 
+    /// One page of HTML that stands alone: the chips, and what was found for each family.
+    pub fn to_html(&self) -> String {
+        super::page::all_chips(self)
+    }
+
     /// As JSON: `chips` with `target`, `family`, `verdict`, `why` and `estimate_us`; `host_us`, `place`, and `families`, each a
     /// diagnosis.
     pub fn to_json(&self) -> Value {
         let chips = self.chips.iter().map(|chip| {
-            let why = match &chip.verdict {
-                Verdict::Safe => "",
-                Verdict::Risky(why) | Verdict::Refused(why) => why,
-            };
+            let why = chip.verdict.why();
             json!({
                 "target": chip.target.name(), "family": chip.target.family().to_string(),
                 "verdict": chip.verdict.name(), "why": why, "estimate_us": chip.estimate_us,
@@ -175,9 +185,9 @@ impl fmt::Display for AllChips {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chip in &self.chips {
             let time = chip.estimate_us.map_or_else(String::new, |us| format!("{us:.0} us"));
-            let why = match &chip.verdict {
-                Verdict::Safe => String::new(),
-                Verdict::Risky(why) | Verdict::Refused(why) => format!("  {why}"),
+            let why = match chip.verdict.why() {
+                "" => String::new(),
+                why => format!("  {why}"),
             };
             let (name, family) = (chip.target.name(), chip.target.family().to_string());
             writeln!(f, "{name:<5} {family:<4} {time:>10}  {:<7}{why}", chip.verdict.name())?;

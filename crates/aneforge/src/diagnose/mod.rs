@@ -58,7 +58,7 @@ pub fn diagnose(
     let plan = compile_graph(graph, options)?;
     let mut found = diagnose_plan(host, &plan, feeds, tolerance)?;
     walk::errors_of_outputs(host, graph, &mut found)?;
-    found.notes = notes(graph, options.target);
+    found.notes.extend(notes(graph, options.target));
     Ok(found)
 }
 

@@ -1,7 +1,7 @@
 //! A diagnosis as one page of HTML that stands alone.
 
-use super::Diagnosis;
 use super::report::NodeReport;
+use super::{AllChips, Diagnosis, Verdict};
 use std::fmt::Write;
 
 /// Extents of the picture, in pixels.
@@ -11,13 +11,42 @@ const HEIGHT: f64 = 220.0;
 const LOW: f64 = -6.0;
 const HIGH: f64 = 1.0;
 
+/// A diagnosis.
 pub(super) fn page(found: &Diagnosis) -> String {
-    let mut page = String::from(
+    begun() + &body(found) + "</html>\n"
+}
+
+/// All chips, then what was found for each family.
+pub(super) fn all_chips(found: &AllChips) -> String {
+    let mut page = begun();
+    let _ = writeln!(page, "<h1>{}</h1>", escaped(&found.place()));
+    page += "<table><tr><th>chip<th>family<th>verdict<th>estimate<th>why</tr>\n";
+    for chip in &found.chips {
+        let class = if chip.verdict == Verdict::Safe { "" } else { " class=\"bad\"" };
+        let time = chip.estimate_us.map_or_else(String::new, |us| format!("{us:.0} us"));
+        let (name, family, verdict) = (chip.target.name(), chip.target.family(), chip.verdict.name());
+        let why = escaped(chip.verdict.why());
+        let _ = writeln!(
+            page,
+            "<tr{class}><td>{name}<td>{family}<td>{verdict}<td class=\"n\">{time}<td>{why}</tr>"
+        );
+    }
+    page += "</table>\n";
+    found.families.iter().for_each(|family| page += &body(family));
+    page + "</html>\n"
+}
+
+fn begun() -> String {
+    String::from(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>aneforge diagnose</title>\n<style>\
          body{font:14px/1.4 sans-serif;margin:2em;max-width:70em}table{border-collapse:collapse;width:100%}\
          td,th{padding:2px 8px;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right;\
          font-variant-numeric:tabular-nums}tr.bad{background:#fde8e8}code{background:#f4f4f4}</style>\n",
-    );
+    )
+}
+
+fn body(found: &Diagnosis) -> String {
+    let mut page = String::new();
     let _ = writeln!(page, "<h1>{}</h1>", escaped(&found.headline()));
     let _ = writeln!(
         page,
@@ -43,7 +72,7 @@ pub(super) fn page(found: &Diagnosis) -> String {
     for (at, node) in found.nodes.iter().enumerate() {
         row(&mut page, at, node);
     }
-    page + "</table>\n</html>\n"
+    page + "</table>\n"
 }
 
 fn row(page: &mut String, at: usize, node: &NodeReport) {

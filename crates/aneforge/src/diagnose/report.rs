@@ -104,7 +104,7 @@ impl Note {
             weight.shape, weight.encoding
         );
         let op = crate::ir::op::find(&weight.op).map_or("weight", |entry| entry.info.name);
-        let remedy = "what this costs is not seen in a compiled program alone; diagnose the model in the process that compiles it";
+        let remedy = "where results are off, store it in another form; nodes are compared with the weights as they are stored";
         (error > tolerance).then_some(Note { op, at: weight.at, kind: ENCODING, reason, remedy, risk: true })
     }
 }

@@ -364,7 +364,18 @@ impl Judged<'_> {
                 usize::from(plain.is_infinite() && self.exact.data[at].is_finite() && was_finite(at));
             invalid += usize::from(plain.is_nan() && sound);
         }
-        let exact_operands = self.reads.iter().all(|value| value.error == 0.0);
+        // Products that happen to be whole are no indices and no counts.
+        let arithmetic = matches!(
+            self.graph.form(self.id),
+            Form::Product(_)
+                | Form::RowProduct
+                | Form::Conv(..)
+                | Form::ConvTranspose(..)
+                | Form::Pool(..)
+                | Form::Zip(Binary::Mul | Binary::RealDiv | Binary::Pow)
+                | Form::Map(Unary::MulScalar { .. } | Unary::Square)
+        );
+        let exact_operands = !arithmetic && self.reads.iter().all(|value| value.error == 0.0);
         let numbers: Vec<f64> = match exact_operands {
             true => got.iter().map(|v| v.to_f64()).collect(),
             false => Vec::new(),

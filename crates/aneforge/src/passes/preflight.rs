@@ -39,6 +39,18 @@ pub struct Preflight {
     pub oversize: Vec<NodeReport>,
 }
 
+impl NodeReport {
+    /// Why a family does not take it, if it does not.
+    pub fn why(&self, family: Family) -> Option<String> {
+        let first = crate::target::floor(self.op);
+        let rejected = || match family.runs_mil() {
+            false => format!("{family} runs no MIL program; the oldest family that does is A13"),
+            true => format!("needs {first} or newer"),
+        };
+        self.oversize.clone().or_else(|| (self.status == Availability::Reject).then(rejected))
+    }
+}
+
 impl Preflight {
     /// Whether nothing is rejected or too large. Compiling checks more.
     pub fn ok(&self) -> bool {

@@ -101,20 +101,20 @@ pub fn error(findings: &[Finding]) -> f64 {
 fn finding(graph: &Graph, bounds: &Bounds, id: NodeId, node: &GraphNode) -> Option<Finding> {
     let other = || match graph.form(id) {
         Form::Reduce(Reduction::Sum, _) => narrow_sum(graph, node),
-        Form::Zip(Binary::Sub) => cancel_sub(graph, node),
         // Known statistics are computed beforehand.
         Form::Normalise(Norm::Given { .. }) if graph.constant(node.inputs[4]).is_some() => {
             let reason = "has variances that half precision does not hold; they are computed beforehand";
             loses_variance(graph, id).then(|| (Concern::PlainNorm, CLEAN, reason.to_owned()))
         }
         Form::Normalise(norm) => plain_norm(bounds, node, norm).or_else(|| lost_eps(norm)),
-        Form::Zip(Binary::Add | Binary::Maximum | Binary::Minimum | Binary::RealDiv) => {
-            lost_scalar(graph, node)
+        Form::Zip(Binary::Sub) => lost_scalar(graph, node).or_else(|| cancel_sub(graph, node)),
+        Form::Zip(_) => lost_scalar(graph, node),
+        Form::Map(Unary::AddScalar { .. } | Unary::MulScalar { .. }) => {
+            node.op.attrs().iter().find_map(|(_, attr)| match attr {
+                Attr::Real(k) => lost_number(*k),
+                _ => None,
+            })
         }
-        Form::Map(Unary::AddScalar { .. }) => node.op.attrs().iter().find_map(|(_, attr)| match attr {
-            Attr::Real(k) => lost_number(*k),
-            _ => None,
-        }),
         _ => None,
     };
     let (kind, error, reason) = overflow(graph, bounds, id).or_else(other)?;

@@ -143,8 +143,10 @@ fn wrong_inputs_are_refused() {
     let state = Var::leaf(TensorType::f16(shape(&[5, 12])), Role::State);
     let sum = Var::input(shape(&[5, 12])) + &state;
     let graph = Graph::carrying(&[sum.linear(&constant(1, &[6, 12]), None)], &[(&state, &sum)]).unwrap();
-    let good = sets(&graph, 1);
+    let good = sets(&graph, 3);
     assert_eq!(good[0].len(), 1, "state is no input");
+    let few = compiled(&graph, Form::Int8, &good[..2]).weights.remove(0);
+    assert!(few.calibrated.is_none() && few.why.contains("10 rows"), "{few}");
     let plan = compiled(&graph, Form::Int8, &good);
     assert!(plan.weights[0].calibrated.is_some() && plan.carries.len() == 1);
     let refused =

@@ -94,8 +94,9 @@ impl Check {
             ("rejected", &report.reject),
             ("too large", &report.oversize),
         ] {
-            for NodeReport { op, shape, at, oversize, .. } in rows {
-                let why = oversize.as_ref().filter(|_| what == "too large");
+            for node in rows {
+                let NodeReport { op, shape, at, .. } = node;
+                let why = node.why(report.family).filter(|_| what != "written with others");
                 let why = why.map_or_else(String::new, |why| format!(": {why}"));
                 writeln!(out, "  {what}: {op} {shape}{why} (at {at})")?;
             }
@@ -111,7 +112,7 @@ impl Check {
         let Check { target, report, notices, error } = self;
         let row = |n: &NodeReport| {
             let at = n.at.to_string();
-            json!({ "op": n.op, "shape": n.shape.dims(), "at": at, "why": n.oversize })
+            json!({ "op": n.op, "shape": n.shape.dims(), "at": at, "why": n.why(report.family) })
         };
         let rows = |list: &[NodeReport]| list.iter().map(row).collect::<Vec<_>>();
         let notice = |n: &Noticed| {

@@ -7,7 +7,8 @@ use crate::output;
 use crate::program::{self, Program};
 use aneforge::device::host::{Host, Sums, shared_with};
 use aneforge::diagnose::{self, Diagnosis, TOLERANCE};
-use aneforge::{CompileOptions, Graph, Plan, Tensor, compile_graph};
+use aneforge::ir::ops::leaf::Role;
+use aneforge::{CompileOptions, Graph, Plan, Tensor, artifact, compile_graph};
 use anyhow::Result;
 use std::io::Write;
 use std::path::PathBuf;
@@ -52,12 +53,16 @@ pub struct Args {
     tolerance: f64,
 
     /// Ask for every chip: is the network safe there, how long is it estimated to take, and is the engine the place for it
-    #[arg(long, conflicts_with = "html")]
+    #[arg(long)]
     all_chips: bool,
 
     /// Write one page of HTML: the errors as a curve, and the table; `-` is standard output, which then has nothing else
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
+
+    /// Take state from this file, which `run --state` wrote, and not from --input or --random
+    #[arg(long, value_name = "FILE.safetensors")]
+    state: Option<PathBuf>,
 
     /// Print every node, not only those in trouble
     #[arg(long)]
@@ -100,11 +105,8 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         }
     };
     let found = found.map_err(|error| feeds::named(error, &args.inputs))?;
-    if let Some(path) = &args.html {
-        output::save(path, out, |file| file.write_all(found.to_html().as_bytes()))?;
-        if output::is_standard(path) {
-            return Ok(());
-        }
+    if page(args, &found.to_html(), out)? {
+        return Ok(());
     }
     if context.json {
         return output::print_json(out, &found.to_json());
@@ -121,12 +123,34 @@ fn compiled(args: &Args, context: &Context, graph: &Graph) -> Result<Plan> {
     }
 }
 
-/// Inputs, of the number and types that the program has.
+/// Inputs, of the number and types that the program has, and state.
 fn fed(args: &Args, plan: &Plan) -> Result<Vec<Tensor>> {
-    match args.random {
-        Some(seed) => feeds::drawn(seed, &plan.feeds),
-        None => feeds::from_files(&args.inputs, &plan.feeds),
-    }
+    let inputs = if args.state.is_some() { feeds::without_state(plan) } else { plan.feeds.clone() };
+    let given = match args.random {
+        Some(seed) => feeds::drawn(seed, &inputs)?,
+        None => feeds::from_files(&args.inputs, &inputs)?,
+    };
+    let Some(path) = &args.state else { return Ok(given) };
+    let mut held = artifact::read_state(path)?;
+    let mut given = given.into_iter();
+    let names = plan.feeds.iter().enumerate().map(|(at, feed)| {
+        let name = if feed.name.is_empty() { at.to_string() } else { feed.name.clone() };
+        (feed.role, name)
+    });
+    let one = |(role, name): (Role, String)| match role {
+        Role::Feed => Ok(given.next().expect("invariant: as many as there are")),
+        _ => held
+            .remove(&name)
+            .ok_or_else(|| caller(format!("{}: it has no state `{name}`", program::name(path)))),
+    };
+    names.map(one).collect()
+}
+
+/// Writes the page, if one is wanted; whether it has taken standard output.
+fn page(args: &Args, html: &str, out: &mut dyn Write) -> Result<bool> {
+    let Some(path) = &args.html else { return Ok(false) };
+    output::save(path, out, |file| file.write_all(html.as_bytes()))?;
+    Ok(output::is_standard(path))
 }
 
 fn all_chips(
@@ -140,6 +164,9 @@ fn all_chips(
         diagnose::on_all_chips(host, graph, &context.options(), feeds, args.tolerance)
             .map_err(|error| feeds::named(error, &args.inputs))?
     };
+    if page(args, &found.to_html(), out)? {
+        return Ok(());
+    }
     match context.json {
         true => output::print_json(out, &found.to_json()),
         false => Ok(write!(out, "{found}")?),

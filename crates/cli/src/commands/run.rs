@@ -8,6 +8,8 @@ use crate::program;
 use crate::store;
 use crate::timing::{self, Timing};
 use aneforge::artifact::{self, ArtifactError};
+use aneforge::ir::graph::InputInfo;
+use aneforge::ir::ops::leaf::Role;
 use aneforge::profile::{Profile, ProfiledStep};
 use aneforge::{Session, Tensor};
 use aneforge_tensor::npy;
@@ -227,6 +229,12 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Inputs that were given, with their numbers.
+    fn given(&self) -> impl Iterator<Item = (usize, &InputInfo)> {
+        let kept = |feed: &InputInfo| self.args.state.is_some() && feed.role != Role::Feed;
+        self.session.plan().feeds.iter().filter(move |feed| !kept(feed)).enumerate()
+    }
+
     fn source(&self, index: usize) -> String {
         match self.args.random {
             Some(seed) => format!("random {}", seed.wrapping_add(index as u64)),
@@ -235,7 +243,7 @@ impl Report<'_> {
     }
 
     fn json(&self) -> Value {
-        let inputs = self.session.plan().feeds.iter().enumerate().map(|(i, feed)| {
+        let inputs = self.given().map(|(i, feed)| {
             let mut value = output::type_json(feed.ty);
             value["source"] = self.source(i).into();
             value
@@ -268,7 +276,7 @@ impl Report<'_> {
         let session = self.session;
         let (device, target, numerics) = (session.device(), session.plan().target, session.numerics());
         writeln!(out, "ran on {device}, compiled for {target}, numerics {numerics}")?;
-        for (i, feed) in session.plan().feeds.iter().enumerate() {
+        for (i, feed) in self.given() {
             writeln!(out, "  input {i}: {} from {}", feed.ty, self.source(i))?;
         }
         for (i, tensor) in self.outputs.iter().enumerate() {

@@ -48,6 +48,33 @@ fn every_chip_is_asked() {
     assert!(found["chips"].as_array().unwrap().iter().all(|chip| chip["verdict"] == "safe"));
     let table = text(&["diagnose", &sample("mlp"), "--random", "1", "--all-chips"]);
     assert!(table.lines().next().unwrap().starts_with("h13   A13"), "{table}");
+    let page = text(&["diagnose", &sample("mlp"), "--random", "1", "--all-chips", "--html", "-"]);
+    assert!(
+        page.starts_with("<!doctype html>")
+            && page.matches("<svg").count() == 4
+            && page.ends_with("</html>\n")
+    );
+}
+
+#[test]
+fn state_comes_from_its_file() {
+    let folder = folder();
+    let counter = "%0 = input(feed=0, role=\"state\", name=\"n\") : fp16[1, 2]\n%1 = input(feed=1) : fp16[1, 2]\n\
+                   %2 = add(%0, %1) : fp16[1, 2]\n%3 = exp(%2) : fp16[1, 2]\ncarry %0 = %2\nreturn %3\n";
+    let graph = file(&folder, "counter.ir", counter);
+    let state = show(&folder.path().join("n.safetensors"));
+    // The node that adds, in double precision: the input once, twice, three times.
+    let largest = || {
+        json(&["diagnose", &graph, "--random", "1", "--state", &state])["nodes"][0]["largest"]
+            .as_f64()
+            .unwrap()
+    };
+    json(&["run", &graph, "--random", "1", "--state", &state]);
+    let twice = largest();
+    json(&["run", &graph, "--random", "1", "--state", &state]);
+    assert!((largest() / twice - 1.5).abs() < 1e-2, "{} and {twice}", largest());
+    let error = fails(3, &["diagnose", &sample("mlp"), "--random", "1", "--state", "nowhere"]);
+    assert!(error.contains("nowhere"), "{error}");
 }
 
 #[test]
@@ -78,5 +105,4 @@ fn mistakes_are_told() {
     assert!(error.contains("give --input FILE.npy for each, or --random SEED"), "{error}");
     let error = fails(2, &["diagnose", &sample("mlp"), "--random", "1", "--tolerance", "0"]);
     assert!(error.contains("a number greater than 0 is needed"), "{error}");
-    fails(2, &["diagnose", &sample("mlp"), "--random", "1", "--all-chips", "--html", "x.html"]);
 }
