@@ -191,24 +191,33 @@ fn weights_are_calibrated_with_files() {
     let dims: Vec<usize> =
         full["inputs"][0]["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
     let shape = aneforge::Shape::new(&dims).unwrap();
-    let input = show(&folder.path().join("x.npy"));
-    npy::write(&random::normal_tensor(4, shape, 1.0), fs::File::create(&input).unwrap()).unwrap();
+    // 64 rows, as many as the wider layer has columns.
+    let inputs: Vec<String> = (0..16)
+        .map(|i| {
+            let input = show(&folder.path().join(format!("{i}.npy")));
+            npy::write(&random::normal_tensor(i, shape, 1.0), fs::File::create(&input).unwrap()).unwrap();
+            input
+        })
+        .collect();
+    let given: Vec<&str> = inputs.iter().flat_map(|input| ["--calibrate", input]).collect();
     let compress = ["compile", &sample("mlp"), "-o", &d, "--compress", "int4", "--compress-atol", "1"];
-    let small = json(&[&compress[..], &["--calibrate", &input, "--calibrate", &input]].concat());
+    let small = json(&[&compress[..], &given].concat());
     let weights = small["weights"].as_array().unwrap();
     assert!(
         !weights.is_empty() && weights.iter().all(|w| w["calibrated"].as_f64().unwrap() > 0.0),
         "{small}"
     );
-    let out = text(&[&compress[..], &["--calibrate", &input]].concat());
+    let out = text(&[&compress[..], &given].concat());
     assert!(out.contains(", calibrated to "), "{out}");
+    let few = text(&[&compress[..], &given[..2]].concat());
+    assert!(few.contains("not calibrated: only 4 rows"), "{few}");
     assert!(json(&compress)["weights"][0]["calibrated"].is_null());
-    let error = fails(2, &["compile", &sample("mlp"), "-o", &d, "--calibrate", &input]);
+    let error = fails(2, &["compile", &sample("mlp"), "-o", &d, "--calibrate", &inputs[0]]);
     assert!(error.contains("--compress <FORM>"), "{error}");
     let wrong = aneforge::Shape::new(&[1, 2]).unwrap();
-    npy::write(&random::normal_tensor(4, wrong, 1.0), fs::File::create(&input).unwrap()).unwrap();
-    let error = fails(3, &[&compress[..], &["--calibrate", &input]].concat());
-    assert!(error.contains("x.npy has shape [1, 2], and the input ["), "{error}");
+    npy::write(&random::normal_tensor(4, wrong, 1.0), fs::File::create(&inputs[0]).unwrap()).unwrap();
+    let error = fails(3, &[&compress[..], &given].concat());
+    assert!(error.contains("0.npy has shape [1, 2], and the input ["), "{error}");
 }
 
 #[test]
