@@ -15,9 +15,11 @@ import re
 import statistics
 import time
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import aneforge as af
+import compress_vision as vision
 import numpy as np
 import sklearn
 from safetensors.numpy import load_file
@@ -125,7 +127,8 @@ class Reference:
         return mean / np.linalg.norm(mean)
 
 
-def measured(rounds: int) -> list[dict[str, object]]:
+def measured() -> tuple[list[dict[str, object]], list[Callable[[object], object]], object]:
+    """A row for each encoding without its time, the encoders, and a text to time them with."""
     folder, all_sentences = model(), sentences()
     calibration = all_sentences[:CALIBRATED] + KINDS
     held = all_sentences[CALIBRATED : CALIBRATED + HELD]
@@ -153,50 +156,80 @@ def measured(rounds: int) -> list[dict[str, object]]:
         })  # fmt: skip
         encoders.append(encoder)
         print(found[-1], flush=True)
-    # Encoders take turns, so that what else the machine does falls on all.
-    times: list[list[float]] = [[] for _ in encoders]
-    for _ in range(rounds):
-        for encoder, of in zip(encoders, times, strict=True):
-            start = time.perf_counter()
-            encoder(texts[9])
-            of.append(1e3 * (time.perf_counter() - start))
-    for row, of in zip(found, times, strict=True):
-        row["ms"] = statistics.median(of)
-    return found
+    return found, encoders, texts[9]
 
 
-def page(rows: list[dict[str, object]], profile: str) -> str:
+def forms(row: dict[str, object], dense: int) -> str:
+    counts: dict[str, int] = row["forms"]  # type: ignore[assignment]
+    return ", ".join(f"{count} {form}" for form, count in sorted(counts.items())) or f"{dense} dense"
+
+
+def texts_section(rows: list[dict[str, object]]) -> str:
     lines = [
-        "# What each encoding of weights costs", "",
-        "Written by `cargo xtask bench compress`; see `benches/compress.py`. The host computes with what the stored weights stand",
-        "for. Nothing here ran on an engine: bytes and errors are the same there up to the order of sums, times are not.", "",
-        "MiniLM (all-MiniLM-L6-v2, 6 layers of 384), its 36 matrices in each encoding. Cosines of the sentence vectors against",
-        f"single precision: {HELD} English sentences that were held out of the calibration, and twelve texts of all kinds (empty, one",
+        "all-MiniLM-L6-v2, 6 layers of 384: its 36 matrices in each encoding. Cosines of the sentence vectors against single",
+        f"precision: {HELD} English sentences that were held out of the calibration, and twelve texts of all kinds (empty, one",
         f"word, code, other scripts, 3,480 characters). Calibrated with {CALIBRATED} other sentences and {len(KINDS)} short texts of all",
-        f"kinds. Time: one text of 342 characters, median of rounds in turn, {profile} build, two cores.", "",
+        "kinds. Time: one text of 342 characters.", "",
         "| encoding | bytes | of fp16 | cosine, sentences: mean | min | texts of all kinds: mean | min | ms | stored as |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]  # fmt: skip
     for row in rows:
-        forms = ", ".join(f"{count} {form}" for form, count in sorted(row["forms"].items())) or "36 dense"  # type: ignore[attr-defined]
         lines.append(
             f"| {row['encoding']} | {row['bytes']:,} | {row['ratio']:.3f} | {row['mean']:.5f} | {row['min']:.5f} "
-            f"| {row['kinds_mean']:.5f} | {row['kinds_min']:.5f} | {row['ms']:.2f} | {forms} |"
+            f"| {row['kinds_mean']:.5f} | {row['kinds_min']:.5f} | {row['ms']:.2f} | {forms(row, 36)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def pictures_section(rows: list[dict[str, object]]) -> str:
+    calibrated, held = (len(names) * parts for names, parts in (
+        (vision.CALIBRATED, vision.PARTS_CALIBRATED), (vision.HELD, vision.PARTS_HELD)))  # fmt: skip
+    lines = [
+        "EfficientNet-lite0 of 224 x 224 pictures, 49 convolutions (16 of them depthwise) and a linear layer, normalizations folded in.",
+        f"Cosines of the 1,000 logits against single precision (onnxruntime), and how often the class is the same: {held} random parts",
+        f"of {len(vision.HELD)} photographs that were held out of the calibration. Calibrated with {calibrated} parts of "
+        f"{len(vision.CALIBRATED)} other photographs. Time:", "one picture.", "",
+        "| encoding | bytes | of fp16 | cosine: mean | min | same class | ms | stored as |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
+    ]  # fmt: skip
+    for row in rows:
+        lines.append(
+            f"| {row['encoding']} | {row['bytes']:,} | {row['ratio']:.3f} | {row['mean']:.5f} | {row['min']:.5f} "
+            f"| {100 * row['same']:.0f} % | {row['ms']:.2f} | {forms(row, 50)} |"  # type: ignore[operator]
+        )
+    return "\n".join(lines) + "\n"
+
+
+def times(models: list[Callable[[object], object]], given: object, rounds: int) -> list[float]:
+    """Median milliseconds of a call of each. They take turns, so that what else the machine does falls on all."""
+    found: list[list[float]] = [[] for _ in models]
+    for _ in range(rounds):
+        for model, of in zip(models, found, strict=True):
+            start = time.perf_counter()
+            model(given)
+            of.append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(of) for of in found]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--profile", default="release")
+    parser.add_argument("--only", choices=["MiniLM", "EfficientNet-lite0"], help="measure this model only")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "compression.md")
     given = parser.parse_args()
-    table = page(measured(given.rounds), given.profile)
-    old = given.output.read_text() if given.output.exists() else ""
-    # What people wrote below the table stays.
-    kept = old[old.index("\n## ") :] if "\n## " in old else ""
-    given.output.write_text(table + kept)
+    page = given.output.read_text()
+    for name, measure, section in (
+        ("MiniLM", measured, texts_section), ("EfficientNet-lite0", vision.measured, pictures_section),
+    ):  # fmt: skip
+        if given.only in (None, name):
+            rows, models, example = measure()
+            for row, ms in zip(rows, times(models, example, given.rounds), strict=True):
+                row["ms"] = ms
+            start = page.index(f"## {name}\n")
+            end = page.index("\n## ", start)
+            # What people wrote below the table stays.
+            page = f"{page[:start]}## {name}\n\n{section(rows)}{page[end:]}"
+    given.output.write_text(page)
 
 
 if __name__ == "__main__":

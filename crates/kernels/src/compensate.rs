@@ -87,8 +87,10 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 #[derive(Clone, Debug)]
 pub struct Moments {
     columns: usize,
-    /// All of `H`, symmetric.
+    /// All of `H`, symmetric, with what was added to its diagonal.
     full: Vec<f64>,
+    /// What was added.
+    damp: f64,
     /// The factor's rows, each divided by the diagonal of its column: what an error of column `order[k]` adds to the best value
     /// of the columns `order[..k]`.
     factor: Vec<f64>,
@@ -97,8 +99,8 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// From the lower triangle of `H`, with `damping` times the mean of the diagonal added to it before it is factored; `None`
-    /// if it is no matrix of finite numbers with a positive factor.
+    /// From the lower triangle of `H`, with `damping` times the mean of the diagonal added to the diagonal; `None` if it is no
+    /// matrix of finite numbers with a positive factor.
     ///
     /// # Panics
     /// If `lower` is no square of `columns`.
@@ -106,23 +108,29 @@ impl Moments {
     pub fn new(lower: &[f64], columns: usize, damping: f64) -> Option<Moments> {
         assert_eq!(lower.len(), columns * columns, "a square of {columns}");
         let mut full = lower.to_vec();
+        let damp = damping * (0..columns).map(|i| full[i * columns + i]).sum::<f64>() / columns as f64;
         for i in 0..columns {
+            full[i * columns + i] += damp;
             for j in 0..i {
                 full[j * columns + i] = full[i * columns + j];
             }
         }
         let mut order: Vec<usize> = (0..columns).collect();
         order.sort_by(|&a, &b| full[a * columns + a].total_cmp(&full[b * columns + b]));
-        let damp = damping * (0..columns).map(|i| full[i * columns + i]).sum::<f64>() / columns as f64;
         let mut factor = vec![0.0; columns * columns];
         for i in 0..columns {
             for j in 0..=i {
-                factor[i * columns + j] =
-                    full[order[i] * columns + order[j]] + if i == j { damp } else { 0.0 };
+                factor[i * columns + j] = full[order[i] * columns + order[j]];
             }
         }
         factored(&mut factor, columns)?;
-        Some(Moments { columns, full, factor, order })
+        Some(Moments { columns, full, damp, factor, order })
+    }
+
+    /// What was added to each column's moment.
+    #[must_use]
+    pub fn damp(&self) -> f64 {
+        self.damp
     }
 
     /// How much each column matters: the diagonal of `H`.

@@ -9,7 +9,9 @@ use aneforge_kernels::threads::{Pool, stopped};
 use aneforge_tensor::{Int8Weight, Lut4Weight, Shape, Weight, f16};
 use std::sync::Arc;
 
-/// What is added to the moments before they are factored, as a part of their mean: what GPTQ (arXiv 2210.17323) adds.
+/// What is added to the moments of each column, as a part of their mean: what GPTQ (arXiv 2210.17323) adds before it factors
+/// them. Here it counts in all that is chosen: without it, columns that were hardly seen would take any value that makes up
+/// for others, and other inputs would show it.
 pub const DAMPING: f64 = 0.01;
 
 /// Rows in which tables are compared, at most.
@@ -18,17 +20,21 @@ const SAMPLED: usize = 64;
 /// What a weight is multiplied with: second moments of its columns, for each of the equal groups of its rows.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    groups: Arc<[Moments]>,
+    /// `None` of a group that only zeros reached, such as a channel that is never active: its codes stay the plain ones.
+    groups: Arc<[Option<Moments>]>,
     columns: usize,
 }
 
 impl Seen {
-    /// From the lower triangles of the moments of each group; `None` where a group has none that can be factored, as where only
-    /// zeros were seen.
+    /// From the lower triangles of the moments of each group; `None` where only zeros were seen, or where a group has moments
+    /// that cannot be factored.
     pub fn new(lower: &[Vec<f64>], columns: usize) -> Option<Seen> {
-        let groups = lower.iter().map(|lower| Moments::new(lower, columns, DAMPING));
-        let groups = groups.collect::<Option<Vec<_>>>()?;
-        (columns > 0 && !groups.is_empty()).then(|| Seen { groups: groups.into(), columns })
+        let group = |lower: &Vec<f64>| {
+            let seen = lower.iter().any(|&moment| moment != 0.0);
+            if seen { Moments::new(lower, columns, DAMPING).map(Some) } else { Some(None) }
+        };
+        let groups = lower.iter().map(group).collect::<Option<Vec<_>>>()?;
+        groups.iter().any(Option::is_some).then(|| Seen { groups: groups.into(), columns })
     }
 
     /// Whether these are moments of that weight's columns.
@@ -40,7 +46,11 @@ impl Seen {
 
     /// How much each column of each group matters.
     fn importance(&self) -> Vec<f64> {
-        self.groups.iter().flat_map(Moments::diagonal).collect()
+        let of = |group: &Option<Moments>| match group {
+            Some(moments) => moments.diagonal().collect(),
+            None => vec![0.0; self.columns],
+        };
+        self.groups.iter().flat_map(of).collect()
     }
 
     /// Values of each group's rows.
@@ -51,28 +61,34 @@ impl Seen {
     /// The distance of what products with `encoded` are from what they are with `weight`, over the length of the latter (both
     /// Euclidean, over everything that was seen): `|X (W - W')| / |X W|`.
     pub fn error(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> f64 {
-        let relative =
-            |[distance, length]: [f64; 2]| distance.max(0.0).sqrt() / (length.max(0.0).sqrt() + 1e-12);
+        let relative = |[distance, length]: [[f64; 2]; 2]| {
+            let seen = |[all, added]: [f64; 2]| (all - added).max(0.0).sqrt();
+            seen(distance) / (seen(length) + 1e-12)
+        };
         self.lengths(weight, encoded, pool).map_or(f64::INFINITY, relative)
     }
 
-    /// `|X (W - W')|` and `|X W|`, squared; `None` if the thread's work is stopped meanwhile.
-    fn lengths(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> Option<[f64; 2]> {
-        let (mut distance, mut length, size) = (0.0, 0.0, self.size(weight));
+    /// `|X (W - W')|` and `|X W|`, squared, each with what [`DAMPING`] adds, and that alone; `None` if the thread's work is
+    /// stopped meanwhile.
+    fn lengths(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> Option<[[f64; 2]; 2]> {
+        let (mut found, size) = ([[0.0; 2]; 2], self.size(weight));
         let (mut exact, mut stored) = (vec![0.0f32; size], vec![0.0f32; size]);
         for (group, moments) in self.groups.iter().enumerate() {
+            let Some(moments) = moments else { continue };
             weight.read_f32(group * size, &mut exact);
             encoded.read_f32(group * size, &mut stored);
             let pairs = exact.iter().zip(&stored);
             let off: Vec<f64> = pairs.map(|(e, s)| f64::from(*e) - f64::from(*s)).collect();
             let exact: Vec<f64> = exact.iter().map(|e| f64::from(*e)).collect();
-            distance += moments.length(pool, &off);
-            length += moments.length(pool, &exact);
+            for (found, d) in found.iter_mut().zip([off, exact]) {
+                found[0] += moments.length(pool, &d);
+                found[1] += moments.damp() * d.iter().map(|d| d * d).sum::<f64>();
+            }
             if stopped() {
                 return None;
             }
         }
-        Some([distance, length])
+        Some(found)
     }
 
     /// What the error of a table is, squared, in each so many-th row.
@@ -83,13 +99,14 @@ impl Seen {
         let mut values = vec![0.0f32; self.columns];
         let mut codes = vec![0i8; self.columns];
         for row in (0..rows).step_by(every) {
+            let Some(moments) = &self.groups[row / per_group] else { continue };
             weight.read_f32(row * self.columns, &mut values);
             let stands = Codes::Table(table);
             codes
                 .iter_mut()
                 .zip(&values)
                 .for_each(|(code, &value)| *code = stands.nearest(0, f64::from(value)));
-            error += self.groups[row / per_group].choose(pool, &values, stands, &mut codes);
+            error += moments.choose(pool, &values, stands, &mut codes);
             if stopped() {
                 return None;
             }
@@ -97,9 +114,9 @@ impl Seen {
         Some(error)
     }
 
-    /// The distance, squared, of products with `encoded` from those with `weight`.
+    /// The distance, squared, of products with `encoded` from those with `weight`, as codes are chosen by it.
     fn distance(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> f64 {
-        self.lengths(weight, encoded, pool).map_or(f64::INFINITY, |[distance, _]| distance)
+        self.lengths(weight, encoded, pool).map_or(f64::INFINITY, |[[distance, _], _]| distance)
     }
 
     /// Better codes than these, and what their error is, squared; `None` if the thread's work is stopped meanwhile.
@@ -107,6 +124,7 @@ impl Seen {
         let (size, mut error) = (self.size(weight), 0.0);
         let mut values = vec![0.0f32; size];
         for (group, (moments, codes)) in self.groups.iter().zip(codes.chunks_mut(size)).enumerate() {
+            let Some(moments) = moments else { continue };
             weight.read_f32(group * size, &mut values);
             let stands = match stands {
                 Stands::Scaled(scales) => Codes::Scaled(&scales[group * (size / self.columns)..]),

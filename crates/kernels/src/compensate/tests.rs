@@ -16,10 +16,13 @@ fn rows(seed: u64, count: usize, columns: usize) -> Vec<f32> {
     rows
 }
 
-/// The sum of squares of `X d`, from its definition.
-fn length(rows: &[f32], d: &[f64]) -> f64 {
+/// The sum of squares of `X d`, and of what damping adds to it, from its definition.
+fn length(rows: &[f32], damping: f64, d: &[f64]) -> f64 {
     let products = rows.chunks(d.len()).map(|row| row.iter().zip(d).map(|(x, d)| f64::from(*x) * d).sum());
-    products.map(|product: f64| product * product).sum()
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let mean = squares(&mut rows.iter().map(|x| f64::from(*x))) / d.len() as f64;
+    products.map(|product: f64| product * product).sum::<f64>()
+        + damping * mean * squares(&mut d.iter().copied())
 }
 
 fn moments(rows: &[f32], columns: usize, damping: f64) -> Option<Moments> {
@@ -40,7 +43,7 @@ fn moments_are_those_of_the_definition() {
     let (columns, seen) = (37, rows(5, 41, 37));
     let found = moments(&seen, columns, 0.01).unwrap();
     let d: Vec<f64> = (0..columns).map(|at| (at as f64).sin()).collect();
-    let want = length(&seen, &d);
+    let want = length(&seen, 0.01, &d);
     assert!((found.length(&Pool::new(2), &d) - want).abs() <= 1e-10 * want);
     // What was divided out of the factor is its diagonal.
     for k in 0..columns {
@@ -55,7 +58,7 @@ fn codes_are_nearly_the_best_of_all() {
     for seed in 0..24 {
         let (seen, weights) = (rows(seed, 12, 3), rows(seed + 100, 1, 3));
         let (found, stands) = (moments(&seen, 3, 0.0).unwrap(), Codes::Table(&TABLE));
-        let error = |codes: &[i8]| length(&seen, &off(&weights, stands, codes));
+        let error = |codes: &[i8]| length(&seen, 0.0, &off(&weights, stands, codes));
         let all = (0..16 * 16 * 16).map(|n| [n % 16, n / 16 % 16, n / 256].map(|code: i32| code as i8));
         let least = all.map(|codes| error(&codes)).fold(f64::INFINITY, f64::min);
         let mut codes: Vec<i8> = weights.iter().map(|w| stands.nearest(0, f64::from(*w))).collect();
@@ -83,6 +86,23 @@ fn what_cannot_be_factored_is_refused() {
     assert!(moments(&[1.0; 12], 3, 0.01).is_some());
 }
 
+/// A column that was hardly seen could make up for anything on what was seen.
+#[test]
+fn columns_that_were_hardly_seen_stay_near_their_values() {
+    let mut seen = rows(3, 24, 8);
+    seen.chunks_mut(8).enumerate().for_each(|(at, row)| row[5] = if at == 2 { 1e-3 } else { 0.0 });
+    let (weights, scales) = (rows(4, 6, 8), [0.02; 6]);
+    let stands = Codes::Scaled(&scales);
+    let mut codes: Vec<i8> = weights.iter().map(|w| stands.nearest(0, f64::from(*w))).collect();
+    let start = codes.clone();
+    moments(&seen, 8, 0.01).unwrap().choose(&Pool::new(1), &weights, stands, &mut codes);
+    assert_ne!(codes, start);
+    for row in 0..6 {
+        let at = row * 8 + 5;
+        assert!((codes[at] - start[at]).abs() <= 1, "{row}: {} instead of {}", codes[at], start[at]);
+    }
+}
+
 proptest! {
     #[test]
     fn choosing_makes_nothing_worse(
@@ -101,7 +121,7 @@ proptest! {
         let error = |codes: &[i8]| -> f64 {
             let value = |at: usize| f64::from(weights[at]) - stands.value(at / columns, codes[at]);
             let d: Vec<f64> = (0..weights.len()).map(value).collect();
-            d.chunks(columns).map(|d| length(&seen, d)).sum()
+            d.chunks(columns).map(|d| length(&seen, 0.01, d)).sum()
         };
         let mut codes = start.clone();
         let said = found.choose(&Pool::new(1), &weights, stands, &mut codes);
