@@ -3,7 +3,7 @@
 
 use crate::compile::{CompileError, compile_graph};
 use crate::ir::graph::Graph;
-use crate::passes::{CompileOptions, Noticed, notices};
+use crate::passes::{CompileOptions, Noticed, WeightReport, notices};
 use crate::plan::{Code, Plan};
 use crate::rewrite::Event;
 use crate::tune::{Considered, consider};
@@ -77,18 +77,7 @@ impl Explanation {
                 "refused": way.refused,
             })
         });
-        let weights = self.plan.weights.iter().map(|weight| {
-            json!({
-                "op": weight.op,
-                "at": weight.at.to_string(),
-                "shape": weight.shape.dims(),
-                "encoding": weight.encoding.name(),
-                "bytes": weight.bytes,
-                "dense_bytes": weight.dense_bytes,
-                "error": weight.error,
-                "why": weight.why,
-            })
-        });
+        let weights = self.plan.weights.iter().map(WeightReport::to_json);
         let segments = self.segments().into_iter().map(|(layer, bytes)| {
             let (kind, at) = layer.unzip();
             json!({ "layer": kind, "at": at, "weight_bytes": bytes })

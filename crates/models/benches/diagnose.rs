@@ -3,51 +3,18 @@
 //! `cargo bench -p aneforge-models --bench diagnose`. Prints JSON: the median of a call on the host, and of the half-precision and
 //! the double-precision run of a diagnosis, in milliseconds, and how many calls the first of the two takes.
 
+mod networks;
+
 use aneforge::device::host::{Sums, shared};
 use aneforge::diagnose::{TOLERANCE, diagnose};
-use aneforge::{CompileOptions, Graph, Session, Shape, Tensor, Var, compile_graph};
-use aneforge_models::resnet::{Depth, resnet};
-use aneforge_models::weights::random_weights;
+use aneforge::{CompileOptions, Graph, Session, Tensor, compile_graph};
 use aneforge_tensor::random;
+use networks::{encoder, resnet_18};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
 const CALLS: usize = 15;
 const DIAGNOSES: usize = 3;
-
-fn shape(dims: &[usize]) -> Shape {
-    Shape::new(dims).expect("a valid shape")
-}
-
-fn resnet_18() -> Var {
-    let x = Var::input(shape(&[1, 3, 224, 224]));
-    resnet(Depth::D18, &x, 1000, &mut random_weights(1)).expect("random weights fit")
-}
-
-/// A sentence encoder of MiniLM's shape: 6 layers of 384 with 12 heads, 128 tokens.
-fn encoder() -> Var {
-    let (batch, tokens, d, heads) = (1, 128, 384, 12);
-    let mut weights = random_weights(1);
-    let mut draw = |dims: &[usize]| weights("", shape(dims));
-    let mut x = Var::input(shape(&[batch * tokens, d]));
-    for _ in 0..6 {
-        let mut projected = || {
-            let flat = x.linear(&draw(&[d, d]), Some(&draw(&[d])));
-            flat.reshape(&[batch as i64, tokens as i64, heads, (d as i64) / heads]).transpose(&[0, 2, 1, 3])
-        };
-        let [query, key, value] = [projected(), projected(), projected()];
-        let scores =
-            query.matmul_value(&key.transpose(&[0, 1, 3, 2])).muls((d as f64 / heads as f64).powf(-0.5));
-        let mixed = scores.softmax(-1).matmul_value(&value).transpose(&[0, 2, 1, 3]);
-        let mixed = mixed.reshape(&[(batch * tokens) as i64, d as i64]);
-        let mixed = mixed.linear(&draw(&[d, d]), Some(&draw(&[d])));
-        x = (x + mixed).layer_norm(&draw(&[d]), &draw(&[d]), 1e-5);
-        let up = x.linear(&draw(&[4 * d, d]), Some(&draw(&[4 * d]))).gelu();
-        let down = up.linear(&draw(&[d, 4 * d]), Some(&draw(&[d])));
-        x = (x + down).layer_norm(&draw(&[d]), &draw(&[d]), 1e-5);
-    }
-    x
-}
 
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
@@ -56,7 +23,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 
 fn main() {
     let host = (*shared()).clone().with_sums(Sums::Defined);
-    for (name, output) in [("resnet_18", resnet_18()), ("encoder", encoder())] {
+    for (name, output) in [("resnet_18", resnet_18(1)), ("encoder", encoder(1))] {
         let graph = Graph::freeze(&[output]).expect("it is well built");
         let options = CompileOptions::default();
         let ty = graph.feed_types()[0].ty;

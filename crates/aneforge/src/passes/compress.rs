@@ -114,6 +114,25 @@ pub struct WeightReport {
     pub why: String,
 }
 
+impl WeightReport {
+    /// All of it as JSON, the shape as a list.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let WeightReport { op, at, shape, encoding, bytes, dense_bytes, error, calibrated, why } = self;
+        serde_json::json!({
+            "op": op,
+            "at": at.to_string(),
+            "shape": shape.dims(),
+            "encoding": encoding.name(),
+            "bytes": bytes,
+            "dense_bytes": dense_bytes,
+            "error": error,
+            "calibrated": calibrated,
+            "why": why,
+        })
+    }
+}
+
 impl fmt::Display for WeightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let WeightReport { op, at, shape, encoding, bytes, dense_bytes, error, calibrated, why } = self;

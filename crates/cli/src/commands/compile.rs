@@ -95,19 +95,6 @@ fn save(plan: &Plan, path: &Path) -> Result<Written, ArtifactError> {
 }
 
 fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
-    let weight = |weight: &WeightReport| {
-        json!({
-            "op": weight.op,
-            "at": weight.at.to_string(),
-            "shape": weight.shape.dims(),
-            "encoding": weight.encoding.name(),
-            "bytes": weight.bytes,
-            "dense_bytes": weight.dense_bytes,
-            "error": weight.error,
-            "calibrated": weight.calibrated,
-            "why": weight.why,
-        })
-    };
     let file = |(path, bytes): &(PathBuf, u64)| json!({ "path": path, "bytes": bytes });
     let program_bytes: usize = plan.segments.iter().map(|s| s.text().len()).sum();
     json!({
@@ -119,7 +106,7 @@ fn machine(plan: &Plan, written: &Written, output: &Path) -> serde_json::Value {
         "weight_bytes": plan.weight_bytes(),
         "inputs": plan.feeds.iter().map(|f| output::type_json(f.ty)).collect::<Vec<_>>(),
         "outputs": plan.returned().iter().map(|&(ty, _)| output::type_json(ty)).collect::<Vec<_>>(),
-        "weights": plan.weights.iter().map(weight).collect::<Vec<_>>(),
+        "weights": plan.weights.iter().map(WeightReport::to_json).collect::<Vec<_>>(),
         "folders": written.folders,
         "files": written.files.iter().map(file).collect::<Vec<_>>(),
         "report": (!written.folders.is_empty()).then(|| output.join(REPORT_FILE)),

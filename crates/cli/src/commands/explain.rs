@@ -15,7 +15,8 @@ JSON keys:
   stages      for each stage: stage, nodes (left after it), events of rule, node (its op and the line that built it), refused
               (why, or null if it fired), said (what it did, where its name does not say it)
   ways        the ways to compile it: name, estimate_us, lossy, taken, refused (why it is not taken unmeasured, or null)
-  weights     with --compress, for each weight: op, at, shape, encoding, bytes, dense_bytes, error, why
+  weights     with --compress, for each weight: op, at, shape, encoding, bytes, dense_bytes, error, calibrated,
+              why
   segments    for each program: layer and at (of a native layer, else null), weight_bytes
   most_bytes  the longest weight file of one program
   notices     what the chip does in its own way: op, at, why, warning";
