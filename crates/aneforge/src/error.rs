@@ -140,6 +140,7 @@ impl DeviceError {
         match self {
             DeviceError::Unknown(_)
             | DeviceError::Bind { .. }
+            | DeviceError::Budget { .. }
             | DeviceError::Memory { .. }
             | DeviceError::Stopped => Kind::Caller,
             DeviceError::Unavailable { .. }

@@ -10,7 +10,7 @@ pub use error::RunError;
 pub use fed::Unheld;
 use fed::feed_of;
 
-use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Values, ValuesMut};
+use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Receipt, Values, ValuesMut};
 use crate::ir::graph::InputInfo;
 use crate::ir::numerics::Numerics;
 use crate::ir::ops::leaf::Role;
@@ -244,6 +244,11 @@ impl Session {
             text += &program.describe();
         }
         text
+    }
+
+    /// Where each segment runs, and how that is known.
+    pub fn placement(&self) -> Vec<Receipt> {
+        self.programs.iter().map(|program| program.receipt()).collect()
     }
 
     /// Runs with what the ports hold. The first overflow of a session is also logged, as a warning.

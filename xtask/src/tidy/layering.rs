@@ -18,6 +18,7 @@ pub const ORDER: &[&str] = &[
     "netplist",
     "plan",
     "compile",
+    "pacing",
     "device",
     "profile",
     "session",
@@ -27,7 +28,6 @@ pub const ORDER: &[&str] = &[
     "import",
     "nn",
     "paired",
-    "pacing",
     "error",
     "tune",
     "explain",
@@ -46,7 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/formats/Cargo.toml", &["aneforge-tensor"]),
     (
         "crates/aneforge/Cargo.toml",
-        &["aneforge-formats", "aneforge-kernels", "aneforge-mil", "aneforge-tensor"],
+        &["aneforge-ane", "aneforge-formats", "aneforge-kernels", "aneforge-mil", "aneforge-tensor"],
     ),
     ("crates/models/Cargo.toml", &["aneforge", "aneforge-formats", "aneforge-kernels", "aneforge-tensor"]),
 ];

@@ -24,7 +24,7 @@ const UNSAFE: &[Place] = &[
     anywhere("crates/models/benches/lowering.rs"),
     anywhere("crates/aneforge/tests/it/allocations.rs"),
     anywhere("benches/kernels/src/peers.rs"),
-    anywhere("crates/ane/src/sys.rs"),
+    anywhere("crates/ane/src/sys"),
     anywhere("crates/ane-standin/src"),
     anywhere("crates/capi/src"),
 ];

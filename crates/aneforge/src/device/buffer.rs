@@ -4,6 +4,7 @@ use crate::ir::types::TensorType;
 use aneforge_kernels::Layout;
 use aneforge_tensor::{AlignedBytes, DType, f16, round_f16};
 use half::slice::HalfFloatSliceExt;
+use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,10 @@ pub trait Memory: Send + Sync {
     fn bytes(&self) -> &[u8];
     /// The same, to be written.
     fn bytes_mut(&mut self) -> &mut [u8];
+    /// What the device that has made it knows it by.
+    fn known_as(&self) -> Option<&dyn Any> {
+        None
+    }
 }
 
 impl Memory for AlignedBytes {
@@ -373,6 +378,11 @@ impl Buffer {
     pub fn expose(&self) -> *mut u8 {
         self.0.exposed.store(true, Ordering::Release);
         self.lock_mut().as_mut_ptr()
+    }
+
+    /// What the device that has made its memory knows that by.
+    pub(crate) fn known_as<T>(&self, known: impl FnOnce(&dyn Any) -> Option<T>) -> Option<T> {
+        self.lock().0.known_as().and_then(known)
     }
 
     pub(crate) fn lock(&self) -> Bytes<'_> {

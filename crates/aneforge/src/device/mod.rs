@@ -1,6 +1,7 @@
 //! Where plans run. A device allocates buffers and loads segments, whose ports are bound to buffers; it knows nothing of
 //! single ops' meaning to users.
 
+pub mod ane;
 mod buffer;
 pub mod host;
 
@@ -10,9 +11,11 @@ use crate::ir::numerics::Numerics;
 use crate::ir::types::{Caller, TensorType, counted};
 use crate::plan::Segment;
 use crate::target::Target;
+use ane::{Ane, AneOptions};
 use host::HostOptions;
+use aneforge_kernels::process::PerProcess;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A device failed, or is not there.
@@ -55,6 +58,14 @@ pub enum DeviceError {
     Lost {
         /// What is known.
         why: String,
+    },
+    /// All places for programs are taken. The caller's fault.
+    #[error("{loaded} programs are loaded, and the engine takes {limit} of a process; drop models, or release them, before loading more")]
+    Budget {
+        /// How many there are.
+        loaded: usize,
+        /// How many there may be.
+        limit: usize,
     },
     /// A buffer cannot be bound to a port, or a port has none. The caller's fault.
     #[error("{port}: {why}")]
@@ -137,6 +148,15 @@ impl Roof {
     }
 }
 
+/// Where a segment runs, and how that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The device.
+    pub device: String,
+    /// What shows it, one sentence each.
+    pub how: Vec<String>,
+}
+
 /// A port of a segment, numbered as in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Port {
@@ -192,39 +212,46 @@ pub trait Loaded: Send {
     fn copied(&self) -> u64;
     /// How it runs, in lines: steps, and the slots of memory they use.
     fn describe(&self) -> String;
+    /// Where it runs, and how that is known.
+    fn receipt(&self) -> Receipt;
 }
 
 /// The engine of this machine, or why there is none. Never anything else in its place.
-///
-/// The device path has not landed: on Apple silicon this says so, elsewhere that there is no engine.
 pub fn ane() -> Result<Arc<dyn Device>, DeviceError> {
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let why = if os == "macos" && arch == "aarch64" {
-        "this version compiles for the engine but cannot load programs into it yet; run on `host`".into()
-    } else {
-        format!("the Neural Engine is part of Apple silicon and this is {arch} {os}; run on `host`")
-    };
-    Err(DeviceError::Unavailable { device: "ane", why })
+    ane_with(&AneOptions::default())
+}
+
+/// The engine, reached in this way: for equal options the same one, so that what is compiled once serves all sessions.
+pub fn ane_with(options: &AneOptions) -> Result<Arc<dyn Device>, DeviceError> {
+    type Opened = Vec<(AneOptions, Arc<Ane>)>;
+    static OPENED: LazyLock<PerProcess<Mutex<Opened>>> = LazyLock::new(PerProcess::default);
+    let mut opened = OPENED.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, ane)) = opened.iter().find(|(known, _)| known == options) {
+        return Ok(Arc::clone(ane) as Arc<dyn Device>);
+    }
+    let ane = Arc::new(Ane::open(options)?);
+    opened.push((options.clone(), Arc::clone(&ane)));
+    Ok(ane)
 }
 
 /// The device of this name, in any case, with blanks around it ignored.
 pub fn named(name: &str) -> Result<Arc<dyn Device>, DeviceError> {
-    open(Some(name), &HostOptions::default())
+    open(Some(name), &HostOptions::default(), &AneOptions::default())
 }
 
 /// The device that is used when none is asked for: the engine on Apple silicon, where a failure is an
 /// error, and the host elsewhere.
 pub fn default() -> Result<Arc<dyn Device>, DeviceError> {
-    open(None, &HostOptions::default())
+    open(None, &HostOptions::default(), &AneOptions::default())
 }
 
-/// [`named`] or, without a name, [`default`]; the host with these options.
-pub fn open(name: Option<&str>, options: &HostOptions) -> Result<Arc<dyn Device>, DeviceError> {
+/// [`named`] or, without a name, [`default`]; each device with these options of its own.
+pub fn open(name: Option<&str>, host: &HostOptions, ane: &AneOptions) -> Result<Arc<dyn Device>, DeviceError> {
     let apple = std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64";
     let name = name.unwrap_or(if apple { "ane" } else { "host" });
     match name.trim().to_ascii_lowercase().as_str() {
-        "host" => Ok(host::shared_with(options)?),
-        "ane" => ane(),
+        "host" => Ok(host::shared_with(host)?),
+        "ane" => ane_with(ane),
         _ => Err(DeviceError::Unknown(name.into())),
     }
 }

@@ -69,7 +69,7 @@ fn an_engine_that_does_not_fuse_takes_a_step_for_each_node() {
 #[test]
 fn numerics_are_an_option_of_the_host() {
     let target = Target::named("h14").unwrap();
-    let modelled = |options: &HostOptions| device::open(Some("host"), options).unwrap().numerics(target);
+    let modelled = |options: &HostOptions| device::open(Some("host"), options, &AneOptions::default()).unwrap().numerics(target);
     let ieee = HostOptions::default().sums(Sums::Fast).numerics(Numerics::Ieee);
     assert_eq!((ieee.numerics, ieee.sums), (Some(Numerics::Ieee), Sums::Fast));
     assert_eq!(modelled(&ieee), Numerics::Ieee);
@@ -122,7 +122,7 @@ fn sums_are_an_option_of_the_host() {
     for (a, b) in defined.iter().zip(&fast) {
         assert!((a - b).abs() <= a.abs() * 1e-3, "{a} in the defined order, {b} in the fast one");
     }
-    let described = |options: &HostOptions| device::open(Some("host"), options).unwrap().describe();
+    let described = |options: &HostOptions| device::open(Some("host"), options, &AneOptions::default()).unwrap().describe();
     assert!(described(&HostOptions::default().sums(Sums::Defined)).ends_with(", defined sums"));
     for fast in [HostOptions::default(), HostOptions::default().threads(1).sums(Sums::Fast)] {
         assert!(described(&fast).ends_with(", fast sums"));

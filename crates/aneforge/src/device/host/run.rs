@@ -7,7 +7,7 @@ use crate::device::host::packs::Packs;
 use crate::device::host::plan::{HostPlan, Place};
 use crate::device::host::roof;
 use crate::device::host::routine::{Call, Routine, Setup, prepare};
-use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Roof, StepTime};
+use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::{Graph, NodeId};
 use aneforge_kernels::callers::Callers;
 use aneforge_kernels::threads::stopped;
@@ -140,6 +140,11 @@ impl Loaded for Program {
 
     fn describe(&self) -> String {
         self.plan.to_string()
+    }
+
+    fn receipt(&self) -> Receipt {
+        let how = "this library's own kernels compute it".into();
+        Receipt { device: "host".into(), how: vec![how] }
     }
 }
 

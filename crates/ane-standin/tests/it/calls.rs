@@ -1,0 +1,227 @@
+//! The sequence of calls: compile, bind, encode once, run, rebind, share, submit, release.
+
+use crate::standin::Standin;
+use aneforge::{CompileOptions, Shape, Var, compile, f16};
+use aneforge_ane::{AneError, Buffer, Compiled, Framework, Options, PortSpec, Program, Side, Source};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A program on disk: what MIL says, and its ports.
+pub struct Files {
+    pub text: PathBuf,
+    pub cache: PathBuf,
+    pub inputs: Vec<PortSpec>,
+    pub outputs: Vec<PortSpec>,
+}
+
+impl Files {
+    pub fn source(&self) -> Source<'_> {
+        Source { text: &self.text, cache: &self.cache, inputs: &self.inputs, outputs: &self.outputs }
+    }
+}
+
+/// Writes the program of a graph of one input and one output of `[n]`.
+pub fn written(standin: &Standin, name: &str, n: usize, make: impl Fn(&Var) -> Var) -> Files {
+    let x = Var::input(Shape::new(&[n]).unwrap());
+    let plan = compile(&[make(&x)], &CompileOptions::default()).unwrap();
+    let (program, blob) = plan.segments[0].mil().unwrap();
+    let folder = standin.folder.path().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = folder.join("model.mil");
+    std::fs::write(&text, program.to_string()).unwrap();
+    blob.write(&plan.segments[0].graph, std::fs::File::create(folder.join("weights.bin")).unwrap()).unwrap();
+    let port = |name: &str| PortSpec { name: name.to_owned(), bytes: 2 * n };
+    let function = &program.functions[0];
+    Files {
+        text,
+        cache: folder.join("cache"),
+        inputs: vec![port(&function.params[0].name)],
+        outputs: vec![port(&function.returns[0])],
+    }
+}
+
+pub fn put(buffer: &mut Buffer, values: &[f32]) {
+    let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+    buffer.bytes_mut().copy_from_slice(bytemuck::cast_slice(&halves));
+}
+
+pub fn got(buffer: &Buffer) -> Vec<f32> {
+    bytemuck::cast_slice::<u8, f16>(buffer.bytes()).iter().map(|v| v.to_f32()).collect()
+}
+
+pub fn load(framework: &Arc<Framework>, files: &Files) -> Program {
+    let compiled = Compiled::new(framework, &files.source(), Options::default()).unwrap();
+    Program::load(framework, &compiled, &files.source(), Options::default()).unwrap()
+}
+
+#[test]
+fn a_program_is_encoded_once_and_runs_many_times() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "double", 4, |x| x.muls(2.0));
+    let mut program = load(&framework, &files);
+    let (mut input, output) = (framework.allocate(8).unwrap(), framework.allocate(8).unwrap());
+    assert_eq!(input.bytes(), [0; 8], "memory is zeroed, whatever it held");
+    program.bind(0, Side::Input(0), &input.handle()).unwrap();
+    assert!(matches!(program.execute(), Err(AneError::Unbound(_))), "a port without a buffer");
+    program.bind(0, Side::Output(0), &output.handle()).unwrap();
+    for k in 1..=5 {
+        put(&mut input, &[k as f32, 0.5, -1.0, 3.0]);
+        program.execute().unwrap();
+        assert_eq!(got(&output), [2.0 * k as f32, 1.0, -2.0, 6.0]);
+    }
+    assert_eq!(standin.count("e5rt_execution_stream_encode_operation"), 1);
+    assert_eq!(standin.count("e5rt_execution_stream_execute_sync"), 5);
+    assert_eq!(program.layout(0, Side::Input(0)), Some(vec![(4, 1)]), "what the library says of a port");
+}
+
+#[test]
+fn ports_are_bound_again_after_a_reset() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "double", 4, |x| x.muls(2.0));
+    let mut program = load(&framework, &files);
+    let [mut a, mut b, output] = std::array::from_fn(|_| framework.allocate(8).unwrap());
+    put(&mut a, &[1.0; 4]);
+    put(&mut b, &[5.0; 4]);
+    program.bind(0, Side::Output(0), &output.handle()).unwrap();
+    for (buffer, want) in [(&a, 2.0), (&b, 10.0), (&a, 2.0)] {
+        program.bind(0, Side::Input(0), &buffer.handle()).unwrap();
+        program.execute().unwrap();
+        assert_eq!(got(&output), [want; 4]);
+    }
+    assert_eq!(standin.count("e5rt_execution_stream_reset"), 2);
+}
+
+#[test]
+fn an_input_and_an_output_that_share_a_buffer_are_state() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "count", 4, |x| x.adds(1.0));
+    let mut program = load(&framework, &files);
+    let state = framework.allocate(8).unwrap();
+    program.bind(0, Side::Input(0), &state.handle()).unwrap();
+    program.bind(0, Side::Output(0), &state.handle()).unwrap();
+    for k in 1..=4 {
+        program.execute().unwrap();
+        assert_eq!(got(&state), [k as f32; 4]);
+    }
+}
+
+#[test]
+fn programs_of_one_stream_run_in_order_and_hand_over_by_a_buffer() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let (add, double) = (written(&standin, "add", 4, |x| x.adds(1.0)), written(&standin, "double", 4, |x| x.muls(2.0)));
+    let mut program = load(&framework, &add);
+    let second = Compiled::new(&framework, &double.source(), Options::default()).unwrap();
+    assert_eq!(program.add(&second, &double.source()).unwrap(), 1);
+    program.chain(0, 1).unwrap();
+    let between = framework.allocate(8).unwrap();
+    let (mut input, output) = (framework.allocate(8).unwrap(), framework.allocate(8).unwrap());
+    put(&mut input, &[1.0, 2.0, 3.0, 4.0]);
+    for (op, side, buffer) in [
+        (0, Side::Input(0), &input),
+        (0, Side::Output(0), &between),
+        (1, Side::Input(0), &between),
+        (1, Side::Output(0), &output),
+    ] {
+        program.bind(op, side, &buffer.handle()).unwrap();
+    }
+    program.execute().unwrap();
+    assert_eq!(got(&output), [4.0, 6.0, 8.0, 10.0]);
+    assert!(matches!(program.chain(1, 1), Err(AneError::Port { .. })), "a program cannot wait for itself");
+    assert!(program.bind(2, Side::Input(0), &input.handle()).is_err());
+}
+
+#[test]
+fn a_buffer_that_is_too_small_never_reaches_the_engine() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "double", 400, |x| x.muls(2.0));
+    let mut program = load(&framework, &files);
+    let small = framework.allocate(799).unwrap();
+    let error = program.bind(0, Side::Input(0), &small.handle()).unwrap_err();
+    assert_eq!(error.to_string(), format!("port `{}` takes 800 bytes and the buffer has 799", files.inputs[0].name));
+    assert_eq!(standin.count("e5rt_io_port_bind_buffer_object"), 0);
+}
+
+#[test]
+fn programs_run_asynchronously_one_at_a_time() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "count", 4, |x| x.adds(1.0));
+    let [mut one, mut two] = std::array::from_fn(|_| {
+        let mut program = load(&framework, &files);
+        let state = framework.allocate(8).unwrap();
+        program.bind(0, Side::Input(0), &state.handle()).unwrap();
+        program.bind(0, Side::Output(0), &state.handle()).unwrap();
+        (program, state)
+    });
+    let limit = Duration::from_secs(20);
+    for k in 1..=3 {
+        let running = one.0.submit().unwrap();
+        assert!(matches!(two.0.submit(), Err(AneError::InFlight)), "a second one would never end");
+        running.wait(limit).unwrap();
+        assert_eq!(got(&one.1), [k as f32; 4]);
+    }
+    assert_eq!(one.0.signalled(0).unwrap().unwrap(), 1, "the event of its end");
+    drop(two.0.submit().unwrap());
+    assert_eq!(got(&two.1), [1.0; 4], "dropping waits");
+    one.0.execute().unwrap();
+    assert_eq!(got(&one.1), [4.0; 4], "and it runs as before");
+    one.0.signal(0, 9).unwrap().unwrap();
+    one.0.wait_for(0, 9, limit).unwrap().unwrap();
+    let late = one.0.wait_for(0, 10, Duration::from_millis(5)).unwrap();
+    assert!(matches!(late, Err(AneError::Call(_))), "a value that nobody gives");
+}
+
+#[test]
+fn the_budget_of_programs_is_an_error_by_name() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "double", 4, |x| x.muls(2.0));
+    let compiled = Compiled::new(&framework, &files.source(), Options::default()).unwrap();
+    let one = || Program::load(&framework, &compiled, &files.source(), Options::default());
+    let mut programs: Vec<Program> = (0..128).map(|_| one().unwrap()).collect();
+    let error = one().unwrap_err();
+    assert_eq!(error, AneError::Budget { loaded: 128, limit: 128 });
+    assert!(error.to_string().contains("drop models"), "{error}");
+    programs.pop();
+    one().unwrap();
+    drop(programs);
+    assert_eq!((framework.loaded(), standin.count("programs")), (0, 0));
+    // Other processes take places too.
+    standin.set("programs=1");
+    let held = one().unwrap();
+    assert!(matches!(one(), Err(AneError::Recompile(_))), "{:?}", one().unwrap_err());
+    drop(held);
+    one().unwrap();
+}
+
+#[test]
+fn a_thousand_programs_and_a_hundred_thousand_calls_leave_nothing() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "double", 64, |x| x.muls(2.0));
+    let before = (framework.alive(), standin.count("alive"), standin.count("objects"));
+    for _ in 0..1000 {
+        drop(load(&framework, &files));
+    }
+    assert_eq!((framework.alive(), standin.count("alive"), standin.count("objects")), before, "1,000 programs");
+    let mut program = load(&framework, &files);
+    let (mut input, output) = (framework.allocate(128).unwrap(), framework.allocate(128).unwrap());
+    program.bind(0, Side::Input(0), &input.handle()).unwrap();
+    program.bind(0, Side::Output(0), &output.handle()).unwrap();
+    let within = (framework.alive(), standin.count("alive"));
+    for k in 0..100_000u32 {
+        let value = (k % 1000) as f32;
+        put(&mut input, &[value; 64]);
+        program.execute().unwrap();
+        assert_eq!(got(&output)[(k % 64) as usize], 2.0 * value);
+    }
+    assert_eq!((framework.alive(), standin.count("alive")), within, "100,000 calls");
+    drop((program, input, output));
+    assert_eq!((framework.alive(), standin.count("alive"), standin.count("objects")), before);
+}

@@ -1,0 +1,141 @@
+//! The engine as a device: sessions, state, views, caches, the wrong chip, the wrong memory.
+
+use crate::standin::{Standin, library, worker};
+use aneforge::device::ane::{Ane, AneOptions, Isolation};
+use aneforge::device::{Device, DeviceError, host};
+use aneforge::ir::ops::leaf::Role;
+use aneforge::{CompileOptions, Feed, Graph, RunError, Session, Shape, State, Tensor, TensorType, Var, compile, compile_graph, device};
+use aneforge_ane::Libraries;
+
+fn vector(n: usize) -> Shape {
+    Shape::new(&[n]).unwrap()
+}
+
+#[test]
+fn where_there_is_no_engine_it_says_why() {
+    let error = device::ane().err().unwrap();
+    assert_eq!((error.kind(), error.to_string().contains("is not available")), (aneforge::Kind::Device, true), "{error}");
+    let options = AneOptions { libraries: Libraries::all("/nowhere/lib.so"), ..AneOptions::default() };
+    let error = Ane::open(&options).err().unwrap();
+    assert!(error.to_string().contains("/nowhere/lib.so"), "{error}");
+}
+
+#[test]
+fn a_stand_in_is_never_taken_for_the_engine() {
+    let standin = Standin::new();
+    let engine = standin.engine();
+    assert!(engine.describe().starts_with("stand-in 0.1.0 for the engine"), "{}", engine.describe());
+    let plan = compile(&[Var::input(vector(4)).relu()], &CompileOptions::default()).unwrap();
+    let session = Session::new(plan, &engine).unwrap();
+    let [receipt] = &session.placement()[..] else { panic!("one segment") };
+    assert_eq!(receipt.device, "ane (stand-in)");
+    assert!(receipt.how[0].contains("mask 0x4") && receipt.how[1].contains("main_ane"), "{receipt:?}");
+}
+
+#[test]
+fn feeds_and_results_are_the_engines_own_memory() {
+    let standin = Standin::new();
+    let engine = standin.engine();
+    let plan = compile(&[Var::input(vector(64)).muls(2.0)], &CompileOptions::default()).unwrap();
+    let mut session = Session::new(plan, &engine).unwrap();
+    for k in 0..4u8 {
+        session.input_mut(0).unwrap().fill(aneforge::f16::from_f32(f32::from(k)));
+        session.execute().unwrap();
+        assert!(session.output(0).iter().all(|v| v.to_f32() == 2.0 * f32::from(k)));
+    }
+    assert_eq!(session.copied(), 0);
+    assert_eq!(standin.count("e5rt_execution_stream_encode_operation"), 1, "encoded once");
+    let error = session.bind_input(0, &host::shared().allocate(TensorType::f16(vector(64))).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("not the engine's"), "{error}");
+    assert!(session.execute().is_ok(), "and the old buffer is still bound");
+}
+
+#[test]
+fn state_stays_where_it_is_over_a_thousand_steps() {
+    let standin = Standin::new();
+    let engine = standin.engine();
+    let total = State::new(&engine, "total", vector(3)).unwrap();
+    let x = Var::leaf(TensorType::f16(vector(3)), Role::Feed);
+    let step = Graph::carrying(&[], &[(total.var(), &(total.var().muls(0.5) + &x))]).unwrap();
+    let mut step = Session::new(compile_graph(&step, &CompileOptions::default()).unwrap(), &engine).unwrap();
+    let read = compile(&[total.var().muls(1.0)], &CompileOptions::default()).unwrap();
+    let mut read = Session::new(read, &engine).unwrap();
+    step.bind_state(&total).unwrap();
+    read.bind_state(&total).unwrap();
+    let mut want = [0.0f32; 3];
+    for k in 0..1000u32 {
+        let values = [k as f32 % 7.0, 1.0, -2.0];
+        step.run(&[Tensor::from_slice(vector(3), &values).unwrap()]).unwrap();
+        want.iter_mut().zip(values).for_each(|(w, v)| *w = half(half(*w * 0.5) + v));
+    }
+    assert_eq!(read.run(&[]).unwrap()[0].to_f32(), want);
+    assert_eq!((step.copied(), read.copied()), (0, 0));
+    assert_eq!(standin.count("e5rt_execution_stream_encode_operation"), 2, "each once");
+    let kept = step.snapshot().unwrap();
+    total.write(Feed::F32(&[9.0; 3])).unwrap();
+    assert_eq!(read.run(&[]).unwrap()[0].to_f32(), [9.0; 3]);
+    step.restore(&kept).unwrap();
+    assert_eq!(read.run(&[]).unwrap()[0].to_f32(), want);
+}
+
+fn half(v: f32) -> f32 {
+    aneforge::f16::from_f32(v).to_f32()
+}
+
+#[test]
+fn the_same_program_is_compiled_once_in_a_process_and_opened_again_in_the_next() {
+    let standin = Standin::new();
+    let plan = compile(&[Var::input(vector(8)).exp()], &CompileOptions::default()).unwrap();
+    let compiles = || standin.count("e5rt_e5_compiler_compile");
+    let engine = standin.engine();
+    let sessions: Vec<Session> = (0..3).map(|_| Session::new(plan.clone(), &engine).unwrap()).collect();
+    assert_eq!(compiles(), 1);
+    drop((sessions, engine));
+    // Another device over the same folder, as another process would have.
+    let again = standin.engine();
+    let mut session = Session::new(plan.clone(), &again).unwrap();
+    assert_eq!((compiles(), standin.count("e5rt_program_library_create")), (1, 1), "opened again");
+    assert_eq!(session.run(&[Tensor::from_slice(vector(8), &[0.0f32; 8]).unwrap()]).unwrap()[0].to_f32(), [1.0; 8]);
+    // Where the system refuses what it has not compiled for this process, it is compiled.
+    standin.set("reopen=no");
+    Session::new(plan.clone(), standin.engine()).unwrap();
+    assert_eq!(compiles(), 2);
+    // And where it was compiled on another system.
+    let stamps: Vec<_> = std::fs::read_dir(standin.folder.path()).unwrap().flatten().map(|e| e.path().join("compiled")).collect();
+    stamps.iter().filter(|path| path.exists()).for_each(|path| std::fs::write(path, "25A1").unwrap());
+    standin.set("reset");
+    Session::new(plan, standin.engine()).unwrap();
+    assert_eq!((compiles(), standin.count("e5rt_program_library_create")), (1, 0));
+}
+
+#[test]
+fn a_program_runs_in_another_process_with_the_same_bits() {
+    let standin = Standin::new();
+    let options = AneOptions { worker: Some(worker()), isolation: Isolation::Worker, ..standin.options() };
+    let apart = Ane::open(&options).unwrap();
+    let x = Var::input(Shape::new(&[5, 8]).unwrap());
+    let plan = compile(&[x.softmax(1), x.sum(&[0])], &CompileOptions::default()).unwrap();
+    let values: Vec<f32> = (0..40).map(|i| (i as f32).sin()).collect();
+    let feeds = [Tensor::from_slice(Shape::new(&[5, 8]).unwrap(), &values).unwrap()];
+    let run = |session: Result<Session, RunError>| -> Vec<Vec<f32>> {
+        session.unwrap().run(&feeds).unwrap().iter().map(Tensor::to_f32).collect()
+    };
+    assert_eq!(run(Session::new(plan.clone(), &apart)), run(Session::new(plan.clone(), &*host::shared())));
+    assert_eq!(standin.count("e5rt_e5_compiler_compile"), 0, "nothing compiles here");
+    let without = AneOptions { worker: None, ..options };
+    let error = Session::new(plan.clone(), Ane::open(&without).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("AneOptions::worker"), "{error}");
+}
+
+#[test]
+fn a_session_on_the_engine_is_made_by_name_with_options() {
+    let standin = Standin::new();
+    let open = || device::ane_with(&standin.options()).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&open(), &open()), "one device for equal options");
+    let error = device::open(Some("ane"), &host::HostOptions::default(), &AneOptions::default()).err().unwrap();
+    assert!(matches!(error, DeviceError::Unavailable { device: "ane", .. }));
+    assert!(library().exists());
+    let missing = Session::new(compile(&[Var::input(vector(2)).relu()], &CompileOptions::default()).unwrap(), open());
+    let missing: Result<_, RunError> = missing.and_then(|mut session| session.run(&[]));
+    assert!(missing.unwrap_err().to_string().contains("takes 1 input"));
+}

@@ -1,0 +1,14 @@
+//! The engine's interface against the stand-in: how calls are made, what computes, and what happens when something goes wrong.
+
+mod calls;
+mod conformance;
+mod device;
+mod faults;
+mod native;
+mod rules;
+#[path = "../../../aneforge/tests/it/support.rs"]
+#[allow(dead_code, reason = "it serves other suites, too")]
+mod support;
+mod standin;
+mod tables;
+mod worker;

@@ -1,0 +1,134 @@
+//! What is asked of the operating system: a block that a library calls back, and which version runs here.
+
+use super::Handle;
+use super::table::Library;
+use std::ffi::{CStr, c_char, c_void};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Whether something has ended, and how it is waited for.
+#[derive(Default)]
+pub(crate) struct Completion {
+    done: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Completion {
+    fn set(&self, done: bool) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = done;
+        self.changed.notify_all();
+    }
+
+    /// Waits; whether it ended in time.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(done, limit, |done| !*done);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// A block of the system's runtime, `i32 (^)(void)`, that says that something has ended.
+///
+/// It is marked as global, so that retaining and releasing it do nothing and its memory stays this crate's.
+#[repr(C)]
+pub(crate) struct Block {
+    isa: *const c_void,
+    flags: i32,
+    reserved: i32,
+    invoke: unsafe extern "C" fn(*mut Block) -> i32,
+    descriptor: *const Descriptor,
+    completion: *const Completion,
+}
+
+#[repr(C)]
+struct Descriptor {
+    reserved: usize,
+    size: usize,
+}
+
+const GLOBAL: i32 = 1 << 28;
+static DESCRIPTOR: Descriptor = Descriptor { reserved: 0, size: size_of::<Block>() };
+
+// SAFETY: nothing in it changes after it was made, and completions may be used from any thread.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// A block for `completion`.
+    pub(crate) fn new(class: BlockClass, completion: &Arc<Completion>) -> Box<Block> {
+        Box::new(Block {
+            isa: class.0,
+            flags: GLOBAL,
+            reserved: 0,
+            invoke: ended,
+            descriptor: &raw const DESCRIPTOR,
+            completion: Arc::into_raw(Arc::clone(completion)),
+        })
+    }
+
+    /// Makes it ready to be called once more.
+    pub(crate) fn rearm(&self) {
+        // SAFETY: this holds a count of it.
+        unsafe { &*self.completion }.set(false);
+    }
+
+    pub(crate) fn pointer(&self) -> Handle {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: `new` has made a count for this.
+        drop(unsafe { Arc::from_raw(self.completion) });
+    }
+}
+
+unsafe extern "C" fn ended(block: *mut Block) -> i32 {
+    // SAFETY: blocks are called while they live.
+    let completion = unsafe { (*block).completion };
+    // A count of its own: whoever waits may drop everything once it knows.
+    // SAFETY: the block holds a count.
+    unsafe { Arc::increment_strong_count(completion) };
+    // SAFETY: the count that was just made.
+    unsafe { Arc::from_raw(completion) }.set(true);
+    0
+}
+
+/// The class of blocks that are global.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockClass(Handle);
+
+// SAFETY: the address of a constant.
+unsafe impl Send for BlockClass {}
+// SAFETY: as above.
+unsafe impl Sync for BlockClass {}
+
+/// The class of blocks that are global: in the system's library, or in the one that stands in for it.
+pub(crate) fn block_class(library: &Path) -> Option<BlockClass> {
+    Library::open(library).ok()?.find("_NSConcreteGlobalBlock").map(BlockClass)
+}
+
+type Sysctl = unsafe extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> i32;
+
+/// A text that the kernel knows under `name`, asked through `library`.
+pub(crate) fn kernel_text(library: &Path, name: &CStr) -> Option<String> {
+    let at = Library::open(library).ok()?.find("sysctlbyname")?;
+    // SAFETY: it is a public function of the system with this signature.
+    let ask = unsafe { std::mem::transmute::<Handle, Sysctl>(at) };
+    let mut text = [0u8; 256];
+    let mut length = text.len() - 1;
+    // SAFETY: it writes at most `length` bytes, and says how many.
+    let code = unsafe { ask(name.as_ptr(), text.as_mut_ptr().cast(), &raw mut length, std::ptr::null_mut(), 0) };
+    (code == 0).then_some(())?;
+    CStr::from_bytes_until_nul(&text).ok().map(|text| text.to_string_lossy().into_owned())
+}
+
+/// What a library says that stands in for the engine, and is none.
+pub(crate) fn stand_in(library: &Path) -> Option<String> {
+    let at = Library::open(library).ok()?.find("aneforge_standin_version")?;
+    // SAFETY: libraries that have it take nothing and give a static text.
+    let version = unsafe { std::mem::transmute::<Handle, unsafe extern "C" fn() -> *const c_char>(at) };
+    // SAFETY: as above.
+    Some(unsafe { CStr::from_ptr(version()) }.to_string_lossy().into_owned())
+}

@@ -1,0 +1,512 @@
+//! Programs and native layers in a process of their own: what crashes or hangs there is an error here.
+//!
+//! The process is this program, or one that calls [`serve`] too, started anew (never forked, which the system's libraries do not
+//! survive). It reads one line of JSON that says what to load, and answers one: `{"status":"ready",...}` or what failed. After that it
+//! reads requests, each `u32` little endian N and N sets of values, and answers each with `u32` 0 and N sets of results, or with the
+//! length of a text and the text of an error. When its input ends, so does it.
+
+use crate::error::AneError;
+use crate::framework::{Framework, Libraries};
+use crate::native::{NativeModel, NativeSource};
+use crate::program::{Compiled, Options, PortSpec, Program, Side, Source};
+use crate::sys::buffer::Buffer;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The most that is kept of what a process prints.
+const MOST_PRINTED: usize = 64 << 10;
+/// The most bytes that an answer's text may have.
+const MOST_TEXT: u32 = 1 << 20;
+/// How long a process has to end once its input has.
+const END: Duration = Duration::from_secs(5);
+
+/// What a process is to load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Where the libraries are.
+    pub libraries: Libraries,
+    /// What.
+    pub work: Work,
+    /// After how long a call hangs, in milliseconds; the process itself gives up then.
+    pub call_limit_ms: u64,
+}
+
+/// What a process is to load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Only to see whether a program compiles, and to leave its bundle.
+    Compile {
+        /// The program.
+        program: ProgramWork,
+    },
+    /// A program to run.
+    Program {
+        /// The program.
+        program: ProgramWork,
+    },
+    /// A native layer to run.
+    Native {
+        /// The folder with the document and its weights.
+        folder: PathBuf,
+        /// The names of its weight files.
+        weights: Vec<String>,
+        /// Symbols that are fed, in the order of requests.
+        inputs: Vec<String>,
+        /// Symbols that come back.
+        outputs: Vec<String>,
+    },
+}
+
+/// A program that a process is to compile.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProgramWork {
+    /// The file of MIL.
+    pub text: PathBuf,
+    /// Where bundles go.
+    pub cache: PathBuf,
+    /// What is fed: names and bytes.
+    pub inputs: Vec<(String, usize)>,
+    /// What comes back.
+    pub outputs: Vec<(String, usize)>,
+}
+
+impl ProgramWork {
+    /// The same as a source says it.
+    pub fn of(source: &Source<'_>) -> ProgramWork {
+        let ports = |specs: &[PortSpec]| specs.iter().map(|spec| (spec.name.clone(), spec.bytes)).collect();
+        ProgramWork {
+            text: source.text.to_owned(),
+            cache: source.cache.to_owned(),
+            inputs: ports(source.inputs),
+            outputs: ports(source.outputs),
+        }
+    }
+}
+
+/// The line that a process answers first.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    status: String,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    input_bytes: Vec<usize>,
+    #[serde(default)]
+    output_bytes: Vec<usize>,
+}
+
+/// A process that has loaded something. Dropping this ends it.
+#[derive(Debug)]
+pub struct Worker {
+    child: Child,
+    input: Option<ChildStdin>,
+    answers: Receiver<Answer>,
+    printed: Arc<Mutex<Vec<u8>>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Bytes of each input.
+    pub inputs: Vec<usize>,
+    /// Bytes of each output.
+    pub outputs: Vec<usize>,
+    limit: Duration,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Line(String),
+    Results(Vec<u8>),
+    Failed(String),
+}
+
+const TASK: &str = "runs programs apart";
+
+impl Worker {
+    /// Starts a process by `command` and has it load what `request` says, within `ready`; a call may then take `limit`.
+    pub fn start(
+        command: &[OsString],
+        request: &Request,
+        ready: Duration,
+        limit: Duration,
+    ) -> Result<Worker, AneError> {
+        let failed = |why: String| AneError::Worker { task: TASK, why, output: String::new() };
+        let (program, arguments) = command.split_first().ok_or_else(|| failed("has no command".into()))?;
+        let spawned = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = spawned.map_err(|error| {
+            failed(format!("could not be started as {}: {error}", program.to_string_lossy()))
+        })?;
+        let input = child.stdin.take();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (Some(stdout), Some(mut stderr)) = (stdout, stderr) else {
+            unreachable!("both are piped")
+        };
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let (to, answers) = channel();
+        let expected = Arc::new(Mutex::new(0usize));
+        let sizes = Arc::clone(&expected);
+        let kept = Arc::clone(&printed);
+        // A process whose output nobody reads stops.
+        let drain = std::thread::spawn(move || {
+            let mut piece = [0u8; 4096];
+            while let Ok(count) = stderr.read(&mut piece)
+                && count > 0
+            {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(&piece[..count]);
+                let over = kept.len().saturating_sub(MOST_PRINTED);
+                kept.drain(..over);
+            }
+        });
+        let listen = std::thread::spawn(move || listen(BufReader::new(stdout), &to, &sizes));
+        let threads = vec![drain, listen];
+        let (inputs, outputs) = (Vec::new(), Vec::new());
+        let mut worker = Worker { child, input, answers, printed, threads, inputs, outputs, limit, ended: false };
+        let mut line = serde_json::to_vec(request).map_err(|error| failed(error.to_string()))?;
+        line.push(b'\n');
+        worker.send(&[&line])?;
+        let answer = worker.answer(ready, "loads a program apart")?;
+        let Answer::Line(line) = answer else { unreachable!("the first answer is a line") };
+        let ready: Ready = serde_json::from_str(&line)
+            .map_err(|_| worker.end("loads a program apart", format!("answered {line:?}")))?;
+        if ready.status != "ready" {
+            return Err(worker.refused(&ready));
+        }
+        *expected.lock().unwrap_or_else(PoisonError::into_inner) = ready.output_bytes.iter().sum();
+        worker.inputs = ready.input_bytes;
+        worker.outputs = ready.output_bytes;
+        Ok(worker)
+    }
+
+    /// The error of a process that says that it failed.
+    fn refused(&mut self, ready: &Ready) -> AneError {
+        let why = format!("failed: {}", if ready.error.is_empty() { &ready.status } else { &ready.error });
+        self.end("loads a program apart", why)
+    }
+
+    fn send(&mut self, parts: &[&[u8]]) -> Result<(), AneError> {
+        let to = self.input.as_mut();
+        let sent = to.map(|to| parts.iter().try_for_each(|part| to.write_all(part)).and_then(|()| to.flush()));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.end(TASK, "ended before it was asked".into())),
+        }
+    }
+
+    fn answer(&mut self, limit: Duration, task: &'static str) -> Result<Answer, AneError> {
+        match self.answers.recv_timeout(limit) {
+            Ok(Answer::Failed(why)) => Err(self.end(task, format!("failed: {why}"))),
+            Ok(answer) => Ok(answer),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(self.end(task, format!("has not answered within {} s", limit.as_secs_f64())))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(self.end(task, String::new())),
+        }
+    }
+
+    /// Ends the process, and says how it did, or why it had to.
+    fn end(&mut self, task: &'static str, why: String) -> AneError {
+        self.ended = true;
+        self.input = None;
+        // What has closed its output is about to end by itself, and then says how.
+        let patience = if why.is_empty() { END } else { Duration::ZERO };
+        let status = self.ended_by(patience);
+        for thread in self.threads.drain(..) {
+            _ = thread.join();
+        }
+        let why = match (why.is_empty(), status) {
+            (false, _) => why,
+            (true, Some(status)) => format!("ended by itself ({status})"),
+            (true, None) => "ended".into(),
+        };
+        let printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        AneError::Worker { task, why, output: String::from_utf8_lossy(&printed).into_owned() }
+    }
+
+    /// Waits for the end of the process, and ends it if it takes longer than `patience`.
+    fn ended_by(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
+        let start = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if start.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
+                _ => {
+                    _ = self.child.kill();
+                    return self.child.wait().ok();
+                }
+            }
+        }
+    }
+
+    /// Whether the process has ended, so that another must be started.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Runs once on these values, one for each input, and gives the results, one after the other.
+    pub fn run(&mut self, inputs: &[&[u8]]) -> Result<Vec<u8>, AneError> {
+        let sizes = inputs.iter().map(|values| values.len());
+        if !sizes.clone().eq(self.inputs.iter().copied()) {
+            let (want, got) = (self.inputs.iter().sum(), sizes.sum());
+            return Err(AneError::Values { port: "of the process".into(), want, got });
+        }
+        if self.ended {
+            return Err(self.end(TASK, "has ended".into()));
+        }
+        let count = 1u32.to_le_bytes();
+        let parts: Vec<&[u8]> = std::iter::once(&count[..]).chain(inputs.iter().copied()).collect();
+        self.send(&parts)?;
+        match self.answer(self.limit, TASK)? {
+            Answer::Results(results) => Ok(results),
+            Answer::Line(line) => Err(self.end(TASK, format!("answered {line:?}"))),
+            Answer::Failed(_) => unreachable!("failures are errors"),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.input = None;
+        if !self.ended {
+            self.ended_by(END);
+        }
+        for thread in self.threads.drain(..) {
+            _ = thread.join();
+        }
+    }
+}
+
+/// Hands over what a process answers.
+fn listen(mut from: impl BufRead, to: &Sender<Answer>, expected: &Mutex<usize>) {
+    let mut line = String::new();
+    // Libraries may print there too; the answer is the first line that is one.
+    loop {
+        line.clear();
+        match (&mut from).take(u64::from(MOST_TEXT)).read_line(&mut line) {
+            Ok(count) if count > 0 => {}
+            _ => return,
+        }
+        if line.starts_with("{\"status\"") {
+            break;
+        }
+    }
+    if to.send(Answer::Line(line)).is_err() {
+        return;
+    }
+    loop {
+        let mut code = [0u8; 4];
+        if from.read_exact(&mut code).is_err() {
+            return;
+        }
+        let code = u32::from_le_bytes(code);
+        let count = match code {
+            0 => *expected.lock().unwrap_or_else(PoisonError::into_inner),
+            text => text.min(MOST_TEXT) as usize,
+        };
+        let mut bytes = vec![0; count];
+        if from.read_exact(&mut bytes).is_err() {
+            return;
+        }
+        let answer = match code {
+            0 => Answer::Results(bytes),
+            _ => Answer::Failed(String::from_utf8_lossy(&bytes).into_owned()),
+        };
+        if to.send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// Has a process see whether a program compiles; what it leaves in its cache may be opened again by this one.
+pub fn try_compile(
+    command: &[OsString],
+    libraries: &Libraries,
+    source: &Source<'_>,
+    limit: Duration,
+) -> Result<(), AneError> {
+    let work = Work::Compile { program: ProgramWork::of(source) };
+    let request = Request { libraries: libraries.clone(), work, call_limit_ms: 0 };
+    Worker::start(command, &request, limit, limit).map(drop)
+}
+
+/// What runs in the process.
+enum Served {
+    Nothing,
+    Program { program: Program, inputs: Vec<Buffer>, outputs: Vec<Buffer> },
+    Native { model: NativeModel, inputs: Vec<usize>, outputs: Vec<usize> },
+}
+
+impl Served {
+    fn load(request: &Request) -> Result<Served, AneError> {
+        let framework = Framework::open(&request.libraries)?;
+        let call_limit = Duration::from_millis(request.call_limit_ms);
+        match &request.work {
+            Work::Compile { program } => program.compile(&framework).map(|_| Served::Nothing),
+            Work::Program { program } => {
+                let compiled = program.compile(&framework)?;
+                program.load(&framework, &compiled, call_limit)
+            }
+            Work::Native { folder, weights, inputs, outputs } => {
+                let read = |name: &str| {
+                    let path = folder.join(name);
+                    std::fs::read(&path).map_err(|error| AneError::Io { action: "read", path, why: error.to_string() })
+                };
+                let document = read(crate::native::DOCUMENT_FILE)?;
+                let weights: Vec<(String, Vec<u8>)> =
+                    weights.iter().map(|name| Ok((name.clone(), read(name)?))).collect::<Result<_, AneError>>()?;
+                let names = |symbols: &'_ [String]| symbols.to_vec();
+                let (fed, got) = (names(inputs), names(outputs));
+                let fed: Vec<&str> = fed.iter().map(String::as_str).collect();
+                let got: Vec<&str> = got.iter().map(String::as_str).collect();
+                let source = NativeSource { document: &document, weights: &weights, inputs: &fed, outputs: &got };
+                let model = NativeModel::load(&framework, &source, call_limit)?;
+                let inputs = (0..fed.len()).filter_map(|at| Some(model.input(at)?.dense())).collect();
+                let outputs = (0..got.len()).filter_map(|at| Some(model.output(at)?.dense())).collect();
+                Ok(Served::Native { model, inputs, outputs })
+            }
+        }
+    }
+
+    fn sizes(&self) -> [Vec<usize>; 2] {
+        let bytes = |buffers: &[Buffer]| buffers.iter().map(Buffer::len).collect();
+        match self {
+            Served::Nothing => [Vec::new(), Vec::new()],
+            Served::Program { inputs, outputs, .. } => [bytes(inputs), bytes(outputs)],
+            Served::Native { inputs, outputs, .. } => [inputs.clone(), outputs.clone()],
+        }
+    }
+
+    /// Runs once on all inputs, one after the other, and appends the results.
+    fn run(&mut self, mut values: &[u8], results: &mut Vec<u8>) -> Result<(), AneError> {
+        match self {
+            Served::Nothing => Ok(()),
+            Served::Program { program, inputs, outputs } => {
+                for buffer in inputs {
+                    let (own, rest) = values.split_at(buffer.len());
+                    buffer.bytes_mut().copy_from_slice(own);
+                    values = rest;
+                }
+                program.execute()?;
+                outputs.iter().for_each(|buffer| results.extend_from_slice(buffer.bytes()));
+                Ok(())
+            }
+            Served::Native { model, inputs, outputs } => {
+                for (at, &bytes) in inputs.iter().enumerate() {
+                    let (own, rest) = values.split_at(bytes);
+                    model.write(at, own)?;
+                    values = rest;
+                }
+                model.evaluate()?;
+                for (at, &bytes) in outputs.iter().enumerate() {
+                    let start = results.len();
+                    results.resize(start + bytes, 0);
+                    model.read(at, &mut results[start..])?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl ProgramWork {
+    fn specs(&self) -> [Vec<PortSpec>; 2] {
+        let specs = |ports: &[(String, usize)]| {
+            ports.iter().map(|(name, bytes)| PortSpec { name: name.clone(), bytes: *bytes }).collect()
+        };
+        [specs(&self.inputs), specs(&self.outputs)]
+    }
+
+    fn compile(&self, framework: &Framework) -> Result<Compiled, AneError> {
+        let [inputs, outputs] = self.specs();
+        let source = Source { text: &self.text, cache: &self.cache, inputs: &inputs, outputs: &outputs };
+        Compiled::new(framework, &source, Options::default())
+    }
+
+    fn load(
+        &self,
+        framework: &Arc<Framework>,
+        compiled: &Compiled,
+        call_limit: Duration,
+    ) -> Result<Served, AneError> {
+        let [inputs, outputs] = self.specs();
+        let source = Source { text: &self.text, cache: &self.cache, inputs: &inputs, outputs: &outputs };
+        let options = Options { call_limit, ..Options::default() };
+        let mut program = Program::load(framework, compiled, &source, options)?;
+        let allocate = |specs: &[PortSpec]| {
+            specs.iter().map(|spec| framework.allocate(spec.bytes)).collect::<Result<Vec<Buffer>, _>>()
+        };
+        let (fed, got) = (allocate(&inputs)?, allocate(&outputs)?);
+        for (at, buffer) in fed.iter().enumerate() {
+            program.bind(0, Side::Input(at), &buffer.handle())?;
+        }
+        for (at, buffer) in got.iter().enumerate() {
+            program.bind(0, Side::Output(at), &buffer.handle())?;
+        }
+        Ok(Served::Program { program, inputs: fed, outputs: got })
+    }
+}
+
+/// Does what the process on the other side of `from` and `to` asks, until `from` ends.
+pub fn serve(mut from: impl BufRead, mut to: impl Write) -> std::io::Result<()> {
+    crate::capture::leave();
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    let invalid = |error: serde_json::Error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+    let request: Request = serde_json::from_str(&line).map_err(invalid)?;
+    let (mut served, answer) = match Served::load(&request) {
+        Ok(served) => {
+            let [input_bytes, output_bytes] = served.sizes();
+            let ready = Ready { status: "ready".into(), error: String::new(), input_bytes, output_bytes };
+            (Some(served), ready)
+        }
+        Err(error) => {
+            let status = match error {
+                AneError::Library { .. } | AneError::Symbol { .. } => "dlopen_failed",
+                AneError::Compile { .. } => "compile_failed",
+                AneError::Budget { .. } | AneError::Recompile(_) => "load_failed",
+                _ => "failed",
+            };
+            let (input_bytes, output_bytes) = (Vec::new(), Vec::new());
+            (None, Ready { status: status.into(), error: error.to_string(), input_bytes, output_bytes })
+        }
+    };
+    writeln!(to, "{}", serde_json::to_string(&answer).map_err(invalid)?)?;
+    to.flush()?;
+    let Some(served) = &mut served else { return Ok(()) };
+    let bytes: usize = answer.input_bytes.iter().sum();
+    let (mut values, mut results) = (vec![0; bytes], Vec::new());
+    loop {
+        let mut count = [0u8; 4];
+        if from.read_exact(&mut count).is_err() {
+            return Ok(());
+        }
+        results.clear();
+        let mut failed = None;
+        for _ in 0..u32::from_le_bytes(count) {
+            from.read_exact(&mut values)?;
+            if failed.is_none() {
+                failed = served.run(&values, &mut results).err();
+            }
+        }
+        let answer = failed.map(|error| error.to_string());
+        match &answer {
+            None => to.write_all(&0u32.to_le_bytes()).and_then(|()| to.write_all(&results))?,
+            Some(text) => {
+                let length = (text.len() as u32).clamp(1, MOST_TEXT);
+                to.write_all(&length.to_le_bytes()).and_then(|()| to.write_all(&text.as_bytes()[..length as usize]))?;
+            }
+        }
+        to.flush()?;
+    }
+}

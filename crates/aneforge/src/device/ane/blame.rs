@@ -1,0 +1,106 @@
+//! Which part of a graph the compiler refuses.
+//!
+//! Every trial runs in another process, as a failed compile may end it. Ops are tried alone first; where each compiles, the shortest
+//! beginning of the program that does not is looked for, and then as much of its beginning is left out as can be.
+
+use super::Ane;
+use super::folder::Folder;
+use crate::device::DeviceError;
+use crate::emit::emit;
+use crate::ir::graph::{Graph, GraphNode, NodeId};
+use crate::ir::op::{Mil, Op};
+use crate::ir::ops::leaf::{Constant, Input};
+use crate::ir::var::Var;
+use crate::plan::Segment;
+use std::collections::{HashMap, HashSet};
+
+/// The most compiles that are tried.
+const MOST: usize = 64;
+
+/// The same error, with the smallest part of the segment that it comes of, where that is found.
+pub(super) fn named(ane: &Ane, segment: &Segment, error: DeviceError) -> DeviceError {
+    let (DeviceError::Refused { why } | DeviceError::Lost { why }) = &error else { return error };
+    let blamed = match segment.netplist() {
+        Some(netplist) => Some(format!("the native layer {}", netplist.layer.kind)),
+        None => found(ane, &segment.graph),
+    };
+    let Some(blamed) = blamed else { return error };
+    DeviceError::Refused { why: format!("{why}\nthe smallest part that does not compile: {blamed}") }
+}
+
+fn found(ane: &Ane, graph: &Graph) -> Option<String> {
+    if !ane.options.blame {
+        return None;
+    }
+    let command = ane.options.worker.as_deref()?;
+    let mut left = MOST;
+    let mut fails = |part: &Graph| -> Option<bool> {
+        left = left.checked_sub(1)?;
+        let (program, blob) = emit(part);
+        let folder = Folder::write(&ane.folder, part, &program, &blob).ok()?;
+        let (libraries, limit) = (&ane.options.libraries, ane.options.compile_limit);
+        Some(ane.paced(|| aneforge_ane::worker::try_compile(command, libraries, &folder.source(), limit)).is_err())
+    };
+    let ops: Vec<NodeId> = graph.nodes().filter(|(_, node)| is_op(node)).map(|(id, _)| id).collect();
+    let mut tried = HashSet::new();
+    for &id in &ops {
+        let node = graph.node(id);
+        let types: Vec<_> = node.inputs.iter().map(|&input| graph.node(input).ty).collect();
+        if !tried.insert((node.op.clone(), types)) {
+            continue;
+        }
+        if fails(&part(graph, id, &[id].into())?)? {
+            return Some(told(graph, &[id]));
+        }
+    }
+    // The shortest beginning that fails; that the whole does is known.
+    let before = |end: usize| ops[..=end].iter().copied().collect::<HashSet<_>>();
+    let (mut low, mut high) = (0, ops.len().checked_sub(1)?);
+    while low < high {
+        let middle = low.midpoint(high);
+        if fails(&part(graph, ops[middle], &before(middle))?)? { high = middle } else { low = middle + 1 }
+    }
+    let end = high;
+    let (mut first, mut beyond) = (0, end);
+    while first + 1 < beyond {
+        let middle = first.midpoint(beyond);
+        let inside = ops[middle..=end].iter().copied().collect();
+        if fails(&part(graph, ops[end], &inside)?)? { first = middle } else { beyond = middle }
+    }
+    Some(told(graph, &ops[first..=end]))
+}
+
+fn is_op(node: &GraphNode) -> bool {
+    !matches!(node.op, Op::Input(_) | Op::Constant(_)) && !matches!(node.op.mil(), Mil::Native(_))
+}
+
+/// The graph that computes `end`, in which what is not `inside` is fed. None where a part cannot stand alone.
+fn part(graph: &Graph, end: NodeId, inside: &HashSet<NodeId>) -> Option<Graph> {
+    let mut made: HashMap<NodeId, Var> = HashMap::new();
+    for (id, node) in graph.nodes().take(end.index() + 1) {
+        let var = match &node.op {
+            Op::Constant(Constant { .. }) => Var::constant(graph.constant(id)?.clone()),
+            Op::Input(Input { .. }) => Var::input_of(node.ty),
+            op if inside.contains(&id) => {
+                let inputs: Vec<&Var> = node.inputs.iter().map(|input| made.get(input)).collect::<Option<_>>()?;
+                Var::try_apply(op.clone(), &inputs).ok()?
+            }
+            _ => Var::input_of(node.ty),
+        };
+        made.insert(id, var);
+    }
+    Graph::freeze(&[made.remove(&end)?]).ok()
+}
+
+fn told(graph: &Graph, ops: &[NodeId]) -> String {
+    let one = |id: &NodeId| {
+        let node = graph.node(*id);
+        let inputs: Vec<String> = node.inputs.iter().map(|&input| graph.node(input).ty.to_string()).collect();
+        format!("{}({}) -> {} (at {})", node.op.name(), inputs.join(", "), node.ty, node.at)
+    };
+    match ops {
+        [only] => one(only),
+        [first, .., last] => format!("{} ops, from {} to {}", ops.len(), one(first), one(last)),
+        [] => String::new(),
+    }
+}

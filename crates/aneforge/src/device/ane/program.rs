@@ -1,0 +1,164 @@
+//! A program of MIL in this process.
+
+use super::folder::Folder;
+use super::{Ane, handle_of, refused};
+use crate::device::buffer::BytesMut;
+use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
+use crate::ir::graph::Graph;
+use crate::ir::types::TensorType;
+use aneforge_ane::{Compiled, Options, Program, Side};
+use aneforge_kernels::threads::stopped;
+use smallvec::SmallVec;
+use std::time::Instant;
+
+/// Ports that are locked without an allocation.
+const INLINE: usize = 16;
+
+/// Buffers of ports, of which each is locked once while a program runs.
+#[derive(Default)]
+pub(super) struct Bound {
+    pub(super) inputs: Vec<Option<Buffer>>,
+    pub(super) outputs: Vec<Option<Buffer>>,
+    /// By number, which is the order in which programs lock them.
+    distinct: Vec<Buffer>,
+}
+
+impl Bound {
+    pub(super) fn new(inputs: usize, outputs: usize) -> Bound {
+        Bound { inputs: vec![None; inputs], outputs: vec![None; outputs], distinct: Vec::new() }
+    }
+
+    /// Takes note of a buffer.
+    pub(super) fn set(&mut self, port: Port, buffer: &Buffer) {
+        match port {
+            Port::Input(at) => self.inputs[at] = Some(buffer.clone()),
+            Port::Output(at) => self.outputs[at] = Some(buffer.clone()),
+        }
+        self.distinct = self.inputs.iter().chain(&self.outputs).flatten().cloned().collect();
+        self.distinct.sort_by_key(Buffer::number);
+        self.distinct.dedup_by_key(|buffer| buffer.number());
+    }
+
+    /// Holds every buffer.
+    pub(super) fn lock(&self) -> SmallVec<[BytesMut<'_>; INLINE]> {
+        self.distinct.iter().map(Buffer::lock_mut).collect()
+    }
+
+    /// Where a port's buffer is among those that are locked.
+    pub(super) fn place(&self, port: Port) -> Result<usize, DeviceError> {
+        let buffer = match port {
+            Port::Input(at) => &self.inputs[at],
+            Port::Output(at) => &self.outputs[at],
+        };
+        let unbound = || DeviceError::Bind { port, why: "no buffer is bound to it".into() };
+        let number = buffer.as_ref().ok_or_else(unbound)?.number();
+        Ok(self.distinct.binary_search_by_key(&number, Buffer::number).expect("invariant: bound buffers are listed"))
+    }
+}
+
+/// The types of a segment's ports.
+pub(super) fn types(graph: &Graph) -> [Vec<TensorType>; 2] {
+    let ty = |id: &crate::ir::graph::NodeId| graph.node(*id).ty;
+    [graph.feeds().iter().map(ty).collect(), graph.outputs().iter().map(ty).collect()]
+}
+
+/// A program that is loaded.
+pub(super) struct Running {
+    program: Program,
+    types: [Vec<TensorType>; 2],
+    bound: Bound,
+    receipt: Receipt,
+    /// The ops that it computes.
+    name: String,
+}
+
+impl Running {
+    pub(super) fn load(ane: &Ane, graph: &Graph, compiled: &Compiled, folder: Folder) -> Result<Running, DeviceError> {
+        let options = Options { call_limit: ane.options.call_limit, ..Options::default() };
+        let program = Program::load(&ane.framework, compiled, &folder.source(), options).map_err(refused)?;
+        let types = types(graph);
+        dense(&program, &types)?;
+        let bound = Bound::new(types[0].len(), types[1].len());
+        let mut how = vec![
+            "it was compiled for the engine only (mask 0x4), and what cannot be placed there does not compile".to_owned(),
+        ];
+        let bundles = Compiled::bundles(&folder.cache);
+        let names = bundles.iter().filter_map(|path| path.file_stem()).map(|name| name.to_string_lossy().into_owned());
+        let names: Vec<String> = names.collect();
+        if !names.is_empty() {
+            how.push(format!("the compiler has left {} only", names.join(", ")));
+        }
+        let device = ane.stand_in().map_or("ane", |_| "ane (stand-in)");
+        let receipt = Receipt { device: device.into(), how };
+        let ops = graph.nodes().filter(|(_, node)| !node.inputs.is_empty()).map(|(_, node)| node.op.name());
+        let name = ops.take(4).collect::<Vec<_>>().join("+");
+        Ok(Running { program, types, bound, receipt, name })
+    }
+}
+
+/// Port data is dense, in the order of the program's shapes; where the system says otherwise, values would be read wrongly.
+fn dense(program: &Program, types: &[Vec<TensorType>; 2]) -> Result<(), DeviceError> {
+    let sides = types[0].iter().enumerate().map(|(at, ty)| (Side::Input(at), ty));
+    let sides = sides.chain(types[1].iter().enumerate().map(|(at, ty)| (Side::Output(at), ty)));
+    for (side, ty) in sides {
+        let Some(layout) = program.layout(0, side) else { continue };
+        let dims = ty.shape.dims();
+        let stride = |axis: usize| dims[axis + 1..].iter().product::<usize>() as u64;
+        let is = |axis: usize| layout[axis].0 == dims[axis] as u64 && (dims[axis] == 1 || layout[axis].1 == stride(axis));
+        if layout.len() != dims.len() || !(0..dims.len()).all(is) {
+            let why = format!("the engine lays {side:?} out as {layout:?} (extents and strides), and the program has {ty} without gaps");
+            return Err(DeviceError::Refused { why });
+        }
+    }
+    Ok(())
+}
+
+impl Loaded for Running {
+    fn bind(&mut self, port: Port, buffer: &Buffer) -> Result<(), DeviceError> {
+        let (side, ty) = match port {
+            Port::Input(at) => (Side::Input(at), self.types[0].get(at)),
+            Port::Output(at) => (Side::Output(at), self.types[1].get(at)),
+        };
+        let none = || DeviceError::Bind { port, why: "the program has no such port".into() };
+        let handle = handle_of(port, buffer, *ty.ok_or_else(none)?)?;
+        self.program.bind(0, side, &handle).map_err(refused)?;
+        self.bound.set(port, buffer);
+        Ok(())
+    }
+
+    fn execute(&mut self) -> Result<(), DeviceError> {
+        if stopped() {
+            return Err(DeviceError::Stopped);
+        }
+        let _held = self.bound.lock();
+        self.program.execute().map_err(refused)
+    }
+
+    fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError> {
+        let start = Instant::now();
+        self.execute()?;
+        let Some(&ty) = self.types[1].first() else { return Ok(Vec::new()) };
+        let bytes = self.types.iter().flatten().map(TensorType::bytes).sum();
+        Ok(vec![StepTime { name: self.name.clone(), ty, flops: 0.0, bytes, time: start.elapsed() }])
+    }
+
+    fn roof(&self) -> Option<Roof> {
+        None
+    }
+
+    fn overflows(&self) -> &[Overflow] {
+        &[]
+    }
+
+    fn copied(&self) -> u64 {
+        0
+    }
+
+    fn describe(&self) -> String {
+        format!("one program on the engine: {:?}\n", self.program)
+    }
+
+    fn receipt(&self) -> Receipt {
+        self.receipt.clone()
+    }
+}
