@@ -29,6 +29,7 @@ from aneforge._catalog import (
     walled_everywhere,
 )
 from aneforge._compile import Device, compile, devices, load_model
+from aneforge._call import Placement, Submitted
 from aneforge._diagnose import AllChips, Diagnosis
 from aneforge._explain import Explanation
 from aneforge._encoder import load
@@ -107,10 +108,12 @@ __all__ = [
     "MultiModel",
     "OP_CATALOG",
     "Paired",
+    "Placement",
     "PrecisionWarning",
     "Profile",
     "SegmentedModel",
     "State",
+    "Submitted",
     "Tensor",
     "__version__",
     "affine",

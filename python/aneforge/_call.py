@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 from aneforge._diagnose import diagnose_all_chips, diagnose_model
 from aneforge._explain import explain_model
@@ -54,6 +58,63 @@ def save_model(self: Any, path: str | PathLike[str]) -> None:
     self._save(named("save: path", path))
 
 
+class Placement(NamedTuple):
+    """Where a part of a model runs, and how that is known."""
+
+    device: str
+    """`host`, `ane`, or `ane (stand-in)`."""
+    how: tuple[str, ...]
+    """What shows it, one sentence each."""
+
+
+def place_model(self: Any) -> list[Placement]:
+    """Where each of the model's programs runs, and how that is known: one entry for a model that is one program.
+
+    A program never runs elsewhere than where it was asked to; this is the receipt.
+    """
+    return [Placement(device, tuple(how)) for device, how in self._placement()]
+
+
+class Submitted:
+    """A call that goes on. `result()` waits for it and gives what the call would have; so does `await`."""
+
+    def __init__(self, call: Future[Any]) -> None:
+        self._call = call
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Waits, at most `timeout` seconds, and gives the results.
+
+        Raises:
+            TimeoutError: the call takes longer; it goes on.
+        """
+        return self._call.result(timeout)
+
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return self._call.done()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.wrap_future(self._call).__await__()
+
+
+_threads: weakref.WeakKeyDictionary[Any, ThreadPoolExecutor] = weakref.WeakKeyDictionary()
+
+
+def submit_model(self: Any, /, *arrays: Any, **named: Any) -> Submitted:
+    """Begins what `model(...)` does and comes back at once, so that the caller's work goes on meanwhile; calls of one model run
+    in their order.
+
+    The engine runs one program at a time. What overlaps is the host's part: two models, or a model and its caller.
+
+    Returns:
+        What waits for the results, `submitted.result()` or `await submitted`.
+    """
+    thread = _threads.get(self)
+    if thread is None:
+        thread = _threads[self] = ThreadPoolExecutor(1, "aneforge-submit")
+    return Submitted(thread.submit(call_model, self, *arrays, **named))
+
+
 def install() -> None:
     """Makes models and encoders callable, and models able to say where their time goes, what half precision does, and to be
     saved.
@@ -65,7 +126,9 @@ def install() -> None:
         (Model, "diagnose", diagnose_model),
         (Model, "diagnose_all_chips", diagnose_all_chips),
         (Model, "explain", explain_model),
+        (Model, "placement", place_model),
         (Model, "save", save_model),
+        (Model, "submit", submit_model),
     )
     for cls, name, method in methods:
         method.__name__, method.__qualname__ = name, f"{cls.__name__}.{name}"

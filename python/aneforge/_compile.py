@@ -213,7 +213,7 @@ def load_model(
 
 def _on_engine(chosen: str | None) -> bool:
     """Whether a model for this device runs on the engine."""
-    return (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
+    return not _env.stands_in() and (chosen or "ane") == "ane" and any(d.name == "ane" and d.available for d in devices())
 
 
 def _paced(on_engine: bool, load: Callable[[], Model]) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,36 @@ def device() -> str | None:
 def host(
     numerics: str | None = None, sums: str | None = None, isa: str | None = None, threads: int | None = None
 ) -> dict[str, Any]:
-    """How the host computes: as asked for, else by `ANEFORGE_NUMERICS`, `ANEFORGE_SUMS` and `ANEFORGE_ISA`."""
+    """How the host computes: as asked for, else by `ANEFORGE_NUMERICS`, `ANEFORGE_SUMS` and `ANEFORGE_ISA`.
+
+    Whoever asks is about to open a device, so what the environment says of the engine is passed on here.
+    """
+    engine()
     asked = {"numerics": numerics, "sums": sums, "isa": isa}
     for name, value in asked.items():
         asked[name] = _word(name) if value is None else _text(name, value)
     count = None if threads is None else within("threads", threads, 1, _native.max_threads())
     return {**asked, "threads": count}
+
+
+def engine() -> None:
+    """`ANEFORGE_ENGINE_LIBRARY`: the library that the engine is reached through in the place of the system's own, such as
+    the stand-in. `ANEFORGE_ISOLATION`: `process`, or `worker` to run everything on the engine in another process.
+    """
+    try:
+        _native.engine(
+            library=_read("ANEFORGE_ENGINE_LIBRARY"),
+            folder=cache_dir() / "engine",
+            worker=[sys.executable, "-m", "aneforge._worker"],
+            isolation=_read("ANEFORGE_ISOLATION") or "process",
+        )
+    except ValueError as error:
+        raise ValueError(f"ANEFORGE_ISOLATION: {error}") from None
+
+
+def stands_in() -> bool:
+    """Whether the engine is reached through a library of the caller's, which needs no rest after a failed compile."""
+    return _read("ANEFORGE_ENGINE_LIBRARY") is not None
 
 
 def compile_backoff() -> tuple[float, bool]:

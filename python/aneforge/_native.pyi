@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aneforge._ops import OpMethods
+from aneforge._call import Placement, Submitted
 from aneforge._diagnose import AllChips, Diagnosis
 from aneforge._explain import Explanation
 from aneforge._profile import Profile
@@ -223,6 +225,11 @@ class Model:
         """Computes every node twice, in half precision as a chip of this family would, and in double precision."""
     def diagnose_all_chips(self, /, *arrays: Any, tolerance: float = 1e-2, **named: Any) -> AllChips:
         """Diagnoses the model for every family of chips, and estimates its time on every chip."""
+    def _placement(self) -> list[tuple[str, list[str]]]: ...
+    def placement(self) -> list[Placement]:
+        """Where each of the model's programs runs, and how that is known."""
+    def submit(self, /, *arrays: Any, **named: Any) -> Submitted:
+        """Begins what `model(...)` does and comes back at once; `.result()` or `await` gives the results."""
     def _save(self, path: str) -> None: ...
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the compiled program as one file, which `load_model` and the command line read."""
@@ -551,6 +558,12 @@ _Halves: TypeAlias = tuple[Tensor, Tensor]
 
 def profile(model: Model, calls: int) -> tuple[str, str, str]:
     """A table, a trace as JSON and a picture of where the time of a call goes."""
+
+def engine(*, library: str | None, folder: Path, worker: list[str], isolation: str) -> None:
+    """Says through which library the engine is reached, where programs are written for it, and how another process is started."""
+
+def worker() -> None:
+    """Runs programs on the engine for the process that has started this one."""
 
 def diagnose(
     model: Model, arrays: tuple[Any, ...], named: dict[str, Any], target: str | None, tolerance: float

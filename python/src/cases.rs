@@ -2,6 +2,7 @@
 
 use crate::apply::to_python;
 use crate::error::Error;
+use aneforge::device::ane::AneOptions;
 use aneforge::device::{self, host::Sums};
 use aneforge::ir::op::{Case, Mil, OPS};
 use aneforge::ir::precision::{Array, Precision};
@@ -145,7 +146,7 @@ fn run(case: &Case, drawn: &Drawn) -> PyResult<Array> {
     let (_, output) = drawn.build(false);
     let plan = compile(&[numbers(&output)], &CompileOptions::default()).map_err(Error::Compile)?;
     let options = HostOptions::default().sums(Sums::Defined).numerics(Numerics::Ieee);
-    let host = device::open(Some("host"), &options).map_err(Error::Device)?;
+    let host = device::open(Some("host"), &options, &AneOptions::default()).map_err(Error::Device)?;
     let mut session = Session::new(plan, host).map_err(Error::Run)?;
     let fed = |(i, ty): (usize, &aneforge::TensorType)| match ty.dtype {
         DType::U8 => {

@@ -2,6 +2,7 @@
 
 use crate::apply::{Returned, outputs};
 use crate::caller::{here, level};
+use crate::engine;
 use crate::error::Error;
 use crate::feed::Ready;
 use crate::host::{HostWords, count};
@@ -227,7 +228,7 @@ pub fn chip(name: Option<&str>) -> PyResult<Target> {
 
 /// The device of this name, or the default; the host with these options.
 pub fn on(name: Option<&str>, host: &HostOptions) -> PyResult<Arc<dyn Device>> {
-    Ok(device::open(name, host).map_err(Error::Device)?)
+    Ok(device::open(name, host, &engine::options()).map_err(Error::Device)?)
 }
 
 /// The numerics of this name.

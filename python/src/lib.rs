@@ -10,6 +10,7 @@ mod catalog;
 mod compile;
 mod convert;
 mod diagnose;
+mod engine;
 mod encoder;
 mod error;
 mod feed;
@@ -51,6 +52,8 @@ mod _native {
     use crate::catalog::{catalog, catalog_column};
     #[pymodule_export]
     use crate::compile::{compile, devices, max_threads, set_threads, truth};
+    #[pymodule_export]
+    use crate::engine::{engine, worker};
     #[pymodule_export]
     use crate::diagnose::{diagnose, diagnose_all_chips, explain};
     #[pymodule_export]

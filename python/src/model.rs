@@ -299,6 +299,13 @@ impl Model {
         self.home()?.with(py, |session| session.copied())
     }
 
+    /// What `placement` does, which is in Python so that it has a page: of each segment, the device and how that is known.
+    #[pyo3(name = "_placement")]
+    fn placement(&self, py: Python<'_>) -> PyResult<Vec<(String, Vec<String>)>> {
+        let receipts = self.home()?.with(py, |session| session.placement())?;
+        Ok(receipts.into_iter().map(|receipt| (receipt.device, receipt.how)).collect())
+    }
+
     /// Frees the program and its memory, but for ports that views still look at.
     fn release(&self) {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -406,7 +413,7 @@ impl Model {
             self.plan().n_ops,
             if self.plan().n_ops == 1 { "" } else { "s" },
             self.plan().target,
-            self.device(),
+            self.running.device.title(),
             told(&self.running.host),
             if released { ", released" } else { "" }
         )

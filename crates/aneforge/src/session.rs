@@ -3,11 +3,13 @@
 mod carry;
 mod error;
 mod fed;
+mod submit;
 
 use carry::Carried;
 pub use carry::State;
 pub use error::RunError;
 pub use fed::Unheld;
+pub use submit::{Done, Running};
 use fed::feed_of;
 
 use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Receipt, Values, ValuesMut};

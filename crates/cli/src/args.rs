@@ -2,6 +2,7 @@
 
 use crate::commands::{
     cache, check, compile, completions, demo, devices, diagnose, embed, explain, inspect, ops, run, targets,
+    worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -10,6 +11,7 @@ use aneforge::target::{System, UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::{EnumValueParser, PossibleValue, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::ffi::{OsStr, OsString};
 
 /// What follows the options in `aneforge --help`.
@@ -185,6 +187,31 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub isa: Option<Isa>,
+
+    /// Library through which the engine is reached, in the place of the system's own, such as the stand-in
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "ANEFORGE_ENGINE_LIBRARY",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub engine_library: Option<PathBuf>,
+
+    /// Where programs run on the engine: in this process, with compiles tried and native layers run in another, or all in
+    /// another
+    #[arg(
+        long,
+        global = true,
+        value_parser = Trimmed(EnumValueParser::<IsolationName>::new()),
+        ignore_case = true,
+        env = "ANEFORGE_ISOLATION",
+        hide_env_values = true,
+        default_value = "process",
+        help_heading = "Global options"
+    )]
+    pub isolation: IsolationName,
 }
 
 impl Cli {
@@ -239,6 +266,15 @@ fn without_variable(command: clap::Command, option: &str, variable: &mut Option<
         }
     });
     command.mut_subcommands(|command| without_variable(command, option, variable))
+}
+
+/// Where programs run on the engine, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IsolationName {
+    /// In this process
+    Process,
+    /// In another, so that nothing that the engine does ends or hangs this one
+    Worker,
 }
 
 /// Ways to write norms, by name.
@@ -356,4 +392,6 @@ pub enum Command {
     #[command(after_help = devices::JSON)]
     Devices(devices::Args),
     Completions(completions::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
 }

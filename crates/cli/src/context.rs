@@ -1,9 +1,11 @@
 //! What the global options come to.
 
-use crate::args::{DeviceName, Global, NormsName, SumsName};
+use crate::args::{DeviceName, Global, IsolationName, NormsName, SumsName};
 use crate::output::Spinner;
 use crate::picture::Style;
+use crate::store;
 use aneforge::artifact::{Cache, Cached};
+use aneforge::device::ane::{AneOptions, Isolation};
 use aneforge::device::host::{self, HostOptions, Isa, Sums};
 use aneforge::ir::graph::Graph;
 use aneforge::passes::{Compression, Scalars, notices};
@@ -12,6 +14,7 @@ use aneforge::{
     CompileError, CompileOptions, Device, DeviceError, Norms, Numerics, Plan, Routes, RunError, Session,
     Target, device,
 };
+use aneforge_ane::Libraries;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
@@ -37,6 +40,8 @@ pub struct Context {
     scalars: Scalars,
     system: System,
     most_bytes: Option<u64>,
+    /// How the engine is reached.
+    pub engine: AneOptions,
 }
 
 impl Context {
@@ -85,6 +90,7 @@ impl Context {
             scalars: if global.fold_scalars { Scalars::Folded } else { Scalars::AsWritten },
             system: global.system,
             most_bytes: global.most_bytes,
+            engine: engine(global),
         })
     }
 
@@ -94,7 +100,7 @@ impl Context {
             DeviceName::Host => "host",
             DeviceName::Ane => "ane",
         });
-        let device = device::open(name, &self.host())?;
+        let device = device::open(name, &self.host(), &self.engine)?;
         tracing::info!("device {}: {}", device.name(), device.describe());
         Ok(device)
     }
@@ -182,4 +188,16 @@ impl Context {
     pub fn bar(&self, what: &'static str, total: usize) -> indicatif::ProgressBar {
         crate::output::bar(what, total, self.quiet)
     }
+}
+
+/// How the engine is reached: other processes are this program again.
+fn engine(global: &Global) -> AneOptions {
+    let libraries = global.engine_library.as_ref().map(Libraries::all).unwrap_or_else(Libraries::system);
+    let worker = std::env::current_exe().ok().map(|program| vec![program.into(), "worker".into()]);
+    let isolation = match global.isolation {
+        IsolationName::Process => Isolation::Process,
+        IsolationName::Worker => Isolation::Worker,
+    };
+    let folder = store::default().ok().map(|folder| folder.join("engine"));
+    AneOptions { libraries, worker, isolation, folder, ..AneOptions::default() }
 }

@@ -31,7 +31,7 @@ impl Place {
                 Ok(within) => home()?.join(within),
                 Err(_) => folder.clone(),
             },
-            None => home()?.join(".cache/aneforge"),
+            None => default()?,
         };
         Ok(Cache::new(&folder).limit(self.cache_limit.unwrap_or(Cache::LIMIT)))
     }
@@ -53,6 +53,11 @@ impl Use {
     pub fn open(&self) -> Result<Option<Cache>> {
         self.cache.then(|| self.place.open()).transpose()
     }
+}
+
+/// Where things are kept when nobody says where.
+pub fn default() -> Result<PathBuf> {
+    Ok(home()?.join(".cache/aneforge"))
 }
 
 fn home() -> Result<PathBuf> {

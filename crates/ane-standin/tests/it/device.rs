@@ -5,7 +5,12 @@ use aneforge::device::ane::{Ane, AneOptions, Isolation};
 use aneforge::device::{Device, DeviceError, host};
 use aneforge::ir::ops::leaf::Role;
 use aneforge::{CompileOptions, Feed, Graph, RunError, Session, Shape, State, Tensor, TensorType, Var, compile, compile_graph, device};
+use aneforge::session::Running;
 use aneforge_ane::Libraries;
+use crate::counting::allocations;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
+use std::time::{Duration, Instant};
 
 fn vector(n: usize) -> Shape {
     Shape::new(&[n]).unwrap()
@@ -76,6 +81,66 @@ fn state_stays_where_it_is_over_a_thousand_steps() {
     assert_eq!(read.run(&[]).unwrap()[0].to_f32(), [9.0; 3]);
     step.restore(&kept).unwrap();
     assert_eq!(read.run(&[]).unwrap()[0].to_f32(), want);
+}
+
+#[test]
+fn a_call_allocates_nothing() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 3]))), 1, "the counter counts");
+    let standin = Standin::new();
+    let plan = compile(&[Var::input(vector(64)).muls(2.0)], &CompileOptions::default()).unwrap();
+    let mut session = Session::new(plan, standin.engine()).unwrap();
+    session.execute().unwrap();
+    let count = allocations(|| {
+        for k in 0..100u8 {
+            session.input_mut(0).unwrap().fill(aneforge::f16::from_f32(f32::from(k)));
+            session.execute().unwrap();
+            assert_eq!(session.output(0)[63].to_f32(), 2.0 * f32::from(k));
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn calls_that_were_submitted_go_on_beside_their_caller() {
+    let standin = Standin::new();
+    let plan = compile(&[Var::input(vector(4)).adds(1.0)], &CompileOptions::default()).unwrap();
+    let sessions: Vec<Session> = (0..2).map(|_| Session::new(plan.clone(), standin.engine()).unwrap()).collect();
+    standin.set("slow=e5rt_execution_stream_execute_sync:300");
+    let start = Instant::now();
+    let running: Vec<Running> = sessions.into_iter().map(Session::submit).collect();
+    assert!(start.elapsed() < Duration::from_millis(200), "they come back at once");
+    assert!(!running[0].is_done());
+    for running in running {
+        let running = running.wait_for(Duration::ZERO).err().unwrap_or_else(|| panic!("not yet"));
+        let (session, done) = running.wait();
+        done.unwrap();
+        assert_eq!(session.output(0)[0].to_f32(), 1.0);
+    }
+    // As a future, on an executor of one thread.
+    standin.set("reset");
+    let session = Session::new(plan, standin.engine()).unwrap();
+    let (session, done) = block_on(async move { session.submit().await });
+    done.unwrap();
+    assert_eq!(session.output(0)[3].to_f32(), 1.0);
+}
+
+/// Runs a future to its end.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Unpark>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }
 
 fn half(v: f32) -> f32 {

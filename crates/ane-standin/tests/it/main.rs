@@ -2,6 +2,8 @@
 
 mod calls;
 mod conformance;
+#[path = "../../../aneforge/tests/it/counting.rs"]
+mod counting;
 mod device;
 mod faults;
 mod native;

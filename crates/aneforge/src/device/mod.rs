@@ -179,6 +179,8 @@ impl fmt::Display for Port {
 pub trait Device: Send + Sync {
     /// `host` or `ane`.
     fn name(&self) -> &'static str;
+    /// The same, and whether something stands in for it.
+    fn title(&self) -> &'static str;
     /// One line about what it is: processor, instruction set, threads.
     fn describe(&self) -> String;
     /// Its arithmetic for programs that are compiled for `target`.

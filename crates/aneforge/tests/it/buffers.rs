@@ -260,6 +260,9 @@ impl Device for Broken {
     fn name(&self) -> &'static str {
         "broken"
     }
+    fn title(&self) -> &'static str {
+        "broken"
+    }
     fn describe(&self) -> String {
         "broken".into()
     }

@@ -11,6 +11,7 @@ mod ceiling;
 mod chains;
 mod compress;
 mod conformance;
+mod counting;
 mod cost;
 mod diagnose;
 mod errors;

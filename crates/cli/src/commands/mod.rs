@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod ops;
 pub mod run;
 pub mod targets;
+pub mod worker;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -21,6 +22,10 @@ use std::io::{BufWriter, Write};
 
 /// Runs the command of `cli` and prints its result.
 pub fn run(cli: &Cli) -> Result<()> {
+    // What another process asks for, by its standard input; nothing else is written to the output.
+    if let Command::Worker(args) = &cli.command {
+        return worker::run(args);
+    }
     let context = Context::new(&cli.global)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     match &cli.command {
@@ -37,6 +42,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Targets(args) => targets::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),
         Command::Completions(args) => completions::run(args, &mut out),
+        Command::Worker(_) => unreachable!("answered above"),
     }?;
     Ok(out.flush()?)
 }

@@ -4,7 +4,7 @@ use super::folder::Folder;
 use super::native::{Wires, bind, receipt};
 use super::program::{Bound, types};
 use super::{Ane, made, refused};
-use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
+use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
 use crate::ir::types::TensorType;
 use aneforge_ane::DOCUMENT_FILE;
@@ -34,7 +34,7 @@ pub(super) struct Apart {
 pub(super) fn program(ane: &Ane, command: Vec<OsString>, graph: &Graph, folder: Folder) -> Result<Apart, DeviceError> {
     let work = Work::Program { program: ProgramWork::of(&folder.source()) };
     let how = "it was compiled in another process for the engine only (mask 0x4), and what cannot be placed there does not compile";
-    let device = ane.stand_in().map_or("ane", |_| "ane (stand-in)");
+    let device = ane.title();
     let receipt = Receipt { device: device.into(), how: vec![how.into()] };
     started(ane, command, work, None, types(graph), receipt, "a program".into())
 }

@@ -260,6 +260,10 @@ impl Device for Ane {
         "ane"
     }
 
+    fn title(&self) -> &'static str {
+        if self.stand_in().is_some() { "ane (stand-in)" } else { "ane" }
+    }
+
     fn describe(&self) -> String {
         let apart = match self.options.isolation {
             Isolation::Process => "",

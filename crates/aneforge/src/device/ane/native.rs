@@ -2,7 +2,7 @@
 
 use super::program::{Bound, types};
 use super::{Ane, handle_of, refused};
-use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
+use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::Op;
 use crate::ir::types::TensorType;
@@ -185,7 +185,7 @@ impl Running {
 /// How it is known where a layer runs.
 pub(super) fn receipt(ane: &Ane, netplist: &Netplist) -> Receipt {
     let how = format!("{} is a layer of the engine's own framework, which no other device has", netplist.layer.kind);
-    let device = ane.stand_in().map_or("ane", |_| "ane (stand-in)");
+    let device = ane.title();
     Receipt { device: device.into(), how: vec![how] }
 }
 

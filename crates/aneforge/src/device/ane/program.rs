@@ -3,7 +3,7 @@
 use super::folder::Folder;
 use super::{Ane, handle_of, refused};
 use crate::device::buffer::BytesMut;
-use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
+use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
 use crate::ir::types::TensorType;
 use aneforge_ane::{Compiled, Options, Program, Side};
@@ -88,7 +88,7 @@ impl Running {
         if !names.is_empty() {
             how.push(format!("the compiler has left {} only", names.join(", ")));
         }
-        let device = ane.stand_in().map_or("ane", |_| "ane (stand-in)");
+        let device = ane.title();
         let receipt = Receipt { device: device.into(), how };
         let ops = graph.nodes().filter(|(_, node)| !node.inputs.is_empty()).map(|(_, node)| node.op.name());
         let name = ops.take(4).collect::<Vec<_>>().join("+");

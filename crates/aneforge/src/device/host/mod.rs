@@ -270,6 +270,10 @@ impl Device for Host {
         "host"
     }
 
+    fn title(&self) -> &'static str {
+        "host"
+    }
+
     fn describe(&self) -> String {
         let (isa, threads) = (self.kernels.isa(), self.kernels.pool().threads());
         let threads = format!("{threads} thread{}", if threads == 1 { "" } else { "s" });
