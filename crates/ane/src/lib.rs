@@ -36,4 +36,11 @@ pub mod symbols {
     pub use crate::sys::foundation::{CORE_FOUNDATION, IO_SURFACE};
     pub use crate::sys::objc::OBJC;
     pub use crate::sys::table::{Evidence, Function, Need};
+    use std::path::Path;
+
+    /// Which of these functions a library has, or why it cannot be opened.
+    pub fn found(library: &Path, functions: &[Function]) -> Result<Vec<bool>, String> {
+        let library = crate::sys::table::Library::open(library)?;
+        Ok(functions.iter().map(|function| library.find(function.symbol).is_some()).collect())
+    }
 }

@@ -67,6 +67,7 @@ pub mod calibrate;
 pub mod compile;
 pub mod device;
 pub mod diagnose;
+pub mod doctor;
 pub mod emit;
 pub mod error;
 pub mod explain;

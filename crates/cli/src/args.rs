@@ -1,8 +1,8 @@
 //! The command line's shape: global options and the list of commands.
 
 use crate::commands::{
-    cache, check, compile, completions, demo, devices, diagnose, embed, explain, inspect, ops, run, targets,
-    worker,
+    cache, check, compile, completions, demo, devices, diagnose, doctor, embed, explain, inspect, ops, run,
+    targets, worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -383,6 +383,8 @@ pub enum Command {
     Check(check::Args),
     #[command(after_help = diagnose::JSON)]
     Diagnose(diagnose::Args),
+    #[command(after_help = doctor::JSON)]
+    Doctor(doctor::Args),
     #[command(after_help = cache::JSON)]
     Cache(cache::Args),
     #[command(after_help = ops::JSON)]

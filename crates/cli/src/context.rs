@@ -96,13 +96,22 @@ impl Context {
 
     /// The device asked for, or this machine's default one.
     pub fn device(&self) -> Result<Arc<dyn Device>, DeviceError> {
-        let name = self.device.map(|device| match device {
-            DeviceName::Host => "host",
-            DeviceName::Ane => "ane",
-        });
-        let device = device::open(name, &self.host(), &self.engine)?;
+        let device = device::open(self.device_name(), &self.host(), &self.engine)?;
         tracing::info!("device {}: {}", device.name(), device.describe());
         Ok(device)
+    }
+
+    /// The name of the device asked for.
+    pub fn device_name(&self) -> Option<&'static str> {
+        self.device.map(|device| match device {
+            DeviceName::Host => "host",
+            DeviceName::Ane => "ane",
+        })
+    }
+
+    /// Whether only errors are shown.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// How the host computes.

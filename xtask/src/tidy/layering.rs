@@ -32,6 +32,7 @@ pub const ORDER: &[&str] = &[
     "tune",
     "explain",
     "diagnose",
+    "doctor",
 ];
 
 /// Where they are.

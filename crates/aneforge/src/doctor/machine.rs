@@ -1,0 +1,121 @@
+//! The machine, and what of the system's libraries is there.
+
+use crate::device::ane::{Ane, AneOptions};
+use crate::target::family_of_brand;
+use aneforge_ane::symbols::{CORE_FOUNDATION, E5RT, Function, IO_SURFACE, Need, OBJC};
+use aneforge_ane::{Framework, Libraries};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+
+/// A library, and which of the functions that are called it has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Library {
+    /// Its path.
+    pub path: String,
+    /// Why it cannot be opened, if so.
+    pub absent: Option<String>,
+    /// Functions that it has.
+    pub found: Vec<String>,
+    /// Functions without which nothing runs, and which it has not.
+    pub missing: Vec<String>,
+    /// Functions that it need not have, and has not.
+    pub lacking: Vec<String>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Machine {
+    /// Operating system and processor architecture.
+    pub platform: String,
+    /// The processor's name, where the kernel says it.
+    pub processor: Option<String>,
+    /// The family of its engine, where that is known of the name.
+    pub family: Option<String>,
+    /// The build of the system, or the version of what stands in for the engine.
+    pub system: Option<String>,
+    /// What the device says of itself, or why there is none.
+    pub device: String,
+    /// Libraries.
+    pub libraries: Vec<Library>,
+    /// Where programs are written for the compiler, and whether that can be written to.
+    pub folder: String,
+}
+
+/// Looks at the machine.
+pub fn machine(options: &AneOptions) -> Machine {
+    let framework = Framework::open(&options.libraries);
+    let processor = framework.as_ref().ok().and_then(|framework| framework.processor());
+    let family = processor.as_deref().and_then(family_of_brand).map(|brand| brand.family.to_string());
+    let device = match Ane::open(options) {
+        Ok(ane) => crate::Device::describe(&ane),
+        Err(error) => error.to_string(),
+    };
+    let Libraries { espresso, objc, core_foundation, io_surface, .. } = &options.libraries;
+    let libraries = [(espresso, E5RT), (objc, OBJC), (core_foundation, CORE_FOUNDATION), (io_surface, IO_SURFACE)];
+    let folder = options.folder.clone().unwrap_or_else(std::env::temp_dir);
+    Machine {
+        platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        processor,
+        family,
+        system: framework.ok().map(|framework| framework.system().to_owned()),
+        device,
+        libraries: libraries.map(|(path, functions)| library(path, functions)).into(),
+        folder: match writes(&folder) {
+            Ok(()) => folder.display().to_string(),
+            Err(error) => format!("{} cannot be written to: {error}", folder.display()),
+        },
+    }
+}
+
+fn writes(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join(format!(".doctor-{}", std::process::id()));
+    std::fs::write(&path, b"x")?;
+    std::fs::remove_file(path)
+}
+
+fn library(path: &Path, functions: &[Function]) -> Library {
+    let name = path.display().to_string();
+    let found = aneforge_ane::symbols::found(path, functions);
+    match found {
+        Err(why) => Library { path: name, absent: Some(why), found: vec![], missing: vec![], lacking: vec![] },
+        Ok(found) => {
+            let names = |of: &dyn Fn(&Function, bool) -> bool| {
+                let rows = functions.iter().zip(&found).filter(|(function, there)| of(function, **there));
+                rows.map(|(function, _)| function.symbol.to_owned()).collect()
+            };
+            Library {
+                path: name,
+                absent: None,
+                found: names(&|_, there| there),
+                missing: names(&|function, there| !there && function.need == Need::Hard),
+                lacking: names(&|function, there| !there && function.need == Need::Soft),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
+        writeln!(f, "\nmachine")?;
+        writeln!(f, "  platform: {}", self.platform)?;
+        writeln!(f, "  processor: {}, engine of family {}", known(&self.processor), known(&self.family))?;
+        writeln!(f, "  system: {}", known(&self.system))?;
+        writeln!(f, "  engine: {}", self.device)?;
+        writeln!(f, "  programs: {}", self.folder)?;
+        for Library { path, absent, found, missing, lacking } in &self.libraries {
+            match absent {
+                Some(why) => writeln!(f, "  {path}: not there ({why})")?,
+                None => writeln!(f, "  {path}: {} functions of those that are called", found.len())?,
+            }
+            for (what, names) in [("missing, and nothing runs without", missing), ("lacking", lacking)] {
+                if !names.is_empty() {
+                    writeln!(f, "    {what}: {}", names.join(", "))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
