@@ -5,6 +5,7 @@ use aneforge::ir::types::Caller;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use std::ffi::CString;
 use std::path::Path;
 
 static GET_FRAME: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -50,4 +51,10 @@ fn package(py: Python<'_>) -> PyResult<String> {
     let file: String = py.import("aneforge._native")?.getattr("__file__")?.extract()?;
     let folder = Path::new(&file).parent().unwrap_or(Path::new(""));
     Ok(format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR))
+}
+
+/// Warns of the line that calls.
+pub fn warn(py: Python<'_>, message: String) -> PyResult<()> {
+    let category = py.import("aneforge")?.getattr("PrecisionWarning")?;
+    PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level(py)?)
 }

@@ -22,7 +22,12 @@ pub fn options() -> AneOptions {
 /// runs there.
 #[pyfunction]
 #[pyo3(signature = (*, library, folder, worker, isolation))]
-pub fn engine(library: Option<PathBuf>, folder: PathBuf, worker: Vec<String>, isolation: &str) -> PyResult<()> {
+pub fn engine(
+    library: Option<PathBuf>,
+    folder: PathBuf,
+    worker: Vec<String>,
+    isolation: &str,
+) -> PyResult<()> {
     let isolation = match isolation.trim().to_ascii_lowercase().as_str() {
         "process" => Isolation::Process,
         "worker" => Isolation::Worker,

@@ -10,8 +10,8 @@ mod catalog;
 mod compile;
 mod convert;
 mod diagnose;
-mod engine;
 mod encoder;
+mod engine;
 mod error;
 mod feed;
 mod files;
@@ -53,11 +53,11 @@ mod _native {
     #[pymodule_export]
     use crate::compile::{compile, devices, max_threads, set_threads, truth};
     #[pymodule_export]
-    use crate::engine::{engine, worker};
-    #[pymodule_export]
     use crate::diagnose::{diagnose, diagnose_all_chips, explain};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
+    #[pymodule_export]
+    use crate::engine::{engine, worker};
     #[pymodule_export]
     use crate::files::{cache_limit, load_graph, load_model, save_graph};
     #[pymodule_export]

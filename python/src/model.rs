@@ -1,7 +1,7 @@
 //! `Model`: a compiled program on a device, called with arrays.
 
 use crate::apply::Returned;
-use crate::caller::level;
+use crate::caller::warn;
 use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::home::Home;
@@ -22,7 +22,6 @@ use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -299,7 +298,7 @@ impl Model {
         self.home()?.with(py, |session| session.copied())
     }
 
-    /// What `placement` does, which is in Python so that it has a page: of each segment, the device and how that is known.
+    /// What `placement` is made of.
     #[pyo3(name = "_placement")]
     fn placement(&self, py: Python<'_>) -> PyResult<Vec<(String, Vec<String>)>> {
         let receipts = self.home()?.with(py, |session| session.placement())?;
@@ -455,12 +454,6 @@ impl Model {
         told.extend(new.iter().map(|unheld| unheld.input));
         new
     }
-}
-
-/// Warns of the line that calls.
-fn warn(py: Python<'_>, message: String) -> PyResult<()> {
-    let category = py.import("aneforge")?.getattr("PrecisionWarning")?;
-    PyErr::warn(py, &category, &CString::new(message).unwrap_or_default(), level(py)?)
 }
 
 /// A model whose graph is cut at native layers, which are programs of their own.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bless;
+mod capi;
 mod cross;
 mod fuzz;
 mod generate;
@@ -35,6 +36,8 @@ enum Task {
     Bench(bench::Args),
     /// Rerun golden tests and rewrite what they expect
     Bless(bless::Args),
+    /// Build the C library and put it, its headers and its pkg-config file below a folder
+    Capi(capi::Args),
     /// Run the property tests with many cases, optimised
     Fuzz(fuzz::Args),
     /// Plant the faults of tests/mutations.md, one at a time, and demand that a test catches each
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Bless(args) => bless::run(&args),
+        Task::Capi(args) => capi::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Mutate(args) => mutate::run(&args),
         Task::Cross => cross::run(),

@@ -52,7 +52,8 @@ fn main() {
     let weights = std::fs::File::create(folder.join("weights.bin")).expect("a file");
     blob.write(&plan.segments[0].graph, weights).expect("weights");
     let port = |name: &str| [PortSpec { name: name.to_owned(), bytes: 128 }];
-    let (inputs, outputs) = (port(&program.functions[0].params[0].name), port(&program.functions[0].returns[0]));
+    let (inputs, outputs) =
+        (port(&program.functions[0].params[0].name), port(&program.functions[0].returns[0]));
     let source = Source { text: &text, cache: &folder.join("cache"), inputs: &inputs, outputs: &outputs };
     let libraries = Libraries::all(library());
     let framework = Framework::open(&libraries).expect("the stand-in");

@@ -307,7 +307,7 @@ exports! { symbol;
         if kind > 2 {
             return fails(5, "Invalid BufferType @ AllocMemory");
         }
-        if bytes == 0 || bytes % 64 != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(64) {
             broken(&format!("{symbol}: {bytes} bytes are no multiple of 64"));
         }
         // SAFETY: the caller's.

@@ -92,7 +92,10 @@ pub fn configure(text: &str) -> Result<(), String> {
 
 impl Settings {
     fn apply(&mut self, text: &str) -> Result<(), String> {
-        text.split(';').map(str::trim).filter(|word| !word.is_empty()).try_for_each(|word| self.word(word))?;
+        text.split(';')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .try_for_each(|word| self.word(word))?;
         self.quiet = self.faults.is_empty() && self.slow.is_empty();
         Ok(())
     }
@@ -151,7 +154,8 @@ pub(crate) fn on(symbol: &'static str) -> Option<Instead> {
         if settings.quiet {
             return None;
         }
-        wait += settings.slow.iter().filter(|(name, _)| name == symbol).map(|(_, time)| *time).sum::<Duration>();
+        wait +=
+            settings.slow.iter().filter(|(name, _)| name == symbol).map(|(_, time)| *time).sum::<Duration>();
         for (_, _, fault) in settings.faults.iter().filter(|(name, at, _)| name == symbol && *at == count) {
             match fault {
                 Fault::Fail(code) => instead = Some(Instead::Code(*code)),
@@ -209,6 +213,13 @@ pub(crate) fn rejects(op: &str) -> bool {
 
 /// The processor's name, of the generation that the chip is of.
 pub(crate) fn processor() -> String {
-    let generation: u32 = chip().name().trim_start_matches(['h', 't', 'm']).chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(13);
+    let generation: u32 = chip()
+        .name()
+        .trim_start_matches(['h', 't', 'm'])
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect::<String>()
+        .parse()
+        .unwrap_or(13);
     format!("Apple M{}", generation.saturating_sub(12).max(1))
 }

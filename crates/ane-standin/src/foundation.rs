@@ -1,8 +1,8 @@
 //! CoreFoundation's values and IOSurface's memory, as objects that are counted.
 
+use crate::broken;
 use crate::objc::ModelState;
 use crate::registry::{Handle, Memory};
-use crate::broken;
 use std::collections::HashSet;
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Surface(Memory),
     Class(&'static str),
     Descriptor { document: Vec<u8>, weights: Vec<(String, Vec<u8>)> },
-    Model(Mutex<ModelState>),
+    Model(Box<Mutex<ModelState>>),
     Wrapped(Ref),
     Request { inputs: Vec<Ref>, outputs: Vec<Ref> },
     Error(String),
@@ -130,7 +130,10 @@ pub(crate) fn string(text: &str) -> Ref {
 
 /// The value of a dictionary under a text.
 pub(crate) fn under<'a>(pairs: &'a [(Ref, Ref)], key: &str) -> Option<&'a Kind> {
-    pairs.iter().find(|(k, _)| matches!(k.kind(), Kind::Text(text) if text == key)).map(|(_, value)| value.kind())
+    pairs
+        .iter()
+        .find(|(k, _)| matches!(k.kind(), Kind::Text(text) if text == key))
+        .map(|(_, value)| value.kind())
 }
 
 /// # Safety
@@ -145,19 +148,29 @@ pub unsafe extern "C" fn CFRelease(object: Handle) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn CFDataCreate(_: Handle, bytes: *const u8, length: isize) -> Handle {
     let count = usize::try_from(length).unwrap_or_else(|_| broken("CFDataCreate: a negative length"));
-    // SAFETY: the caller's; an empty slice needs no address.
-    let bytes = if count == 0 { Vec::new() } else { unsafe { std::slice::from_raw_parts(bytes, count) }.to_vec() };
+    let bytes = match count {
+        0 => Vec::new(),
+        // SAFETY: the caller's.
+        _ => unsafe { std::slice::from_raw_parts(bytes, count) }.to_vec(),
+    };
     Ref::new(Kind::Data(bytes)).give()
 }
 
 /// # Safety
 /// See `CFRelease`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn CFStringCreateWithBytes(_: Handle, bytes: *const u8, length: isize, encoding: u32, _: u8) -> Handle {
+pub unsafe extern "C" fn CFStringCreateWithBytes(
+    _: Handle,
+    bytes: *const u8,
+    length: isize,
+    encoding: u32,
+    _: u8,
+) -> Handle {
     if encoding != 0x0800_0100 {
         return std::ptr::null_mut();
     }
-    let count = usize::try_from(length).unwrap_or_else(|_| broken("CFStringCreateWithBytes: a negative length"));
+    let count =
+        usize::try_from(length).unwrap_or_else(|_| broken("CFStringCreateWithBytes: a negative length"));
     // SAFETY: the caller's.
     let bytes = if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(bytes, count) } };
     match std::str::from_utf8(bytes) {
@@ -195,7 +208,12 @@ fn address(constant: &'static [usize; 8]) -> Handle {
 /// # Safety
 /// See `CFRelease`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn CFArrayCreate(_: Handle, values: *const Handle, count: isize, calls: Handle) -> Handle {
+pub unsafe extern "C" fn CFArrayCreate(
+    _: Handle,
+    values: *const Handle,
+    count: isize,
+    calls: Handle,
+) -> Handle {
     let values = counted("CFArrayCreate", values, count, calls, address(&kCFTypeArrayCallBacks));
     Ref::new(Kind::Array(values)).give()
 }
@@ -212,7 +230,8 @@ pub unsafe extern "C" fn CFDictionaryCreate(
     value_calls: Handle,
 ) -> Handle {
     let keys = counted("CFDictionaryCreate", keys, count, key_calls, address(&kCFTypeDictionaryKeyCallBacks));
-    let values = counted("CFDictionaryCreate", values, count, value_calls, address(&kCFTypeDictionaryValueCallBacks));
+    let values =
+        counted("CFDictionaryCreate", values, count, value_calls, address(&kCFTypeDictionaryValueCallBacks));
     Ref::new(Kind::Dictionary(keys.into_iter().zip(values).collect())).give()
 }
 
@@ -301,7 +320,9 @@ pub unsafe extern "C" fn CFNumberGetValue(object: Handle, kind: isize, to: Handl
 /// See `CFRelease`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn CFStringGetCString(object: Handle, to: *mut c_char, room: isize, _: u32) -> u8 {
-    let Kind::Text(text) = &look("CFStringGetCString", object).kind else { broken("CFStringGetCString: no text") };
+    let Kind::Text(text) = &look("CFStringGetCString", object).kind else {
+        broken("CFStringGetCString: no text")
+    };
     if text.len() + 1 > room as usize {
         return 0;
     }
@@ -366,9 +387,13 @@ pub unsafe extern "C" fn IOSurfaceCreate(properties: Handle) -> Handle {
         Some(Kind::Number(value)) => usize::try_from(*value).unwrap_or(0),
         _ => broken(&format!("IOSurfaceCreate: no number {key}")),
     };
-    let (width, height, bytes) = (number("kIOSurfaceWidth"), number("kIOSurfaceHeight"), number("kIOSurfaceAllocSize"));
-    let (element, row, format) =
-        (number("kIOSurfaceBytesPerElement"), number("kIOSurfaceBytesPerRow"), number("kIOSurfacePixelFormat"));
+    let (width, height, bytes) =
+        (number("kIOSurfaceWidth"), number("kIOSurfaceHeight"), number("kIOSurfaceAllocSize"));
+    let (element, row, format) = (
+        number("kIOSurfaceBytesPerElement"),
+        number("kIOSurfaceBytesPerRow"),
+        number("kIOSurfacePixelFormat"),
+    );
     if (width, height, element, row, format) != (bytes, 1, 1, bytes, 0) || bytes == 0 {
         broken("IOSurfaceCreate: properties are not those of a line of bytes");
     }

@@ -5,8 +5,8 @@
 use crate::foundation::{Kind, Ref, string, surface};
 use crate::registry::Memory;
 use crate::{broken, faults};
-use aneforge::{CompileOptions, Feed, Plan, Session, Shape, Var, compile, f16};
 use aneforge::nn::{Attention, sdpa};
+use aneforge::{CompileOptions, Feed, Plan, Session, Shape, Var, compile, f16};
 use plist::{Dictionary, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,8 @@ fn word<'a>(of: &'a Dictionary, key: &str) -> Result<&'a str, String> {
 }
 
 fn size(of: &Dictionary, key: &str) -> Result<usize, String> {
-    let value = of.get(key).and_then(Value::as_unsigned_integer).ok_or_else(|| format!("{key} is no integer"))?;
+    let value =
+        of.get(key).and_then(Value::as_unsigned_integer).ok_or_else(|| format!("{key} is no integer"))?;
     Ok(value as usize)
 }
 
@@ -78,14 +79,17 @@ impl Layer {
         if word(root, "Version")? != "1.0.10" {
             return Err("another version of the schema".into());
         }
-        let network = only(list(root, "Networks")?, "Networks")?.as_string().ok_or("a network has no name")?.to_owned();
+        let network =
+            only(list(root, "Networks")?, "Networks")?.as_string().ok_or("a network has no name")?.to_owned();
         let procedure = dict(Some(only(list(root, "ProcedureList")?, "ProcedureList")?), "the procedure")?;
-        let operation = dict(Some(only(list(procedure, "OperationList")?, "OperationList")?), "the operation")?;
+        let operation =
+            dict(Some(only(list(procedure, "OperationList")?, "OperationList")?), "the operation")?;
         if word(operation, "NetworkName")? != network {
             return Err("the operation is of another network".into());
         }
         let network = dict(root.get(&network), "the network")?;
-        let named = only(list(network, "Units")?, "Units")?.as_string().ok_or("a unit has no name")?.to_owned();
+        let named =
+            only(list(network, "Units")?, "Units")?.as_string().ok_or("a unit has no name")?.to_owned();
         let unit = dict(network.get(&named), "the unit")?;
         if word(unit, "Name")? != named {
             return Err("the unit has another name than its key".into());
@@ -122,7 +126,9 @@ fn fed(procedure: &Dictionary, operation: &Dictionary, unit: &str) -> Result<Vec
         if word(of, "Name")? != unit || word(of, "OperationName")? != word(operation, "OperationName")? {
             return Err("an input is of another unit".to_owned());
         }
-        if (word(of, "InputType")?, size(of, "InputDepth")?, size(of, "InputInterleave")?) != ("Float16", 1, 1) {
+        if (word(of, "InputType")?, size(of, "InputDepth")?, size(of, "InputInterleave")?)
+            != ("Float16", 1, 1)
+        {
             return Err("an input is not half precision, without depth and interleave".into());
         }
         let keys = ["BatchSize", "InputChannels", "InputHeight", "InputWidth"];
@@ -138,7 +144,8 @@ fn fed(procedure: &Dictionary, operation: &Dictionary, unit: &str) -> Result<Vec
 /// The name of a constant, its type, and its two bytes.
 fn constant(network: &Dictionary, weights: &Weights) -> Result<Option<(String, String, [u8; 2])>, String> {
     let files = list(network, "Weights")?;
-    let missing = files.iter().find(|file| weights.iter().all(|(name, _)| Some(name.as_str()) != file.as_string()));
+    let missing =
+        files.iter().find(|file| weights.iter().all(|(name, _)| Some(name.as_str()) != file.as_string()));
     if let Some(file) = missing {
         return Err(format!("no weight file {file:?}"));
     }
@@ -146,19 +153,25 @@ fn constant(network: &Dictionary, weights: &Weights) -> Result<Option<(String, S
     let name = only(constants.as_array().ok_or("Constants is no array")?, "Constants")?;
     let name = name.as_string().ok_or("a constant has no name")?;
     let of = dict(network.get(name), "the constant")?;
-    let file = files.get(size(of, "ConstantIndex")?).and_then(Value::as_string).ok_or("a constant has no file")?;
+    let file =
+        files.get(size(of, "ConstantIndex")?).and_then(Value::as_string).ok_or("a constant has no file")?;
     let (_, bytes) = weights.iter().find(|(name, _)| name == file).ok_or("a constant has no file")?;
     let bytes = bytes.as_slice().try_into().map_err(|_| "a constant is one element of two bytes")?;
     Ok(Some((name.to_owned(), word(of, "ConstantType")?.to_owned(), bytes)))
 }
 
-fn bottoms(unit: &Dictionary, inputs: &[Port], constant: Option<&(String, String, [u8; 2])>) -> Result<(), String> {
+fn bottoms(
+    unit: &Dictionary,
+    inputs: &[Port],
+    constant: Option<&(String, String, [u8; 2])>,
+) -> Result<(), String> {
     let bottoms = list(unit, "Bottom")?;
     let types = list(unit, "InputType")?;
     if bottoms.len() != types.len() {
         return Err("a unit has another number of types than operands".into());
     }
-    let known = inputs.iter().map(|port| port.symbol.as_str()).chain(constant.map(|(name, ..)| name.as_str()));
+    let known =
+        inputs.iter().map(|port| port.symbol.as_str()).chain(constant.map(|(name, ..)| name.as_str()));
     let known: Vec<&str> = known.collect();
     match bottoms.iter().find(|bottom| !bottom.as_string().is_some_and(|name| known.contains(&name))) {
         Some(bottom) => Err(format!("nothing is called {bottom:?}")),
@@ -168,7 +181,12 @@ fn bottoms(unit: &Dictionary, inputs: &[Port], constant: Option<&(String, String
 }
 
 /// What a layer computes of its operands, as they lie.
-fn built(kind: &str, params: &Dictionary, x: &[Var], constant: Option<&(String, String, [u8; 2])>) -> Result<Var, String> {
+fn built(
+    kind: &str,
+    params: &Dictionary,
+    x: &[Var],
+    constant: Option<&(String, String, [u8; 2])>,
+) -> Result<Var, String> {
     let extents = |at: usize| -> [usize; 4] { std::array::from_fn(|axis| x[at].shape()[axis]) };
     let turned = |at: usize| x[at].transpose(&[0, 2, 1, 3]);
     let cloud = |at: usize| x[at].reshape(&[3, extents(at)[3] as i64]).transpose(&[1, 0]);
@@ -190,7 +208,9 @@ fn built(kind: &str, params: &Dictionary, x: &[Var], constant: Option<&(String, 
             let options = Attention { mask: mask.as_ref(), scale: Some(scale), ..Attention::default() };
             sdpa(&turned(0), &turned(1), &turned(2), &options)
         }
-        "GlobalArgMinMax" if max("Type")? => matrix(0).argmax(i64::from(word(params, "Dimension")? == "Width")),
+        "GlobalArgMinMax" if max("Type")? => {
+            matrix(0).argmax(i64::from(word(params, "Dimension")? == "Width"))
+        }
         "TopK" => line(0).reshape(&[1, -1]).topk(size(params, "K")?, max("Type")?),
         "Sort" => {
             let descending = word(params, "Direction")? == "Descending";
@@ -205,10 +225,23 @@ fn built(kind: &str, params: &Dictionary, x: &[Var], constant: Option<&(String, 
         "CostVolume" => line(0).cost_volume(&line(1), size(params, "DisparityRange")?),
         "FurthestPointSampling" => cloud(0).fps(size(params, "CentroidCount")?),
         "RadiusSearch" => cloud(1).radius_search(&cloud(0), real(params, "Radius")?),
+        _ => return moved(kind, params, x, constant),
+    })
+}
+
+/// The same of layers that normalise, and of those that only bring elements to other places.
+fn moved(
+    kind: &str,
+    params: &Dictionary,
+    x: &[Var],
+    constant: Option<&(String, String, [u8; 2])>,
+) -> Result<Var, String> {
+    let line = |at: usize| x[at].reshape(&[-1]);
+    Ok(match kind {
         "MinMaxNormalization" => x[0].minmax_norm(word(params, "Dimension")?, half(params, "Epsilon")?),
         "LocalResponseNormalization" => {
             let channels = size(params, "KernelChannel")?;
-            if channels != extents(0)[1] {
+            if channels != x[0].shape()[1] {
                 return Err("channels beyond the window would pass through unchanged".into());
             }
             x[0].lrn(half(params, "Alpha")? / channels as f64, real(params, "Beta")?, real(params, "K")?)
@@ -226,7 +259,9 @@ fn built(kind: &str, params: &Dictionary, x: &[Var], constant: Option<&(String, 
             }
             line(0).dynamic_slice(usize::from(u16::from_le_bytes(*bytes)))
         }
-        "ScaledElementWise" => line(0).scaled_elementwise(&line(1), word(params, "Type")?, half(params, "Scale")?),
+        "ScaledElementWise" => {
+            line(0).scaled_elementwise(&line(1), word(params, "Type")?, half(params, "Scale")?)
+        }
         other => return Err(format!("no layer {other} with these parameters")),
     })
 }
@@ -242,7 +277,13 @@ fn result(kind: &str, made: &Var, inputs: &[Port]) -> [usize; 4] {
     match kind {
         "SDPA" => [1, s[2], s[1], s[3]],
         "GlobalArgMinMax" if s[0] == 1 && inputs[0].extents[1] != 1 => [1, 1, 1, s[1]],
-        "GlobalArgMinMax" => if s.rank() == 2 && s[1] == 1 { [1, s[0], 1, 1] } else { [1, 1, 1, s.count()] },
+        "GlobalArgMinMax" => {
+            if s.rank() == 2 && s[1] == 1 {
+                [1, s[0], 1, 1]
+            } else {
+                [1, 1, 1, s.count()]
+            }
+        }
         "CrossProduct" => [1, 3, 1, 1],
         "CrossCorrelation" => [1, 1, s[0], s[1]],
         "CostVolume" => [1, s[0], 1, s[1]],
@@ -300,7 +341,10 @@ pub(crate) fn check(layer: &Layer, inputs: &[Ref], outputs: &[Ref]) {
     for (port, object) in ports {
         let (want, got) = (strides(port)[0] * port.extents[0], surface("map", object.at()).bytes);
         if got < want {
-            broken(&format!("machine panic: DART fault: {} takes {want} bytes, its surface has {got}", port.symbol));
+            broken(&format!(
+                "machine panic: DART fault: {} takes {want} bytes, its surface has {got}",
+                port.symbol
+            ));
         }
     }
 }
@@ -309,17 +353,24 @@ pub(crate) fn check(layer: &Layer, inputs: &[Ref], outputs: &[Ref]) {
 fn rows(port: &Port, mut each: impl FnMut(usize, usize)) {
     let [batches, channels, height, _] = port.extents;
     let [batch, plane, row] = strides(port);
-    let places = (0..batches).flat_map(|b| (0..channels).flat_map(move |c| (0..height).map(move |h| (b, c, h))));
+    let places =
+        (0..batches).flat_map(|b| (0..channels).flat_map(move |c| (0..height).map(move |h| (b, c, h))));
     places.enumerate().for_each(|(number, (b, c, h))| each(b * batch + c * plane + h * row, number));
 }
 
+#[expect(clippy::mut_from_ref, reason = "memory of a surface is shared with whoever locks it")]
 fn bytes(memory: &Memory) -> &mut [u8] {
     // SAFETY: so many bytes; a model is evaluated by one caller at a time, under its lock.
     unsafe { std::slice::from_raw_parts_mut(memory.at.load(Ordering::Relaxed), memory.bytes) }
 }
 
 /// Evaluates from surfaces to a surface.
-pub(crate) fn run(layer: &Layer, session: &mut Session, inputs: &[Ref], outputs: &[Ref]) -> Result<(), String> {
+pub(crate) fn run(
+    layer: &Layer,
+    session: &mut Session,
+    inputs: &[Ref],
+    outputs: &[Ref],
+) -> Result<(), String> {
     for (index, port) in layer.inputs.iter().enumerate() {
         let from = bytes(surface("evaluate", inputs[inputs.len() - 1 - index].at()));
         let width = port.extents[3];
@@ -337,7 +388,9 @@ pub(crate) fn run(layer: &Layer, session: &mut Session, inputs: &[Ref], outputs:
     rows(&layer.output, |at, number| {
         let row = &values[number * width..][..width];
         if layer.flags {
-            row.iter().zip(&mut to[at..at + width]).for_each(|(value, byte)| *byte = u8::from(value.to_f32() != 0.0));
+            row.iter()
+                .zip(&mut to[at..at + width])
+                .for_each(|(value, byte)| *byte = u8::from(value.to_f32() != 0.0));
         } else {
             to[at..at + 2 * width].copy_from_slice(bytemuck::cast_slice(row));
         }

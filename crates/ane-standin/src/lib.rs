@@ -10,8 +10,8 @@
 
 #![allow(unsafe_code, reason = "every function is called with addresses from outside")]
 
-pub mod faults;
 mod e5rt;
+pub mod faults;
 mod foundation;
 mod layers;
 mod model;

@@ -27,24 +27,30 @@ pub(crate) type Port = (String, TensorType);
 /// Compiles the text at `path`, with the weights beside it, or says why not.
 pub(crate) fn compile(path: &Path) -> Result<Compiled, String> {
     faults::print();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let program = parse(&text).map_err(|error| format!("MIL parse error: {error}"))?;
     let [function] = &program.functions[..] else { return Err("MIL program has not one function".into()) };
     let results = function.body.iter().flat_map(|stmt| &stmt.results);
     if !function.returns.iter().any(|name| results.clone().any(|result| result.name == *name)) {
-        crate::broken("libc++abi: terminating: unordered_map::at: key not found (a program without statements)");
+        crate::broken(
+            "libc++abi: terminating: unordered_map::at: key not found (a program without statements)",
+        );
     }
     if let Some(stmt) = function.body.iter().find(|stmt| faults::rejects(&stmt.op)) {
         return Err(format!("ANECCompile() FAILED: {}", stmt.op));
     }
     let weights = path.with_file_name("weights.bin");
     let weights = if weights.exists() {
-        Bytes::new(std::fs::read(&weights).map_err(|error| format!("cannot read {}: {error}", weights.display()))?)
+        Bytes::new(
+            std::fs::read(&weights).map_err(|error| format!("cannot read {}: {error}", weights.display()))?,
+        )
     } else {
         Bytes::new(Vec::new())
     };
     let graph = read(&program, &weights)?;
-    let inputs: Vec<Port> = graph.feed_types().into_iter().map(|InputInfo { name, ty, .. }| (name, ty)).collect();
+    let inputs: Vec<Port> =
+        graph.feed_types().into_iter().map(|InputInfo { name, ty, .. }| (name, ty)).collect();
     let types = graph.outputs().iter().map(|&id| graph.node(id).ty);
     let outputs: Vec<Port> = function.returns.iter().cloned().zip(types).collect();
     Ok(Compiled { plan: Arc::new(plan_of(graph)), inputs, outputs, reopened: false })
@@ -67,7 +73,8 @@ fn read(program: &aneforge_mil::Program, weights: &Bytes) -> Result<Graph, Strin
 fn plan_of(graph: Graph) -> Plan {
     let feeds = graph.feed_types();
     let types = graph.outputs().iter().map(|&id| graph.node(id).ty);
-    let outputs = types.enumerate().map(|(output, ty)| (ty, Source::Segment { segment: 0, output })).collect();
+    let outputs =
+        types.enumerate().map(|(output, ty)| (ty, Source::Segment { segment: 0, output })).collect();
     let (program, blob) = emit::emit(&graph);
     let inputs = (0..feeds.len()).map(Source::Feed).collect();
     let segment = Segment { graph, inputs, code: Code::Mil { program, blob } };
@@ -99,7 +106,8 @@ pub(crate) fn run(
     let types: Vec<TensorType> = session.plan().feeds.iter().map(|feed| feed.ty).collect();
     for (index, (ty, memory)) in types.iter().zip(inputs).enumerate() {
         let bytes = memory_of(memory, ty.bytes());
-        let feed = if ty.dtype == DType::U8 { Feed::U8(bytes) } else { Feed::F16(bytemuck::cast_slice(bytes)) };
+        let feed =
+            if ty.dtype == DType::U8 { Feed::U8(bytes) } else { Feed::F16(bytemuck::cast_slice(bytes)) };
         session.set(index, feed, ty.shape.dims()).map_err(|error| error.to_string())?;
     }
     session.execute().map_err(|error| error.to_string())?;

@@ -83,9 +83,11 @@ pub extern "C" fn objc_release(object: Handle) {
     release("objc_release", object);
 }
 
-const CLASSES: &[&str] = &["_ANEInMemoryModelDescriptor", "_ANEInMemoryModel", "_ANEIOSurfaceObject", "_ANERequest"];
+const CLASSES: &[&str] =
+    &["_ANEInMemoryModelDescriptor", "_ANEInMemoryModel", "_ANEIOSurfaceObject", "_ANERequest"];
 
-static KNOWN: LazyLock<Vec<Ref>> = LazyLock::new(|| CLASSES.iter().map(|name| Ref::new(Kind::Class(name))).collect());
+static KNOWN: LazyLock<Vec<Ref>> =
+    LazyLock::new(|| CLASSES.iter().map(|name| Ref::new(Kind::Class(name))).collect());
 
 /// The class of this name.
 ///
@@ -123,8 +125,14 @@ pub extern "C" fn object_getClass(object: Handle) -> Handle {
 /// Whether objects of a class have a method.
 #[unsafe(no_mangle)]
 pub extern "C" fn class_respondsToSelector(class: Handle, selector: Handle) -> i8 {
-    let Kind::Class(name) = &look("class_respondsToSelector", class).kind else { broken("class_respondsToSelector: no class") };
-    i8::from(METHODS.iter().any(|(of, method, on, _)| of == name && *on == On::Object && *method == named(selector)))
+    let Kind::Class(name) = &look("class_respondsToSelector", class).kind else {
+        broken("class_respondsToSelector: no class")
+    };
+    i8::from(
+        METHODS
+            .iter()
+            .any(|(of, method, on, _)| of == name && *on == On::Object && *method == named(selector)),
+    )
 }
 
 static SELECTORS: LazyLock<Mutex<HashMap<String, &'static CString>>> = LazyLock::new(Mutex::default);
@@ -224,7 +232,8 @@ extern "C" fn find(object: Handle, selector: Handle) -> *const c_void {
     if selector == "description" && on == On::Object {
         return description as *const c_void;
     }
-    let found = METHODS.iter().find(|(class, method, to, _)| *class == name && *method == selector && *to == on);
+    let found =
+        METHODS.iter().find(|(class, method, to, _)| *class == name && *method == selector && *to == on);
     match found {
         Some((_, _, _, Code(at))) => *at,
         None => broken(&format!("unrecognized selector {selector} sent to {name}")),
@@ -263,7 +272,9 @@ extern "C" fn describe(_: Handle, _: Handle, document: Handle, weights: Handle, 
     if !options.is_null() {
         broken("modelWithNetworkDescription: options are nil where they are known to work");
     }
-    let (Kind::Data(document), Kind::Dictionary(files)) = (&look(SELECTOR, document).kind, &look(SELECTOR, weights).kind) else {
+    let (Kind::Data(document), Kind::Dictionary(files)) =
+        (&look(SELECTOR, document).kind, &look(SELECTOR, weights).kind)
+    else {
         broken("modelWithNetworkDescription: takes data and a dictionary")
     };
     let file = |(name, file): &(Ref, Ref)| {
@@ -283,7 +294,8 @@ extern "C" fn make(_: Handle, _: Handle, descriptor: Handle) -> Handle {
     if withheld("inMemoryModelWithDescriptor:") {
         return std::ptr::null_mut();
     }
-    let Kind::Descriptor { document, weights } = &look("inMemoryModelWithDescriptor:", descriptor).kind else {
+    let Kind::Descriptor { document, weights } = &look("inMemoryModelWithDescriptor:", descriptor).kind
+    else {
         broken("inMemoryModelWithDescriptor: takes a descriptor")
     };
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -297,7 +309,7 @@ extern "C" fn make(_: Handle, _: Handle, descriptor: Handle) -> Handle {
         session: None,
         mapped: None,
     };
-    autoreleased(Ref::new(Kind::Model(Mutex::new(state))))
+    autoreleased(Ref::new(Kind::Model(Box::new(Mutex::new(state)))))
 }
 
 fn model_of<'a>(symbol: &str, object: Handle) -> MutexGuard<'a, ModelState> {
@@ -320,7 +332,11 @@ extern "C" fn compile(object: Handle, _: Handle, _: u32, options: Handle, error:
     look(SELECTOR, options);
     faults::print();
     let mut state = model_of(SELECTOR, object);
-    let files = state.weights.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([("net.plist", &state.document)]);
+    let files = state
+        .weights
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes))
+        .chain([("net.plist", &state.document)]);
     for (name, bytes) in files {
         if std::fs::read(state.place.join(name)).ok().as_ref() != Some(bytes) {
             return no(error, &format!("the service finds no {name}, or another one, where the model is"));
@@ -368,10 +384,14 @@ extern "C" fn wrap(_: Handle, _: Handle, surface: Handle) -> Handle {
 
 fn surfaces(array: Handle, indices: Handle) -> Vec<Ref> {
     const SELECTOR: &str = "requestWithInputs:inputIndices:outputs:outputIndices:procedureIndex:";
-    let (Kind::Array(wrapped), Kind::Array(indices)) = (&look(SELECTOR, array).kind, &look(SELECTOR, indices).kind) else {
+    let (Kind::Array(wrapped), Kind::Array(indices)) =
+        (&look(SELECTOR, array).kind, &look(SELECTOR, indices).kind)
+    else {
         broken("requestWithInputs: takes arrays")
     };
-    if !indices.iter().enumerate().all(|(at, n)| matches!(n.kind(), Kind::Number(n) if *n == at as i64)) || indices.len() != wrapped.len() {
+    if !indices.iter().enumerate().all(|(at, n)| matches!(n.kind(), Kind::Number(n) if *n == at as i64))
+        || indices.len() != wrapped.len()
+    {
         broken("requestWithInputs: indices are not 0 and on, one for each surface");
     }
     let surface = |object: &Ref| match object.kind() {
@@ -406,7 +426,8 @@ extern "C" fn map(object: Handle, _: Handle, request: Handle, _: i8, error: Slot
         return no(error, "surface map failure (0xe00002bd)");
     }
     let mut state = model_of(SELECTOR, object);
-    let (Kind::Request { inputs, outputs }, Some(layer)) = (&look(SELECTOR, request).kind, &state.compiled) else {
+    let (Kind::Request { inputs, outputs }, Some(layer)) = (&look(SELECTOR, request).kind, &state.compiled)
+    else {
         return no(error, "the model is not loaded");
     };
     layers::check(layer, inputs, outputs);
@@ -423,7 +444,9 @@ extern "C" fn evaluate(object: Handle, _: Handle, _: u32, _: Handle, request: Ha
     if state.mapped != Some(request.addr()) {
         return no(error, "the request is not mapped");
     }
-    let Kind::Request { inputs, outputs } = &look(SELECTOR, request).kind else { broken("evaluate: no request") };
+    let Kind::Request { inputs, outputs } = &look(SELECTOR, request).kind else {
+        broken("evaluate: no request")
+    };
     let ModelState { compiled: Some(layer), session: Some(session), .. } = &mut *state else {
         return no(error, "the model is not loaded");
     };

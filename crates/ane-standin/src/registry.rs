@@ -129,9 +129,11 @@ pub(crate) unsafe fn release(symbol: &str, kind: &str, cell: *mut Handle) -> Obj
         broken(&format!("{symbol}: released before, as its handle is cleared"));
     }
     let object = REGISTRY.write().unwrap_or_else(PoisonError::into_inner).live.remove(&handle.addr());
-    let object = object.unwrap_or_else(|| match handle.addr() >= FIRST && handle.addr() < NEXT.load(Ordering::Relaxed) {
-        true => broken(&format!("{symbol}: released twice")),
-        false => stray(symbol, handle.addr()),
+    let object = object.unwrap_or_else(|| {
+        match handle.addr() >= FIRST && handle.addr() < NEXT.load(Ordering::Relaxed) {
+            true => broken(&format!("{symbol}: released twice")),
+            false => stray(symbol, handle.addr()),
+        }
     });
     if object.kind() != kind {
         broken(&format!("{symbol}: takes a {kind}, got a {}", object.kind()));

@@ -57,7 +57,8 @@ impl Operation {
             LOADED.fetch_sub(1, Ordering::Relaxed);
             return Err("ANE model load has failed: GetANEFModel: must re-compile the E5 bundle".into());
         }
-        let session = model::session(Arc::clone(&compiled.plan)).inspect_err(|_| _ = LOADED.fetch_sub(1, Ordering::Relaxed))?;
+        let session = model::session(Arc::clone(&compiled.plan))
+            .inspect_err(|_| _ = LOADED.fetch_sub(1, Ordering::Relaxed))?;
         let (inputs, outputs) = (vec![None; compiled.inputs.len()], vec![None; compiled.outputs.len()]);
         let bound = Bound { inputs, outputs, ..Bound::default() };
         Ok(Operation { compiled, session: Mutex::new(session), bound: Mutex::new(bound) })
@@ -73,7 +74,10 @@ impl Operation {
     pub(crate) fn bind(&self, place: Place, memory: Arc<Memory>) -> i32 {
         let mut bound = locked(&self.bound);
         if bound.encoded {
-            return fails(2, "the operation is encoded, and its ports do not change until its stream is reset");
+            return fails(
+                2,
+                "the operation is encoded, and its ports do not change until its stream is reset",
+            );
         }
         match place {
             Place::Input(at) => bound.inputs[at] = Some(memory),

@@ -61,7 +61,9 @@ pub enum AneError {
         output: String,
     },
     /// All places for programs are taken. The caller's fault.
-    #[error("this process has {loaded} programs loaded, and the engine takes {limit}; drop models, or release them, before loading more")]
+    #[error(
+        "this process has {loaded} programs loaded, and the engine takes {limit}; drop models, or release them, before loading more"
+    )]
     Budget {
         /// How many there are.
         loaded: usize,
@@ -108,7 +110,9 @@ pub enum AneError {
     #[error("a call has not come back within {} s, so that the program is given up; load it again", .0.as_secs_f64())]
     Hung(Duration),
     /// Two programs run asynchronously at once, of which the second would never end (guide, measured on M1). The caller's fault.
-    #[error("another program runs asynchronously, and the engine never ends a second one; wait for the first")]
+    #[error(
+        "another program runs asynchronously, and the engine never ends a second one; wait for the first"
+    )]
     InFlight,
     /// This process was forked off the one that loaded the libraries, which do not survive that. The caller's fault.
     #[error("the engine was opened before this process was forked; start processes with `spawn`, not `fork`")]

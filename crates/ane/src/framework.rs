@@ -105,7 +105,8 @@ impl Framework {
             libraries: libraries.clone(),
             e5rt,
             native: OnceLock::new(),
-            block_class: system::block_class(&libraries.system).filter(|_| libraries.has("_NSConcreteGlobalBlock")),
+            block_class: system::block_class(&libraries.system)
+                .filter(|_| libraries.has("_NSConcreteGlobalBlock")),
             stand_in,
             system,
         });

@@ -4,10 +4,10 @@ use crate::capture::captured;
 use crate::error::{AneError, Failure};
 use crate::framework::Framework;
 use crate::limits;
+use crate::sys::Handle;
 use crate::sys::foundation::{Surface, Value};
 use crate::sys::objc::{Object, Runtime};
 use crate::watchdog::Flight;
-use crate::sys::Handle;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +93,10 @@ impl Live {
             for c in 0..channels {
                 for d in 0..depth {
                     for h in 0..height {
-                        let at = b * self.strides[0] + d * self.strides[1] + c * self.strides[2] + h * self.strides[3];
+                        let at = b * self.strides[0]
+                            + d * self.strides[1]
+                            + c * self.strides[2]
+                            + h * self.strides[3];
                         each(at, dense, bytes);
                         dense += bytes;
                     }
@@ -181,7 +184,8 @@ impl NativeModel {
         prepare(c"loadWithQoS:options:error:")?;
         let mut held = Held { request: None, model, runtime };
         let attributes = runtime.ask(&held.model, c"modelAttributes");
-        let attributes = attributes.ok_or_else(|| AneError::Description("it has no modelAttributes".into()))?;
+        let attributes =
+            attributes.ok_or_else(|| AneError::Description("it has no modelAttributes".into()))?;
         let inputs = ports(runtime, attributes, "LiveInputList")?;
         let outputs = ports(runtime, attributes, "LiveOutputList")?;
         let order = [placed(&inputs, source.inputs)?, placed(&outputs, source.outputs)?];
@@ -259,7 +263,10 @@ impl NativeModel {
 impl fmt::Debug for NativeModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let live = |ports: &[Port]| ports.iter().map(|port| port.live.clone()).collect::<Vec<_>>();
-        f.debug_struct("NativeModel").field("inputs", &live(&self.inputs)).field("outputs", &live(&self.outputs)).finish()
+        f.debug_struct("NativeModel")
+            .field("inputs", &live(&self.inputs))
+            .field("outputs", &live(&self.outputs))
+            .finish()
     }
 }
 
@@ -328,7 +335,9 @@ fn ports(runtime: &'static Runtime, attributes: Handle, list: &str) -> Result<Ve
 /// What a model says of one port; what it does not say is as the reference takes it.
 fn live_of(runtime: &Runtime, about: Handle) -> Live {
     let foundation = &runtime.foundation;
-    let size = |key: &str| foundation.get(about, key).and_then(|value| foundation.size(value)).filter(|&size| size > 0);
+    let size = |key: &str| {
+        foundation.get(about, key).and_then(|value| foundation.size(value)).filter(|&size| size > 0)
+    };
     let extents = EXTENTS.map(|key| size(key).unwrap_or(1));
     let mut strides = [limits::UNSAID_STRIDE; 4];
     for (at, key) in STRIDES.iter().enumerate() {
@@ -355,7 +364,9 @@ fn placed(ports: &[Port], symbols: &[&str]) -> Result<Vec<usize>, AneError> {
 
 fn requested(runtime: &Runtime, inputs: &[Port], outputs: &[Port]) -> Result<Object, AneError> {
     let foundation = &runtime.foundation;
-    let indices = |ports: &[Port]| (0..ports.len()).map(|at| foundation.number(at as i64)).collect::<Result<Vec<_>, _>>();
+    let indices = |ports: &[Port]| {
+        (0..ports.len()).map(|at| foundation.number(at as i64)).collect::<Result<Vec<_>, _>>()
+    };
     let raw = |values: &[Value]| values.iter().map(|value| value.raw).collect::<Vec<_>>();
     let surfaces = |ports: &[Port]| ports.iter().map(|port| port._wrapped.handle()).collect::<Vec<_>>();
     let (fed, got) = (indices(inputs)?, indices(outputs)?);

@@ -101,7 +101,8 @@ impl Compiled {
     pub fn reopen(framework: &Framework, bundle: &Path) -> Result<Compiled, AneError> {
         framework.e5rt.here()?;
         let symbol = "e5rt_program_library_create";
-        let (without, path) = ("compiled programs are not opened again", framework.libraries().espresso.clone());
+        let (without, path) =
+            ("compiled programs are not opened again", framework.libraries().espresso.clone());
         let opened = framework.e5rt.reopen(&path_text(bundle)?);
         let compiled = opened.ok_or(AneError::Symbol { path, symbol, without })??;
         Ok(Compiled(Arc::new(Mutex::new(compiled))))
@@ -272,11 +273,13 @@ impl Program {
         }
         self.rewind()?;
         let without = "programs do not wait for each other";
-        let lacks = |symbol| AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
+        let lacks =
+            |symbol| AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
         let ops = &self.parts().ops;
         let event = ops[before].event.as_ref().ok_or_else(|| lacks("e5rt_async_event_create"))?;
         let done = self.framework.e5rt.depends(&ops[after].operation, event);
-        done.ok_or_else(|| lacks("e5rt_execution_stream_operation_bind_dependent_events"))?.map_err(AneError::from)
+        done.ok_or_else(|| lacks("e5rt_execution_stream_operation_bind_dependent_events"))?
+            .map_err(AneError::from)
     }
 
     /// The value that a program's event had last, and `None` where there are no events. Reported to change in asynchronous runs only.
@@ -341,7 +344,8 @@ impl Program {
         }
         let symbol = "e5rt_execution_stream_reset";
         let without = "a program that has run is not bound to other buffers";
-        let lacks = || AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
+        let lacks =
+            || AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
         self.framework.e5rt.reset(&self.parts().stream).ok_or_else(lacks)??;
         self.encoded = false;
         Ok(())
@@ -390,7 +394,8 @@ impl Program {
     pub fn submit(&mut self) -> Result<Submission<'_>, AneError> {
         self.ready()?;
         let without = "programs are not started asynchronously";
-        let lacks = |symbol| AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
+        let lacks =
+            |symbol| AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
         // Without a reset a stream would run asynchronously only once.
         let needs = ["e5rt_execution_stream_submit_async", "e5rt_execution_stream_reset"];
         if let Some(missing) = needs.into_iter().find(|symbol| self.framework.e5rt.lacks(symbol)) {
@@ -441,9 +446,12 @@ impl Drop for Program {
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ports = |ports: &[BoundPort]| ports.iter().map(|p| p.spec.name.clone()).collect::<Vec<_>>().join(", ");
+        let ports =
+            |ports: &[BoundPort]| ports.iter().map(|p| p.spec.name.clone()).collect::<Vec<_>>().join(", ");
         let ops = self.parts().ops.iter();
-        f.debug_list().entries(ops.map(|op| format!("{} -> {}", ports(&op.inputs), ports(&op.outputs)))).finish()
+        f.debug_list()
+            .entries(ops.map(|op| format!("{} -> {}", ports(&op.inputs), ports(&op.outputs))))
+            .finish()
     }
 }
 
@@ -478,7 +486,9 @@ impl AneError {
     /// The call that failed, where one did.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            AneError::Call(failure) | AneError::Compile { failure, .. } | AneError::Recompile(failure) => Some(failure),
+            AneError::Call(failure) | AneError::Compile { failure, .. } | AneError::Recompile(failure) => {
+                Some(failure)
+            }
             _ => None,
         }
     }

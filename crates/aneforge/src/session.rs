@@ -9,8 +9,8 @@ use carry::Carried;
 pub use carry::State;
 pub use error::RunError;
 pub use fed::Unheld;
-pub use submit::{Done, Running};
 use fed::feed_of;
+pub use submit::{Done, Running};
 
 use crate::device::{Buffer, Device, DeviceError, Feed, Loaded, Overflow, Port, Receipt, Values, ValuesMut};
 use crate::ir::graph::InputInfo;

@@ -11,8 +11,8 @@ use aneforge::target::{System, UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::{EnumValueParser, PossibleValue, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 /// What follows the options in `aneforge --help`.
 const EXIT_CODES: &str = "\

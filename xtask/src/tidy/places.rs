@@ -31,7 +31,8 @@ const UNSAFE: &[Place] = &[
 ];
 
 /// The only places that may ask for the platform.
-const PLATFORM: [&str; 2] = ["crates/kernels/src/simd", "crates/formats/src/file.rs"];
+const PLATFORM: [&str; 3] =
+    ["crates/kernels/src/simd", "crates/formats/src/file.rs", "crates/ane-standin/src"];
 
 /// Conditions on the platform.
 const CONDITIONS: [&str; 7] =

@@ -67,7 +67,10 @@ impl Raw {
 
     fn get(&self, symbol: &str, of: Handle, name: &CString) -> Handle {
         let mut out = none();
-        let code = self.call(symbol, [of.addr(), name.as_ptr().expose_provenance(), (&raw mut out).expose_provenance(), 0]);
+        let code = self.call(
+            symbol,
+            [of.addr(), name.as_ptr().expose_provenance(), (&raw mut out).expose_provenance(), 0],
+        );
         assert_eq!(code, 0, "{symbol}");
         out
     }
@@ -79,18 +82,27 @@ impl Raw {
     fn operation(&self, file: &str) -> Handle {
         let folder = std::path::Path::new(file).with_file_name("cache");
         let text = |text: &str| CString::new(text).expect("no zero byte");
-        let (cache, path, graph, main) = (text(&folder.to_string_lossy()), text(file), text("graph"), text("main"));
+        let (cache, path, graph, main) =
+            (text(&folder.to_string_lossy()), text(file), text("graph"), text("main"));
         let config = self.make("e5rt_e5_compiler_config_options_create", 0);
         let set = "e5rt_e5_compiler_config_options_set_cache_bundle_location";
         self.call(set, [config.addr(), cache.as_ptr().expose_provenance(), 0, 0]);
         let compiler = self.make("e5rt_e5_compiler_create_with_config", config.addr());
         let options = self.make("e5rt_e5_compiler_options_create", 0);
         self.call("e5rt_e5_compiler_options_set_compute_device_types_mask", [options.addr(), 4, 0, 0]);
-        self.call("e5rt_e5_compiler_options_set_segmenter", [options.addr(), graph.as_ptr().expose_provenance(), 0, 0]);
+        self.call(
+            "e5rt_e5_compiler_options_set_segmenter",
+            [options.addr(), graph.as_ptr().expose_provenance(), 0, 0],
+        );
         let mut library = none();
         let code = self.call(
             "e5rt_e5_compiler_compile",
-            [compiler.addr(), path.as_ptr().expose_provenance(), options.addr(), (&raw mut library).expose_provenance()],
+            [
+                compiler.addr(),
+                path.as_ptr().expose_provenance(),
+                options.addr(),
+                (&raw mut library).expose_provenance(),
+            ],
         );
         assert_eq!(code, 0, "compile");
         let function = self.get("e5rt_program_library_retain_program_function", library, &main);
@@ -115,15 +127,20 @@ impl Raw {
         let operation = self.operation(file);
         self.ports(operation, 256);
         let stream = self.make("e5rt_execution_stream_create", 0);
-        assert_eq!(self.call("e5rt_execution_stream_encode_operation", [stream.addr(), operation.addr(), 0, 0]), 0);
+        assert_eq!(
+            self.call("e5rt_execution_stream_encode_operation", [stream.addr(), operation.addr(), 0, 0]),
+            0
+        );
         (stream, operation)
     }
 
-    /// Breaks a rule. Those that are answered with a status exit with it.
+    /// Breaks a rule that ends the process, or else one that is answered with a status, which it exits with.
     fn break_rule(&self, rule: &str, file: &str) {
         let config = || self.make("e5rt_e5_compiler_config_options_create", 0);
         let code = match rule {
-            "handle for its address" => self.call("e5rt_e5_compiler_config_options_release", [config().addr(), 0, 0, 0]),
+            "handle for its address" => {
+                self.call("e5rt_e5_compiler_config_options_release", [config().addr(), 0, 0, 0])
+            }
             "double release" => {
                 let handle = config();
                 self.release("e5rt_e5_compiler_config_options_release", handle);
@@ -133,7 +150,10 @@ impl Raw {
             "use after release" => {
                 let handle = config();
                 self.release("e5rt_e5_compiler_config_options_release", handle);
-                self.call("e5rt_e5_compiler_config_options_set_cache_bundle_location", [handle.addr(), 0, 0, 0])
+                self.call(
+                    "e5rt_e5_compiler_config_options_set_cache_bundle_location",
+                    [handle.addr(), 0, 0, 0],
+                )
             }
             "address for its handle" => {
                 let handle = config();
@@ -151,7 +171,10 @@ impl Raw {
             }
             "prepare after encode" => {
                 let (_, operation) = self.encoded(file);
-                self.call("e5rt_execution_stream_operation_prepare_op_for_encode", [operation.addr(), 0, 0, 0])
+                self.call(
+                    "e5rt_execution_stream_operation_prepare_op_for_encode",
+                    [operation.addr(), 0, 0, 0],
+                )
             }
             "operation before stream" => {
                 let (_, operation) = self.encoded(file);
@@ -162,9 +185,20 @@ impl Raw {
                 let (stream, _) = self.encoded(file);
                 self.call("e5rt_execution_stream_submit_async", [stream.addr(), 0, 0, 0])
             }
+            _ => self.wrong_call(rule, file),
+        };
+        std::process::exit(code);
+    }
+
+    /// Calls something as it must not be, and gives the answer.
+    fn wrong_call(&self, rule: &str, file: &str) -> i32 {
+        match rule {
             "no config" => {
                 let mut out = none();
-                self.call("e5rt_e5_compiler_create_with_config", [(&raw mut out).expose_provenance(), 0, 0, 0])
+                self.call(
+                    "e5rt_e5_compiler_create_with_config",
+                    [(&raw mut out).expose_provenance(), 0, 0, 0],
+                )
             }
             "no place" => self.call("e5rt_execution_stream_create", [0, 0, 0, 0]),
             "load for execution" => self.call("e5rt_program_function_load_for_execution", [0, 0, 0, 0]),
@@ -187,7 +221,8 @@ impl Raw {
                 self.call("e5rt_execution_stream_encode_operation", [stream.addr(), operation.addr(), 0, 0])
             }
             "encode unbound" => {
-                let (stream, operation) = (self.make("e5rt_execution_stream_create", 0), self.operation(file));
+                let (stream, operation) =
+                    (self.make("e5rt_execution_stream_create", 0), self.operation(file));
                 self.call("e5rt_execution_stream_encode_operation", [stream.addr(), operation.addr(), 0, 0])
             }
             "execute nothing" => {
@@ -195,7 +230,6 @@ impl Raw {
                 self.call("e5rt_execution_stream_execute_sync", [stream.addr(), 0, 0, 0])
             }
             other => panic!("no rule {other}"),
-        };
-        std::process::exit(code);
+        }
     }
 }

@@ -113,7 +113,8 @@ fn an_input_and_an_output_that_share_a_buffer_are_state() {
 fn programs_of_one_stream_run_in_order_and_hand_over_by_a_buffer() {
     let standin = Standin::new();
     let framework = standin.framework();
-    let (add, double) = (written(&standin, "add", 4, |x| x.adds(1.0)), written(&standin, "double", 4, |x| x.muls(2.0)));
+    let (add, double) =
+        (written(&standin, "add", 4, |x| x.adds(1.0)), written(&standin, "double", 4, |x| x.muls(2.0)));
     let mut program = load(&framework, &add);
     let second = Compiled::new(&framework, &double.source(), Options::default()).unwrap();
     assert_eq!(program.add(&second, &double.source()).unwrap(), 1);
@@ -143,7 +144,10 @@ fn a_buffer_that_is_too_small_never_reaches_the_engine() {
     let mut program = load(&framework, &files);
     let small = framework.allocate(799).unwrap();
     let error = program.bind(0, Side::Input(0), &small.handle()).unwrap_err();
-    assert_eq!(error.to_string(), format!("port `{}` takes 800 bytes and the buffer has 799", files.inputs[0].name));
+    assert_eq!(
+        error.to_string(),
+        format!("port `{}` takes 800 bytes and the buffer has 799", files.inputs[0].name)
+    );
     assert_eq!(standin.count("e5rt_io_port_bind_buffer_object"), 0);
 }
 
@@ -209,7 +213,11 @@ fn a_thousand_programs_and_a_hundred_thousand_calls_leave_nothing() {
     for _ in 0..1000 {
         drop(load(&framework, &files));
     }
-    assert_eq!((framework.alive(), standin.count("alive"), standin.count("objects")), before, "1,000 programs");
+    assert_eq!(
+        (framework.alive(), standin.count("alive"), standin.count("objects")),
+        before,
+        "1,000 programs"
+    );
     let mut program = load(&framework, &files);
     let (mut input, output) = (framework.allocate(128).unwrap(), framework.allocate(128).unwrap());
     program.bind(0, Side::Input(0), &input.handle()).unwrap();

@@ -22,7 +22,8 @@ fn every_case_computes_the_same_through_the_interface() {
             let feeds = feed_tensors(&graph, &feeds);
             native += plan.n_native();
             let run = |session: Result<Session, _>| -> Vec<Tensor> {
-                let mut session: Session = session.unwrap_or_else(|error: aneforge::RunError| panic!("{what}: {error}"));
+                let mut session: Session =
+                    session.unwrap_or_else(|error: aneforge::RunError| panic!("{what}: {error}"));
                 session.run(&feeds).unwrap_or_else(|error| panic!("{what}: {error}"))
             };
             let want = run(Session::new(plan.clone(), &*host));

@@ -1,13 +1,16 @@
 //! The engine as a device: sessions, state, views, caches, the wrong chip, the wrong memory.
 
+use crate::counting::allocations;
 use crate::standin::{Standin, library, worker};
 use aneforge::device::ane::{Ane, AneOptions, Isolation};
 use aneforge::device::{Device, DeviceError, host};
 use aneforge::ir::ops::leaf::Role;
-use aneforge::{CompileOptions, Feed, Graph, RunError, Session, Shape, State, Tensor, TensorType, Var, compile, compile_graph, device};
 use aneforge::session::Running;
+use aneforge::{
+    CompileOptions, Feed, Graph, RunError, Session, Shape, State, Tensor, TensorType, Var, compile,
+    compile_graph, device,
+};
 use aneforge_ane::Libraries;
-use crate::counting::allocations;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
@@ -19,7 +22,11 @@ fn vector(n: usize) -> Shape {
 #[test]
 fn where_there_is_no_engine_it_says_why() {
     let error = device::ane().err().unwrap();
-    assert_eq!((error.kind(), error.to_string().contains("is not available")), (aneforge::Kind::Device, true), "{error}");
+    assert_eq!(
+        (error.kind(), error.to_string().contains("is not available")),
+        (aneforge::Kind::Device, true),
+        "{error}"
+    );
     let options = AneOptions { libraries: Libraries::all("/nowhere/lib.so"), ..AneOptions::default() };
     let error = Ane::open(&options).err().unwrap();
     assert!(error.to_string().contains("/nowhere/lib.so"), "{error}");
@@ -50,7 +57,8 @@ fn feeds_and_results_are_the_engines_own_memory() {
     }
     assert_eq!(session.copied(), 0);
     assert_eq!(standin.count("e5rt_execution_stream_encode_operation"), 1, "encoded once");
-    let error = session.bind_input(0, &host::shared().allocate(TensorType::f16(vector(64))).unwrap()).unwrap_err();
+    let error =
+        session.bind_input(0, &host::shared().allocate(TensorType::f16(vector(64))).unwrap()).unwrap_err();
     assert!(error.to_string().contains("not the engine's"), "{error}");
     assert!(session.execute().is_ok(), "and the old buffer is still bound");
 }
@@ -104,7 +112,8 @@ fn a_call_allocates_nothing() {
 fn calls_that_were_submitted_go_on_beside_their_caller() {
     let standin = Standin::new();
     let plan = compile(&[Var::input(vector(4)).adds(1.0)], &CompileOptions::default()).unwrap();
-    let sessions: Vec<Session> = (0..2).map(|_| Session::new(plan.clone(), standin.engine()).unwrap()).collect();
+    let sessions: Vec<Session> =
+        (0..2).map(|_| Session::new(plan.clone(), standin.engine()).unwrap()).collect();
     standin.set("slow=e5rt_execution_stream_execute_sync:300");
     let start = Instant::now();
     let running: Vec<Running> = sessions.into_iter().map(Session::submit).collect();
@@ -160,13 +169,20 @@ fn the_same_program_is_compiled_once_in_a_process_and_opened_again_in_the_next()
     let again = standin.engine();
     let mut session = Session::new(plan.clone(), &again).unwrap();
     assert_eq!((compiles(), standin.count("e5rt_program_library_create")), (1, 1), "opened again");
-    assert_eq!(session.run(&[Tensor::from_slice(vector(8), &[0.0f32; 8]).unwrap()]).unwrap()[0].to_f32(), [1.0; 8]);
+    assert_eq!(
+        session.run(&[Tensor::from_slice(vector(8), &[0.0f32; 8]).unwrap()]).unwrap()[0].to_f32(),
+        [1.0; 8]
+    );
     // Where the system refuses what it has not compiled for this process, it is compiled.
     standin.set("reopen=no");
     Session::new(plan.clone(), standin.engine()).unwrap();
     assert_eq!(compiles(), 2);
     // And where it was compiled on another system.
-    let stamps: Vec<_> = std::fs::read_dir(standin.folder.path()).unwrap().flatten().map(|e| e.path().join("compiled")).collect();
+    let stamps: Vec<_> = std::fs::read_dir(standin.folder.path())
+        .unwrap()
+        .flatten()
+        .map(|e| e.path().join("compiled"))
+        .collect();
     stamps.iter().filter(|path| path.exists()).for_each(|path| std::fs::write(path, "25A1").unwrap());
     standin.set("reset");
     Session::new(plan, standin.engine()).unwrap();
@@ -197,10 +213,12 @@ fn a_session_on_the_engine_is_made_by_name_with_options() {
     let standin = Standin::new();
     let open = || device::ane_with(&standin.options()).unwrap();
     assert!(std::sync::Arc::ptr_eq(&open(), &open()), "one device for equal options");
-    let error = device::open(Some("ane"), &host::HostOptions::default(), &AneOptions::default()).err().unwrap();
+    let error =
+        device::open(Some("ane"), &host::HostOptions::default(), &AneOptions::default()).err().unwrap();
     assert!(matches!(error, DeviceError::Unavailable { device: "ane", .. }));
     assert!(library().exists());
-    let missing = Session::new(compile(&[Var::input(vector(2)).relu()], &CompileOptions::default()).unwrap(), open());
+    let missing =
+        Session::new(compile(&[Var::input(vector(2)).relu()], &CompileOptions::default()).unwrap(), open());
     let missing: Result<_, RunError> = missing.and_then(|mut session| session.run(&[]));
     assert!(missing.unwrap_err().to_string().contains("takes 1 input"));
 }

@@ -111,10 +111,16 @@ fn a_library_without_a_function_is_an_error_that_names_it() {
             framework.check(&files.source(), "h13").err(),
         ];
         for error in more.into_iter().flatten() {
-            assert!(matches!(&error, AneError::Symbol { symbol, .. } if *symbol == function.symbol), "{}: {error}", function.symbol);
+            assert!(
+                matches!(&error, AneError::Symbol { symbol, .. } if *symbol == function.symbol),
+                "{}: {error}",
+                function.symbol
+            );
         }
     }
-    let sort = compile(&[Var::input(Shape::new(&[2, 5]).unwrap()).sort(false, false)], &CompileOptions::default()).unwrap();
+    let sort =
+        compile(&[Var::input(Shape::new(&[2, 5]).unwrap()).sort(false, false)], &CompileOptions::default())
+            .unwrap();
     for function in OBJC.iter().chain(CORE_FOUNDATION).chain(IO_SURFACE) {
         let libraries = Libraries::all(library()).without(&[function.symbol]);
         let engine = Ane::open(&AneOptions { libraries, ..standin.options() }).unwrap();
@@ -135,7 +141,10 @@ fn a_call_that_hangs_in_this_process_poisons_its_program_only() {
     let [mut hung, mut well] = std::array::from_fn(|_| Session::new(plan.clone(), &engine).unwrap());
     standin.set("reset;hang=e5rt_execution_stream_execute_sync@1:1500");
     let error = hung.run(&feed).unwrap_err();
-    assert!(matches!(&error, RunError::Device(DeviceError::Lost { why }) if why.contains("0.2 s")), "{error}");
+    assert!(
+        matches!(&error, RunError::Device(DeviceError::Lost { why }) if why.contains("0.2 s")),
+        "{error}"
+    );
     let start = Instant::now();
     assert!(hung.run(&feed).is_err() && start.elapsed() < limit, "it is not tried again");
     assert_eq!(well.run(&feed).unwrap()[0].to_f32(), [2.0; 4]);
@@ -148,7 +157,10 @@ fn what_the_compiler_refuses_is_named_with_what_it_printed() {
     let plan = compile(&[x.exp().softmax(1).muls(3.0)], &CompileOptions::default()).unwrap();
     standin.set("print=E5RT: the tensor is too wide;reject=softmax");
     let error = Session::new(plan.clone(), standin.engine()).unwrap_err().to_string();
-    assert!(error.contains("ANECCompile() FAILED: softmax") && error.contains("the tensor is too wide"), "{error}");
+    assert!(
+        error.contains("ANECCompile() FAILED: softmax") && error.contains("the tensor is too wide"),
+        "{error}"
+    );
     // With another process, the part that does not compile is found there, and named by its line.
     let mut command = worker();
     command.splice(0..0, ["env".into(), "ANEFORGE_STANDIN=reject=softmax".into()]);

@@ -1,12 +1,12 @@
 //! Native layers: all of them, in this process and in another, with the engine's order of ports and gaps between rows.
 
 use crate::standin::{Standin, worker};
+use crate::support::{Built, build, feed_tensors};
 use aneforge::device::ane::{Ane, AneOptions, Isolation};
 use aneforge::device::{DeviceError, host};
 use aneforge::ir::op::{Mil, OPS};
 use aneforge::nn::{Attention, sdpa};
 use aneforge::{CompileOptions, Graph, Plan, Routes, RunError, Session, Shape, Tensor, Var, compile};
-use crate::support::{Built, build, feed_tensors};
 use aneforge_tensor::random;
 
 fn values(shape: &[usize], seed: u64) -> Tensor {
@@ -29,7 +29,9 @@ fn run(plan: &Plan, device: impl AsRef<dyn aneforge::Device>, feeds: &[Tensor]) 
 fn every_native_layer_runs_here_and_apart_with_the_same_bits() {
     let standin = Standin::new();
     let engine = standin.engine();
-    let apart = Ane::open(&AneOptions { worker: Some(worker()), isolation: Isolation::Worker, ..standin.options() }).unwrap();
+    let apart =
+        Ane::open(&AneOptions { worker: Some(worker()), isolation: Isolation::Worker, ..standin.options() })
+            .unwrap();
     let mut layers = std::collections::BTreeSet::new();
     for entry in OPS.iter().filter(|entry| matches!((entry.mil)(), Mil::Native(_))) {
         for case in (entry.cases)() {
@@ -39,7 +41,9 @@ fn every_native_layer_runs_here_and_apart_with_the_same_bits() {
             let want = run(&plan, &*host::shared(), &feeds);
             assert_eq!(run(&plan, &engine, &feeds), want, "{}", entry.info.name);
             assert_eq!(run(&plan, &apart, &feeds), want, "{} apart", entry.info.name);
-            layers.extend(plan.segments.iter().filter_map(|s| s.netplist()).map(|netplist| netplist.layer.kind));
+            layers.extend(
+                plan.segments.iter().filter_map(|s| s.netplist()).map(|netplist| netplist.layer.kind),
+            );
         }
     }
     assert_eq!(layers.len(), 19, "{layers:?}");
@@ -49,7 +53,9 @@ fn every_native_layer_runs_here_and_apart_with_the_same_bits() {
 fn attention_decodes_one_position_against_many() {
     let standin = Standin::new();
     let engine = standin.engine();
-    let apart = Ane::open(&AneOptions { worker: Some(worker()), isolation: Isolation::Worker, ..standin.options() }).unwrap();
+    let apart =
+        Ane::open(&AneOptions { worker: Some(worker()), isolation: Isolation::Worker, ..standin.options() })
+            .unwrap();
     let shapes: [&[usize]; 3] = [&[1, 2, 1, 8], &[1, 2, 5, 8], &[1, 2, 5, 8]];
     let leaves: Vec<Var> = shapes.iter().map(|dims| Var::input(Shape::new(dims).unwrap())).collect();
     let plan = native(&[sdpa(&leaves[0], &leaves[1], &leaves[2], &Attention::default())]);
@@ -94,7 +100,10 @@ fn every_step_of_a_layers_life_may_fail_and_says_so() {
         ("loadWithQoS:options:error:", "0xe00002be"),
         ("IOSurfaceCreate", "succeeded and gave nothing"),
         ("objectWithIOSurface:", "succeeded and gave nothing"),
-        ("requestWithInputs:inputIndices:outputs:outputIndices:procedureIndex:", "succeeded and gave nothing"),
+        (
+            "requestWithInputs:inputIndices:outputs:outputIndices:procedureIndex:",
+            "succeeded and gave nothing",
+        ),
         ("mapIOSurfacesWithRequest:cacheInference:error:", "surface map failure"),
     ] {
         standin.set(&format!("reset;null={step}@1"));
@@ -107,6 +116,9 @@ fn every_step_of_a_layers_life_may_fail_and_says_so() {
     let mut session = Session::new(plan, &engine).unwrap();
     let feeds = [values(&[2, 9], 1)];
     let error = session.run(&feeds).unwrap_err();
-    assert!(matches!(&error, RunError::Device(DeviceError::Failed { why }) if why.contains("0xe00002d6")), "{error}");
+    assert!(
+        matches!(&error, RunError::Device(DeviceError::Failed { why }) if why.contains("0xe00002d6")),
+        "{error}"
+    );
     assert!(session.run(&feeds).is_ok(), "the next call is another");
 }

@@ -6,7 +6,13 @@ use std::process::{Command, Output};
 
 fn broken(standin: &Standin, rule: &str) -> Output {
     let files = written(standin, "double", 64, |x| x.muls(2.0));
-    Command::new(env!("CARGO_BIN_EXE_standin-child")).arg("break").arg(library()).arg(rule).arg(&files.text).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_standin-child"))
+        .arg("break")
+        .arg(library())
+        .arg(rule)
+        .arg(&files.text)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -26,7 +32,11 @@ fn broken_rules_end_the_process_by_name() {
     ] {
         let output = broken(&standin, rule);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && output.status.code().is_none(), "{rule}: {:?} {said}", output.status);
+        assert!(
+            !output.status.success() && output.status.code().is_none(),
+            "{rule}: {:?} {said}",
+            output.status
+        );
         assert!(said.contains(told), "{rule}: {said}");
     }
 }

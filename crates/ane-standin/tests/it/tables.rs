@@ -21,14 +21,20 @@ fn short(ty: &str) -> &str {
 
 #[test]
 fn functions_are_called_as_the_account_says() {
-    let rows: Vec<Vec<&str>> = TABLE.lines().filter(|l| !l.starts_with('#')).map(|l| l.split('\t').collect()).collect();
+    let rows: Vec<Vec<&str>> =
+        TABLE.lines().filter(|l| !l.starts_with('#')).map(|l| l.split('\t').collect()).collect();
     assert_eq!(rows.len(), E5RT.len(), "rows of the table, functions of the code");
     for function in E5RT {
         let row = rows.iter().find(|row| row[0] == function.symbol);
         let row = row.unwrap_or_else(|| panic!("{} is in no table", function.symbol));
         let arguments: Vec<&str> = function.arguments.iter().map(|ty| short(ty)).collect();
         assert_eq!(arguments.join(" "), row[1], "{}", function.symbol);
-        assert_eq!(if function.returns == "i32" { "status" } else { short(function.returns) }, row[2], "{}", function.symbol);
+        assert_eq!(
+            if function.returns == "i32" { "status" } else { short(function.returns) },
+            row[2],
+            "{}",
+            function.symbol
+        );
         let need = if function.need == Need::Hard { "hard" } else { "soft" };
         assert_eq!(need, row[3], "{}", function.symbol);
         let evidence = match function.evidence {
@@ -55,8 +61,10 @@ fn what_must_never_be_called_is_not_in_the_tables() {
 #[test]
 fn messages_are_sent_as_the_account_says() {
     let table = include_str!("../tables/messages.tsv");
-    let rows: Vec<Vec<&str>> = table.lines().filter(|l| !l.starts_with('#')).map(|l| l.split('\t').collect()).collect();
-    let sent: Vec<Vec<&str>> = MESSAGES.iter().map(|m| vec![m.class, m.selector, m.arguments, m.returns]).collect();
+    let rows: Vec<Vec<&str>> =
+        table.lines().filter(|l| !l.starts_with('#')).map(|l| l.split('\t').collect()).collect();
+    let sent: Vec<Vec<&str>> =
+        MESSAGES.iter().map(|m| vec![m.class, m.selector, m.arguments, m.returns]).collect();
     assert_eq!(sent, rows);
     // Selectors take as many arguments as they have colons.
     for message in MESSAGES {

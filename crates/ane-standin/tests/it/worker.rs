@@ -37,7 +37,10 @@ fn a_worker_runs_a_program_again_and_again() {
         assert_eq!((&worker.inputs[..], &worker.outputs[..]), (&[8][..], &[8][..]));
         for k in 0..20u8 {
             let k = f32::from(k);
-            assert_eq!(worker.run(&[&values(&[k, 1.0, 2.0, 3.0])]).unwrap(), values(&[2.0 * k, 2.0, 4.0, 6.0]));
+            assert_eq!(
+                worker.run(&[&values(&[k, 1.0, 2.0, 3.0])]).unwrap(),
+                values(&[2.0 * k, 2.0, 4.0, 6.0])
+            );
         }
         assert!(matches!(worker.run(&[&[0; 6]]), Err(AneError::Values { .. })));
         assert!(worker.run(&[&values(&[1.0; 4])]).is_ok(), "what was refused was not sent");

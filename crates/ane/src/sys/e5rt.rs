@@ -90,7 +90,7 @@ pub const NEVER: &[(&str, &str)] = &[
 
 /// Espresso, opened.
 pub(crate) struct E5rt {
-    call: E5Functions,
+    pub(super) call: E5Functions,
     /// Programs of this process that are loaded.
     pub(crate) loaded: AtomicUsize,
     /// Whether one runs asynchronously.
@@ -108,7 +108,7 @@ macro_rules! objects {
         // SAFETY: the interface has no thread of its own for an object; whoever owns it calls it from one at a time.
         unsafe impl Send for $name {}
         impl $name {
-            fn new(api: &'static E5rt, raw: Handle) -> $name {
+            pub(super) fn new(api: &'static E5rt, raw: Handle) -> $name {
                 api.alive.fetch_add(1, Ordering::Relaxed);
                 $name { raw, api }
             }
@@ -149,7 +149,7 @@ objects! {
 unsafe impl Sync for RawBuffer {}
 
 /// A [`RawOperation`] that is counted among the programs of the process.
-pub(crate) struct Operation(RawOperation);
+pub(crate) struct Operation(pub(super) RawOperation);
 
 impl Drop for Operation {
     fn drop(&mut self) {
@@ -178,7 +178,8 @@ impl E5rt {
             symbol,
             without: "no program runs on the engine; this version of the system is not one of those that are known",
         };
-        let call = E5Functions::resolve(&|symbol| library.find(symbol).filter(|_| libraries.has(symbol))).map_err(missing)?;
+        let call = E5Functions::resolve(&|symbol| library.find(symbol).filter(|_| libraries.has(symbol)))
+            .map_err(missing)?;
         Ok(Box::leak(Box::new(E5rt {
             call,
             loaded: AtomicUsize::new(0),
@@ -224,14 +225,14 @@ impl E5rt {
         }
     }
 
-    fn check(&self, symbol: &'static str, code: i32) -> Result<(), Failure> {
+    pub(super) fn check(&self, symbol: &'static str, code: i32) -> Result<(), Failure> {
         if code == 0 {
             return Ok(());
         }
         Err(Failure { call: symbol, code, text: self.said() })
     }
 
-    fn made(&self, symbol: &'static str, code: i32, handle: Handle) -> Result<Handle, Failure> {
+    pub(super) fn made(&self, symbol: &'static str, code: i32, handle: Handle) -> Result<Handle, Failure> {
         self.check(symbol, code)?;
         if handle.is_null() { Err(Failure { call: symbol, code, text: self.said() }) } else { Ok(handle) }
     }
@@ -283,7 +284,10 @@ impl E5rt {
             let code = unsafe { get(chosen.raw, &raw mut mask) };
             // A setter that has no effect says nothing, and a program would run elsewhere than on the engine.
             if code == 0 && mask != limits::ENGINE_MASK {
-                let text = format!("the mask of devices is {mask:#x} after it was set to {:#x}", limits::ENGINE_MASK);
+                let text = format!(
+                    "the mask of devices is {mask:#x} after it was set to {:#x}",
+                    limits::ENGINE_MASK
+                );
                 let symbol = "e5rt_e5_compiler_options_set_compute_device_types_mask";
                 return Err(Failure { call: symbol, code: 2, text });
             }
@@ -342,7 +346,8 @@ impl E5rt {
     /// Loads a program into the engine, if there is a place for it.
     pub(crate) fn operation(&'static self, options: &OpOptions) -> Result<Operation, AneError> {
         let limit = limits::MOST_PROGRAMS;
-        let taken = self.loaded.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
+        let taken =
+            self.loaded.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
         if let Err(loaded) = taken {
             return Err(AneError::Budget { loaded, limit });
         }
@@ -361,7 +366,12 @@ impl E5rt {
         Ok(Operation(RawOperation::new(self, made.map_err(refused)?)))
     }
 
-    pub(crate) fn port(&'static self, operation: &Operation, name: &CStr, input: bool) -> Result<Port, Failure> {
+    pub(crate) fn port(
+        &'static self,
+        operation: &Operation,
+        name: &CStr,
+        input: bool,
+    ) -> Result<Port, Failure> {
         let (symbol, retain) = match input {
             true => ("e5rt_execution_stream_operation_retain_input_port", self.call.operation_input),
             false => ("e5rt_execution_stream_operation_retain_output_port", self.call.operation_output),
@@ -389,7 +399,9 @@ impl E5rt {
             .map(|axis| {
                 let mut found = (0, 0);
                 // SAFETY: see `compile`.
-                let codes = unsafe { [length(tensor.raw, axis, &raw mut found.0), stride(tensor.raw, axis, &raw mut found.1)] };
+                let codes = unsafe {
+                    [length(tensor.raw, axis, &raw mut found.0), stride(tensor.raw, axis, &raw mut found.1)]
+                };
                 (codes == [0, 0]).then_some(found)
             })
             .collect()
@@ -446,51 +458,12 @@ impl E5rt {
         Some(self.check("e5rt_execution_stream_reset", code))
     }
 
-    /// An event of this name; `None` where the library has none.
-    pub(crate) fn event(&'static self, name: &CStr) -> Option<Result<Event, Failure>> {
-        let (create, _) = (self.call.event_create?, self.call.event_release?);
-        let mut out: Handle = std::ptr::null_mut();
-        // SAFETY: see `compile`. The last argument is a word of flags, of which only 0 is known to be taken.
-        let code = unsafe { create(&raw mut out, name.as_ptr(), 0) };
-        Some(self.made("e5rt_async_event_create", code, out).map(|raw| Event::new(self, raw)))
-    }
-
-    pub(crate) fn completes(&self, operation: &Operation, event: &Event) -> Option<Result<(), Failure>> {
-        let bind = self.call.operation_completion?;
-        // SAFETY: see `compile`.
-        let code = unsafe { bind(operation.0.raw, event.raw) };
-        Some(self.check("e5rt_execution_stream_operation_bind_completion_event", code))
-    }
-
-    pub(crate) fn depends(&self, operation: &Operation, event: &Event) -> Option<Result<(), Failure>> {
-        let bind = self.call.operation_dependent?;
-        let mut events = [event.raw];
-        // SAFETY: see `compile`.
-        let code = unsafe { bind(operation.0.raw, events.as_mut_ptr(), 1) };
-        Some(self.check("e5rt_execution_stream_operation_bind_dependent_events", code))
-    }
-
-    pub(crate) fn signal(&self, event: &Event, value: u64) -> Option<Result<(), Failure>> {
-        let signal = self.call.event_signal?;
-        // SAFETY: see `compile`.
-        Some(self.check("e5rt_async_event_signal", unsafe { signal(event.raw, value) }))
-    }
-
-    pub(crate) fn wait(&self, event: &Event, value: u64, nanoseconds: u64) -> Option<Result<(), Failure>> {
-        let wait = self.call.event_wait?;
-        // SAFETY: see `compile`.
-        Some(self.check("e5rt_async_event_sync_wait", unsafe { wait(event.raw, value, nanoseconds) }))
-    }
-
-    pub(crate) fn value(&self, event: &Event) -> Option<Result<u64, Failure>> {
-        let (get, mut value) = (self.call.event_value?, 0);
-        // SAFETY: see `compile`.
-        let code = unsafe { get(event.raw, &raw mut value) };
-        Some(self.check("e5rt_async_event_get_last_signaled_value", code).map(|()| value))
-    }
-
     /// Starts a stream; `block` is called once when it is done, on another thread. `None` where the library cannot.
-    pub(crate) fn submit(&self, stream: &Stream, block: &super::system::Block) -> Option<Result<(), Failure>> {
+    pub(crate) fn submit(
+        &self,
+        stream: &Stream,
+        block: &super::system::Block,
+    ) -> Option<Result<(), Failure>> {
         let submit = self.call.stream_submit?;
         // SAFETY: see `compile`. The block stays in its place until it has been called, which its owner sees to.
         let code = unsafe { submit(stream.raw, block.pointer()) };

@@ -93,9 +93,8 @@ fn found<T>(found: Result<T, Missing>, path: &Path) -> Result<T, AneError> {
 impl Foundation {
     pub(crate) fn open(libraries: &Libraries) -> Result<Foundation, AneError> {
         let (core, surface) = (&*libraries.core_foundation, &*libraries.io_surface);
-        let open = |path: &Path| {
-            Library::open(path).map_err(|why| AneError::Library { path: path.to_owned(), why })
-        };
+        let open =
+            |path: &Path| Library::open(path).map_err(|why| AneError::Library { path: path.to_owned(), why });
         let (core_library, surface_library) = (open(core)?, open(surface)?);
         let constant = |library: &Library, path: &Path, symbol: &'static str| {
             found(library.find(symbol).filter(|_| libraries.has(symbol)).ok_or(Missing(symbol)), path)
@@ -106,8 +105,16 @@ impl Foundation {
             Ok(unsafe { *at })
         };
         Ok(Foundation {
-            core: found(CoreFunctions::resolve(&|symbol| core_library.find(symbol).filter(|_| libraries.has(symbol))), core)?,
-            surface: found(SurfaceFunctions::resolve(&|symbol| surface_library.find(symbol).filter(|_| libraries.has(symbol))), surface)?,
+            core: found(
+                CoreFunctions::resolve(&|symbol| core_library.find(symbol).filter(|_| libraries.has(symbol))),
+                core,
+            )?,
+            surface: found(
+                SurfaceFunctions::resolve(&|symbol| {
+                    surface_library.find(symbol).filter(|_| libraries.has(symbol))
+                }),
+                surface,
+            )?,
             array_calls: constant(&core_library, core, "kCFTypeArrayCallBacks")?,
             key_calls: constant(&core_library, core, "kCFTypeDictionaryKeyCallBacks")?,
             value_calls: constant(&core_library, core, "kCFTypeDictionaryValueCallBacks")?,
@@ -137,16 +144,14 @@ impl Foundation {
 
     pub(crate) fn string(&self, text: &str) -> Result<Value, AneError> {
         // SAFETY: the bytes are copied, as many as there are.
-        let raw = unsafe {
-            (self.core.string)(std::ptr::null_mut(), text.as_ptr(), length(text.len()), UTF8, 0)
-        };
+        let raw =
+            unsafe { (self.core.string)(std::ptr::null_mut(), text.as_ptr(), length(text.len()), UTF8, 0) };
         self.own("CFStringCreateWithBytes", raw)
     }
 
     pub(crate) fn number(&self, value: i64) -> Result<Value, AneError> {
         // SAFETY: it reads a number of 64 bits.
-        let raw =
-            unsafe { (self.core.number)(std::ptr::null_mut(), SINT64, (&raw const value).cast()) };
+        let raw = unsafe { (self.core.number)(std::ptr::null_mut(), SINT64, (&raw const value).cast()) };
         self.own("CFNumberCreate", raw)
     }
 

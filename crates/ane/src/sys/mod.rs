@@ -6,6 +6,7 @@
 
 pub(crate) mod buffer;
 pub(crate) mod e5rt;
+pub(crate) mod events;
 pub(crate) mod foundation;
 pub(crate) mod objc;
 pub(crate) mod system;

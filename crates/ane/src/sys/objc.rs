@@ -3,8 +3,8 @@
 use super::Handle;
 use super::foundation::Foundation;
 use super::table::{Library, Missing, functions};
-use crate::error::{AneError, Failure};
 use crate::Libraries;
+use crate::error::{AneError, Failure};
 use std::ffi::{CStr, c_char};
 
 type Text = *const c_char;
@@ -42,7 +42,12 @@ pub struct Message {
 
 /// Messages to the engine's private classes; ANEForge 0.4.0 sends them so, on device.
 pub const MESSAGES: &[Message] = &[
-    message("_ANEInMemoryModelDescriptor", "modelWithNetworkDescription:weights:optionsPlist:", "id, id, id", "id"),
+    message(
+        "_ANEInMemoryModelDescriptor",
+        "modelWithNetworkDescription:weights:optionsPlist:",
+        "id, id, id",
+        "id",
+    ),
     message("_ANEInMemoryModel", "inMemoryModelWithDescriptor:", "id", "id"),
     message("_ANEInMemoryModel", "localModelPath", "", "id"),
     message("_ANEInMemoryModel", "compileWithQoS:options:error:", "u32, id, *id", "BOOL"),
@@ -132,7 +137,8 @@ impl Runtime {
             without: "native layers do not run on the engine",
         };
         Ok(Box::leak(Box::new(Runtime {
-            call: ObjcFunctions::resolve(&|symbol| objc.find(symbol).filter(|_| libraries.has(symbol))).map_err(missing)?,
+            call: ObjcFunctions::resolve(&|symbol| objc.find(symbol).filter(|_| libraries.has(symbol)))
+                .map_err(missing)?,
             foundation: Foundation::open(libraries)?,
             process: std::process::id(),
         })))

@@ -119,7 +119,8 @@ pub(crate) fn kernel_text(library: &Path, name: &CStr) -> Option<String> {
     let mut text = [0u8; 256];
     let mut length = text.len() - 1;
     // SAFETY: it writes at most `length` bytes, and says how many.
-    let code = unsafe { ask(name.as_ptr(), text.as_mut_ptr().cast(), &raw mut length, std::ptr::null_mut(), 0) };
+    let code =
+        unsafe { ask(name.as_ptr(), text.as_mut_ptr().cast(), &raw mut length, std::ptr::null_mut(), 0) };
     (code == 0).then_some(())?;
     CStr::from_bytes_until_nul(&text).ok().map(|text| text.to_string_lossy().into_owned())
 }

@@ -1,5 +1,6 @@
 //! Memory of a device that ports are bound to.
 
+use crate::device::memory::Memory;
 use crate::ir::types::TensorType;
 use aneforge_kernels::Layout;
 use aneforge_tensor::{AlignedBytes, DType, f16, round_f16};
@@ -9,27 +10,6 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// Memory that this process can read and write, wherever it comes from. It does not move while it lives.
-pub trait Memory: Send + Sync {
-    /// What it holds.
-    fn bytes(&self) -> &[u8];
-    /// The same, to be written.
-    fn bytes_mut(&mut self) -> &mut [u8];
-    /// What the device that has made it knows it by.
-    fn known_as(&self) -> Option<&dyn Any> {
-        None
-    }
-}
-
-impl Memory for AlignedBytes {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self
-    }
-}
 
 /// Values for one input.
 #[derive(Clone, Copy, Debug)]

@@ -4,16 +4,18 @@
 pub mod ane;
 mod buffer;
 pub mod host;
+mod memory;
 
-pub use buffer::{Beyond, Buffer, Clean, Feed, FeedError, Memory, Values, ValuesMut};
+pub use buffer::{Beyond, Buffer, Clean, Feed, FeedError, Values, ValuesMut};
+pub use memory::Memory;
 
 use crate::ir::numerics::Numerics;
 use crate::ir::types::{Caller, TensorType, counted};
 use crate::plan::Segment;
 use crate::target::Target;
 use ane::{Ane, AneOptions};
-use host::HostOptions;
 use aneforge_kernels::process::PerProcess;
+use host::HostOptions;
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -60,7 +62,9 @@ pub enum DeviceError {
         why: String,
     },
     /// All places for programs are taken. The caller's fault.
-    #[error("{loaded} programs are loaded, and the engine takes {limit} of a process; drop models, or release them, before loading more")]
+    #[error(
+        "{loaded} programs are loaded, and the engine takes {limit} of a process; drop models, or release them, before loading more"
+    )]
     Budget {
         /// How many there are.
         loaded: usize,
@@ -248,7 +252,11 @@ pub fn default() -> Result<Arc<dyn Device>, DeviceError> {
 }
 
 /// [`named`] or, without a name, [`default`]; each device with these options of its own.
-pub fn open(name: Option<&str>, host: &HostOptions, ane: &AneOptions) -> Result<Arc<dyn Device>, DeviceError> {
+pub fn open(
+    name: Option<&str>,
+    host: &HostOptions,
+    ane: &AneOptions,
+) -> Result<Arc<dyn Device>, DeviceError> {
     let apple = std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64";
     let name = name.unwrap_or(if apple { "ane" } else { "host" });
     match name.trim().to_ascii_lowercase().as_str() {

@@ -52,7 +52,8 @@ pub fn machine(options: &AneOptions) -> Machine {
         Err(error) => error.to_string(),
     };
     let Libraries { espresso, objc, core_foundation, io_surface, .. } = &options.libraries;
-    let libraries = [(espresso, E5RT), (objc, OBJC), (core_foundation, CORE_FOUNDATION), (io_surface, IO_SURFACE)];
+    let libraries =
+        [(espresso, E5RT), (objc, OBJC), (core_foundation, CORE_FOUNDATION), (io_surface, IO_SURFACE)];
     let folder = options.folder.clone().unwrap_or_else(std::env::temp_dir);
     Machine {
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -79,7 +80,9 @@ fn library(path: &Path, functions: &[Function]) -> Library {
     let name = path.display().to_string();
     let found = aneforge_ane::symbols::found(path, functions);
     match found {
-        Err(why) => Library { path: name, absent: Some(why), found: vec![], missing: vec![], lacking: vec![] },
+        Err(why) => {
+            Library { path: name, absent: Some(why), found: vec![], missing: vec![], lacking: vec![] }
+        }
         Ok(found) => {
             let names = |of: &dyn Fn(&Function, bool) -> bool| {
                 let rows = functions.iter().zip(&found).filter(|(function, there)| of(function, **there));

@@ -47,12 +47,7 @@ pub struct Found {
 impl Found {
     /// What a probe found.
     pub fn of(probe: &Probe, outcome: Outcome) -> Found {
-        Found {
-            name: probe.name.into(),
-            about: probe.about.into(),
-            expected: probe.expected.into(),
-            outcome,
-        }
+        Found { name: probe.name.into(), about: probe.about.into(), expected: probe.expected.into(), outcome }
     }
 }
 

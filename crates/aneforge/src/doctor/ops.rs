@@ -45,7 +45,10 @@ impl fmt::Display for OpCheck {
         let OpCheck { op, case, values, different, ulp, absolute, failed, .. } = self;
         match failed {
             Some(why) => write!(f, "{op} case {case}: {why}"),
-            None => write!(f, "{op} case {case}: {different} of {values} values differ, by up to {ulp:.1} ulp ({absolute:.2e})"),
+            None => write!(
+                f,
+                "{op} case {case}: {different} of {values} values differ, by up to {ulp:.1} ulp ({absolute:.2e})"
+            ),
         }
     }
 }
@@ -59,7 +62,8 @@ pub fn ops() -> impl Iterator<Item = (&'static str, usize)> {
 /// does not have the op.
 pub fn check_op(device: &(dyn Device + 'static), target: Target, op: &str, case: usize) -> Option<OpCheck> {
     let entry = OPS.iter().find(|entry| entry.info.name == op)?;
-    let Case { op: node, inputs, constants_from, domain, tolerance } = (entry.cases)().into_iter().nth(case)?;
+    let Case { op: node, inputs, constants_from, domain, tolerance } =
+        (entry.cases)().into_iter().nth(case)?;
     let (mut leaves, mut fed) = (Vec::new(), Vec::new());
     for (at, ty) in inputs.iter().enumerate() {
         let values = drawn(*ty, 1000 + at as u64, domain);

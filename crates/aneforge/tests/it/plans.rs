@@ -1,6 +1,7 @@
 //! What plans say of themselves, and how they are asked for.
 
 use crate::support::{draw, engine, feed_tensors, tensor as of_array, to_f64};
+use aneforge::device::ane::AneOptions;
 use aneforge::device::host::{Host, Isa, Sums, instruction_sets, set_threads};
 use aneforge::device::{self, Device};
 use aneforge::{
@@ -69,7 +70,9 @@ fn an_engine_that_does_not_fuse_takes_a_step_for_each_node() {
 #[test]
 fn numerics_are_an_option_of_the_host() {
     let target = Target::named("h14").unwrap();
-    let modelled = |options: &HostOptions| device::open(Some("host"), options, &AneOptions::default()).unwrap().numerics(target);
+    let modelled = |options: &HostOptions| {
+        device::open(Some("host"), options, &AneOptions::default()).unwrap().numerics(target)
+    };
     let ieee = HostOptions::default().sums(Sums::Fast).numerics(Numerics::Ieee);
     assert_eq!((ieee.numerics, ieee.sums), (Some(Numerics::Ieee), Sums::Fast));
     assert_eq!(modelled(&ieee), Numerics::Ieee);
@@ -122,7 +125,9 @@ fn sums_are_an_option_of_the_host() {
     for (a, b) in defined.iter().zip(&fast) {
         assert!((a - b).abs() <= a.abs() * 1e-3, "{a} in the defined order, {b} in the fast one");
     }
-    let described = |options: &HostOptions| device::open(Some("host"), options, &AneOptions::default()).unwrap().describe();
+    let described = |options: &HostOptions| {
+        device::open(Some("host"), options, &AneOptions::default()).unwrap().describe()
+    };
     assert!(described(&HostOptions::default().sums(Sums::Defined)).ends_with(", defined sums"));
     for fast in [HostOptions::default(), HostOptions::default().threads(1).sums(Sums::Fast)] {
         assert!(described(&fast).ends_with(", fast sums"));

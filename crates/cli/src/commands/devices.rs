@@ -31,7 +31,8 @@ type Found = (&'static str, Result<Arc<dyn Device>, DeviceError>);
 
 /// Runs the command.
 pub fn run(_: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
-    let devices = ["ane", "host"].map(|name| (name, device::open(Some(name), &context.host(), &context.engine)));
+    let devices =
+        ["ane", "host"].map(|name| (name, device::open(Some(name), &context.host(), &context.engine)));
     if context.json {
         return output::print_json(out, &machine(&devices, context));
     }

@@ -99,7 +99,8 @@ fn one(part: &[String], bench: &Bench, out: &mut dyn Write) -> Result<()> {
     let line = match what.as_str() {
         "op" => {
             let count = doctor::ops().find(|(op, _)| op == name).map_or(0, |(_, count)| count);
-            let cases = (0..count).filter_map(|case| doctor::check_op(&*bench.device, bench.target, name, case));
+            let cases =
+                (0..count).filter_map(|case| doctor::check_op(&*bench.device, bench.target, name, case));
             serde_json::to_string(&cases.collect::<Vec<_>>())?
         }
         _ => {
@@ -135,7 +136,8 @@ fn examined(args: &Args, context: &Context, bench: &Bench) -> Result<Report> {
             }
             Err(why) => {
                 rest(true);
-                let nothing = OpCheck { op: name.into(), failed: Some(why.to_string()), ..OpCheck::default() };
+                let nothing =
+                    OpCheck { op: name.into(), failed: Some(why.to_string()), ..OpCheck::default() };
                 ops.push(nothing);
             }
         }
@@ -145,7 +147,8 @@ fn examined(args: &Args, context: &Context, bench: &Bench) -> Result<Report> {
     for probe in probes {
         bar.set_message(probe.name);
         let outcome = apart::<Outcome>("probe", probe.name, limit);
-        let outcome = outcome.unwrap_or_else(|why| Outcome { verdict: Verdict::Refuted, found: why.to_string() });
+        let outcome =
+            outcome.unwrap_or_else(|why| Outcome { verdict: Verdict::Refuted, found: why.to_string() });
         rest(outcome.verdict == Verdict::NotRun || outcome.verdict == Verdict::Refuted);
         found.push(Found::of(probe, outcome));
         bar.inc(1);
@@ -202,10 +205,13 @@ fn apart<T: DeserializeOwned>(what: &str, name: &str, limit: Duration) -> Result
         }
     };
     let (line, said) = (line.join().unwrap_or_default(), said.join().unwrap_or_default());
-    let Some(status) = status else { anyhow::bail!("it took more than {} s, and was ended", limit.as_secs()) };
+    let Some(status) = status else {
+        anyhow::bail!("it took more than {} s, and was ended", limit.as_secs())
+    };
     let last = said.lines().last().unwrap_or_default().to_owned();
     if !status.success() {
         anyhow::bail!("its process ended with {status}: {last}");
     }
-    serde_json::from_slice(&line).with_context(|| format!("its process answered nothing that is understood: {last}"))
+    serde_json::from_slice(&line)
+        .with_context(|| format!("its process answered nothing that is understood: {last}"))
 }

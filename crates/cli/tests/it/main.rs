@@ -9,6 +9,7 @@ mod corpus;
 mod diagnose;
 mod documents;
 mod embed;
+mod engine;
 mod errors;
 mod files;
 mod inputs;

@@ -23,8 +23,18 @@ pub fn command(args: &[&str]) -> Command {
         "HF_ENDPOINT",
         "XDG_CACHE_HOME",
     ];
-    let ours = ["TARGET", "NUMERICS", "THREADS", "SUMS", "ISA", "CACHE_DIR", "CACHE_LIMIT"]
-        .map(|name| format!("ANEFORGE_{name}"));
+    let ours = [
+        "TARGET",
+        "NUMERICS",
+        "THREADS",
+        "SUMS",
+        "ISA",
+        "CACHE_DIR",
+        "CACHE_LIMIT",
+        "ENGINE_LIBRARY",
+        "ISOLATION",
+    ]
+    .map(|name| format!("ANEFORGE_{name}"));
     for name in ours.iter().map(String::as_str).chain(hub) {
         command.env_remove(name);
     }

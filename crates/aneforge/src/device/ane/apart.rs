@@ -31,7 +31,12 @@ pub(super) struct Apart {
 }
 
 /// A program in another process.
-pub(super) fn program(ane: &Ane, command: Vec<OsString>, graph: &Graph, folder: Folder) -> Result<Apart, DeviceError> {
+pub(super) fn program(
+    ane: &Ane,
+    command: Vec<OsString>,
+    graph: &Graph,
+    folder: Folder,
+) -> Result<Apart, DeviceError> {
     let work = Work::Program { program: ProgramWork::of(&folder.source()) };
     let how = "it was compiled in another process for the engine only (mask 0x4), and what cannot be placed there does not compile";
     let device = ane.title();
@@ -40,7 +45,12 @@ pub(super) fn program(ane: &Ane, command: Vec<OsString>, graph: &Graph, folder: 
 }
 
 /// A native layer in another process.
-pub(super) fn native(ane: &Ane, command: Vec<OsString>, graph: &Graph, netplist: &Netplist) -> Result<Apart, DeviceError> {
+pub(super) fn native(
+    ane: &Ane,
+    command: Vec<OsString>,
+    graph: &Graph,
+    netplist: &Netplist,
+) -> Result<Apart, DeviceError> {
     let wires = Wires::new(graph, netplist);
     let document = netplist.document.to_string();
     let mut hash = Sha256::new();
@@ -53,7 +63,9 @@ pub(super) fn native(ane: &Ane, command: Vec<OsString>, graph: &Graph, netplist:
     for (name, bytes) in files.chain([(DOCUMENT_FILE, document.as_bytes())]) {
         let (path, aside) = (folder.join(name), folder.join(format!(".{name}-{}", std::process::id())));
         let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, &path));
-        written.map_err(|error| DeviceError::Failed { why: format!("cannot write {}: {error}", path.display()) })?;
+        written.map_err(|error| DeviceError::Failed {
+            why: format!("cannot write {}: {error}", path.display()),
+        })?;
     }
     let work = Work::Native {
         folder,
@@ -80,7 +92,19 @@ fn started(
     let bound = Bound::new(types[0].len(), types[1].len());
     let ready = ane.options.compile_limit;
     let worker = ane.paced(|| Worker::start(&command, &request, ready, limit))?;
-    let apart = Apart { command, request, ready, limit, worker: Some(worker), wires, types, bound, copied: 0, receipt, name };
+    let apart = Apart {
+        command,
+        request,
+        ready,
+        limit,
+        worker: Some(worker),
+        wires,
+        types,
+        bound,
+        copied: 0,
+        receipt,
+        name,
+    };
     Ok(apart)
 }
 

@@ -39,7 +39,10 @@ fn found(ane: &Ane, graph: &Graph) -> Option<String> {
         let (program, blob) = emit(part);
         let folder = Folder::write(&ane.folder, part, &program, &blob).ok()?;
         let (libraries, limit) = (&ane.options.libraries, ane.options.compile_limit);
-        Some(ane.paced(|| aneforge_ane::worker::try_compile(command, libraries, &folder.source(), limit)).is_err())
+        Some(
+            ane.paced(|| aneforge_ane::worker::try_compile(command, libraries, &folder.source(), limit))
+                .is_err(),
+        )
     };
     let ops: Vec<NodeId> = graph.nodes().filter(|(_, node)| is_op(node)).map(|(id, _)| id).collect();
     let mut tried = HashSet::new();
@@ -82,7 +85,8 @@ fn part(graph: &Graph, end: NodeId, inside: &HashSet<NodeId>) -> Option<Graph> {
             Op::Constant(Constant { .. }) => Var::constant(graph.constant(id)?.clone()),
             Op::Input(Input { .. }) => Var::input_of(node.ty),
             op if inside.contains(&id) => {
-                let inputs: Vec<&Var> = node.inputs.iter().map(|input| made.get(input)).collect::<Option<_>>()?;
+                let inputs: Vec<&Var> =
+                    node.inputs.iter().map(|input| made.get(input)).collect::<Option<_>>()?;
                 Var::try_apply(op.clone(), &inputs).ok()?
             }
             _ => Var::input_of(node.ty),

@@ -52,7 +52,12 @@ impl<W: Write> Write for Hashed<W> {
 
 impl Folder {
     /// Writes a program below `root`, unless it is there.
-    pub(super) fn write(root: &Path, graph: &Graph, program: &Program, blob: &Blob) -> Result<Folder, DeviceError> {
+    pub(super) fn write(
+        root: &Path,
+        graph: &Graph,
+        program: &Program,
+        blob: &Blob,
+    ) -> Result<Folder, DeviceError> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         made(root)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +71,10 @@ impl Folder {
         let key = key.inspect_err(|_| _ = std::fs::remove_dir_all(&aside)).map_err(|error| failed(&error))?;
         let place = root.join(&key);
         // What is there already holds the same, and may be in use.
-        if !place.join(TEXT).exists() && std::fs::rename(&aside, &place).is_err() && !place.join(TEXT).exists() {
+        if !place.join(TEXT).exists()
+            && std::fs::rename(&aside, &place).is_err()
+            && !place.join(TEXT).exists()
+        {
             _ = std::fs::remove_dir_all(&aside);
             return Err(failed(&"the folder is in the way of another"));
         }
@@ -74,7 +82,8 @@ impl Folder {
         let function = &program.functions[0];
         let bytes = |id: crate::ir::graph::NodeId| graph.node(id).ty.bytes();
         let inputs = function.params.iter().zip(graph.feeds());
-        let inputs = inputs.map(|(port, id)| PortSpec { name: port.name.clone(), bytes: bytes(id) }).collect();
+        let inputs =
+            inputs.map(|(port, id)| PortSpec { name: port.name.clone(), bytes: bytes(id) }).collect();
         let outputs = function.returns.iter().zip(graph.outputs());
         let outputs = outputs.map(|(name, &id)| PortSpec { name: name.clone(), bytes: bytes(id) }).collect();
         Ok(Folder { key, text: place.join(TEXT), cache: place.join(CACHE), inputs, outputs })
@@ -110,5 +119,10 @@ fn filled(folder: &Path, text: &str, graph: &Graph, blob: &Blob) -> io::Result<S
     let Hashed { to, hash } = written;
     to.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
     let digest = hash.finalize();
-    Ok(digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(DIGITS).map(|d| char::from(b"0123456789abcdef"[usize::from(d)])).collect())
+    Ok(digest
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .take(DIGITS)
+        .map(|d| char::from(b"0123456789abcdef"[usize::from(d)]))
+        .collect())
 }

@@ -197,7 +197,8 @@ impl Ane {
         if let Some(compiled) = self.reopened(folder) {
             return Ok(compiled);
         }
-        let options = aneforge_ane::Options { call_limit: self.options.call_limit, ..aneforge_ane::Options::default() };
+        let options =
+            aneforge_ane::Options { call_limit: self.options.call_limit, ..aneforge_ane::Options::default() };
         if let Some(command) = self.worker(true)? {
             let (libraries, limit) = (&self.options.libraries, self.options.compile_limit);
             self.paced(|| aneforge_ane::worker::try_compile(command, libraries, &source, limit))?;
@@ -213,7 +214,9 @@ impl Ane {
         let before = folder.stamped()?;
         let now = self.framework.system();
         if before != now {
-            tracing::info!("the system was {before} when a program was compiled, and is {now}; it is compiled again");
+            tracing::info!(
+                "the system was {before} when a program was compiled, and is {now}; it is compiled again"
+            );
             return None;
         }
         let [bundle] = &Compiled::bundles(&folder.cache)[..] else { return None };
@@ -249,7 +252,9 @@ fn unavailable(error: &AneError, options: &AneOptions) -> DeviceError {
     let apple = os == "macos" && arch == "aarch64";
     let system = options.libraries.espresso == Libraries::system().espresso;
     let why = match (system, apple) {
-        (true, false) => format!("the Neural Engine is part of Apple silicon and this is {arch} {os}; run on `host`"),
+        (true, false) => {
+            format!("the Neural Engine is part of Apple silicon and this is {arch} {os}; run on `host`")
+        }
         _ => format!("{error}; `aneforge doctor` says more, and programs run on `host` meanwhile"),
     };
     DeviceError::Unavailable { device: "ane", why }
@@ -293,12 +298,16 @@ impl Device for Ane {
         let loaded = match &segment.code {
             Code::Mil { .. } => self.load_program(segment),
             Code::Native(netplist) => match self.worker(true)? {
-                Some(command) => apart::native(self, command.to_vec(), &segment.graph, netplist).map(|l| Box::new(l) as Box<dyn Loaded>),
-                None => native::Running::load(self, &segment.graph, netplist).map(|l| Box::new(l) as Box<dyn Loaded>),
+                Some(command) => apart::native(self, command.to_vec(), &segment.graph, netplist)
+                    .map(|l| Box::new(l) as Box<dyn Loaded>),
+                None => native::Running::load(self, &segment.graph, netplist)
+                    .map(|l| Box::new(l) as Box<dyn Loaded>),
             },
         };
         match loaded {
-            Err(error @ (DeviceError::Refused { .. } | DeviceError::Lost { .. })) => Err(blame::named(self, segment, error)),
+            Err(error @ (DeviceError::Refused { .. } | DeviceError::Lost { .. })) => {
+                Err(blame::named(self, segment, error))
+            }
             loaded => loaded,
         }
     }
@@ -339,7 +348,11 @@ impl Drop for Ane {
 }
 
 /// What the engine knows a buffer by, or why it does not.
-fn handle_of(port: crate::device::Port, buffer: &Buffer, ty: TensorType) -> Result<BufferHandle, DeviceError> {
+fn handle_of(
+    port: crate::device::Port,
+    buffer: &Buffer,
+    ty: TensorType,
+) -> Result<BufferHandle, DeviceError> {
     let got = buffer.ty();
     if (got.dtype, got.shape.count()) != (ty.dtype, ty.shape.count()) {
         let why = format!("takes {ty}, and the buffer holds {}", buffer.ty());

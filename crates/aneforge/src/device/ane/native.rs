@@ -39,9 +39,9 @@ impl Wires {
             let id: NodeId = node.inputs[at];
             let shape = graph.node(id).ty.shape.dims().to_vec();
             let from = match (&graph.node(id).op, graph.constant(id)) {
-                (Op::Input(_), _) => {
-                    Operand::Feed(feeds.iter().position(|feed| *feed == id).expect("invariant: inputs are feeds"))
-                }
+                (Op::Input(_), _) => Operand::Feed(
+                    feeds.iter().position(|feed| *feed == id).expect("invariant: inputs are feeds"),
+                ),
                 (_, Some(weight)) => Operand::Constant(weight.to_f16()),
                 _ => unreachable!("a native layer is alone in its segment"),
             };
@@ -71,7 +71,11 @@ impl Wires {
                 Operand::Constant(values) => values,
             };
             let count: usize = symbol.extents.iter().product();
-            let values = if self.rows > 1 { &values[row * count..][..count] } else { &values[..shape.iter().product()] };
+            let values = if self.rows > 1 {
+                &values[row * count..][..count]
+            } else {
+                &values[..shape.iter().product()]
+            };
             match symbol.transfer {
                 Transfer::Permuted(perm) => {
                     self.dense.resize(count, f16::ZERO);
@@ -157,7 +161,11 @@ impl Running {
         let model = ane.paced(|| NativeModel::load(&ane.framework, &source, ane.options.call_limit))?;
         let live = model.output(0).map_or(0, aneforge_ane::Live::dense);
         if live != wires.result_bytes() {
-            let why = format!("{} gives {live} bytes, and {} were expected", netplist.layer.kind, wires.result_bytes());
+            let why = format!(
+                "{} gives {live} bytes, and {} were expected",
+                netplist.layer.kind,
+                wires.result_bytes()
+            );
             return Err(DeviceError::Refused { why });
         }
         let bound = Bound::new(wires.types[0].len(), wires.types[1].len());
@@ -173,7 +181,9 @@ impl Running {
         let output = bound.place(Port::Output(0))?;
         let mut held = bound.lock();
         for row in 0..wires.rows {
-            wires.feed(row, |at| &*held[inputs[at]], |at, values| model.write(at, values)).map_err(refused)?;
+            wires
+                .feed(row, |at| &*held[inputs[at]], |at, values| model.write(at, values))
+                .map_err(refused)?;
             model.evaluate().map_err(refused)?;
             model.read(0, left).map_err(refused)?;
             wires.deliver(row, left, &mut held[output]);
@@ -184,7 +194,10 @@ impl Running {
 
 /// How it is known where a layer runs.
 pub(super) fn receipt(ane: &Ane, netplist: &Netplist) -> Receipt {
-    let how = format!("{} is a layer of the engine's own framework, which no other device has", netplist.layer.kind);
+    let how = format!(
+        "{} is a layer of the engine's own framework, which no other device has",
+        netplist.layer.kind
+    );
     let device = ane.title();
     Receipt { device: device.into(), how: vec![how] }
 }

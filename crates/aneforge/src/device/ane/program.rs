@@ -52,7 +52,10 @@ impl Bound {
         };
         let unbound = || DeviceError::Bind { port, why: "no buffer is bound to it".into() };
         let number = buffer.as_ref().ok_or_else(unbound)?.number();
-        Ok(self.distinct.binary_search_by_key(&number, Buffer::number).expect("invariant: bound buffers are listed"))
+        Ok(self
+            .distinct
+            .binary_search_by_key(&number, Buffer::number)
+            .expect("invariant: bound buffers are listed"))
     }
 }
 
@@ -73,7 +76,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn load(ane: &Ane, graph: &Graph, compiled: &Compiled, folder: Folder) -> Result<Running, DeviceError> {
+    pub(super) fn load(
+        ane: &Ane,
+        graph: &Graph,
+        compiled: &Compiled,
+        folder: Folder,
+    ) -> Result<Running, DeviceError> {
         let options = Options { call_limit: ane.options.call_limit, ..Options::default() };
         let program = Program::load(&ane.framework, compiled, &folder.source(), options).map_err(refused)?;
         let types = types(graph);
@@ -83,7 +91,10 @@ impl Running {
             "it was compiled for the engine only (mask 0x4), and what cannot be placed there does not compile".to_owned(),
         ];
         let bundles = Compiled::bundles(&folder.cache);
-        let names = bundles.iter().filter_map(|path| path.file_stem()).map(|name| name.to_string_lossy().into_owned());
+        let names = bundles
+            .iter()
+            .filter_map(|path| path.file_stem())
+            .map(|name| name.to_string_lossy().into_owned());
         let names: Vec<String> = names.collect();
         if !names.is_empty() {
             how.push(format!("the compiler has left {} only", names.join(", ")));
@@ -104,9 +115,13 @@ fn dense(program: &Program, types: &[Vec<TensorType>; 2]) -> Result<(), DeviceEr
         let Some(layout) = program.layout(0, side) else { continue };
         let dims = ty.shape.dims();
         let stride = |axis: usize| dims[axis + 1..].iter().product::<usize>() as u64;
-        let is = |axis: usize| layout[axis].0 == dims[axis] as u64 && (dims[axis] == 1 || layout[axis].1 == stride(axis));
+        let is = |axis: usize| {
+            layout[axis].0 == dims[axis] as u64 && (dims[axis] == 1 || layout[axis].1 == stride(axis))
+        };
         if layout.len() != dims.len() || !(0..dims.len()).all(is) {
-            let why = format!("the engine lays {side:?} out as {layout:?} (extents and strides), and the program has {ty} without gaps");
+            let why = format!(
+                "the engine lays {side:?} out as {layout:?} (extents and strides), and the program has {ty} without gaps"
+            );
             return Err(DeviceError::Refused { why });
         }
     }

@@ -30,7 +30,8 @@ pub(crate) fn native_rows(bench: &Bench) -> Found {
             inputs: &["x"],
             outputs: &["y"],
         };
-        let model = NativeModel::load(engine.framework(), &source, aneforge_ane::limits::CALL_LIMIT).map_err(told)?;
+        let model =
+            NativeModel::load(engine.framework(), &source, aneforge_ane::limits::CALL_LIMIT).map_err(told)?;
         let live = model.input(0).ok_or("there is no input")?;
         let [_, _, plane, row] = live.strides;
         expected &= row == (2 * width).next_multiple_of(ROW_UNIT) && plane == 3 * row;
@@ -93,7 +94,9 @@ pub(crate) fn topk_three(bench: &Bench) -> Found {
     let x = Var::input(shape(&[1, 16]));
     // The op refuses it, which is what is asked about.
     match Var::try_apply(Topk { k: 3, largest: true }, &[&x]) {
-        Err(_) => Err("this library does not build the layer; remove the check in `Topk::infer` to ask".into()),
+        Err(_) => {
+            Err("this library does not build the layer; remove the check in `Topk::infer` to ask".into())
+        }
         Ok(made) => Ok(Outcome::is(bench.session(&[made]).is_err(), "it was tried")),
     }
 }

@@ -34,7 +34,8 @@ pub(crate) fn offset_slice(bench: &Bench) -> Found {
     let (x, n) = (Var::input(shape(&[2, values.len() + 1])), values.len());
     let fed: Vec<f32> = (0..2).flat_map(|_| std::iter::once(0.0).chain(values.iter().copied())).collect();
     let made = bench.run(x.slice_by_size(&[0, 1], &[2, n]), &[tensor(&[2, values.len() + 1], &fed)])?;
-    let kept = values.iter().zip(&made).take_while(|(fed, got)| fed == got).last().map_or(0.0, |(fed, _)| *fed);
+    let kept =
+        values.iter().zip(&made).take_while(|(fed, got)| fed == got).last().map_or(0.0, |(fed, _)| *fed);
     let expected = match bench.target.family() {
         Family::A13 | Family::A14 => OFFSET_SLICE_LIMIT,
         _ => 65504.0,
@@ -65,16 +66,21 @@ pub(crate) fn tie(bench: &Bench) -> Found {
 
 pub(crate) fn softplus(bench: &Bench) -> Found {
     let exact = |v: f32| f64::from(v).exp().ln_1p();
-    let error = |v: f32| Ok::<_, String>((f64::from(of(bench, v, Var::softplus)?) - exact(v)).abs() / exact(v));
+    let error =
+        |v: f32| Ok::<_, String>((f64::from(of(bench, v, Var::softplus)?) - exact(v)).abs() / exact(v));
     let (at, beyond) = (error(SOFTPLUS_UP_TO)?, error(SOFTPLUS_UP_TO + 2.0)?);
-    let found = format!("relative error {at:.1e} at {SOFTPLUS_UP_TO}, {beyond:.1e} at {}", SOFTPLUS_UP_TO + 2.0);
+    let found =
+        format!("relative error {at:.1e} at {SOFTPLUS_UP_TO}, {beyond:.1e} at {}", SOFTPLUS_UP_TO + 2.0);
     Ok(Outcome::is(at < 2e-3, found))
 }
 
 pub(crate) fn round(bench: &Bench) -> Found {
     let value = ROUND_BELOW - 0.5;
     let (below, at) = (of(bench, value, Var::round)?, of(bench, ROUND_BELOW + 1.0, Var::round)?);
-    Ok(Outcome::is(below == value.round_ties_even(), format!("round of {value} is {below}, of {} is {at}", ROUND_BELOW + 1.0)))
+    Ok(Outcome::is(
+        below == value.round_ties_even(),
+        format!("round of {value} is {below}, of {} is {at}", ROUND_BELOW + 1.0),
+    ))
 }
 
 pub(crate) fn wide_sum(bench: &Bench) -> Found {
@@ -86,6 +92,7 @@ pub(crate) fn wide_sum(bench: &Bench) -> Found {
 pub(crate) fn integers(bench: &Bench) -> Found {
     let values: Vec<f32> = (2000..2100u16).map(f32::from).collect();
     let made = bench.run(Var::input(shape(&[100])).muls(1.0).abs(), &[tensor(&[100], &values)])?;
-    let exact = values.iter().zip(&made).take_while(|(fed, got)| fed == got).last().map_or(0.0, |(fed, _)| *fed);
+    let exact =
+        values.iter().zip(&made).take_while(|(fed, got)| fed == got).last().map_or(0.0, |(fed, _)| *fed);
     Ok(Outcome::is(exact == 2048.0, format!("whole numbers up to {exact} come back")))
 }

@@ -28,7 +28,12 @@ impl Files {
     }
 }
 
-fn files(bench: &Bench, name: &str, shapes: &[usize], make: impl Fn(&[Var]) -> Vec<Var>) -> Result<Files, String> {
+fn files(
+    bench: &Bench,
+    name: &str,
+    shapes: &[usize],
+    make: impl Fn(&[Var]) -> Vec<Var>,
+) -> Result<Files, String> {
     let leaves: Vec<Var> = shapes.iter().map(|&n| Var::input(shape(&[n]))).collect();
     let plan = bench.plan(&make(&leaves))?;
     let (program, blob) = plan.segments[0].mil().ok_or("it is no program")?;
@@ -41,7 +46,8 @@ fn files(bench: &Bench, name: &str, shapes: &[usize], make: impl Fn(&[Var]) -> V
     blob.write(&plan.segments[0].graph, weights).map_err(told)?;
     let function = &program.functions[0];
     let inputs = function.params.iter().zip(plan.feeds.iter());
-    let inputs = inputs.map(|(port, feed)| PortSpec { name: port.name.clone(), bytes: feed.ty.bytes() }).collect();
+    let inputs =
+        inputs.map(|(port, feed)| PortSpec { name: port.name.clone(), bytes: feed.ty.bytes() }).collect();
     let outputs = function.returns.iter().zip(&plan.outputs);
     let outputs = outputs.map(|(name, (ty, _))| PortSpec { name: name.clone(), bytes: ty.bytes() }).collect();
     Ok(Files { text, inputs, outputs, cache: folder.join("cache") })
@@ -69,7 +75,10 @@ pub(crate) fn floor(bench: &Bench) -> Found {
     let mut session = bench.session(&[Var::input(shape(&[64])).adds(1.0)])?;
     let warm = times(5, || session.execute().map_err(told))?;
     let calls = times(1000, || session.execute().map_err(told))?;
-    let found = format!("least {:.1} us, median {:.1}, nine tenths {:.1}; the slowest of the first five {:.0}", calls[0], calls[500], calls[900], warm[4]);
+    let found = format!(
+        "least {:.1} us, median {:.1}, nine tenths {:.1}; the slowest of the first five {:.0}",
+        calls[0], calls[500], calls[900], warm[4]
+    );
     Ok(Outcome::measured(found))
 }
 
@@ -125,21 +134,25 @@ pub(crate) fn dense_ports(bench: &Bench) -> Found {
 
 pub(crate) fn error_texts(bench: &Bench) -> Found {
     let framework = bench.engine()?.framework();
-    let named: Vec<(i32, String)> = (0..=20).filter_map(|code| Some((code, framework.name_of(code)?))).collect();
+    let named: Vec<(i32, String)> =
+        (0..=20).filter_map(|code| Some((code, framework.name_of(code)?))).collect();
     if named.is_empty() {
         return Err("the library has no names of statuses".into());
     }
     let same = |(code, name): &&(i32, String)| {
         let ours = limits::meaning(*code);
-        (0..=6).contains(code) && !name.to_ascii_lowercase().contains(ours.split(' ').next_back().unwrap_or(ours))
+        (0..=6).contains(code)
+            && !name.to_ascii_lowercase().contains(ours.split(' ').next_back().unwrap_or(ours))
     };
-    let other: Vec<&(i32, String)> = named.iter().filter(same).filter(|(code, _)| *code != 0 && *code != 3).collect();
+    let other: Vec<&(i32, String)> =
+        named.iter().filter(same).filter(|(code, _)| *code != 0 && *code != 3).collect();
     Ok(Outcome::is(other.is_empty(), format!("{named:?}")))
 }
 
 pub(crate) fn soft_functions(bench: &Bench) -> Found {
     let framework = bench.engine()?.framework();
-    let lacking: Vec<&str> = E5RT.iter().filter(|f| f.need == Need::Soft && framework.lacks(f.symbol)).map(|f| f.symbol).collect();
+    let lacking: Vec<&str> =
+        E5RT.iter().filter(|f| f.need == Need::Soft && framework.lacks(f.symbol)).map(|f| f.symbol).collect();
     Ok(Outcome::measured(match &lacking[..] {
         [] => "all of them are there".into(),
         _ => format!("lacking: {}", lacking.join(", ")),
@@ -154,7 +167,11 @@ pub(crate) fn force(bench: &Bench) -> Found {
         let start = Instant::now();
         let options = Options { force, ..Options::default() };
         Compiled::new(framework, &files.source(), options).map_err(told)?;
-        found.push(format!("{} {:.1} ms", if force { "forced" } else { "not" }, start.elapsed().as_secs_f64() * 1e3));
+        found.push(format!(
+            "{} {:.1} ms",
+            if force { "forced" } else { "not" },
+            start.elapsed().as_secs_f64() * 1e3
+        ));
     }
     Ok(Outcome::measured(found.join(", ")))
 }
@@ -178,7 +195,9 @@ pub(crate) fn bundle_of_another_process(bench: &Bench) -> Found {
     let files = increment(bench, "bundle")?;
     try_compile(command, &bench.options.libraries, &files.source(), limits::COMPILE_LIMIT).map_err(told)?;
     let bundles = Compiled::bundles(&files.cache);
-    let [bundle] = &bundles[..] else { return Err(format!("the compiler has left {} bundles", bundles.len())) };
+    let [bundle] = &bundles[..] else {
+        return Err(format!("the compiler has left {} bundles", bundles.len()));
+    };
     let loaded = Compiled::reopen(framework, bundle)
         .and_then(|compiled| Program::load(framework, &compiled, &files.source(), Options::default()));
     Ok(Outcome::measured(match loaded {
@@ -202,10 +221,13 @@ pub(crate) fn ports(bench: &Bench) -> Found {
     let mut most = 0;
     let mut refused = String::from("none was refused");
     for count in [8usize, 16, 32, 64] {
-        let files = files(bench, &format!("ports{count}"), &vec![4; count], |x| vec![x.iter().skip(1).fold(x[0].clone(), |sum, x| sum + x)])?;
+        let files = files(bench, &format!("ports{count}"), &vec![4; count], |x| {
+            vec![x.iter().skip(1).fold(x[0].clone(), |sum, x| sum + x)]
+        })?;
         let run = || -> Result<(), String> {
             let mut program = load(framework, &files)?;
-            let buffers: Vec<_> = (0..=count).map(|_| framework.allocate(8).map_err(told)).collect::<Result<_, _>>()?;
+            let buffers: Vec<_> =
+                (0..=count).map(|_| framework.allocate(8).map_err(told)).collect::<Result<_, _>>()?;
             for (at, buffer) in buffers.iter().take(count).enumerate() {
                 program.bind(0, Side::Input(at), &buffer.handle()).map_err(told)?;
             }
@@ -234,7 +256,9 @@ pub(crate) fn asynchronous(bench: &Bench) -> Found {
     running.wait(Duration::from_secs(10)).map_err(told)?;
     let done = start.elapsed();
     let value = first(buffer.bytes());
-    let event = program.signalled(0).map_or_else(|| "none".into(), |value| value.map_or_else(|e| e.to_string(), |v| v.to_string()));
+    let event = program
+        .signalled(0)
+        .map_or_else(|| "none".into(), |value| value.map_or_else(|e| e.to_string(), |v| v.to_string()));
     let found = format!(
         "submitting took {:.0} us, the block came after {:.0} us, the result was {value}, the event's value {event}",
         back.as_secs_f64() * 1e6,
@@ -245,7 +269,8 @@ pub(crate) fn asynchronous(bench: &Bench) -> Found {
 
 pub(crate) fn two_threads(bench: &Bench) -> Found {
     bench.engine()?;
-    let make = || bench.session(&[Var::input(shape(&[256, 256])).matmul_value(&Var::input(shape(&[256, 256])))]);
+    let make =
+        || bench.session(&[Var::input(shape(&[256, 256])).matmul_value(&Var::input(shape(&[256, 256])))]);
     let (mut one, mut two) = (make()?, make()?);
     let run = |session: &mut Session| (0..200).try_for_each(|_| session.execute().map_err(told));
     run(&mut one)?;

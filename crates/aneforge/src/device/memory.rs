@@ -1,0 +1,25 @@
+//! Where buffers have their memory from.
+
+use aneforge_tensor::AlignedBytes;
+use std::any::Any;
+
+/// Memory that this process can read and write, wherever it comes from. It does not move while it lives.
+pub trait Memory: Send + Sync {
+    /// What it holds.
+    fn bytes(&self) -> &[u8];
+    /// The same, to be written.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// What the device that has made it knows it by.
+    fn known_as(&self) -> Option<&dyn Any> {
+        None
+    }
+}
+
+impl Memory for AlignedBytes {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
