@@ -33,6 +33,8 @@ enum Name {
     Test,
     /// The kernels' tests once more, with the tiles that the processor lacks emulated
     Tiles,
+    /// The rules of threads about the engine, over every order in which threads can meet
+    Loom,
     /// The reference pages build, with warnings denied
     Doc,
     /// A private environment with what the Python tests need
@@ -56,6 +58,7 @@ impl Name {
             Name::Clippy => Step::cargo("clippy --workspace --all-targets -- -D warnings").run(),
             Name::Test => tests("test --workspace").run(),
             Name::Tiles => tests("test -p aneforge-kernels --features emulate-amx").run(),
+            Name::Loom => tests("test -p aneforge-ane --features loom --lib rules").run(),
             Name::Doc => Step::cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings").run(),
             Name::Venv => python::venv(),
             Name::Wheel => python::install(),

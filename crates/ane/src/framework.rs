@@ -137,7 +137,7 @@ impl Framework {
 
     /// Programs of this process that are loaded.
     pub fn loaded(&self) -> usize {
-        self.e5rt.loaded.load(Ordering::Acquire)
+        self.e5rt.places.taken()
     }
 
     /// Objects of the interface that are alive in this process.

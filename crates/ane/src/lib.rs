@@ -18,6 +18,7 @@ mod framework;
 pub mod limits;
 mod native;
 mod program;
+mod rules;
 mod sys;
 mod watchdog;
 pub mod worker;

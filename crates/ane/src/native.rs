@@ -145,20 +145,16 @@ struct Slot(Arc<Framework>);
 
 impl Slot {
     fn take(framework: &Arc<Framework>) -> Result<Slot, AneError> {
-        use std::sync::atomic::Ordering;
-        let limit = limits::MOST_PROGRAMS;
-        let loaded = &framework.e5rt.loaded;
-        let next = |n: usize| (n < limit).then_some(n + 1);
-        match loaded.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) {
-            Ok(_) => Ok(Slot(Arc::clone(framework))),
-            Err(loaded) => Err(AneError::Budget { loaded, limit }),
-        }
+        let places = &framework.e5rt.places;
+        let limit = places.limit();
+        places.take().map_err(|loaded| AneError::Budget { loaded, limit })?;
+        Ok(Slot(Arc::clone(framework)))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.e5rt.loaded.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        self.0.e5rt.places.give();
     }
 }
 

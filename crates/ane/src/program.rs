@@ -4,16 +4,16 @@ use crate::capture::captured;
 use crate::error::{AneError, Failure};
 use crate::framework::{Framework, path_text, text};
 use crate::limits;
+use crate::rules::Completion;
 use crate::sys::buffer::BufferHandle;
 use crate::sys::e5rt::{
     CompileOptions, Compiled as RawCompiled, E5rt, Event, Function, OpOptions, Operation, Stream,
 };
-use crate::sys::system::{Block, Completion};
+use crate::sys::system::Block;
 use crate::watchdog::Flight;
 use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -197,7 +197,7 @@ impl Program {
 
     fn empty(framework: &Arc<Framework>, options: Options) -> Result<Program, AneError> {
         framework.e5rt.here()?;
-        let completion = Arc::new(Completion::default());
+        let completion = Arc::new(Completion::new());
         let block = framework.block_class.map(|class| Block::new(class, &completion));
         let stream = framework.e5rt.stream()?;
         Ok(Program {
@@ -404,11 +404,11 @@ impl Program {
         if self.parts().block.is_none() {
             return Err(lacks("_NSConcreteGlobalBlock"));
         }
-        if self.framework.e5rt.in_flight.swap(true, Ordering::AcqRel) {
+        if !self.framework.e5rt.turn.take() {
             return Err(AneError::InFlight);
         }
         if let Err(error) = self.start() {
-            self.framework.e5rt.in_flight.store(false, Ordering::Release);
+            self.framework.e5rt.turn.give();
             return Err(error);
         }
         Ok(Submission { program: Some(self) })
@@ -430,7 +430,7 @@ impl Program {
             self.abandoned = true;
             return Err(AneError::Hung(limit));
         }
-        self.framework.e5rt.in_flight.store(false, Ordering::Release);
+        self.framework.e5rt.turn.give();
         self.rewind()
     }
 }

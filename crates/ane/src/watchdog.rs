@@ -1,44 +1,43 @@
 //! Calls that do not come back: one thread looks at all programs, so that a call itself costs two stores.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::rules::Calls;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// The calls of one program, as the watchdog sees them.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    /// Odd while a call runs.
-    calls: AtomicU64,
-    hung: AtomicBool,
+    calls: Calls,
     limit: Duration,
 }
 
 impl Flight {
     /// Calls that hang when they take longer than `limit`.
     pub(crate) fn new(limit: Duration) -> Arc<Flight> {
-        let flight = Arc::new(Flight { calls: AtomicU64::new(0), hung: AtomicBool::new(false), limit });
+        let flight = Arc::new(Flight { calls: Calls::new(), limit });
         watch(&flight);
         flight
     }
 
     #[inline]
     pub(crate) fn begin(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.calls.begin();
     }
 
     #[inline]
     pub(crate) fn end(&self) {
-        self.calls.fetch_add(1, Ordering::Release);
+        self.calls.end();
     }
 
     /// Whether a call has hung, after which the program is not used again.
     #[inline]
     pub(crate) fn hung(&self) -> bool {
-        self.hung.load(Ordering::Acquire)
+        self.calls.given_up()
     }
 
     pub(crate) fn give_up(&self) {
-        self.hung.store(true, Ordering::Release);
+        self.calls.give_up();
     }
 
     pub(crate) fn limit(&self) -> Duration {
@@ -88,11 +87,10 @@ impl Watched {
     /// Looks at it; whether it is still there.
     fn look(&mut self) -> bool {
         let Some(flight) = self.flight.upgrade() else { return false };
-        let call = flight.calls.load(Ordering::Acquire);
-        if call.is_multiple_of(2) {
+        let Some(call) = flight.calls.running() else {
             self.seen = None;
             return true;
-        }
+        };
         match self.seen {
             Some((seen, since)) if seen == call => {
                 if since.elapsed() >= flight.limit && !flight.hung() {
@@ -109,7 +107,7 @@ impl Watched {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 

@@ -10,8 +10,9 @@ use super::table::{Library, Missing, functions};
 use crate::Libraries;
 use crate::error::{AneError, Failure};
 use crate::limits;
+use crate::rules::{Places, Turn};
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where a function puts the object that it makes.
 type Out = *mut Handle;
@@ -92,9 +93,9 @@ pub const NEVER: &[(&str, &str)] = &[
 pub(crate) struct E5rt {
     pub(super) call: E5Functions,
     /// Programs of this process that are loaded.
-    pub(crate) loaded: AtomicUsize,
+    pub(crate) places: Places,
     /// Whether one runs asynchronously.
-    pub(crate) in_flight: AtomicBool,
+    pub(crate) turn: Turn,
     /// Handles that are alive, so that tests see none leak.
     pub(crate) alive: AtomicUsize,
     process: u32,
@@ -153,7 +154,7 @@ pub(crate) struct Operation(pub(super) RawOperation);
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        self.0.api.loaded.fetch_sub(1, Ordering::AcqRel);
+        self.0.api.places.give();
     }
 }
 
@@ -182,8 +183,8 @@ impl E5rt {
             .map_err(missing)?;
         Ok(Box::leak(Box::new(E5rt {
             call,
-            loaded: AtomicUsize::new(0),
-            in_flight: AtomicBool::new(false),
+            places: Places::new(limits::MOST_PROGRAMS),
+            turn: Turn::new(),
             alive: AtomicUsize::new(0),
             process: std::process::id(),
         })))
@@ -345,19 +346,15 @@ impl E5rt {
 
     /// Loads a program into the engine, if there is a place for it.
     pub(crate) fn operation(&'static self, options: &OpOptions) -> Result<Operation, AneError> {
-        let limit = limits::MOST_PROGRAMS;
-        let taken =
-            self.loaded.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
-        if let Err(loaded) = taken {
-            return Err(AneError::Budget { loaded, limit });
-        }
+        let limit = self.places.limit();
+        self.places.take().map_err(|loaded| AneError::Budget { loaded, limit })?;
         let mut out: Handle = std::ptr::null_mut();
         // SAFETY: see `compile`.
         let code = unsafe { (self.call.operation_create)(&raw mut out, options.raw) };
         let symbol = "e5rt_execution_stream_operation_create_precompiled_compute_operation_with_options";
         let made = self.made(symbol, code, out);
         if made.is_err() {
-            self.loaded.fetch_sub(1, Ordering::AcqRel);
+            self.places.give();
         }
         let refused = |failure: Failure| match failure.text.to_ascii_lowercase().contains("re-compile") {
             true => AneError::Recompile(failure),

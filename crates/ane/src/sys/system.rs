@@ -2,31 +2,10 @@
 
 use super::Handle;
 use super::table::Library;
+use crate::rules::Completion;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
-
-/// Whether something has ended, and how it is waited for.
-#[derive(Default)]
-pub(crate) struct Completion {
-    done: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Completion {
-    fn set(&self, done: bool) {
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = done;
-        self.changed.notify_all();
-    }
-
-    /// Waits; whether it ended in time.
-    pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(done, limit, |done| !*done);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
+use std::sync::Arc;
 
 /// A block of the system's runtime, `i32 (^)(void)`, that says that something has ended.
 ///
