@@ -13,7 +13,7 @@ use aneforge::{
 use aneforge_ane::Libraries;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn vector(n: usize) -> Shape {
     Shape::new(&[n]).unwrap()
@@ -114,14 +114,12 @@ fn calls_that_were_submitted_go_on_beside_their_caller() {
     let plan = compile(&[Var::input(vector(4)).adds(1.0)], &CompileOptions::default()).unwrap();
     let sessions: Vec<Session> =
         (0..2).map(|_| Session::new(plan.clone(), standin.engine()).unwrap()).collect();
-    standin.set("slow=e5rt_execution_stream_execute_sync:300");
-    let start = Instant::now();
+    standin.set("slow=e5rt_execution_stream_execute_sync:1500");
     let running: Vec<Running> = sessions.into_iter().map(Session::submit).collect();
-    assert!(start.elapsed() < Duration::from_millis(200), "they come back at once");
-    assert!(!running[0].is_done());
+    assert!(running.iter().all(|running| !running.is_done()), "they come back at once");
     for running in running {
-        let running = running.wait_for(Duration::ZERO).err().unwrap_or_else(|| panic!("not yet"));
-        let (session, done) = running.wait();
+        let done = running.wait_for(Duration::ZERO);
+        let (session, done) = done.unwrap_or_else(Running::wait);
         done.unwrap();
         assert_eq!(session.output(0)[0].to_f32(), 1.0);
     }
