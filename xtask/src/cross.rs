@@ -1,148 +1,78 @@
-//! `cargo xtask cross`: the kernels on aarch64, under qemu's user emulation.
+//! `cargo xtask cross`: what machines that are not here would run. For Linux on aarch64 it runs, under qemu; for macOS
+//! on Apple silicon it is compiled, linked and looked at.
 //!
-//! The toolchain is Debian's, unpacked below the target folder without being installed: a compiler whose
-//! standard library exists for aarch64, a linker, the C library, and qemu. rustup's own compiler has no
-//! standard library for other machines where only package registries are reached.
+//! Everything that is needed is unpacked below the target folder without being installed.
 
-use crate::run::{Step, target_dir};
-use anyhow::{Context, Result, bail};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod compiler;
+mod darwin;
+mod debian;
+mod kept;
+mod linux;
 
-/// What is built for, and run under emulation.
-const TARGET: &str = "aarch64-unknown-linux-gnu";
-/// The instruction sets that the emulated processor has and the tests must run on.
-const ISAS: &str = "Scalar Neon NeonFhm";
-/// Seconds after which a test program hangs: it takes some 200 here.
-const LIMIT: u32 = 1500;
-/// Packages whose names do not change with versions. Two more are looked up: the compiler's library and LLVM.
-const PACKAGES: &[&str] = &[
-    "rustc-web",
-    "libstd-rust-web-dev",
-    "libstd-rust-web-dev:arm64",
-    "gcc-12-aarch64-linux-gnu",
-    "cpp-12-aarch64-linux-gnu",
-    "binutils-aarch64-linux-gnu",
-    "libc6-arm64-cross",
-    "libc6-dev-arm64-cross",
-    "libgcc-12-dev-arm64-cross",
-    "libgcc-s1-arm64-cross",
-    "linux-libc-dev-arm64-cross",
-    "qemu-user-static",
-];
+use crate::run::target_dir;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use debian::Debian;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// Unpacks the toolchain if it is not there, and runs the kernels' tests.
-pub fn run() -> Result<()> {
-    let tools = Tools { folder: target_dir().join("xtask").join("cross") };
-    tools.prepare()?;
-    println!("==> kernels on {TARGET}, under qemu: {ISAS}");
-    let (emulator, root) = (tools.program("qemu-aarch64-static"), tools.shown("root/usr/aarch64-linux-gnu"));
-    let runner = format!("timeout {LIMIT} {emulator} -cpu max -L {root}");
-    // Without documentation tests: rustup's rustdoc cannot read the other compiler's libraries.
-    Step::cargo("test -p aneforge-tensor -p aneforge-kernels --lib --tests --target")
-        .arg(TARGET)
-        .env("RUSTC", tools.shown("bin/rustc"))
-        .env("CARGO_TARGET_DIR", tools.shown("target"))
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", tools.shown("bin/cc"))
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner)
-        .env("ANEFORGE_ISAS", ISAS)
-        .run()
+/// What to build for.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Build for one of them only
+    #[arg(long, value_name = "SYSTEM")]
+    only: Option<System>,
 }
 
-struct Tools {
-    folder: PathBuf,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum System {
+    /// The tests of the kernels, and of what the engine is given, under qemu
+    Linux,
+    /// The workspace, its tests and the wheel, linked; what they import is checked
+    Darwin,
 }
 
-impl Tools {
-    fn shown(&self, inside: &str) -> String {
-        self.folder.join(inside).to_string_lossy().into_owned()
-    }
-
-    fn program(&self, name: &str) -> String {
-        self.shown(&format!("root/usr/bin/{name}"))
-    }
-
-    fn prepare(&self) -> Result<()> {
-        let ready = self.folder.join("ready");
-        if ready.exists() {
-            println!("reusing {}", self.folder.display());
-            return Ok(());
+/// Builds for every system that is asked for, up to the first failure, and says how long each part took.
+pub fn run(args: &Args) -> Result<()> {
+    let mut clock = Clock::default();
+    let debian = Debian::new(folder("apt"));
+    let compiler = clock.part("the compiler", || compiler::prepare(&debian))?;
+    for &system in System::value_variants().iter().filter(|&&s| args.only.is_none_or(|only| only == s)) {
+        match system {
+            System::Linux => linux::run(&compiler, &debian, &mut clock)?,
+            System::Darwin => darwin::run(&compiler, &mut clock)?,
         }
-        println!("==> unpacking a toolchain for {TARGET} in {}", self.folder.display());
-        if self.folder.exists() {
-            fs::remove_dir_all(&self.folder)
-                .with_context(|| format!("cannot remove {}", self.folder.display()))?;
-        }
-        for inside in ["bin", "debs", "root", "apt/state/lists/partial", "apt/cache/archives/partial"] {
-            fs::create_dir_all(self.folder.join(inside)).context("cannot make the toolchain's folder")?;
-        }
-        self.apt("apt-get", &["-q", "update"]).context("`cargo xtask cross` needs Debian's packages")?;
-        let library = self.dependency("libstd-rust-web-dev", "libstd-rust-web-")?;
-        let llvm = self.dependency(&library, "libllvm")?;
-        let mut download = vec!["-q", "download"];
-        download.extend(PACKAGES);
-        download.extend([library.as_str(), llvm.as_str()]);
-        self.apt("apt-get", &download)?;
-        self.unpack()?;
-        let usr = self.shown("root/usr");
-        let libraries = format!("LD_LIBRARY_PATH={usr}/lib/x86_64-linux-gnu");
-        self.script("rustc", &format!("{libraries} exec {usr}/bin/rustc \"$@\""))?;
-        let root = self.shown("root");
-        let compiler = format!(
-            "{libraries} exec {usr}/bin/aarch64-linux-gnu-gcc-12 --sysroot={root} -I{usr}/aarch64-linux-gnu/include \"$@\""
-        );
-        self.script("cc", &compiler)?;
-        Ok(fs::write(ready, "")?)
+    }
+    clock.report();
+    Ok(())
+}
+
+/// A folder of `cargo xtask cross`.
+fn folder(name: &str) -> PathBuf {
+    target_dir().join("xtask").join("cross").join(name)
+}
+
+/// How long parts took.
+#[derive(Default)]
+struct Clock {
+    parts: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    /// Announces a part and runs it.
+    fn part<T>(&mut self, name: &'static str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        println!("\n==> {name}");
+        let began = Instant::now();
+        let result = run().with_context(|| format!("cross: {name}"))?;
+        self.parts.push((name, began.elapsed()));
+        Ok(result)
     }
 
-    /// Runs one of apt's programs with lists and caches of its own, for both machines' packages.
-    fn apt(&self, program: &str, args: &[&str]) -> Result<String> {
-        let state = self.shown("apt/state");
-        let options = [
-            format!("Dir::State={state}"),
-            format!("Dir::State::lists={state}/lists"),
-            format!("Dir::Cache={}", self.shown("apt/cache")),
-            "APT::Architectures::=amd64".into(),
-            "APT::Architectures::=arm64".into(),
-            "APT::Sandbox::User=root".into(),
-        ];
-        let mut command = Command::new(program);
-        options.iter().for_each(|option| _ = command.arg("-o").arg(option));
-        let output = command.args(args).current_dir(self.folder.join("debs")).output();
-        let output = output.with_context(|| format!("cannot start `{program}`"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("`{program} {}` failed with {}:\n{}", args.join(" "), output.status, said.trim());
+    fn report(&self) {
+        let all: Duration = self.parts.iter().map(|(_, time)| *time).sum();
+        println!("\neverything that was asked for passed, in {:.0} s:", all.as_secs_f64());
+        for (name, time) in &self.parts {
+            println!("  {name:<32}{:>8.1} s", time.as_secs_f64());
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// The package that `package` needs whose name begins so.
-    fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
-        let listed = self.apt("apt-cache", &["depends", package])?;
-        let named = |line: &str| line.trim().strip_prefix("Depends: ").map(str::to_owned);
-        let found = listed.lines().filter_map(named).find(|name| {
-            name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        });
-        found.with_context(|| {
-            format!("package {package} needs no {prefix}*; see `apt-cache depends {package}`")
-        })
-    }
-
-    fn unpack(&self) -> Result<()> {
-        let packages = fs::read_dir(self.folder.join("debs"))?;
-        for package in packages {
-            let (package, root) = (package?.path(), self.folder.join("root"));
-            Step::new("dpkg", "-x").arg(package.to_string_lossy()).arg(root.to_string_lossy()).run()?;
-        }
-        Ok(())
-    }
-
-    fn script(&self, name: &str, body: &str) -> Result<()> {
-        let path: PathBuf = Path::new(&self.folder).join("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n"))?;
-        Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
     }
 }

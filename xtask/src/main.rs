@@ -42,8 +42,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Plant the faults of tests/mutations.md, one at a time, and demand that a test catches each
     Mutate(mutate::Args),
-    /// Run the kernels' tests on aarch64, under emulation; needs Debian's packages
-    Cross,
+    /// Run tests on Linux on aarch64, under emulation, and link everything for macOS; needs Debian's packages
+    Cross(cross::Args),
     /// Start the file of a new op
     NewOp(new_op::Args),
 }
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Task::Capi(args) => capi::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Mutate(args) => mutate::run(&args),
-        Task::Cross => cross::run(),
+        Task::Cross(args) => cross::run(&args),
         Task::NewOp(args) => new_op::run(&args),
     };
     match result {

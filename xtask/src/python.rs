@@ -14,34 +14,71 @@ const REQUIREMENTS_ALONE: &str = "python/requirements-test-alone.txt";
 /// Python's minor versions for which the pinned requirements have wheels.
 const MINORS: std::ops::RangeInclusive<u32> = 11..=13;
 
+/// An environment of Python, in a folder.
+pub struct Environment(PathBuf);
+
+impl Environment {
+    /// One that is there.
+    pub fn at(folder: PathBuf) -> Environment {
+        Environment(folder)
+    }
+
+    /// Makes one without packages.
+    pub fn new(folder: PathBuf) -> Result<Environment> {
+        Environment::with(&find_python()?, folder)
+    }
+
+    fn with(python: &Python, folder: PathBuf) -> Result<Environment> {
+        println!("making {} with {} {}", folder.display(), python.path, python.version);
+        let make = Step::new(&python.path, "-m venv").arg(folder.to_string_lossy());
+        make.run().context("cannot make the environment; on Debian, apt-get install python3-venv")?;
+        Ok(Environment(folder))
+    }
+
+    /// One of its programs.
+    pub fn program(&self, name: &str) -> String {
+        self.0.join("bin").join(name).to_string_lossy().into_owned()
+    }
+
+    /// Installs packages, which are arguments of pip.
+    pub fn install(&self, packages: &[&str]) -> Result<()> {
+        let pip = Step::new(self.program("pip"), "install --quiet --disable-pip-version-check");
+        packages.iter().fold(pip, |pip, &package| pip.arg(package)).run()
+    }
+}
+
 fn venv_dir() -> PathBuf {
     target_dir().join("xtask").join("venv")
 }
 
-/// A program of the environment.
+/// A program of the tests' environment.
 pub fn program(name: &str) -> String {
-    venv_dir().join("bin").join(name).to_string_lossy().into_owned()
+    Environment::at(venv_dir()).program(name)
+}
+
+/// A package of the tests, with its version as pip takes it.
+pub fn pinned(package: &str) -> Result<String> {
+    let text = fs::read_to_string(root().join(REQUIREMENTS))
+        .with_context(|| format!("cannot read {REQUIREMENTS}"))?;
+    let line = text.lines().find(|line| line.split_once("==").is_some_and(|(name, _)| name == package));
+    Ok(line.with_context(|| format!("{REQUIREMENTS} has no line {package}==VERSION"))?.into())
 }
 
 /// Makes the environment, unless it is there and made from the same requirements.
 pub fn venv() -> Result<()> {
-    let python = find_python()?;
+    let python = find_python().context("--no-python leaves the Python steps out")?;
     let stamp = venv_dir().join("requirements.hash");
     let wanted = stamp_of(&python)?;
     if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         println!("reusing {}: the requirements are those it was made from", venv_dir().display());
         return Ok(());
     }
-    println!("making {} with {} {}", venv_dir().display(), python.path, python.version);
     if venv_dir().exists() {
         fs::remove_dir_all(venv_dir()).with_context(|| format!("cannot remove {}", venv_dir().display()))?;
     }
-    let make = Step::new(&python.path, "-m venv").arg(venv_dir().to_string_lossy());
-    make.run().context("cannot make the environment; on Debian, apt-get install python3-venv")?;
-    Step::new(program("pip"), "install --quiet --disable-pip-version-check -r").arg(REQUIREMENTS).run()?;
-    Step::new(program("pip"), "install --quiet --disable-pip-version-check --no-deps -r")
-        .arg(REQUIREMENTS_ALONE)
-        .run()?;
+    let environment = Environment::with(&python, venv_dir())?;
+    environment.install(&["-r", REQUIREMENTS])?;
+    environment.install(&["--no-deps", "-r", REQUIREMENTS_ALONE])?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
@@ -112,9 +149,8 @@ fn find_python() -> Result<Python> {
     }
     let found = if seen.is_empty() { "none was found".into() } else { seen.join(", ") };
     bail!(
-        "the Python tests need Python 3.{} to 3.{} as python3 on the PATH ({found}). Install one \
-         (Debian: apt-get install python3 python3-venv; macOS: brew install python@3.{1}), \
-         or leave these steps out with --no-python",
+        "Python 3.{} to 3.{} is needed, as python3 on the PATH ({found}). Install one \
+         (Debian: apt-get install python3 python3-venv; macOS: brew install python@3.{1})",
         MINORS.start(),
         MINORS.end(),
     )

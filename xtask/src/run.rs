@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The root of the tree, where the workspace manifest is.
 pub fn root() -> &'static Path {
@@ -50,16 +50,28 @@ impl Step {
 
     /// Runs it to its end; its output is ours.
     pub fn run(&self) -> Result<()> {
-        let status = Command::new(&self.program)
+        self.finish(Stdio::inherit()).map(drop)
+    }
+
+    /// Runs it to its end; what it writes to standard output.
+    pub fn output(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.finish(Stdio::piped())?).into_owned())
+    }
+
+    fn finish(&self, output: Stdio) -> Result<Vec<u8>> {
+        let finished = Command::new(&self.program)
             .args(&self.args)
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .current_dir(root())
-            .status()
+            .stdin(Stdio::inherit())
+            .stdout(output)
+            .stderr(Stdio::inherit())
+            .output()
             .with_context(|| format!("cannot start `{}`; is it installed?", self.program))?;
-        if !status.success() {
-            bail!("failed with {status}; to reproduce, run in {}:\n  {self}", root().display());
+        if !finished.status.success() {
+            bail!("failed with {}; to reproduce, run in {}:\n  {self}", finished.status, root().display());
         }
-        Ok(())
+        Ok(finished.stdout)
     }
 }
 
