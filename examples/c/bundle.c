@@ -40,6 +40,8 @@ int main(int argc, char **argv) {
     if (ane_e5rt_program_set_input_fp16(program, "c", ones, COUNT) != -1) return 1;
     if (ane_e5rt_program_set_input_fp16(program, "a", ones, COUNT + 1) != -1) return 1;
     if (ane_e5rt_program_execute(NULL) != -1) return 1;
+    const size_t wrong[] = {2 * COUNT, 4};
+    if (ane_e5rt_program_compile(mil, cache, 4, in_names, wrong, 2, out_names, out_bytes, 1)) return 1;
     ane_e5rt_program_release(program);
     ane_e5rt_program_release(NULL);
     puts("1 + 1 = 2");

@@ -26,6 +26,22 @@ impl Engine {
         self.program.as_mut().ok_or_else(|| "nothing is loaded".into())
     }
 
+    /// An error for a port of which the library says another size than the caller: the engine would write past its memory.
+    fn sized(&mut self, op: usize, source: &Source) -> Result<(), String> {
+        let program = self.program()?;
+        let inputs = source.inputs.iter().enumerate().map(|(at, port)| (Side::Input(at), port));
+        let outputs = source.outputs.iter().enumerate().map(|(at, port)| (Side::Output(at), port));
+        for (side, (name, bytes)) in inputs.chain(outputs) {
+            let Some(layout) = program.layout(op, side) else { continue };
+            let count = layout.iter().map(|(extent, _)| *extent as usize).product::<usize>();
+            // Half precision; or bytes, which callers count in units of two.
+            if ![2 * count, count, count.next_multiple_of(2)].contains(bytes) {
+                return Err(format!("{name} has {count} values in the program, and {bytes} bytes were said"));
+            }
+        }
+        Ok(())
+    }
+
     fn memory(&mut self, op: usize, side: usize, index: usize) -> Result<*mut u8, String> {
         let from = self.shared.iter().find(|(_, to)| side == 0 && *to == (op, index)).map(|(from, _)| *from);
         let (op, side, index) = from.map_or((op, side, index), |(op, index)| (op, 1, index));
@@ -58,6 +74,7 @@ impl Runs for Engine {
                 0
             }
         };
+        self.sized(op, source)?;
         let framework = Arc::clone(&self.framework);
         let allocate = |specs: &[PortSpec]| {
             specs

@@ -11,7 +11,7 @@ mod probes;
 
 pub use machine::{Library, Machine, machine};
 pub use ops::{OpCheck, check_op, ops};
-pub use probe::{Bench, Outcome, PROBES, Probe, Verdict, probe};
+pub use probe::{Bench, Outcome, PROBES, Probe, UNPROBED, Verdict, probe};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -83,6 +83,8 @@ impl fmt::Display for Report {
             writeln!(f, "  {verdict:<9} {name}: {found}")?;
             writeln!(f, "            {about}; expected: {expected}")?;
         }
+        writeln!(f, "\nnot probed")?;
+        UNPROBED.iter().try_for_each(|(name, why)| writeln!(f, "  {name}: {why}"))?;
         if self.device != "ane" {
             writeln!(f, "\nnone of this ran on an engine, so that nothing about silicon follows from it")?;
         }

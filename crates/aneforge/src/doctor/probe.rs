@@ -253,6 +253,32 @@ pub const PROBES: &[Probe] = &[
     ),
 ];
 
+/// Constants that no probe is about, and why.
+pub const UNPROBED: &[(&str, &str)] = &[
+    ("MOST_PROGRAMS_OF_ALL", "it would take the places of other processes"),
+    ("ENGINE_MASK", "it is read back in every compile, and another value is an error"),
+    ("HOST_VISIBLE", "every buffer of every probe is of this type"),
+    ("FUNCTION", "every program has this one function"),
+    ("SEGMENTER", "every compile asks for it, and no other is known"),
+    ("QUALITY_OF_SERVICE", "every call of a native layer has it, and no other is known to be needed"),
+    ("UNSAID_STRIDE", "it counts where a model does not say its strides, which `native_rows` shows"),
+    ("PAGE", "a surface that is too small stops the machine"),
+    ("CALL_LIMIT", "`idle` shows the longest call that is known; a hang is not provoked"),
+    ("COMPILE_LIMIT", "a hang is not provoked"),
+    ("FLOORS", "the cases of ops show which compile for this chip"),
+    ("FLOORS_ELSEWHERE", "the cases of ops show which compile for this chip"),
+    ("ATTENTION_LONGER", "longer attention is written out before it reaches the engine"),
+    ("ATTENTION_QUERIES", "a choice of this library"),
+    ("TALLEST_KERNEL", "taller kernels are refused before they reach the engine"),
+    (
+        "INT8_ACTIVATIONS",
+        "bytes stream only within larger programs, whose results the cases of ops do not show",
+    ),
+    ("RECORDED", "times by clock rate, of chips that are not this one"),
+    ("CATALOG", "a table of names; the cases of ops show those that compile"),
+    ("CHIPS", "a table of names; `machine` says which this is"),
+];
+
 /// Runs the probe of this name.
 pub fn probe(name: &str, bench: &Bench) -> Option<Outcome> {
     let probe = PROBES.iter().find(|probe| probe.name == name)?;

@@ -14,6 +14,7 @@ mod conformance;
 mod cost;
 mod counting;
 mod diagnose;
+mod doctor;
 mod errors;
 mod facts;
 mod files;
