@@ -36,7 +36,7 @@ fn every_native_layer_runs_here_and_apart_with_the_same_bits() {
     for entry in OPS.iter().filter(|entry| matches!((entry.mil)(), Mil::Native(_))) {
         for case in (entry.cases)() {
             let Built { output, feeds, .. } = build(&case, false);
-            let plan = native(&[output.clone()]);
+            let plan = native(std::slice::from_ref(&output));
             let feeds = feed_tensors(&Graph::freeze(&[output]).unwrap(), &feeds);
             let want = run(&plan, &*host::shared(), &feeds);
             assert_eq!(run(&plan, &engine, &feeds), want, "{}", entry.info.name);
