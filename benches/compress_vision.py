@@ -39,6 +39,7 @@ WAYS: list[tuple[str, dict[str, object]]] = [
     ("int4, tolerance 1, calibrated", {"compress": "int4", "compress_atol": 1.0, "calibrate": True}),
     ("int4, tolerance 0.05, calibrated", {"compress": "int4", "calibrate": True}),
     ("int4, tolerance 0.02, calibrated", {"compress": "int4", "compress_atol": 0.02, "calibrate": True}),
+    ("int4, tolerance 0.03, calibrated", {"compress": "int4", "compress_atol": 0.03, "calibrate": True}),
     ("auto", {"compress": "auto"}),
 ]
 

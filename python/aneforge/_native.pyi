@@ -254,9 +254,9 @@ class Model:
         """
     def weight_report(self) -> list[dict[str, Any]]:
         """How each weight is stored that may be encoded, where `compile` was asked to `compress`: `op` and the line `at`
-        which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, the
-        `calibrated` error of what the op computes (None where nothing was calibrated), and `why` it is not in the form that
-        was asked for ("" if it is).
+        which it was built, `shape`, `encoding`, whether scales of its rows stand behind the op (`scaled`), `bytes` and
+        `dense_bytes` (in half precision), the relative `error`, the `calibrated` error of what the op computes (None where
+        nothing was calibrated), and `why` it is not in the form that was asked for ("" if it is).
         """
     def explain(self) -> Explanation:
         """Why the program is what it is: the rules that fired or refused, the ways there were, its weights and cuts."""

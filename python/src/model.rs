@@ -179,9 +179,9 @@ impl Model {
     }
 
     /// How each weight is stored that may be encoded, where `compile` was asked to `compress`: `op` and the line `at`
-    /// which it was built, `shape`, `encoding`, `bytes` and `dense_bytes` (in half precision), the relative `error`, the
-    /// `calibrated` error of what the op computes (None where nothing was calibrated), and `why` it is not in the form that
-    /// was asked for ("" if it is).
+    /// which it was built, `shape`, `encoding`, whether scales of its rows stand behind the op (`scaled`), `bytes` and
+    /// `dense_bytes` (in half precision), the relative `error`, the `calibrated` error of what the op computes (None where
+    /// nothing was calibrated), and `why` it is not in the form that was asked for ("" if it is).
     fn weight_report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         reported(py, &self.plan().weights)
     }
@@ -485,6 +485,7 @@ pub fn reported<'py>(py: Python<'py>, weights: &[WeightReport]) -> PyResult<Boun
         row.set_item("at", weight.at.to_string())?;
         row.set_item("shape", PyTuple::new(py, weight.shape.dims())?)?;
         row.set_item("encoding", weight.encoding.name())?;
+        row.set_item("scaled", weight.scaled)?;
         row.set_item("bytes", weight.bytes)?;
         row.set_item("dense_bytes", weight.dense_bytes)?;
         row.set_item("error", weight.error)?;

@@ -46,8 +46,8 @@ impl Reading {
 type Lower = Vec<Vec<Vec<f64>>>;
 
 /// Runs a graph on each of these sets of inputs, one tensor for each that is fed, in feed order (state is zeros), and gathers
-/// what its weights are multiplied with. The weights of the graph itself are used, in full. A weight that has more columns than
-/// rows were seen of what it is multiplied with is not calibrated: it would be fitted to those rows only.
+/// what its weights are multiplied with. The weights of the graph itself are used, in full. The fewer rows were seen of what a
+/// weight is multiplied with, for each of its columns, the less it is fitted to them.
 ///
 /// ```
 /// use aneforge::device::host::Host;
@@ -79,7 +79,7 @@ pub fn calibrate_all(
     options: &CompileOptions,
     graphs: &[(Graph, Vec<Vec<Tensor>>)],
 ) -> Result<Calibration, RunError> {
-    let (mut lower, mut rows): (Lower, Vec<usize>) = (Vec::new(), Vec::new());
+    let (mut lower, mut rows, mut alike): (Lower, Vec<usize>, Vec<usize>) = Default::default();
     let mut known: Option<(Vec<(usize, usize)>, Assigned)> = None;
     for (graph, sets) in graphs {
         let traces = passes::run(graph, options).map_err(|e| RunError::Compile(e.into()))?;
@@ -89,6 +89,7 @@ pub fn calibrate_all(
         match &known {
             None => {
                 lower = sizes.iter().map(|&(size, groups)| vec![vec![0.0; size]; groups]).collect();
+                alike = readings.iter().map(|reading| reading.windows.alike()).collect();
                 known = Some((sizes, assigned));
             }
             Some(known) if *known == (sizes, assigned) => {}
@@ -105,23 +106,14 @@ pub fn calibrate_all(
     };
     rows.resize(lower.len(), 0);
     let mut seen: Vec<Result<Seen, String>> = Vec::new();
-    for ((lower, (size, _)), rows) in lower.iter().zip(sizes).zip(rows) {
+    for (((lower, (size, _)), rows), alike) in lower.iter().zip(sizes).zip(rows).zip(alike) {
         if stopped() {
             return Err(DeviceError::Stopped.into());
         }
         let columns = size.isqrt();
-        // Fewer rows leave directions open in which the products of other inputs would be off.
-        let few = || {
-            format!(
-                "only {rows} rows of what it is multiplied with were seen, and it has {columns} columns; give more inputs"
-            )
-        };
         let nothing =
             || "nothing but zeros was seen of what it is multiplied with, or what is no number".to_string();
-        seen.push(match Seen::new(lower, columns) {
-            Some(_) if rows < columns => Err(few()),
-            found => found.ok_or_else(nothing),
-        });
+        seen.push(Seen::new(lower, columns, rows, alike).ok_or_else(nothing));
     }
     let weights = assigned.into_iter().map(|reader| seen[reader?].clone());
     Ok(Calibration { weights: weights.collect(), threads: host.threads() })

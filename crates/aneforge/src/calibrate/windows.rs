@@ -7,6 +7,9 @@ use aneforge_tensor::Shape;
 const MOST_ROWS: usize = 1 << 12;
 /// Values that are handed on at once.
 const PIECE: usize = 1 << 18;
+/// Windows of an image that say as much as one row apart. With convolutions of EfficientNet-lite0 whose moments come from 5 to 60
+/// windows a column, products of other photographs were off least with a damping of 0.1 to 3, and up to half as far again at 0.01.
+const ALIKE: usize = 8;
 
 /// How a value is read.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +43,14 @@ impl Windows {
         match *self {
             Windows::Rows(columns) => columns,
             Windows::Images { groups, image, kernel, .. } => image[1] / groups * kernel[0] * kernel[1],
+        }
+    }
+
+    /// Rows that are as good as one, since neighbours in an image are alike.
+    pub(super) fn alike(&self) -> usize {
+        match self {
+            Windows::Rows(_) => 1,
+            Windows::Images { .. } => ALIKE,
         }
     }
 

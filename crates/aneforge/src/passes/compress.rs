@@ -5,11 +5,13 @@ use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Constant;
 use crate::ir::types::Caller;
+use crate::passes::scaled::{self, Stored};
 use crate::passes::{PassError, encoded, legal};
 use crate::quantize::{self, Seen, calibrated_int8, calibrated_lut4, relative_error};
 use crate::target::{Family, Target, native_streams};
 use aneforge_kernels::threads::Pool;
 use aneforge_tensor::{Encoding, Shape, Weight};
+use std::collections::HashMap;
 use std::fmt;
 
 /// In which form weights are stored.
@@ -22,6 +24,9 @@ pub struct Compression {
     pub tolerance: Real,
     /// The columns that share a scale, in blocks: as many as divide a row, at most.
     pub block: usize,
+    /// Whether a calibrated 4-bit table may have the scales of a weight's rows taken out, which are then multiplied by behind the
+    /// op, where products are nearer so.
+    pub scales: bool,
 }
 
 /// What [`Compression`] tries, and what it falls back to.
@@ -47,7 +52,7 @@ impl Compression {
 
     /// In this form, with the reference's tolerance and block.
     pub fn new(form: Form) -> Compression {
-        Compression { form, tolerance: Real(Compression::TOLERANCE), block: Compression::BLOCK }
+        Compression { form, tolerance: Real(Compression::TOLERANCE), block: Compression::BLOCK, scales: true }
     }
 
     /// The same with this tolerance.
@@ -60,6 +65,12 @@ impl Compression {
     #[must_use]
     pub fn block(self, block: usize) -> Compression {
         Compression { block, ..self }
+    }
+
+    /// The same with or without scales behind ops.
+    #[must_use]
+    pub fn scales(self, scales: bool) -> Compression {
+        Compression { scales, ..self }
     }
 }
 
@@ -102,7 +113,9 @@ pub struct WeightReport {
     pub shape: Shape,
     /// The form it is stored in.
     pub encoding: Encoding,
-    /// Bytes that it takes.
+    /// Whether it is without the scales of its rows, which the program multiplies by behind the op.
+    pub scaled: bool,
+    /// Bytes that it takes, with such scales.
     pub bytes: usize,
     /// Bytes that it would take in half precision.
     pub dense_bytes: usize,
@@ -110,7 +123,7 @@ pub struct WeightReport {
     pub error: f64,
     /// The error of what the op computes of the calibration's inputs ([`Seen::error`]), where the weight was calibrated.
     pub calibrated: Option<f64>,
-    /// Why it is not in the form that was tried first, if it is not.
+    /// Why it is not in the form that was tried first, if it is not, or not calibrated, or with few rows.
     pub why: String,
 }
 
@@ -118,12 +131,14 @@ impl WeightReport {
     /// All of it as JSON, the shape as a list.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        let WeightReport { op, at, shape, encoding, bytes, dense_bytes, error, calibrated, why } = self;
+        let WeightReport { op, at, shape, encoding, scaled, bytes, dense_bytes, error, calibrated, why } =
+            self;
         serde_json::json!({
             "op": op,
             "at": at.to_string(),
             "shape": shape.dims(),
             "encoding": encoding.name(),
+            "scaled": scaled,
             "bytes": bytes,
             "dense_bytes": dense_bytes,
             "error": error,
@@ -135,8 +150,10 @@ impl WeightReport {
 
 impl fmt::Display for WeightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WeightReport { op, at, shape, encoding, bytes, dense_bytes, error, calibrated, why } = self;
-        write!(f, "{op} {shape}: {encoding}, {bytes} of {dense_bytes} bytes, error {error:.1e}")?;
+        let WeightReport { op, at, shape, encoding, scaled, bytes, dense_bytes, error, calibrated, why } =
+            self;
+        let scaled = if *scaled { " and scales of rows" } else { "" };
+        write!(f, "{op} {shape}: {encoding}{scaled}, {bytes} of {dense_bytes} bytes, error {error:.1e}")?;
         if let Some(error) = calibrated {
             write!(f, ", calibrated to {error:.1e}")?;
         }
@@ -164,7 +181,7 @@ pub fn compress(
     target: Target,
     calibration: Option<&Calibration>,
 ) -> Result<(Graph, Vec<WeightReport>), PassError> {
-    let mut reports = Vec::new();
+    let (mut reports, mut scales) = (Vec::new(), HashMap::new());
     let mut compressed = graph.clone();
     let pool = calibration.map(|calibration| Pool::new(calibration.threads.max(1)));
     for (index, readers) in readers(graph).into_iter().enumerate() {
@@ -188,33 +205,62 @@ pub fn compress(
             continue;
         }
         let (stored, mut why) = match weight.encoding() {
-            _ if turned => (weight.clone(), "transposed convolutions take none that is encoded".into()),
-            Encoding::Dense => chosen(weight, compression, target.family(), fits, known),
-            _ => (weight.clone(), "it came so".into()),
+            _ if turned => {
+                (weight.clone().into(), "transposed convolutions take none that is encoded".into())
+            }
+            Encoding::Dense => {
+                let scales = compression.scales && readers.len() == 1 && scaled::takes(op);
+                chosen(weight, Compression { scales, ..compression }, target.family(), fits, known)
+            }
+            _ => (weight.clone().into(), "it came so".into()),
         };
-        let encoded = stored.encoding() != Encoding::Dense;
-        let calibrated = known.filter(|_| encoded).map(|(pool, seen)| seen.error(weight, &stored, pool));
-        if let (true, Some(Err(not))) = (encoded, seen) {
-            why = [why, format!("not calibrated: {not}")].join("; ").trim_start_matches("; ").into();
+        let encoded = stored.weight.encoding() != Encoding::Dense;
+        if let Some(caveat) = seen.filter(|_| encoded).and_then(caveat) {
+            why = if why.is_empty() { caveat } else { format!("{why}; {caveat}") };
         }
-        reports.push(WeightReport {
-            op: op.name().into(),
-            at,
-            shape: weight.shape(),
-            encoding: stored.encoding(),
-            bytes: stored.stored_bytes(),
-            dense_bytes: weight.shape().count() * 2,
-            error: relative_error(weight, &stored),
-            calibrated,
-            why,
-        });
-        compressed.constants[index] = stored;
+        let said = (op.name().to_owned(), at, why);
+        reports.push(report(weight, &stored, known, said));
+        compressed.constants[index] = stored.weight;
+        scales.extend(stored.scaled.map(|(of_rows, _)| (index, of_rows)));
     }
     if aneforge_kernels::threads::stopped() {
         return Err(PassError::Stopped);
     }
+    if !scales.is_empty() {
+        compressed = scaled::put_behind(&compressed, &scales)?;
+    }
     legal::check(&compressed, target)?;
     Ok((compressed, reports))
+}
+
+/// What there is to say of what a weight is multiplied with.
+fn caveat(seen: &Result<Seen, String>) -> Option<String> {
+    match seen {
+        Ok(seen) => seen.caveat(),
+        Err(not) => Some(format!("not calibrated: {not}")),
+    }
+}
+
+/// How that weight is stored, of this op, built there, and why so.
+fn report(
+    weight: &Weight,
+    stored: &Stored,
+    known: Option<(&Pool, &Seen)>,
+    (op, at, why): (String, Caller, String),
+) -> WeightReport {
+    let encoded = stored.weight.encoding() != Encoding::Dense;
+    WeightReport {
+        op,
+        at,
+        shape: weight.shape(),
+        encoding: stored.weight.encoding(),
+        scaled: stored.scaled.is_some(),
+        bytes: stored.bytes(),
+        dense_bytes: weight.shape().count() * 2,
+        error: relative_error(weight, stored.stands()),
+        calibrated: known.filter(|_| encoded).map(|(pool, seen)| seen.error(weight, stored.stands(), pool)),
+        why,
+    }
 }
 
 /// An op, as which operand it reads a constant, and the line that built it.
@@ -259,7 +305,7 @@ fn chosen(
     family: Family,
     refused: impl Fn(&Weight) -> Option<String>,
     known: Option<(&Pool, &Seen)>,
-) -> (Weight, String) {
+) -> (Stored, String) {
     let mut why: Vec<String> = Vec::new();
     for &encoding in compression.form.encodings() {
         if compression.form == Form::Auto && !native_streams(family).contains(&encoding) {
@@ -281,7 +327,13 @@ fn chosen(
             why.push(format!("not {encoding}: {refusal}"));
             continue;
         }
-        let (stored, dense) = (encoded.stored_bytes(), weight.shape().count() * 2);
+        let encoded = match known {
+            Some((pool, seen)) if compression.scales && encoding == Encoding::Lut4 => {
+                scaled::nearer(weight, encoded, pool, seen)
+            }
+            _ => encoded.into(),
+        };
+        let (stored, dense) = (encoded.bytes(), weight.shape().count() * 2);
         if stored >= dense {
             why.push(format!("not {encoding}: it would take {stored} bytes, and {dense} in half precision"));
             continue;
@@ -289,8 +341,8 @@ fn chosen(
         let limited = matches!(encoding, Encoding::Lut4 | Encoding::Blockwise);
         let error = match known {
             _ if !limited => 0.0,
-            Some((pool, seen)) => seen.error(weight, &encoded, pool),
-            None => relative_error(weight, &encoded),
+            Some((pool, seen)) => seen.error(weight, encoded.stands(), pool),
+            None => relative_error(weight, encoded.stands()),
         };
         if error > compression.tolerance.0 {
             why.push(format!("not {encoding}: error {error:.3}, above {}", compression.tolerance.0));
@@ -298,5 +350,5 @@ fn chosen(
         }
         return (encoded, why.join("; "));
     }
-    (weight.clone(), why.join("; "))
+    (weight.clone().into(), why.join("; "))
 }

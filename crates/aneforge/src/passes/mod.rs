@@ -26,6 +26,7 @@ mod preflight;
 mod rank;
 mod route;
 mod scalars;
+mod scaled;
 mod trigonometry;
 
 use crate::ir::graph::Graph;

@@ -43,6 +43,7 @@ struct StoredNote {
     line: (String, u32),
     shape: Vec<usize>,
     encoding: String,
+    scaled: bool,
     bytes: [usize; 2],
     /// The bits of a double-precision number.
     error: u64,
@@ -255,6 +256,7 @@ fn stored_note(report: &WeightReport) -> StoredNote {
         line: (report.at.file().to_owned(), report.at.line()),
         shape: report.shape.dims().to_vec(),
         encoding: report.encoding.name().into(),
+        scaled: report.scaled,
         bytes: [report.bytes, report.dense_bytes],
         error: report.error.to_bits(),
         calibrated: report.calibrated.map(f64::to_bits),
@@ -269,6 +271,7 @@ fn stored(note: &StoredNote) -> Option<WeightReport> {
         at: Caller::named(&note.line.0, note.line.1),
         shape: Shape::new(&note.shape).ok()?,
         encoding: Encoding::from_name(&note.encoding)?,
+        scaled: note.scaled,
         bytes,
         dense_bytes,
         error: f64::from_bits(note.error),

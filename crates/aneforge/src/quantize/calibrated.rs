@@ -9,10 +9,17 @@ use aneforge_kernels::threads::{Pool, stopped};
 use aneforge_tensor::{Int8Weight, Lut4Weight, Shape, Weight, f16};
 use std::sync::Arc;
 
-/// What is added to the moments of each column, as a part of their mean: what GPTQ (arXiv 2210.17323) adds before it factors
-/// them. Here it counts in all that is chosen: without it, columns that were hardly seen would take any value that makes up
-/// for others, and other inputs would show it.
+/// What is added to the moments of each column, as a part of their mean, at least: what GPTQ (arXiv 2210.17323) adds before it
+/// factors them. Here it counts in all that is chosen: without it, columns that were hardly seen would take any value that makes
+/// up for others, and other inputs would show it.
 pub const DAMPING: f64 = 0.01;
+/// The same at most, for what was seen in no more rows than it has columns, or few more.
+const MOST_DAMPING: f64 = 3.0;
+
+/// How far moments of so many columns are damped that were seen in so many rows, of which that many are as good as one.
+fn damping(columns: usize, rows: usize, alike: usize) -> f64 {
+    ((columns * alike) as f64 / rows.max(1) as f64).clamp(DAMPING, MOST_DAMPING)
+}
 
 /// Rows in which tables are compared, at most.
 const SAMPLED: usize = 64;
@@ -23,18 +30,31 @@ pub struct Seen {
     /// `None` of a group that only zeros reached, such as a channel that is never active: its codes stay the plain ones.
     groups: Arc<[Option<Moments>]>,
     columns: usize,
+    rows: usize,
 }
 
 impl Seen {
-    /// From the lower triangles of the moments of each group; `None` where only zeros were seen, or where a group has moments
-    /// that cannot be factored.
-    pub fn new(lower: &[Vec<f64>], columns: usize) -> Option<Seen> {
+    /// From the lower triangles of the moments of each group, of so many rows, of which `alike` are as good as one; `None` where
+    /// only zeros were seen, or where a group has moments that cannot be factored.
+    pub fn new(lower: &[Vec<f64>], columns: usize, rows: usize, alike: usize) -> Option<Seen> {
+        let damping = damping(columns, rows, alike);
         let group = |lower: &Vec<f64>| {
             let seen = lower.iter().any(|&moment| moment != 0.0);
-            if seen { Moments::new(lower, columns, DAMPING).map(Some) } else { Some(None) }
+            if seen { Moments::new(lower, columns, damping).map(Some) } else { Some(None) }
         };
         let groups = lower.iter().map(group).collect::<Option<Vec<_>>>()?;
-        groups.iter().any(Option::is_some).then(|| Seen { groups: groups.into(), columns })
+        groups.iter().any(Option::is_some).then(|| Seen { groups: groups.into(), columns, rows })
+    }
+
+    /// What there is to say of an error that is one of few rows: fewer than there are columns to fit to them.
+    pub fn caveat(&self) -> Option<String> {
+        let Seen { columns, rows, .. } = self;
+        let few = || {
+            format!(
+                "only {rows} rows of what it is multiplied with were seen, and it has {columns} columns: other inputs are further off; give more"
+            )
+        };
+        (rows < columns).then(few)
     }
 
     /// Whether these are moments of that weight's columns.
@@ -68,7 +88,14 @@ impl Seen {
         self.lengths(weight, encoded, pool).map_or(f64::INFINITY, relative)
     }
 
-    /// `|X (W - W')|` and `|X W|`, squared, each with what [`DAMPING`] adds, and that alone; `None` if the thread's work is
+    /// The same as is to be expected of other inputs: with what damping adds, which is the more the fewer rows were seen. Codes
+    /// are fitted to what was seen, whose own error says little of others where that is little.
+    pub fn expected(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> f64 {
+        let relative = |[distance, length]: [[f64; 2]; 2]| distance[0].sqrt() / (length[0].sqrt() + 1e-12);
+        self.lengths(weight, encoded, pool).map_or(f64::INFINITY, relative)
+    }
+
+    /// `|X (W - W')|` and `|X W|`, squared, each with what damping adds, and that alone; `None` if the thread's work is
     /// stopped meanwhile.
     fn lengths(&self, weight: &Weight, encoded: &Weight, pool: &Pool) -> Option<[[f64; 2]; 2]> {
         let (mut found, size) = ([[0.0; 2]; 2], self.size(weight));

@@ -103,12 +103,77 @@ fn weights_behind_others_are_calibrated_with_what_reaches_them() {
     let plain = compile_graph(&graph, &options(Form::Int4)).unwrap();
     assert!(plan.weights.iter().all(|w| w.calibrated.is_some()) && plain.weights[0].calibrated.is_none());
     let [ours, theirs] = [&plan, &plain].map(|plan| error_of_results(&graph, plan, &sets));
-    assert!(ours < 0.8 * theirs, "{ours}, {theirs} without");
+    assert!(ours < 0.9 * theirs, "{ours}, {theirs} without");
     // What is packed is what was chosen, and runs the same.
     let back = unpack_plan(Bytes::new(pack_plan(&plan).unwrap()), &mut |_, fresh| fresh).unwrap();
     assert_eq!(back.weights, plan.weights);
     let run = |plan: Plan| to_f64(&Session::new(plan, engine(1)).unwrap().run(&sets[0]).unwrap()[0].to_f16());
     assert_eq!(run(plan), run(back));
+}
+
+/// A weight whose rows have lengths in these proportions, one after the other.
+fn uneven(dims: &[usize], proportions: &[f32]) -> Var {
+    let mut values = draw(shape(dims), 5, (-1.0, 1.0)).data;
+    let run = values.len() / dims[0];
+    for (row, values) in values.chunks_mut(run).enumerate() {
+        values.iter_mut().for_each(|v| *v *= f64::from(proportions[row % proportions.len()]));
+    }
+    let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+    Var::constant(Tensor::from_slice(shape(dims), &values).unwrap())
+}
+
+#[test]
+fn scales_of_rows_stand_behind_their_op_where_products_are_nearer_so() {
+    let rows = [1.0, 0.01, 0.3, 0.06];
+    let conv = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 2 };
+    let bias = constant(8, &[8]);
+    let layers = [
+        (Var::input(shape(&[2, 3, 12])).linear(&uneven(&[8, 12], &rows), Some(&bias)), vec![1, 1, 8]),
+        (
+            Var::input(shape(&[1, 4, 7, 7])).conv(conv, &uneven(&[8, 2, 3, 3], &rows), Some(&bias)).relu(),
+            vec![1, 8, 1, 1],
+        ),
+    ];
+    for (layer, dims) in layers {
+        let graph = Graph::freeze(&[layer]).unwrap();
+        let sets = sets(&graph, 40);
+        let calibration = calibrate(&engine(1), &graph, &options(Form::Int4), &sets).unwrap();
+        let plan = |scales| {
+            let compression = Compression::new(Form::Int4).tolerance(1.0).scales(scales);
+            compile_calibrated(&graph, &CompileOptions::default().compression(compression), &calibration)
+                .unwrap()
+        };
+        let (with, without) = (plan(true), plan(false));
+        let [one, other] = [&with.weights[0], &without.weights[0]];
+        assert!(one.scaled && !other.scaled && one.bytes == other.bytes + 2 * 8, "{one}, {other}");
+        assert!(one.to_string().contains("lut4 and scales of rows") && one.to_json()["scaled"] == true);
+        assert!(one.calibrated < other.calibrated && one.error < other.error, "{one}, {other}");
+        let legal = &with.segments[0].graph;
+        let scales = legal.constants().iter().find(|c| c.shape() == shape(&dims)).unwrap();
+        assert!(scales.to_f32().iter().all(|s| s.log2().fract() == 0.0 && *s <= 1.0), "{scales:?}");
+        let muls = |plan: &Plan| plan.segments[0].graph.nodes().filter(|(_, n)| n.op.name() == "mul").count();
+        assert_eq!((muls(&with), muls(&without)), (1, 0));
+        // Their difference is that of the products, as biases and functions after them are the same.
+        let [ours, theirs] = [&with, &without].map(|plan| error_of_results(&graph, plan, &sets));
+        assert!(ours < theirs, "{ours} and {theirs}");
+        let back = unpack_plan(Bytes::new(pack_plan(&with).unwrap()), &mut |_, fresh| fresh).unwrap();
+        assert_eq!(back.weights, with.weights);
+    }
+}
+
+#[test]
+fn rows_of_one_length_keep_their_scales() {
+    let even = Var::input(shape(&[5, 12])).linear(&uneven(&[8, 12], &[1.0, 1.1]), None);
+    let graph = Graph::freeze(&[even]).unwrap();
+    let sets = sets(&graph, 20);
+    let plan = compiled(&graph, Form::Int4, &sets);
+    assert!(!plan.weights[0].scaled && plan.segments[0].graph.len() == graph.len(), "{}", plan.weights[0]);
+    // Without a calibration nobody knows which products are nearer.
+    let uneven = Var::input(shape(&[5, 12])).linear(&uneven(&[8, 12], &[1.0, 0.01]), None);
+    let graph = Graph::freeze(&[uneven]).unwrap();
+    assert!(!compile_graph(&graph, &options(Form::Int4)).unwrap().weights[0].scaled);
+    let bytes = compiled(&graph, Form::Int8, &sets);
+    assert!(!bytes.weights[0].scaled && bytes.segments[0].graph.len() == graph.len());
 }
 
 #[test]
@@ -146,9 +211,9 @@ fn wrong_inputs_are_refused() {
     let good = sets(&graph, 3);
     assert_eq!(good[0].len(), 1, "state is no input");
     let few = compiled(&graph, Form::Int8, &good[..2]).weights.remove(0);
-    assert!(few.calibrated.is_none() && few.why.contains("10 rows"), "{few}");
+    assert!(few.calibrated.is_some() && few.why.starts_with("only 10 rows"), "{few}");
     let plan = compiled(&graph, Form::Int8, &good);
-    assert!(plan.weights[0].calibrated.is_some() && plan.carries.len() == 1);
+    assert!(plan.weights[0].why.is_empty() && plan.carries.len() == 1);
     let refused =
         |sets: &[Vec<Tensor>]| calibrate(&engine(1), &graph, &options(Form::Int8), sets).unwrap_err();
     assert_eq!(refused(&[vec![]]), RunError::Count { want: 1, got: 0 });

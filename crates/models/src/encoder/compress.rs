@@ -37,6 +37,8 @@ impl Encoder {
             }
         };
         let weightless = |error| self.bert.bad_weight().unwrap_or_else(|| failed(error));
+        // What is stored takes the place of the weight, which leaves none for scales.
+        let compression = compression.scales(false);
         let traces = passes::run(&graph(1)?, &options).map_err(weightless)?;
         let legal = &traces.last().expect("invariant: the pipeline has stages").graph;
         let (stored, reports) =

@@ -31,7 +31,7 @@ fn seen(rows: &[Vec<f32>], columns: usize) -> Seen {
         add_moments(&Pool::new(1), rows, columns, &mut lower);
         lower
     });
-    Seen::new(&lower.collect::<Vec<_>>(), columns).unwrap()
+    Seen::new(&lower.collect::<Vec<_>>(), columns, 3 * columns, 1).unwrap()
 }
 
 /// `|X (W - W')| / |X W|` from its definition, with so much of what damping adds.
@@ -73,6 +73,23 @@ fn products_are_nearer_than_with_the_plain_quantisers() {
     assert!(relative_error(&weight, &table) > relative_error(&weight, &plain));
 }
 
+/// How far other rows of the same kind are off, with weights that were fitted to so few.
+#[test]
+fn what_few_rows_were_seen_of_is_fitted_to_them_less() {
+    let columns = 32;
+    let (weight, all) = (weight(1, &[32, columns]), &rows(9, 1, columns)[0]);
+    let (few, others) = all.split_at(columns * columns);
+    let mut lower = vec![0.0; columns * columns];
+    add_moments(&Pool::new(1), few, columns, &mut lower);
+    let off = |claimed: usize| {
+        let seen = Seen::new(&[lower.clone()], columns, claimed, 1).unwrap();
+        let encoded = lut4(&weight, &seen, &Pool::new(1)).unwrap();
+        error(&[others.to_vec()], 0.0, columns, &weight, &encoded)
+    };
+    let (held, trusted) = (off(columns), off(1 << 20));
+    assert!(held < 0.9 * trusted, "{held}, and {trusted} if they are trusted");
+}
+
 #[test]
 fn moments_of_other_columns_are_refused() {
     let (seen, pool) = (seen(&rows(9, 2, 6), 6), Pool::new(1));
@@ -81,7 +98,7 @@ fn moments_of_other_columns_are_refused() {
         assert!(lut4(&weight(2, dims), &seen, &pool).is_none(), "{dims:?}");
     }
     assert!(int8(&weight(2, &[4, 6]), &seen, &pool).is_some());
-    assert!(Seen::new(&[], 3).is_none() && Seen::new(&[vec![0.0; 9]], 3).is_none());
+    assert!(Seen::new(&[], 3, 9, 1).is_none() && Seen::new(&[vec![0.0; 9]], 3, 9, 1).is_none());
 }
 
 #[test]
@@ -115,10 +132,12 @@ proptest! {
             (lut4(&weight, &seen, &pool).unwrap(), plain_lut4(&weight).unwrap()),
         ];
         for (ours, plain) in both {
-            let errors = [&ours, &plain].map(|encoded| error(&rows, DAMPING, columns, &weight, encoded));
+            let errors = [&ours, &plain].map(|encoded| error(&rows, damping(columns, 3 * columns, 1), columns, &weight, encoded));
             prop_assert!(errors[0] <= errors[1] * (1.0 + 1e-9) + 1e-12, "{:?}", errors);
             let (said, want) = (seen.error(&weight, &ours, &pool), error(&rows, 0.0, columns, &weight, &ours));
             prop_assert!((said - want).abs() <= 1e-6 * want + 1e-9, "{} and {}", said, want);
+            let said = seen.expected(&weight, &ours, &pool);
+            prop_assert!((said - errors[0]).abs() <= 1e-6 * errors[0] + 1e-9, "{} and {}", said, errors[0]);
         }
     }
 }
