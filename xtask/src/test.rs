@@ -148,10 +148,10 @@ mod tests {
         let runs = |args: Args, tiles: Tiles| {
             Name::value_variants().iter().filter(|&&s| args.left_out(s, tiles).is_none()).count()
         };
-        assert_eq!(runs(args(false, &[]), Tiles::Emulated), 10);
-        assert_eq!(runs(args(false, &[]), Tiles::None), 9);
-        assert_eq!(runs(args(false, &[]), Tiles::Whole), 9);
-        assert_eq!(runs(args(true, &[]), Tiles::Emulated), 7);
+        assert_eq!(runs(args(false, &[]), Tiles::Emulated), 11);
+        assert_eq!(runs(args(false, &[]), Tiles::None), 10);
+        assert_eq!(runs(args(false, &[]), Tiles::Whole), 10);
+        assert_eq!(runs(args(true, &[]), Tiles::Emulated), 8);
         assert_eq!(runs(args(false, &[Name::Fmt, Name::Wheel]), Tiles::Emulated), 2);
     }
 }

@@ -26,7 +26,7 @@ pub fn reference() -> String {
 }
 
 fn commands(root: &Command) -> impl Iterator<Item = &Command> {
-    root.get_subcommands().filter(|c| c.get_name() != "help")
+    root.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set())
 }
 
 fn section(command: &Command) -> String {

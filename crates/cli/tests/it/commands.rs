@@ -142,7 +142,8 @@ fn explain_tells_what_fired_and_what_refused() {
     let names = ["most_bytes", "notices", "segments", "stages", "target", "ways", "weights"];
     assert_eq!(keys(&value), names);
     let weight = &json(&["explain", &graph, "--compress", "int8"])["weights"][0];
-    let names = ["at", "bytes", "calibrated", "dense_bytes", "encoding", "error", "op", "shape", "why"];
+    let names =
+        ["at", "bytes", "calibrated", "dense_bytes", "encoding", "error", "op", "scaled", "shape", "why"];
     assert_eq!(keys(weight), names);
     let cut = json(&["explain", &graph, "--most-bytes", "4300"]);
     let stages = cut["stages"].as_array().unwrap();
