@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 fn broken(standin: &Standin, rule: &str) -> Output {
     let files = written(standin, "double", 64, |x| x.muls(2.0));
-    Command::new(env!("CARGO_BIN_EXE_standin-child"))
+    Command::new(env!("CARGO_BIN_EXE_standin_child"))
         .arg("break")
         .arg(library())
         .arg(rule)

@@ -19,7 +19,7 @@ pub fn library() -> PathBuf {
 
 /// The command that runs programs in another process.
 pub fn worker() -> Vec<OsString> {
-    vec![env!("CARGO_BIN_EXE_standin-child").into(), "worker".into()]
+    vec![env!("CARGO_BIN_EXE_standin_child").into(), "worker".into()]
 }
 
 /// The stand-in as it was built.

@@ -14,7 +14,7 @@ fn request(work: Work, limit: Duration) -> Request {
 }
 
 fn child(argument: &str) -> Vec<OsString> {
-    vec![env!("CARGO_BIN_EXE_standin-child").into(), argument.into()]
+    vec![env!("CARGO_BIN_EXE_standin_child").into(), argument.into()]
 }
 
 /// A command for a process whose stand-in is set so.

@@ -1,6 +1,6 @@
 //! The other process of tests: it runs programs apart, or breaks a rule of the interface to see that the stand-in notices.
 //!
-//! `standin-child worker`, or `standin-child break LIBRARY RULE FILE`, where FILE is a program of MIL.
+//! `standin_child worker`, or `standin_child break LIBRARY RULE FILE`, where FILE is a program of MIL.
 
 #![allow(unsafe_code, reason = "rules are broken by calling the library without the care of aneforge-ane")]
 
