@@ -82,11 +82,22 @@ def engine() -> None:
         _native.engine(
             library=_read("ANEFORGE_ENGINE_LIBRARY"),
             folder=cache_dir() / "engine",
-            worker=[sys.executable, "-m", "aneforge._worker"],
+            worker=_worker(),
+            backoff=compile_backoff()[0],
             isolation=_read("ANEFORGE_ISOLATION") or "process",
         )
     except ValueError as error:
         raise ValueError(f"ANEFORGE_ISOLATION: {error}") from None
+
+
+def _worker() -> list[str] | None:
+    """The command of another process: this interpreter with this process's path, wherever modules come from; none where there is no
+    interpreter that could be started, as in programs that contain one.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        return None
+    start = f"import sys; sys.path[:] = {sys.path!r}; from aneforge import _native; _native.worker()"
+    return [sys.executable, "-c", start]
 
 
 def stands_in() -> bool:

@@ -559,7 +559,9 @@ _Halves: TypeAlias = tuple[Tensor, Tensor]
 def profile(model: Model, calls: int) -> tuple[str, str, str]:
     """A table, a trace as JSON and a picture of where the time of a call goes."""
 
-def engine(*, library: str | None, folder: Path, worker: list[str], isolation: str) -> None:
+def engine(
+    *, library: str | None, folder: Path, worker: list[str] | None, isolation: str, backoff: float
+) -> None:
     """Says through which library the engine is reached, where programs are written for it, and how another process is started."""
 
 def worker() -> None:

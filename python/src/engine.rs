@@ -3,10 +3,9 @@
 use aneforge::device::ane::{AneOptions, Isolation};
 use aneforge::pacing::Backoff;
 use aneforge_ane::Libraries;
-use aneforge_ane::worker::serve;
+use aneforge_ane::worker::serve_standard;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use std::io::{BufReader, BufWriter, stdin, stdout};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,12 +20,13 @@ pub fn options() -> AneOptions {
 /// Says through which library the engine is reached, where programs are written for it, how another process is started, and what
 /// runs there.
 #[pyfunction]
-#[pyo3(signature = (*, library, folder, worker, isolation))]
+#[pyo3(signature = (*, library, folder, worker, isolation, backoff))]
 pub fn engine(
     library: Option<PathBuf>,
     folder: PathBuf,
-    worker: Vec<String>,
+    worker: Option<Vec<String>>,
     isolation: &str,
+    backoff: f64,
 ) -> PyResult<()> {
     let isolation = match isolation.trim().to_ascii_lowercase().as_str() {
         "process" => Isolation::Process,
@@ -36,10 +36,13 @@ pub fn engine(
     let options = AneOptions {
         libraries: library.map_or_else(Libraries::system, Libraries::all),
         folder: Some(folder),
-        worker: Some(worker.into_iter().map(Into::into).collect()),
+        worker: worker.map(|words| words.into_iter().map(Into::into).collect()),
         isolation,
-        // Python's own pacing says when it waits.
-        backoff: Backoff { pause: Duration::ZERO, strict: false },
+        // Python waits before a compile, and says so; this is for the trials within one.
+        backoff: Backoff {
+            pause: Duration::try_from_secs_f64(backoff.clamp(0.0, 3600.0)).unwrap_or_default(),
+            strict: false,
+        },
         ..AneOptions::default()
     };
     *OPTIONS.lock().unwrap_or_else(PoisonError::into_inner) = Some(options);
@@ -49,6 +52,6 @@ pub fn engine(
 /// Runs programs on the engine for the process that has started this one.
 #[pyfunction]
 pub fn worker(py: Python<'_>) -> PyResult<()> {
-    let served = py.detach(|| serve(BufReader::new(stdin()), BufWriter::new(stdout())));
+    let served = py.detach(serve_standard);
     served.map_err(|error| PyOSError::new_err(format!("aneforge._worker: no request of aneforge: {error}")))
 }

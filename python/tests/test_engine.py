@@ -153,6 +153,31 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert done.returncode == 0, done.stderr
 
 
+def test_a_forked_child_takes_no_answers_of_its_parent() -> None:
+    script = """
+import os
+m = af.compile(x * 2)
+want = m(np.full((4, 8), 3.0))
+ready, go = os.pipe(), os.pipe()
+if (child := os.fork()) == 0:
+    codes = []
+    for k in range(3):
+        try:
+            m(np.full((4, 8), 100.0))
+        except RuntimeError as error:
+            codes.append("spawn" in str(error))
+    del m
+    os._exit(7 if codes == [True] * 3 else 8)
+for k in range(200):
+    assert (m(np.full((4, 8), float(k))) == 2 * k).all(), k
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert (m(np.full((4, 8), 3.0)) == want).all()
+"""
+    for isolation in ("worker", "process"):
+        done = run(script, ANEFORGE_ISOLATION=isolation)
+        assert done.returncode == 0, (isolation, done.stderr)
+
+
 def test_variables_are_checked() -> None:
     assert "ANEFORGE_ISOLATION: must be 'process' or 'worker'" in run("af.compile(x * 2)", ANEFORGE_ISOLATION="none").stderr
     missing = run("af.compile(x * 2)", ANEFORGE_ENGINE_LIBRARY="/nowhere/lib.so")

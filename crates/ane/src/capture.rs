@@ -1,8 +1,10 @@
 //! What libraries print while they work, which is all that some of their failures say.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The most that is kept of it.
 const MOST: u64 = 64 << 10;
@@ -15,17 +17,31 @@ pub(crate) fn leave() {
     READ.store(true, Ordering::Relaxed);
 }
 
-/// Runs `work` with standard error going to a file, and gives what was printed. What comes of successes is printed after all, as it
+/// Compiles take turns: the compiler's process is not made for several at once, nor is standard error.
+static COMPILING: Mutex<()> = Mutex::new(());
+
+/// Standard error, which is put back when this goes, however that comes.
+struct Restore(OwnedFd);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        _ = rustix::stdio::dup2_stderr(&self.0);
+    }
+}
+
+/// Runs a compile with standard error going to a file, and gives what was printed. What comes of successes is printed after all, as it
 /// may be of other threads. Where standard error cannot be redirected, nothing is captured.
 pub(crate) fn captured<T, E>(work: impl FnOnce() -> Result<T, E>) -> (Result<T, E>, String) {
-    let Some((mut file, saved)) = redirected() else { return (work(), String::new()) };
+    let _one = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((mut file, restore)) = redirected() else { return (work(), String::new()) };
     let done = work();
     // What a library has buffered is its own matter: standard error is not buffered.
-    if rustix::stdio::dup2_stderr(&saved).is_err() {
-        return (done, String::new());
-    }
+    drop(restore);
     let mut bytes = Vec::new();
-    let read = file.rewind().and_then(|()| Read::by_ref(&mut file).take(MOST).read_to_end(&mut bytes));
+    // The end says why.
+    let length = file.metadata().map_or(0, |about| about.len());
+    let start = SeekFrom::Start(length.saturating_sub(MOST));
+    let read = file.seek(start).and_then(|_| Read::by_ref(&mut file).take(MOST).read_to_end(&mut bytes));
     if read.is_err() {
         return (done, String::new());
     }
@@ -35,7 +51,7 @@ pub(crate) fn captured<T, E>(work: impl FnOnce() -> Result<T, E>) -> (Result<T, 
     (done, String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn redirected() -> Option<(File, std::os::fd::OwnedFd)> {
+fn redirected() -> Option<(File, Restore)> {
     if READ.load(Ordering::Relaxed) {
         return None;
     }
@@ -44,7 +60,7 @@ fn redirected() -> Option<(File, std::os::fd::OwnedFd)> {
     let path = std::env::temp_dir().join(format!("aneforge-printed-{}-{number}", std::process::id()));
     let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path).ok()?;
     _ = std::fs::remove_file(&path);
-    let saved = rustix::io::dup(rustix::stdio::stderr()).ok()?;
+    let saved = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3).ok()?;
     rustix::stdio::dup2_stderr(&file).ok()?;
-    Some((file, saved))
+    Some((file, Restore(saved)))
 }

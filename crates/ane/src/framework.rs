@@ -135,6 +135,11 @@ impl Framework {
         system::kernel_text(&self.libraries.system, c"machdep.cpu.brand_string")
     }
 
+    /// An error in a process that was forked off the one that has opened the libraries: neither they nor their memory survive that.
+    pub fn here(&self) -> Result<(), AneError> {
+        self.e5rt.here()
+    }
+
     /// Programs of this process that are loaded.
     pub fn loaded(&self) -> usize {
         self.e5rt.places.taken()

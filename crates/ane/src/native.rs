@@ -11,6 +11,7 @@ use crate::watchdog::Flight;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A native layer that is to be compiled.
@@ -64,8 +65,9 @@ impl Live {
         let plane = height * row;
         let [batch, deep, channel, down] = self.strides;
         (height == 1 || down == row)
-            && (channels == 1 || channel == plane)
-            && (depth == 1 || deep == channels * plane)
+            // On the wire, depth is within a channel.
+            && (channels == 1 || (channel == plane && depth == 1))
+            && (depth == 1 || deep == plane)
             && (batches == 1 || batch == depth * channels * plane)
     }
 
@@ -135,6 +137,9 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.runtime.here().is_err() {
+            return;
+        }
         let _pool = self.runtime.pool();
         self.runtime.unload(&self.model, self.request.as_ref(), limits::QUALITY_OF_SERVICE);
     }
@@ -297,9 +302,11 @@ fn write_files(place: &Path, source: &NativeSource<'_>) -> Result<(), AneError> 
         why: error.to_string(),
     };
     std::fs::create_dir_all(place).map_err(|error| failed("make folder", place, error))?;
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let own = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let weights = source.weights.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     for (name, bytes) in weights.chain([(DOCUMENT_FILE, source.document)]) {
-        let (path, aside) = (place.join(name), place.join(format!(".{name}.{}", std::process::id())));
+        let (path, aside) = (place.join(name), place.join(format!(".{name}.{own}")));
         let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, &path));
         written.map_err(|error| failed("write", &path, error))?;
     }

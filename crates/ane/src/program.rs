@@ -1,5 +1,9 @@
 //! Programs: compiled, loaded, bound to buffers, run.
 
+mod submission;
+
+pub use submission::Submission;
+
 use crate::capture::captured;
 use crate::error::{AneError, Failure};
 use crate::framework::{Framework, path_text, text};
@@ -140,7 +144,8 @@ impl fmt::Debug for Compiled {
 struct Parts {
     stream: Stream,
     ops: Vec<Op>,
-    block: Option<Box<Block>>,
+    /// What is called back, once something has run asynchronously.
+    block: Option<&'static Block>,
 }
 
 /// Programs on one stream, loaded into the engine. Mostly there is one.
@@ -153,12 +158,11 @@ pub struct Program {
     completion: Arc<Completion>,
     flight: Arc<Flight>,
     encoded: bool,
+    /// Whether it runs asynchronously.
+    flying: bool,
     /// Whether a call still runs that will not be waited for: what it uses must stay.
     abandoned: bool,
 }
-
-/// The compiler's process and ours are not made for several compiles at once.
-static COMPILING: Mutex<()> = Mutex::new(());
 
 /// Compiles a program, with what the libraries print in the error.
 pub(crate) fn compiled(
@@ -177,7 +181,6 @@ pub(crate) fn compiled(
         return failed("make folder", source.cache, error);
     }
     let (path, cache) = (path_text(source.text)?, path_text(source.cache)?);
-    let _one = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
     let (done, output) = captured(|| api.compile(&path, &cache, options));
     done.map_err(|failure| AneError::Compile { failure, output })
 }
@@ -198,14 +201,14 @@ impl Program {
     fn empty(framework: &Arc<Framework>, options: Options) -> Result<Program, AneError> {
         framework.e5rt.here()?;
         let completion = Arc::new(Completion::new());
-        let block = framework.block_class.map(|class| Block::new(class, &completion));
         let stream = framework.e5rt.stream()?;
         Ok(Program {
-            parts: Some(Parts { stream, ops: Vec::new(), block }),
+            parts: Some(Parts { stream, ops: Vec::new(), block: None }),
             framework: Arc::clone(framework),
             completion,
             flight: Flight::new(options.call_limit),
             encoded: false,
+            flying: false,
             abandoned: false,
         })
     }
@@ -355,6 +358,9 @@ impl Program {
         if self.flight.hung() {
             return Err(AneError::Hung(self.flight.limit()));
         }
+        if self.flying {
+            return Err(AneError::InFlight);
+        }
         self.framework.e5rt.here()
     }
 
@@ -367,11 +373,14 @@ impl Program {
         if let Some(name) = self.parts().ops.iter().find_map(unbound) {
             return Err(AneError::Unbound(name));
         }
-        for op in &self.parts().ops {
-            self.framework.e5rt.encode(&self.parts().stream, &op.operation)?;
-        }
+        // From the first on, so that a failure at a later one is taken back as a whole.
         self.encoded = true;
-        Ok(())
+        let encode = |op: &Op| self.framework.e5rt.encode(&self.parts().stream, &op.operation);
+        let encoded = self.parts().ops.iter().try_for_each(encode);
+        if encoded.is_err() {
+            self.rewind()?;
+        }
+        Ok(encoded?)
     }
 
     /// Runs every program of the stream once, and waits.
@@ -389,54 +398,14 @@ impl Program {
         }
         done.map_err(AneError::Call)
     }
-
-    /// Starts every program of the stream through the library's asynchronous interface, which takes one at a time in a process.
-    pub fn submit(&mut self) -> Result<Submission<'_>, AneError> {
-        self.ready()?;
-        let without = "programs are not started asynchronously";
-        let lacks =
-            |symbol| AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
-        // Without a reset a stream would run asynchronously only once.
-        let needs = ["e5rt_execution_stream_submit_async", "e5rt_execution_stream_reset"];
-        if let Some(missing) = needs.into_iter().find(|symbol| self.framework.e5rt.lacks(symbol)) {
-            return Err(lacks(missing));
-        }
-        if self.parts().block.is_none() {
-            return Err(lacks("_NSConcreteGlobalBlock"));
-        }
-        if !self.framework.e5rt.turn.take() {
-            return Err(AneError::InFlight);
-        }
-        if let Err(error) = self.start() {
-            self.framework.e5rt.turn.give();
-            return Err(error);
-        }
-        Ok(Submission { program: Some(self) })
-    }
-
-    fn start(&mut self) -> Result<(), AneError> {
-        if !self.encoded {
-            self.encode()?;
-        }
-        let block = self.parts().block.as_ref().expect("invariant: looked at before");
-        block.rearm();
-        let api = self.framework.e5rt;
-        Ok(api.submit(&self.parts().stream, block).expect("invariant: looked at before")?)
-    }
-
-    fn finish(&mut self, limit: Duration) -> Result<(), AneError> {
-        if !self.completion.wait(limit) {
-            self.flight.give_up();
-            self.abandoned = true;
-            return Err(AneError::Hung(limit));
-        }
-        self.framework.e5rt.turn.give();
-        self.rewind()
-    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // Whoever forgot that it runs has not waited.
+        if self.flying && crate::sys::is_here() {
+            _ = self.finish(self.flight.limit());
+        }
         if self.abandoned {
             // Releasing what a call still uses hangs, or worse.
             std::mem::forget(self.parts.take());
@@ -452,32 +421,6 @@ impl fmt::Debug for Program {
         f.debug_list()
             .entries(ops.map(|op| format!("{} -> {}", ports(&op.inputs), ports(&op.outputs))))
             .finish()
-    }
-}
-
-/// A program that runs. Dropping this waits for it.
-#[derive(Debug)]
-pub struct Submission<'a> {
-    program: Option<&'a mut Program>,
-}
-
-impl Submission<'_> {
-    /// Waits until the program is done, at most so long.
-    pub fn wait(mut self, limit: Duration) -> Result<(), AneError> {
-        match self.program.take() {
-            Some(program) => program.finish(limit),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Submission<'_> {
-    fn drop(&mut self) {
-        if let Some(program) = self.program.take()
-            && let Err(error) = program.finish(program.flight.limit())
-        {
-            tracing::error!("a program that was started asynchronously: {error}");
-        }
     }
 }
 

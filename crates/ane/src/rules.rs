@@ -125,10 +125,10 @@ impl Completion {
 
     /// Waits; whether it ended in time.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
+        let end = Instant::now().checked_add(limit);
         let mut done = self.done();
         while !*done {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return false;
             }

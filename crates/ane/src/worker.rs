@@ -7,7 +7,7 @@
 
 mod serve;
 
-pub use serve::serve;
+pub use serve::{serve, serve_standard};
 
 use crate::error::AneError;
 use crate::framework::Libraries;
@@ -15,8 +15,9 @@ use crate::program::{PortSpec, Source};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -28,6 +29,8 @@ const MOST_PRINTED: usize = 64 << 10;
 const MOST_TEXT: u32 = 1 << 20;
 /// How long a process has to end once its input has.
 const END: Duration = Duration::from_secs(5);
+/// How long what it printed is waited for after that.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What a process is to load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,7 +112,9 @@ struct Ready {
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
-    input: Option<ChildStdin>,
+    /// Where requests go: a thread writes them, so that a full pipe is waited for within the limit of a call.
+    input: Option<Sender<Vec<u8>>>,
+    process: u32,
     answers: Receiver<Answer>,
     printed: Arc<Mutex<Vec<u8>>>,
     threads: Vec<JoinHandle<()>>,
@@ -145,38 +150,20 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // What the terminal sends to stop a command is for that command.
+            .process_group(0)
             .spawn();
         let mut child = spawned.map_err(|error| {
             failed(format!("could not be started as {}: {error}", program.to_string_lossy()))
         })?;
-        let input = child.stdin.take();
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (Some(stdout), Some(mut stderr)) = (stdout, stderr) else { unreachable!("both are piped") };
-        let printed = Arc::new(Mutex::new(Vec::new()));
-        let (to, answers) = channel();
-        let expected = Arc::new(Mutex::new(0usize));
-        let sizes = Arc::clone(&expected);
-        let kept = Arc::clone(&printed);
-        // A process whose output nobody reads stops.
-        let drain = std::thread::spawn(move || {
-            let mut piece = [0u8; 4096];
-            while let Ok(count) = stderr.read(&mut piece)
-                && count > 0
-            {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend_from_slice(&piece[..count]);
-                let over = kept.len().saturating_sub(MOST_PRINTED);
-                kept.drain(..over);
-            }
-        });
-        let listen = std::thread::spawn(move || listen(BufReader::new(stdout), &to, &sizes));
-        let threads = vec![drain, listen];
+        let Wires { input, answers, printed, expected, threads } = wired(&mut child);
+        let (input, process) = (Some(input), std::process::id());
         let (inputs, outputs) = (Vec::new(), Vec::new());
         let mut worker =
-            Worker { child, input, answers, printed, threads, inputs, outputs, limit, ended: false };
+            Worker { child, input, process, answers, printed, threads, inputs, outputs, limit, ended: false };
         let mut line = serde_json::to_vec(request).map_err(|error| failed(error.to_string()))?;
         line.push(b'\n');
-        worker.send(&[&line])?;
+        worker.send(line)?;
         let answer = worker.answer(ready, "loads a program apart")?;
         let Answer::Line(line) = answer else { unreachable!("the first answer is a line") };
         let ready: Ready = serde_json::from_str(&line)
@@ -196,11 +183,8 @@ impl Worker {
         self.end("loads a program apart", why)
     }
 
-    fn send(&mut self, parts: &[&[u8]]) -> Result<(), AneError> {
-        let to = self.input.as_mut();
-        let sent =
-            to.map(|to| parts.iter().try_for_each(|part| to.write_all(part)).and_then(|()| to.flush()));
-        match sent {
+    fn send(&mut self, request: Vec<u8>) -> Result<(), AneError> {
+        match self.input.as_ref().map(|input| input.send(request)) {
             Some(Ok(())) => Ok(()),
             _ => Err(self.end(TASK, "ended before it was asked".into())),
         }
@@ -224,9 +208,7 @@ impl Worker {
         // What has closed its output is about to end by itself, and then says how.
         let patience = if why.is_empty() { END } else { Duration::ZERO };
         let status = self.ended_by(patience);
-        for thread in self.threads.drain(..) {
-            _ = thread.join();
-        }
+        self.settle();
         let why = match (why.is_empty(), status) {
             (false, _) => why,
             (true, Some(status)) => format!("ended by itself ({status})"),
@@ -251,13 +233,27 @@ impl Worker {
         }
     }
 
+    /// Waits a moment for the threads, so that all that was printed is there. They end with the pipes, of which some other process may
+    /// have come by a copy.
+    fn settle(&mut self) {
+        let start = Instant::now();
+        while self.threads.iter().any(|thread| !thread.is_finished()) && start.elapsed() < SETTLE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.threads.clear();
+    }
+
     /// Whether the process has ended, so that another must be started.
-    pub fn has_ended(&self) -> bool {
-        self.ended
+    pub fn has_ended(&mut self) -> bool {
+        self.ended || !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Runs once on these values, one for each input, and gives the results, one after the other.
     pub fn run(&mut self, inputs: &[&[u8]]) -> Result<Vec<u8>, AneError> {
+        // A forked process has the pipes, too, and would take the answers of this one.
+        if std::process::id() != self.process {
+            return Err(AneError::Forked);
+        }
         let sizes = inputs.iter().map(|values| values.len());
         if !sizes.clone().eq(self.inputs.iter().copied()) {
             let (want, got) = (self.inputs.iter().sum(), sizes.sum());
@@ -266,9 +262,9 @@ impl Worker {
         if self.ended {
             return Err(self.end(TASK, "has ended".into()));
         }
-        let count = 1u32.to_le_bytes();
-        let parts: Vec<&[u8]> = std::iter::once(&count[..]).chain(inputs.iter().copied()).collect();
-        self.send(&parts)?;
+        let mut request = 1u32.to_le_bytes().to_vec();
+        inputs.iter().for_each(|values| request.extend_from_slice(values));
+        self.send(request)?;
         match self.answer(self.limit, TASK)? {
             Answer::Results(results) => Ok(results),
             Answer::Line(line) => Err(self.end(TASK, format!("answered {line:?}"))),
@@ -279,14 +275,60 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // Neither the process nor the threads are those of a forked one.
+        if std::process::id() != self.process {
+            return;
+        }
         self.input = None;
         if !self.ended {
             self.ended_by(END);
         }
-        for thread in self.threads.drain(..) {
-            _ = thread.join();
-        }
+        self.settle();
     }
+}
+
+/// What goes to a process and comes from it.
+struct Wires {
+    input: Sender<Vec<u8>>,
+    answers: Receiver<Answer>,
+    printed: Arc<Mutex<Vec<u8>>>,
+    /// Bytes of an answer with results.
+    expected: Arc<Mutex<usize>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Threads that write to a process, and read what it answers and prints.
+fn wired(child: &mut Child) -> Wires {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(mut stderr)) = (stdin, stdout, stderr) else {
+        unreachable!("all are piped")
+    };
+    let (input, requests) = channel::<Vec<u8>>();
+    let write = std::thread::spawn(move || {
+        let mut requests = requests.iter();
+        while let Some(request) = requests.next()
+            && stdin.write_all(&request).and_then(|()| stdin.flush()).is_ok()
+        {}
+    });
+    let printed = Arc::new(Mutex::new(Vec::new()));
+    let (to, answers) = channel();
+    let expected = Arc::new(Mutex::new(0usize));
+    let sizes = Arc::clone(&expected);
+    let kept = Arc::clone(&printed);
+    // A process whose output nobody reads stops.
+    let drain = std::thread::spawn(move || {
+        let mut piece = [0u8; 4096];
+        while let Ok(count) = stderr.read(&mut piece)
+            && count > 0
+        {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend_from_slice(&piece[..count]);
+            let over = kept.len().saturating_sub(MOST_PRINTED);
+            kept.drain(..over);
+        }
+    });
+    let listen = std::thread::spawn(move || listen(BufReader::new(stdout), &to, &sizes));
+    Wires { input, answers, printed, expected, threads: vec![drain, listen, write] }
 }
 
 /// Hands over what a process answers.

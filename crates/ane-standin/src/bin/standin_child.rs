@@ -6,7 +6,7 @@
 
 use libloading::os::unix::Library;
 use std::ffi::{CString, c_void};
-use std::io::{BufReader, Write};
+use std::io::Write;
 
 type Handle = *mut c_void;
 
@@ -15,7 +15,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["worker"] => {
-            let done = aneforge_ane::worker::serve(BufReader::new(std::io::stdin()), std::io::stdout());
+            let done = aneforge_ane::worker::serve_standard();
             if let Err(error) = done {
                 eprintln!("{error}");
                 std::process::exit(1);
@@ -29,7 +29,7 @@ fn main() {
             for _ in 0..4 {
                 std::io::stderr().write_all(&line).unwrap_or_default();
             }
-            let done = aneforge_ane::worker::serve(BufReader::new(std::io::stdin()), std::io::stdout());
+            let done = aneforge_ane::worker::serve_standard();
             std::process::exit(i32::from(done.is_err()));
         }
         ["break", library, rule, file] => Raw::open(library).break_rule(rule, file),

@@ -182,6 +182,29 @@ fn programs_run_asynchronously_one_at_a_time() {
 }
 
 #[test]
+fn a_run_that_was_forgotten_is_waited_for() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "count", 4, |x| x.adds(1.0));
+    let mut program = load(&framework, &files);
+    let state = framework.allocate(8).unwrap();
+    program.bind(0, Side::Input(0), &state.handle()).unwrap();
+    program.bind(0, Side::Output(0), &state.handle()).unwrap();
+    standin.set("slow=e5rt_execution_stream_submit_async:1");
+    std::mem::forget(program.submit().unwrap());
+    assert_eq!(program.execute().unwrap_err(), AneError::InFlight, "what runs is not run again");
+    assert_eq!(program.bind(0, Side::Input(0), &state.handle()).unwrap_err(), AneError::InFlight);
+    drop(program);
+    assert_eq!(got(&state), [1.0; 4]);
+    assert_eq!((framework.loaded(), standin.count("programs")), (0, 0));
+    let mut other = load(&framework, &files);
+    other.bind(0, Side::Input(0), &state.handle()).unwrap();
+    other.bind(0, Side::Output(0), &state.handle()).unwrap();
+    other.submit().unwrap().wait(Duration::MAX).unwrap();
+    assert_eq!(got(&state), [2.0; 4], "the turn was given back");
+}
+
+#[test]
 fn the_budget_of_programs_is_an_error_by_name() {
     let standin = Standin::new();
     let framework = standin.framework();

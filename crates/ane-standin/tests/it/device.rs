@@ -207,6 +207,58 @@ fn a_program_runs_in_another_process_with_the_same_bits() {
 }
 
 #[test]
+fn a_program_on_disk_that_is_damaged_is_written_again() {
+    let standin = Standin::new();
+    let x = Var::input(Shape::new(&[1, 8]).unwrap());
+    let values: Vec<f32> = (0..64).map(|i| (i as f32 * 0.37).sin()).collect();
+    let weight = Var::constant(Tensor::from_slice(Shape::new(&[8, 8]).unwrap(), &values).unwrap());
+    let plan = compile(&[x.linear(&weight, None)], &CompileOptions::default()).unwrap();
+    let feed = [Tensor::from_slice(Shape::new(&[1, 8]).unwrap(), &[1.0f32; 8]).unwrap()];
+    let run = || {
+        let mut session = Session::new(plan.clone(), standin.engine()).unwrap();
+        session.run(&feed).unwrap()[0].to_f32()
+    };
+    let want = run();
+    let entries = std::fs::read_dir(standin.folder.path()).unwrap().flatten().map(|entry| entry.path());
+    let folder = entries.into_iter().find(|path| path.join("model.mil").exists()).unwrap();
+    for file in ["weights.bin", "model.mil"] {
+        let path = folder.join(file);
+        let whole = std::fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        let last = flipped.len() - 3;
+        flipped[last] ^= 0x55;
+        for damaged in [Some(flipped), Some(whole[..whole.len() / 2].to_vec()), Some(Vec::new()), None] {
+            match damaged {
+                Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            assert_eq!(run(), want, "{file}");
+            assert_eq!(std::fs::read(&path).unwrap(), whole, "{file}");
+        }
+    }
+}
+
+#[test]
+fn another_process_that_has_ended_is_started_again() {
+    let standin = Standin::new();
+    let mut command = worker();
+    let set = "ANEFORGE_STANDIN=crash=e5rt_execution_stream_execute_sync@2";
+    command.splice(0..0, ["env".into(), set.into()]);
+    let options = AneOptions { worker: Some(command), isolation: Isolation::Worker, ..standin.options() };
+    let plan = compile(&[Var::input(vector(4)).muls(3.0)], &CompileOptions::default()).unwrap();
+    let mut session = Session::new(plan, Ane::open(&options).unwrap()).unwrap();
+    let feed = [Tensor::from_slice(vector(4), &[2.0f32; 4]).unwrap()];
+    for k in 0..6 {
+        match session.run(&feed) {
+            Ok(values) => assert_eq!((k % 2, values[0].to_f32()), (0, vec![6.0; 4])),
+            Err(error) => {
+                assert!(k % 2 == 1 && error.to_string().contains("was set to crash"), "{k}: {error}")
+            }
+        }
+    }
+}
+
+#[test]
 fn a_session_on_the_engine_is_made_by_name_with_options() {
     let standin = Standin::new();
     let open = || device::ane_with(&standin.options()).unwrap();

@@ -172,6 +172,22 @@ fn what_the_compiler_refuses_is_named_with_what_it_printed() {
 }
 
 #[test]
+fn nothing_is_blamed_that_is_not_at_fault() {
+    let standin = Standin::new();
+    let relu = || compile(&[Var::input(vector(4)).relu()], &CompileOptions::default()).unwrap();
+    let sort =
+        compile(&[Var::input(Shape::new(&[2, 5]).unwrap()).sort(false, false)], &CompileOptions::default());
+    let engine = Ane::open(&AneOptions { worker: Some(worker()), ..standin.options() }).unwrap();
+    standin.set("programs=1");
+    let _held = Session::new(relu(), &engine).unwrap();
+    let error = Session::new(relu(), &engine).unwrap_err().to_string();
+    assert!(error.contains("re-compile") && !error.contains("smallest part"), "{error}");
+    let nobody = AneOptions { worker: Some(vec!["/nowhere/at/all".into()]), ..standin.options() };
+    let error = Session::new(sort.unwrap(), Ane::open(&nobody).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("could not be started") && !error.contains("smallest part"), "{error}");
+}
+
+#[test]
 fn after_a_refusal_the_compiler_rests() {
     let standin = Standin::new();
     let backoff = aneforge::pacing::Backoff { pause: Duration::from_secs(60), strict: true };

@@ -12,7 +12,7 @@ use crate::error::{AneError, Failure};
 use crate::limits;
 use crate::rules::{Places, Turn};
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Where a function puts the object that it makes.
 type Out = *mut Handle;
@@ -98,7 +98,8 @@ pub(crate) struct E5rt {
     pub(crate) turn: Turn,
     /// Handles that are alive, so that tests see none leak.
     pub(crate) alive: AtomicUsize,
-    process: u32,
+    /// Whether a compiler was made, without which buffers are reported to crash.
+    up: AtomicBool,
 }
 
 /// Declares objects that release themselves.
@@ -116,6 +117,9 @@ macro_rules! objects {
         }
         impl Drop for $name {
             fn drop(&mut self) {
+                if !super::is_here() {
+                    return;
+                }
                 self.api.alive.fetch_sub(1, Ordering::Relaxed);
                 let release: fn(&E5Functions) -> Option<unsafe extern "C" fn(Cell) -> i32> = $release;
                 if let Some(release) = release(&self.api.call) {
@@ -150,11 +154,22 @@ objects! {
 unsafe impl Sync for RawBuffer {}
 
 /// A [`RawOperation`] that is counted among the programs of the process.
-pub(crate) struct Operation(pub(super) RawOperation);
+pub(crate) struct Operation {
+    raw: Option<RawOperation>,
+    api: &'static E5rt,
+}
+
+impl Operation {
+    pub(super) fn raw(&self) -> Handle {
+        self.raw.as_ref().expect("invariant: it is there until it is dropped").raw
+    }
+}
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        self.0.api.places.give();
+        // Its place is free when it is gone, and no sooner.
+        drop(self.raw.take());
+        self.api.places.give();
     }
 }
 
@@ -186,13 +201,13 @@ impl E5rt {
             places: Places::new(limits::MOST_PROGRAMS),
             turn: Turn::new(),
             alive: AtomicUsize::new(0),
-            process: std::process::id(),
+            up: AtomicBool::new(false),
         })))
     }
 
     /// An error in a process that was forked off the one that opened the library.
     pub(crate) fn here(&self) -> Result<(), AneError> {
-        if std::process::id() == self.process { Ok(()) } else { Err(AneError::Forked) }
+        if super::is_here() { Ok(()) } else { Err(AneError::Forked) }
     }
 
     fn said(&self) -> String {
@@ -360,7 +375,7 @@ impl E5rt {
             true => AneError::Recompile(failure),
             false => AneError::Call(failure),
         };
-        Ok(Operation(RawOperation::new(self, made.map_err(refused)?)))
+        Ok(Operation { raw: Some(RawOperation::new(self, made.map_err(refused)?)), api: self })
     }
 
     pub(crate) fn port(
@@ -375,33 +390,8 @@ impl E5rt {
         };
         let mut out: Handle = std::ptr::null_mut();
         // SAFETY: see `compile`.
-        let code = unsafe { retain(operation.0.raw, name.as_ptr(), &raw mut out) };
+        let code = unsafe { retain(operation.raw(), name.as_ptr(), &raw mut out) };
         Ok(Port::new(self, self.made(symbol, code, out)?))
-    }
-
-    /// The extents of a port, and how many elements apart they lie, where the library says so.
-    pub(crate) fn layout(&'static self, port: &Port) -> Option<Vec<(u64, u64)>> {
-        let call = &self.call;
-        let (tensor, rank) = (call.port_tensor?, call.tensor_rank?);
-        let (length, stride) = (call.tensor_length?, call.tensor_stride?);
-        let mut out: Handle = std::ptr::null_mut();
-        // SAFETY: see `compile`.
-        let code = unsafe { tensor(port.raw, &raw mut out) };
-        let tensor = Tensor::new(self, self.made("e5rt_io_port_retain_tensor_desc", code, out).ok()?);
-        let mut axes = 0;
-        // SAFETY: see `compile`.
-        let code = unsafe { rank(tensor.raw, &raw mut axes) };
-        (code == 0 && axes <= 8).then_some(())?;
-        (0..axes)
-            .map(|axis| {
-                let mut found = (0, 0);
-                // SAFETY: see `compile`.
-                let codes = unsafe {
-                    [length(tensor.raw, axis, &raw mut found.0), stride(tensor.raw, axis, &raw mut found.1)]
-                };
-                (codes == [0, 0]).then_some(found)
-            })
-            .collect()
     }
 
     pub(crate) fn bind(&self, port: &Port, buffer: &BufferHandle) -> Result<(), Failure> {
@@ -410,9 +400,30 @@ impl E5rt {
         self.check("e5rt_io_port_bind_buffer_object", code)
     }
 
+    /// Makes a compiler, and lets it go: buffers that are made before one are reported to crash.
+    fn come_up(&'static self) {
+        if self.up.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (cache, mut out) = (text(&std::env::temp_dir().to_string_lossy()), std::ptr::null_mut());
+        // SAFETY: see `compile`.
+        let code = unsafe { (self.call.config_create)(&raw mut out) };
+        let Ok(raw) = self.made("e5rt_e5_compiler_config_options_create", code, out) else { return };
+        let config = Config::new(self, raw);
+        // SAFETY: see `compile`.
+        unsafe { (self.call.config_set_cache)(config.raw, cache.as_ptr()) };
+        out = std::ptr::null_mut();
+        // SAFETY: see `compile`.
+        let code = unsafe { (self.call.compiler_create)(&raw mut out, config.raw) };
+        if let Ok(raw) = self.made("e5rt_e5_compiler_create_with_config", code, out) {
+            drop(Compiler::new(self, raw));
+        }
+    }
+
     /// Zeroed memory that host and engine see.
     pub(crate) fn buffer(&'static self, bytes: usize) -> Result<Buffer, AneError> {
         self.here()?;
+        self.come_up();
         let room = limits::buffer_bytes(bytes);
         let mut out: Handle = std::ptr::null_mut();
         // SAFETY: see `compile`.
@@ -436,7 +447,7 @@ impl E5rt {
 
     pub(crate) fn encode(&self, stream: &Stream, operation: &Operation) -> Result<(), Failure> {
         // SAFETY: see `compile`.
-        let code = unsafe { (self.call.stream_encode)(stream.raw, operation.0.raw) };
+        let code = unsafe { (self.call.stream_encode)(stream.raw, operation.raw()) };
         self.check("e5rt_execution_stream_encode_operation", code)
     }
 
@@ -469,5 +480,5 @@ impl E5rt {
 }
 
 fn text(plain: &str) -> CString {
-    CString::new(plain).expect("invariant: constants have no zero byte")
+    CString::new(plain).unwrap_or_default()
 }

@@ -77,8 +77,10 @@ unsafe impl Send for Value {}
 
 impl Drop for Value {
     fn drop(&mut self) {
-        // SAFETY: this owns one count.
-        unsafe { (self.release)(self.raw) };
+        if super::is_here() {
+            // SAFETY: this owns one count.
+            unsafe { (self.release)(self.raw) };
+        }
     }
 }
 

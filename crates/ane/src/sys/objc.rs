@@ -79,7 +79,6 @@ const fn message(
 pub(crate) struct Runtime {
     call: ObjcFunctions,
     pub(crate) foundation: Foundation,
-    process: u32,
 }
 
 /// An object that this process owns a count of.
@@ -99,8 +98,10 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        // SAFETY: this owns one count.
-        unsafe { (self.release)(self.raw) };
+        if super::is_here() {
+            // SAFETY: this owns one count.
+            unsafe { (self.release)(self.raw) };
+        }
     }
 }
 
@@ -112,8 +113,10 @@ pub(crate) struct Pool<'a> {
 
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
-        // SAFETY: pools end in the opposite order, on the thread that they began on: they are borrowed, and not sent.
-        unsafe { (self.runtime.call.pop)(self.token) };
+        if super::is_here() {
+            // SAFETY: pools end in the opposite order, on the thread that they began on: they are borrowed, and not sent.
+            unsafe { (self.runtime.call.pop)(self.token) };
+        }
     }
 }
 
@@ -140,12 +143,11 @@ impl Runtime {
             call: ObjcFunctions::resolve(&|symbol| objc.find(symbol).filter(|_| libraries.has(symbol)))
                 .map_err(missing)?,
             foundation: Foundation::open(libraries)?,
-            process: std::process::id(),
         })))
     }
 
     pub(crate) fn here(&self) -> Result<(), AneError> {
-        if std::process::id() == self.process { Ok(()) } else { Err(AneError::Forked) }
+        if super::is_here() { Ok(()) } else { Err(AneError::Forked) }
     }
 
     pub(crate) fn pool(&self) -> Pool<'_> {

@@ -31,18 +31,21 @@ static DESCRIPTOR: Descriptor = Descriptor { reserved: 0, size: size_of::<Block>
 
 // SAFETY: nothing in it changes after it was made, and completions may be used from any thread.
 unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
 
 impl Block {
-    /// A block for `completion`.
-    pub(crate) fn new(class: BlockClass, completion: &Arc<Completion>) -> Box<Block> {
-        Box::new(Block {
+    /// A block for `completion`, which stays for good: a library looks at a block after it has called it, and nobody can know when it is
+    /// done with that.
+    pub(crate) fn new(class: BlockClass, completion: &Arc<Completion>) -> &'static Block {
+        Box::leak(Box::new(Block {
             isa: class.0,
             flags: GLOBAL,
             reserved: 0,
             invoke: ended,
             descriptor: &raw const DESCRIPTOR,
             completion: Arc::into_raw(Arc::clone(completion)),
-        })
+        }))
     }
 
     /// Makes it ready to be called once more.
@@ -53,13 +56,6 @@ impl Block {
 
     pub(crate) fn pointer(&self) -> Handle {
         std::ptr::from_ref(self).cast_mut().cast()
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: `new` has made a count for this.
-        drop(unsafe { Arc::from_raw(self.completion) });
     }
 }
 

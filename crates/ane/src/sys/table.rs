@@ -107,6 +107,7 @@ impl Library {
     /// Opens a library by its path, which need not be a file: the system's own are in its shared cache.
     pub(crate) fn open(path: &std::path::Path) -> Result<Library, String> {
         use libloading::os::unix::{RTLD_LOCAL, RTLD_NOW};
+        super::opened_here();
         // SAFETY: initialisers of the system's libraries, or of the stand-in, run; both may, in any process.
         let opened = unsafe { libloading::os::unix::Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
         let why = |error: libloading::Error| match std::error::Error::source(&error) {

@@ -6,7 +6,7 @@ use crate::framework::Framework;
 use crate::native::{NativeModel, NativeSource};
 use crate::program::{Compiled, Options, PortSpec, Program, Side, Source};
 use crate::sys::buffer::Buffer;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +132,14 @@ impl ProgramWork {
         }
         Ok(Served::Program { program, inputs: fed, outputs: got })
     }
+}
+
+/// Does what the process at standard input and output asks. What libraries print to standard output goes to standard error from now on,
+/// as the other process reads answers there.
+pub fn serve_standard() -> std::io::Result<()> {
+    let answers = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+    rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+    serve(BufReader::new(std::io::stdin()), BufWriter::new(std::fs::File::from(answers)))
 }
 
 /// Does what the process on the other side of `from` and `to` asks, until `from` ends.

@@ -151,6 +151,8 @@ struct Held {
     exposed: AtomicBool,
     /// Whether its memory is this library's own, so that another buffer may have it.
     own: bool,
+    /// What the device that has made its memory knows that by.
+    known: Option<Arc<dyn Any + Send + Sync>>,
     memory: RwLock<Box<dyn Memory>>,
 }
 
@@ -191,7 +193,9 @@ impl Buffer {
         let whole = memory.bytes().len().is_multiple_of(size) && address.is_multiple_of(size);
         assert!(whole, "buffer: memory for elements of {size} bytes");
         let (number, exposed) = (NEXT.fetch_add(1, Ordering::Relaxed), AtomicBool::new(false));
-        Buffer(Arc::new(Held { number, ty, layout, clean, exposed, own, memory: RwLock::new(memory) }))
+        let known = memory.known_as();
+        let memory = RwLock::new(memory);
+        Buffer(Arc::new(Held { number, ty, layout, clean, exposed, own, known, memory }))
     }
 
     /// Whether another buffer may have its memory, as long as it is locked.
@@ -361,8 +365,8 @@ impl Buffer {
     }
 
     /// What the device that has made its memory knows that by.
-    pub(crate) fn known_as<T>(&self, known: impl FnOnce(&dyn Any) -> Option<T>) -> Option<T> {
-        self.lock().0.known_as().and_then(known)
+    pub(crate) fn known_as<T: 'static>(&self) -> Option<&T> {
+        self.0.known.as_ref()?.downcast_ref()
     }
 
     pub(crate) fn lock(&self) -> Bytes<'_> {

@@ -2,6 +2,7 @@
 
 use aneforge_tensor::AlignedBytes;
 use std::any::Any;
+use std::sync::Arc;
 
 /// Memory that this process can read and write, wherever it comes from. It does not move while it lives.
 pub trait Memory: Send + Sync {
@@ -10,7 +11,7 @@ pub trait Memory: Send + Sync {
     /// The same, to be written.
     fn bytes_mut(&mut self) -> &mut [u8];
     /// What the device that has made it knows it by.
-    fn known_as(&self) -> Option<&dyn Any> {
+    fn known_as(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         None
     }
 }

@@ -55,7 +55,20 @@ const REST: Duration = Duration::from_secs(15);
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
-    let bench = bench(context)?;
+    let bench = match bench(context) {
+        Ok(bench) => bench,
+        Err(error) if args.part.is_none() => {
+            // What is missing is what is asked.
+            let machine = doctor::machine(&context.engine);
+            match context.json {
+                true => output::print_json(out, &serde_json::json!({ "machine": machine }))?,
+                false => write!(out, "{machine}")?,
+            }
+            out.flush()?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
     if let Some(part) = &args.part {
         return one(part, &bench, out);
     }

@@ -1,7 +1,6 @@
 //! `aneforge worker`: programs in a process of their own, for whoever started it.
 
 use anyhow::{Context as _, Result};
-use std::io::{BufReader, BufWriter, stdin, stdout};
 
 /// Run programs on the engine for the process that started this one
 ///
@@ -11,6 +10,6 @@ pub struct Args {}
 
 /// Runs the command.
 pub fn run(_: &Args) -> Result<()> {
-    let served = aneforge_ane::worker::serve(BufReader::new(stdin()), BufWriter::new(stdout()));
-    served.context("worker: standard input is no request of aneforge; commands start workers themselves")
+    aneforge_ane::worker::serve_standard()
+        .context("worker: standard input is no request of aneforge; commands start workers themselves")
 }

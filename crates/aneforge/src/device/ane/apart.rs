@@ -3,15 +3,17 @@
 use super::folder::Folder;
 use super::native::{Wires, bind, receipt};
 use super::program::{Bound, types};
-use super::{Ane, made, refused};
+use super::{Ane, OwnFolder, made, refused};
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
 use crate::ir::types::TensorType;
-use aneforge_ane::DOCUMENT_FILE;
 use aneforge_ane::worker::{ProgramWork, Request, Work, Worker};
+use aneforge_ane::{DOCUMENT_FILE, Framework};
 use aneforge_mil::netplist::{Netplist, RESULT};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A segment in another process, which is started again when it has ended.
@@ -28,6 +30,8 @@ pub(super) struct Apart {
     copied: u64,
     receipt: Receipt,
     name: String,
+    framework: Arc<Framework>,
+    _folder: Arc<OwnFolder>,
 }
 
 /// A program in another process.
@@ -57,11 +61,13 @@ pub(super) fn native(
     hash.update(document.as_bytes());
     netplist.weights.iter().for_each(|(_, bytes)| hash.update(bytes));
     let key: String = hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    let folder = ane.folder.join(format!("layer-{key}"));
+    let folder = ane.folder.path.join(format!("layer-{key}"));
     made(&folder)?;
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let own = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let files = netplist.weights.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     for (name, bytes) in files.chain([(DOCUMENT_FILE, document.as_bytes())]) {
-        let (path, aside) = (folder.join(name), folder.join(format!(".{name}-{}", std::process::id())));
+        let (path, aside) = (folder.join(name), folder.join(format!(".{name}-{own}")));
         let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, &path));
         written.map_err(|error| DeviceError::Failed {
             why: format!("cannot write {}: {error}", path.display()),
@@ -74,7 +80,18 @@ pub(super) fn native(
         outputs: vec![RESULT.to_owned()],
     };
     let (types, receipt) = (wires.types.clone(), receipt(ane, netplist));
-    started(ane, command, work, Some(wires), types, receipt, netplist.layer.kind.to_owned())
+    let (operands, result) = (wires.operand_bytes(), wires.result_bytes());
+    let apart = started(ane, command, work, Some(wires), types, receipt, netplist.layer.kind.to_owned())?;
+    let worker = apart.worker.as_ref().expect("invariant: just started");
+    if (&worker.inputs, &worker.outputs[..]) != (&operands, &[result]) {
+        let (got, given) = (&worker.inputs, &worker.outputs);
+        let why = format!(
+            "{} takes {got:?} bytes and gives {given:?}, and {operands:?} and {result} were expected",
+            netplist.layer.kind
+        );
+        return Err(DeviceError::Refused { why });
+    }
+    Ok(apart)
 }
 
 fn started(
@@ -104,14 +121,17 @@ fn started(
         copied: 0,
         receipt,
         name,
+        framework: Arc::clone(&ane.framework),
+        _folder: Arc::clone(&ane.folder),
     };
     Ok(apart)
 }
 
 impl Apart {
     fn run(&mut self) -> Result<(), DeviceError> {
+        self.framework.here().map_err(refused)?;
         let Apart { command, request, ready, limit, worker, wires, bound, copied, .. } = self;
-        if worker.as_ref().is_none_or(Worker::has_ended) {
+        if worker.as_mut().is_none_or(Worker::has_ended) {
             *worker = Some(Worker::start(command, request, *ready, *limit).map_err(refused)?);
         }
         let worker = worker.as_mut().expect("invariant: just started");

@@ -12,10 +12,14 @@ use crate::ir::op::{Mil, Op};
 use crate::ir::ops::leaf::{Constant, Input};
 use crate::ir::var::Var;
 use crate::plan::Segment;
+use aneforge_kernels::threads::stopped;
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 /// The most compiles that are tried.
 const MOST: usize = 64;
+/// How long is looked: every failed trial is followed by the rest that the compiler needs.
+const LONGEST: Duration = Duration::from_secs(180);
 
 /// The same error, with the smallest part of the segment that it comes of, where that is found.
 pub(super) fn named(ane: &Ane, segment: &Segment, error: DeviceError) -> DeviceError {
@@ -33,11 +37,14 @@ fn found(ane: &Ane, graph: &Graph) -> Option<String> {
         return None;
     }
     let command = ane.options.worker.as_deref()?;
-    let mut left = MOST;
+    let (mut left, begin) = (MOST, Instant::now());
     let mut fails = |part: &Graph| -> Option<bool> {
         left = left.checked_sub(1)?;
+        if stopped() || begin.elapsed() > LONGEST {
+            return None;
+        }
         let (program, blob) = emit(part);
-        let folder = Folder::write(&ane.folder, part, &program, &blob).ok()?;
+        let folder = Folder::write(&ane.folder.path, ane.framework.system(), part, &program, &blob).ok()?;
         let (libraries, limit) = (&ane.options.libraries, ane.options.compile_limit);
         Some(
             ane.paced(|| aneforge_ane::worker::try_compile(command, libraries, &folder.source(), limit))
@@ -45,6 +52,10 @@ fn found(ane: &Ane, graph: &Graph) -> Option<String> {
         )
     };
     let ops: Vec<NodeId> = graph.nodes().filter(|(_, node)| is_op(node)).map(|(id, _)| id).collect();
+    // What failed may have been something else than the program.
+    if !fails(graph)? {
+        return None;
+    }
     let mut tried = HashSet::new();
     for &id in &ops {
         let node = graph.node(id);

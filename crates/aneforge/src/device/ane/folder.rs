@@ -10,13 +10,13 @@ use aneforge_ane::{PortSpec, Source};
 use aneforge_mil::Program;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const TEXT: &str = "model.mil";
 const WEIGHTS: &str = "weights.bin";
-/// What the compiler makes.
+/// What the compiler makes, with the system's build after it: what one has made another cannot load.
 const CACHE: &str = "cache";
 /// Which system a program was compiled on.
 const STAMP: &str = "compiled";
@@ -54,6 +54,7 @@ impl Folder {
     /// Writes a program below `root`, unless it is there.
     pub(super) fn write(
         root: &Path,
+        system: &str,
         graph: &Graph,
         program: &Program,
         blob: &Blob,
@@ -70,13 +71,17 @@ impl Folder {
         let key = filled(&aside, &text, graph, blob);
         let key = key.inspect_err(|_| _ = std::fs::remove_dir_all(&aside)).map_err(|error| failed(&error))?;
         let place = root.join(&key);
-        // What is there already holds the same, and may be in use.
-        if !place.join(TEXT).exists()
-            && std::fs::rename(&aside, &place).is_err()
-            && !place.join(TEXT).exists()
-        {
-            _ = std::fs::remove_dir_all(&aside);
-            return Err(failed(&"the folder is in the way of another"));
+        if !same(&aside, &place) {
+            // Damaged, or never finished; whoever has it open keeps what was there.
+            let away = root.join(format!(".damaged-{}-{number}", std::process::id()));
+            if std::fs::rename(&place, &away).is_ok() {
+                _ = std::fs::remove_dir_all(&away);
+            }
+            // Another process may be first, with the same.
+            if std::fs::rename(&aside, &place).is_err() && !same(&aside, &place) {
+                _ = std::fs::remove_dir_all(&aside);
+                return Err(failed(&"the folder is in the way of another"));
+            }
         }
         _ = std::fs::remove_dir_all(&aside);
         let function = &program.functions[0];
@@ -86,7 +91,7 @@ impl Folder {
             inputs.map(|(port, id)| PortSpec { name: port.name.clone(), bytes: bytes(id) }).collect();
         let outputs = function.returns.iter().zip(graph.outputs());
         let outputs = outputs.map(|(name, &id)| PortSpec { name: name.clone(), bytes: bytes(id) }).collect();
-        Ok(Folder { key, text: place.join(TEXT), cache: place.join(CACHE), inputs, outputs })
+        Ok(Folder { key, text: place.join(TEXT), cache: place.join(cache_of(system)), inputs, outputs })
     }
 
     /// What is compiled.
@@ -106,6 +111,36 @@ impl Folder {
     /// On which system it was compiled.
     pub(super) fn stamped(&self) -> Option<String> {
         std::fs::read_to_string(self.stamp_file()).ok()
+    }
+}
+
+/// The folder of what the compiler of this system makes.
+fn cache_of(system: &str) -> String {
+    let plain: String = system.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+    format!("{CACHE}-{plain}")
+}
+
+/// Whether both folders have the same program.
+fn same(one: &Path, other: &Path) -> bool {
+    [TEXT, WEIGHTS].iter().all(|file| equal(&one.join(file), &other.join(file)).unwrap_or(false))
+}
+
+/// Whether two files hold the same.
+fn equal(one: &Path, other: &Path) -> io::Result<bool> {
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let count = one.read(&mut a)?;
+        if count == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut b[..count])?;
+        if a[..count] != b[..count] {
+            return Ok(false);
+        }
     }
 }
 

@@ -22,7 +22,8 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Where programs run.
@@ -76,18 +77,32 @@ impl Default for AneOptions {
 pub struct Ane {
     framework: Arc<Framework>,
     options: AneOptions,
-    folder: PathBuf,
-    /// Whether the folder is of this process, and goes with it.
-    own: bool,
+    folder: Arc<OwnFolder>,
     compiled: Mutex<HashMap<String, Compiled>>,
-    breaker: Mutex<Breaker>,
-    clock: Monotonic,
 }
+
+/// Where programs are written.
+struct OwnFolder {
+    path: PathBuf,
+    /// The process that it goes with, if it does: with the last program that is in it.
+    of: Option<u32>,
+}
+
+impl Drop for OwnFolder {
+    fn drop(&mut self) {
+        if self.of == Some(std::process::id()) {
+            _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Whether the compiler, of which the machine has one, failed just now, and since when times count.
+static BREAKER: LazyLock<Mutex<Breaker>> = LazyLock::new(Mutex::default);
+static CLOCK: LazyLock<Monotonic> = LazyLock::new(Monotonic::default);
 
 /// Memory of the engine.
 struct EngineMemory {
     buffer: aneforge_ane::Buffer,
-    handle: BufferHandle,
 }
 
 impl Memory for EngineMemory {
@@ -97,13 +112,31 @@ impl Memory for EngineMemory {
     fn bytes_mut(&mut self) -> &mut [u8] {
         self.buffer.bytes_mut()
     }
-    fn known_as(&self) -> Option<&dyn Any> {
-        Some(&self.handle)
+    fn known_as(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::new(self.buffer.handle()))
     }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the compiler has tried, and failed: it did so here, or in another process that said so, or died of it.
+fn tried(error: &AneError) -> bool {
+    match error {
+        AneError::Compile { .. } => true,
+        AneError::Worker { why, .. } => !why.contains("could not be started") && !why.contains("re-compile"),
+        _ => false,
+    }
+}
+
+/// Whether an error is one of a compile, so that some part of the program is at fault.
+fn blamable(error: &DeviceError) -> bool {
+    let (DeviceError::Refused { why } | DeviceError::Lost { why }) = error else { return false };
+    let compiled = why.contains("e5rt_e5_compiler_compile")
+        || why.contains("compileWithQoS")
+        || why.contains("loads a program apart");
+    compiled && !why.contains("could not be started") && !why.contains("re-compile")
 }
 
 /// What the engine's errors are among a device's.
@@ -124,17 +157,19 @@ impl Ane {
     /// The engine of this machine, or why there is none.
     pub fn open(options: &AneOptions) -> Result<Ane, DeviceError> {
         let framework = Framework::open(&options.libraries).map_err(|error| unavailable(&error, options))?;
-        let own = options.folder.is_none();
-        let scratch = || std::env::temp_dir().join(format!("aneforge-engine-{}", std::process::id()));
-        let folder = options.folder.clone().unwrap_or_else(scratch);
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let process = std::process::id();
+        let scratch = || {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            std::env::temp_dir().join(format!("aneforge-engine-{process}-{number}"))
+        };
+        let of = options.folder.is_none().then_some(process);
+        let path = options.folder.clone().unwrap_or_else(scratch);
         Ok(Ane {
             framework,
             options: options.clone(),
-            folder,
-            own,
+            folder: Arc::new(OwnFolder { path, of }),
             compiled: Mutex::default(),
-            breaker: Mutex::default(),
-            clock: Monotonic::default(),
         })
     }
 
@@ -170,21 +205,23 @@ impl Ane {
             Some(_) => Backoff { pause: Duration::ZERO, ..self.options.backoff },
             None => self.options.backoff,
         };
-        let ready = locked(&self.breaker).check(self.clock.now(), backoff);
+        let ready = locked(&BREAKER).check(CLOCK.now(), backoff);
         match ready {
             Err(early) if backoff.strict => return Err(DeviceError::Refused { why: early.to_string() }),
             Err(early) => {
                 tracing::info!("{early}; waiting");
-                self.clock.sleep(early.left);
+                CLOCK.sleep(early.left);
             }
             Ok(()) => {}
         }
         let done = compile();
-        let mut breaker = locked(&self.breaker);
+        let mut breaker = locked(&BREAKER);
         match &done {
-            Err(AneError::Compile { .. } | AneError::Worker { .. }) => breaker.failed(self.clock.now()),
-            _ => breaker.reset(),
+            Ok(_) => breaker.reset(),
+            Err(error) if self.stand_in().is_none() && tried(error) => breaker.failed(CLOCK.now()),
+            Err(_) => {}
         }
+        drop(breaker);
         done.map_err(refused)
     }
 
@@ -236,7 +273,8 @@ impl Ane {
 
     fn load_program(&self, segment: &Segment) -> Result<Box<dyn Loaded>, DeviceError> {
         let Code::Mil { program, blob } = &segment.code else { unreachable!("looked at before") };
-        let folder = Folder::write(&self.folder, &segment.graph, program, blob)?;
+        let folder =
+            Folder::write(&self.folder.path, self.framework.system(), &segment.graph, program, blob)?;
         if self.options.isolation == Isolation::Worker {
             let command = self.worker(true)?.expect("invariant: there is one, or an error").to_vec();
             return Ok(Box::new(apart::program(self, command, &segment.graph, folder)?));
@@ -289,8 +327,7 @@ impl Device for Ane {
 
     fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
         let buffer = self.framework.allocate(ty.bytes()).map_err(refused)?;
-        let handle = buffer.handle();
-        Ok(Buffer::new(ty, Layout::row_major(ty.shape.dims()), EngineMemory { buffer, handle }, None))
+        Ok(Buffer::new(ty, Layout::row_major(ty.shape.dims()), EngineMemory { buffer }, None))
     }
 
     fn load(&self, segment: &Segment, target: Target) -> Result<Box<dyn Loaded>, DeviceError> {
@@ -305,7 +342,7 @@ impl Device for Ane {
             },
         };
         match loaded {
-            Err(error @ (DeviceError::Refused { .. } | DeviceError::Lost { .. })) => {
+            Err(error @ (DeviceError::Refused { .. } | DeviceError::Lost { .. })) if blamable(&error) => {
                 Err(blame::named(self, segment, error))
             }
             loaded => loaded,
@@ -339,14 +376,6 @@ impl AsRef<dyn Device> for Ane {
     }
 }
 
-impl Drop for Ane {
-    fn drop(&mut self) {
-        if self.own {
-            _ = std::fs::remove_dir_all(&self.folder);
-        }
-    }
-}
-
 /// What the engine knows a buffer by, or why it does not.
 fn handle_of(
     port: crate::device::Port,
@@ -358,8 +387,7 @@ fn handle_of(
         let why = format!("takes {ty}, and the buffer holds {}", buffer.ty());
         return Err(DeviceError::Bind { port, why });
     }
-    let handle = buffer.known_as(|known| known.downcast_ref::<BufferHandle>().cloned());
-    handle.ok_or_else(|| DeviceError::Bind {
+    buffer.known_as::<BufferHandle>().cloned().ok_or_else(|| DeviceError::Bind {
         port,
         why: "the buffer is not the engine's; allocate it with the device that the program runs on".into(),
     })

@@ -89,6 +89,25 @@ impl Wires {
         Ok(())
     }
 
+    /// Bytes of each operand of a row, as the layer wants it.
+    pub(super) fn operand_bytes(&self) -> Vec<usize> {
+        let bytes = |symbol: &Symbol| symbol.extents.iter().product::<usize>() * size_of::<f16>();
+        self.operands.iter().map(|(_, _, symbol)| bytes(symbol)).collect()
+    }
+
+    /// Why a loaded layer is not the one that was described, if it is not: its ports have other extents, or elements.
+    fn other(&self, model: &NativeModel) -> Option<String> {
+        let operands = self.operands.iter().enumerate().map(|(at, (_, _, symbol))| (model.input(at), symbol));
+        let mut ports = operands.chain([(model.output(0), &self.result)]);
+        ports.find_map(|(live, symbol)| {
+            let live = live?;
+            let [batch, channels, height, width] = symbol.extents;
+            let same =
+                live.extents == [batch, 1, channels, height, width] && live.element == size_of::<f16>();
+            (!same).then(|| format!("{live:?}, and {:?} in half precision was expected", symbol.extents))
+        })
+    }
+
     /// Bytes of a row of the result, as the layer leaves it.
     pub(super) fn result_bytes(&self) -> usize {
         self.result.extents.iter().product::<usize>() * size_of::<f16>()
@@ -159,13 +178,8 @@ impl Running {
             outputs: &[RESULT],
         };
         let model = ane.paced(|| NativeModel::load(&ane.framework, &source, ane.options.call_limit))?;
-        let live = model.output(0).map_or(0, aneforge_ane::Live::dense);
-        if live != wires.result_bytes() {
-            let why = format!(
-                "{} gives {live} bytes, and {} were expected",
-                netplist.layer.kind,
-                wires.result_bytes()
-            );
+        if let Some(other) = wires.other(&model) {
+            let why = format!("a port of {} is {other}", netplist.layer.kind);
             return Err(DeviceError::Refused { why });
         }
         let bound = Bound::new(wires.types[0].len(), wires.types[1].len());

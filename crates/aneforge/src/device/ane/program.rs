@@ -1,7 +1,7 @@
 //! A program of MIL in this process.
 
 use super::folder::Folder;
-use super::{Ane, handle_of, refused};
+use super::{Ane, OwnFolder, handle_of, refused};
 use crate::device::buffer::BytesMut;
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
@@ -9,6 +9,7 @@ use crate::ir::types::TensorType;
 use aneforge_ane::{Compiled, Options, Program, Side};
 use aneforge_kernels::threads::stopped;
 use smallvec::SmallVec;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Ports that are locked without an allocation.
@@ -73,6 +74,7 @@ pub(super) struct Running {
     receipt: Receipt,
     /// The ops that it computes.
     name: String,
+    _folder: Arc<OwnFolder>,
 }
 
 impl Running {
@@ -103,7 +105,7 @@ impl Running {
         let receipt = Receipt { device: device.into(), how };
         let ops = graph.nodes().filter(|(_, node)| !node.inputs.is_empty()).map(|(_, node)| node.op.name());
         let name = ops.take(4).collect::<Vec<_>>().join("+");
-        Ok(Running { program, types, bound, receipt, name })
+        Ok(Running { program, types, bound, receipt, name, _folder: Arc::clone(&ane.folder) })
     }
 }
 
@@ -115,10 +117,19 @@ fn dense(program: &Program, types: &[Vec<TensorType>; 2]) -> Result<(), DeviceEr
         let Some(layout) = program.layout(0, side) else { continue };
         let dims = ty.shape.dims();
         let stride = |axis: usize| dims[axis + 1..].iter().product::<usize>() as u64;
-        let is = |axis: usize| {
-            layout[axis].0 == dims[axis] as u64 && (dims[axis] == 1 || layout[axis].1 == stride(axis))
+        // Whether strides count elements or bytes is not said anywhere.
+        let lies = |unit: u64| {
+            let is = |axis: usize| dims[axis] == 1 || layout[axis].1 == unit * stride(axis);
+            (0..dims.len()).all(is)
         };
-        if layout.len() != dims.len() || !(0..dims.len()).all(is) {
+        let extents = layout.iter().map(|(extent, _)| *extent as usize).eq(dims.iter().copied());
+        if !extents {
+            tracing::debug!(
+                "the engine describes {side:?} as {layout:?} (extents and strides), and the program has {ty}"
+            );
+            continue;
+        }
+        if !lies(1) && !lies(ty.dtype.size() as u64) {
             let why = format!(
                 "the engine lays {side:?} out as {layout:?} (extents and strides), and the program has {ty} without gaps"
             );

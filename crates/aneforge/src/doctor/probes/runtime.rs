@@ -150,9 +150,10 @@ pub(crate) fn error_texts(bench: &Bench) -> Found {
 }
 
 pub(crate) fn soft_functions(bench: &Bench) -> Found {
-    let framework = bench.engine()?.framework();
-    let lacking: Vec<&str> =
-        E5RT.iter().filter(|f| f.need == Need::Soft && framework.lacks(f.symbol)).map(|f| f.symbol).collect();
+    let library = &bench.engine()?.framework().libraries().espresso;
+    let there = aneforge_ane::symbols::found(library, E5RT)?;
+    let soft = E5RT.iter().zip(there).filter(|(function, there)| function.need == Need::Soft && !there);
+    let lacking: Vec<&str> = soft.map(|(function, _)| function.symbol).collect();
     Ok(Outcome::measured(match &lacking[..] {
         [] => "all of them are there".into(),
         _ => format!("lacking: {}", lacking.join(", ")),

@@ -1,7 +1,7 @@
-//! Events of Espresso, which systems need not have.
+//! Parts of Espresso that systems need not have: events, and what it says of ports.
 
 use super::Handle;
-use super::e5rt::{E5rt, Event, Operation};
+use super::e5rt::{E5rt, Event, Operation, Port, Tensor};
 use crate::error::Failure;
 use std::ffi::CStr;
 
@@ -18,7 +18,7 @@ impl E5rt {
     pub(crate) fn completes(&self, operation: &Operation, event: &Event) -> Option<Result<(), Failure>> {
         let bind = self.call.operation_completion?;
         // SAFETY: see `compile`.
-        let code = unsafe { bind(operation.0.raw, event.raw) };
+        let code = unsafe { bind(operation.raw(), event.raw) };
         Some(self.check("e5rt_execution_stream_operation_bind_completion_event", code))
     }
 
@@ -26,7 +26,7 @@ impl E5rt {
         let bind = self.call.operation_dependent?;
         let mut events = [event.raw];
         // SAFETY: see `compile`.
-        let code = unsafe { bind(operation.0.raw, events.as_mut_ptr(), 1) };
+        let code = unsafe { bind(operation.raw(), events.as_mut_ptr(), 1) };
         Some(self.check("e5rt_execution_stream_operation_bind_dependent_events", code))
     }
 
@@ -47,5 +47,30 @@ impl E5rt {
         // SAFETY: see `compile`.
         let code = unsafe { get(event.raw, &raw mut value) };
         Some(self.check("e5rt_async_event_get_last_signaled_value", code).map(|()| value))
+    }
+
+    /// The extents of a port, and how many elements apart they lie, where the library says so.
+    pub(crate) fn layout(&'static self, port: &Port) -> Option<Vec<(u64, u64)>> {
+        let call = &self.call;
+        let (tensor, rank) = (call.port_tensor?, call.tensor_rank?);
+        let (length, stride) = (call.tensor_length?, call.tensor_stride?);
+        let mut out: Handle = std::ptr::null_mut();
+        // SAFETY: see `compile`.
+        let code = unsafe { tensor(port.raw, &raw mut out) };
+        let tensor = Tensor::new(self, self.made("e5rt_io_port_retain_tensor_desc", code, out).ok()?);
+        let mut axes = 0;
+        // SAFETY: see `compile`.
+        let code = unsafe { rank(tensor.raw, &raw mut axes) };
+        (code == 0 && axes <= 8).then_some(())?;
+        (0..axes)
+            .map(|axis| {
+                let mut found = (0, 0);
+                // SAFETY: see `compile`.
+                let codes = unsafe {
+                    [length(tensor.raw, axis, &raw mut found.0), stride(tensor.raw, axis, &raw mut found.1)]
+                };
+                (codes == [0, 0]).then_some(found)
+            })
+            .collect()
     }
 }
