@@ -118,10 +118,10 @@ pub enum AneError {
     #[error("the engine was opened before this process was forked; start processes with `spawn`, not `fork`")]
     Forked,
     /// A process that runs programs apart has ended, or could not be started. The device's fault, or that of the program.
-    #[error("the process that {task} {why}{}", printed(.output))]
+    #[error("the process that {stage} {why}{}", printed(.output))]
     Worker {
-        /// What it was for.
-        task: &'static str,
+        /// How far it had come.
+        stage: Stage,
         /// How it ended.
         why: String,
         /// What it printed.
@@ -143,6 +143,29 @@ pub enum AneError {
         /// What the system says.
         why: String,
     },
+}
+
+/// How far a process that runs programs apart had come when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It could not be started, or ended by itself before it did anything.
+    Start,
+    /// It compiled.
+    Compile,
+    /// It loaded what was compiled.
+    Load,
+    /// It ran.
+    Run,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Start | Stage::Run => "runs programs apart",
+            Stage::Compile => "compiles a program apart",
+            Stage::Load => "loads a program apart",
+        })
+    }
 }
 
 impl From<Failure> for AneError {

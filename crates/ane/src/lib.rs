@@ -23,7 +23,7 @@ mod sys;
 mod watchdog;
 pub mod worker;
 
-pub use error::{AneError, Failure};
+pub use error::{AneError, Failure, Stage};
 pub use framework::{Framework, Libraries};
 pub use native::{DOCUMENT_FILE, EXTENTS, Live, NativeModel, NativeSource, STRIDES};
 pub use program::{Compiled, Options, PortSpec, Program, Side, Source, Submission};

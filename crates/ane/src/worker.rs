@@ -9,7 +9,7 @@ mod serve;
 
 pub use serve::{serve, serve_standard};
 
-use crate::error::AneError;
+use crate::error::{AneError, Stage};
 use crate::framework::Libraries;
 use crate::program::{PortSpec, Source};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// The status of a process whose compiler has refused a program.
+const COMPILE_FAILED: &str = "compile_failed";
 /// The most that is kept of what a process prints.
 const MOST_PRINTED: usize = 64 << 10;
 /// The most bytes that an answer's text may have.
@@ -133,8 +135,6 @@ enum Answer {
     Failed(String),
 }
 
-const TASK: &str = "runs programs apart";
-
 impl Worker {
     /// Starts a process by `command` and has it load what `request` says, within `ready`; a call may then take `limit`.
     pub fn start(
@@ -143,7 +143,7 @@ impl Worker {
         ready: Duration,
         limit: Duration,
     ) -> Result<Worker, AneError> {
-        let failed = |why: String| AneError::Worker { task: TASK, why, output: String::new() };
+        let failed = |why: String| AneError::Worker { stage: Stage::Start, why, output: String::new() };
         let (program, arguments) = command.split_first().ok_or_else(|| failed("has no command".into()))?;
         let spawned = Command::new(program)
             .args(arguments)
@@ -164,10 +164,10 @@ impl Worker {
         let mut line = serde_json::to_vec(request).map_err(|error| failed(error.to_string()))?;
         line.push(b'\n');
         worker.send(line)?;
-        let answer = worker.answer(ready, "loads a program apart")?;
+        let answer = worker.answer(ready, Stage::Compile)?;
         let Answer::Line(line) = answer else { unreachable!("the first answer is a line") };
         let ready: Ready = serde_json::from_str(&line)
-            .map_err(|_| worker.end("loads a program apart", format!("answered {line:?}")))?;
+            .map_err(|_| worker.end(Stage::Start, format!("answered {line:?}")))?;
         if ready.status != "ready" {
             return Err(worker.refused(&ready));
         }
@@ -180,42 +180,49 @@ impl Worker {
     /// The error of a process that says that it failed.
     fn refused(&mut self, ready: &Ready) -> AneError {
         let why = format!("failed: {}", if ready.error.is_empty() { &ready.status } else { &ready.error });
-        self.end("loads a program apart", why)
+        let stage = match ready.status.as_str() {
+            COMPILE_FAILED => Stage::Compile,
+            _ => Stage::Load,
+        };
+        self.end(stage, why)
     }
 
     fn send(&mut self, request: Vec<u8>) -> Result<(), AneError> {
         match self.input.as_ref().map(|input| input.send(request)) {
             Some(Ok(())) => Ok(()),
-            _ => Err(self.end(TASK, "ended before it was asked".into())),
+            _ => Err(self.end(Stage::Run, "ended before it was asked".into())),
         }
     }
 
-    fn answer(&mut self, limit: Duration, task: &'static str) -> Result<Answer, AneError> {
+    fn answer(&mut self, limit: Duration, stage: Stage) -> Result<Answer, AneError> {
         match self.answers.recv_timeout(limit) {
-            Ok(Answer::Failed(why)) => Err(self.end(task, format!("failed: {why}"))),
+            Ok(Answer::Failed(why)) => Err(self.end(stage, format!("failed: {why}"))),
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Timeout) => {
-                Err(self.end(task, format!("has not answered within {} s", limit.as_secs_f64())))
+                Err(self.end(stage, format!("has not answered within {} s", limit.as_secs_f64())))
             }
-            Err(RecvTimeoutError::Disconnected) => Err(self.end(task, String::new())),
+            Err(RecvTimeoutError::Disconnected) => Err(self.end(stage, String::new())),
         }
     }
 
     /// Ends the process, and says how it did, or why it had to.
-    fn end(&mut self, task: &'static str, why: String) -> AneError {
+    fn end(&mut self, stage: Stage, why: String) -> AneError {
         self.ended = true;
         self.input = None;
         // What has closed its output is about to end by itself, and then says how.
         let patience = if why.is_empty() { END } else { Duration::ZERO };
         let status = self.ended_by(patience);
         self.settle();
+        // Whoever crashes has no code; one that ends with one did not come as far as compiling.
+        let by_itself = why.is_empty() && status.is_some_and(|status| status.code().is_some());
+        let stage = if by_itself && stage == Stage::Compile { Stage::Start } else { stage };
         let why = match (why.is_empty(), status) {
             (false, _) => why,
             (true, Some(status)) => format!("ended by itself ({status})"),
             (true, None) => "ended".into(),
         };
         let printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
-        AneError::Worker { task, why, output: String::from_utf8_lossy(&printed).into_owned() }
+        AneError::Worker { stage, why, output: String::from_utf8_lossy(&printed).into_owned() }
     }
 
     /// Waits for the end of the process, and ends it if it takes longer than `patience`.
@@ -260,14 +267,14 @@ impl Worker {
             return Err(AneError::Values { port: "of the process".into(), want, got });
         }
         if self.ended {
-            return Err(self.end(TASK, "has ended".into()));
+            return Err(self.end(Stage::Run, "has ended".into()));
         }
         let mut request = 1u32.to_le_bytes().to_vec();
         inputs.iter().for_each(|values| request.extend_from_slice(values));
         self.send(request)?;
-        match self.answer(self.limit, TASK)? {
+        match self.answer(self.limit, Stage::Run)? {
             Answer::Results(results) => Ok(results),
-            Answer::Line(line) => Err(self.end(TASK, format!("answered {line:?}"))),
+            Answer::Line(line) => Err(self.end(Stage::Run, format!("answered {line:?}"))),
             Answer::Failed(_) => unreachable!("failures are errors"),
         }
     }

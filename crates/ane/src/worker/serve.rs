@@ -1,6 +1,6 @@
 //! The process that runs programs.
 
-use super::{MOST_TEXT, ProgramWork, Ready, Request, Work};
+use super::{COMPILE_FAILED, MOST_TEXT, ProgramWork, Ready, Request, Work};
 use crate::error::AneError;
 use crate::framework::Framework;
 use crate::native::{NativeModel, NativeSource};
@@ -158,7 +158,7 @@ pub fn serve(mut from: impl BufRead, mut to: impl Write) -> std::io::Result<()> 
         Err(error) => {
             let status = match error {
                 AneError::Library { .. } | AneError::Symbol { .. } => "dlopen_failed",
-                AneError::Compile { .. } => "compile_failed",
+                AneError::Compile { .. } => COMPILE_FAILED,
                 AneError::Budget { .. } | AneError::Recompile(_) => "load_failed",
                 _ => "failed",
             };

@@ -89,7 +89,7 @@ pub(super) fn native(
             "{} takes {got:?} bytes and gives {given:?}, and {operands:?} and {result} were expected",
             netplist.layer.kind
         );
-        return Err(DeviceError::Refused { why });
+        return Err(DeviceError::Unsupported { op: netplist.layer.kind, why });
     }
     Ok(apart)
 }

@@ -23,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(180);
 
 /// The same error, with the smallest part of the segment that it comes of, where that is found.
 pub(super) fn named(ane: &Ane, segment: &Segment, error: DeviceError) -> DeviceError {
-    let (DeviceError::Refused { why } | DeviceError::Lost { why }) = &error else { return error };
+    let DeviceError::Refused { why } = &error else { return error };
     let blamed = match segment.netplist() {
         Some(netplist) => Some(format!("the native layer {}", netplist.layer.kind)),
         None => found(ane, &segment.graph),

@@ -15,7 +15,7 @@ use crate::ir::types::TensorType;
 use crate::pacing::{Backoff, Breaker, Clock, Monotonic};
 use crate::plan::{Code, Segment};
 use crate::target::{self, Target};
-use aneforge_ane::{AneError, BufferHandle, Compiled, Framework, Libraries, limits};
+use aneforge_ane::{AneError, BufferHandle, Compiled, Framework, Libraries, Stage, limits};
 use aneforge_kernels::Layout;
 use folder::Folder;
 use std::any::Any;
@@ -121,34 +121,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the compiler has tried, and failed: it did so here, or in another process that said so, or died of it.
-fn tried(error: &AneError) -> bool {
-    match error {
-        AneError::Compile { .. } => true,
-        AneError::Worker { why, .. } => !why.contains("could not be started") && !why.contains("re-compile"),
-        _ => false,
-    }
-}
-
-/// Whether an error is one of a compile, so that some part of the program is at fault.
-fn blamable(error: &DeviceError) -> bool {
-    let (DeviceError::Refused { why } | DeviceError::Lost { why }) = error else { return false };
-    let compiled = why.contains("e5rt_e5_compiler_compile")
-        || why.contains("compileWithQoS")
-        || why.contains("loads a program apart");
-    compiled && !why.contains("could not be started") && !why.contains("re-compile")
+/// Whether the compiler has tried, and failed: it did so here, or in another process that said so, hung or died of it.
+fn compiled(error: &AneError) -> bool {
+    matches!(error, AneError::Compile { .. } | AneError::Worker { stage: Stage::Compile, .. })
 }
 
 /// What the engine's errors are among a device's.
 fn refused(error: AneError) -> DeviceError {
-    let why = error.to_string();
+    let (why, compiled) = (error.to_string(), compiled(&error));
     match error {
+        _ if compiled => DeviceError::Refused { why },
         AneError::Library { .. } | AneError::Symbol { .. } | AneError::Forked => {
             DeviceError::Unavailable { device: "ane", why }
         }
         AneError::Budget { loaded, limit } => DeviceError::Budget { loaded, limit },
         AneError::Hung(_) | AneError::Recompile(_) | AneError::Worker { .. } => DeviceError::Lost { why },
-        AneError::Compile { .. } => DeviceError::Refused { why },
         _ => DeviceError::Failed { why },
     }
 }
@@ -207,7 +194,9 @@ impl Ane {
         };
         let ready = locked(&BREAKER).check(CLOCK.now(), backoff);
         match ready {
-            Err(early) if backoff.strict => return Err(DeviceError::Refused { why: early.to_string() }),
+            Err(early) if backoff.strict => {
+                return Err(DeviceError::Unavailable { device: "ane", why: early.to_string() });
+            }
             Err(early) => {
                 tracing::info!("{early}; waiting");
                 CLOCK.sleep(early.left);
@@ -218,7 +207,7 @@ impl Ane {
         let mut breaker = locked(&BREAKER);
         match &done {
             Ok(_) => breaker.reset(),
-            Err(error) if self.stand_in().is_none() && tried(error) => breaker.failed(CLOCK.now()),
+            Err(error) if self.stand_in().is_none() && compiled(error) => breaker.failed(CLOCK.now()),
             Err(_) => {}
         }
         drop(breaker);
@@ -342,9 +331,7 @@ impl Device for Ane {
             },
         };
         match loaded {
-            Err(error @ (DeviceError::Refused { .. } | DeviceError::Lost { .. })) if blamable(&error) => {
-                Err(blame::named(self, segment, error))
-            }
+            Err(error @ DeviceError::Refused { .. }) => Err(blame::named(self, segment, error)),
             loaded => loaded,
         }
     }

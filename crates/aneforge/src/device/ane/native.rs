@@ -180,7 +180,7 @@ impl Running {
         let model = ane.paced(|| NativeModel::load(&ane.framework, &source, ane.options.call_limit))?;
         if let Some(other) = wires.other(&model) {
             let why = format!("a port of {} is {other}", netplist.layer.kind);
-            return Err(DeviceError::Refused { why });
+            return Err(DeviceError::Unsupported { op: netplist.layer.kind, why });
         }
         let bound = Bound::new(wires.types[0].len(), wires.types[1].len());
         let left = vec![0; wires.result_bytes()];

@@ -133,7 +133,7 @@ fn dense(program: &Program, types: &[Vec<TensorType>; 2]) -> Result<(), DeviceEr
             let why = format!(
                 "the engine lays {side:?} out as {layout:?} (extents and strides), and the program has {ty} without gaps"
             );
-            return Err(DeviceError::Refused { why });
+            return Err(DeviceError::Unsupported { op: "program", why });
         }
     }
     Ok(())
