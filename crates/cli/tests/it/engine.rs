@@ -1,6 +1,6 @@
 //! The engine's interface from the command line, on the library that stands in for it.
 
-use crate::support::{command, fails, folder, json, keys, sample, show};
+use crate::support::{command, folder, json, keys, run, sample, show};
 use std::path::{Path, PathBuf};
 
 /// The stand-in, which cargo has built with the tests: beside them, or above them.
@@ -65,7 +65,7 @@ fn doctor_finds_ops_and_probes_as_expected() {
 #[test]
 fn doctor_tells_what_is_not_as_expected() {
     let (library, folder) = (show(&library()), folder());
-    let run = |settings: &str, only: &str| {
+    let with = |settings: &str, only: &str| {
         let output = command(&[])
             .args([
                 "--device",
@@ -86,15 +86,15 @@ fn doctor_tells_what_is_not_as_expected() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
-    let (code, text) = run("chip=h13", "offset_slice");
+    let (code, text) = with("chip=h13", "offset_slice");
     assert!(code != Some(0) && text.contains("values up to 4094 survive"), "{code:?} {text}");
-    let (code, text) = run("crash=e5rt_e5_compiler_compile@1", "relu6");
+    let (code, text) = with("crash=e5rt_e5_compiler_compile@1", "relu6");
     assert!(code != Some(0) && text.contains("relu6"), "{code:?} {text}");
-    let (code, text) = run("dense", "native_rows");
+    let (code, text) = with("dense", "native_rows");
     assert!(code != Some(0) && text.contains("refuted"), "{code:?} {text}");
-    let (code, text) = run("programs=5", "programs");
+    let (code, text) = with("programs=5", "programs");
     assert!(code != Some(0) && text.contains("5 loaded"), "{code:?} {text}");
-    let (code, _) = run("reset", "no-such-thing");
+    let (code, _) = with("reset", "no-such-thing");
     assert_eq!(code, Some(3));
 }
 
@@ -103,8 +103,10 @@ fn doctor_runs_on_the_host_where_there_is_no_engine() {
     let value = json(&["doctor", "--only", "wide_sum"]);
     assert_eq!(value["device"], "host");
     assert_eq!(value["probes"][0]["outcome"]["verdict"], "confirmed");
-    let error = fails(5, &["doctor", "--device", "ane"]);
-    assert!(error.contains("is not available"), "{error}");
+    let output = run(&["doctor", "--device", "ane"]);
+    assert_eq!(output.code, 5, "{output:?}");
+    assert!(output.out.contains("Espresso: not there"), "what is missing is told: {}", output.out);
+    assert!(output.err.contains("is not available"), "{}", output.err);
 }
 
 #[test]
