@@ -55,6 +55,12 @@ pub fn load(framework: &Arc<Framework>, files: &Files) -> Program {
     Program::load(framework, &compiled, &files.source(), Options::default()).unwrap()
 }
 
+/// Binds the one input and the one output.
+fn bound(program: &mut Program, input: &Buffer, output: &Buffer) {
+    program.bind(0, Side::Input(0), &input.handle()).unwrap();
+    program.bind(0, Side::Output(0), &output.handle()).unwrap();
+}
+
 #[test]
 fn a_program_is_encoded_once_and_runs_many_times() {
     let standin = Standin::new();
@@ -101,8 +107,7 @@ fn an_input_and_an_output_that_share_a_buffer_are_state() {
     let files = written(&standin, "count", 4, |x| x.adds(1.0));
     let mut program = load(&framework, &files);
     let state = framework.allocate(8).unwrap();
-    program.bind(0, Side::Input(0), &state.handle()).unwrap();
-    program.bind(0, Side::Output(0), &state.handle()).unwrap();
+    bound(&mut program, &state, &state);
     for k in 1..=4 {
         program.execute().unwrap();
         assert_eq!(got(&state), [k as f32; 4]);
@@ -159,8 +164,7 @@ fn programs_run_asynchronously_one_at_a_time() {
     let [mut one, mut two] = std::array::from_fn(|_| {
         let mut program = load(&framework, &files);
         let state = framework.allocate(8).unwrap();
-        program.bind(0, Side::Input(0), &state.handle()).unwrap();
-        program.bind(0, Side::Output(0), &state.handle()).unwrap();
+        bound(&mut program, &state, &state);
         (program, state)
     });
     let limit = Duration::from_secs(20);
@@ -188,8 +192,7 @@ fn a_run_that_was_forgotten_is_waited_for() {
     let files = written(&standin, "count", 4, |x| x.adds(1.0));
     let mut program = load(&framework, &files);
     let state = framework.allocate(8).unwrap();
-    program.bind(0, Side::Input(0), &state.handle()).unwrap();
-    program.bind(0, Side::Output(0), &state.handle()).unwrap();
+    bound(&mut program, &state, &state);
     standin.set("slow=e5rt_execution_stream_submit_async:1");
     std::mem::forget(program.submit().unwrap());
     assert_eq!(program.execute().unwrap_err(), AneError::InFlight, "what runs is not run again");
@@ -198,8 +201,7 @@ fn a_run_that_was_forgotten_is_waited_for() {
     assert_eq!(got(&state), [1.0; 4]);
     assert_eq!((framework.loaded(), standin.count("programs")), (0, 0));
     let mut other = load(&framework, &files);
-    other.bind(0, Side::Input(0), &state.handle()).unwrap();
-    other.bind(0, Side::Output(0), &state.handle()).unwrap();
+    bound(&mut other, &state, &state);
     other.submit().unwrap().wait(Duration::MAX).unwrap();
     assert_eq!(got(&state), [2.0; 4], "the turn was given back");
 }
@@ -243,8 +245,7 @@ fn a_thousand_programs_and_a_hundred_thousand_calls_leave_nothing() {
     );
     let mut program = load(&framework, &files);
     let (mut input, output) = (framework.allocate(128).unwrap(), framework.allocate(128).unwrap());
-    program.bind(0, Side::Input(0), &input.handle()).unwrap();
-    program.bind(0, Side::Output(0), &output.handle()).unwrap();
+    bound(&mut program, &input, &output);
     let within = (framework.alive(), standin.count("alive"));
     for k in 0..100_000u32 {
         let value = (k % 1000) as f32;

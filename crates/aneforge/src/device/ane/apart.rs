@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::native::{Wires, bind, receipt};
-use super::program::{Bound, types};
+use super::program::{Bound, one_step, types};
 use super::{Ane, OwnFolder, made, refused};
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
@@ -181,9 +181,7 @@ impl Loaded for Apart {
     fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError> {
         let start = Instant::now();
         self.run()?;
-        let Some(&ty) = self.types[1].first() else { return Ok(Vec::new()) };
-        let bytes = self.types.iter().flatten().map(TensorType::bytes).sum();
-        Ok(vec![StepTime { name: self.name.clone(), ty, flops: 0.0, bytes, time: start.elapsed() }])
+        Ok(one_step(&self.name, &self.types, start.elapsed()))
     }
 
     fn roof(&self) -> Option<Roof> {

@@ -1,6 +1,6 @@
 //! A native layer: operands brought into the order that it wants, and results out of it.
 
-use super::program::{Bound, types};
+use super::program::{Bound, one_step, types};
 use super::{Ane, handle_of, refused};
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::{Graph, NodeId};
@@ -245,9 +245,7 @@ impl Loaded for Running {
     fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError> {
         let start = Instant::now();
         self.run()?;
-        let bytes = self.wires.types.iter().flatten().map(TensorType::bytes).sum();
-        let ty = self.wires.types[1][0];
-        Ok(vec![StepTime { name: self.kind.into(), ty, flops: 0.0, bytes, time: start.elapsed() }])
+        Ok(one_step(self.kind, &self.wires.types, start.elapsed()))
     }
 
     fn roof(&self) -> Option<Roof> {

@@ -10,7 +10,7 @@ use aneforge_ane::{Compiled, Options, Program, Side};
 use aneforge_kernels::threads::stopped;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Ports that are locked without an allocation.
 const INLINE: usize = 16;
@@ -64,6 +64,13 @@ impl Bound {
 pub(super) fn types(graph: &Graph) -> [Vec<TensorType>; 2] {
     let ty = |id: &crate::ir::graph::NodeId| graph.node(*id).ty;
     [graph.feeds().iter().map(ty).collect(), graph.outputs().iter().map(ty).collect()]
+}
+
+/// A segment as one step: the engine tells no more.
+pub(super) fn one_step(name: &str, types: &[Vec<TensorType>; 2], time: Duration) -> Vec<StepTime> {
+    let bytes = types.iter().flatten().map(TensorType::bytes).sum();
+    let step = |&ty: &TensorType| StepTime { name: name.into(), ty, flops: 0.0, bytes, time };
+    types[1].first().map(step).into_iter().collect()
 }
 
 /// A program that is loaded.
@@ -163,9 +170,7 @@ impl Loaded for Running {
     fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError> {
         let start = Instant::now();
         self.execute()?;
-        let Some(&ty) = self.types[1].first() else { return Ok(Vec::new()) };
-        let bytes = self.types.iter().flatten().map(TensorType::bytes).sum();
-        Ok(vec![StepTime { name: self.name.clone(), ty, flops: 0.0, bytes, time: start.elapsed() }])
+        Ok(one_step(&self.name, &self.types, start.elapsed()))
     }
 
     fn roof(&self) -> Option<Roof> {
