@@ -250,6 +250,11 @@ impl Worker {
         self.threads.clear();
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the process has ended, so that another must be started.
     pub fn has_ended(&mut self) -> bool {
         self.ended || !matches!(self.child.try_wait(), Ok(None))

@@ -48,6 +48,24 @@ fn a_worker_runs_a_program_again_and_again() {
 }
 
 #[test]
+fn a_worker_that_dies_between_calls_is_known_to_have_ended() {
+    let standin = Standin::new();
+    let files = written(&standin, "double", 4, |x| x.muls(2.0));
+    let work = Work::Program { program: ProgramWork::of(&files.source()) };
+    let mut worker = Worker::start(&worker(), &request(work, LONG), LONG, LONG).unwrap();
+    assert!(!worker.has_ended());
+    assert!(
+        std::process::Command::new("kill").args(["-9", &worker.id().to_string()]).status().unwrap().success()
+    );
+    let start = Instant::now();
+    while !worker.has_ended() && start.elapsed() < LONG {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(worker.has_ended(), "before anything is asked of it");
+    assert!(matches!(worker.run(&[&values(&[1.0; 4])]), Err(AneError::Worker { .. })));
+}
+
+#[test]
 fn crashes_and_hangs_of_a_worker_are_errors_in_time() {
     let standin = Standin::new();
     let files = written(&standin, "double", 4, |x| x.muls(2.0));
