@@ -59,10 +59,10 @@ fn main() {
     let framework = Framework::open(&libraries).expect("the stand-in");
     let compiled = Compiled::new(&framework, &source, Options::default()).expect("it compiles");
     let mut program = Program::load(&framework, &compiled, &source, Options::default()).expect("it loads");
-    let buffers = [0, 1].map(|_| framework.allocate(128).expect("memory"));
+    let mut buffers = [0, 1].map(|_| framework.allocate(128).expect("memory"));
     program.bind(0, Side::Input(0), &buffers[0].handle()).expect("bound");
     program.bind(0, Side::Output(0), &buffers[1].handle()).expect("bound");
-    measure("aneforge_ane::Program::execute", || program.execute().expect("it runs"));
+    measure("aneforge_ane::Program::execute", || program.execute(&mut buffers).expect("it runs"));
     let options = AneOptions { libraries, folder: Some(folder.clone()), ..AneOptions::default() };
     let engine = Ane::open(&options).expect("the stand-in");
     let mut session = Session::new(plan, &engine).expect("it loads");

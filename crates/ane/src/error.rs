@@ -106,6 +106,9 @@ pub enum AneError {
     /// A port has no buffer yet. The caller's fault.
     #[error("port `{0}` has no buffer; bind one before running")]
     Unbound(String),
+    /// A port's buffer was not handed over for a run, so that somebody could read it while the engine writes. The caller's fault.
+    #[error("the buffer of port `{0}` was not handed over; a run takes every buffer that ports are bound to")]
+    NotHeld(String),
     /// A call took so long that it is given up. The device's fault.
     #[error("a call has not come back within {} s, so that the program is given up; load it again", .0.as_secs_f64())]
     Hung(Duration),

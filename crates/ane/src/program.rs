@@ -9,7 +9,7 @@ use crate::error::{AneError, Failure};
 use crate::framework::{Framework, path_text, text};
 use crate::limits;
 use crate::rules::Completion;
-use crate::sys::buffer::BufferHandle;
+use crate::sys::buffer::{Buffer, BufferHandle};
 use crate::sys::e5rt::{
     CompileOptions, Compiled as RawCompiled, E5rt, Event, Function, OpOptions, Operation, Stream,
 };
@@ -18,6 +18,7 @@ use crate::watchdog::Flight;
 use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -148,6 +149,25 @@ struct Parts {
     block: Option<&'static Block>,
 }
 
+/// Numbers of runs, of which no two are the same in a process, nor 0.
+struct Runs(u64);
+
+impl Runs {
+    /// So many are taken at once, so that programs on several threads seldom meet over them.
+    const TAKEN: u64 = 1 << 32;
+
+    #[inline]
+    fn next(&mut self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(Runs::TAKEN);
+        match self.0.wrapping_add(1) % Runs::TAKEN {
+            // None is left, or none was taken yet.
+            0 | 1 => self.0 = NEXT.fetch_add(Runs::TAKEN, Ordering::Relaxed) + 1,
+            _ => self.0 += 1,
+        }
+        self.0
+    }
+}
+
 /// Programs on one stream, loaded into the engine. Mostly there is one.
 ///
 /// It may move between threads, and is used from one at a time. Its ports have no memory until buffers are bound to them.
@@ -158,8 +178,11 @@ pub struct Program {
     completion: Arc<Completion>,
     flight: Arc<Flight>,
     encoded: bool,
+    /// Whether its stream has run asynchronously since it was encoded: it does so only once without a reset.
+    spent: bool,
     /// Whether it runs asynchronously.
     flying: bool,
+    runs: Runs,
     /// Whether a call still runs that will not be waited for: what it uses must stay.
     abandoned: bool,
 }
@@ -208,7 +231,9 @@ impl Program {
             completion,
             flight: Flight::new(options.call_limit),
             encoded: false,
+            spent: false,
             flying: false,
+            runs: Runs(0),
             abandoned: false,
         })
     }
@@ -350,7 +375,7 @@ impl Program {
         let lacks =
             || AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
         self.framework.e5rt.reset(&self.parts().stream).ok_or_else(lacks)??;
-        self.encoded = false;
+        (self.encoded, self.spent) = (false, false);
         Ok(())
     }
 
@@ -364,14 +389,30 @@ impl Program {
         self.framework.e5rt.here()
     }
 
-    /// Encodes every program once, in order.
+    /// Looks whether the buffer of every port is among those that are handed over.
+    #[inline]
+    fn take<'a>(&mut self, buffers: impl IntoIterator<Item = &'a mut Buffer>) -> Result<(), AneError> {
+        let run = self.runs.next();
+        buffers.into_iter().for_each(|buffer| buffer.lend(run));
+        for op in &self.parts().ops {
+            for port in op.inputs.iter().chain(&op.outputs) {
+                match &port.buffer {
+                    Some(buffer) if buffer.is_lent(run) => {}
+                    Some(_) => return Err(AneError::NotHeld(port.spec.name.clone())),
+                    None => return Err(AneError::Unbound(port.spec.name.clone())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes every program once, in order, unless that is done.
     fn encode(&mut self) -> Result<(), AneError> {
-        let unbound = |op: &Op| {
-            let mut ports = op.inputs.iter().chain(&op.outputs);
-            ports.find(|port| port.buffer.is_none()).map(|port| port.spec.name.clone())
-        };
-        if let Some(name) = self.parts().ops.iter().find_map(unbound) {
-            return Err(AneError::Unbound(name));
+        if self.spent {
+            self.rewind()?;
+        }
+        if self.encoded {
+            return Ok(());
         }
         // From the first on, so that a failure at a later one is taken back as a whole.
         self.encoded = true;
@@ -383,12 +424,12 @@ impl Program {
         Ok(encoded?)
     }
 
-    /// Runs every program of the stream once, and waits.
-    pub fn execute(&mut self) -> Result<(), AneError> {
+    /// Runs every program of the stream once, and waits. Every buffer that a port is bound to is handed over meanwhile, in any order and
+    /// with any others: the engine reads and writes them.
+    pub fn execute<'a>(&mut self, buffers: impl IntoIterator<Item = &'a mut Buffer>) -> Result<(), AneError> {
         self.ready()?;
-        if !self.encoded {
-            self.encode()?;
-        }
+        self.take(buffers)?;
+        self.encode()?;
         self.flight.begin();
         let done = self.framework.e5rt.execute(&self.parts().stream);
         self.flight.end();

@@ -95,7 +95,8 @@ impl Runs for Engine {
     }
 
     fn execute(&mut self) -> Result<(), String> {
-        self.program()?.execute().map_err(text)
+        let program = self.program.as_mut().ok_or("nothing is loaded")?;
+        program.execute(self.buffers.iter_mut().flatten().flatten().flatten()).map_err(text)
     }
 
     fn input(&mut self, op: usize, index: usize) -> Result<*mut u8, String> {

@@ -67,14 +67,14 @@ fn a_program_is_encoded_once_and_runs_many_times() {
     let framework = standin.framework();
     let files = written(&standin, "double", 4, |x| x.muls(2.0));
     let mut program = load(&framework, &files);
-    let (mut input, output) = (framework.allocate(8).unwrap(), framework.allocate(8).unwrap());
+    let [mut input, mut output] = std::array::from_fn(|_| framework.allocate(8).unwrap());
     assert_eq!(input.bytes(), [0; 8], "memory is zeroed, whatever it held");
     program.bind(0, Side::Input(0), &input.handle()).unwrap();
-    assert!(matches!(program.execute(), Err(AneError::Unbound(_))), "a port without a buffer");
+    assert!(matches!(program.execute([&mut input]), Err(AneError::Unbound(_))), "a port without a buffer");
     program.bind(0, Side::Output(0), &output.handle()).unwrap();
     for k in 1..=5 {
         put(&mut input, &[k as f32, 0.5, -1.0, 3.0]);
-        program.execute().unwrap();
+        program.execute([&mut output, &mut input]).unwrap();
         assert_eq!(got(&output), [2.0 * k as f32, 1.0, -2.0, 6.0]);
     }
     assert_eq!(standin.count("e5rt_execution_stream_encode_operation"), 1);
@@ -88,13 +88,14 @@ fn ports_are_bound_again_after_a_reset() {
     let framework = standin.framework();
     let files = written(&standin, "double", 4, |x| x.muls(2.0));
     let mut program = load(&framework, &files);
-    let [mut a, mut b, output] = std::array::from_fn(|_| framework.allocate(8).unwrap());
+    let [mut a, mut b, mut output] = std::array::from_fn(|_| framework.allocate(8).unwrap());
     put(&mut a, &[1.0; 4]);
     put(&mut b, &[5.0; 4]);
     program.bind(0, Side::Output(0), &output.handle()).unwrap();
-    for (buffer, want) in [(&a, 2.0), (&b, 10.0), (&a, 2.0)] {
+    for (b_comes, want) in [(false, 2.0), (true, 10.0), (false, 2.0)] {
+        let buffer = if b_comes { &mut b } else { &mut a };
         program.bind(0, Side::Input(0), &buffer.handle()).unwrap();
-        program.execute().unwrap();
+        program.execute([buffer, &mut output]).unwrap();
         assert_eq!(got(&output), [want; 4]);
     }
     assert_eq!(standin.count("e5rt_execution_stream_reset"), 2);
@@ -106,10 +107,10 @@ fn an_input_and_an_output_that_share_a_buffer_are_state() {
     let framework = standin.framework();
     let files = written(&standin, "count", 4, |x| x.adds(1.0));
     let mut program = load(&framework, &files);
-    let state = framework.allocate(8).unwrap();
+    let mut state = framework.allocate(8).unwrap();
     bound(&mut program, &state, &state);
     for k in 1..=4 {
-        program.execute().unwrap();
+        program.execute([&mut state]).unwrap();
         assert_eq!(got(&state), [k as f32; 4]);
     }
 }
@@ -124,8 +125,7 @@ fn programs_of_one_stream_run_in_order_and_hand_over_by_a_buffer() {
     let second = Compiled::new(&framework, &double.source(), Options::default()).unwrap();
     assert_eq!(program.add(&second, &double.source()).unwrap(), 1);
     program.chain(0, 1).unwrap();
-    let between = framework.allocate(8).unwrap();
-    let (mut input, output) = (framework.allocate(8).unwrap(), framework.allocate(8).unwrap());
+    let [mut input, mut between, mut output] = std::array::from_fn(|_| framework.allocate(8).unwrap());
     put(&mut input, &[1.0, 2.0, 3.0, 4.0]);
     for (op, side, buffer) in [
         (0, Side::Input(0), &input),
@@ -135,10 +135,33 @@ fn programs_of_one_stream_run_in_order_and_hand_over_by_a_buffer() {
     ] {
         program.bind(op, side, &buffer.handle()).unwrap();
     }
-    program.execute().unwrap();
+    program.execute([&mut input, &mut between, &mut output]).unwrap();
     assert_eq!(got(&output), [4.0, 6.0, 8.0, 10.0]);
     assert!(matches!(program.chain(1, 1), Err(AneError::Port { .. })), "a program cannot wait for itself");
     assert!(program.bind(2, Side::Input(0), &input.handle()).is_err());
+}
+
+#[test]
+fn a_run_takes_every_buffer_so_that_nobody_reads_what_is_written() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let files = written(&standin, "double", 4, |x| x.muls(2.0));
+    let (mut one, mut other) = (load(&framework, &files), load(&framework, &files));
+    let [mut input, mut output, mut none] = std::array::from_fn(|_| framework.allocate(8).unwrap());
+    bound(&mut one, &input, &output);
+    bound(&mut other, &output, &input);
+    let lacks = |error: AneError, port: &PortSpec| assert_eq!(error, AneError::NotHeld(port.name.clone()));
+    for _ in 0..2 {
+        // What was handed over for a run before, or for another program's, counts for nothing.
+        one.execute([&mut input, &mut none, &mut output]).unwrap();
+        other.execute([&mut output, &mut input]).unwrap();
+        lacks(one.execute([&mut input, &mut none]).unwrap_err(), &files.outputs[0]);
+        lacks(one.execute([&mut output]).unwrap_err(), &files.inputs[0]);
+        let mut all = vec![framework.allocate(8).unwrap()];
+        lacks(one.submit(&mut all).unwrap_err(), &files.inputs[0]);
+        assert_eq!(all.len(), 1);
+    }
+    assert_eq!(standin.count("e5rt_execution_stream_execute_sync"), 4, "nothing else reached the engine");
 }
 
 #[test]
@@ -165,20 +188,23 @@ fn programs_run_asynchronously_one_at_a_time() {
         let mut program = load(&framework, &files);
         let state = framework.allocate(8).unwrap();
         bound(&mut program, &state, &state);
-        (program, state)
+        (program, vec![state])
     });
     let limit = Duration::from_secs(20);
     for k in 1..=3 {
-        let running = one.0.submit().unwrap();
-        assert!(matches!(two.0.submit(), Err(AneError::InFlight)), "a second one would never end");
-        running.wait(limit).unwrap();
-        assert_eq!(got(&one.1), [k as f32; 4]);
+        let running = one.0.submit(&mut one.1).unwrap();
+        assert!(matches!(two.0.submit(&mut two.1), Err(AneError::InFlight)), "a second one would never end");
+        assert_eq!(two.1.len(), 1, "what does not start takes nothing");
+        one.1 = running.wait(limit).unwrap();
+        assert_eq!(got(&one.1[0]), [k as f32; 4]);
     }
     assert_eq!(one.0.signalled(0).unwrap().unwrap(), 1, "the event of its end");
-    drop(two.0.submit().unwrap());
-    assert_eq!(got(&two.1), [1.0; 4], "dropping waits");
-    one.0.execute().unwrap();
-    assert_eq!(got(&one.1), [4.0; 4], "and it runs as before");
+    let handle = two.1[0].handle();
+    drop(two.0.submit(&mut two.1).unwrap());
+    assert!(two.1.is_empty() && handle.len() == 8, "dropping waits, and lets go of what it was given");
+    assert_eq!(two.0.signalled(0).unwrap().unwrap(), 1, "it had come to its end");
+    one.0.execute(&mut one.1).unwrap();
+    assert_eq!(got(&one.1[0]), [4.0; 4], "and it runs as before");
     one.0.signal(0, 9).unwrap().unwrap();
     one.0.wait_for(0, 9, limit).unwrap().unwrap();
     let late = one.0.wait_for(0, 10, Duration::from_millis(5)).unwrap();
@@ -194,16 +220,17 @@ fn a_run_that_was_forgotten_is_waited_for() {
     let state = framework.allocate(8).unwrap();
     bound(&mut program, &state, &state);
     standin.set("slow=e5rt_execution_stream_submit_async:1");
-    std::mem::forget(program.submit().unwrap());
-    assert_eq!(program.execute().unwrap_err(), AneError::InFlight, "what runs is not run again");
-    assert_eq!(program.bind(0, Side::Input(0), &state.handle()).unwrap_err(), AneError::InFlight);
+    let handle = state.handle();
+    std::mem::forget(program.submit(&mut vec![state]).unwrap());
+    assert_eq!(program.execute([]).unwrap_err(), AneError::InFlight, "what runs is not run again");
+    assert_eq!(program.bind(0, Side::Input(0), &handle).unwrap_err(), AneError::InFlight);
     drop(program);
-    assert_eq!(got(&state), [1.0; 4]);
     assert_eq!((framework.loaded(), standin.count("programs")), (0, 0));
     let mut other = load(&framework, &files);
+    let state = framework.allocate(8).unwrap();
     bound(&mut other, &state, &state);
-    other.submit().unwrap().wait(Duration::MAX).unwrap();
-    assert_eq!(got(&state), [2.0; 4], "the turn was given back");
+    let buffers = other.submit(&mut vec![state]).unwrap().wait(Duration::MAX).unwrap();
+    assert_eq!(got(&buffers[0]), [1.0; 4], "the turn was given back");
 }
 
 #[test]
@@ -244,13 +271,13 @@ fn a_thousand_programs_and_a_hundred_thousand_calls_leave_nothing() {
         "1,000 programs"
     );
     let mut program = load(&framework, &files);
-    let (mut input, output) = (framework.allocate(128).unwrap(), framework.allocate(128).unwrap());
+    let (mut input, mut output) = (framework.allocate(128).unwrap(), framework.allocate(128).unwrap());
     bound(&mut program, &input, &output);
     let within = (framework.alive(), standin.count("alive"));
     for k in 0..100_000u32 {
         let value = (k % 1000) as f32;
         put(&mut input, &[value; 64]);
-        program.execute().unwrap();
+        program.execute([&mut input, &mut output]).unwrap();
         assert_eq!(got(&output)[(k % 64) as usize], 2.0 * value);
     }
     assert_eq!((framework.alive(), standin.count("alive")), within, "100,000 calls");

@@ -6,7 +6,7 @@ use aneforge::device::DeviceError;
 use aneforge::device::ane::{Ane, AneOptions};
 use aneforge::{CompileOptions, RunError, Session, Shape, Tensor, Var, compile};
 use aneforge_ane::symbols::{CORE_FOUNDATION, E5RT, IO_SURFACE, Need, OBJC};
-use aneforge_ane::{AneError, Compiled, Framework, Libraries, Options, Program, Side};
+use aneforge_ane::{AneError, Buffer, Compiled, Framework, Libraries, Options, Program, Side};
 use std::time::{Duration, Instant};
 
 fn vector(n: usize) -> Shape {
@@ -22,12 +22,12 @@ fn every_function_may_fail_with_any_code_at_any_time() {
     let all = || -> Result<Vec<f32>, AneError> {
         let compiled = Compiled::new(&framework, &files.source(), Options::default())?;
         let mut program = Program::load(&framework, &compiled, &files.source(), Options::default())?;
-        let (mut input, output) = (framework.allocate(8)?, framework.allocate(8)?);
+        let (mut input, mut output) = (framework.allocate(8)?, framework.allocate(8)?);
         program.bind(0, Side::Input(0), &input.handle())?;
         program.bind(0, Side::Output(0), &output.handle())?;
         for k in [1.0, 2.0] {
             put(&mut input, &[k, 1.0, 2.0, 3.0]);
-            program.execute()?;
+            program.execute([&mut input, &mut output])?;
         }
         Ok(got(&output))
     };
@@ -98,16 +98,16 @@ fn a_library_without_a_function_is_an_error_that_names_it() {
         // The rest works without it, or names it.
         let framework = opened.unwrap_or_else(|error| panic!("{}: {error}", function.symbol));
         let mut program = load(&framework, &files);
-        let [input, output] = std::array::from_fn(|_| framework.allocate(8).unwrap());
-        let both = |program: &mut Program| {
-            program.bind(0, Side::Input(0), &input.handle())?;
-            program.bind(0, Side::Output(0), &output.handle())?;
-            program.execute()
+        let mut buffers = vec![framework.allocate(8).unwrap(), framework.allocate(8).unwrap()];
+        let both = |program: &mut Program, buffers: &mut Vec<Buffer>| {
+            program.bind(0, Side::Input(0), &buffers[0].handle())?;
+            program.bind(0, Side::Output(0), &buffers[1].handle())?;
+            program.execute(buffers)
         };
-        both(&mut program).unwrap_or_else(|error| panic!("{}: {error}", function.symbol));
+        both(&mut program, &mut buffers).unwrap_or_else(|error| panic!("{}: {error}", function.symbol));
         let more = [
-            both(&mut program).err(),
-            program.submit().and_then(|running| running.wait(Duration::from_secs(20))).err(),
+            both(&mut program, &mut buffers).err(),
+            program.submit(&mut buffers).and_then(|running| running.wait(Duration::from_secs(20))).err(),
             framework.check(&files.source(), "h13").err(),
         ];
         for error in more.into_iter().flatten() {

@@ -2,14 +2,19 @@
 
 use super::Program;
 use crate::error::AneError;
+use crate::sys::buffer::Buffer;
 use crate::sys::system::Block;
 use std::time::Duration;
 
 impl Program {
     /// Starts every program of the stream through the library's asynchronous interface, which takes one at a time in a process. That
     /// it ended is known, and not how: no public caller has found where a failure would show.
-    pub fn submit(&mut self) -> Result<Submission<'_>, AneError> {
+    ///
+    /// Every buffer that a port is bound to is among `buffers`, which are taken once it runs, and come back from
+    /// [`Submission::wait`].
+    pub fn submit(&mut self, buffers: &mut Vec<Buffer>) -> Result<Submission<'_>, AneError> {
         self.ready()?;
+        self.take(&mut *buffers)?;
         let without = "programs are not started asynchronously";
         let lacks =
             |symbol| AneError::Symbol { path: self.framework.libraries().espresso.clone(), symbol, without };
@@ -31,13 +36,11 @@ impl Program {
             return Err(error);
         }
         self.flying = true;
-        Ok(Submission { program: Some(self) })
+        Ok(Submission { program: Some(self), buffers: std::mem::take(buffers) })
     }
 
     fn start(&mut self) -> Result<(), AneError> {
-        if !self.encoded {
-            self.encode()?;
-        }
+        self.encode()?;
         let block = self.parts().block.as_ref().expect("invariant: looked at before");
         block.rearm();
         let api = self.framework.e5rt;
@@ -52,7 +55,8 @@ impl Program {
             return Err(AneError::Hung(limit));
         }
         self.framework.e5rt.turn.give();
-        self.rewind()
+        self.spent = true;
+        Ok(())
     }
 }
 
@@ -60,15 +64,14 @@ impl Program {
 #[derive(Debug)]
 pub struct Submission<'a> {
     program: Option<&'a mut Program>,
+    buffers: Vec<Buffer>,
 }
 
 impl Submission<'_> {
-    /// Waits until the program is done, at most so long.
-    pub fn wait(mut self, limit: Duration) -> Result<(), AneError> {
-        match self.program.take() {
-            Some(program) => program.finish(limit),
-            None => Ok(()),
-        }
+    /// Waits until the program is done, at most so long, and gives its buffers back: unless it hangs, as they are then the engine's.
+    pub fn wait(mut self, limit: Duration) -> Result<Vec<Buffer>, AneError> {
+        self.program.take().map_or(Ok(()), |program| program.finish(limit))?;
+        Ok(std::mem::take(&mut self.buffers))
     }
 }
 

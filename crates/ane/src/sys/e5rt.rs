@@ -396,7 +396,7 @@ impl E5rt {
 
     pub(crate) fn bind(&self, port: &Port, buffer: &BufferHandle) -> Result<(), Failure> {
         // SAFETY: see `compile`.
-        let code = unsafe { (self.call.port_bind)(port.raw, buffer.raw.raw) };
+        let code = unsafe { (self.call.port_bind)(port.raw, buffer.shared.raw.raw) };
         self.check("e5rt_io_port_bind_buffer_object", code)
     }
 

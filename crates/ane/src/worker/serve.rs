@@ -69,12 +69,12 @@ impl Served {
         match self {
             Served::Nothing => Ok(()),
             Served::Program { program, inputs, outputs } => {
-                for buffer in inputs {
+                for buffer in &mut *inputs {
                     let (own, rest) = values.split_at(buffer.len());
                     buffer.bytes_mut().copy_from_slice(own);
                     values = rest;
                 }
-                program.execute()?;
+                program.execute(inputs.iter_mut().chain(&mut *outputs))?;
                 outputs.iter().for_each(|buffer| results.extend_from_slice(buffer.bytes()));
                 Ok(())
             }

@@ -432,6 +432,11 @@ impl BytesMut<'_> {
     pub(crate) fn exchange(&mut self, memory: &mut Box<dyn Memory>) {
         std::mem::swap(&mut *self.0, memory);
     }
+
+    /// What the device that has made the memory hands over where a program runs.
+    pub(crate) fn lent<T: 'static>(&mut self) -> Option<&mut T> {
+        self.0.lent()?.downcast_mut()
+    }
 }
 
 impl Deref for BytesMut<'_> {

@@ -14,6 +14,10 @@ pub trait Memory: Send + Sync {
     fn known_as(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         None
     }
+    /// What the device that has made it hands over where a program runs.
+    fn lent(&mut self) -> Option<&mut (dyn Any + Send + Sync)> {
+        None
+    }
 }
 
 impl Memory for AlignedBytes {

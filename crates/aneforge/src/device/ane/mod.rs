@@ -115,6 +115,9 @@ impl Memory for EngineMemory {
     fn known_as(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         Some(Arc::new(self.buffer.handle()))
     }
+    fn lent(&mut self) -> Option<&mut (dyn Any + Send + Sync)> {
+        Some(&mut self.buffer)
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -163,8 +163,8 @@ impl Loaded for Running {
         if stopped() {
             return Err(DeviceError::Stopped);
         }
-        let _held = self.bound.lock();
-        self.program.execute().map_err(refused)
+        let mut held = self.bound.lock();
+        self.program.execute(held.iter_mut().filter_map(BytesMut::lent)).map_err(refused)
     }
 
     fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError> {

@@ -85,11 +85,11 @@ pub(crate) fn floor(bench: &Bench) -> Found {
 pub(crate) fn state(bench: &Bench) -> Found {
     let framework = bench.engine()?.framework();
     let mut program = load(framework, &increment(bench, "state")?)?;
-    let buffer = framework.allocate(8).map_err(told)?;
+    let mut buffer = framework.allocate(8).map_err(told)?;
     bind(&mut program, &buffer.handle(), &buffer.handle())?;
     let mut counted = Vec::new();
     for _ in 0..4 {
-        program.execute().map_err(told)?;
+        program.execute([&mut buffer]).map_err(told)?;
         counted.push(first(buffer.bytes()));
     }
     Ok(Outcome::is(counted == [1.0, 2.0, 3.0, 4.0], format!("{counted:?}")))
@@ -99,13 +99,14 @@ pub(crate) fn rebind(bench: &Bench) -> Found {
     let framework = bench.engine()?.framework();
     let mut program = load(framework, &increment(bench, "rebind")?)?;
     let allocate = || framework.allocate(8).map_err(told);
-    let (mut a, mut b, output) = (allocate()?, allocate()?, allocate()?);
+    let (mut a, mut b, mut output) = (allocate()?, allocate()?, allocate()?);
     a.bytes_mut().copy_from_slice(bytemuck::cast_slice(&[f16::from_f32(1.0); 4]));
     b.bytes_mut().copy_from_slice(bytemuck::cast_slice(&[f16::from_f32(5.0); 4]));
     let mut got = Vec::new();
-    for buffer in [&a, &b, &a] {
+    for first_of_two in [true, false, true] {
+        let buffer = if first_of_two { &mut a } else { &mut b };
         bind(&mut program, &buffer.handle(), &output.handle())?;
-        program.execute().map_err(told)?;
+        program.execute([buffer, &mut output]).map_err(told)?;
         got.push(first(output.bytes()));
     }
     Ok(Outcome::is(got == [2.0, 6.0, 2.0], format!("{got:?}")))
@@ -227,13 +228,13 @@ pub(crate) fn ports(bench: &Bench) -> Found {
         })?;
         let run = || -> Result<(), String> {
             let mut program = load(framework, &files)?;
-            let buffers: Vec<_> =
+            let mut buffers: Vec<_> =
                 (0..=count).map(|_| framework.allocate(8).map_err(told)).collect::<Result<_, _>>()?;
             for (at, buffer) in buffers.iter().take(count).enumerate() {
                 program.bind(0, Side::Input(at), &buffer.handle()).map_err(told)?;
             }
             program.bind(0, Side::Output(0), &buffers[count].handle()).map_err(told)?;
-            program.execute().map_err(told)
+            program.execute(&mut buffers).map_err(told)
         };
         match run() {
             Ok(()) => most = count,
@@ -252,11 +253,11 @@ pub(crate) fn asynchronous(bench: &Bench) -> Found {
     let buffer = framework.allocate(8).map_err(told)?;
     bind(&mut program, &buffer.handle(), &buffer.handle())?;
     let start = Instant::now();
-    let running = program.submit().map_err(told)?;
+    let running = program.submit(&mut vec![buffer]).map_err(told)?;
     let back = start.elapsed();
-    running.wait(Duration::from_secs(10)).map_err(told)?;
+    let buffers = running.wait(Duration::from_secs(10)).map_err(told)?;
     let done = start.elapsed();
-    let value = first(buffer.bytes());
+    let value = first(buffers[0].bytes());
     let event = program
         .signalled(0)
         .map_or_else(|| "none".into(), |value| value.map_or_else(|e| e.to_string(), |v| v.to_string()));
