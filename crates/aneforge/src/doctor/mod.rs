@@ -8,6 +8,7 @@ mod machine;
 mod ops;
 mod probe;
 mod probes;
+pub mod silicon;
 
 pub use machine::{Library, Machine, machine};
 pub use ops::{OpCheck, check_op, ops};

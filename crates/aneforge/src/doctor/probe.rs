@@ -108,18 +108,8 @@ pub const PROBES: &[Probe] = &[
         "4094 before A15, 65504 later (reference; not measured on A15)",
         numerics::offset_slice,
     ),
-    row(
-        "nan_made",
-        "ir::numerics::NAN_IS_STORED_AS_ZERO",
-        "infinity minus infinity is stored as 0 (guide)",
-        numerics::nan_made,
-    ),
-    row(
-        "nan_fed",
-        "ir::numerics::NAN_IS_STORED_AS_ZERO",
-        "a NaN that is fed is another value than one that is made (guide: infinity); this version stores 0 for both",
-        numerics::nan_fed,
-    ),
+    row("nan_made", "ir::rules::RULES", "infinity minus infinity is stored as 0 (guide)", numerics::nan_made),
+    row("nan_fed", "ir::rules::RULES", "a NaN that is fed becomes +infinity (guide, M1)", numerics::nan_fed),
     row(
         "subnormal",
         "docs/numerics.md",

@@ -17,6 +17,7 @@ mod diagnose;
 mod doctor;
 mod errors;
 mod facts;
+mod faithful;
 mod files;
 mod golden;
 mod images;

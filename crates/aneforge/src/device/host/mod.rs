@@ -10,6 +10,7 @@ mod attention;
 mod chain;
 mod conv;
 mod elementwise;
+mod faithful;
 mod joined;
 mod layers;
 mod layout;
@@ -301,8 +302,11 @@ impl Device for Host {
     }
 
     fn load(&self, segment: &Segment, target: Target) -> Result<Box<dyn Loaded>, DeviceError> {
-        let graph = graph_of(segment)?;
-        let (graph, plan) = planner::planned(&graph, self.numerics(target), self.fuse);
+        let (graph, numerics) = (graph_of(segment)?, self.numerics(target));
+        if numerics.is_faithful() {
+            return Ok(Box::new(faithful::Faithful::new(&graph, numerics, self.kernels.clone())?));
+        }
+        let (graph, plan) = planner::planned(&graph, numerics, self.fuse);
         let packs = self.packs.get(|_| Packs::default());
         Ok(Box::new(run::Program::new(&graph, plan, self.kernels.clone(), packs)?))
     }
