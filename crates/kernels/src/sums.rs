@@ -41,17 +41,21 @@ impl Columns {
     }
 }
 
-/// `out[r][c]`, the sum of the products of row `r`, which `fill` writes as [`Columns::new`] does, and column `c`.
+/// `out[r][c]`, the sum of the products of row `r`, which `fill` writes as [`Columns::new`] does, and column `c`. Each row of sums then
+/// goes to `finish`.
 ///
 /// # Panics
 /// When `out` is not whole rows.
-pub fn sums(kernels: &Kernels, columns: &Columns, fill: impl Fn(usize, &mut [f32]) + Sync, out: &mut [f32]) {
+pub fn sums(
+    kernels: &Kernels,
+    columns: &Columns,
+    fill: impl Fn(usize, &mut [f32]) + Sync,
+    finish: impl Fn(usize, &mut [f32]) + Sync,
+    out: &mut [f32],
+) {
     let Columns { panels, terms, columns } = columns;
     let (terms, columns) = (*terms, *columns);
     assert!(columns > 0 && out.len().is_multiple_of(columns), "sums: rows of {columns}");
-    if terms == 0 {
-        return out.fill(0.0);
-    }
     chunks(&kernels.pool, out, ROWS * columns, |start, out| {
         let (mut row, mut packed) = (vec![0.0; terms], vec![0.0; ROWS * terms]);
         let first = start / columns;
@@ -64,7 +68,8 @@ pub fn sums(kernels: &Kernels, columns: &Columns, fill: impl Fn(usize, &mut [f32
                     packed[(block * size + at) * BLOCK..][..BLOCK].copy_from_slice(values);
                 }
             }
-            for (at, panel) in panels.chunks_exact(terms * COLUMNS).enumerate() {
+            for at in 0..columns.div_ceil(COLUMNS) {
+                let panel = &panels[at * terms * COLUMNS..][..terms * COLUMNS];
                 let mut sums = [[0.0; COLUMNS]; ROWS];
                 let from = (0, Filled::WHOLE);
                 micro(
@@ -79,6 +84,7 @@ pub fn sums(kernels: &Kernels, columns: &Columns, fill: impl Fn(usize, &mut [f32
                     out[r * columns + column..][..width].copy_from_slice(&sums[..width]);
                 }
             }
+            group.for_each(|r| finish(first + r, &mut out[r * columns..][..columns]));
         }
     });
 }

@@ -151,6 +151,31 @@ fn products_meet_every_rule() {
     }
 }
 
+/// Functions of many elements are looked up, sums of two broadcast.
+#[test]
+fn functions_of_many_elements_are_their_definition() {
+    let all = Array::from_fn(Shape::new(&[8, 8192]).unwrap(), |bits| {
+        let half = f16::from_bits(bits as u16);
+        // What is fed is never NaN.
+        if half.is_nan() { f64::INFINITY } else { half.to_f64() }
+    });
+    let (x, row) = (Var::input(all.shape), Var::constant(tensor(&wild(&[8192], 3, 1))));
+    for (name, output) in [
+        ("gelu", x.gelu()),
+        ("sigmoid", x.sigmoid()),
+        ("round", x.native_round()),
+        ("log", x.log(0.0)),
+        ("mul", &x * &row),
+        ("add", &row + &x),
+    ] {
+        for family in [Family::A13, Family::A16] {
+            let numerics = Numerics::Faithful(family);
+            let [got, want] = both(&output, std::slice::from_ref(&all), numerics, engine(2));
+            assert_same(&got, &want, &format!("{name}, {numerics}"));
+        }
+    }
+}
+
 /// Activations beyond what weights of eight bits are multiplied by become infinite.
 #[test]
 fn weights_of_eight_bits_take_large_values_for_infinities() {

@@ -13,16 +13,17 @@ use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Receipt, Roof, 
 use crate::ir::form::{Form, Move, Norm, Pooling};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::numerics::{Arithmetic, Numerics};
-use crate::ir::op::Mil;
+use crate::ir::op::{Mil, Op};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::TensorType;
 use crate::target::layers::written_out;
-use aneforge_kernels::map::Unary;
+use aneforge_kernels::map::{self, Binary, HALVES};
 use aneforge_kernels::reduce::Reduction;
 use aneforge_kernels::threads::stopped;
-use aneforge_kernels::{Kernels, Layout};
-use aneforge_tensor::{DType, f16};
+use aneforge_kernels::{Kernels, Layout, View};
+use aneforge_tensor::{DType, Shape, f16};
 use product::Product;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,6 +35,10 @@ enum Step {
     Shared(Box<run::Program>, Vec<NodeId>),
     /// A product, which is rounded by these rules.
     Product(Box<Product>),
+    /// A function of one half: its value at each.
+    Map(Arc<[f16]>),
+    /// A function of two that broadcast, rounded by these rules.
+    Zip(Binary),
     /// By the op's definition.
     Defined,
 }
@@ -50,24 +55,16 @@ pub(super) struct Faithful {
     truths: Vec<Option<Arc<Array>>>,
     outputs: Vec<Option<Buffer>>,
     constants: Vec<Option<Arc<Array>>>,
+    /// By function.
+    tables: HashMap<Op, Arc<[f16]>>,
     overflows: Overflows,
     copied: u64,
 }
 
 /// Whether the fast kernels compute a form by these rules too: nothing is rounded but once and to even, nor summed, nor from a table.
 fn is_shared(form: &Form, rules: &Arithmetic) -> bool {
-    let exact = match form {
+    match form {
         Form::View | Form::Select | Form::Not | Form::Compare(_) => true,
-        Form::Map(function) => matches!(
-            function,
-            Unary::Relu
-                | Unary::Relu6
-                | Unary::Abs
-                | Unary::Floor
-                | Unary::Ceil
-                | Unary::Sign
-                | Unary::Threshold { .. }
-        ),
         Form::Move(
             Move::Slice { .. }
             | Move::Concat(_)
@@ -76,15 +73,11 @@ fn is_shared(form: &Form, rules: &Arithmetic) -> bool {
             | Move::Reverse(_),
         ) => true,
         Form::Reduce(Reduction::Max | Reduction::Min, _) | Form::Pool(_, Pooling::Max) => true,
+        Form::Zip(_) | Form::Prelu | Form::Normalise(Norm::Softmax(_) | Norm::Given { .. }) => {
+            !rules.ties_away
+        }
         _ => false,
-    };
-    let rounded_once = match form {
-        Form::Map(function) => !matches!(function, Unary::Gelu | Unary::Silu | Unary::Sigmoid | Unary::Round),
-        Form::Zip(_) | Form::Prelu => true,
-        Form::Normalise(norm) => matches!(norm, Norm::Softmax(_) | Norm::Given { .. }),
-        _ => false,
-    };
-    exact || (rounded_once && !rules.ties_away)
+    }
 }
 
 impl Faithful {
@@ -104,6 +97,7 @@ impl Faithful {
             truths: vec![None; count],
             constants: vec![None; count],
             outputs: vec![None; graph.outputs().len()],
+            tables: HashMap::new(),
             overflows: Overflows::new(&graph),
             copied: 0,
             held,
@@ -147,7 +141,27 @@ impl Faithful {
         for input in node.inputs.clone() {
             self.constant(input);
         }
-        Ok(Step::Defined)
+        let node = self.graph.node(id);
+        Ok(match self.graph.form(id) {
+            // Fewer are not worth a table.
+            Form::Map(_) if plain && node.ty.shape.count() >= HALVES / 2 => {
+                Step::Map(self.table(node.op.clone()))
+            }
+            Form::Zip(function) if plain => Step::Zip(function),
+            _ => Step::Defined,
+        })
+    }
+
+    /// The values of a function of one half.
+    fn table(&mut self, op: Op) -> Arc<[f16]> {
+        let known = self.tables.entry(op);
+        let table = known.or_insert_with_key(|op| {
+            let all = TensorType::f16(Shape::new(&[HALVES]).expect("invariant: one axis"));
+            let halves = Array::from_fn(all.shape, |bits| f16::from_bits(bits as u16).to_f64());
+            let values = op.eval(&[&halves], &all, Precision::F16(self.numerics)).data;
+            values.into_iter().map(f16::from_f64).collect()
+        });
+        Arc::clone(table)
     }
 
     fn constant(&mut self, id: NodeId) {
@@ -206,16 +220,7 @@ impl Faithful {
         match &mut self.steps[id.index()] {
             Step::Leaf => Ok(()),
             Step::Shared(program, _) => program.execute(),
-            Step::Product(_) => {
-                let Step::Product(product) = &self.steps[id.index()] else { unreachable!("just seen") };
-                let node = self.graph.node(id);
-                let operands: Vec<Option<Arc<Array>>> = (0..node.inputs.len())
-                    .map(|at| product.reads(at).then(|| self.array(node.inputs[at])).transpose())
-                    .collect::<Result<_, _>>()?;
-                let out = self.held[id.index()].as_ref().expect("invariant: half precision");
-                product.run(&self.kernels, &operands, out);
-                Ok(())
-            }
+            Step::Product(_) | Step::Map(_) | Step::Zip(_) => self.compute_halves(id),
             Step::Defined => {
                 let node = self.graph.node(id);
                 let inputs: Vec<Arc<Array>> =
@@ -232,6 +237,46 @@ impl Faithful {
                 Ok(())
             }
         }
+    }
+
+    /// The same, of a node that reads and writes halves.
+    fn compute_halves(&self, id: NodeId) -> Result<(), DeviceError> {
+        let (node, k) = (self.graph.node(id), &self.kernels);
+        let out = self.held[id.index()].as_ref().expect("invariant: half precision");
+        let to = || out.values_mut().expect("invariant: fresh buffers are plain");
+        match &self.steps[id.index()] {
+            Step::Product(product) => {
+                let mut operands = [const { None }; 3];
+                for (at, operand) in operands.iter_mut().enumerate().take(node.inputs.len()) {
+                    if product.reads(at) {
+                        *operand = Some(self.halves(node.inputs[at])?.iter().map(|v| v.to_f32()).collect());
+                    }
+                }
+                product.run(k, operands, out);
+            }
+            Step::Map(table) => map::look_up(k, table, &self.halves(node.inputs[0])?, &mut to()),
+            Step::Zip(function) => {
+                let [a, b] = [self.halves(node.inputs[0])?, self.halves(node.inputs[1])?];
+                let [x, y] = [0, 1].map(|at| self.graph.node(node.inputs[at]).ty.shape);
+                let views = [View::new(&a, x.dims()), View::new(&b, y.dims())];
+                let rules = self.numerics.arithmetic();
+                let store = |a: f32, b: f32| f16::from_f64(rules.store(f64::from(function.eval(a, b))));
+                map::zip_with(k, views, node.ty.shape.dims(), store, &mut to());
+            }
+            Step::Leaf | Step::Shared(..) | Step::Defined => unreachable!("computed otherwise"),
+        }
+        Ok(())
+    }
+
+    /// A value as halves.
+    fn halves(&self, id: NodeId) -> Result<Vec<f16>, DeviceError> {
+        if let Some(array) = &self.constants[id.index()] {
+            return Ok(array.data.iter().map(|v| f16::from_f64(*v)).collect());
+        }
+        let buffer = self.buffer(id)?;
+        let mut values = vec![f16::ZERO; buffer.ty().shape.count()];
+        buffer.read_halves(&mut values);
+        Ok(values)
     }
 
     /// Takes note of a node that made infinities or NaN of finite operands.
@@ -333,6 +378,8 @@ impl Loaded for Faithful {
                 Step::Leaf => return None,
                 Step::Shared(..) => "by the fast kernels",
                 Step::Product(_) => "summed as they sum, rounded by the rules",
+                Step::Map(_) => "from a table of all halves",
+                Step::Zip(_) => "rounded by the rules",
                 Step::Defined => "by its definition",
             };
             let node = self.graph.node(NodeId(at as u32));

@@ -110,22 +110,26 @@ impl Tiles {
 /// `a + b` by an adder of so many significant bits, which cuts what does not fit.
 fn added(a: f64, b: f64, bits: u32) -> f64 {
     let largest = a.abs().max(b.abs());
-    if largest == 0.0 || !largest.is_finite() {
+    if largest == 0.0 || !(a + b).is_finite() {
         return a + b;
     }
-    let sum = cut(a, unit(largest, bits)) + cut(b, unit(largest, bits));
+    let sum = cut(a, exponent(largest), bits) + cut(b, exponent(largest), bits);
     // It may have carried into one bit more.
-    if sum == 0.0 { sum } else { cut(sum, unit(sum, bits)) }
+    cut(sum, exponent(sum), bits)
 }
 
-/// The place of the last of so many significant bits of a number that is neither zero nor infinite.
-fn unit(v: f64, bits: u32) -> f64 {
-    let exponent = (v.abs().to_bits() >> 52) as i32 - 1023;
-    2.0f64.powi(exponent + 1 - bits as i32)
+/// Of a number that double precision does not hold as a subnormal one.
+fn exponent(v: f64) -> u32 {
+    (v.to_bits() >> 52) as u32 & 0x7ff
 }
 
-fn cut(v: f64, unit: f64) -> f64 {
-    (v / unit).trunc() * unit
+/// `v` without what lies behind so many bits of a number of this exponent, toward zero.
+fn cut(v: f64, of: u32, bits: u32) -> f64 {
+    let below = of - exponent(v);
+    match bits.checked_sub(below) {
+        None | Some(0) => 0.0,
+        Some(kept) => f64::from_bits(v.to_bits() & (u64::MAX << (53 - kept))),
+    }
 }
 
 /// Products per block of a dot product.
