@@ -30,7 +30,7 @@ from aneforge._catalog import (
 )
 from aneforge._compile import Device, compile, devices, load_model
 from aneforge._call import Placement, Submitted
-from aneforge._diagnose import AllChips, Diagnosis
+from aneforge._diagnose import AllChips, Departures, Diagnosis
 from aneforge._explain import Explanation
 from aneforge._encoder import load
 from aneforge._files import eval, load_graph, save_graph
@@ -98,6 +98,7 @@ __all__ = [
     "AllChips",
     "CompileBackoffError",
     "CrossChipFP16Warning",
+    "Departures",
     "Device",
     "Diagnosis",
     "DispatchFloorWarning",

@@ -53,7 +53,7 @@ mod _native {
     #[pymodule_export]
     use crate::compile::{compile, devices, max_threads, set_threads, truth};
     #[pymodule_export]
-    use crate::diagnose::{diagnose, diagnose_all_chips, explain};
+    use crate::diagnose::{diagnose, diagnose_all_chips, diff_numerics, explain};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]

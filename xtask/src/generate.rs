@@ -3,6 +3,7 @@
 mod examples;
 mod ops_page;
 mod python_ops;
+mod silicon_page;
 
 use crate::run::root;
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,7 @@ struct Generated {
 const FILES: &[Generated] = &[
     Generated { path: "docs/ops.md", text: ops_page::text },
     Generated { path: "docs/cli.md", text: || Ok(aneforge_cli::reference()) },
+    Generated { path: "docs/silicon.md", text: silicon_page::text },
     Generated { path: "python/aneforge/_ops.py", text: python_ops::text },
 ];
 

@@ -223,9 +223,9 @@ impl Numerics {
 impl fmt::Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Numerics::Ieee => f.write_str("ieee"),
-            Numerics::Ane(family) => write!(f, "ane({family})"),
-            Numerics::Faithful(family) => write!(f, "faithful({family})"),
+            Numerics::Ieee => f.pad("ieee"),
+            Numerics::Ane(family) => f.pad(&format!("ane({family})")),
+            Numerics::Faithful(family) => f.pad(&format!("faithful({family})")),
         }
     }
 }

@@ -61,6 +61,7 @@ pub struct Host {
     packs: Arc<PerProcess<Packs>>,
     fuse: bool,
     numerics: Option<Numerics>,
+    faithful: bool,
 }
 
 /// How the host computes.
@@ -70,6 +71,8 @@ pub struct HostOptions {
     /// Which departures from IEEE 754 it models; by default those of the family of the chip that a program is compiled
     /// for.
     pub numerics: Option<Numerics>,
+    /// Whether, where no numerics are named, all is followed that is published of that family, and not only what costs nothing.
+    pub faithful: bool,
     /// In which order products and convolutions sum; by default in the fastest, whose last bits may differ between classes
     /// of processors.
     pub sums: Sums,
@@ -88,6 +91,12 @@ impl HostOptions {
     #[must_use]
     pub fn numerics(self, numerics: impl Into<Option<Numerics>>) -> HostOptions {
         HostOptions { numerics: numerics.into(), ..self }
+    }
+
+    /// The same with all that is published of the family of the chip that a program is compiled for, where no numerics are named.
+    #[must_use]
+    pub fn faithful(self, faithful: bool) -> HostOptions {
+        HostOptions { faithful, ..self }
     }
 
     /// The same with sums in this order.
@@ -117,7 +126,7 @@ impl Host {
 
     /// An engine on these kernels, which sums as they do.
     pub fn with_kernels(kernels: Kernels) -> Host {
-        Host { kernels, packs: Arc::default(), fuse: true, numerics: None }
+        Host { kernels, packs: Arc::default(), fuse: true, numerics: None, faithful: false }
     }
 
     /// The same engine with one step per node: slower, and the same bits.
@@ -239,7 +248,7 @@ pub fn shared_with(options: &HostOptions) -> Result<Arc<Host>, DeviceError> {
         return Ok(shared());
     }
     let mut host = Host::clone(&shared()).with_sums(options.sums);
-    host.numerics = options.numerics;
+    (host.numerics, host.faithful) = (options.numerics, options.faithful);
     if let Some(isa) = options.isa {
         host = host.with_isa(isa)?;
     }
@@ -286,7 +295,8 @@ impl Device for Host {
     }
 
     fn numerics(&self, target: Target) -> Numerics {
-        self.numerics.unwrap_or(Numerics::Ane(target.family()))
+        let all = if self.faithful { Numerics::Faithful } else { Numerics::Ane };
+        self.numerics.unwrap_or(all(target.family()))
     }
 
     fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
