@@ -12,6 +12,7 @@ mod chains;
 mod compress;
 mod conformance;
 mod cost;
+mod cost_rows;
 mod counting;
 mod diagnose;
 mod doctor;
@@ -22,8 +23,10 @@ mod golden;
 mod images;
 mod legal;
 mod lowering;
+mod measured;
 mod norms;
 mod overflow;
+
 mod passes;
 mod plans;
 mod portable;

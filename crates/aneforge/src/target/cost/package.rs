@@ -1,16 +1,17 @@
-//! What a graph may cost on the engine, in microseconds, from its shapes alone.
+//! ANEForge 0.4.0's own two formulas, kept so that its numbers can be had: what users see is
+//! [`measured`](super::measured()).
 //!
-//! Two models. The measured one is fitted to an M5 Pro and ranks ways to write a program; the analytic one
-//! is a roofline per chip, scaled from the nearest chip that was measured. Both order programs; neither
-//! replaces a measurement. Every constant is ANEForge 0.4.0's (arXiv 2606.17090), from its authors'
-//! devices; nothing here has run on silicon by this project.
+//! The first is fitted to an M5 Pro and ranks ways to write a program; the analytic one is a roofline per chip, scaled from
+//! the nearest chip that was measured. Both order programs; neither replaces a measurement. Every constant is ANEForge
+//! 0.4.0's (arXiv 2606.17090), from its authors' devices; nothing here has run on silicon by this project.
 
-use super::clocks::Curve;
-use super::layers::written_out;
-use super::{Family, Target};
+use super::NoCurve;
 use crate::ir::form::{Form, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Mil;
+use crate::target::clocks::Curve;
+use crate::target::layers::written_out;
+use crate::target::{Family, Target};
 
 /// Time of an empty program on an M5 Pro.
 pub const FLOOR_US: f64 = 63.3;
@@ -25,11 +26,6 @@ const CUT_US: f64 = 75.6;
 const ANALYTIC_CUT_US: f64 = 200.0;
 /// The reference's ceiling of an M1, in 10^12 operations per second.
 const M1_TERAFLOPS: f64 = 1.8;
-
-/// A target's clocks or cores are not known. The target's limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("target {0} has no recorded clock and cores; estimates need h11, or one of h13 to h18")]
-pub struct NoCurve(pub Target);
 
 /// What a node does: bytes moved, weights among them, and operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -73,7 +69,7 @@ pub fn estimate_on(graph: &Graph, target: Target, int8: bool) -> Result<f64, NoC
     Ok(regions(graph) as f64 * chip.floor_us + time + cuts as f64 * ANALYTIC_CUT_US)
 }
 
-fn is_layer(node: &GraphNode) -> bool {
+pub(super) fn is_layer(node: &GraphNode) -> bool {
     matches!(node.op.mil(), Mil::Native(_))
 }
 
@@ -114,7 +110,7 @@ fn work(graph: &Graph, id: NodeId, node: &GraphNode, int8: bool) -> Work {
 }
 
 /// The time of a native layer that was measured, scaled from the nearest size.
-fn layer_time(graph: &Graph, node: &GraphNode) -> Option<f64> {
+pub(super) fn layer_time(graph: &Graph, node: &GraphNode) -> Option<f64> {
     let (_, points) = LAYERS.iter().find(|(name, _)| *name == node.op.name())?;
     let types: Vec<_> = node.inputs.iter().map(|&i| graph.node(i).ty).collect();
     let shape = types[0].shape;
@@ -146,7 +142,12 @@ static ANCHORS: [Anchor; 3] = [
     Anchor("h17s", 110.0, 57.0, 8.9, None),
 ];
 
-fn anchor_of(target: Target) -> &'static Anchor {
+/// The chip that was measured, of those that a chip is scaled from.
+pub(super) fn anchor_of(target: Target) -> &'static str {
+    anchor(target).0
+}
+
+fn anchor(target: Target) -> &'static Anchor {
     let family = match target.family() {
         Family::Older | Family::A13 => "h13",
         Family::A14 | Family::A15 => "h14g",
@@ -158,7 +159,7 @@ fn anchor_of(target: Target) -> &'static Anchor {
 impl Chip {
     fn of(target: Target) -> Result<Chip, NoCurve> {
         let curve = Curve::of(target).ok_or(NoCurve(target))?;
-        let Anchor(name, floor, bandwidth, peak, ramp) = anchor_of(target);
+        let Anchor(name, floor, bandwidth, peak, ramp) = anchor(target);
         let anchor = Target::named(name).ok().and_then(Curve::of).expect("invariant: anchors have curves");
         let scale = curve.scale() / anchor.scale();
         let cores = f64::from(curve.cores) / f64::from(anchor.cores);
@@ -219,7 +220,7 @@ pub fn peak(target: Target) -> Result<Peak, NoCurve> {
 /// Where a chip's estimate comes from: the chip it is scaled from, and whether its family was measured.
 pub fn provenance(target: Target) -> (&'static str, bool) {
     let measured = matches!(target.family(), Family::A13 | Family::A14 | Family::A16);
-    (anchor_of(target).0, measured)
+    (anchor_of(target), measured)
 }
 
 /// Times of native layers on an M5 Pro: what each grows with, and microseconds, the least of many runs. The reference
@@ -233,6 +234,6 @@ static LAYERS: &[(&str, &[(f64, f64)])] = &[
 ];
 
 #[cfg(test)]
-pub(super) fn layers() -> impl Iterator<Item = &'static str> {
+pub(in crate::target) fn layers() -> impl Iterator<Item = &'static str> {
     LAYERS.iter().map(|(name, _)| *name)
 }
