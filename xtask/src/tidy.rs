@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: rules of the tree that no compiler checks.
 
 mod allow;
+mod evidence;
 mod layering;
 mod links;
 mod ops;
@@ -49,6 +50,7 @@ pub fn run() -> Result<()> {
     findings.extend(ops::check(&sources, allow::NAMES));
     let architecture = files.iter().find(|f| f.path == "ARCHITECTURE.md").map_or("", |f| &f.text);
     findings.extend(places::check_named(architecture));
+    findings.extend(evidence::check(&files));
     findings.extend(sizes::check(&sources, allow::SIZES));
     findings.extend(links::check(files.iter().filter(|f| f.path.ends_with(".md")), root()));
     if !files.iter().any(|f| f.path == "CHANGELOG.md") {

@@ -99,8 +99,6 @@ const fn assumed(value: f64, source: &'static str) -> Figure {
     figure(Tag::Assumed, value, source)
 }
 
-const MIB: f64 = 1.048576;
-
 /// The chips that were measured: an M1 and an M1 Max, pooled; an M2 Pro; an M5 Pro.
 ///
 /// Evidence: arXiv 2606.22283 by chapter (`c10`), and the least of many calls that ANEForge 0.4.0 ships for an M5 Pro; M1,
@@ -116,8 +114,8 @@ pub static MEASURED: [Constants; 3] = [
         streamed_weights: measured(51.0, "c9, a product of one row"),
         arithmetic: measured(12.0, "c9, slope of a fused chain"),
         streamed_arithmetic: measured(4.8, "c9, one product of 4096"),
-        resident: measured(2.3 * MIB, "c21, a step between 2.28 and 2.34 MiB"),
-        spill: measured(2.0 * MIB, "c9, c33, a chain of 96 products"),
+        resident: measured(2.411_724_8, "c21, a step between 2.28 and 2.34 MiB"),
+        spill: measured(2.097_152, "c9, c33, a chain of 96 products"),
         memory: measured(85.0, "c9, c33, at the memory controller"),
         length_norm: assumed(1.07, "the M5 Pro's"),
         centred_norm: assumed(2.9, "the M5 Pro's"),
@@ -136,8 +134,8 @@ pub static MEASURED: [Constants; 3] = [
         streamed_weights: measured(55.0, "c7, c9: 54 to 56"),
         arithmetic: assumed(12.0, "the M1's; hardly constrained"),
         streamed_arithmetic: fitted(4.6, "hardly constrained"),
-        resident: assumed(2.3 * MIB, "the M1's"),
-        spill: assumed(2.0 * MIB, "the M1's"),
+        resident: assumed(2.411_724_8, "the M1's"),
+        spill: assumed(2.097_152, "the M1's"),
         memory: assumed(85.0, "the M1's"),
         length_norm: assumed(1.07, "the M5 Pro's"),
         centred_norm: assumed(2.9, "the M5 Pro's"),
