@@ -56,7 +56,7 @@ fn declared(line: &str) -> Option<&str> {
 
 /// What a declaration at the start of `code` assigns.
 fn value(code: &str) -> &str {
-    let Some(begin) = code.find(" = ").map(|at| at + 3) else { return "" };
+    let Some(begin) = code.find('=').map(|at| at + 1) else { return "" };
     let mut depth = 0i32;
     let end = code[begin..].bytes().position(|byte| {
         depth += i32::from(b"([{".contains(&byte)) - i32::from(b")]}".contains(&byte));
@@ -128,6 +128,7 @@ mod tests {
     fn only_numbers_of_constants_count() {
         let without = [
             "const NAME: &str = \"h13\";\n",
+            "const TEXT: &str =\n    \"h13\";\nlet x = 7;\n",
             "const FIRST: Family = Family::A13;\n",
             "pub const fn seven() -> u32 {\n    7\n}\n",
             "const NAMES: [&str; 2] = [\"a\", \"b\"];\n",
