@@ -26,8 +26,9 @@ For one program, in microseconds:
 
 - *ports*: bytes of the graph's inputs and results. Values between nodes count as nothing while they are small.
 - *weights*: bytes of a node's constants as they are stored: 2 per value, 1 in int8, 1/2 in a 4-bit table, 1/8 and 2 for every value
-  that is kept in sparse ones. A form that the chip's family expands when it loads a program counts in full: int8 and blocks on an
-  A13, blocks on an A14, and any encoded weight of a convolution that takes steps or is dilated.
+  that is kept in sparse ones. A form that the chip's family expands when it loads a program counts in full: int8 on an A13,
+  blocks everywhere (the program adds zero to them, as products are not known to take them), and any encoded weight of a convolution
+  that takes steps or is dilated.
 - *arithmetic*: multiplications and additions of products and convolutions. Other ops count as nothing.
 - A product whose weight is larger than the resident size (in half precision) has rates of its own for both.
 - *spill*: the result of a node, written and read, if it is a value between nodes of at least the spill size. What a function of

@@ -8,7 +8,7 @@ use aneforge::target::cost::{
     BAND, BAND_ELSEWHERE, Estimate, Processor, Rates, Terms, measured, package, place,
 };
 use aneforge::{Graph, Shape, Target, Tensor, Var, Weight, f16};
-use aneforge_tensor::Int8Weight;
+use aneforge_tensor::{BlockwiseWeight, Int8Weight};
 
 /// Beyond this a row has a reason in the table, and within it none.
 const EXPLAINED: f64 = 1.25;
@@ -176,6 +176,12 @@ fn forms_of_weights_count_as_they_are_read() {
         assert_eq!(encoded < 0.7 * full, saves, "{chip}: {encoded} of {full}");
         assert_eq!(encoded == full, !saves, "{chip}: {encoded} of {full}");
     }
+    // Blocks are expanded everywhere: programs add zero to them.
+    let scales = Tensor::from_slice(Shape::new(&[4096, 128]).unwrap(), &vec![f16::ONE; 4096 * 128]).unwrap();
+    let codes = Tensor::from_slice(Shape::new(&[4096, 4096]).unwrap(), &vec![0i8; 4096 * 4096]).unwrap();
+    let blocks = Var::constant(Weight::from(BlockwiseWeight::new(codes, scales).unwrap()));
+    let blocks = graph(input(&[1, 4096]).linear(&blocks, None));
+    assert_eq!(microseconds(&blocks, "h17s"), microseconds(&dense, "h17s"));
     // A convolution that takes steps does not stream.
     let at = |stride, weight: &Var| microseconds(&conv(512, 8, stride, weight), "h17s");
     let (full, encoded) = (ones(&[512, 512, 3, 3]), bytes(&[512, 512, 3, 3]));

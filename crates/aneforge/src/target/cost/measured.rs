@@ -251,7 +251,7 @@ impl Model<'_> {
     }
 
     /// Bytes that the engine reads of a weight: what is stored where its family reads that form, which takes unit steps and no
-    /// dilation; else all of it.
+    /// dilation; else all of it. Blocks are written with a sum, the only op that is known to take them, and so are all of it.
     fn read(&self, form: &Form, stored: Stored) -> f64 {
         let plain = match form {
             Form::Conv(params, _) | Form::ConvTranspose(params, _) => {
@@ -259,7 +259,8 @@ impl Model<'_> {
             }
             _ => true,
         };
-        let streams = native_streams(self.target.family()).contains(&stored.encoding) && plain;
+        let read = native_streams(self.target.family()).contains(&stored.encoding);
+        let streams = read && plain && stored.encoding != Encoding::Blockwise;
         if streams || stored.encoding == Encoding::Dense { stored.bytes } else { stored.full }
     }
 
