@@ -35,5 +35,6 @@ mod reference;
 mod state;
 mod support;
 mod targets;
+mod verdicts;
 mod weights;
 mod wholes;
