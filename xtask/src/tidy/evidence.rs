@@ -31,7 +31,7 @@ fn of_file(file: &File) -> Vec<Finding> {
         let Some(name) = declared(line).filter(|_| has_number(value(rest))) else { continue };
         if !documented(&lines, at).is_some_and(is_evidence) {
             let what = format!(
-                "{name} has a number without evidence; end its doc comment with `Evidence: <source>, <chip> [<tag>].`, where the \
+                "{name} has a number without evidence; end its doc comment with `Evidence: <source>, <chip> (<tag>).`, where the \
                  tag is one of {}",
                 TAGS.join(", ")
             );
@@ -90,7 +90,7 @@ fn documented(lines: &[&str], at: usize) -> Option<String> {
 fn is_evidence(doc: String) -> bool {
     doc.split("Evidence: ").skip(1).any(|said| {
         TAGS.iter().any(|tag| {
-            let Some((said, _)) = said.split_once(&format!(" [{tag}]")) else { return false };
+            let Some((said, _)) = said.split_once(&format!(" ({tag})")) else { return false };
             said.split_once(", ").is_some_and(|(source, chip)| source.len() > 2 && chip.len() > 1)
         })
     })
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn numbers_without_evidence_are_found() {
-        let with = "/// It.\n///\n/// Evidence: a guide, c1, M1\n/// [measured].\n#[allow(x)]\npub const A: u32 = 7;\nconst B: f64 = 0.5;\n";
+        let with = "/// It.\n///\n/// Evidence: a guide, c1, M1\n/// (measured).\n#[allow(x)]\npub const A: u32 = 7;\nconst B: f64 = 0.5;\n";
         assert_eq!(found(PLACE, with), [0; 0]);
         for (old, new, lines) in [
             ("Evidence: ", "", [6, 7]),

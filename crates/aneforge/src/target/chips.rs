@@ -26,7 +26,7 @@ const BY_NAME: &str =
 ///
 /// Names and families are ANEForge 0.4.0's. Cores of `t1` are too, as the guide has 4 in one place and 16 in another; `h18p`,
 /// `h19p` and the chip of `h16c` are from one community repository. How many cores a chip that is sold has was measured of none.
-/// Evidence: the compiler's table as arXiv 2606.22283 c34 reads it, every chip [decompiled].
+/// Evidence: the compiler's table as arXiv 2606.22283 c34 reads it, every chip (decompiled).
 #[rustfmt::skip]
 pub static CHIPS: [Chip; 27] = {
     use Family::{A13, A14, A15, A16, Older};

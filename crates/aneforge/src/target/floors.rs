@@ -45,7 +45,7 @@ use Availability::{Decompose, Reject};
 ///
 /// Sine and cosine need the trigonometric unit of A15, and a warp the texture unit of A14. The engine of A13 takes ranking and
 /// dynamic slices until it generates code.
-/// Evidence: ANEForge 0.4.0's table of floors and arXiv 2606.22283 c35, M1 measured, others the compiler's [decompiled].
+/// Evidence: ANEForge 0.4.0's table of floors and arXiv 2606.22283 c35, M1 measured, others the compiler's (decompiled).
 pub const FLOORS: [Floor; 6] = [
     floor_of("sin", Family::A15, Decompose),
     floor_of("cos", Family::A15, Decompose),
@@ -59,7 +59,7 @@ pub const FLOORS: [Floor; 6] = [
 /// `argmax` runs from A13 on (measured on M1, arXiv 2606.22283). The reference's `sq_after_reduce` is no entry: the
 /// compiler's flag says A14, and nothing is fused, or differs, on any chip that was measured (same source).
 ///
-/// Evidence: ANEForge 0.4.0's table of floors and arXiv 2606.22283 c35, every family [decompiled].
+/// Evidence: ANEForge 0.4.0's table of floors and arXiv 2606.22283 c35, every family (decompiled).
 pub const FLOORS_ELSEWHERE: [Floor; 7] = [
     floor_of("crop_resize", TEXTURE, Reject),
     floor_of("resample", TEXTURE, Reject),
@@ -72,7 +72,7 @@ pub const FLOORS_ELSEWHERE: [Floor; 7] = [
 
 /// The first family with a texture unit, which resizes, crops, samples and warps.
 ///
-/// Evidence: the compiler's feature byte 0x81d, as ANEForge 0.4.0 and arXiv 2606.22283 read it, M1 measured without [decompiled].
+/// Evidence: the compiler's feature byte 0x81d, as ANEForge 0.4.0 and arXiv 2606.22283 read it, M1 measured without (decompiled).
 const TEXTURE: Family = Family::A14;
 
 /// Whether a family has a texture unit.

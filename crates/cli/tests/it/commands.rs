@@ -139,7 +139,7 @@ fn explain_tells_what_fired_and_what_refused() {
     let said = text(&["explain", &graph, "--compress", "sparse"]);
     assert!(said.contains("ways to compile it") && said.contains("less than half of it is zero"), "{said}");
     let value = json(&["explain", &graph]);
-    let names = ["most_bytes", "notices", "segments", "stages", "target", "ways", "weights"];
+    let names = ["estimate", "most_bytes", "notices", "segments", "stages", "target", "ways", "weights"];
     assert_eq!(keys(&value), names);
     let weight = &json(&["explain", &graph, "--compress", "int8"])["weights"][0];
     let names =

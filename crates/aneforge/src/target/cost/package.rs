@@ -15,28 +15,28 @@ use crate::target::{Family, Target};
 
 /// Time of an empty program on an M5 Pro.
 ///
-/// Evidence: ANEForge 0.4.0's calibration, M5 Pro [measured].
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (measured).
 pub const FLOOR_US: f64 = 63.3;
 /// Arithmetic per microsecond, from the steeper of two fits: convolutions in their channels.
 ///
-/// Evidence: ANEForge 0.4.0's calibration, M5 Pro [fitted].
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (fitted).
 const FLOPS_PER_US: f64 = 19_623_233.9;
 /// Bytes per microsecond.
 ///
-/// Evidence: ANEForge 0.4.0's own value, M5 Pro [assumed].
+/// Evidence: ANEForge 0.4.0's own value, M5 Pro (assumed).
 const BYTES_PER_US: f64 = 1.1e5;
 /// What a cut costs beside its layer: the cheapest layer measured. It may be far too little: one community report has a
 /// network of 13 programs at 13.19 ms that takes 4.60 ms as one, 720 us for each cut.
 ///
-/// Evidence: ANEForge 0.4.0's calibration, M5 Pro [measured].
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (measured).
 const CUT_US: f64 = 75.6;
 /// The same in the analytic model, for every chip.
 ///
-/// Evidence: ANEForge 0.4.0's own value, any chip [assumed].
+/// Evidence: ANEForge 0.4.0's own value, any chip (assumed).
 const ANALYTIC_CUT_US: f64 = 200.0;
 /// The reference's ceiling of an M1, in 10^12 operations per second.
 ///
-/// Evidence: ANEForge 0.4.0, convolutions, M1 [measured].
+/// Evidence: ANEForge 0.4.0, convolutions, M1 (measured).
 const M1_TERAFLOPS: f64 = 1.8;
 
 /// What a node does: bytes moved, weights among them, and operations.
@@ -149,7 +149,7 @@ struct Anchor(&'static str, f64, f64, f64, Option<(f64, f64)>);
 
 /// The chips that were measured.
 ///
-/// Evidence: ANEForge 0.4.0's fits, M1, M2 Pro and M5 Pro [fitted].
+/// Evidence: ANEForge 0.4.0's fits, M1, M2 Pro and M5 Pro (fitted).
 static ANCHORS: [Anchor; 3] = [
     Anchor("h13", 220.0, 9.0, 3.25, None),
     // The M2 Pro that was measured, with 8 cores. The reference has it as h14, which has 4 (arXiv 2606.22283).
@@ -242,7 +242,7 @@ pub fn provenance(target: Target) -> (&'static str, bool) {
 /// has times of the other layers too, of 20 to 5,700 ms; those were taken with a process started for every call, say
 /// nothing of the engine, and are left out.
 ///
-/// Evidence: ANEForge 0.4.0's calibration, M5 Pro [measured].
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (measured).
 #[rustfmt::skip]
 static LAYERS: &[(&str, &[(f64, f64)])] = &[
     ("sdpa", &[(262144.0, 111.5), (2097152.0, 172.5), (8388608.0, 252.0), (33554432.0, 637.1)]),

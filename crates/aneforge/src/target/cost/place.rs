@@ -67,47 +67,47 @@ impl fmt::Display for Place {
 
 /// Operations of a processor in a microsecond.
 ///
-/// Evidence: arXiv 2606.22283 c9, 1.898 TFLOP/s, M5 Pro [measured].
+/// Evidence: arXiv 2606.22283 c9, 1.898 TFLOP/s, M5 Pro (measured).
 const CPU_FLOPS_PER_US: f64 = 1.9e6;
 /// Bytes of a processor in a microsecond.
 ///
-/// Evidence: arXiv 2606.22283 c9, 130.4 GB/s, M5 Pro [measured].
+/// Evidence: arXiv 2606.22283 c9, 130.4 GB/s, M5 Pro (measured).
 const CPU_BYTES_PER_US: f64 = 130e3;
 /// Microseconds that a call of a processor takes at least.
 ///
-/// Evidence: one product of 64 by 256 by 256 takes 26 (arXiv 2606.22283 c11), M1 [assumed].
+/// Evidence: one product of 64 by 256 by 256 takes 26 (arXiv 2606.22283 c11), M1 (assumed).
 const CPU_CALL_US: f64 = 10.0;
 /// The part of an engine's floor below which a processor is taken for faster.
 ///
-/// Evidence: a margin for processors slower than the M5 Pro's, any chip [assumed].
+/// Evidence: a margin for processors slower than the M5 Pro's, any chip (assumed).
 const CPU_SHARE: f64 = 0.5;
 /// Inner and outer extent, and rows, from which a GPU multiplies matrices faster.
 ///
-/// Evidence: arXiv 2606.22283 c11, 256 by 4096 by 4096 and "past N about 2048", M1 and M5 Pro [measured].
+/// Evidence: arXiv 2606.22283 c11, 256 by 4096 by 4096 and "past N about 2048", M1 and M5 Pro (measured).
 const GPU_PRODUCT: [usize; 2] = [2048, 256];
 /// The same where the engine takes less energy all the same.
 ///
-/// Evidence: arXiv 2606.22283 c11, 128 by 1024 by 1024, M1 [measured].
+/// Evidence: arXiv 2606.22283 c11, 128 by 1024 by 1024, M1 (measured).
 const MIDDLE_PRODUCT: [usize; 2] = [1024, 128];
 /// Keys from which a GPU computes attention faster.
 ///
-/// Evidence: arXiv 2606.22283 c11: 197 are a tie and 512 are not, M1 [measured].
+/// Evidence: arXiv 2606.22283 c11: 197 are a tie and 512 are not, M1 (measured).
 const GPU_KEYS: usize = 512;
 /// Batch from which a GPU computes attention faster.
 ///
-/// Evidence: arXiv 2606.22283 c11, M5 Pro [measured].
+/// Evidence: arXiv 2606.22283 c11, M5 Pro (measured).
 const GPU_BATCH: usize = 6;
 /// The same of blocks of an encoder, which have products beside it.
 ///
-/// Evidence: arXiv 2606.22283 c11, M5 Pro [measured].
+/// Evidence: arXiv 2606.22283 c11, M5 Pro (measured).
 const GPU_ENCODER_BATCH: usize = 23;
 /// Batch up to which the engine takes less energy for it.
 ///
-/// Evidence: arXiv 2606.22283 c11, M5 Pro [measured].
+/// Evidence: arXiv 2606.22283 c11, M5 Pro (measured).
 const ENERGY_BATCH: usize = 256;
 /// Rows up to which a product does little but read its weight.
 ///
-/// Evidence: arXiv 2606.22283 c14, decoding a language model with a batch of 16, M5 Pro [measured].
+/// Evidence: arXiv 2606.22283 c14, decoding a language model with a batch of 16, M5 Pro (measured).
 const FEW_ROWS: usize = 16;
 
 /// Where a graph is computed best: the engine of `target`, its processor or its GPU.

@@ -102,7 +102,7 @@ const fn assumed(value: f64, source: &'static str) -> Figure {
 /// The chips that were measured: an M1 and an M1 Max, pooled; an M2 Pro; an M5 Pro.
 ///
 /// Evidence: arXiv 2606.22283 by chapter (`c10`), and the least of many calls that ANEForge 0.4.0 ships for an M5 Pro; M1,
-/// M2 Pro, M5 Pro [measured], but for those that say otherwise. Nothing here has run on silicon by this project.
+/// M2 Pro, M5 Pro (measured), but for those that say otherwise. Nothing here has run on silicon by this project.
 pub static MEASURED: [Constants; 3] = [
     Constants {
         chip: "h13",
@@ -168,33 +168,33 @@ pub static MEASURED: [Constants; 3] = [
 
 /// By how much a time may be more or less than estimated, as a factor, on a chip that was measured.
 ///
-/// Evidence: arXiv 2606.22283's rows, M1, M2 Pro and M5 Pro [fitted]: the largest ratio among the 80 is 1.39. Of a near twin of
+/// Evidence: arXiv 2606.22283's rows, M1, M2 Pro and M5 Pro (fitted): the largest ratio among the 80 is 1.39. Of a near twin of
 /// the model, fitted to half of the rows, the worst of the others were 1.96 (M1) and 1.49 (M5 Pro).
 pub const BAND: f64 = 1.4;
 /// The same elsewhere, and where a term was never measured on the chip.
 ///
-/// Evidence: no measurement, any chip [assumed].
+/// Evidence: no measurement, any chip (assumed).
 pub const BAND_ELSEWHERE: f64 = 2.0;
 
 /// The largest microseconds of a call after some seconds without one: reported once, after 5 s. Shorter gaps add 500, or 1.2 to
 /// 1.7 times; the first two calls after loading took 3.5 and 2.2 times as long as later ones.
 ///
-/// Evidence: arXiv 2606.22283 c10 and c31, which disagree, M1 [measured].
+/// Evidence: arXiv 2606.22283 c10 and c31, which disagree, M1 (measured).
 pub const COLD_FIRST_CALL_US: f64 = 260_000.0;
 
 /// How arithmetic grows with cores times clock, from the M1 to the M5 Pro.
 ///
-/// Evidence: arXiv 2606.22283's slopes of fused chains, M1 Max and M5 Pro [inferred].
+/// Evidence: arXiv 2606.22283's slopes of fused chains, M1 Max and M5 Pro (inferred).
 const CORES_POWER: f64 = 0.56;
 
 /// The part of a memory's rate that a stream of weights reaches at most.
 ///
-/// Evidence: arXiv 2606.22283, 51 of 68.2 GB/s, M1 [inferred].
+/// Evidence: arXiv 2606.22283, 51 of 68.2 GB/s, M1 (inferred).
 const STREAM_SHARE: f64 = 0.75;
 
 /// Memory of the smallest chip of a family that has four cores, in 10^9 bytes per second; it grows with the cores.
 ///
-/// Evidence: the compiler's rates per die in arXiv 2606.22283 c35, set beside the memory of M1, M2 and M4 [inferred].
+/// Evidence: the compiler's rates per die in arXiv 2606.22283 c35, set beside the memory of M1, M2 and M4 (inferred).
 fn memory_of_four_cores(family: Family) -> f64 {
     match family {
         Family::Older | Family::A13 => 68.2,

@@ -13,7 +13,7 @@ use aneforge_mil::netplist::{Layer, Symbol, Value};
 
 /// Sides of blocks that the layers are known to take; others are written with transposes.
 ///
-/// Evidence: the compiler's table of factors in arXiv 2606.22283 aB, every chip [decompiled].
+/// Evidence: the compiler's table of factors in arXiv 2606.22283 aB, every chip (decompiled).
 const FACTORS: [i64; 5] = [1, 2, 3, 4, 8];
 
 macro_rules! rearrange {
