@@ -85,6 +85,9 @@ const LIMITS: &str = "
   0.1 s adds 0.5 ms, one below 1 s makes a call 1.2 to 1.7 times as long, and one of 5 s took 260 ms once (they disagree).
 - Cuts: 190 us and the ports by the model on an M1, 0.76 ms for 1 MB by the guide, 0.72 ms each in one network by a community report.
 - Power mixes readings of the engine's rail and of the package.
+- The guide disagrees with itself on some of this: a chain of products slows down to 4.8 TFLOP/s at values of 2 MiB, and eight products
+  whose values are exactly that large ran at 8.1; the roof of convolutions on an M5 Pro is 18.8 or 14.3; bytes multiply 1.4 times as
+  fast as halves, or equally; from 192 to 256 channels the time doubles, or triples.
 ";
 
 /// The page.

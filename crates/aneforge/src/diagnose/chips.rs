@@ -137,6 +137,12 @@ fn time_of_host(
 }
 
 impl ChipReport {
+    /// The estimated time with what it may be, in words; empty where there is none.
+    pub(super) fn time(&self) -> String {
+        let words = |e: &Estimate| format!("{:.0} us ({:.0} to {:.0})", e.microseconds, e.low, e.high);
+        self.estimate.as_ref().map_or_else(String::new, words)
+    }
+
     /// The estimated time.
     pub fn microseconds(&self) -> Option<f64> {
         Some(self.estimate.as_ref()?.microseconds)
@@ -194,13 +200,13 @@ impl AllChips {
 impl fmt::Display for AllChips {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chip in &self.chips {
-            let time = chip.microseconds().map_or_else(String::new, |us| format!("{us:.0} us"));
+            let time = chip.time();
             let why = match chip.verdict.why() {
                 "" => String::new(),
                 why => format!("  {why}"),
             };
             let (name, family) = (chip.target.name(), chip.target.family().to_string());
-            writeln!(f, "{name:<5} {family:<4} {time:>10}  {:<7}{why}", chip.verdict.name())?;
+            writeln!(f, "{name:<5} {family:<4} {time:>24}  {:<7}{why}", chip.verdict.name())?;
         }
         writeln!(f, "{}", self.place())
     }
