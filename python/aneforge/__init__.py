@@ -63,6 +63,7 @@ from aneforge._judge import (
     PrecisionWarning,
     estimate,
     estimate_provenance,
+    estimate_report,
     precision_risk,
     project_peak,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "einsum_native",
     "estimate",
     "estimate_provenance",
+    "estimate_report",
     "flatten",
     "gather",
     "geglu",

@@ -120,7 +120,8 @@ class AllChips:
         found = json.loads(data)
         self._table = table
         self.chips: list[dict[str, Any]] = found["chips"]
-        """For each: `target`, `family`, `verdict` (`safe`, `risky` or `refused`), `why`, and `estimate_us`."""
+        """For each: `target`, `family`, `verdict` (`safe`, `risky` or `refused`), `why`, `estimate_us`, and
+        `estimate`, all of it as `estimate_report` (None for chips that are known by name only)."""
         self.host_us: float | None = found["host_us"]
         """Microseconds of a call on this machine's processor, a median."""
         self.place: str = found["place"]

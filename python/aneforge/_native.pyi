@@ -45,6 +45,7 @@ __all__ = [
     "divergence",
     "estimate",
     "estimate_provenance",
+    "estimate_report",
     "explain",
     "family_of_brand",
     "feeds",
@@ -518,7 +519,10 @@ def catalog_column(chip: str) -> str:
     """The column of the catalog that a chip belongs to, by any of its names."""
 
 def estimate(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> float:
-    """Microseconds that a graph may take, on the chip of the measured model or on a named one."""
+    """Microseconds that a graph may take by ANEForge's formulas, on an M5 Pro or on a named chip."""
+
+def estimate_report(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> str:
+    """What a call of a graph may cost, as JSON, by what was measured of chips."""
 
 def project_peak(arch: str) -> dict[str, float]:
     """A chip's ceiling."""

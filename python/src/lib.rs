@@ -65,7 +65,9 @@ mod _native {
     #[pymodule_export]
     use crate::interrupt::finish;
     #[pymodule_export]
-    use crate::judge::{constant_values, estimate, estimate_provenance, feeds, precision_risk, project_peak};
+    use crate::judge::{
+        constant_values, estimate, estimate_provenance, estimate_report, feeds, precision_risk, project_peak,
+    };
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]

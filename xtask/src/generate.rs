@@ -1,5 +1,6 @@
-//! `cargo xtask gen`: files that are written from the op list, and committed.
+//! `cargo xtask gen`: files that are written from the op list and other tables, and committed.
 
+mod cost_page;
 mod examples;
 mod ops_page;
 mod python_ops;
@@ -26,6 +27,7 @@ struct Generated {
 /// Every generated file. To add one, write its function in a module beside this file.
 const FILES: &[Generated] = &[
     Generated { path: "docs/ops.md", text: ops_page::text },
+    Generated { path: "docs/cost.md", text: cost_page::text },
     Generated { path: "docs/cli.md", text: || Ok(aneforge_cli::reference()) },
     Generated { path: "docs/silicon.md", text: silicon_page::text },
     Generated { path: "python/aneforge/_ops.py", text: python_ops::text },

@@ -133,7 +133,7 @@ pub const PROBES: &[Probe] = &[
     row("integers", "docs/numerics.md", "whole numbers are exact up to 2048 (reference)", numerics::integers),
     row(
         "floor",
-        "target::cost::FLOOR_US",
+        "target::cost::package::FLOOR_US",
         "a call of the smallest program takes 63 us at best on M5 Pro, 190 us on M1 (reference, guide)",
         runtime::floor,
     ),
@@ -265,6 +265,9 @@ pub const UNPROBED: &[(&str, &str)] = &[
         "bytes stream only within larger programs, whose results the cases of ops do not show",
     ),
     ("RECORDED", "times by clock rate, of chips that are not this one"),
+    ("BAND", "the error of a model, whose rows docs/cost.md has"),
+    ("BAND_ELSEWHERE", "the error of a model on chips that are not this one"),
+    ("COLD_FIRST_CALL_US", "`idle` shows the longest call after each pause"),
     ("CATALOG", "a table of names; the cases of ops show those that compile"),
     ("CHIPS", "a table of names; `machine` says which this is"),
 ];

@@ -47,13 +47,13 @@ pub enum Numerics {
 
 /// The largest magnitude a product of matrices, or of more than one term, returns; when it is beyond after it is rounded, infinity.
 ///
-/// Evidence: guide (arXiv 2606.22283) ch. 3, M1; reference, M1 Max, M2 Pro, M4, M5, M5 Pro, near 32759 [measured].
+/// Evidence: guide (arXiv 2606.22283) ch. 3, M1; reference, M1 Max, M2 Pro, M4, M5, M5 Pro, near 32759 (measured).
 pub const MATMUL_LIMIT: f64 = 32752.0;
 
 /// The largest magnitude that survives a slice with an offset on the last axis, or a product by weights of eight bits: 65504/16, a
 /// fixed-point format with a factor of sixteen.
 ///
-/// Evidence: guide ch. 3, 12 and 19, M1, M2 Pro; exact on M5 Pro; A15 was not measured [measured].
+/// Evidence: guide ch. 3, 12 and 19, M1, M2 Pro; exact on M5 Pro; A15 was not measured (measured).
 pub const OFFSET_SLICE_LIMIT: f64 = 4094.0;
 
 /// What the rules come to in one setting.

@@ -207,7 +207,7 @@ const fn row(
 use Tag::{Decompiled, Inferred, Interpolated, Measured, Reported};
 use Value::{Away, Bits, Ieee, Infinity, Number, Yes, Zero};
 
-/// The table. Evidence: each row its own.
+/// The table, each row with its own tag. Evidence: guide and reference, the chip of each row (reported).
 #[rustfmt::skip]
 pub static RULES: &[Row] = &[
     row(Rule::TieAtStore, &[A13], Ieee, Measured, "M1", "guide ch. 3: a sum of 2049 is stored as 2048"),

@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn tables_by_name_name_ops() {
-        let names = FLOORS.iter().map(|floor| floor.op).chain(cost::layers());
+        let names = FLOORS.iter().map(|floor| floor.op).chain(cost::package::layers());
         names.for_each(|name| assert!(find(name).is_some(), "{name}"));
         let elsewhere = FLOORS_ELSEWHERE.iter().map(|floor| floor.op);
         elsewhere.for_each(|name| assert!(find(name).is_none(), "{name} is an op now"));

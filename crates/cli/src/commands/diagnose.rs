@@ -23,7 +23,7 @@ JSON keys:
                                 (saturation, overflow, invalid, lost_integers, narrow_sum, error), values, remedy
   notes                         what structure, bounds and constants say: op, at, kind, reason, remedy, risk
   seconds                       of the half-precision run, and of the double-precision one
-With --all-chips: chips (target, family, verdict, why, estimate_us), host_us, place, families (each as above)
+With --all-chips: chips (target, family, verdict, why, estimate_us, estimate: as `aneforge explain`), host_us, place, families (each as above)
 
 Exit codes beside those of `aneforge help`: 0 also where nodes are in trouble";
 

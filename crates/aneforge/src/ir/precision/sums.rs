@@ -73,7 +73,7 @@ impl Sum {
 
 /// Lanes whose sum the engine takes at once.
 ///
-/// Evidence: guide (arXiv 2606.22283) ch. 3, M1: first stages take lanes four at a time [measured].
+/// Evidence: guide (arXiv 2606.22283) ch. 3, M1: first stages take lanes four at a time (measured).
 const TILE: usize = 4;
 
 /// A sum in tiles of four lanes, from left to right, each with few bits; tiles are summed wide.
