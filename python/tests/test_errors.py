@@ -292,7 +292,7 @@ COMPILE: list[tuple[type[Exception], str, dict[str, Any]]] = [
     ),
     (ValueError, 'compile: build_dir is empty; name a folder, which may be "."', {"build_dir": ""}),
     (ValueError, "unknown device `gpu`; known are `host` and `ane`", {"device": "gpu"}),
-    (ValueError, "unknown numerics `exact`; known are `ane` (as the target), `ieee`", {"numerics": "exact"}),
+    (ValueError, "unknown numerics `exact`; known are `ane` (as the target, what costs nothing), `faithful` (as the target, all that is published), `ieee`", {"numerics": "exact"}),
 ]
 
 

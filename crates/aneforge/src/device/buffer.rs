@@ -303,7 +303,7 @@ impl Buffer {
         let value = numbers(at);
         Some(match value.is_nan() {
             true => {
-                format!("would hold NaN at element {at}, which the engine makes 0; mend what it comes from")
+                format!("would hold NaN at element {at}, which engines do not keep; mend what it comes from")
             }
             false => {
                 format!(

@@ -90,7 +90,9 @@ impl Bounds {
             return None;
         }
         let (limit, overflows) = match graph.form(id) {
-            Form::Product(_) => (MATMUL_LIMIT, MATMUL_LIMIT.next_up()),
+            Form::Product(_) | Form::RowProduct | Form::Conv(..) | Form::ConvTranspose(..) => {
+                (MATMUL_LIMIT, MATMUL_LIMIT.next_up())
+            }
             _ => (LARGEST, ROUNDS_UP),
         };
         let reach = match self.reach(graph, id, node) {
