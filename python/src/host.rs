@@ -53,7 +53,8 @@ pub fn told(options: &HostOptions) -> String {
     let sums = (options.sums == Sums::Defined).then(|| ", defined sums".into());
     let threads =
         options.threads.map(|threads| format!(", {threads} thread{}", if threads == 1 { "" } else { "s" }));
-    [isa, sums, threads].into_iter().flatten().collect()
+    let numerics = options.numerics.map(|numerics| format!(", numerics {numerics}"));
+    [numerics, isa, sums, threads].into_iter().flatten().collect()
 }
 
 /// A number of threads that an engine may have.

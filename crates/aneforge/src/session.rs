@@ -452,6 +452,7 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Session({} ops, target {}, device {})", self.plan.n_ops, self.plan.target, self.device)
+        let (ops, target, numerics) = (self.plan.n_ops, self.plan.target, self.numerics);
+        write!(f, "Session({ops} ops, target {target}, device {}, numerics {numerics})", self.device)
     }
 }

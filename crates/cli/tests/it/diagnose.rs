@@ -106,3 +106,44 @@ fn mistakes_are_told() {
     let error = fails(2, &["diagnose", &sample("mlp"), "--random", "1", "--tolerance", "0"]);
     assert!(error.contains("a number greater than 0 is needed"), "{error}");
 }
+
+/// Settings of the arithmetic: the first node where each parts from the one asked for.
+#[test]
+fn settings_are_compared() {
+    let found = json(&["diff-numerics", &sample("convnet"), "--random", "1"]);
+    assert_eq!(keys(&found), ["baseline", "nodes", "settings", "target"]);
+    assert_eq!(found["baseline"], "ane(A16)");
+    let settings = found["settings"].as_array().unwrap();
+    let names: Vec<&str> = settings.iter().map(|setting| setting["numerics"].as_str().unwrap()).collect();
+    let faithful = ["faithful(A13)", "faithful(A14)", "faithful(A15)", "faithful(A16)"];
+    assert_eq!(names, [&["ieee", "ane(A13)", "ane(A14)", "ane(A15)"], &faithful[..]].concat());
+    assert!(settings[..4].iter().all(|setting| setting["first"].is_null() && setting["nodes"] == 0));
+    for setting in &settings[4..] {
+        let first = &setting["first"];
+        assert!(setting["nodes"].as_u64().unwrap() > 0 && setting["chips"].as_array().unwrap().len() > 1);
+        assert!(first["at"].as_str().unwrap().contains("convnet.ir:"), "{first}");
+        assert!((1e-5..1e-2).contains(&first["difference"].as_f64().unwrap()), "{first}");
+        assert!(setting["outputs"][0].as_f64().unwrap() < 1e-2);
+    }
+    // The bias of the first convolution is where ties that go away from zero begin to show.
+    assert_eq!(settings[7]["first"]["op"], "add");
+    let table = text(&["--numerics", "faithful-m1", "diff-numerics", &sample("convnet"), "--random", "1"]);
+    assert!(table.contains("compared with faithful(A13)"), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("faithful(A14)  the same bits")), "{table}");
+    let error = fails(3, &["diff-numerics", &sample("convnet")]);
+    assert!(error.contains("--random SEED"), "{error}");
+}
+
+/// All that is published, by name, of the program's own chip or of another.
+#[test]
+fn faithful_numerics_are_named() {
+    let of = |numerics: &str, target: &str| {
+        let run = ["--numerics", numerics, "--target", target, "run", &sample("convnet"), "--random", "1"];
+        json(&run)["numerics"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(of("faithful", "h14"), "faithful(A14)");
+    assert_eq!(of("Faithful-M4", "h14"), "faithful(A16)");
+    assert_eq!(of("ane", "h14"), "ane(A14)");
+    let found = json(&["--numerics", "faithful", "diagnose", &sample("convnet"), "--random", "1"]);
+    assert_eq!(found["numerics"], "faithful-a16");
+}

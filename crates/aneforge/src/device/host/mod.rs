@@ -291,7 +291,13 @@ impl Device for Host {
             Sums::Fast => "fast",
             Sums::Defined => "defined",
         };
-        format!("{} processor, {} kernels, {threads}, {sums} sums", std::env::consts::ARCH, name_of(isa))
+        let numerics = match (self.numerics, self.faithful) {
+            (Some(numerics), _) => numerics.to_string(),
+            (None, true) => "faithful".into(),
+            (None, false) => "ane".into(),
+        };
+        let (processor, isa) = (std::env::consts::ARCH, name_of(isa));
+        format!("{processor} processor, {isa} kernels, {threads}, {sums} sums, {numerics} numerics")
     }
 
     fn numerics(&self, target: Target) -> Numerics {
