@@ -16,6 +16,7 @@ use aneforge::{
 };
 use aneforge_ane::Libraries;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
 
@@ -94,10 +95,17 @@ impl Context {
         })
     }
 
+    /// The same context, whose programs for the engine are kept in this folder.
+    #[must_use]
+    pub fn kept_in(mut self, folder: &Path) -> Context {
+        self.engine.folder = Some(store::engine(folder));
+        self
+    }
+
     /// The device asked for, or this machine's default one.
     pub fn device(&self) -> Result<Arc<dyn Device>, DeviceError> {
         let device = device::open(self.device_name(), &self.host(), &self.engine)?;
-        tracing::info!("device {}: {}", device.name(), device.describe());
+        tracing::info!("device {}: {}", device.title(), device.describe());
         Ok(device)
     }
 
@@ -207,6 +215,6 @@ fn engine(global: &Global) -> AneOptions {
         IsolationName::Process => Isolation::Process,
         IsolationName::Worker => Isolation::Worker,
     };
-    let folder = store::default().ok().map(|folder| folder.join("engine"));
+    let folder = store::default().ok().map(|folder| store::engine(&folder));
     AneOptions { libraries, worker, isolation, folder, ..AneOptions::default() }
 }

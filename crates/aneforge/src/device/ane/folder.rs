@@ -64,7 +64,7 @@ impl Folder {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let aside = root.join(format!(".writing-{}-{number}", std::process::id()));
         made(&aside)?;
-        let failed = |error: &dyn std::fmt::Display| DeviceError::Failed {
+        let failed = |error: &dyn std::fmt::Display| DeviceError::Folder {
             why: format!("cannot write the program to {}: {error}", root.display()),
         };
         let text = program.to_string();
