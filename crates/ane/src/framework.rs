@@ -169,9 +169,8 @@ impl Framework {
     /// Zeroed memory that host and engine see. What the machine does not have is not asked for.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer, AneError> {
         let have = *self.memory.get_or_init(|| system::memory(&self.libraries.system));
-        let room = limits::buffer_bytes(bytes).filter(|&room| {
-            isize::try_from(room).is_ok() && have.is_none_or(|have| room as u64 <= have)
-        });
+        let room = limits::buffer_bytes(bytes)
+            .filter(|&room| isize::try_from(room).is_ok() && have.is_none_or(|have| room as u64 <= have));
         self.e5rt.buffer(bytes, room.ok_or(AneError::Memory { bytes, have })?)
     }
 

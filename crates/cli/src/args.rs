@@ -215,6 +215,10 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub isolation: IsolationName,
+
+    /// Whether the command line itself asks for the host.
+    #[arg(skip)]
+    pub host_said: bool,
 }
 
 impl Cli {
@@ -235,10 +239,11 @@ impl Global {
     fn reach(&mut self, matches: &clap::ArgMatches) -> Result<(), &'static str> {
         self.engine_library = self.engine_library.take().filter(|path| !path.as_os_str().is_empty());
         let said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        self.host_said = self.device == Some(DeviceName::Host) && said("device");
         match (&self.engine_library, self.device) {
-            (Some(_), Some(DeviceName::Host)) if said("engine_library") && said("device") => {
-                Err("--device host runs nothing on the engine, and --engine-library names a library for it; leave one out")
-            }
+            (Some(_), Some(DeviceName::Host)) if said("engine_library") && said("device") => Err(
+                "--device host runs nothing on the engine, and --engine-library names a library for it; leave one out",
+            ),
             (Some(_), None) => {
                 self.device = Some(DeviceName::Ane);
                 Ok(())

@@ -30,6 +30,7 @@ pub struct Context {
     chosen: Option<Target>,
     quiet: bool,
     device: Option<DeviceName>,
+    host_said: bool,
     /// None: those of the chip that a program is compiled for.
     numerics: Option<Numerics>,
     sums: Sums,
@@ -70,6 +71,7 @@ impl Context {
             chosen: global.target,
             quiet: global.quiet,
             device: global.device,
+            host_said: global.host_said,
             numerics: match global.numerics.trim().eq_ignore_ascii_case("ane") {
                 true => None,
                 false => Some(numerics_named(&global.numerics, target)?),
@@ -115,6 +117,16 @@ impl Context {
             DeviceName::Host => "host",
             DeviceName::Ane => "ane",
         })
+    }
+
+    /// The chip that was asked for.
+    pub fn chosen(&self) -> Option<Target> {
+        self.chosen
+    }
+
+    /// Whether the command line asks for the host.
+    pub fn asks_for_host(&self) -> bool {
+        self.host_said
     }
 
     /// Whether only errors are shown.

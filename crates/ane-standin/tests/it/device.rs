@@ -44,7 +44,8 @@ fn a_stand_in_is_never_taken_for_the_engine() {
     assert_eq!((session.device(), engine.name()), ("ane (stand-in)", "ane"));
     assert!(format!("{session:?}").ends_with("device ane (stand-in))"), "{session:?}");
     // By its title it is found, and nothing else.
-    let open = |options: &AneOptions| device::open(Some("ANE (stand-in)"), &host::HostOptions::default(), options);
+    let open =
+        |options: &AneOptions| device::open(Some("ANE (stand-in)"), &host::HostOptions::default(), options);
     assert_eq!(open(&standin.options()).unwrap().title(), "ane (stand-in)");
     assert!(open(&AneOptions::default()).is_err());
     assert!(receipt.how[0].contains("mask 0x4") && receipt.how[1].contains("main_ane"), "{receipt:?}");

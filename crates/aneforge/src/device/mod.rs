@@ -282,7 +282,10 @@ pub fn open(
         // By its title, as models say it.
         STANDS_IN => ane_with(ane).and_then(|device| match device.title() {
             STANDS_IN => Ok(device),
-            _ => Err(DeviceError::Unavailable { device: STANDS_IN, why: "nothing stands in for the engine; name `ane`".into() }),
+            _ => Err(DeviceError::Unavailable {
+                device: STANDS_IN,
+                why: "nothing stands in for the engine; name `ane`".into(),
+            }),
         }),
         _ => Err(DeviceError::Unknown(name.into())),
     }

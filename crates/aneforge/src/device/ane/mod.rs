@@ -327,7 +327,9 @@ fn unavailable(error: &AneError, options: &AneOptions) -> DeviceError {
     let why = match (why_not(error, options), &options.libraries == &Libraries::system()) {
         (why, true) if why.ends_with("run on `host`") => why,
         (why, true) => format!("{why}; `aneforge doctor` says more, and programs run on `host` meanwhile"),
-        (why, false) => format!("{why}; a library that is named is used, or nothing is: name another, or none"),
+        (why, false) => {
+            format!("{why}; a library that is named is used, or nothing is: name another, or none")
+        }
     };
     DeviceError::Unavailable { device: "ane", why }
 }

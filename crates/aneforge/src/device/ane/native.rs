@@ -195,9 +195,7 @@ impl Running {
         let output = bound.place(Port::Output(0))?;
         let mut held = bound.lock();
         for row in 0..wires.rows {
-            wires
-                .feed(row, |at| &*held[inputs[at]], |at, values| model.write(at, values))
-                .map_err(failed)?;
+            wires.feed(row, |at| &*held[inputs[at]], |at, values| model.write(at, values)).map_err(failed)?;
             model.evaluate().map_err(failed)?;
             model.read(0, left).map_err(failed)?;
             wires.deliver(row, left, &mut held[output]);
