@@ -154,6 +154,37 @@ fn told(error: AneError, otherwise: impl FnOnce(String) -> DeviceError) -> Devic
     }
 }
 
+/// Waits for the rest that the compiler needs after a failure of this process, runs a compile, and remembers how it went.
+pub fn paced<T>(
+    framework: &Framework,
+    backoff: Backoff,
+    compile: impl FnOnce() -> Result<T, AneError>,
+) -> Result<T, DeviceError> {
+    // The stand-in needs no rest.
+    let stands_in = framework.stand_in().is_some();
+    let backoff = if stands_in { Backoff { pause: Duration::ZERO, ..backoff } } else { backoff };
+    let ready = locked(&BREAKER).check(CLOCK.now(), backoff);
+    match ready {
+        Err(early) if backoff.strict => {
+            return Err(DeviceError::Unavailable { device: "ane", why: early.to_string() });
+        }
+        Err(early) => {
+            tracing::info!("{early}; waiting");
+            CLOCK.sleep(early.left);
+        }
+        Ok(()) => {}
+    }
+    let done = compile();
+    let mut breaker = locked(&BREAKER);
+    match &done {
+        Ok(_) => breaker.reset(),
+        Err(error) if !stands_in && compiled(error) => breaker.failed(CLOCK.now()),
+        Err(_) => {}
+    }
+    drop(breaker);
+    done.map_err(refused)
+}
+
 impl Ane {
     /// The engine of this machine, or why there is none. Sessions borrow it while they are made; `&*engine` is one of an `Arc<Ane>`, and
     /// [`device::ane_with`](crate::device::ane_with) gives a device that is shared already.
@@ -216,33 +247,9 @@ impl Ane {
         }
     }
 
-    /// Waits for the rest that the compiler needs, runs a compile, and remembers how it went.
+    /// See [`paced`].
     fn paced<T>(&self, compile: impl FnOnce() -> Result<T, AneError>) -> Result<T, DeviceError> {
-        // The stand-in needs no rest.
-        let backoff = match self.stand_in() {
-            Some(_) => Backoff { pause: Duration::ZERO, ..self.options.backoff },
-            None => self.options.backoff,
-        };
-        let ready = locked(&BREAKER).check(CLOCK.now(), backoff);
-        match ready {
-            Err(early) if backoff.strict => {
-                return Err(DeviceError::Unavailable { device: "ane", why: early.to_string() });
-            }
-            Err(early) => {
-                tracing::info!("{early}; waiting");
-                CLOCK.sleep(early.left);
-            }
-            Ok(()) => {}
-        }
-        let done = compile();
-        let mut breaker = locked(&BREAKER);
-        match &done {
-            Ok(_) => breaker.reset(),
-            Err(error) if self.stand_in().is_none() && compiled(error) => breaker.failed(CLOCK.now()),
-            Err(_) => {}
-        }
-        drop(breaker);
-        done.map_err(refused)
+        paced(&self.framework, self.options.backoff, compile)
     }
 
     /// Compiles the program in a folder, or finds it compiled.
@@ -324,7 +331,7 @@ pub(crate) fn absent(options: &AneOptions) -> Option<String> {
 
 /// The same, as an error for those who have not asked `doctor`.
 fn unavailable(error: &AneError, options: &AneOptions) -> DeviceError {
-    let why = match (why_not(error, options), &options.libraries == &Libraries::system()) {
+    let why = match (why_not(error, options), options.libraries == Libraries::system()) {
         (why, true) if why.ends_with("run on `host`") => why,
         (why, true) => format!("{why}; `aneforge doctor` says more, and programs run on `host` meanwhile"),
         (why, false) => {
