@@ -306,3 +306,23 @@ fn a_worker_that_is_asked_nothing_says_so() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("commands start workers themselves"), "{said}");
 }
+
+#[test]
+fn the_cache_sees_programs_of_the_engine() {
+    let folder = folder();
+    let place = ["--cache-dir".to_owned(), show(folder.path())];
+    let cache = |action: &str, more: &[&str]| {
+        json(&[&["cache", action, &place[0], &place[1]], more].concat())["engine"].clone()
+    };
+    assert_eq!((&cache("ls", &[])["programs"], &cache("ls", &[])["bytes"]), (&0.into(), &0.into()));
+    let run = ["run", &sample("mlp"), "--random", "3", "--engine-library", &show(&library())];
+    let output = finish(command(&[&run[..], &[&place[0], &place[1]]].concat()));
+    assert_eq!(output.code, 0, "{output:?}");
+    let listed = cache("ls", &[]);
+    assert_eq!(listed["programs"], 1);
+    assert_eq!((&cache("gc", &[])["left"], &cache("gc", &[])["bytes"]), (&1.into(), &listed["bytes"]));
+    let done = cache("gc", &["--cache-limit", "0"]);
+    assert_eq!((&done["removed"], &done["left"], &done["freed"]), (&1.into(), &0.into(), &listed["bytes"]));
+    let said = crate::support::text(&["cache", "ls", &place[0], &place[1]]);
+    assert!(said.contains("of the engine: 0 programs, 0 bytes, in "), "{said}");
+}

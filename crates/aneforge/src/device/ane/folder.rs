@@ -19,7 +19,7 @@ const WEIGHTS: &str = "weights.bin";
 /// What the compiler makes, with the system's build after it: what one has made another cannot load.
 const CACHE: &str = "cache";
 /// Which system a program was compiled on.
-const STAMP: &str = "compiled";
+pub(super) const STAMP: &str = "compiled";
 /// Hexadecimal digits of a folder's name, as the reference has them.
 const DIGITS: usize = 24;
 

@@ -6,6 +6,7 @@
 mod apart;
 mod blame;
 mod folder;
+pub mod kept;
 mod native;
 mod program;
 
@@ -288,6 +289,8 @@ impl Ane {
         let options = aneforge_ane::Options::default();
         match aneforge_ane::Program::load(&self.framework, &compiled, &folder.source(), options) {
             Ok(_) => {
+                // So that it counts as used.
+                folder.stamp(now);
                 locked(&self.compiled).insert(folder.key.clone(), compiled.clone());
                 Some(compiled)
             }
