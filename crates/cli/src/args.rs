@@ -216,9 +216,9 @@ pub struct Global {
     )]
     pub isolation: IsolationName,
 
-    /// Whether the command line itself asks for the host.
+    /// The option of the command line itself that asks for the host, or for a library, if one does.
     #[arg(skip)]
-    pub host_said: bool,
+    pub elsewhere: Option<&'static str>,
 }
 
 impl Cli {
@@ -239,7 +239,11 @@ impl Global {
     fn reach(&mut self, matches: &clap::ArgMatches) -> Result<(), &'static str> {
         self.engine_library = self.engine_library.take().filter(|path| !path.as_os_str().is_empty());
         let said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        self.host_said = self.device == Some(DeviceName::Host) && said("device");
+        let asked = [
+            ("--device host", self.device == Some(DeviceName::Host) && said("device")),
+            ("--engine-library", self.engine_library.is_some() && said("engine_library")),
+        ];
+        self.elsewhere = asked.into_iter().find(|(_, asked)| *asked).map(|(option, _)| option);
         match (&self.engine_library, self.device) {
             (Some(_), Some(DeviceName::Host)) if said("engine_library") && said("device") => Err(
                 "--device host runs nothing on the engine, and --engine-library names a library for it; leave one out",

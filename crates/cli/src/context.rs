@@ -30,7 +30,7 @@ pub struct Context {
     chosen: Option<Target>,
     quiet: bool,
     device: Option<DeviceName>,
-    host_said: bool,
+    elsewhere: Option<&'static str>,
     /// None: those of the chip that a program is compiled for.
     numerics: Option<Numerics>,
     sums: Sums,
@@ -71,7 +71,7 @@ impl Context {
             chosen: global.target,
             quiet: global.quiet,
             device: global.device,
-            host_said: global.host_said,
+            elsewhere: global.elsewhere,
             numerics: match global.numerics.trim().eq_ignore_ascii_case("ane") {
                 true => None,
                 false => Some(numerics_named(&global.numerics, target)?),
@@ -124,9 +124,9 @@ impl Context {
         self.chosen
     }
 
-    /// Whether the command line asks for the host.
-    pub fn asks_for_host(&self) -> bool {
-        self.host_said
+    /// The option of the command line that asks for the host, or for a library of its own, if one does.
+    pub fn elsewhere(&self) -> Option<&'static str> {
+        self.elsewhere
     }
 
     /// Whether only errors are shown.

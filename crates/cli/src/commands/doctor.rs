@@ -54,7 +54,7 @@ pub struct Args {
     limit: u64,
 
     /// Examine the library that stands in for the engine: this one, or that beside this program
-    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "", conflicts_with = "engine_library")]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "")]
     standin: Option<OsString>,
 
     /// What one process does of it: `op NAME` or `probe NAME`
@@ -141,10 +141,10 @@ fn empty(target: aneforge::Target, chosen: Chosen, machine: doctor::Machine) -> 
 /// What is asked: the engine where there is one, and else the host; or why the engine that is asked for cannot be.
 fn bench(args: &Args, context: &Context, options: &AneOptions) -> Result<Result<Bench, String>> {
     let asked = if args.standin.is_some() { Some("ane") } else { context.device_name() };
-    if args.standin.is_some() && context.asks_for_host() {
-        return Err(exit::misuse(
-            "--device host runs nothing on the engine, and --standin stands in for it; leave one out",
-        ));
+    if let (Some(_), Some(option)) = (&args.standin, context.elsewhere()) {
+        return Err(exit::misuse(format!(
+            "--standin names what stands in for the engine, and {option} something else; leave one out"
+        )));
     }
     let apple = (std::env::consts::OS, std::env::consts::ARCH) == ("macos", "aarch64");
     let absent = if asked == Some("host") { None } else { doctor::absent(options) };

@@ -81,6 +81,7 @@ fn doctor_examines_the_chip_that_is_there() {
             .args(more)
             .env("HOME", folder.path())
             .env("ANEFORGE_STANDIN", format!("chip={chip}"))
+            .env("ANEFORGE_ENGINE_LIBRARY", "/nowhere/lib.so")
             .output()
             .unwrap();
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -224,7 +225,11 @@ fn what_doctor_is_not_asked_so_is_a_wrong_command_line() {
         (&["--part", "op", "no-such-op"], "there is no op no-such-op"),
         (&["--part", "probe", "no-such-probe"], "there is no probe no-such-probe"),
         (&["--part", "thing", "relu"], "there is no thing relu"),
-        (&["--device", "host", "--standin", "/x.so"], "leave one out"),
+        (&["--device", "host", "--standin", "/x.so"], "--device host something else; leave one out"),
+        (
+            &["--engine-library", "/y.so", "--standin", "/x.so"],
+            "--engine-library something else; leave one out",
+        ),
         (&["--device", "host", "--engine-library", "/x.so"], "leave one out"),
     ] {
         let output = run(&[&["doctor"], arguments].concat());
