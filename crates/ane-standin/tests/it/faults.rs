@@ -222,6 +222,18 @@ fn errors_say_at_which_stage_and_give_advice_once() {
             && error.contains("ANEFORGE_CACHE_DIR"),
         "{error}"
     );
+    open(standin.options()).unwrap();
+    let entries = std::fs::read_dir(standin.folder.path()).unwrap().flatten().map(|entry| entry.path());
+    let program = entries.into_iter().find(|path| path.join("model.mil").exists()).unwrap();
+    let inside = std::fs::read_dir(&program).unwrap().flatten().map(|entry| entry.path());
+    let cache = inside.into_iter().find(|path| path.is_dir()).unwrap();
+    std::fs::remove_dir_all(&cache).unwrap();
+    std::fs::write(&cache, "in the way").unwrap();
+    let error = open(standin.options()).unwrap_err();
+    assert!(
+        error.kind() == aneforge::Kind::File && error.to_string().contains("cannot make folder"),
+        "{error}"
+    );
     // What is lost is to be loaded again, which is said once.
     let lost = DeviceError::Lost { why: AneError::Hung(Duration::from_secs(5)).to_string() }.to_string();
     assert_eq!(lost.matches("load it again").count(), 1, "{lost}");

@@ -241,7 +241,7 @@ fn what_doctor_is_not_asked_so_is_a_wrong_command_line() {
 #[test]
 fn a_library_that_is_named_is_what_programs_run_on() {
     let (here, home) = (folder(), folder());
-    std::fs::copy(library(), here.path().join("libaneforge_standin.so")).unwrap();
+    std::fs::copy(library(), here.path().join("mine.so")).unwrap();
     let ran = |device: Option<&str>, line: &[&str], variable: &str| {
         let mut command = command(&["run", &sample("mlp"), "--random", "3", "--json"]);
         command.env_remove("ANEFORGE_DEVICE").current_dir(here.path()).env("HOME", home.path()).args(line);
@@ -254,7 +254,7 @@ fn a_library_that_is_named_is_what_programs_run_on() {
         (output.code, value["device"].as_str().unwrap_or_default().to_owned())
     };
     let on = |device: &str| (0, device.to_owned());
-    let (name, nothing) = ("libaneforge_standin.so", "");
+    let (name, nothing) = ("mine.so", "");
     // A bare name is a file here, and nothing is looked for elsewhere.
     assert_eq!(ran(None, &["--engine-library", name], nothing), on("ane (stand-in)"));
     assert_eq!(ran(None, &[], name), on("ane (stand-in)"));
@@ -288,6 +288,11 @@ fn programs_of_the_engine_lie_where_the_cache_does() {
     assert_eq!((count(named.path()), count(folder.path())), (1, 1));
     run(&[], "");
     assert_eq!(count(&home.path().join(".cache/aneforge")), 1);
+    // Commands without such an option, too.
+    let other = crate::support::folder();
+    let mut demo = command(&["demo", "--calls", "1", "--batch", "1", "--engine-library", &show(&library())]);
+    demo.env("HOME", home.path()).env("ANEFORGE_CACHE_DIR", other.path());
+    assert_eq!((finish(demo).code, count(other.path()) > 0), (0, true));
 }
 
 #[test]
