@@ -38,6 +38,7 @@ fn programs_run_through_the_interface_with_the_bits_of_the_host() {
 fn devices_say_what_stands_in_for_the_engine() {
     let value = json(&["devices", "--engine-library", &show(&library())]);
     let ane = &value["devices"][0];
+    assert_eq!((&ane["default"], &value["devices"][1]["default"]), (&true.into(), &false.into()));
     assert_eq!((&ane["name"], &ane["available"]), (&"ane".into(), &true.into()));
     assert!(ane["description"].as_str().unwrap().contains("stand-in"), "{ane}");
 }
@@ -177,6 +178,13 @@ fn doctor_runs_on_the_host_where_there_is_no_engine() {
         (&"host".into(), &"h17s".into(), &"default".into())
     );
     assert_eq!(value["probes"][0]["outcome"]["verdict"], "not_run", "the host answers what it was told");
+    let kernel = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    assert_eq!(
+        value["machine"]["processor"].is_string(),
+        kernel.contains("model name"),
+        "{}",
+        value["machine"]
+    );
     let value = json(&["doctor", "--only", "relu6"]);
     assert_eq!(
         (&value["ops"][0]["verdict"], &value["ops"][0]["failed"]),
