@@ -30,7 +30,7 @@ from aneforge._catalog import (
 )
 from aneforge._compile import Device, compile, devices, load_model
 from aneforge._call import Placement, Submitted
-from aneforge._diagnose import AllChips, Diagnosis
+from aneforge._diagnose import AllChips, Departures, Diagnosis
 from aneforge._explain import Explanation
 from aneforge._encoder import load
 from aneforge._files import eval, load_graph, save_graph
@@ -63,6 +63,7 @@ from aneforge._judge import (
     PrecisionWarning,
     estimate,
     estimate_provenance,
+    estimate_report,
     precision_risk,
     project_peak,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "AllChips",
     "CompileBackoffError",
     "CrossChipFP16Warning",
+    "Departures",
     "Device",
     "Diagnosis",
     "DispatchFloorWarning",
@@ -137,6 +139,7 @@ __all__ = [
     "einsum_native",
     "estimate",
     "estimate_provenance",
+    "estimate_report",
     "flatten",
     "gather",
     "geglu",

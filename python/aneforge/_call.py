@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from typing import Any, NamedTuple
 
-from aneforge._diagnose import diagnose_all_chips, diagnose_model
+from aneforge._diagnose import diagnose_all_chips, diagnose_model, diff_numerics
 from aneforge._explain import explain_model
 from aneforge._native import Encoder, Model
 from aneforge._operand import path as named
@@ -125,6 +125,7 @@ def install() -> None:
         (Model, "profile", profile_model),
         (Model, "diagnose", diagnose_model),
         (Model, "diagnose_all_chips", diagnose_all_chips),
+        (Model, "diff_numerics", diff_numerics),
         (Model, "explain", explain_model),
         (Model, "placement", place_model),
         (Model, "save", save_model),

@@ -85,6 +85,30 @@ class Diagnosis:
         return self._page
 
 
+class Departures:
+    """Settings of the arithmetic on the same inputs: where each parts from the model's own, and how far its results are.
+
+    Prints as a table. None of it has run on an engine.
+    """
+
+    def __init__(self, data: str, table: str) -> None:
+        found = json.loads(data)
+        self._table = table
+        self.baseline: str = found["baseline"]
+        """The model's own setting."""
+        self.settings: list[dict[str, Any]] = found["settings"]
+        """For each other: `numerics`, `chips` that compute so as far as is published, `first` (the first node whose bits are others:
+        `segment`, `op`, `at`, `type`, `values`, `difference`; or None), how many `nodes` differ, and `outputs`, the largest difference
+        of each result by the largest magnitude (None is infinite)."""
+
+    def __str__(self) -> str:
+        return self._table
+
+    def __repr__(self) -> str:
+        same = sum(setting["first"] is None for setting in self.settings)
+        return f"Departures({self.baseline}, {same} of {len(self.settings)} settings the same)"
+
+
 class AllChips:
     """A model on every chip: whether it is safe there, how long it is estimated to take, and whether the engine is the place
     for it.
@@ -96,7 +120,8 @@ class AllChips:
         found = json.loads(data)
         self._table = table
         self.chips: list[dict[str, Any]] = found["chips"]
-        """For each: `target`, `family`, `verdict` (`safe`, `risky` or `refused`), `why`, and `estimate_us`."""
+        """For each: `target`, `family`, `verdict` (`safe`, `risky` or `refused`), `why`, `estimate_us`, and
+        `estimate`, all of it as `estimate_report` (None for chips that are known by name only)."""
         self.host_us: float | None = found["host_us"]
         """Microseconds of a call on this machine's processor, a median."""
         self.place: str = found["place"]
@@ -119,7 +144,13 @@ def _tolerance(value: float) -> float:
 
 
 def diagnose_model(
-    self: Any, /, *arrays: Any, target: str | None = None, tolerance: float = 1e-2, **named: Any
+    self: Any,
+    /,
+    *arrays: Any,
+    target: str | None = None,
+    numerics: str | None = None,
+    tolerance: float = 1e-2,
+    **named: Any,
 ) -> Diagnosis:
     """Computes every node twice, in half precision as a chip of this family would, and in double precision.
 
@@ -131,6 +162,8 @@ def diagnose_model(
         arrays: one array per input, as in a call; without any, only what structure, constants and the bounds that inputs
             declare (`max_abs`) say is told, in `notes`.
         target: the chip to compile for and whose arithmetic to follow; by default that of the model.
+        numerics: the arithmetic to follow, as for `compile`: `"faithful"` is all that is published of the chip's; by default that
+            of the model.
         tolerance: the relative error that is allowed: the largest difference by the largest magnitude of a node.
 
     Raises:
@@ -138,7 +171,9 @@ def diagnose_model(
     """
     if target is not None and not isinstance(target, str):
         raise TypeError(f"diagnose: target must be a string, got {type(target).__name__}")
-    return Diagnosis(*_native.diagnose(self, arrays, named, target, _tolerance(tolerance)))
+    if numerics is not None and not isinstance(numerics, str):
+        raise TypeError(f"diagnose: numerics must be a string, got {type(numerics).__name__}")
+    return Diagnosis(*_native.diagnose(self, arrays, named, target, numerics, _tolerance(tolerance)))
 
 
 def diagnose_all_chips(self: Any, /, *arrays: Any, tolerance: float = 1e-2, **named: Any) -> AllChips:
@@ -149,3 +184,17 @@ def diagnose_all_chips(self: Any, /, *arrays: Any, tolerance: float = 1e-2, **na
         tolerance: the relative error that is allowed.
     """
     return AllChips(*_native.diagnose_all_chips(self, arrays, named, _tolerance(tolerance)))
+
+
+def diff_numerics(self: Any, /, *arrays: Any, **named: Any) -> Departures:
+    """Says where settings of the arithmetic part on these arrays: the first node whose bits are others, how far, and on which chips.
+
+    Compares `ieee`, and of each family what costs nothing (`ane`) and all that is published (`faithful`), with the model's own setting.
+
+    Args:
+        arrays: one array per input, as in a call.
+
+    Raises:
+        ValueError: a wrong number of arrays or a wrong shape.
+    """
+    return Departures(*_native.diff_numerics(self, arrays, named))

@@ -19,8 +19,10 @@ class Explanation:
         self.stages: list[dict[str, Any]] = told["stages"]
         """For each stage its name (`stage`), the `nodes` after it, and `events`, each with `rule`, `node` (its op and the line that
         built it), `refused` (why, or None if it fired) and `said` (what it did, where its name does not say it)."""
+        self.estimate: dict[str, Any] | None = told["estimate"]
+        """What a call may cost, as `estimate_report`; None for chips that are known by name only."""
         self.ways: list[dict[str, Any]] = told["ways"]
-        """The ways to compile it: `name`, `estimate_us` by the cost model, `lossy`, `taken`, and `refused`, why it is not taken
+        """The ways to compile it: `name`, `estimate_us` by ANEForge's formula, `lossy`, `taken`, and `refused`, why it is not taken
         without measuring, or None."""
         self.weights: list[dict[str, Any]] = told["weights"]
         """With `compress`, as `weight_report`."""
@@ -42,7 +44,7 @@ class Explanation:
 
 def explain_model(self: Any) -> Explanation:
     """Why the program is what it is: the rules that fired or refused at each node, with their reasons and the lines that built
-    the nodes; the ways to compile it and what the cost model says of each; its weights; and where it is cut.
+    the nodes; the ways to compile it and what ANEForge's formula says of each; what a call may cost; its weights; and where it is cut.
 
     Compiles again, which takes as long as `compile`. Raises ValueError for a model that was loaded: how it was compiled
     is not kept.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from aneforge import _native
 from aneforge._blame import some, warn
 from aneforge._native import Tensor
-
-FLOOR_US = 63.3
-"""Time of an empty program on an M5 Pro, in microseconds."""
 
 MOST_NOTICES = 3
 """How many nodes `compile` warns of, each for itself, that a chip computes in its own way."""
@@ -28,25 +26,58 @@ class CrossChipFP16Warning(UserWarning):
     """A program may compute other values on another chip."""
 
 
-def estimate(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> float:
-    """Microseconds that `out` may take on the engine, from shapes alone.
+def estimate(
+    out: Tensor | Sequence[Tensor],
+    int8: bool = False,
+    target: str | None = None,
+    *,
+    model: str = "measured",
+) -> float:
+    """Microseconds that a call of `out` may take on the engine, from shapes and the forms of weights alone.
 
-    Without `target` by a model fitted to an M5 Pro, which ranks ways to write a program; with one by a roofline
-    scaled from the nearest chip that was measured. See `estimate_provenance`. Neither replaces a measurement: of 68
-    graphs that were measured on an M1, the roofline is off by more than 31 % for half, and one community report has
-    each cut between programs at 720 us, where the first model has 75.6.
+    By default from what was measured of an M1, an M2 Pro and an M5 Pro: of 80 graphs, every one within 1.4 times, and other chips
+    are scaled. `estimate_report` says how far it may be off and where the time goes. `model="package"` is ANEForge's own
+    formula: without `target` one fitted to an M5 Pro, which ranks ways to write a program (`tune` and `compile(opt=1)` go by it),
+    with one a roofline scaled from the nearest chip. None of them replaces a measurement.
 
     Args:
         out: the result, or several.
-        int8: count weights of products in eight bits.
-        target: a chip such as `"h13"`.
+        int8: count weights of products that are stored in full as bytes.
+        target: a chip such as `"h13"`; by default the M5 Pro.
+        model: `"measured"` or `"package"`.
     """
     some("estimate", out)
-    return _native.estimate(out, int8, target)
+    if model == "package":
+        return _native.estimate(out, int8, target)
+    if model != "measured":
+        raise ValueError(f'estimate: model must be "measured" or "package", got {model!r}')
+    microseconds: float = json.loads(_native.estimate_report(out, int8, target))["microseconds"]
+    return microseconds
+
+
+def estimate_report(
+    out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None
+) -> dict[str, Any]:
+    """What a call of `out` may cost, how far that may be off, and whether the engine is the place for it.
+
+    The keys: `microseconds` of a call among others, the least of many; `low` and `high`, between which it should be;
+    `millijoules`, and `energy_band`, the factor by which they may be off; `cold_us`, what a call after some seconds without one
+    may take more; `programs`; `measured`, whether the chip and every term was; `terms`, the microseconds by what they are spent
+    on; `place`, the fastest of `engine`, `cpu` and `gpu`; `least_energy`, the same for energy, or None; `why`, a sentence; and
+    `target`.
+
+    Args:
+        out: the result, or several.
+        int8: count weights of products that are stored in full as bytes.
+        target: a chip such as `"h13"`; by default the M5 Pro.
+    """
+    some("estimate_report", out)
+    report: dict[str, Any] = json.loads(_native.estimate_report(out, int8, target))
+    return report
 
 
 def estimate_provenance(target: str) -> dict[str, Any]:
-    """Where `estimate(..., target=target)` comes from: `target`, `anchor`, `measured` and `basis`."""
+    """Where `estimate(..., target=target, model="package")` comes from: `target`, `anchor`, `measured` and `basis`."""
     return _native.estimate_provenance(target)
 
 
@@ -102,9 +133,20 @@ def signal(
         warn(f"compile: {notice}")
     if len(notices) > MOST_NOTICES:
         warn(f"compile: the same, or the like, at {len(notices) - MOST_NOTICES} more places")
-    if (on_engine or target is not None) and (cost := _native.estimate(out)) <= 1.5 * FLOOR_US:
+    if on_engine or target is not None:
+        small(out, target)
+
+
+def small(out: Tensor | Sequence[Tensor], target: str | None) -> None:
+    """Warns of a program that is mostly its start: on the chip, or on an M5 Pro where nothing is known of it."""
+    try:
+        report = json.loads(_native.estimate_report(out, False, target))
+    except ValueError:
+        report = json.loads(_native.estimate_report(out))
+    took, floor = report["microseconds"], report["terms"]["floor"]
+    if took <= 1.5 * floor:
         message = (
-            f"compile: the program may take {cost:.0f} us, and starting one takes {FLOOR_US} us; "
+            f"compile: the program may take {took:.0f} us on {report['target']}, and starting one takes {floor:.0f} us; "
             "use larger batches or fewer, longer programs"
         )
         warn(message, DispatchFloorWarning)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aneforge._ops import OpMethods
 from aneforge._call import Placement, Submitted
-from aneforge._diagnose import AllChips, Diagnosis
+from aneforge._diagnose import AllChips, Departures, Diagnosis
 from aneforge._explain import Explanation
 from aneforge._profile import Profile
 from aneforge._tensor import TensorMethods
@@ -45,6 +45,7 @@ __all__ = [
     "divergence",
     "estimate",
     "estimate_provenance",
+    "estimate_report",
     "explain",
     "family_of_brand",
     "feeds",
@@ -220,11 +221,19 @@ class Model:
     def profile(self, /, *arrays: Any, calls: int = 20, **named: Any) -> Profile:
         """Where the time goes, as medians of `calls` calls on these arrays, or on what was fed last."""
     def diagnose(
-        self, /, *arrays: Any, target: str | None = None, tolerance: float = 1e-2, **named: Any
+        self,
+        /,
+        *arrays: Any,
+        target: str | None = None,
+        numerics: str | None = None,
+        tolerance: float = 1e-2,
+        **named: Any,
     ) -> Diagnosis:
         """Computes every node twice, in half precision as a chip of this family would, and in double precision."""
     def diagnose_all_chips(self, /, *arrays: Any, tolerance: float = 1e-2, **named: Any) -> AllChips:
         """Diagnoses the model for every family of chips, and estimates its time on every chip."""
+    def diff_numerics(self, /, *arrays: Any, **named: Any) -> Departures:
+        """Says where settings of the arithmetic part: the first node whose bits are others, how far, and on which chips."""
     def _placement(self) -> list[tuple[str, list[str]]]: ...
     def placement(self) -> list[Placement]:
         """Where each of the model's programs runs, and how that is known."""
@@ -510,7 +519,10 @@ def catalog_column(chip: str) -> str:
     """The column of the catalog that a chip belongs to, by any of its names."""
 
 def estimate(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> float:
-    """Microseconds that a graph may take, on the chip of the measured model or on a named one."""
+    """Microseconds that a graph may take by ANEForge's formulas, on an M5 Pro or on a named chip."""
+
+def estimate_report(out: Tensor | Sequence[Tensor], int8: bool = False, target: str | None = None) -> str:
+    """What a call of a graph may cost, as JSON, by what was measured of chips."""
 
 def project_peak(arch: str) -> dict[str, float]:
     """A chip's ceiling."""
@@ -568,7 +580,12 @@ def worker() -> None:
     """Runs programs on the engine for the process that has started this one."""
 
 def diagnose(
-    model: Model, arrays: tuple[Any, ...], named: dict[str, Any], target: str | None, tolerance: float
+    model: Model,
+    arrays: tuple[Any, ...],
+    named: dict[str, Any],
+    target: str | None,
+    numerics: str | None,
+    tolerance: float,
 ) -> tuple[str, str, str]:
     """What `Model.diagnose` is made of: JSON, a table and a page."""
 
@@ -579,6 +596,9 @@ def diagnose_all_chips(
     model: Model, arrays: tuple[Any, ...], named: dict[str, Any], tolerance: float
 ) -> tuple[str, str]:
     """What `Model.diagnose_all_chips` is made of: JSON and a table."""
+
+def diff_numerics(model: Model, arrays: tuple[Any, ...], named: dict[str, Any]) -> tuple[str, str]:
+    """What `Model.diff_numerics` is made of: JSON and a table."""
 
 def write_text(path: str, text: str) -> None:
     """Writes a text; a regular file is replaced as a whole, links are followed."""

@@ -1,6 +1,6 @@
 //! What half precision does to a model, node by node.
 
-use crate::compile::chip;
+use crate::compile::{arithmetic, chip};
 use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::interrupt::interruptible;
@@ -8,8 +8,10 @@ use crate::model::Model;
 use crate::state;
 use crate::text::Text;
 use aneforge::device::host::{Sums, shared_with};
-use aneforge::diagnose::{Diagnosis, diagnose as of_graph, diagnose_plan, on_all_chips, without_data};
-use aneforge::{CompileOptions, DType, Graph, Session, Tensor};
+use aneforge::diagnose::{
+    Diagnosis, all_settings, departures, diagnose as of_graph, diagnose_plan, on_all_chips, without_data,
+};
+use aneforge::{CompileOptions, DType, Device, Graph, Session, Tensor};
 use aneforge_kernels::threads::stoppable;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -24,14 +26,19 @@ pub fn diagnose<'py>(
     arrays: &Bound<'py, PyTuple>,
     named: &Bound<'py, PyDict>,
     target: Option<Text>,
+    numerics: Option<Text>,
     tolerance: f64,
 ) -> PyResult<(String, String, String)> {
     let has_data = !arrays.is_empty() || !named.is_empty() || state::fed(model.get().plan()).is_empty();
     let feeds = if has_data { feeds(py, model.get(), arrays, named)? } else { Vec::new() };
     let running = model.get().running();
     let target = target.map(|name| chip(Some(&name))).transpose()?;
-    let host = shared_with(&running.host.sums(Sums::Defined)).map_err(Error::Device)?;
     let plan = Arc::clone(&running.plan);
+    let host = match numerics {
+        Some(name) => running.host.numerics(arithmetic(&name, target.unwrap_or(plan.target))?),
+        None => running.host,
+    };
+    let host = shared_with(&host.sums(Sums::Defined)).map_err(Error::Device)?;
     let written = match (running.written.clone(), target) {
         (None, _) if !has_data => return Err(unwritten()),
         (None, Some(other)) if other != plan.target => return Err(unwritten()),
@@ -86,6 +93,26 @@ pub fn diagnose_all_chips<'py>(
     let written: Arc<(Graph, CompileOptions)> = running.written.clone().ok_or_else(unwritten)?;
     let found = interruptible(py, move |stop| {
         guarded(|| stoppable(stop, || on_all_chips(&host, &written.0, &written.1, &feeds, tolerance)))
+    })??
+    .map_err(Error::Run)?;
+    Ok((found.to_json().to_string(), found.to_string()))
+}
+
+/// What `Model.diff_numerics` is made of: JSON and a table.
+#[pyfunction]
+pub fn diff_numerics<'py>(
+    py: Python<'py>,
+    model: &Bound<'py, Model>,
+    arrays: &Bound<'py, PyTuple>,
+    named: &Bound<'py, PyDict>,
+) -> PyResult<(String, String)> {
+    let feeds = feeds(py, model.get(), arrays, named)?;
+    let running = model.get().running();
+    let host = shared_with(&running.host.sums(Sums::Defined)).map_err(Error::Device)?;
+    let plan = Arc::clone(&running.plan);
+    let baseline = host.numerics(plan.target);
+    let found = interruptible(py, move |stop| {
+        guarded(|| stoppable(stop, || departures(&host, &plan, &feeds, baseline, &all_settings())))
     })??
     .map_err(Error::Run)?;
     Ok((found.to_json().to_string(), found.to_string()))

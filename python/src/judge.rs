@@ -9,7 +9,7 @@ use aneforge::Graph;
 use aneforge::ir::graph::InputInfo;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::risk::{self, Finding};
-use aneforge::target::cost;
+use aneforge::target::cost::{NoCurve, measured, package};
 use aneforge::target::layers::written_out;
 use numpy::PyArrayDyn;
 use numpy::ndarray::ArrayD;
@@ -29,17 +29,27 @@ pub fn judged<T: Send + 'static>(
     })?
 }
 
-/// Microseconds that a graph may take, on the chip of the measured model or on a named one.
+/// Microseconds that a graph may take by ANEForge's formulas, on an M5 Pro or on a named chip.
 #[pyfunction]
 #[pyo3(signature = (out, int8 = false, target = None))]
 pub fn estimate(out: &Bound<'_, PyAny>, int8: bool, target: Option<Text>) -> PyResult<f64> {
     let target = target.map(|name| chip(Some(&name))).transpose()?;
     judged(out, move |graph| match target {
-        None => Ok(cost::estimate(&graph, int8)),
-        Some(target) => {
-            cost::estimate_on(&graph, target, int8).map_err(|e| PyValueError::new_err(e.to_string()))
-        }
+        None => Ok(package::estimate(&graph, int8)),
+        Some(target) => package::estimate_on(&graph, target, int8).map_err(no_curve),
     })
+}
+
+/// What a call of a graph may cost, as JSON, by what was measured of chips.
+#[pyfunction]
+#[pyo3(signature = (out, int8 = false, target = None))]
+pub fn estimate_report(out: &Bound<'_, PyAny>, int8: bool, target: Option<Text>) -> PyResult<String> {
+    let target = chip(target.as_deref())?;
+    judged(out, move |graph| Ok(measured(&graph, target, int8).map_err(no_curve)?.to_json().to_string()))
+}
+
+fn no_curve(error: NoCurve) -> PyErr {
+    PyValueError::new_err(error.to_string())
 }
 
 /// Shapes and element types of a graph's inputs, in feed order.
@@ -74,7 +84,7 @@ pub fn constant_values<'py>(
 /// A chip's ceiling.
 #[pyfunction]
 pub fn project_peak<'py>(py: Python<'py>, arch: Text) -> PyResult<Bound<'py, PyDict>> {
-    let peak = cost::peak(chip(Some(&arch))?).map_err(|e| PyValueError::new_err(e.to_string()))?;
+    let peak = package::peak(chip(Some(&arch))?).map_err(no_curve)?;
     let dict = PyDict::new(py);
     dict.set_item("tflops", peak.tflops)?;
     dict.set_item("rel_m1", peak.rel_m1)?;
@@ -87,7 +97,7 @@ pub fn project_peak<'py>(py: Python<'py>, arch: Text) -> PyResult<Bound<'py, PyD
 #[pyfunction]
 pub fn estimate_provenance<'py>(py: Python<'py>, target: Text) -> PyResult<Bound<'py, PyDict>> {
     let target = chip(Some(&target))?;
-    let (anchor, measured) = cost::provenance(target);
+    let (anchor, measured) = package::provenance(target);
     let dict = PyDict::new(py);
     dict.set_item("target", target.name())?;
     dict.set_item("anchor", anchor)?;

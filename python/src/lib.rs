@@ -53,7 +53,7 @@ mod _native {
     #[pymodule_export]
     use crate::compile::{compile, devices, max_threads, set_threads, truth};
     #[pymodule_export]
-    use crate::diagnose::{diagnose, diagnose_all_chips, explain};
+    use crate::diagnose::{diagnose, diagnose_all_chips, diff_numerics, explain};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]
@@ -65,7 +65,9 @@ mod _native {
     #[pymodule_export]
     use crate::interrupt::finish;
     #[pymodule_export]
-    use crate::judge::{constant_values, estimate, estimate_provenance, feeds, precision_risk, project_peak};
+    use crate::judge::{
+        constant_values, estimate, estimate_provenance, estimate_report, feeds, precision_risk, project_peak,
+    };
     #[pymodule_export]
     use crate::model::{Model, SegmentedModel};
     #[pymodule_export]

@@ -26,6 +26,7 @@ NO_TEXT = {
     r"unknown target `\\udcff`; known": lambda: af.eval(Y, {X: [1, 2]}, target=LONE),
     r"unknown target `\\udcff`": lambda: af.estimate(Y, target=LONE),
     r"unknown target `\\udcff`;": lambda: af.estimate_provenance(LONE),
+    r"unknown target `\\udcff`;?": lambda: af.estimate_report(Y, target=LONE),
     r"unknown target `\\udcff`; ": lambda: af.project_peak(LONE),
     r"unknown target `\\udcff`; k": lambda: af.load(TINY, target=LONE),
     r"unknown device `\\udcff`": lambda: af.compile(Y, device=LONE),

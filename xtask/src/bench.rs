@@ -35,6 +35,8 @@ enum What {
     Kernels,
     /// Bytes, error and time of two real models in each encoding of weights, written to docs/compression.md
     Compress,
+    /// Accuracy of three real models under every setting of the arithmetic, written to docs/numerics.md
+    Numerics,
 }
 
 /// Prepares the Python environment, then runs the benchmark.
@@ -44,6 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Models => models(args),
         What::Kernels => kernels(args),
         What::Compress => compress(args),
+        What::Numerics => numerics(),
     }
 }
 
@@ -67,6 +70,12 @@ fn models(args: &Args) -> Result<()> {
 fn peers() -> Result<()> {
     let install = "install --quiet --disable-pip-version-check --no-deps -r";
     Step::new(python::program("pip"), install).arg("benches/requirements.txt").run()
+}
+
+fn numerics() -> Result<()> {
+    python::install()?;
+    peers()?;
+    Step::new(python::program("python"), "benches/numerics.py").run()
 }
 
 fn compress(args: &Args) -> Result<()> {

@@ -1,8 +1,10 @@
-//! `cargo xtask gen`: files that are written from the op list, and committed.
+//! `cargo xtask gen`: files that are written from the op list and other tables, and committed.
 
+mod cost_page;
 mod examples;
 mod ops_page;
 mod python_ops;
+mod silicon_page;
 
 use crate::run::root;
 use anyhow::{Context, Result, bail};
@@ -25,7 +27,9 @@ struct Generated {
 /// Every generated file. To add one, write its function in a module beside this file.
 const FILES: &[Generated] = &[
     Generated { path: "docs/ops.md", text: ops_page::text },
+    Generated { path: "docs/cost.md", text: cost_page::text },
     Generated { path: "docs/cli.md", text: || Ok(aneforge_cli::reference()) },
+    Generated { path: "docs/silicon.md", text: silicon_page::text },
     Generated { path: "python/aneforge/_ops.py", text: python_ops::text },
 ];
 

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: rules of the tree that no compiler checks.
 
 mod allow;
+mod evidence;
 mod layering;
 mod links;
 mod ops;
@@ -49,6 +50,7 @@ pub fn run() -> Result<()> {
     findings.extend(ops::check(&sources, allow::NAMES));
     let architecture = files.iter().find(|f| f.path == "ARCHITECTURE.md").map_or("", |f| &f.text);
     findings.extend(places::check_named(architecture));
+    findings.extend(evidence::check(&files));
     findings.extend(sizes::check(&sources, allow::SIZES));
     findings.extend(links::check(files.iter().filter(|f| f.path.ends_with(".md")), root()));
     if !files.iter().any(|f| f.path == "CHANGELOG.md") {
@@ -85,10 +87,12 @@ fn collect(folder: &Path, prefix: &str, files: &mut Vec<File>) -> Result<()> {
         let path = format!("{prefix}{name}");
         let kind = entry.file_type().with_context(context)?;
         if kind.is_dir() {
-            let built = ["target", "build", "node_modules", "__pycache__", "proptest-regressions"];
+            let built = ["build", "node_modules", "__pycache__", "proptest-regressions"];
+            // A module may be called so.
+            let built_by_cargo = name == "target" && !prefix.ends_with("src/");
             // Folders that cargo or Python made carry their own marks.
             let marked = ["CACHEDIR.TAG", "pyvenv.cfg"].iter().any(|mark| entry.path().join(mark).exists());
-            if !name.starts_with('.') && !built.contains(&name.as_str()) && !marked {
+            if !name.starts_with('.') && !built.contains(&name.as_str()) && !built_by_cargo && !marked {
                 collect(&entry.path(), &format!("{path}/"), files)?;
             }
         } else if [".rs", ".md", "Cargo.toml"].iter().any(|end| name.ends_with(end)) {
@@ -97,4 +101,19 @@ fn collect(folder: &Path, prefix: &str, files: &mut Vec<File>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that is called as cargo's is looked at where it is source.
+    #[test]
+    fn every_source_is_looked_at() {
+        let mut files = Vec::new();
+        collect(root(), "", &mut files).expect("the tree can be read");
+        let has = |path: &str| files.iter().any(|file| file.path == path);
+        assert!(has("crates/aneforge/src/target/limits.rs") && has("xtask/src/tidy.rs"));
+        assert!(!files.iter().any(|file| file.path.starts_with("target/")));
+    }
 }

@@ -3,9 +3,10 @@
 
 use crate::compile::{CompileError, compile_graph};
 use crate::ir::graph::Graph;
-use crate::passes::{CompileOptions, Noticed, WeightReport, notices};
+use crate::passes::{self, CompileOptions, Noticed, WeightReport, notices};
 use crate::plan::{Code, Plan};
 use crate::rewrite::Event;
+use crate::target::cost::{Estimate, measured};
 use crate::tune::{Considered, consider};
 use serde_json::{Value, json};
 use std::fmt;
@@ -17,7 +18,10 @@ pub struct Explanation {
     pub plan: Plan,
     /// How it was compiled.
     pub options: CompileOptions,
-    /// The ways to compile it, by the cost model.
+    /// What a call of the graph as it was built may cost, with weights in bytes where they were asked for; absent for chips of
+    /// which nothing is known.
+    pub estimate: Option<Estimate>,
+    /// The ways to compile it, by ANEForge's formula.
     pub ways: Vec<Considered>,
     /// What the chip does in its own way.
     pub notices: Vec<Noticed>,
@@ -39,7 +43,9 @@ pub fn explain(graph: &Graph, options: &CompileOptions) -> Result<Explanation, C
     let plan = compile_graph(graph, options)?;
     let ways = consider(graph, options)?;
     let notices = notices(graph, options.target);
-    Ok(Explanation { plan, options: *options, ways, notices })
+    let int8 = options.compression.is_some_and(|compression| compression.form == passes::Form::Int8);
+    let estimate = measured(graph, options.target, int8).ok();
+    Ok(Explanation { plan, options: *options, estimate, ways, notices })
 }
 
 impl Explanation {
@@ -86,6 +92,7 @@ impl Explanation {
         json!({
             "target": self.plan.target.name(),
             "stages": stages.collect::<Vec<_>>(),
+            "estimate": self.estimate.as_ref().map(Estimate::to_json),
             "ways": ways.collect::<Vec<_>>(),
             "weights": weights.collect::<Vec<_>>(),
             "segments": segments.collect::<Vec<_>>(),
@@ -121,7 +128,11 @@ impl fmt::Display for Explanation {
                 writeln!(f, "  {event}{times}")?;
             }
         }
-        writeln!(f, "ways to compile it, by the cost model:")?;
+        if let Some(estimate) = &self.estimate {
+            writeln!(f, "estimate, from what was measured of such chips:")?;
+            estimate.to_string().lines().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        writeln!(f, "ways to compile it, by ANEForge's formula for an M5 Pro:")?;
         for way in &self.ways {
             writeln!(f, "  {way}{}", if self.taken(way) { ", taken" } else { "" })?;
         }
@@ -173,12 +184,15 @@ mod tests {
             "less than half of it is zero, or all",
             "\n  fused: estimated ",
             "\n  native: estimated ",
+            "\nestimate, from what was measured of such chips:\n  ",
+            "\n  of which floor 72.0, ",
         ] {
             assert!(text.contains(part), "no {part:?} in:\n{text}");
         }
         let json = told.to_json();
         assert_eq!(json["segments"].as_array().unwrap().len(), told.plan.segments.len());
         assert!(told.plan.segments.len() >= 4, "{text}");
+        assert_eq!(json["estimate"]["target"], "h17s");
         assert_eq!(json["ways"].as_array().unwrap().iter().filter(|way| way["taken"] == true).count(), 1);
     }
 }

@@ -1,8 +1,8 @@
 //! The command line's shape: global options and the list of commands.
 
 use crate::commands::{
-    cache, check, compile, completions, demo, devices, diagnose, doctor, embed, explain, inspect, ops, run,
-    targets, worker,
+    cache, check, compile, completions, demo, devices, diagnose, diff_numerics, doctor, embed, explain,
+    inspect, ops, run, targets, worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -151,8 +151,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "BYTES", help_heading = "Global options")]
     pub most_bytes: Option<u64>,
 
-    /// Arithmetic of the host engine: the target's documented departures from IEEE 754 (`ane`), those of
-    /// another family or chip (such as `a14` or `M2`), or none (`ieee`)
+    /// Arithmetic of the host engine: what costs nothing of the target's published departures from IEEE 754 (`ane`), all of them
+    /// (`faithful`, several times slower), either of another family or chip (such as `a14`, `M2` or `faithful-a13`), or none (`ieee`)
     #[arg(
         long,
         global = true,
@@ -420,6 +420,8 @@ pub enum Command {
     Check(check::Args),
     #[command(after_help = diagnose::JSON)]
     Diagnose(diagnose::Args),
+    #[command(after_help = diff_numerics::JSON)]
+    DiffNumerics(diff_numerics::Args),
     #[command(after_help = doctor::JSON)]
     Doctor(doctor::Args),
     #[command(after_help = cache::JSON)]

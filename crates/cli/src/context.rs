@@ -33,6 +33,7 @@ pub struct Context {
     elsewhere: Option<&'static str>,
     /// None: those of the chip that a program is compiled for.
     numerics: Option<Numerics>,
+    faithful: bool,
     sums: Sums,
     isa: Option<Isa>,
     routes: Routes,
@@ -72,10 +73,11 @@ impl Context {
             quiet: global.quiet,
             device: global.device,
             elsewhere: global.elsewhere,
-            numerics: match global.numerics.trim().eq_ignore_ascii_case("ane") {
-                true => None,
-                false => Some(numerics_named(&global.numerics, target)?),
+            numerics: match global.numerics.trim().to_ascii_lowercase().as_str() {
+                "ane" | "faithful" => None,
+                name => Some(numerics_named(name, target)?),
             },
+            faithful: global.numerics.trim().eq_ignore_ascii_case("faithful"),
             sums: match global.sums {
                 SumsName::Defined => Sums::Defined,
                 SumsName::Fast => Sums::Fast,
@@ -136,7 +138,7 @@ impl Context {
 
     /// How the host computes.
     pub fn host(&self) -> HostOptions {
-        HostOptions::default().numerics(self.numerics).sums(self.sums).isa(self.isa)
+        HostOptions::default().numerics(self.numerics).faithful(self.faithful).sums(self.sums).isa(self.isa)
     }
 
     /// How to compile.

@@ -5,7 +5,7 @@ use crate::output::counted;
 use crate::program;
 use aneforge::ir::graph::InputInfo;
 use aneforge::ir::ops::leaf::Role;
-use aneforge::{DType, DeviceError, Graph, Plan, Tensor, TensorType};
+use aneforge::{DType, DeviceError, Graph, Plan, Tensor, TensorType, artifact};
 use aneforge_tensor::{Bytes, npy, random};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
@@ -101,5 +101,51 @@ pub fn named(error: aneforge::RunError, files: &[PathBuf]) -> anyhow::Error {
     match file {
         Some(file) => error.context(program::name(file)),
         None => error,
+    }
+}
+
+/// What a command computes with.
+#[derive(clap::Args)]
+pub struct Data {
+    /// An input as an .npy file, or `-` for standard input; once per input, in their order
+    #[arg(short, long = "input", value_name = "FILE.npy")]
+    pub inputs: Vec<PathBuf>,
+
+    /// Feed normally distributed numbers instead (bytes to ports that take bytes)
+    #[arg(long, value_name = "SEED", conflicts_with = "inputs")]
+    pub random: Option<u64>,
+
+    /// Take state from this file, which `run --state` wrote, and not from --input or --random
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub state: Option<PathBuf>,
+}
+
+impl Data {
+    /// Whether there is any.
+    pub fn is_given(&self) -> bool {
+        !self.inputs.is_empty() || self.random.is_some()
+    }
+
+    /// Inputs, of the number and types that the program has, and state.
+    pub fn fed(&self, plan: &Plan) -> Result<Vec<Tensor>> {
+        let inputs = if self.state.is_some() { without_state(plan) } else { plan.feeds.clone() };
+        let given = match self.random {
+            Some(seed) => drawn(seed, &inputs)?,
+            None => from_files(&self.inputs, &inputs)?,
+        };
+        let Some(path) = &self.state else { return Ok(given) };
+        let mut held = artifact::read_state(path)?;
+        let mut given = given.into_iter();
+        let names = plan.feeds.iter().enumerate().map(|(at, feed)| {
+            let name = if feed.name.is_empty() { at.to_string() } else { feed.name.clone() };
+            (feed.role, name)
+        });
+        let one = |(role, name): (Role, String)| match role {
+            Role::Feed => Ok(given.next().expect("invariant: as many as there are")),
+            _ => held
+                .remove(&name)
+                .ok_or_else(|| caller(format!("{}: it has no state `{name}`", program::name(path)))),
+        };
+        names.map(one).collect()
     }
 }

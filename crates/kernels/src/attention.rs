@@ -398,7 +398,7 @@ impl Task for Softmax<'_> {
                 Rows::Causal { last } => hide(last, size, flush_nan, scores),
             }
         }
-        softmax::rows::<L>(scores, (size, size), weights);
+        softmax::rows::<L>(scores, (size, size), flush_nan, weights);
         if flush_nan {
             weights.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f16::ZERO);
         }

@@ -34,6 +34,7 @@ pub mod process;
 pub mod reduce;
 pub mod roof;
 pub mod softmax;
+pub mod sums;
 pub mod threads;
 pub mod warp;
 

@@ -2,10 +2,12 @@
 
 mod binary;
 mod chain;
+mod plain;
 mod unary;
 
 pub use binary::{Binary, Compare, binary, compare, logical_not, select};
 pub use chain::{Argument, Chain, Data, DataMut, Function, Link};
+pub use plain::{HALVES, look_up, zip_with};
 pub(crate) use unary::map_slice;
 pub use unary::{Unary, overflow_above, sanitize, store_again, unary, unary_in_place};
 

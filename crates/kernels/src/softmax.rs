@@ -28,11 +28,11 @@ pub fn softmax_row(x: &[f16], out: &mut [f16]) {
 }
 
 /// Softmax of `x`, a row-major array of shape `shape`, along axis `axis`; [`softmax_row`] for every position of
-/// the other axes.
+/// the other axes. Where NaN is flushed, infinity minus infinity is 0, so that infinite elements share the whole.
 ///
 /// # Panics
 /// When a slice's length differs from the shape's, or there is no such axis.
-pub fn softmax(kernels: &Kernels, x: &[f16], shape: &[usize], axis: usize, out: &mut [f16]) {
+pub fn softmax(kernels: &Kernels, x: &[f16], shape: &[usize], axis: usize, flush_nan: bool, out: &mut [f16]) {
     assert_eq!(x.len(), shape.iter().product::<usize>(), "softmax: input is not {shape:?}");
     assert_eq!(x.len(), out.len(), "softmax: lengths differ");
     if out.is_empty() {
@@ -44,14 +44,14 @@ pub fn softmax(kernels: &Kernels, x: &[f16], shape: &[usize], axis: usize, out: 
     if inner == 1 {
         let grain = (GRAIN / size).max(1) * size;
         return chunks(&kernels.pool, out, grain, |start, out| {
-            simd.run(Rows { x: &x[start..start + out.len()], size, out });
+            simd.run(Rows { x: &x[start..start + out.len()], size, flush_nan, out });
         });
     }
     let spans = inner.div_ceil(SPAN);
     let grid = Grid::new(x.len() / (size * inner), Cuts::new(size, 1, 1), Cuts::new(inner, SPAN, spans));
     tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| {
         let x = &x[tile.batch() * size * inner..][..size * inner];
-        simd.run(Across { x, inner, tile });
+        simd.run(Across { x, inner, flush_nan, tile });
     });
 }
 
@@ -62,15 +62,15 @@ const NO_KEPT: Kept = [[0.0; WIDTH]; KEPT / WIDTH];
 
 /// Rows of `size` neighbouring elements that start `pitch` elements apart, from `x` to `out`.
 #[inline(always)]
-pub(crate) fn rows<L: Lanes>(x: &[f16], (size, pitch): (usize, usize), out: &mut [f16]) {
+pub(crate) fn rows<L: Lanes>(x: &[f16], (size, pitch): (usize, usize), flush_nan: bool, out: &mut [f16]) {
     let mut kept = NO_KEPT;
     let together = if size.div_ceil(WIDTH) <= KEPT / WIDTH / TOGETHER { TOGETHER } else { 1 };
     for (x, out) in x.chunks(together * pitch).zip(out.chunks_mut(together * pitch)) {
         if x.len() >= (TOGETHER - 1) * pitch + size && together == TOGETHER {
-            some::<L, TOGETHER>(x, (size, pitch), &mut kept, out);
+            some::<L, TOGETHER>(x, (size, pitch), flush_nan, &mut kept, out);
         } else {
             for (x, out) in x.chunks(pitch).zip(out.chunks_mut(pitch)) {
-                some::<L, 1>(x, (size, pitch), &mut kept, out);
+                some::<L, 1>(x, (size, pitch), flush_nan, &mut kept, out);
             }
         }
     }
@@ -81,6 +81,7 @@ pub(crate) fn rows<L: Lanes>(x: &[f16], (size, pitch): (usize, usize), out: &mut
 fn some<L: Lanes, const R: usize>(
     x: &[f16],
     (size, pitch): (usize, usize),
+    flush_nan: bool,
     kept: &mut Kept,
     out: &mut [f16],
 ) {
@@ -92,6 +93,9 @@ fn some<L: Lanes, const R: usize>(
     if vectors > kept.len() {
         for ((shift, x), out) in shifts.into_iter().zip(x.chunks(pitch)).zip(out.chunks_mut(pitch)) {
             long::<L>(&x[..size], shift, &mut out[..size]);
+            if flush_nan && shift == f32::INFINITY {
+                shared(&x[..size], &mut out[..size]);
+            }
         }
         return;
     }
@@ -126,6 +130,21 @@ fn some<L: Lanes, const R: usize>(
         if !target.is_empty() {
             L::write_some(quotient(L::load(&kept[targets.len()]), sum, inverse), target);
         }
+    }
+    for (shift, (x, out)) in shifts.into_iter().zip(x.chunks(pitch).zip(out.chunks_mut(pitch))) {
+        if flush_nan && shift == f32::INFINITY {
+            shared(&x[..size], &mut out[..size]);
+        }
+    }
+}
+
+/// A row whose greatest element is infinite, where infinity minus infinity is 0.
+#[cold]
+fn shared(x: &[f16], out: &mut [f16]) {
+    let infinite = x.iter().filter(|x| **x == f16::INFINITY).count();
+    let share = f16::from_f32(1.0 / infinite as f32);
+    for (x, out) in x.iter().zip(out) {
+        *out = if *x == f16::INFINITY { share } else { f16::ZERO };
     }
 }
 
@@ -183,6 +202,7 @@ pub(crate) fn quotient<V: Real>(e: V, sum: V, inverse: V) -> V {
 struct Rows<'a> {
     x: &'a [f16],
     size: usize,
+    flush_nan: bool,
     out: &'a mut [f16],
 }
 
@@ -191,7 +211,7 @@ impl Task for Rows<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        rows::<L>(self.x, (self.size, self.size), self.out);
+        rows::<L>(self.x, (self.size, self.size), self.flush_nan, self.out);
     }
 }
 
@@ -199,6 +219,7 @@ impl Task for Rows<'_> {
 struct Across<'a, 'b> {
     x: &'a [f16],
     inner: usize,
+    flush_nan: bool,
     tile: &'a mut Tile<'b, f16>,
 }
 
@@ -207,7 +228,7 @@ impl Task for Across<'_, '_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Across { x, inner, tile } = self;
+        let Across { x, inner, flush_nan, tile } = self;
         let columns = tile.columns();
         let vectors = columns.len().div_ceil(WIDTH);
         let (size, zero) = (x.len() / inner, <L::Vector as Real>::splat(0.0));
@@ -247,6 +268,20 @@ impl Task for Across<'_, '_> {
                     real::exp(L::read_some(part) - largest[vector])
                 };
                 L::write_some(quotient(value, sums[vector], inverses[vector]), out);
+            }
+        }
+        if flush_nan {
+            for (at, column) in columns.enumerate() {
+                let elements = || x.iter().skip(column).step_by(inner).copied();
+                if elements().any(|x| x == f16::INFINITY) {
+                    let column: Vec<f16> = elements().collect();
+                    let mut shares = vec![f16::ZERO; size];
+                    shared(&column, &mut shares);
+                    for (row, share) in shares.into_iter().enumerate() {
+                        let columns = tile.columns();
+                        tile.row(row, columns)[at] = share;
+                    }
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ mod it {
     mod reduce;
     mod split;
     mod stores;
+    mod sums;
     mod support;
     mod threads;
     mod tiles;

@@ -7,7 +7,7 @@ use crate::ir::graph::Graph;
 use crate::ir::numerics::Family;
 use crate::passes::CompileOptions;
 use crate::session::{RunError, Session};
-use crate::target::cost::{FLOOR_US, estimate_on};
+use crate::target::cost::{Estimate, measured};
 use crate::target::{CHIPS, Target};
 use aneforge_tensor::Tensor;
 use serde_json::{Value, json};
@@ -24,9 +24,8 @@ pub struct ChipReport {
     pub target: Target,
     /// What becomes of it there.
     pub verdict: Verdict,
-    /// What the analytic model estimates, in microseconds: a guide for ordering chips and not a measurement. Absent where the
-    /// network does not compile.
-    pub estimate_us: Option<f64>,
+    /// What a call may cost there: no measurement. Absent where the network does not compile, and for chips known by name only.
+    pub estimate: Option<Estimate>,
 }
 
 /// What becomes of a network on a chip.
@@ -97,11 +96,11 @@ pub fn on_all_chips(
         }
         let (_, found) =
             families.iter().find(|(family, _)| *family == chip.family).expect("invariant: just pushed");
-        let (verdict, estimate_us) = match found {
-            Ok(found) => (verdict(found), estimate_on(graph, target, false).ok()),
+        let (verdict, estimate) = match found {
+            Ok(found) => (verdict(found), measured(graph, target, false).ok()),
             Err(why) => (Verdict::Refused(why.clone()), None),
         };
-        chips.push(ChipReport { target, verdict, estimate_us });
+        chips.push(ChipReport { target, verdict, estimate });
     }
     let families = families.into_iter().filter_map(|(_, found)| found.ok()).collect();
     Ok(AllChips { chips, host_us, families })
@@ -137,26 +136,41 @@ fn time_of_host(
     Ok(times[CALLS / 2])
 }
 
+impl ChipReport {
+    /// The estimated time with what it may be, in words; empty where there is none.
+    pub(super) fn time(&self) -> String {
+        let words = |e: &Estimate| format!("{:.0} us ({:.0} to {:.0})", e.microseconds, e.low, e.high);
+        self.estimate.as_ref().map_or_else(String::new, words)
+    }
+
+    /// The estimated time.
+    pub fn microseconds(&self) -> Option<f64> {
+        Some(self.estimate.as_ref()?.microseconds)
+    }
+}
+
 impl AllChips {
     /// Whether the engine is the right place for the network, in a sentence.
     pub fn place(&self) -> String {
-        let estimates = self.chips.iter().filter_map(|chip| Some((chip.estimate_us?, chip.target)));
-        let best = estimates.min_by(|a, b| a.0.total_cmp(&b.0));
-        let (Some((estimate, target)), Some(host)) = (best, self.host_us) else {
+        let estimates = self.chips.iter().filter_map(|chip| chip.estimate.as_ref());
+        let best = estimates.min_by(|a, b| a.microseconds.total_cmp(&b.microseconds));
+        let (Some(best), Some(host)) = (best, self.host_us) else {
             return "no chip's engine runs this network".into();
         };
-        if estimate >= host {
+        let Estimate { microseconds: estimate, low, high, target, place, .. } = best;
+        if *estimate >= host {
             return format!(
                 "the engine is the wrong place: the fastest estimate is {estimate:.0} us on {target}, and this processor \
                  takes {host:.0} us; larger batches or longer programs may change that"
             );
         }
-        let floor = if estimate <= 1.5 * FLOOR_US {
-            "; starting the program is most of it, so larger batches cost little more"
-        } else {
-            ""
+        let floor = match *estimate <= 1.5 * best.terms.floor {
+            true => "; starting the program is most of it, so larger batches cost little more",
+            false => "",
         };
-        format!("estimated at {estimate:.0} us on {target}, {host:.0} us on this processor{floor}")
+        format!(
+            "estimated at {estimate:.0} us ({low:.0} to {high:.0}) on {target}, {host:.0} us on this processor{floor}; {place}"
+        )
     }
 
     /// One page of HTML that stands alone: the chips, and what was found for each family.
@@ -164,14 +178,16 @@ impl AllChips {
         super::page::all_chips(self)
     }
 
-    /// As JSON: `chips` with `target`, `family`, `verdict`, `why` and `estimate_us`; `host_us`, `place`, and `families`, each a
+    /// As JSON: `chips` with `target`, `family`, `verdict`, `why`, `estimate_us`, and `estimate`, all of it (see
+    /// [`Estimate::to_json`]); `host_us`, `place`, and `families`, each a
     /// diagnosis.
     pub fn to_json(&self) -> Value {
         let chips = self.chips.iter().map(|chip| {
             let why = chip.verdict.why();
             json!({
                 "target": chip.target.name(), "family": chip.target.family().to_string(),
-                "verdict": chip.verdict.name(), "why": why, "estimate_us": chip.estimate_us,
+                "verdict": chip.verdict.name(), "why": why, "estimate_us": chip.microseconds(),
+                "estimate": chip.estimate.as_ref().map(Estimate::to_json),
             })
         });
         let families: Vec<Value> = self.families.iter().map(Diagnosis::to_json).collect();
@@ -184,13 +200,13 @@ impl AllChips {
 impl fmt::Display for AllChips {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chip in &self.chips {
-            let time = chip.estimate_us.map_or_else(String::new, |us| format!("{us:.0} us"));
+            let time = chip.time();
             let why = match chip.verdict.why() {
                 "" => String::new(),
                 why => format!("  {why}"),
             };
             let (name, family) = (chip.target.name(), chip.target.family().to_string());
-            writeln!(f, "{name:<5} {family:<4} {time:>10}  {:<7}{why}", chip.verdict.name())?;
+            writeln!(f, "{name:<5} {family:<4} {time:>24}  {:<7}{why}", chip.verdict.name())?;
         }
         writeln!(f, "{}", self.place())
     }

@@ -9,11 +9,13 @@ mod chips;
 mod exact;
 mod page;
 mod report;
+mod settings;
 mod values;
 mod walk;
 
 pub use chips::{AllChips, ChipReport, Verdict, on_all_chips};
 pub use report::{Diagnosis, NodeReport, Note, Trouble, Values};
+pub use settings::{Departure, Departures, Parting, all_settings, departures};
 
 use crate::compile::compile_graph;
 use crate::device::host::Host;

@@ -23,7 +23,7 @@ pub(super) fn all_chips(found: &AllChips) -> String {
     page += "<table><tr><th>chip<th>family<th>verdict<th>estimate<th>why</tr>\n";
     for chip in &found.chips {
         let class = if chip.verdict == Verdict::Safe { "" } else { " class=\"bad\"" };
-        let time = chip.estimate_us.map_or_else(String::new, |us| format!("{us:.0} us"));
+        let time = chip.time();
         let (name, family, verdict) = (chip.target.name(), chip.target.family(), chip.verdict.name());
         let why = escaped(chip.verdict.why());
         let _ = writeln!(

@@ -283,15 +283,24 @@ impl Walk<'_> {
             }
         };
         let plain = self.host.node(graph, id, Numerics::Ieee, operand)?;
-        let limit = self.numerics.matmul_limit().min(self.numerics.offset_slice_limit());
-        let departs = plain
-            .values()
-            .is_some_and(|v| v.iter().any(|v| v.is_nan() || f64::from(v.to_f32().abs()) > limit));
-        let got = match departs && self.numerics != Numerics::Ieee {
+        let got = match self.departs(graph.form(id), &plain) {
             true => self.host.node(graph, id, self.numerics, operand)?,
             false => plain.clone(),
         };
         Ok((Got::Held(plain), Got::Held(got)))
+    }
+
+    /// Whether a node's value may be another with what this family does.
+    fn departs(&self, form: Form, plain: &Buffer) -> bool {
+        let rules = self.numerics.arithmetic();
+        let limit = rules.product_limit.min(rules.offset_slice_limit);
+        let beyond = |v: &f16| v.is_nan() || f64::from(v.to_f32().abs()) > limit;
+        match form {
+            _ if self.numerics == Numerics::Ieee => false,
+            _ if self.numerics.is_faithful() => true,
+            Form::Map(function) if rules.function(function) != function => true,
+            _ => plain.values().is_some_and(|v| v.iter().any(beyond)),
+        }
     }
 
     /// Says what is wrong with a node's value; its relative error.

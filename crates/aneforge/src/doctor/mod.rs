@@ -9,6 +9,7 @@ mod machine;
 mod ops;
 mod probe;
 mod probes;
+pub mod silicon;
 
 pub use date::{date, now};
 pub use machine::{Library, Machine, machine};

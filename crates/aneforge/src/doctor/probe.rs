@@ -108,18 +108,8 @@ pub const PROBES: &[Probe] = &[
         "4094 before A15, 65504 later (reference; not measured on A15)",
         numerics::offset_slice,
     ),
-    row(
-        "nan_made",
-        "ir::numerics::NAN_IS_STORED_AS_ZERO",
-        "infinity minus infinity is stored as 0 (guide)",
-        numerics::nan_made,
-    ),
-    row(
-        "nan_fed",
-        "ir::numerics::NAN_IS_STORED_AS_ZERO",
-        "a NaN that is fed is another value than one that is made (guide: infinity); this version stores 0 for both",
-        numerics::nan_fed,
-    ),
+    row("nan_made", "ir::rules::RULES", "infinity minus infinity is stored as 0 (guide)", numerics::nan_made),
+    row("nan_fed", "ir::rules::RULES", "a NaN that is fed becomes +infinity (guide, M1)", numerics::nan_fed),
     row(
         "subnormal",
         "docs/numerics.md",
@@ -143,7 +133,7 @@ pub const PROBES: &[Probe] = &[
     row("integers", "docs/numerics.md", "whole numbers are exact up to 2048 (reference)", numerics::integers),
     row(
         "floor",
-        "target::cost::FLOOR_US",
+        "target::cost::package::FLOOR_US",
         "a call of the smallest program takes 63 us at best on M5 Pro, 190 us on M1 (reference, guide)",
         runtime::floor,
     ),
@@ -275,6 +265,9 @@ pub const UNPROBED: &[(&str, &str)] = &[
         "bytes stream only within larger programs, whose results the cases of ops do not show",
     ),
     ("RECORDED", "times by clock rate, of chips that are not this one"),
+    ("BAND", "the error of a model, whose rows docs/cost.md has"),
+    ("BAND_ELSEWHERE", "the error of a model on chips that are not this one"),
+    ("COLD_FIRST_CALL_US", "`idle` shows the longest call after each pause"),
     ("CATALOG", "a table of names; the cases of ops show those that compile"),
     ("CHIPS", "a table of names; `machine` says which this is"),
 ];

@@ -11,6 +11,7 @@ pub mod form;
 pub mod graph;
 pub mod info;
 pub mod numerics;
+pub mod rules;
 #[macro_use]
 pub mod op;
 pub mod ops;

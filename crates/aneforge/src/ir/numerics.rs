@@ -1,8 +1,11 @@
-//! Where the engine's arithmetic departs from IEEE 754, in one table.
-//!
-//! None of this has been run on silicon by this project: each constant names the evidence it rests on.
+//! The arithmetic that a session models: IEEE 754's, what costs nothing of an engine's, or all that is published of one. The
+//! rules are data, in [`super::rules`].
 
+use super::rules::{Rule, Value};
+use aneforge_kernels::map::Unary;
+use aneforge_tensor::{f16, round_f16};
 use std::fmt;
+use std::sync::LazyLock;
 
 /// A generation of engines. Chips of one family accept the same programs and compute alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,61 +39,183 @@ impl fmt::Display for Family {
 pub enum Numerics {
     /// None: infinities and NaN propagate as IEEE 754 says.
     Ieee,
-    /// Those documented for a family of engines.
+    /// Those published of a family of engines that cost nothing to follow.
     Ane(Family),
+    /// All that is published of a family of engines.
+    Faithful(Family),
 }
 
-/// The largest magnitude a matrix product returns; when it is beyond after it is rounded, infinity.
+/// The largest magnitude a product of matrices, or of more than one term, returns; when it is beyond after it is rounded, infinity.
 ///
-/// Evidence: device measurements reported for M1, M1 Max, M2 Pro, M4, M5 and M5 Pro put the cliff near
-/// 32752, half of the largest half-precision value; 32752 is the half-precision value next to it.
+/// Evidence: guide (arXiv 2606.22283) ch. 3, M1; reference, M1 Max, M2 Pro, M4, M5, M5 Pro, near 32759 (measured).
 pub const MATMUL_LIMIT: f64 = 32752.0;
 
-/// The largest magnitude that survives a slice with an offset on the last axis.
+/// The largest magnitude that survives a slice with an offset on the last axis, or a product by weights of eight bits: 65504/16, a
+/// fixed-point format with a factor of sixteen.
 ///
-/// Evidence: measured on M1, M1 Max and M2 Pro as a clamp at 65504/16, a fixed-point format with a factor
-/// of sixteen; exact on M4, M5 and M5 Pro; not measured on A15, where it is taken to be exact.
+/// Evidence: guide ch. 3, 12 and 19, M1, M2 Pro; exact on M5 Pro; A15 was not measured (measured).
 pub const OFFSET_SLICE_LIMIT: f64 = 4094.0;
 
-/// Whether a NaN result is stored as zero.
-///
-/// Evidence: modelled. The documentation says only that the engine does not propagate NaN, and the
-/// published solvers behave as if zero were stored.
-pub const NAN_IS_STORED_AS_ZERO: bool = true;
+/// What the rules come to in one setting.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Arithmetic {
+    /// Whether results halfway between two halves go away from zero, and not to the even one.
+    pub ties_away: bool,
+    /// Whether a NaN that is fed becomes infinity, one that is made zero, and both inside of an op.
+    pub flushes_nan: bool,
+    /// Whether functions have the engine's values at minus zero, zero and infinity.
+    pub engine_functions: bool,
+    /// The largest finite magnitude of a product.
+    pub product_limit: f64,
+    /// The largest finite magnitude after a slice that starts past zero on the last axis.
+    pub offset_slice_limit: f64,
+    /// The largest finite magnitude of the sum of the first terms of a product.
+    pub partial_limit: f64,
+    /// The largest finite magnitude of what is multiplied by weights of eight bits.
+    pub byte_operand_limit: f64,
+    /// Whether products take subnormal numbers for zeros.
+    pub flushes_subnormals: bool,
+    /// How many bits the sum of four plain values keeps.
+    pub tile_bits: Option<u32>,
+    /// Whether squares are rounded before they are summed.
+    pub rounds_squares: bool,
+    /// The values at zero of `gelu` and `silu`.
+    pub at_zero: Option<[f64; 2]>,
+    /// Where the table of `sigmoid` begins and ends.
+    pub sigmoid: Option<[f64; 2]>,
+    /// Whether the engine's own `round` adds a half.
+    pub rounds_by_adding: bool,
+}
+
+impl Arithmetic {
+    fn of(numerics: Numerics) -> Arithmetic {
+        let value = |rule: Rule| match numerics {
+            Numerics::Ane(family) if rule.is_free() => rule.row(family).value,
+            Numerics::Faithful(family) => rule.row(family).value,
+            Numerics::Ieee | Numerics::Ane(_) => Value::Ieee,
+        };
+        let number = |rule| match value(rule) {
+            Value::Number(number) => Some(number),
+            _ => None,
+        };
+        let limit = |rule| number(rule).unwrap_or(f64::INFINITY);
+        let pair = |a, b| Some([number(a)?, number(b)?]);
+        Arithmetic {
+            ties_away: value(Rule::TieAtStore) == Value::Away,
+            flushes_nan: value(Rule::NanMade) == Value::Zero,
+            engine_functions: number(Rule::LogOfZero).is_some(),
+            product_limit: limit(Rule::ProductLimit),
+            offset_slice_limit: limit(Rule::OffsetSliceLimit),
+            partial_limit: limit(Rule::PartialLimit),
+            byte_operand_limit: limit(Rule::ByteOperandLimit),
+            flushes_subnormals: value(Rule::SubnormalsInProducts) == Value::Zero,
+            tile_bits: match value(Rule::SumTile) {
+                Value::Bits(bits) => Some(bits),
+                _ => None,
+            },
+            rounds_squares: value(Rule::SquareInSum) == Value::Yes,
+            at_zero: pair(Rule::GeluAtZero, Rule::SiluAtZero),
+            sigmoid: pair(Rule::SigmoidLow, Rule::SigmoidHigh),
+            rounds_by_adding: value(Rule::RoundByAdding) == Value::Yes,
+        }
+    }
+
+    /// The function that the host computes for one of an op.
+    pub(crate) fn function(&self, function: Unary) -> Unary {
+        if self.engine_functions { function.on_engine() } else { function }
+    }
+
+    /// What is stored for the computed value `v`.
+    pub(crate) fn store(&self, v: f64) -> f64 {
+        let stored = if self.ties_away { away(v) } else { round_f16(v) };
+        if stored.is_nan() && self.flushes_nan { 0.0 } else { stored.to_f64() }
+    }
+
+    /// What a product stores for the accumulated value `v`.
+    pub(crate) fn store_product(&self, v: f64) -> f64 {
+        let stored = self.flushed(self.store(v));
+        if stored.abs() > self.product_limit { f64::INFINITY.copysign(stored) } else { stored }
+    }
+
+    /// What a product takes a number for.
+    pub(crate) fn flushed(&self, v: f64) -> f64 {
+        if self.flushes_subnormals && v.abs() < f64::from(f16::MIN_POSITIVE) { 0.0 } else { v }
+    }
+}
+
+/// `v` in half precision, ties away from zero.
+fn away(v: f64) -> f16 {
+    let even = round_f16(v);
+    let next = f16::from_bits(even.to_bits().wrapping_add(1));
+    let is_tie = even.is_finite() && next.is_finite() && v - even.to_f64() == next.to_f64() - v;
+    if is_tie { next } else { even }
+}
+
+static SETTINGS: LazyLock<[[Arithmetic; Family::ALL.len()]; 3]> = LazyLock::new(|| {
+    let each = |of: fn(Family) -> Numerics| Family::ALL.map(|family| Arithmetic::of(of(family)));
+    [each(|_| Numerics::Ieee), each(Numerics::Ane), each(Numerics::Faithful)]
+});
 
 impl Numerics {
+    /// What the rules come to.
+    pub fn arithmetic(self) -> &'static Arithmetic {
+        let (setting, family) = match self {
+            Numerics::Ieee => (0, Family::Older),
+            Numerics::Ane(family) => (1, family),
+            Numerics::Faithful(family) => (2, family),
+        };
+        &SETTINGS[setting][family as usize]
+    }
+
     /// Whether NaN results are stored as zero.
     pub fn flushes_nan(self) -> bool {
-        matches!(self, Numerics::Ane(_)) && NAN_IS_STORED_AS_ZERO
+        self.arithmetic().flushes_nan
     }
 
     /// The largest finite magnitude of a matrix product.
     pub fn matmul_limit(self) -> f64 {
-        match self {
-            Numerics::Ieee => f64::INFINITY,
-            Numerics::Ane(_) => MATMUL_LIMIT,
-        }
+        self.arithmetic().product_limit
     }
 
     /// The largest finite magnitude after a slice that starts past zero on the last axis.
     pub fn offset_slice_limit(self) -> f64 {
+        self.arithmetic().offset_slice_limit
+    }
+
+    /// Whether all that is published is followed, at the price of time.
+    pub fn is_faithful(self) -> bool {
+        matches!(self, Numerics::Faithful(_))
+    }
+
+    /// The same rules of `ane`: what the fast kernels follow.
+    pub(crate) fn fast(self) -> Numerics {
         match self {
-            Numerics::Ane(Family::A13 | Family::A14) => OFFSET_SLICE_LIMIT,
-            _ => f64::INFINITY,
+            Numerics::Faithful(family) => Numerics::Ane(family),
+            other => other,
         }
     }
-}
 
-impl Numerics {
-    /// The name that options call it by: `ieee`, or that of a family.
+    /// The family that it models.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Numerics::Ieee => None,
+            Numerics::Ane(family) | Numerics::Faithful(family) => Some(family),
+        }
+    }
+
+    /// The name that options call it by: `ieee`, or that of a family, after `faithful-` where it is faithful.
     pub fn name(self) -> &'static str {
+        let names = |family| match family {
+            Family::Older => ["older", "faithful-older"],
+            Family::A13 => ["a13", "faithful-a13"],
+            Family::A14 => ["a14", "faithful-a14"],
+            Family::A15 => ["a15", "faithful-a15"],
+            Family::A16 => ["a16", "faithful-a16"],
+        };
         match self {
             Numerics::Ieee => "ieee",
-            Numerics::Ane(Family::Older) => "older",
-            Numerics::Ane(Family::A13) => "a13",
-            Numerics::Ane(Family::A14) => "a14",
-            Numerics::Ane(Family::A15) => "a15",
-            Numerics::Ane(Family::A16) => "a16",
+            Numerics::Ane(family) => names(family)[0],
+            Numerics::Faithful(family) => names(family)[1],
         }
     }
 }
@@ -98,8 +223,50 @@ impl Numerics {
 impl fmt::Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Numerics::Ieee => f.write_str("ieee"),
-            Numerics::Ane(family) => write!(f, "ane({family})"),
+            Numerics::Ieee => f.pad("ieee"),
+            Numerics::Ane(family) => f.pad(&format!("ane({family})")),
+            Numerics::Faithful(family) => f.pad(&format!("faithful({family})")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_away_from_zero_differ_from_ties_to_even_in_ties_alone() {
+        let halves = || (0..0x7c00u16).map(f16::from_bits);
+        for (low, high) in halves().zip(halves().skip(1)) {
+            let (low, high) = (low.to_f64(), high.to_f64());
+            let middle = (low + high) / 2.0;
+            for sign in [1.0, -1.0] {
+                assert_eq!(away(sign * middle).to_f64(), sign * high);
+                assert_eq!(away(sign * middle.next_down()).to_f64(), sign * low);
+                assert_eq!(away(sign * low).to_f64(), sign * low);
+            }
+        }
+        assert_eq!(away(65520.0), f16::INFINITY);
+        assert_eq!(away(65519.99), f16::MAX);
+        assert!(away(f64::NAN).is_nan());
+        assert_eq!(away(f64::NEG_INFINITY), f16::NEG_INFINITY);
+        assert_eq!(away(-0.0).to_bits(), 0x8000);
+    }
+
+    #[test]
+    fn the_default_follows_what_is_free_and_faithful_all() {
+        for family in [Family::A13, Family::A16] {
+            let (ane, faithful) =
+                (Numerics::Ane(family).arithmetic(), Numerics::Faithful(family).arithmetic());
+            assert_eq!(ane.product_limit, faithful.product_limit);
+            assert_eq!(ane.offset_slice_limit, faithful.offset_slice_limit);
+            assert!(ane.flushes_nan && faithful.flushes_nan && ane.engine_functions);
+            assert!(!ane.ties_away && !ane.flushes_subnormals && ane.tile_bits.is_none());
+            assert_eq!(faithful.ties_away, family == Family::A16);
+            assert_eq!(faithful.flushes_subnormals, family == Family::A13);
+            assert_eq!(faithful.tile_bits, Some(12));
+        }
+        let ieee = Numerics::Ieee.arithmetic();
+        assert!(!ieee.flushes_nan && !ieee.engine_functions && ieee.product_limit.is_infinite());
     }
 }

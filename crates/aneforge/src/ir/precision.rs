@@ -3,9 +3,16 @@
 //! [`Precision::F64`] is mathematics, for finite differences and diagnosis. [`Precision::F16`] is the
 //! engine: operands in half precision, sums in single precision in an order that is defined on logical
 //! indices alone, one rounding to half precision per node. The host engine's fast kernels compute the
-//! same bits as this scalar definition for finite values; the conformance suite holds them to it.
+//! same bits as this scalar definition for finite values; the conformance suite holds them to it. With [`Numerics::Faithful`]
+//! it is all that is published of the engine's own arithmetic.
+
+mod sums;
+
+pub(crate) use sums::Engine;
+pub use sums::{BLOCK, Dot, LANES, Sum};
 
 use crate::ir::numerics::Numerics;
+use aneforge_kernels::map::Unary;
 use aneforge_tensor::{Shape, Tensor, Weight, f16, round_f16};
 
 /// Values of one tensor in the scalar definition. Truth values are 0 and 1.
@@ -59,21 +66,15 @@ impl Precision {
     pub fn store(self, v: f64) -> f64 {
         match self {
             Precision::F64 => v,
-            Precision::F16(numerics) => {
-                let stored = round_f16(v);
-                if stored.is_nan() && numerics.flushes_nan() { 0.0 } else { stored.to_f64() }
-            }
+            Precision::F16(numerics) => numerics.arithmetic().store(v),
         }
     }
 
-    /// What a product of two matrices stores for the accumulated value `v`.
+    /// What a product of more than one term, or of two matrices, stores for the accumulated value `v`.
     pub fn store_product(self, v: f64) -> f64 {
-        let stored = self.store(v);
         match self {
-            Precision::F16(numerics) if stored.abs() > numerics.matmul_limit() => {
-                f64::INFINITY.copysign(stored)
-            }
-            _ => stored,
+            Precision::F64 => v,
+            Precision::F16(numerics) => numerics.arithmetic().store_product(v),
         }
     }
 
@@ -93,6 +94,34 @@ impl Precision {
         }
     }
 
+    /// Applies a function that a kernel has, or its exact counterpart.
+    pub fn function(self, kernel: Unary, x: f64, exact: impl Fn(f64) -> f64) -> f64 {
+        let Precision::F16(numerics) = self else { return exact(x) };
+        let rules = numerics.arithmetic();
+        match (kernel, rules.at_zero, rules.sigmoid) {
+            (Unary::Gelu, Some([value, _]), _) | (Unary::Silu, Some([_, value]), _) if x == 0.0 => value,
+            (Unary::Sigmoid, _, Some([low, high])) => f64::from(kernel.eval(x.clamp(low, high) as f32)),
+            (Unary::Round, ..) if rules.rounds_by_adding => self.store(x + 0.5f64.copysign(x)).trunc(),
+            _ => f64::from(rules.function(kernel).eval(x as f32)),
+        }
+    }
+
+    /// `v * v` as a sum of squares takes it.
+    pub fn square(self, v: f64) -> f64 {
+        match self {
+            Precision::F16(numerics) if numerics.arithmetic().rounds_squares => self.store(v * v),
+            _ => v * v,
+        }
+    }
+
+    /// `x - y`, of which the engine stores no NaN, inside of an op either.
+    pub fn difference(self, x: f64, y: f64) -> f64 {
+        match self {
+            Precision::F16(numerics) if numerics.flushes_nan() && (x - y).is_nan() => 0.0,
+            _ => x - y,
+        }
+    }
+
     /// `x / y` as the engine divides before it stores.
     pub fn divide(self, x: f64, y: f64) -> f64 {
         match self {
@@ -101,117 +130,41 @@ impl Precision {
         }
     }
 
-    /// An empty [`Sum`].
+    /// An empty [`Sum`] of plain values.
     pub fn sum(self) -> Sum {
-        Sum { single: matches!(self, Precision::F16(_)), exact: 0.0, lanes: [0.0; LANES], index: 0 }
+        match self {
+            Precision::F64 => Sum::exact(),
+            Precision::F16(numerics) => Sum::of_plain_values(numerics.arithmetic()),
+        }
     }
 
-    /// The sum of `values` in the defined order.
+    /// An empty [`Sum`] inside of an op, of which nothing is published.
+    pub fn inner_sum(self) -> Sum {
+        match self {
+            Precision::F64 => Sum::exact(),
+            Precision::F16(_) => Sum::of_singles(),
+        }
+    }
+
+    /// The sum of plain values in the defined order.
     pub fn sum_of(self, values: impl IntoIterator<Item = f64>) -> f64 {
         let mut sum = self.sum();
         values.into_iter().for_each(|v| sum.push(v));
         sum.total()
     }
 
+    /// The sum of values inside of an op in the defined order.
+    pub fn inner_sum_of(self, values: impl IntoIterator<Item = f64>) -> f64 {
+        let mut sum = self.inner_sum();
+        values.into_iter().for_each(|v| sum.push(v));
+        sum.total()
+    }
+
     /// An empty [`Dot`].
     pub fn dot(self) -> Dot {
-        Dot { single: matches!(self, Precision::F16(_)), exact: 0.0, total: 0.0, pair: [0.0; 2], filled: 0 }
-    }
-}
-
-/// Partial sums of a reduction: element `i` is added to lane `i % 16`.
-pub const LANES: usize = 16;
-
-/// A sum in the defined order: sixteen lanes, each left to right, then a tree of halves.
-#[derive(Clone, Debug)]
-pub struct Sum {
-    single: bool,
-    exact: f64,
-    lanes: [f32; LANES],
-    index: usize,
-}
-
-impl Sum {
-    /// Adds the next element.
-    pub fn push(&mut self, v: f64) {
-        if self.single {
-            self.lanes[self.index % LANES] += v as f32;
-        } else {
-            self.exact += v;
-        }
-        self.index += 1;
-    }
-
-    /// Leaves out the next element, as padding.
-    pub fn skip(&mut self) {
-        self.index += 1;
-    }
-
-    /// The sum of all elements.
-    pub fn total(mut self) -> f64 {
-        if !self.single {
-            return self.exact;
-        }
-        let mut half = LANES / 2;
-        while half > 0 {
-            for lane in 0..half {
-                self.lanes[lane] += self.lanes[lane + half];
-            }
-            half /= 2;
-        }
-        f64::from(self.lanes[0])
-    }
-}
-
-/// Products per block of a dot product.
-pub const BLOCK: usize = 32;
-
-/// A dot product in the defined order: per block of 32 products, one fused-multiply-add chain over the
-/// even places and one over the odd, whose sum is added to the total. It is the order of x86's
-/// TDPFP16PS instruction, so matrix units compute it directly.
-#[derive(Clone, Debug)]
-pub struct Dot {
-    single: bool,
-    exact: f64,
-    total: f32,
-    pair: [f32; 2],
-    filled: usize,
-}
-
-impl Dot {
-    /// Adds the product of the next two elements.
-    pub fn push(&mut self, a: f64, b: f64) {
-        if self.single {
-            let chain = &mut self.pair[self.filled % 2];
-            *chain = (a as f32).mul_add(b as f32, *chain);
-            self.skip(1);
-        } else {
-            self.exact += a * b;
-        }
-    }
-
-    /// Passes over `n` places whose product is zero.
-    pub fn skip(&mut self, n: usize) {
-        self.filled += n;
-        if self.filled >= BLOCK {
-            self.end_block();
-        }
-    }
-
-    /// Ends a block before it is full.
-    pub fn end_block(&mut self) {
-        self.total += self.pair[0] + self.pair[1];
-        self.pair = [0.0; 2];
-        self.filled = 0;
-    }
-
-    /// The sum of all products.
-    pub fn total(mut self) -> f64 {
-        if self.single {
-            self.end_block();
-            f64::from(self.total)
-        } else {
-            self.exact
+        match self {
+            Precision::F64 => Dot::exact(),
+            Precision::F16(numerics) => Dot::of_singles(numerics.arithmetic()),
         }
     }
 }

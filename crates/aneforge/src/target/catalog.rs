@@ -285,7 +285,7 @@ pub static CATALOG: &[MilOp] = &[
     op("reduce_min", "Reductions", "nnnn", "Reduce", Elementwise, ""),
     op("reduce_prod", "Reductions", "wwww", "Unsupported", Unsupported, "exp-sum-log"),
     op("reduce_sum", "Reductions", "nnnn", "Reduce", Elementwise, "transpose route at >= 192 (>= 384 A15+)"),
-    op("reduce_sum_square", "Reductions", "nnnn", "Reduce", Elementwise, "M1 keeps one more rounding"),
+    op("reduce_sum_square", "Reductions", "nnnn", "Reduce", Elementwise, "the compiler's flag is from A14 on; nothing differs on M1, M2 Pro, M5 Pro"),
     // Special / math
     op("acos", "Special / math", "wwww", "Unsupported", Unsupported, ""),
     op("acosh", "Special / math", "wwww", "Unsupported", Unsupported, ""),

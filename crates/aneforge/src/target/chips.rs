@@ -24,9 +24,9 @@ const BY_NAME: &str =
 
 /// Every chip with a known family. The compiler also knows `u1`, `u2` and `u3`, which have none.
 ///
-/// Evidence: names and families are ANEForge 0.4.0's, cores those of the compiler's table as arXiv 2606.22283 reads it
-/// (of `t1` ANEForge's, as that reading has 4 in one place and 16 in another); `h18p`, `h19p` and the chip of `h16c` are
-/// from one community repository.
+/// Names and families are ANEForge 0.4.0's. Cores of `t1` are too, as the guide has 4 in one place and 16 in another; `h18p`,
+/// `h19p` and the chip of `h16c` are from one community repository. How many cores a chip that is sold has was measured of none.
+/// Evidence: the compiler's table as arXiv 2606.22283 c34 reads it, every chip (decompiled).
 #[rustfmt::skip]
 pub static CHIPS: [Chip; 27] = {
     use Family::{A13, A14, A15, A16, Older};

@@ -43,8 +43,9 @@ use Availability::{Decompose, Reject};
 
 /// Ops of this library that not every family computes.
 ///
-/// Evidence: ANEForge 0.4.0's table of floors; sine and cosine need the trigonometric unit of A15, and a
-/// warp the texture unit of A14. The engine of A13 takes ranking and dynamic slices until it generates code.
+/// Sine and cosine need the trigonometric unit of A15, and a warp the texture unit of A14. The engine of A13 takes ranking and
+/// dynamic slices until it generates code.
+/// Evidence: ANEForge 0.4.0's table of floors and arXiv 2606.22283 c35, M1 measured, others the compiler's (decompiled).
 pub const FLOORS: [Floor; 6] = [
     floor_of("sin", Family::A15, Decompose),
     floor_of("cos", Family::A15, Decompose),
@@ -57,6 +58,8 @@ pub const FLOORS: [Floor; 6] = [
 /// The same of ops that only the reference or MIL names. `global_argmax` and `global_argmin` are MIL's: the layer
 /// `argmax` runs from A13 on (measured on M1, arXiv 2606.22283). The reference's `sq_after_reduce` is no entry: the
 /// compiler's flag says A14, and nothing is fused, or differs, on any chip that was measured (same source).
+///
+/// Evidence: ANEForge 0.4.0's table of floors and arXiv 2606.22283 c35, every family (decompiled).
 pub const FLOORS_ELSEWHERE: [Floor; 7] = [
     floor_of("crop_resize", TEXTURE, Reject),
     floor_of("resample", TEXTURE, Reject),
@@ -69,7 +72,7 @@ pub const FLOORS_ELSEWHERE: [Floor; 7] = [
 
 /// The first family with a texture unit, which resizes, crops, samples and warps.
 ///
-/// Evidence: the compiler's feature byte 0x81d, as ANEForge 0.4.0 and arXiv 2606.22283 read it; M1 measured without.
+/// Evidence: the compiler's feature byte 0x81d, as ANEForge 0.4.0 and arXiv 2606.22283 read it, M1 measured without (decompiled).
 const TEXTURE: Family = Family::A14;
 
 /// Whether a family has a texture unit.

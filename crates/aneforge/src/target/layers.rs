@@ -9,15 +9,17 @@ use std::collections::HashMap;
 
 /// The attention layer is reliable while the shorter of queries and keys is below this.
 ///
-/// Evidence: ANEForge 0.4.0's guard of its layer; its authors measured a cosine of 0.67 once both reach it.
+/// Its authors measured a cosine of 0.67 once both reach it.
+/// Evidence: ANEForge 0.4.0's guard of its layer, chip not said (measured).
 pub const ATTENTION_SHORTER: usize = 512;
 /// The attention layer is reliable while the longer of queries and keys is at most this.
 ///
-/// Evidence: as above; they measured an error of 3e-3 up to it, and of about 1 at 4096.
+/// They measured an error of 3e-3 up to it, and of about 1 at 4096.
+/// Evidence: ANEForge 0.4.0's guard of its layer, chip not said (measured).
 pub const ATTENTION_LONGER: usize = 2048;
 /// About how many queries attention takes at a time where it is written with products, which bounds the scores.
 ///
-/// Evidence: ANEForge 0.4.0's own choice where nothing was measured.
+/// Evidence: ANEForge 0.4.0's own choice where nothing was measured, any chip (assumed).
 pub const ATTENTION_QUERIES: usize = 512;
 
 /// In how many parts of about [`ATTENTION_QUERIES`] attention takes its queries.

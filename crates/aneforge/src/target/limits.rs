@@ -25,44 +25,68 @@ pub struct Limits {
 
 /// The widest kernel that any family accepts.
 ///
-/// Evidence: ANEForge 0.4.0 rejects wider kernels when the graph is built, and its documentation
-/// reports that widths of 16 and more fail in code generation.
+/// ANEForge rejects wider kernels when the graph is built; 16 and more fail in code generation.
+/// Evidence: ANEForge 0.4.0's documentation, M5 Pro (reported).
 pub const WIDEST_KERNEL: usize = 15;
 
 /// The widest kernel before A16.
 ///
-/// Evidence: measured on M1 (arXiv 2606.22283: 13 compiles, 14 is rejected); of A14 and A15 ANEForge 0.4.0's, where
-/// the compiler's own table has 16, which nobody has tried.
+/// 13 compiles and 14 is rejected. Of A14 and A15 it is ANEForge 0.4.0's; the compiler's own table has 16 there, which nobody
+/// has tried.
+/// Evidence: arXiv 2606.22283 c17, M1 (measured).
 const KERNEL_WIDTH: usize = 13;
 
-/// The tallest kernel of A13: measured on M1 (arXiv 2606.22283).
+/// The tallest kernel of A13.
+///
+/// Evidence: arXiv 2606.22283 c17, M1 (measured).
 const KERNEL_HEIGHT_A13: usize = 29;
 
-/// The tallest kernel that any family accepts: the compiler's table from A14 on (arXiv 2606.22283), not measured.
+/// The tallest kernel that any family accepts, from A14 on.
+///
+/// Evidence: the compiler's table in arXiv 2606.22283 aA, A14 and later (decompiled).
 pub const TALLEST_KERNEL: usize = 32;
 
-/// Axes that take no channels: one step beyond flips acceptance on M1, M2 Pro and M5 Pro (arXiv 2606.22283), and so
-/// ANEForge 0.4.0 has it; A15 is read from the compiler's table. That the batch may be longer is read there too, and
-/// not used.
+/// Axes that take no channels, before A16: one step beyond is rejected. The compiler's table has 65,536 for the batch (axis 0),
+/// which nobody has tried and is not used; that of A15 is from there.
+///
+/// Evidence: arXiv 2606.22283 c4 and c12 and ANEForge 0.4.0, M1, M2 Pro (measured).
 const TENSOR_DIM: usize = 16_384;
+/// The same from A16 on.
+///
+/// Evidence: arXiv 2606.22283 c12 and ANEForge 0.4.0, M5 Pro (measured).
 const TENSOR_DIM_A16: usize = 65_536;
 
-/// Channels: measured on M1 and M2 (arXiv 2606.22283). A convolution's weight has more than [`TENSOR_DIM`] of them
-/// (16,385 of each kind compile on M1).
+/// Channels. A convolution's weight may have more than [`TENSOR_DIM`] of them: 16,385 of each kind compile on M1.
+///
+/// Evidence: arXiv 2606.22283 c4, c12 and c17, M1 and M2 Pro (measured).
 const CHANNELS: usize = 65_536;
 
-/// Accepted by ANEForge 0.4.0's tables; longer than 16,384 (65,536 from A16 on) the compiler splits a transpose into
-/// passes (arXiv 2606.22283).
+/// Extents of what is transposed, before A16. From 16,384 on (65,536 from A16 on) the compiler splits a transpose into passes.
+///
+/// Evidence: ANEForge 0.4.0's tables, every chip (reported).
 const TRANSPOSED: usize = 8_388_607;
+/// The same from A16 on.
+///
+/// Evidence: ANEForge 0.4.0's tables, every chip (reported).
 const TRANSPOSED_A16: usize = 16_777_215;
 
-/// Reductions from here on take another route, to the same result: measured on M1, M2 Pro and M5 Pro.
+/// Elements from which reductions take another route, before A15. Its results were equal on M1, M2 Pro and M5 Pro.
+///
+/// Evidence: the compiler's table in arXiv 2606.22283 c24 and ANEForge 0.4.0, A13 and A14 (decompiled).
 const REDUCTION_ROUTE: usize = 192;
+/// The same from A15 on.
+///
+/// Evidence: the compiler's table in arXiv 2606.22283 c24 and ANEForge 0.4.0, A15 and later (decompiled).
 const REDUCTION_ROUTE_A15: usize = 384;
 
-/// Kernels of transposed convolutions along axes with steps: the compiler's table of its smaller class (arXiv
-/// 2606.22283), not measured, so that more is only warned of.
+/// Width and height of kernels of transposed convolutions along axes with steps, on A13: the compiler's smaller class. Not
+/// measured, so that more is only warned of.
+///
+/// Evidence: the compiler's table in arXiv 2606.22283 aA and aC, A13 (decompiled).
 const STEPPED_A13: [usize; 2] = [7, 15];
+/// The same from A14 on.
+///
+/// Evidence: the compiler's table in arXiv 2606.22283 aA and aC, A14 and later (decompiled).
 const STEPPED: [usize; 2] = [8, 16];
 
 impl Family {

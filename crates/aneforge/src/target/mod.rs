@@ -26,27 +26,35 @@ pub use systems::System;
 /// There is no arithmetic of this name. The caller's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown numerics `{0}`{why}; known are `ane` (as the target), `ieee`, a family such as `a14`, and a chip such as `m1`",
+    "unknown numerics `{0}`{why}; known are `ane` (as the target, what costs nothing), `faithful` (as the target, all that is published), \
+     `ieee`, a family such as `a14` or a chip such as `m1`, and those after `faithful-`",
     why = no_arithmetic(.0)
 )]
 pub struct UnknownNumerics(pub String);
 
 /// Why a chip that there is has no arithmetic to follow.
 fn no_arithmetic(name: &str) -> String {
-    match family_of(name) {
+    let name = name.trim().to_ascii_lowercase();
+    match family_of(name.strip_prefix("faithful-").unwrap_or(&name)) {
         Some(family) => format!(" (a chip that is {family}, and runs no program)"),
         None => String::new(),
     }
 }
 
-/// The host's arithmetic by name: `ieee`, that of the target (`ane`), or that of a family, by any name that
-/// [`family_of`] knows.
+/// The host's arithmetic by name: `ieee`; what is free of that of the target (`ane`), or of a family, by any name that
+/// [`family_of`] knows; or all of it (`faithful`, or such a name after `faithful-`).
 pub fn numerics_named(name: &str, target: Target) -> Result<Numerics, UnknownNumerics> {
-    match name.trim().to_ascii_lowercase().as_str() {
+    let lower = name.trim().to_ascii_lowercase();
+    let (of, family): (fn(Family) -> Numerics, _) = match lower.strip_prefix("faithful-") {
+        Some(family) => (Numerics::Faithful, family),
+        None => (Numerics::Ane, &*lower),
+    };
+    match lower.as_str() {
         "ieee" => Ok(Numerics::Ieee),
         "ane" => Ok(Numerics::Ane(target.family())),
-        other => match family_of(other) {
-            Some(family) if family.runs_mil() => Ok(Numerics::Ane(family)),
+        "faithful" => Ok(Numerics::Faithful(target.family())),
+        _ => match family_of(family) {
+            Some(family) if family.runs_mil() => Ok(of(family)),
             _ => Err(UnknownNumerics(name.into())),
         },
     }
@@ -59,7 +67,7 @@ mod tests {
 
     #[test]
     fn tables_by_name_name_ops() {
-        let names = FLOORS.iter().map(|floor| floor.op).chain(cost::layers());
+        let names = FLOORS.iter().map(|floor| floor.op).chain(cost::package::layers());
         names.for_each(|name| assert!(find(name).is_some(), "{name}"));
         let elsewhere = FLOORS_ELSEWHERE.iter().map(|floor| floor.op);
         elsewhere.for_each(|name| assert!(find(name).is_none(), "{name} is an op now"));

@@ -161,7 +161,7 @@ impl Bench {
 pub struct Way {
     /// What it is called.
     pub name: &'static str,
-    /// Microseconds by the measured model, [`target::cost::estimate`](crate::target::cost::estimate).
+    /// Microseconds by ANEForge's formula for an M5 Pro, [`package::estimate`](crate::target::cost::package::estimate).
     pub estimate: f64,
     /// The least time of a run in microseconds; infinite where it cannot run.
     pub time: f64,

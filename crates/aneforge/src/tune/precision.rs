@@ -7,7 +7,7 @@ use crate::passes::Routes;
 use crate::rewrite::reduce_sum_to_matmul;
 use crate::risk::{self, Finding};
 use crate::session::RunError;
-use crate::target::cost;
+use crate::target::cost::package;
 use aneforge_tensor::Tensor;
 
 /// What precision is chosen by.
@@ -71,7 +71,7 @@ pub fn tune_precision(
     };
     let mut ways = Vec::new();
     for (name, out) in &outs {
-        let estimate = cost::estimate(&routed(&frozen(out)?, Routes::WrittenOut)?, false);
+        let estimate = package::estimate(&routed(&frozen(out)?, Routes::WrittenOut)?, false);
         let measured = bench.run(out, &bench.compile.routes(Routes::WrittenOut), &feeds)?;
         let (time, error) = measured.map_or((f64::INFINITY, f64::INFINITY), |(result, times)| {
             (least(&times), error(&array(&result), &want, 1e-9))

@@ -7,8 +7,9 @@ use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Mil;
 use crate::passes::{self, CompileOptions, Compression, PassError, Routes, SCALARS, Scalars};
 use crate::risk::bounds::Bounds;
+use crate::target::INT8_ACTIVATIONS;
+use crate::target::cost::package;
 use crate::target::layers::written_out;
-use crate::target::{INT8_ACTIVATIONS, cost};
 use std::fmt;
 
 /// A way to compile a graph.
@@ -20,7 +21,7 @@ pub struct Considered {
     pub options: CompileOptions,
     /// Whether it computes something else, though not much.
     pub lossy: bool,
-    /// Microseconds by the measured model, [`target::cost::estimate`](crate::target::cost::estimate).
+    /// Microseconds by ANEForge's formula for an M5 Pro, [`package::estimate`].
     pub estimate: f64,
     /// Why it is not taken without measuring its results, if it is not.
     pub refused: Option<String>,
@@ -42,7 +43,7 @@ pub fn consider(graph: &Graph, options: &CompileOptions) -> Result<Vec<Considere
         name,
         options,
         lossy: false,
-        estimate: cost::estimate(graph, false),
+        estimate: package::estimate(graph, false),
         refused: None,
     };
     let mut ways = vec![way("fused", options.routes(Routes::WrittenOut), &written)];
@@ -59,7 +60,7 @@ pub fn consider(graph: &Graph, options: &CompileOptions) -> Result<Vec<Considere
     };
     if options.compression.is_none() && routed.nodes().any(|(id, node)| has_weight(routed, id, node)) {
         let options = base.options.compression(Compression::new(passes::Form::Int8));
-        let int8 = Considered { estimate: cost::estimate(routed, true), ..way("int8", options, routed) };
+        let int8 = Considered { estimate: package::estimate(routed, true), ..way("int8", options, routed) };
         ways.push(lossy(int8, too_large_for_bytes(routed)));
     }
     let mut events = Vec::new();

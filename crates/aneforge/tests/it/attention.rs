@@ -6,7 +6,7 @@ use aneforge::ir::ops::attention::Attention;
 use aneforge::ir::text;
 use aneforge::nn::{self, AttentionWeights, cross_attention, mha, mha_in_parts, sdpa};
 use aneforge::rewrite::reduce_sum_to_matmul;
-use aneforge::target::cost::estimate;
+use aneforge::target::cost::package::estimate;
 use aneforge::target::layers::written_out;
 use aneforge::{CompileOptions, Graph, Routes, Shape, Tensor, Var, compile, grad};
 use aneforge_tensor::random::normal_tensor;

@@ -8,7 +8,7 @@ use aneforge::ir::ops::conv_transpose::ConvTranspose;
 use aneforge::ir::precision::{Array, Precision};
 use aneforge::ir::{text, verify};
 use aneforge::{
-    CompileOptions, DType, Graph, Numerics, Plan, Routes, Session, Target, Var, compile, grad, target,
+    CompileOptions, DType, Family, Graph, Numerics, Plan, Routes, Session, Target, Var, compile, grad, target,
 };
 use aneforge_mil::Type;
 use aneforge_mil::spec::{ResultRule, find};
@@ -295,6 +295,22 @@ fn host_computes_the_definition_to_the_bit() {
     });
 }
 
+/// All that is published of every family, too: what fast kernels share, what is summed in their order, and definitions.
+#[test]
+fn host_computes_the_faithful_definition_to_the_bit() {
+    each(|case, what| {
+        let (before, feeds, plans) = compiled(&wide(case), what);
+        for (plan, family) in plans.iter().flat_map(|plan| FAMILIES.map(|family| (plan, family))) {
+            let numerics = Numerics::Faithful(family);
+            let want = evaluate(legal(plan), &feeds, Precision::F16(numerics));
+            let mut session = Session::new(plan.clone(), engine(2).with_numerics(numerics)).unwrap();
+            assert_eq!(session.numerics(), numerics);
+            session.run(&feed_tensors(&before, &feeds)).unwrap();
+            assert_same(&to_f64(&session.output(0)), &want.data, &format!("{what}, {numerics}"));
+        }
+    });
+}
+
 #[test]
 fn attributes_come_back() {
     each(|case, what| {
@@ -331,6 +347,9 @@ fn operands_that_broadcast_have_one_rank() {
         }
     });
 }
+
+/// Every family that runs programs.
+const FAMILIES: [Family; 4] = [Family::A13, Family::A14, Family::A15, Family::A16];
 
 /// Every family that runs programs, by a chip of it.
 const CHIPS: [&str; 4] = ["h13", "h14", "h15", "h17s"];

@@ -3,7 +3,7 @@
 use aneforge::ir::ops::conv::Conv;
 use aneforge::nn::{Attention, sdpa};
 use aneforge::target::CHIPS;
-use aneforge::target::cost::{FLOOR_US, estimate, estimate_on, peak, provenance, roofline};
+use aneforge::target::cost::package::{FLOOR_US, estimate, estimate_on, peak, provenance, roofline};
 use aneforge::{Graph, Shape, Target, Var};
 
 fn input(dims: &[usize]) -> Var {

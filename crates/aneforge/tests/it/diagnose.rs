@@ -242,7 +242,7 @@ fn every_chip_is_asked() {
     let verdict = |name: &str| all.chips.iter().find(|chip| chip.target.name() == name).unwrap();
     assert!(matches!(&verdict("h13").verdict, Verdict::Risky(why) if why.starts_with("saturation at ")));
     assert_eq!(verdict("h17s").verdict, Verdict::Safe);
-    assert!(verdict("h17s").estimate_us.unwrap() > 0.0);
+    assert!(verdict("h17s").microseconds().unwrap() > 0.0);
     assert!(
         all.place().starts_with("the engine is the wrong place: the fastest estimate is "),
         "{}",

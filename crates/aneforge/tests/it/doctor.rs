@@ -4,9 +4,10 @@ use aneforge::doctor::{PROBES, UNPROBED};
 use std::collections::BTreeSet;
 
 /// Files with numbers that are taken from reports about the engine.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     include_str!("../../src/ir/numerics.rs"),
-    include_str!("../../src/target/cost.rs"),
+    include_str!("../../src/target/cost/package.rs"),
+    include_str!("../../src/target/cost/rates.rs"),
     include_str!("../../src/target/floors.rs"),
     include_str!("../../src/target/functions.rs"),
     include_str!("../../src/target/layers.rs"),

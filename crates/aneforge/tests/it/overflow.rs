@@ -63,17 +63,20 @@ fn the_node_that_overflows_is_named_inside_a_convolution_that_adds() {
         Var::constant(tensor(&[2, 2, 3, 3], &(0..36).map(one).collect::<Vec<_>>()))
     };
     let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
-    let first = x.conv(op.clone(), &kernel(1.0), None).relu();
-    let outputs = (&first + &first.conv(op.clone(), &kernel(200.0), None)).sigmoid();
+    let added = input(&[1, 2, 3, 3]);
+    let outputs = (added.relu() + x.conv(op.clone(), &kernel(200.0), None)).sigmoid();
     let found = outputs.conv(op, &kernel(0.5), None);
-    let feed = |v: f32| {
-        let mut values = [1.0; 18];
-        values[4] = v;
-        vec![tensor(&[1, 2, 3, 3], &values)]
+    let feed = |values: [f32; 2]| {
+        let fed = |v: f32| {
+            let mut values = [1.0; 18];
+            values[4] = v;
+            tensor(&[1, 2, 3, 3], &values)
+        };
+        values.map(fed).to_vec()
     };
-    // 200 * 326 = 65200 fits, and 65526 does not; 200 * 400 does not fit.
+    // 200 * 150 = 30000 fits, and 90000 does not; 200 * 400 does not fit.
     for numerics in [Numerics::Ieee, Numerics::Ane(Family::A16)] {
-        let calls = [feed(1.0), feed(326.0), feed(400.0), feed(1.0)];
+        let calls = [feed([1.0, 1.0]), feed([150.0, 6e4]), feed([400.0, 1.0]), feed([1.0, 1.0])];
         assert_eq!(overflows_of(&found, &calls, numerics), [("add", 1, 1), ("conv", 1, 1)], "{numerics}");
     }
 }
@@ -118,7 +121,9 @@ fn the_node_that_overflows_is_named_inside_norms_and_attention() {
         let scores = x.matmul_value(&x.swap_last()).muls(4.0);
         let attention = overflows_of(&scores.softmax(-1).matmul_value(&x), &calls, numerics);
         let found: Vec<&str> = attention.iter().map(|(op, ..)| *op).collect();
-        assert_eq!(found, ["bmm"], "{numerics}: {attention:?}");
+        // On the engine an infinite score takes all the weight, and then 6e4 is beyond the range of products.
+        let want: &[&str] = if numerics == Numerics::Ieee { &["bmm"] } else { &["bmm", "bmm"] };
+        assert_eq!(found, want, "{numerics}: {attention:?}");
     }
 }
 
@@ -192,7 +197,7 @@ fn reductions_convolutions_and_slices_are_watched() {
     assert_eq!(overflows_of(&sum, &[feed(1000.0), feed(1024.0)], a16), [("reduce_sum", 4, 1)]);
     let weight = Var::constant(tensor(&[2, 4, 1, 1], &[1.0; 8]));
     let conv = x.conv(POINTWISE, &weight, None).relu();
-    assert_eq!(overflows_of(&conv, &[feed(16000.0), feed(17000.0)], a16), [("conv", 128, 1)]);
+    assert_eq!(overflows_of(&conv, &[feed(8000.0), feed(9000.0)], a16), [("conv", 128, 1)]);
     let slice = x.slice_by_size(&[0, 0, 0, 3], &[1, 4, 8, 5]);
     let a13 = Numerics::Ane(Family::A13);
     assert_eq!(overflows_of(&slice, &[feed(4000.0), feed(5000.0)], a13), [("slice_by_size", 160, 1)]);

@@ -161,6 +161,24 @@ fn transposed_convolutions_with_steps_and_large_kernels_are_told_of() {
     assert_eq!(said(&turned([2, 2], [3, 1]), "h17s"), stepped);
 }
 
+/// Layers take the sides of blocks that the compiler's table has; others are written out unless they are asked for.
+#[test]
+fn blocks_of_other_sides_are_written_out() {
+    let image = || input(&[1, 100, 40, 40]);
+    let many = || input(&[50, 2, 40, 40]);
+    let natives = |y: &Var| compile(std::slice::from_ref(y), &CompileOptions::default()).unwrap().n_native();
+    let blocks: [fn(&Var, usize) -> Var; 4] = [
+        |x, r| x.space_to_channel(r),
+        |x, r| x.channel_to_space(r),
+        |x, r| x.space_to_batch(1, r),
+        |x, r| x.batch_to_space(r, 1),
+    ];
+    for (at, block) in blocks.iter().enumerate() {
+        let x = || if at < 3 { image() } else { many() };
+        assert_eq!([2, 5, 10].map(|side| natives(&block(&x(), side))), [1, 0, 0], "{at}");
+    }
+}
+
 #[test]
 fn resizing_on_a13_rounds_in_its_own_way() {
     let resized = input(&[1, 1, 4, 4]).upsample_bilinear(2, false);

@@ -2,13 +2,12 @@
 
 use crate::context::Context;
 use crate::exit::caller;
-use crate::feeds;
+use crate::feeds::{self, Data};
 use crate::output;
 use crate::program::{self, Program};
 use aneforge::device::host::{Host, Sums, shared_with};
 use aneforge::diagnose::{self, Diagnosis, TOLERANCE};
-use aneforge::ir::ops::leaf::Role;
-use aneforge::{CompileOptions, Graph, Plan, Tensor, artifact, compile_graph};
+use aneforge::{CompileOptions, Graph, Plan, Tensor, compile_graph};
 use anyhow::Result;
 use std::io::Write;
 use std::path::PathBuf;
@@ -24,7 +23,7 @@ JSON keys:
                                 (saturation, overflow, invalid, lost_integers, narrow_sum, error), values, remedy
   notes                         what structure, bounds and constants say: op, at, kind, reason, remedy, risk
   seconds                       of the half-precision run, and of the double-precision one
-With --all-chips: chips (target, family, verdict, why, estimate_us), host_us, place, families (each as above)
+With --all-chips: chips (target, family, verdict, why, estimate_us, estimate: as `aneforge explain`), host_us, place, families (each as above)
 
 Exit codes beside those of `aneforge help`: 0 also where nodes are in trouble";
 
@@ -40,13 +39,8 @@ pub struct Args {
     /// The text of a graph, a compiled program or its folder; `-` is standard input
     program: PathBuf,
 
-    /// An input as an .npy file, or `-` for standard input; once per input, in their order
-    #[arg(short, long = "input", value_name = "FILE.npy")]
-    inputs: Vec<PathBuf>,
-
-    /// Feed normally distributed numbers instead (bytes to ports that take bytes)
-    #[arg(long, value_name = "SEED", conflicts_with = "inputs")]
-    random: Option<u64>,
+    #[command(flatten)]
+    data: Data,
 
     /// The relative error that is allowed: the largest difference by the largest magnitude of a node
     #[arg(long, value_name = "ERROR", default_value_t = TOLERANCE, value_parser = tolerance)]
@@ -60,10 +54,6 @@ pub struct Args {
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
 
-    /// Take state from this file, which `run --state` wrote, and not from --input or --random
-    #[arg(long, value_name = "FILE.safetensors")]
-    state: Option<PathBuf>,
-
     /// Print every node, not only those in trouble
     #[arg(long)]
     every: bool,
@@ -76,7 +66,7 @@ fn tolerance(text: &str) -> Result<f64, String> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
-    let read = args.inputs.iter().chain([&args.program]).filter(|path| output::is_standard(path));
+    let read = args.data.inputs.iter().chain([&args.program]).filter(|path| output::is_standard(path));
     if read.count() > 1 {
         return Err(caller("standard input can be read once; name files for all but one of `-`"));
     }
@@ -84,10 +74,10 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         return Err(caller("--html - and --json both print to standard output; name a file"));
     }
     let host = shared_with(&context.host().sums(Sums::Defined))?;
-    let has_data = !args.inputs.is_empty() || args.random.is_some();
+    let has_data = args.data.is_given();
     let found = match program::read(&args.program)? {
         Program::Plan(plan) if context.takes(&plan) && !args.all_chips && has_data => {
-            let feeds = fed(args, &plan)?;
+            let feeds = args.data.fed(&plan)?;
             let _spinner = context.spinner("diagnosing");
             diagnose::diagnose_plan(&host, &plan, &feeds, args.tolerance)
         }
@@ -96,7 +86,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         }
         other => {
             let graph = other.graph(&args.program)?;
-            let feeds = fed(args, &compiled(args, context, &graph)?)?;
+            let feeds = args.data.fed(&compiled(args, context, &graph)?)?;
             if args.all_chips {
                 return all_chips(args, context, (&host, &graph, &feeds), out);
             }
@@ -104,7 +94,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
             diagnose::diagnose(&host, &graph, &context.options(), &feeds, args.tolerance)
         }
     };
-    let found = found.map_err(|error| feeds::named(error, &args.inputs))?;
+    let found = found.map_err(|error| feeds::named(error, &args.data.inputs))?;
     if page(args, &found.to_html(), out)? {
         return Ok(());
     }
@@ -123,29 +113,6 @@ fn compiled(args: &Args, context: &Context, graph: &Graph) -> Result<Plan> {
     }
 }
 
-/// Inputs, of the number and types that the program has, and state.
-fn fed(args: &Args, plan: &Plan) -> Result<Vec<Tensor>> {
-    let inputs = if args.state.is_some() { feeds::without_state(plan) } else { plan.feeds.clone() };
-    let given = match args.random {
-        Some(seed) => feeds::drawn(seed, &inputs)?,
-        None => feeds::from_files(&args.inputs, &inputs)?,
-    };
-    let Some(path) = &args.state else { return Ok(given) };
-    let mut held = artifact::read_state(path)?;
-    let mut given = given.into_iter();
-    let names = plan.feeds.iter().enumerate().map(|(at, feed)| {
-        let name = if feed.name.is_empty() { at.to_string() } else { feed.name.clone() };
-        (feed.role, name)
-    });
-    let one = |(role, name): (Role, String)| match role {
-        Role::Feed => Ok(given.next().expect("invariant: as many as there are")),
-        _ => held
-            .remove(&name)
-            .ok_or_else(|| caller(format!("{}: it has no state `{name}`", program::name(path)))),
-    };
-    names.map(one).collect()
-}
-
 /// Writes the page, if one is wanted; whether it has taken standard output.
 fn page(args: &Args, html: &str, out: &mut dyn Write) -> Result<bool> {
     let Some(path) = &args.html else { return Ok(false) };
@@ -162,7 +129,7 @@ fn all_chips(
     let found = {
         let _spinner = context.spinner("diagnosing for every chip");
         diagnose::on_all_chips(host, graph, &context.options(), feeds, args.tolerance)
-            .map_err(|error| feeds::named(error, &args.inputs))?
+            .map_err(|error| feeds::named(error, &args.data.inputs))?
     };
     if page(args, &found.to_html(), out)? {
         return Ok(());

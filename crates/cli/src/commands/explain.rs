@@ -14,6 +14,8 @@ JSON keys:
   target      the chip compiled for
   stages      for each stage: stage, nodes (left after it), events of rule, node (its op and the line that built it), refused
               (why, or null if it fired), said (what it did, where its name does not say it)
+  estimate    of a call of the graph as it was built: microseconds, low, high, millijoules, energy_band (a factor), cold_us, programs,
+              measured, terms, place and least_energy (engine, cpu, gpu or null), why; null for chips known by name only
   ways        the ways to compile it: name, estimate_us, lossy, taken, refused (why it is not taken unmeasured, or null)
   weights     with --compress, for each weight: op, at, shape, encoding, bytes, dense_bytes, error, calibrated,
               why
@@ -24,7 +26,7 @@ JSON keys:
 /// Say why a program is what it is
 ///
 /// Compiles a graph and lists, stage by stage, the rules that fired and those that refused, with their reasons and the lines
-/// that built their nodes; the ways to compile it and what the cost model says of each; why weights are not in the form that
+/// that built their nodes; the ways to compile it and what ANEForge's formula says of each; what a call may cost; why weights are not in the form that
 /// was asked for; and where it is cut: at native layers, and where one program would have more weights than the system takes.
 #[derive(clap::Args)]
 pub struct Args {

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod demo;
 pub mod devices;
 pub mod diagnose;
+pub mod diff_numerics;
 pub mod doctor;
 pub mod embed;
 pub mod explain;
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(args, &context, &mut out),
         Command::Check(args) => check::run(args, &context, &mut out),
         Command::Diagnose(args) => diagnose::run(args, &context, &mut out),
+        Command::DiffNumerics(args) => diff_numerics::run(args, &context, &mut out),
         Command::Doctor(args) => doctor::run(args, &context, &mut out),
         Command::Cache(args) => cache::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),

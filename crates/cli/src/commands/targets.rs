@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::output;
 use aneforge::Family;
-use aneforge::target::cost::roofline;
+use aneforge::target::cost::{Constants, Figure, Rates};
 use aneforge::target::{
     Availability, CHIPS, Chip, FLOORS, Target, has_texture_engine, native_streams, op_status,
 };
@@ -14,8 +14,9 @@ use std::io::Write;
 /// What follows the options in `aneforge help targets`.
 pub const JSON: &str = "\
 JSON keys:
-  chips     for each: name, family, cores, is (what it is), note, and what estimates take it for: floor_us, gigabytes
-            (10^9 bytes per second), teraflops (10^12 operations per second); null where it is not known
+  chips     for each: name, family, cores, is (what it is), note, and what estimates take it for: floor_us,
+            port_gigabytes and weight_gigabytes (10^9 bytes per second, of inputs and results, and of large weights),
+            teraflops (10^12 operations per second); null where it is not known; measured: whether they are its own
   families  for each that runs programs: name, number, limits (by name), streams (encodings of weights that are read as
             they are stored), texture_unit, decomposed and rejected (ops)";
 
@@ -73,16 +74,19 @@ fn ops(family: Family, status: Availability) -> Vec<&'static str> {
 }
 
 fn chip_json(chip: &Chip) -> Value {
-    let roof = Target::named(chip.name).ok().and_then(|target| roofline(target).ok());
+    let rates = Target::named(chip.name).ok().and_then(|target| Rates::of(target).ok());
+    let figure = |of: fn(&Constants) -> Figure| rates.map(|rates| of(&rates.constants).value);
     json!({
         "name": chip.name,
         "family": chip.family.to_string(),
         "cores": chip.cores,
         "is": chip.is,
         "note": chip.note,
-        "floor_us": roof.map(|roof| roof.floor_us),
-        "gigabytes": roof.map(|roof| roof.gigabytes),
-        "teraflops": roof.map(|roof| roof.teraflops),
+        "floor_us": figure(|c| c.floor),
+        "port_gigabytes": figure(|c| c.ports),
+        "weight_gigabytes": figure(|c| c.streamed_weights),
+        "teraflops": figure(|c| c.arithmetic),
+        "measured": rates.is_some_and(|rates| rates.measured),
     })
 }
 

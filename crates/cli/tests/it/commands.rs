@@ -139,7 +139,7 @@ fn explain_tells_what_fired_and_what_refused() {
     let said = text(&["explain", &graph, "--compress", "sparse"]);
     assert!(said.contains("ways to compile it") && said.contains("less than half of it is zero"), "{said}");
     let value = json(&["explain", &graph]);
-    let names = ["most_bytes", "notices", "segments", "stages", "target", "ways", "weights"];
+    let names = ["estimate", "most_bytes", "notices", "segments", "stages", "target", "ways", "weights"];
     assert_eq!(keys(&value), names);
     let weight = &json(&["explain", &graph, "--compress", "int8"])["weights"][0];
     let names =
@@ -212,10 +212,22 @@ fn targets_say_what_families_take() {
         let chips = value["chips"].as_array().unwrap();
         chips.iter().find(|chip| chip["name"] == name).unwrap().clone()
     };
-    let of_chip = ["cores", "family", "floor_us", "gigabytes", "is", "name", "note", "teraflops"];
+    let of_chip = [
+        "cores",
+        "family",
+        "floor_us",
+        "is",
+        "measured",
+        "name",
+        "note",
+        "port_gigabytes",
+        "teraflops",
+        "weight_gigabytes",
+    ];
     assert_eq!(keys(&chip("h13")), of_chip);
-    assert_eq!((&chip("h14g")["cores"], chip("h14g")["gigabytes"].as_f64()), (&8.into(), Some(48.0)));
+    assert_eq!((&chip("h14g")["cores"], chip("h14g")["weight_gigabytes"].as_f64()), (&8.into(), Some(55.0)));
     assert!(chip("h18p")["floor_us"].is_null());
+    assert_eq!([chip("h14g"), chip("h14")].map(|chip| chip["measured"].as_bool()), [Some(true), Some(false)]);
     assert!(chip("h18p")["note"].as_str().unwrap().contains("the family before"));
     let a13 = &value["families"][0];
     let of_family = ["decomposed", "limits", "name", "number", "rejected", "streams", "texture_unit"];

@@ -205,6 +205,18 @@ unary_functions! {
         /// The value at zero.
         beta
     } => |x| alpha * x + beta;
+    /// The square root, +0 of minus zero: [`Unary::Sqrt`] on the engine.
+    EngineSqrt => |x| (x + splat(0.0)).sqrt();
+    /// `ln(x + eps)`, -45440 of zero: [`Unary::Log`] on the engine.
+    EngineLog {
+        /// Added to `x`.
+        eps
+    } => |x| {
+        let log = math::log(x + eps);
+        choose(log.lt(splat(-45440.0)), splat(-45440.0), log)
+    };
+    /// `ln(1 + e^x)`, 0 from where `e^x` is infinite: [`Unary::Softplus`] on the engine.
+    EngineSoftplus => |x| choose(x.ge(splat(11.09375)), splat(0.0), math::softplus(x));
     /// `x k`.
     MulScalar {
         /// The factor.
@@ -215,6 +227,30 @@ unary_functions! {
         /// The summand.
         k
     } => |x| x + k;
+}
+
+impl Unary {
+    /// The function as the engine computes it at minus zero, zero and infinity, as published.
+    #[must_use]
+    pub fn on_engine(self) -> Unary {
+        match self {
+            Unary::Sqrt => Unary::EngineSqrt,
+            Unary::Log { eps } => Unary::EngineLog { eps },
+            Unary::Softplus => Unary::EngineSoftplus,
+            other => other,
+        }
+    }
+
+    /// The function that [`Unary::on_engine`] makes this of.
+    #[must_use]
+    pub fn plain(self) -> Unary {
+        match self {
+            Unary::EngineSqrt => Unary::Sqrt,
+            Unary::EngineLog { eps } => Unary::Log { eps },
+            Unary::EngineSoftplus => Unary::Softplus,
+            other => other,
+        }
+    }
 }
 
 /// `out[i] = f16(function(x[i]))`.
@@ -275,9 +311,9 @@ struct UnaryTask<'a> {
     out: &'a mut [[f16; WIDTH]],
 }
 
-/// Stores +0 in place of every NaN and returns how many there were.
+/// Stores positive infinity in place of every NaN and returns how many there were: what the engine does to what it is fed.
 pub fn sanitize(kernels: &Kernels, out: &mut [f16]) -> usize {
-    count_replaced(kernels, out, without_nan)
+    count_replaced(kernels, out, |bits| if bits & 0x7fff > 0x7c00 { 0x7c00 } else { bits })
 }
 
 fn without_nan(bits: u16) -> u16 {

@@ -40,7 +40,7 @@ fn unfused(kernels: &Kernels, task: &Attention<'_>, masks: [Added<'_>; 2]) -> Ve
         binary(kernels, Binary::Add, a, b, &shape, Stores::default(), &mut weights);
     }
     let before = weights.clone();
-    softmax(kernels, &before, &shape, 2, &mut weights);
+    softmax(kernels, &before, &shape, 2, task.flush_nan, &mut weights);
     let mut out = vec![f16::ZERO; heads * queries * values];
     bmm(kernels, &weights, task.v.0, &mixed, &epilogue, &mut Scratch::new(), &mut out);
     out

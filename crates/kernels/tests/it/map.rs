@@ -42,6 +42,10 @@ pub fn all_unary() -> Vec<Unary> {
         ClampedRelu { alpha: 0.2, beta: 1.3 },
         SigmoidHard { alpha: 0.2, beta: 0.5 },
         Linear { alpha: 1.3, beta: -0.2 },
+        EngineSqrt,
+        EngineLog { eps: 0.0 },
+        EngineLog { eps: 0.25 },
+        EngineSoftplus,
         MulScalar { k: 0.3 },
         AddScalar { k: 0.7 },
     ]
@@ -83,6 +87,15 @@ fn definitions_at_chosen_points() {
         [0.0, 0.5, 1.0]
     );
     assert!(at(Unary::Relu, f32::NAN).is_nan());
+    let on_engine = |function: Unary, x: f32| f16::from_f32(function.on_engine().eval(x)).to_bits();
+    assert_eq!([on_engine(Unary::Sqrt, -0.0), on_engine(Unary::Sqrt, 4.0)], [0, 0x4000]);
+    let log = Unary::Log { eps: 0.0 };
+    assert_eq!([0.0, -0.0, 1.0].map(|x| on_engine(log, x)), [0xf98c, 0xf98c, 0]);
+    assert_eq!([11.09375, f32::INFINITY].map(|x| on_engine(Unary::Softplus, x)), [0, 0]);
+    assert_eq!(on_engine(Unary::Softplus, 11.0859375), f16::from_f32(11.0859375).to_bits());
+    for function in all_unary() {
+        assert_eq!(function.on_engine().plain(), function.plain());
+    }
 }
 
 /// The shapes of an output and of operands that broadcast to it.
@@ -184,7 +197,7 @@ fn policies_for_nan_and_overflow() {
     for kernels in contexts() {
         let mut out = x.clone();
         assert_eq!(map::sanitize(kernels, &mut out), nans);
-        let want: Vec<f16> = x.iter().map(|&x| if x.is_nan() { f16::ZERO } else { x }).collect();
+        let want: Vec<f16> = x.iter().map(|&x| if x.is_nan() { f16::INFINITY } else { x }).collect();
         assert_same(kernels, &out, &want, "sanitize");
         let mut out = x.clone();
         let over = |x: &&f16| x.is_finite() && x.to_f32().abs() > 1.5;

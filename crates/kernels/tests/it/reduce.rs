@@ -92,7 +92,24 @@ proptest! {
             softmax_row(&row, &mut out);
             out.iter().enumerate().for_each(|(k, &value)| want[at(k)] = value);
         }
-        check(&want, "softmax", |kernels, out| softmax(kernels, &x, &[outer, size, inner], 1, out));
+        for flush_nan in [false, true] {
+            check(&want, "softmax", |kernels, out| {
+                softmax(kernels, &x, &[outer, size, inner], 1, flush_nan, out);
+            });
+        }
+        // Infinite elements share the whole where NaN is flushed.
+        let infinite = |o: usize, i: usize| (o + i).is_multiple_of(3);
+        let mut x = x;
+        for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))).filter(|&(o, i)| infinite(o, i)) {
+            let at = |k: usize| (o * size + k) * inner + i;
+            let shares = [size / 3, size - 1];
+            let share = f16::from_f32(if shares[0] == shares[1] { 1.0 } else { 0.5 });
+            (0..size).for_each(|k| want[at(k)] = f16::ZERO);
+            shares.iter().for_each(|&k| (x[at(k)], want[at(k)]) = (f16::INFINITY, share));
+        }
+        check(&want, "softmax of infinities", |kernels, out| {
+            softmax(kernels, &x, &[outer, size, inner], 1, true, out);
+        });
     }
 }
 

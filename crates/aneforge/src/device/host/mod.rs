@@ -10,6 +10,7 @@ mod attention;
 mod chain;
 mod conv;
 mod elementwise;
+mod faithful;
 mod joined;
 mod layers;
 mod layout;
@@ -60,6 +61,7 @@ pub struct Host {
     packs: Arc<PerProcess<Packs>>,
     fuse: bool,
     numerics: Option<Numerics>,
+    faithful: bool,
 }
 
 /// How the host computes.
@@ -69,6 +71,8 @@ pub struct HostOptions {
     /// Which departures from IEEE 754 it models; by default those of the family of the chip that a program is compiled
     /// for.
     pub numerics: Option<Numerics>,
+    /// Whether, where no numerics are named, all is followed that is published of that family, and not only what costs nothing.
+    pub faithful: bool,
     /// In which order products and convolutions sum; by default in the fastest, whose last bits may differ between classes
     /// of processors.
     pub sums: Sums,
@@ -87,6 +91,12 @@ impl HostOptions {
     #[must_use]
     pub fn numerics(self, numerics: impl Into<Option<Numerics>>) -> HostOptions {
         HostOptions { numerics: numerics.into(), ..self }
+    }
+
+    /// The same with all that is published of the family of the chip that a program is compiled for, where no numerics are named.
+    #[must_use]
+    pub fn faithful(self, faithful: bool) -> HostOptions {
+        HostOptions { faithful, ..self }
     }
 
     /// The same with sums in this order.
@@ -116,7 +126,7 @@ impl Host {
 
     /// An engine on these kernels, which sums as they do.
     pub fn with_kernels(kernels: Kernels) -> Host {
-        Host { kernels, packs: Arc::default(), fuse: true, numerics: None }
+        Host { kernels, packs: Arc::default(), fuse: true, numerics: None, faithful: false }
     }
 
     /// The same engine with one step per node: slower, and the same bits.
@@ -238,7 +248,7 @@ pub fn shared_with(options: &HostOptions) -> Result<Arc<Host>, DeviceError> {
         return Ok(shared());
     }
     let mut host = Host::clone(&shared()).with_sums(options.sums);
-    host.numerics = options.numerics;
+    (host.numerics, host.faithful) = (options.numerics, options.faithful);
     if let Some(isa) = options.isa {
         host = host.with_isa(isa)?;
     }
@@ -285,7 +295,8 @@ impl Device for Host {
     }
 
     fn numerics(&self, target: Target) -> Numerics {
-        self.numerics.unwrap_or(Numerics::Ane(target.family()))
+        let all = if self.faithful { Numerics::Faithful } else { Numerics::Ane };
+        self.numerics.unwrap_or(all(target.family()))
     }
 
     fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
@@ -301,8 +312,11 @@ impl Device for Host {
     }
 
     fn load(&self, segment: &Segment, target: Target) -> Result<Box<dyn Loaded>, DeviceError> {
-        let graph = graph_of(segment)?;
-        let (graph, plan) = planner::planned(&graph, self.numerics(target), self.fuse);
+        let (graph, numerics) = (graph_of(segment)?, self.numerics(target));
+        if numerics.is_faithful() {
+            return Ok(Box::new(faithful::Faithful::new(&graph, numerics, self.kernels.clone())?));
+        }
+        let (graph, plan) = planner::planned(&graph, numerics, self.fuse);
         let packs = self.packs.get(|_| Packs::default());
         Ok(Box::new(run::Program::new(&graph, plan, self.kernels.clone(), packs)?))
     }

@@ -46,7 +46,9 @@ impl Routine for Normalise {
         let affine = || channel::PerChannel { gamma: call.half(1), beta: call.half(2) };
         match *self {
             Normalise::Rows(rows) => return rows.run(call, out),
-            Normalise::Softmax(axis) => softmax::softmax(k, x, call.extents(0), axis, out),
+            Normalise::Softmax(axis) => {
+                softmax::softmax(k, x, call.extents(0), axis, call.stores().flush_nan, out);
+            }
             Normalise::Given(eps) => {
                 channel::batch_norm(k, x, inner(), affine(), [call.half(3), call.half(4)], eps, out);
             }

@@ -37,7 +37,7 @@ impl Overflows {
         self.found.iter().enumerate().filter_map(move |(at, overflow)| Some((node(at)?, overflow)))
     }
 
-    fn add(&mut self, node: NodeId, op: &'static str, values: usize) {
+    pub(super) fn add(&mut self, node: NodeId, op: &'static str, values: usize) {
         self.add_at((node, 0), self.lines[node.index()], op, values);
     }
 

@@ -86,7 +86,13 @@ fn consumers(graph: &Graph) -> Vec<Vec<NodeId>> {
 
 impl<'a> Planner<'a> {
     fn new(graph: &'a Graph, numerics: Numerics, fuse: bool) -> Planner<'a> {
-        let forms = graph.nodes().map(|(id, _)| graph.form(id)).collect();
+        // Fast kernels follow what costs nothing.
+        let numerics = numerics.fast();
+        let form = |(id, _): (NodeId, &GraphNode)| match graph.form(id) {
+            Form::Map(function) => Form::Map(numerics.arithmetic().function(function)),
+            other => other,
+        };
+        let forms = graph.nodes().map(form).collect();
         let (uses, consumers) = (graph.uses(), consumers(graph));
         Planner { graph, forms, uses, consumers, feeds: graph.feeds(), numerics, fuse }
     }
@@ -361,10 +367,23 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether a convolution sums more than one term. One is an elementwise product, which has the range of half precision.
+    fn sums_terms(&self, id: NodeId) -> bool {
+        let [image, kernels] = [0, 1].map(|i| self.ty(self.graph.node(id).inputs[i]).shape);
+        let channels = match *self.form(id) {
+            Form::ConvTranspose(_, groups) => image[1] / groups,
+            _ => kernels[1],
+        };
+        channels * kernels[2] * kernels[3] > 1
+    }
+
     /// What is done to the values that `last` stores, whose step starts with `first`.
     pub(super) fn finish(&self, first: NodeId, last: NodeId) -> Finish {
         let limit = match self.form(first) {
-            Form::Product(_) => self.numerics.matmul_limit(),
+            Form::Product(_) | Form::RowProduct => self.numerics.matmul_limit(),
+            Form::Conv(..) | Form::ConvTranspose(..) if self.sums_terms(first) => {
+                self.numerics.matmul_limit()
+            }
             Form::Move(Move::Slice { begin, clamped: true }) if begin.last().is_some_and(|&b| b > 0) => {
                 self.numerics.offset_slice_limit()
             }

@@ -101,7 +101,7 @@ impl Operator for RowProduct {
             for k in 0..w {
                 dot.push(x[0].data[i / u * w + k], x[1].data[((n * w + k) * h + row) * u + column]);
             }
-            p.store(dot.total())
+            p.store_product(dot.total())
         })
     }
     fn vjp(&self, x: &[Var], _: &Var, dy: &Var) -> Vec<Grad> {

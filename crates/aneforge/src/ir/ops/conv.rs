@@ -152,11 +152,11 @@ pub(crate) fn zero_pad(x: &Var, pad: [i64; 4]) -> Var {
 pub(crate) fn accumulate(
     dot: &mut Dot,
     [kh, kw, channels]: [usize; 3],
-    mut at: impl FnMut(usize, usize, usize) -> Option<(f64, f64)>,
+    mut at: impl FnMut(usize, usize, usize) -> (Option<f64>, f64),
 ) {
     let mut push = |dot: &mut Dot, i, j, c| match at(i, j, c) {
-        Some((a, b)) => dot.push(a, b),
-        None => dot.skip(1),
+        (Some(pixel), weight) => dot.push(pixel, weight),
+        (None, weight) => dot.pad(weight),
     };
     for i in 0..kh {
         if channels <= FEW_CHANNELS {
@@ -226,19 +226,21 @@ impl Operator for Conv {
             let (oy, ox) = (index / wo % ho, index % wo);
             let first = co / group_size * per_group;
             let mut dot = p.dot();
-            accumulate(&mut dot, [kh, kw, per_group], |i, j, c| {
+            let place = |i: usize, j: usize| {
                 let y =
                     (oy as i64 * self.strides[0] + i as i64 * self.dilations[0]).checked_sub(self.pad[0])?;
                 let z =
                     (ox as i64 * self.strides[1] + j as i64 * self.dilations[1]).checked_sub(self.pad[2])?;
                 let (y, z) = (usize::try_from(y).ok()?, usize::try_from(z).ok()?);
-                let inside = y < h && z < w;
-                inside.then(|| {
-                    let pixel = x[0].data[((n * cin + first + c) * h + y) * w + z];
-                    (pixel, x[1].data[((co * per_group + c) * kh + i) * kw + j])
-                })
+                (y < h && z < w).then_some((y, z))
+            };
+            accumulate(&mut dot, [kh, kw, per_group], |i, j, c| {
+                let pixel = place(i, j).map(|(y, z)| x[0].data[((n * cin + first + c) * h + y) * w + z]);
+                (pixel, x[1].data[((co * per_group + c) * kh + i) * kw + j])
             });
-            let sum = p.store(dot.total());
+            // One term is an elementwise product, which has the range of half precision.
+            let store = if per_group * kh * kw > 1 { Precision::store_product } else { Precision::store };
+            let sum = store(p, dot.total());
             x.get(2).map_or(sum, |bias| p.store(sum + bias.data[co]))
         })
     }

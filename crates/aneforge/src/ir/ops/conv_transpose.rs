@@ -108,12 +108,13 @@ impl Operator for ConvTranspose {
             let first = co / per_group * group_size;
             let mut dot = p.dot();
             accumulate(&mut dot, [kh, kw, group_size], |i, j, c| {
-                let (y, z) = (self.origin(0, oy, i, h)?, self.origin(1, ox, j, w)?);
-                let pixel = x[0].data[((n * cin + first + c) * h + y) * w + z];
-                let weight = x[1].data[(((first + c) * per_group + co % per_group) * kh + i) * kw + j];
-                Some((pixel, weight))
+                let place = self.origin(0, oy, i, h).zip(self.origin(1, ox, j, w));
+                let pixel = place.map(|(y, z)| x[0].data[((n * cin + first + c) * h + y) * w + z]);
+                (pixel, x[1].data[(((first + c) * per_group + co % per_group) * kh + i) * kw + j])
             });
-            let sum = p.store(dot.total());
+            // One term is an elementwise product, which has the range of half precision.
+            let store = if group_size * kh * kw > 1 { Precision::store_product } else { Precision::store };
+            let sum = store(p, dot.total());
             x.get(2).map_or(sum, |bias| p.store(sum + bias.data[co]))
         })
     }

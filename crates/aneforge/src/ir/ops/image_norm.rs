@@ -163,7 +163,7 @@ impl Operator for LocalResponseNorm {
             let channel = i / inner % channels;
             let first = i - channel * inner;
             let square = |c: usize| x[0].data[first + c * inner].powi(2);
-            let total = p.sum_of(response.neighbours(channel, channels).map(square));
+            let total = p.inner_sum_of(response.neighbours(channel, channels).map(square));
             p.store(match p {
                 Precision::F64 => x[0].data[i] / (k + alpha / self.size as f64 * total).powf(beta),
                 Precision::F16(_) => f64::from(response.of(x[0].data[i] as f32, total as f32)),

@@ -157,7 +157,7 @@ reduce! {
         vjp = |_, x, _, dy| dy * x.sign();
     /// The square root of the sum of squares over `axes`.
     ReduceL2Norm reduce_l2_norm "reduce_l2_norm" by L2Norm on (-4.0, 4.0), SUM { never_negative: true };
-        value = |p, e| p.call(p.sum_of(e.iter().map(|v| v * v)), f64::sqrt, f32::sqrt);
+        value = |p, e| p.call(p.sum_of(e.iter().map(|v| p.square(*v))), f64::sqrt, f32::sqrt);
         vjp = |_, x, y, dy| dy * (x / y);
     /// The natural logarithm of the sum over `axes`.
     ReduceLogSum log_sum "reduce_log_sum" by LogSum on (0.5, 4.0), SUM;
@@ -165,12 +165,12 @@ reduce! {
         vjp = |op, x, _, dy| spread(&(dy / x.sum(&op.axes)), x);
     /// The sum of squares over `axes`.
     ReduceSumSquare sum_square "reduce_sum_square" by SumSquare on (-4.0, 4.0), SUM { never_negative: true };
-        value = |p, e| p.sum_of(e.iter().map(|v| v * v)); vjp = |_, x, _, dy| dy * x.muls(2.0);
+        value = |p, e| p.sum_of(e.iter().map(|v| p.square(*v))); vjp = |_, x, _, dy| dy * x.muls(2.0);
     /// The natural logarithm of the sum of exponentials over `axes`, without overflow.
     ReduceLogSumExp reduce_log_sum_exp "reduce_log_sum_exp" by LogSumExp on (-4.0, 4.0), SUM;
         value = |p, e| {
             let max = max_of(e);
-            let sum = p.sum_of(e.iter().map(|v| p.call(v - max, f64::exp, aneforge_kernels::math::exp)));
+            let sum = p.inner_sum_of(e.iter().map(|v| p.call(v - max, f64::exp, aneforge_kernels::math::exp)));
             max + p.call(sum, f64::ln, aneforge_kernels::math::log)
         };
         vjp = |_, x, y, dy| dy * (x - y).exp();

@@ -40,8 +40,9 @@ impl Operator for Softmax {
         for start in (0..out.shape.count()).filter(|i| i / stride % size == 0) {
             let lane = || (0..size).map(|k| start + k * stride);
             let max = lane().map(|i| x[0].data[i]).fold(f64::NEG_INFINITY, f64::max);
-            let exps: Vec<f64> = lane().map(|i| p.call(x[0].data[i] - max, f64::exp, math::exp)).collect();
-            let sum = p.sum_of(exps.iter().copied());
+            let exps: Vec<f64> =
+                lane().map(|i| p.call(p.difference(x[0].data[i], max), f64::exp, math::exp)).collect();
+            let sum = p.inner_sum_of(exps.iter().copied());
             lane().zip(exps).for_each(|(i, e)| result.data[i] = p.store(p.divide(e, sum)));
         }
         result

@@ -22,7 +22,7 @@ pub(crate) fn half_only(x: &TensorType) -> Result<(), String> {
 
 /// Applies a kernel's function, or its exact counterpart, to every element.
 pub(crate) fn map(x: &Array, p: Precision, kernel: Unary, exact: impl Fn(f64) -> f64) -> Array {
-    Array::from_fn(x.shape, |i| p.store(p.call(x.data[i], &exact, |v| kernel.eval(v))))
+    Array::from_fn(x.shape, |i| p.store(p.function(kernel, x.data[i], &exact)))
 }
 
 /// The error function, to double precision: its series near zero, a continued fraction beyond.

@@ -11,6 +11,11 @@ use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use aneforge_mil::netplist::{Layer, Symbol, Value};
 
+/// Sides of blocks that the layers are known to take; others are written with transposes.
+///
+/// Evidence: the compiler's table of factors in arXiv 2606.22283 aB, every chip (decompiled).
+const FACTORS: [i64; 5] = [1, 2, 3, 4, 8];
+
 macro_rules! rearrange {
     ($( $(#[doc = $doc:literal])* $Op:ident $method:ident $name:literal $kind:literal
         { $( $(#[doc = $attr_doc:literal])* $attr:ident ),* };
@@ -53,7 +58,12 @@ macro_rules! rearrange {
                         [("FactorX", block[1].into()), ("FactorY", block[0].into()), ("FactorZ", Value::Int(1))];
                     Layer::new($kind, params, [Symbol::dense("x", lie(&x[0]))], result(lie(&out)))
                 };
-                Mil::Native(Native { layer, written: Some($write), route: |_, _| false })
+                let route = |op: &Op, _: &[TensorType]| {
+                    let Op::$Op($b) = op else { unreachable!("called on its own op") };
+                    let block: [i64; 2] = $block;
+                    !block.iter().all(|size| FACTORS.contains(size))
+                };
+                Mil::Native(Native { layer, written: Some($write), route })
             }
             fn cases() -> Vec<Case> {
                 vec![$(Case::new($case, &[&$shape], (-4.0, 4.0), Tolerance::EXACT)),*]

@@ -1,35 +1,43 @@
-//! What a graph may cost on the engine, in microseconds, from its shapes alone.
+//! ANEForge 0.4.0's own two formulas, kept so that its numbers can be had: what users see is
+//! [`measured`](super::measured()).
 //!
-//! Two models. The measured one is fitted to an M5 Pro and ranks ways to write a program; the analytic one
-//! is a roofline per chip, scaled from the nearest chip that was measured. Both order programs; neither
-//! replaces a measurement. Every constant is ANEForge 0.4.0's (arXiv 2606.17090), from its authors'
-//! devices; nothing here has run on silicon by this project.
+//! The first is fitted to an M5 Pro and ranks ways to write a program; the analytic one is a roofline per chip, scaled from
+//! the nearest chip that was measured. Both order programs; neither replaces a measurement. Every constant is ANEForge
+//! 0.4.0's (arXiv 2606.17090), from its authors' devices; nothing here has run on silicon by this project.
 
-use super::clocks::Curve;
-use super::layers::written_out;
-use super::{Family, Target};
+use super::NoCurve;
 use crate::ir::form::{Form, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::op::Mil;
+use crate::target::clocks::Curve;
+use crate::target::layers::written_out;
+use crate::target::{Family, Target};
 
 /// Time of an empty program on an M5 Pro.
+///
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (measured).
 pub const FLOOR_US: f64 = 63.3;
 /// Arithmetic per microsecond, from the steeper of two fits: convolutions in their channels.
+///
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (fitted).
 const FLOPS_PER_US: f64 = 19_623_233.9;
 /// Bytes per microsecond.
+///
+/// Evidence: ANEForge 0.4.0's own value, M5 Pro (assumed).
 const BYTES_PER_US: f64 = 1.1e5;
 /// What a cut costs beside its layer: the cheapest layer measured. It may be far too little: one community report has a
 /// network of 13 programs at 13.19 ms that takes 4.60 ms as one, 720 us for each cut.
+///
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (measured).
 const CUT_US: f64 = 75.6;
 /// The same in the analytic model, for every chip.
+///
+/// Evidence: ANEForge 0.4.0's own value, any chip (assumed).
 const ANALYTIC_CUT_US: f64 = 200.0;
 /// The reference's ceiling of an M1, in 10^12 operations per second.
+///
+/// Evidence: ANEForge 0.4.0, convolutions, M1 (measured).
 const M1_TERAFLOPS: f64 = 1.8;
-
-/// A target's clocks or cores are not known. The target's limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("target {0} has no recorded clock and cores; estimates need h11, or one of h13 to h18")]
-pub struct NoCurve(pub Target);
 
 /// What a node does: bytes moved, weights among them, and operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -73,7 +81,7 @@ pub fn estimate_on(graph: &Graph, target: Target, int8: bool) -> Result<f64, NoC
     Ok(regions(graph) as f64 * chip.floor_us + time + cuts as f64 * ANALYTIC_CUT_US)
 }
 
-fn is_layer(node: &GraphNode) -> bool {
+pub(super) fn is_layer(node: &GraphNode) -> bool {
     matches!(node.op.mil(), Mil::Native(_))
 }
 
@@ -114,7 +122,7 @@ fn work(graph: &Graph, id: NodeId, node: &GraphNode, int8: bool) -> Work {
 }
 
 /// The time of a native layer that was measured, scaled from the nearest size.
-fn layer_time(graph: &Graph, node: &GraphNode) -> Option<f64> {
+pub(super) fn layer_time(graph: &Graph, node: &GraphNode) -> Option<f64> {
     let (_, points) = LAYERS.iter().find(|(name, _)| *name == node.op.name())?;
     let types: Vec<_> = node.inputs.iter().map(|&i| graph.node(i).ty).collect();
     let shape = types[0].shape;
@@ -139,6 +147,9 @@ struct Chip {
 /// A chip that was measured: its name, floor, bandwidth in GB/s, peak in 10^12 operations per second, ramp.
 struct Anchor(&'static str, f64, f64, f64, Option<(f64, f64)>);
 
+/// The chips that were measured.
+///
+/// Evidence: ANEForge 0.4.0's fits, M1, M2 Pro and M5 Pro (fitted).
 static ANCHORS: [Anchor; 3] = [
     Anchor("h13", 220.0, 9.0, 3.25, None),
     // The M2 Pro that was measured, with 8 cores. The reference has it as h14, which has 4 (arXiv 2606.22283).
@@ -146,7 +157,12 @@ static ANCHORS: [Anchor; 3] = [
     Anchor("h17s", 110.0, 57.0, 8.9, None),
 ];
 
-fn anchor_of(target: Target) -> &'static Anchor {
+/// The chip that was measured, of those that a chip is scaled from.
+pub(super) fn anchor_of(target: Target) -> &'static str {
+    anchor(target).0
+}
+
+fn anchor(target: Target) -> &'static Anchor {
     let family = match target.family() {
         Family::Older | Family::A13 => "h13",
         Family::A14 | Family::A15 => "h14g",
@@ -158,7 +174,7 @@ fn anchor_of(target: Target) -> &'static Anchor {
 impl Chip {
     fn of(target: Target) -> Result<Chip, NoCurve> {
         let curve = Curve::of(target).ok_or(NoCurve(target))?;
-        let Anchor(name, floor, bandwidth, peak, ramp) = anchor_of(target);
+        let Anchor(name, floor, bandwidth, peak, ramp) = anchor(target);
         let anchor = Target::named(name).ok().and_then(Curve::of).expect("invariant: anchors have curves");
         let scale = curve.scale() / anchor.scale();
         let cores = f64::from(curve.cores) / f64::from(anchor.cores);
@@ -219,12 +235,14 @@ pub fn peak(target: Target) -> Result<Peak, NoCurve> {
 /// Where a chip's estimate comes from: the chip it is scaled from, and whether its family was measured.
 pub fn provenance(target: Target) -> (&'static str, bool) {
     let measured = matches!(target.family(), Family::A13 | Family::A14 | Family::A16);
-    (anchor_of(target).0, measured)
+    (anchor_of(target), measured)
 }
 
 /// Times of native layers on an M5 Pro: what each grows with, and microseconds, the least of many runs. The reference
 /// has times of the other layers too, of 20 to 5,700 ms; those were taken with a process started for every call, say
 /// nothing of the engine, and are left out.
+///
+/// Evidence: ANEForge 0.4.0's calibration, M5 Pro (measured).
 #[rustfmt::skip]
 static LAYERS: &[(&str, &[(f64, f64)])] = &[
     ("sdpa", &[(262144.0, 111.5), (2097152.0, 172.5), (8388608.0, 252.0), (33554432.0, 637.1)]),
@@ -233,6 +251,6 @@ static LAYERS: &[(&str, &[(f64, f64)])] = &[
 ];
 
 #[cfg(test)]
-pub(super) fn layers() -> impl Iterator<Item = &'static str> {
+pub(in crate::target) fn layers() -> impl Iterator<Item = &'static str> {
     LAYERS.iter().map(|(name, _)| *name)
 }
