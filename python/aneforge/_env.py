@@ -55,8 +55,10 @@ def target() -> str | None:
 
 
 def device() -> str | None:
-    """`ANEFORGE_DEVICE`: the device that models run on when `compile` names none."""
-    return _word("device")
+    """`ANEFORGE_DEVICE`: the device that models run on when `compile` names none; without it `ane` where
+    `ANEFORGE_ENGINE_LIBRARY` names a library for the engine, which is never set to run on the host.
+    """
+    return _word("device") or ("ane" if stands_in() else None)
 
 
 def host(

@@ -304,7 +304,7 @@ class Model:
         """The number of ops as written; inputs and weights do not count."""
     @property
     def device(self) -> str:
-        """The device it runs on: `host` or `ane`."""
+        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
     @property
     def target(self) -> str:
         """The chip it is compiled for."""
@@ -364,7 +364,7 @@ class Encoder:
         """How token states become one vector: `mean`, `cls` or `max`."""
     @property
     def device(self) -> str:
-        """The device it runs on: `host` or `ane`."""
+        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
     @property
     def target(self) -> str:
         """The chip it is compiled for."""

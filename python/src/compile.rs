@@ -77,7 +77,7 @@ pub fn compile(
     let device = on(device.as_deref(), &host)?;
     let at = here(py)?;
     let roots: Vec<Var> = outputs.iter().chain(carry.iter().flatten()).cloned().collect();
-    let states = state::kept(py, &roots, device.name())?;
+    let states = state::kept(py, &roots, device.title())?;
     let sets = calibrate.map(|sets| sets_of(&roots, &sets)).transpose()?;
     let (cache, results) =
         (cache.map(|(folder, limit)| Cache::new(&folder).limit(limit)), returned.results());

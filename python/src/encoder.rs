@@ -104,7 +104,7 @@ impl Recipe {
             max_seq_length: loaded.max_seq_length(),
             pooling: loaded.pooling(),
             target: loaded.target().name(),
-            device: loaded.device().name(),
+            device: loaded.device().title(),
             weights: loaded.weights().to_vec(),
         })
     }
@@ -227,7 +227,7 @@ impl Encoder {
         self.pooling.name()
     }
 
-    /// The device it runs on: `host` or `ane`.
+    /// The device it runs on: `host`, `ane` or `ane (stand-in)`.
     #[getter]
     fn device(&self) -> &'static str {
         self.device

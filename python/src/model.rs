@@ -316,10 +316,10 @@ impl Model {
         self.plan().n_ops
     }
 
-    /// The device it runs on: `host` or `ane`.
+    /// The device it runs on: `host`, `ane` or `ane (stand-in)`.
     #[getter]
     fn device(&self) -> &'static str {
-        self.running.device.name()
+        self.running.device.title()
     }
 
     /// The chip it is compiled for.

@@ -72,7 +72,7 @@ pub fn state(
 /// The state of a leaf on a device, of zeros.
 fn kept_on(py: Python<'_>, device: &Arc<dyn Device>, var: Var) -> PyResult<Py<State>> {
     let state = aneforge::State::of(device, &var).map_err(Error::Run)?;
-    let (buffer, device) = (state.buffer().clone(), device.name());
+    let (buffer, device) = (state.buffer().clone(), device.title());
     let notes = attrs(py, &var)?.cast_into::<PyDict>()?;
     notes.set_item(KEPT, Bound::new(py, Kept { buffer: buffer.clone(), device })?)?;
     made(py, var, buffer, device)

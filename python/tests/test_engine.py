@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -48,6 +49,21 @@ def test_models_have_the_bits_of_the_host(isolation: str, monkeypatch: pytest.Mo
         assert {place.device for place in model.placement()} == {"ane (stand-in)"}
     assert "device ane (stand-in)" in repr(model)
     assert af.devices()[0].available and "stand-in" in af.devices()[0].description
+
+
+def test_a_library_that_is_named_is_what_models_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANEFORGE_DEVICE", raising=False)
+    model = af.compile(graph())
+    assert model.device == "ane (stand-in)"
+    assert af.compile(graph(), device=model.device).device == model.device
+    assert pickle.loads(pickle.dumps(model)).device == model.device
+    assert af.state((4, 8), "kept").device == "ane (stand-in)"
+    monkeypatch.setenv("ANEFORGE_DEVICE", "host")
+    assert af.compile(graph()).device == "host"
+    monkeypatch.delenv("ANEFORGE_DEVICE")
+    monkeypatch.setenv("ANEFORGE_ENGINE_LIBRARY", "/nowhere/lib.so")
+    with pytest.raises(RuntimeError, match="/nowhere/lib.so"):
+        af.compile(graph())
 
 
 def test_an_encoder_has_the_bits_of_the_host() -> None:

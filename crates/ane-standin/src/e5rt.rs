@@ -310,8 +310,9 @@ exports! { symbol;
         if bytes == 0 || !bytes.is_multiple_of(64) {
             broken(&format!("{symbol}: {bytes} bytes are no multiple of 64"));
         }
+        let Some(memory) = Memory::new(bytes as usize) else { return fails(3, "Memory allocation failure") };
         // SAFETY: the caller's.
-        unsafe { put(symbol, out, Object::Buffer(Arc::new(Memory::new(bytes as usize)))) }
+        unsafe { put(symbol, out, Object::Buffer(Arc::new(memory))) }
     }
     /// Where it lies.
     fn e5rt_buffer_object_get_data_ptr(buffer: Handle, out: *mut Handle) {

@@ -19,9 +19,12 @@
 //! | `dense` | rows of surfaces have no padding |
 //! | `reset` | forgets all settings and counts |
 //!
-//! Messages to objects count under their selectors.
+//! Messages to objects count under their selectors. What is not understood ends the process: a function that is none, or a chip that
+//! runs no MIL.
 
 use aneforge::Target;
+use aneforge_ane::symbols::{CORE_FOUNDATION, E5RT, IO_SURFACE, OBJC};
+use aneforge_ane::{MESSAGES, NEVER};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,6 +93,22 @@ pub fn configure(text: &str) -> Result<(), String> {
     settings().apply(text)
 }
 
+/// An error for a function that the stand-in never has called.
+fn known(symbol: &str) -> Result<(), String> {
+    let functions = [E5RT, OBJC, CORE_FOUNDATION, IO_SURFACE]
+        .into_iter()
+        .flatten()
+        .map(|function| function.symbol)
+        .chain(NEVER.iter().map(|(symbol, _)| *symbol));
+    let mut all = functions.chain(MESSAGES.iter().map(|message| message.selector));
+    match all.any(|known| known == symbol) {
+        true => Ok(()),
+        false => {
+            Err(format!("`{symbol}` is no function that is called, and no message to the engine's classes"))
+        }
+    }
+}
+
 impl Settings {
     fn apply(&mut self, text: &str) -> Result<(), String> {
         text.split(';')
@@ -112,15 +131,21 @@ impl Settings {
             "print" => self.print = Some(value.to_owned()),
             "reject" => self.reject = Some(value.to_owned()),
             "corrupt" => self.corrupt = Some(number(value)?),
-            "chip" => self.chip = Target::named(value).map_err(|_| unknown())?,
+            "chip" => {
+                let chip = Target::named(value).map_err(|error| error.to_string())?;
+                chip.runs_programs().map_err(|error| error.to_string())?;
+                self.chip = chip;
+            }
             "programs" => self.programs = number(value)? as usize,
             "slow" => {
                 let (symbol, time) = value.rsplit_once(':').ok_or_else(unknown)?;
+                known(symbol)?;
                 self.slow.push((symbol.to_owned(), Duration::from_millis(number(time)?)));
             }
             "fail" | "null" | "hang" | "crash" => {
                 let (symbol, at) = value.rsplit_once('@').ok_or_else(unknown)?;
                 let (at, rest) = at.split_once(':').unwrap_or((at, ""));
+                known(symbol)?;
                 let fault = match key {
                     "fail" => Fault::Fail(rest.parse().map_err(|_| unknown())?),
                     "hang" => Fault::Hang(Duration::from_millis(number(rest)?)),

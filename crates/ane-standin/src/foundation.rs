@@ -397,7 +397,8 @@ pub unsafe extern "C" fn IOSurfaceCreate(properties: Handle) -> Handle {
     if (width, height, element, row, format) != (bytes, 1, 1, bytes, 0) || bytes == 0 {
         broken("IOSurfaceCreate: properties are not those of a line of bytes");
     }
-    Ref::new(Kind::Surface(Memory::new(bytes))).give()
+    let Some(memory) = Memory::new(bytes) else { return std::ptr::null_mut() };
+    Ref::new(Kind::Surface(memory)).give()
 }
 
 pub(crate) fn surface<'a>(symbol: &str, object: Handle) -> &'a Memory {

@@ -18,10 +18,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(bytes: usize) -> Memory {
+    /// So much memory, if it can be had.
+    pub(crate) fn new(bytes: usize) -> Option<Memory> {
+        let (words, mut memory) = (bytes.div_ceil(8), Vec::new());
+        memory.try_reserve_exact(words).ok()?;
         // As full of rubbish as any.
-        let memory = vec![0xA5u64; bytes.div_ceil(8)].into_boxed_slice();
-        Memory { at: AtomicPtr::new(Box::into_raw(memory).cast()), bytes }
+        memory.resize(words, 0xA5u64);
+        Some(Memory { at: AtomicPtr::new(Box::into_raw(memory.into_boxed_slice()).cast()), bytes })
     }
 }
 

@@ -70,8 +70,9 @@ pub enum AneError {
         /// How many there may be.
         limit: usize,
     },
-    /// A program was compiled by another process, or a place for programs was not free in any process. The device's fault.
-    #[error("the engine has no such program any more ({0}); compile it in this process")]
+    /// A program was compiled by another process, or a place for programs was not free in any process. It is to be compiled in this
+    /// process. The device's fault.
+    #[error("the engine has no such program any more ({0})")]
     Recompile(Failure),
     /// There is no such port. The caller's fault.
     #[error("there is no {what} {index}; the program has {count}")]
@@ -93,6 +94,26 @@ pub enum AneError {
         /// What there is.
         got: usize,
     },
+    /// A port was said to have fewer bytes than its elements take, so that the engine would write past its end. The caller's fault.
+    #[error(
+        "port `{port}` has {elements} elements in the program, of two bytes each (one, of bytes), and {bytes} bytes were said"
+    )]
+    Extents {
+        /// The port.
+        port: String,
+        /// How many elements the library says that it has.
+        elements: usize,
+        /// The bytes that were said.
+        bytes: usize,
+    },
+    /// So much memory cannot be had. The caller's fault.
+    #[error("{bytes} bytes of memory cannot be had{}", of_machine(.have))]
+    Memory {
+        /// What was asked for.
+        bytes: usize,
+        /// What the machine has, where that is known.
+        have: Option<u64>,
+    },
     /// Values of another count than a port takes. The caller's fault.
     #[error("port `{port}` takes {want} bytes, got {got}")]
     Values {
@@ -109,8 +130,8 @@ pub enum AneError {
     /// A port's buffer was not handed over for a run, so that somebody could read it while the engine writes. The caller's fault.
     #[error("the buffer of port `{0}` was not handed over; a run takes every buffer that ports are bound to")]
     NotHeld(String),
-    /// A call took so long that it is given up. The device's fault.
-    #[error("a call has not come back within {} s, so that the program is given up; load it again", .0.as_secs_f64())]
+    /// A call took so long that it is given up: the program is to be loaded again. The device's fault.
+    #[error("a call has not come back within {} s, so that the program is given up", .0.as_secs_f64())]
     Hung(Duration),
     /// Two programs run asynchronously at once, of which the second would never end (guide, measured on M1). The caller's fault.
     #[error(
@@ -175,6 +196,10 @@ impl From<Failure> for AneError {
     fn from(failure: Failure) -> AneError {
         AneError::Call(failure)
     }
+}
+
+fn of_machine(have: &Option<u64>) -> String {
+    have.map_or_else(String::new, |have| format!(", this machine has {have}"))
 }
 
 fn printed(output: &str) -> String {

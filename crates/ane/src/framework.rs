@@ -1,6 +1,7 @@
 //! The system's libraries, opened.
 
 use crate::error::AneError;
+use crate::limits;
 use crate::program::Source;
 use crate::sys::buffer::Buffer;
 use crate::sys::e5rt::{CompileOptions, E5rt};
@@ -61,9 +62,11 @@ impl Libraries {
         self.without.iter().all(|missing| missing != symbol)
     }
 
-    /// One library in the place of all, such as the stand-in.
+    /// One library in the place of all, such as the stand-in. A relative path, a bare name too, is one from the current folder: it is
+    /// never looked for where the system has its libraries.
     pub fn all(path: impl Into<PathBuf>) -> Libraries {
         let path = path.into();
+        let path = std::path::absolute(&path).unwrap_or(path);
         Libraries {
             espresso: path.clone(),
             engine: path.clone(),
@@ -85,6 +88,8 @@ pub struct Framework {
     pub(crate) block_class: Option<BlockClass>,
     stand_in: Option<String>,
     system: String,
+    /// Bytes of memory that the machine has, once that was asked.
+    memory: OnceLock<Option<u64>>,
 }
 
 impl Framework {
@@ -109,6 +114,7 @@ impl Framework {
                 .filter(|_| libraries.has("_NSConcreteGlobalBlock")),
             stand_in,
             system,
+            memory: OnceLock::new(),
         });
         open.insert(libraries.clone(), Arc::clone(&framework));
         Ok(framework)
@@ -160,9 +166,12 @@ impl Framework {
         self.e5rt.name_of(code)
     }
 
-    /// Zeroed memory that host and engine see.
+    /// Zeroed memory that host and engine see. What the machine does not have is not asked for.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer, AneError> {
-        self.e5rt.buffer(bytes)
+        let have = *self.memory.get_or_init(|| system::memory(&self.libraries.system));
+        let room = limits::buffer_bytes(bytes)
+            .filter(|&room| isize::try_from(room).is_ok() && have.is_none_or(|have| room as u64 <= have));
+        self.e5rt.buffer(bytes, room.ok_or(AneError::Memory { bytes, have })?)
     }
 
     /// Whether the compiler accepts a program for `architecture`, such as `h13g`. An architecture that it does not know it takes for

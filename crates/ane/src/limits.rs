@@ -35,9 +35,16 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// Compiles of more than a minute were seen; one that has not come back after so long hangs. Guide chapter 19.
 pub const COMPILE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Bytes that a buffer for so many takes.
-pub fn buffer_bytes(bytes: usize) -> usize {
-    bytes.max(1).next_multiple_of(BUFFER_UNIT)
+/// Bytes that a buffer for so many takes; `None` where no number has them.
+pub fn buffer_bytes(bytes: usize) -> Option<usize> {
+    bytes.max(1).checked_next_multiple_of(BUFFER_UNIT)
+}
+
+/// Whether a port of so many elements may be said to have so many bytes: two for each element, or one, which callers may round up to
+/// an even number. More than that is never written; fewer would have the engine write past the end.
+pub fn port_holds(elements: usize, bytes: usize) -> bool {
+    let of_bytes = bytes == elements || elements.checked_next_multiple_of(2) == Some(bytes);
+    of_bytes || elements.checked_mul(2).is_some_and(|halves| bytes >= halves)
 }
 
 /// What a status means. Codes 0 to 6 are from clients, which read them from the library; others are kept as numbers.

@@ -208,6 +208,17 @@ pub(crate) fn compiled(
     done.map_err(|failure| AneError::Compile { failure, output })
 }
 
+/// An error for a port that was said to have fewer bytes than the library says that it takes.
+fn holds(spec: &PortSpec, layout: Option<Vec<(u64, u64)>>) -> Result<(), AneError> {
+    let Some(layout) = layout else { return Ok(()) };
+    let mut extents = layout.iter().map(|(extent, _)| usize::try_from(*extent).unwrap_or(usize::MAX));
+    let elements = extents.try_fold(1usize, usize::checked_mul).unwrap_or(usize::MAX);
+    match limits::port_holds(elements, spec.bytes) {
+        true => Ok(()),
+        false => Err(AneError::Extents { port: spec.name.clone(), elements, bytes: spec.bytes }),
+    }
+}
+
 impl Program {
     /// Loads a program that is compiled: its ports are those of `source`.
     pub fn load(
@@ -250,6 +261,7 @@ impl Program {
         let ports = |specs: &[PortSpec], input: bool| -> Result<Vec<BoundPort>, AneError> {
             let port = |spec: &PortSpec| {
                 let port = api.port(&operation, &text(&spec.name)?, input)?;
+                holds(spec, api.layout(&port))?;
                 Ok(BoundPort { buffer: None, port, spec: spec.clone() })
             };
             specs.iter().map(port).collect()

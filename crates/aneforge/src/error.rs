@@ -143,9 +143,11 @@ impl DeviceError {
             | DeviceError::Budget { .. }
             | DeviceError::Memory { .. }
             | DeviceError::Stopped => Kind::Caller,
+            DeviceError::Folder { .. } => Kind::File,
             DeviceError::Unavailable { .. }
             | DeviceError::Unsupported { .. }
             | DeviceError::Refused { .. }
+            | DeviceError::Prepare { .. }
             | DeviceError::Failed { .. }
             | DeviceError::Lost { .. } => Kind::Device,
         }

@@ -91,7 +91,7 @@ impl Session {
             graph.outputs().iter().map(|&id| device.allocate(graph.node(id).ty)).collect()
         });
         let results: Vec<Vec<Buffer>> = outputs.collect::<Result<_, DeviceError>>()?;
-        let (device, numerics) = (device.name(), device.numerics(target));
+        let (device, numerics) = (device.title(), device.numerics(target));
         let mut session = Session {
             programs,
             device,
@@ -226,7 +226,7 @@ impl Session {
         &self.plan
     }
 
-    /// The device it runs on: `host` or `ane`.
+    /// The device it runs on: `host`, `ane` or `ane (stand-in)`.
     pub fn device(&self) -> &str {
         self.device
     }

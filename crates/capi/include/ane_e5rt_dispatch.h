@@ -1,8 +1,25 @@
 /* Programs of MIL by the functions that ANEForge documents. Programs such as whisper.cpp load them by name from the library that
  * ANEFORGE_DYLIB names; libaneforge has them all.
  *
- * The device is the one that ANEFORGE_DEVICE names: by default the engine on Apple silicon, and the host elsewhere. Errors are
- * written to standard error, and are the text of aneforge_last_error(). A program is used from one thread at a time.
+ * Errors are the text of aneforge_last_error(), and are written to standard error, where ANEForge's own library writes them, unless
+ * ANEFORGE_QUIET is set.
+ *
+ * Environment variables, read when a program or a model is loaded; one that is empty counts as unset:
+ *   ANEFORGE_DEVICE          the device, "ane" or "host", in any case; by default the engine on Apple silicon, where a failure is an
+ *                            error, and the host elsewhere, which is said once on standard error
+ *   ANEFORGE_ENGINE_LIBRARY  a library through which the engine is reached, such as the stand-in; the device is then "ane" unless
+ *                            another is named
+ *   ANEFORGE_CACHE_DIR       the folder in which compiled programs are kept (in `engine`); by default .cache/aneforge at home. They stay
+ *                            there, for the next process; `aneforge cache gc` removes them
+ *   ANEFORGE_ISOLATION       "process" (the default), or "worker": each program of a model runs in another process
+ *   ANEFORGE_WORKER          the path of the program `aneforge`, which is that other process; where it is set, compiles are tried in one
+ *   ANEFORGE_QUIET           set: nothing is written to standard error
+ * Others, such as ANEFORGE_TARGET, count for the command line and Python only.
+ * With ANEFORGE_ISOLATION=worker these functions are an error, as they hand out memory of this process.
+ *
+ * A null pointer where there must be none is an error. Undefined are: a program or a block that is used after it was released, or by
+ * two threads at once; arrays with fewer elements than is said; texts without a zero byte at their end; buffers that are read or
+ * written while a run goes on, or after the release. Outputs have no defined values before the first run, nor after one that failed.
  */
 #ifndef ANE_E5RT_DISPATCH_H
 #define ANE_E5RT_DISPATCH_H
@@ -16,8 +33,12 @@ extern "C" {
 
 typedef struct ane_e5rt_program ane_e5rt_program;
 
+/* The text of this thread's last error, which stays until the next; empty if there was none. */
+const char *aneforge_last_error(void);
+
 /* Compiles the text of MIL in the file `mil`, with weights.bin beside it, and loads it; what the compiler makes goes to `cache_dir`.
- * `mask` has the engine's bit, 4. Ports are named as in the program; sizes are bytes. NULL after an error. */
+ * `mask` has the engine's bit, 4. Every input and output of the program is named, once, as in its text (`func main<ios18>(tensor<fp16,
+ * [8]> NAME)` and `-> (NAME)`), in any order; sizes are bytes. NULL after an error. */
 ane_e5rt_program *ane_e5rt_program_compile(const char *mil, const char *cache_dir, uint64_t mask,
                                            const char *const *in_names, const size_t *in_bytes, size_t n_in,
                                            const char *const *out_names, const size_t *out_bytes, size_t n_out);
@@ -66,7 +87,7 @@ int ane_e5rt_program_execute_async(ane_e5rt_program *program);
 int ane_e5rt_program_wait_for_completion(ane_e5rt_program *program);
 int ane_e5rt_program_get_final_event_signaled(ane_e5rt_program *program, uint64_t *before, uint64_t *after);
 
-/* A block that calls `call(context, 0)`, which is to be freed. */
+/* A block that calls `call(context, 0)`, which is to be freed; NULL, and an error, where `call` is NULL. */
 void *ane_e5rt_make_completion_block(void (*call)(void *context, int code), void *context);
 void ane_e5rt_free_completion_block(void *block);
 

@@ -3,7 +3,7 @@
 //! Programs are used from one thread at a time. Each function's contract: pointers are null or of the type that the header says,
 //! texts end in a zero byte, arrays have as many elements as is said, and a program is one that was compiled and not yet released.
 
-use crate::error::guarded;
+use crate::error::loud;
 use crate::names::{ports, text};
 use crate::program::{Program, Source};
 use std::ffi::{c_char, c_int, c_void};
@@ -19,7 +19,7 @@ unsafe fn program<'a>(at: *mut Program) -> Result<&'a mut Program, String> {
 
 /// 0, or -1 after an error.
 fn answer(work: impl FnOnce() -> Result<(), String>) -> c_int {
-    guarded(-1, || work().map(|()| 0))
+    loud(-1, || work().map(|()| 0))
 }
 
 /// Compiles the program in the file `mil`, and loads it; null after an error.
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn ane_e5rt_program_compile(
     out_bytes: *const usize,
     n_out: usize,
 ) -> *mut Program {
-    guarded(std::ptr::null_mut(), || {
+    loud(std::ptr::null_mut(), || {
         // SAFETY: the caller's.
         let inputs = unsafe { ports("input", in_names, in_bytes, n_in) }?;
         // SAFETY: the caller's.
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn ane_e5rt_compile_check(
     _mask: u64,
     options: *const c_char,
 ) -> c_int {
-    guarded(-1, || {
+    loud(-1, || {
         // SAFETY: the caller's.
         let (mil, cache) = unsafe { (text("the path", mil)?, text("the cache", cache)?) };
         // SAFETY: the caller's.
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn ane_e5rt_program_get_output_fp16_op(
         let (program, port) = unsafe { (program(of)?, text("the port", port)?) };
         let (from, bytes) = program.output(op, port)?;
         if data.is_null() && count > 0 {
-            return Err("there is no place for values".into());
+            return Err("the place for the values is null".into());
         }
         let given = count.saturating_mul(2).min(bytes);
         // SAFETY: both have so many bytes.
@@ -165,8 +165,11 @@ unsafe fn place(
     bytes: *mut usize,
 ) -> c_int {
     answer(|| {
-        if pointer.is_null() || bytes.is_null() {
-            return Err("there is no place for the answer".into());
+        if pointer.is_null() {
+            return Err("the place for the pointer is null".into());
+        }
+        if bytes.is_null() {
+            return Err("the place for the number of bytes is null".into());
         }
         let (at, count) = find()?;
         // SAFETY: the caller's.
@@ -256,7 +259,7 @@ pub unsafe extern "C" fn ane_e5rt_program_release(of: *mut Program) {
     if !of.is_null() {
         // SAFETY: the caller's; it was made as a box.
         let program = unsafe { Box::from_raw(of) };
-        guarded((), || {
+        loud((), || {
             drop(program);
             Ok(())
         });
@@ -276,7 +279,7 @@ pub unsafe extern "C" fn ane_e5rt_program_add_op(
     output: *const c_char,
     out_bytes: usize,
 ) -> c_int {
-    guarded(-1, || {
+    loud(-1, || {
         // SAFETY: the caller's.
         let (program, mil) = unsafe { (program(of)?, text("the path", mil)?) };
         // SAFETY: the caller's.
@@ -293,7 +296,7 @@ pub unsafe extern "C" fn ane_e5rt_program_add_op(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ane_e5rt_program_get_op_count(of: *mut Program) -> usize {
     // SAFETY: the caller's.
-    guarded(0, || Ok(unsafe { program(of) }?.len()))
+    loud(0, || Ok(unsafe { program(of) }?.len()))
 }
 
 /// Makes a program wait for another. The event's name is the library's own.
@@ -315,10 +318,10 @@ pub unsafe extern "C" fn ane_e5rt_program_chain_ops(
 ///
 /// # Safety
 /// See the module.
-unsafe fn number(to: *mut u64, find: impl FnOnce() -> Result<u64, String>) -> c_int {
+unsafe fn number(what: &str, to: *mut u64, find: impl FnOnce() -> Result<u64, String>) -> c_int {
     answer(|| {
         if to.is_null() {
-            return Err("there is no place for the answer".into());
+            return Err(format!("the place for {what} is null"));
         }
         let value = find()?;
         // SAFETY: the caller's.
@@ -338,7 +341,7 @@ pub unsafe extern "C" fn ane_e5rt_program_get_event_last_signaled(
     value: *mut u64,
 ) -> c_int {
     // SAFETY: the caller's.
-    unsafe { number(value, || program(of)?.signalled(op)) }
+    unsafe { number("the value", value, || program(of)?.signalled(op)) }
 }
 
 /// The same.
@@ -373,7 +376,7 @@ pub unsafe extern "C" fn ane_e5rt_program_execute_async(of: *mut Program) -> c_i
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ane_e5rt_program_wait_for_completion(of: *mut Program) -> c_int {
     // SAFETY: the caller's.
-    guarded(-1, || Ok(if unsafe { program(of) }?.started == 0 { -2 } else { 0 }))
+    loud(-1, || Ok(if unsafe { program(of) }?.started == 0 { -2 } else { 0 }))
 }
 
 /// The value of the last program's event before the last run, and now.
@@ -387,13 +390,13 @@ pub unsafe extern "C" fn ane_e5rt_program_get_final_event_signaled(
     after: *mut u64,
 ) -> c_int {
     // SAFETY: the caller's.
-    let first = unsafe { number(before, || Ok(program(of)?.before)) };
+    let first = unsafe { number("the value before", before, || Ok(program(of)?.before)) };
     if first != 0 {
         return first;
     }
     // SAFETY: the caller's.
     unsafe {
-        number(after, || {
+        number("the value after", after, || {
             let program = program(of)?;
             program.signalled(program.len() - 1)
         })
@@ -408,7 +411,7 @@ struct Block {
     reserved: i32,
     invoke: unsafe extern "C" fn(*mut Block) -> i64,
     descriptor: *const [usize; 2],
-    call: Option<unsafe extern "C" fn(*mut c_void, c_int)>,
+    call: unsafe extern "C" fn(*mut c_void, c_int),
     context: *mut c_void,
 }
 
@@ -417,14 +420,13 @@ static DESCRIPTOR: [usize; 2] = [0, size_of::<Block>()];
 unsafe extern "C" fn invoked(block: *mut Block) -> i64 {
     // SAFETY: blocks are called while they live.
     let (call, context) = unsafe { ((*block).call, (*block).context) };
-    if let Some(call) = call {
-        // SAFETY: the caller has given both together.
-        unsafe { call(context, 0) };
-    }
+    // SAFETY: the caller has given both together.
+    unsafe { call(context, 0) };
     0
 }
 
-/// A block that calls `call` with `context` and 0. It is global: retaining it does nothing, and it is freed below.
+/// A block that calls `call` with `context` and 0; null where there is no `call`. It is global: retaining it does nothing, and it is
+/// freed below.
 ///
 /// # Safety
 /// `call` may be called with `context` as long as the block lives.
@@ -433,16 +435,19 @@ pub unsafe extern "C" fn ane_e5rt_make_completion_block(
     call: Option<unsafe extern "C" fn(*mut c_void, c_int)>,
     context: *mut c_void,
 ) -> *mut c_void {
-    let block = Block {
-        isa: std::ptr::null(),
-        flags: 1 << 28,
-        reserved: 0,
-        invoke: invoked,
-        descriptor: &raw const DESCRIPTOR,
-        call,
-        context,
-    };
-    Box::into_raw(Box::new(block)).cast()
+    loud(std::ptr::null_mut(), || {
+        let call = call.ok_or("the function to call is null")?;
+        let block = Block {
+            isa: std::ptr::null(),
+            flags: 1 << 28,
+            reserved: 0,
+            invoke: invoked,
+            descriptor: &raw const DESCRIPTOR,
+            call,
+            context,
+        };
+        Ok(Box::into_raw(Box::new(block)).cast())
+    })
 }
 
 /// Frees a block.

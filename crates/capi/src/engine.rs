@@ -3,12 +3,15 @@
 use crate::error::text;
 use crate::names;
 use crate::program::{Port, Runs, Source};
+use aneforge::device::ane::{AneOptions, Isolation, paced};
+use aneforge_ane::worker::try_compile;
 use aneforge_ane::{Buffer, Compiled, Framework, Options, PortSpec, Program, Side};
 use std::sync::Arc;
 
 /// Programs on one stream.
 pub(crate) struct Engine {
     framework: Arc<Framework>,
+    options: AneOptions,
     program: Option<Program>,
     /// Of each program, memory of inputs and outputs; an input that shares another's has none.
     buffers: Vec<[Vec<Option<Buffer>>; 2]>,
@@ -18,8 +21,14 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn open() -> Result<Engine, String> {
-        let framework = Framework::open(&names::engine().libraries).map_err(text)?;
-        Ok(Engine { framework, program: None, buffers: Vec::new(), shared: Vec::new() })
+        let options = names::engine()?;
+        if options.isolation == Isolation::Worker {
+            return Err("ANEFORGE_ISOLATION is worker, and the functions ane_e5rt_* hand out memory of this process, so that they run \
+                        programs in it; unset it, or load compiled models with aneforge_open"
+                .into());
+        }
+        let framework = Framework::open(&options.libraries).map_err(text)?;
+        Ok(Engine { framework, options, program: None, buffers: Vec::new(), shared: Vec::new() })
     }
 
     fn program(&mut self) -> Result<&mut Program, String> {
@@ -65,7 +74,13 @@ impl Runs for Engine {
             inputs: &inputs,
             outputs: &outputs,
         };
-        let compiled = Compiled::new(&self.framework, &from, Options::default()).map_err(text)?;
+        let AneOptions { libraries, worker, compile_limit, backoff, .. } = &self.options;
+        if let Some(worker) = worker {
+            paced(&self.framework, *backoff, || try_compile(worker, libraries, &from, *compile_limit))
+                .map_err(text)?;
+        }
+        let compile = || Compiled::new(&self.framework, &from, Options::default());
+        let compiled = paced(&self.framework, *backoff, compile).map_err(text)?;
         let op = match &mut self.program {
             Some(program) => program.add(&compiled, &from).map_err(text)?,
             None => {

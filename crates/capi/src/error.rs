@@ -14,9 +14,15 @@ pub extern "C" fn last_error() -> *const c_char {
     LAST.with(|last| last.borrow().as_ptr())
 }
 
-/// Keeps a text for [`last_error`], and writes it to standard error, where ANEForge's shim writes its own.
-pub(crate) fn told(text: &str) {
-    eprintln!("aneforge: {text}");
+/// Writes a text to standard error, unless `ANEFORGE_QUIET` is set.
+pub(crate) fn said(text: &str) {
+    if std::env::var_os("ANEFORGE_QUIET").is_none_or(|quiet| quiet.is_empty()) {
+        eprintln!("aneforge: {text}");
+    }
+}
+
+/// Keeps a text for [`last_error`].
+fn told(text: &str) {
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
     LAST.with(|last| *last.borrow_mut() = text);
 }
@@ -34,6 +40,11 @@ pub(crate) fn guarded<T>(otherwise: T, work: impl FnOnce() -> Result<T, String>)
             otherwise
         }
     }
+}
+
+/// The same for functions of ANEForge's names, whose shim writes its errors to standard error.
+pub(crate) fn loud<T>(otherwise: T, work: impl FnOnce() -> Result<T, String>) -> T {
+    guarded(otherwise, || work().inspect_err(|why| said(why)))
 }
 
 /// An error as a text.

@@ -167,8 +167,11 @@ unsafe fn shape(of: *mut Model, side: usize, index: usize, dims: *mut usize, roo
         // SAFETY: the caller's.
         let ty = unsafe { model(of) }?.ty(side, index)?;
         let rank = ty.shape.rank();
-        if room < rank || (dims.is_null() && rank > 0) {
+        if room < rank {
             return Err(format!("the shape has {rank} extents, and there is room for {room}"));
+        }
+        if dims.is_null() && rank > 0 {
+            return Err("the place for the extents is null".into());
         }
         for (at, &extent) in ty.shape.dims().iter().enumerate() {
             // SAFETY: there is room for so many.
@@ -213,8 +216,11 @@ pub unsafe extern "C" fn aneforge_output_shape(
 /// # Safety
 /// There are `count` at `at`.
 unsafe fn values<'a, T>(at: *const T, count: usize) -> Result<&'a [T], String> {
-    if at.is_null() || !at.is_aligned() {
-        return Err("the values are null, or at an address that they cannot have".into());
+    if at.is_null() {
+        return Err("the values are null".into());
+    }
+    if !at.is_aligned() {
+        return Err(format!("the values are at {at:p}, which is no multiple of {}", align_of::<T>()));
     }
     if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
         return Err(format!("{count} values are more than memory has"));
@@ -274,8 +280,17 @@ pub unsafe extern "C" fn aneforge_get(of: *mut Model, index: usize, data: *mut f
         // SAFETY: the caller's.
         let model = unsafe { model(of) }?;
         let want = model.ty(1, index)?.shape.count();
-        if want != count || data.is_null() || !data.is_aligned() {
-            return Err(format!("output {index} has {want} values, and there is room for {count}"));
+        if want != count {
+            return Err(format!("output {index} has {want} values, and {count} were asked for"));
+        }
+        if data.is_null() {
+            return Err("the place for the values is null".into());
+        }
+        if !data.is_aligned() {
+            return Err(format!(
+                "the place for the values is {data:p}, which is no multiple of {}",
+                align_of::<f32>()
+            ));
         }
         // SAFETY: there is room for so many.
         let to = unsafe { std::slice::from_raw_parts_mut(data, count) };

@@ -1,9 +1,11 @@
 //! Texts and lists of callers, and what the environment says.
 
-use aneforge::device::ane::AneOptions;
+use crate::error::said;
+use aneforge::device::ane::{AneOptions, Isolation};
 use aneforge::device::{self, Device, host::HostOptions};
 use aneforge_ane::Libraries;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, OsString, c_char};
+use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
 /// A text of the caller.
@@ -33,36 +35,75 @@ pub(crate) unsafe fn ports(
     if count > MOST {
         return Err(format!("{count} {what}s are more than {MOST}"));
     }
-    if count > 0 && (names.is_null() || bytes.is_null()) {
-        return Err(format!("names or sizes of {what}s are null"));
+    for (which, is_null) in [("names", names.is_null()), ("sizes", bytes.is_null())] {
+        if count > 0 && is_null {
+            return Err(format!("the {which} of {what}s are null"));
+        }
     }
     let port = |at: usize| {
         // SAFETY: the caller's.
         let (name, bytes) = unsafe { (*names.add(at), *bytes.add(at)) };
         // SAFETY: the caller's.
-        Ok((unsafe { text(what, name) }?.to_owned(), bytes))
+        Ok((unsafe { text(&format!("the name of {what} {at}"), name) }?.to_owned(), bytes))
     };
     (0..count).map(port).collect()
 }
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// How the engine is reached.
-pub(crate) fn engine() -> AneOptions {
+/// A variable that is a word, in small letters.
+fn word(name: &str) -> Result<Option<String>, String> {
+    let word = variable(name).map(OsString::into_string).transpose();
+    let word = word.map_err(|word| format!("{name} is no UTF-8, got {}", word.display()))?;
+    Ok(word.map(|word| word.trim().to_ascii_lowercase()))
+}
+
+/// How the engine is reached, by the variables that the headers list.
+pub(crate) fn engine() -> Result<AneOptions, String> {
     let libraries = variable("ANEFORGE_ENGINE_LIBRARY").map_or_else(Libraries::system, Libraries::all);
-    AneOptions { libraries, ..AneOptions::default() }
+    let worker = variable("ANEFORGE_WORKER").map(|program| vec![program, "worker".into()]);
+    let isolation = match (word("ANEFORGE_ISOLATION")?.as_deref(), &worker) {
+        (None | Some("process"), _) => Isolation::Process,
+        (Some("worker"), Some(_)) => Isolation::Worker,
+        (Some("worker"), None) => {
+            return Err("ANEFORGE_ISOLATION is worker, and ANEFORGE_WORKER names no program that could be one; set it to the path of \
+                        `aneforge`"
+                .into());
+        }
+        (Some(other), _) => return Err(format!("ANEFORGE_ISOLATION must be process or worker, got {other}")),
+    };
+    Ok(AneOptions { libraries, worker, isolation, folder: folder(), ..AneOptions::default() })
 }
 
-/// The device that the environment, or `asked`, names.
+/// Where programs for the engine are kept: as by the command line and Python. None where there is no home.
+fn folder() -> Option<PathBuf> {
+    let home = || variable("HOME").map(PathBuf::from);
+    let named = variable("ANEFORGE_CACHE_DIR").map(PathBuf::from);
+    let folder = match named {
+        Some(named) => match named.strip_prefix("~") {
+            Ok(within) => home()?.join(within),
+            Err(_) => named,
+        },
+        None => home()?.join(".cache/aneforge"),
+    };
+    Some(folder.join("engine"))
+}
+
+/// The device that `asked`, or the environment, names.
 pub(crate) fn device(asked: Option<&str>) -> Result<Arc<dyn Device>, String> {
-    let named = asked.map(str::to_owned).or_else(|| variable("ANEFORGE_DEVICE"));
-    let device = device::open(named.as_deref(), &HostOptions::default(), &engine())
+    let named = match asked {
+        Some(asked) => Some(asked.to_owned()),
+        None => word("ANEFORGE_DEVICE")?,
+    };
+    // A library that is named for the engine is what is to be run on.
+    let named = named.or_else(|| variable("ANEFORGE_ENGINE_LIBRARY").map(|_| "ane".to_owned()));
+    let device = device::open(named.as_deref(), &HostOptions::default(), &engine()?)
         .map_err(|error| error.to_string())?;
     if named.is_none() && device.name() == "host" {
         static SAID: Once = Once::new();
-        SAID.call_once(|| eprintln!("aneforge: there is no engine here; programs run on the host"));
+        SAID.call_once(|| said("there is no engine here; programs run on the host"));
     }
     Ok(device)
 }

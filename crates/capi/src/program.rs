@@ -56,6 +56,7 @@ impl Program {
             ));
         }
         checked(&source.text)?;
+        matched(&source)?;
         let device = names::device(None)?;
         let mut runs: Box<dyn Runs> = match device.name() {
             "ane" => Box::new(Engine::open()?),
@@ -72,6 +73,7 @@ impl Program {
         let cache = self.cache.join(format!("op{number}"));
         let source = Source { text: text.into(), cache, inputs: vec![input], outputs: vec![output] };
         checked(&source.text)?;
+        matched(&source)?;
         self.runs.add(&source)?;
         self.ops.push([source.inputs, source.outputs]);
         Ok(number)
@@ -148,6 +150,35 @@ fn checked(text: &Path) -> Result<(), String> {
     }
 }
 
+/// An error unless the ports are those of the program: an input that is not fed, or an output that goes nowhere, would only show when
+/// it runs, or in wrong numbers.
+fn matched(source: &Source) -> Result<(), String> {
+    let text = std::fs::read_to_string(&source.text)
+        .map_err(|error| format!("{}: {error}", source.text.display()))?;
+    // What is read here in no way may still be so by the engine's compiler, which has the say.
+    let Ok(program) = aneforge_mil::parse(&text) else { return Ok(()) };
+    let Some(function) = program.functions.first() else { return Ok(()) };
+    let params: Vec<&str> = function.params.iter().map(|port| port.name.as_str()).collect();
+    let returns: Vec<&str> = function.returns.iter().map(String::as_str).collect();
+    for (what, said, known) in [("input", &source.inputs, params), ("output", &source.outputs, returns)] {
+        let all = known.join(", ");
+        if let Some((name, _)) = said.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            return Err(format!("the program has no {what} {name}; it has {all}"));
+        }
+        let times = |name: &str| said.iter().filter(|(said, _)| said == name).count();
+        match known.iter().map(|name| (name, times(name))).find(|(_, times)| *times != 1) {
+            Some((name, 0)) => {
+                return Err(format!(
+                    "{what} {name} of the program is not among the ports; name all of {all}"
+                ));
+            }
+            Some((name, _)) => return Err(format!("{what} {name} is named more than once")),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
 /// Whether a program compiles, for the chip that `options` names.
 pub(crate) fn check(text: &str, cache: &str, options: &str) -> Result<std::ffi::c_int, String> {
     let text = PathBuf::from(text);
@@ -161,7 +192,7 @@ pub(crate) fn check(text: &str, cache: &str, options: &str) -> Result<std::ffi::
     let device = names::device(None)?;
     if device.name() == "ane" {
         let framework =
-            aneforge_ane::Framework::open(&names::engine().libraries).map_err(|error| error.to_string())?;
+            aneforge_ane::Framework::open(&names::engine()?.libraries).map_err(|error| error.to_string())?;
         if target.is_some() && framework.lacks("e5rt_e5_compiler_options_set_custom_ane_compiler_options") {
             return Ok(-2);
         }

@@ -9,7 +9,8 @@ use aneforge::device::host::{Isa, instruction_sets};
 use aneforge::passes::{Compression, Form};
 use aneforge::target::{System, UnknownNumerics, UnknownTarget, numerics_named};
 use clap::builder::{EnumValueParser, PossibleValue, Resettable, TypedValueParser};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -188,13 +189,15 @@ pub struct Global {
     )]
     pub isa: Option<Isa>,
 
-    /// Library through which the engine is reached, in the place of the system's own, such as the stand-in
+    /// Library through which the engine is reached, in the place of the system's own, such as the stand-in; programs then run on
+    /// `ane` unless --device says otherwise. A relative path is one from this folder; an empty one is none
     #[arg(
         long,
         global = true,
         value_name = "PATH",
         env = "ANEFORGE_ENGINE_LIBRARY",
         hide_env_values = true,
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from),
         help_heading = "Global options"
     )]
     pub engine_library: Option<PathBuf>,
@@ -212,6 +215,10 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub isolation: IsolationName,
+
+    /// The option of the command line itself that asks for the host, or for a library, if one does.
+    #[arg(skip)]
+    pub elsewhere: Option<&'static str>,
 }
 
 impl Cli {
@@ -220,7 +227,37 @@ impl Cli {
         let words: Vec<OsString> = words.into_iter().collect();
         let mut command = without_empty(Cli::command());
         let matches = command.try_get_matches_from_mut(&words).map_err(|error| blamed(error, &words))?;
-        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        cli.global.reach(&matches).map_err(|text| command.error(ErrorKind::ArgumentConflict, text))?;
+        Ok(cli)
+    }
+}
+
+impl Global {
+    /// A library that is named for the engine is what programs run on, unless a device is asked for, too: on the command line, or where
+    /// both are of the environment.
+    fn reach(&mut self, matches: &clap::ArgMatches) -> Result<(), &'static str> {
+        self.engine_library = self.engine_library.take().filter(|path| !path.as_os_str().is_empty());
+        let said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let asked = [
+            ("--device host", self.device == Some(DeviceName::Host) && said("device")),
+            ("--engine-library", self.engine_library.is_some() && said("engine_library")),
+        ];
+        self.elsewhere = asked.into_iter().find(|(_, asked)| *asked).map(|(option, _)| option);
+        match (&self.engine_library, self.device) {
+            (Some(_), Some(DeviceName::Host)) if said("engine_library") && said("device") => Err(
+                "--device host runs nothing on the engine, and --engine-library names a library for it; leave one out",
+            ),
+            (Some(_), None) => {
+                self.device = Some(DeviceName::Ane);
+                Ok(())
+            }
+            (Some(_), Some(DeviceName::Host)) if said("engine_library") => {
+                self.device = Some(DeviceName::Ane);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use aneforge::{
 };
 use aneforge_ane::Libraries;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
 
@@ -29,6 +30,7 @@ pub struct Context {
     chosen: Option<Target>,
     quiet: bool,
     device: Option<DeviceName>,
+    elsewhere: Option<&'static str>,
     /// None: those of the chip that a program is compiled for.
     numerics: Option<Numerics>,
     faithful: bool,
@@ -70,6 +72,7 @@ impl Context {
             chosen: global.target,
             quiet: global.quiet,
             device: global.device,
+            elsewhere: global.elsewhere,
             numerics: match global.numerics.trim().to_ascii_lowercase().as_str() {
                 "ane" | "faithful" => None,
                 name => Some(numerics_named(name, target)?),
@@ -96,10 +99,17 @@ impl Context {
         })
     }
 
+    /// The same context, whose programs for the engine are kept in this folder.
+    #[must_use]
+    pub fn kept_in(mut self, folder: &Path) -> Context {
+        self.engine.folder = Some(store::engine(folder));
+        self
+    }
+
     /// The device asked for, or this machine's default one.
     pub fn device(&self) -> Result<Arc<dyn Device>, DeviceError> {
         let device = device::open(self.device_name(), &self.host(), &self.engine)?;
-        tracing::info!("device {}: {}", device.name(), device.describe());
+        tracing::info!("device {}: {}", device.title(), device.describe());
         Ok(device)
     }
 
@@ -109,6 +119,16 @@ impl Context {
             DeviceName::Host => "host",
             DeviceName::Ane => "ane",
         })
+    }
+
+    /// The chip that was asked for.
+    pub fn chosen(&self) -> Option<Target> {
+        self.chosen
+    }
+
+    /// The option of the command line that asks for the host, or for a library of its own, if one does.
+    pub fn elsewhere(&self) -> Option<&'static str> {
+        self.elsewhere
     }
 
     /// Whether only errors are shown.
@@ -209,6 +229,6 @@ fn engine(global: &Global) -> AneOptions {
         IsolationName::Process => Isolation::Process,
         IsolationName::Worker => Isolation::Worker,
     };
-    let folder = store::default().ok().map(|folder| folder.join("engine"));
+    let folder = store::default().ok().map(|folder| store::engine(&folder));
     AneOptions { libraries, worker, isolation, folder, ..AneOptions::default() }
 }

@@ -35,6 +35,16 @@ pub fn file(text: impl Into<String>) -> anyhow::Error {
     Problem { kind: Kind::File, text: text.into() }.into()
 }
 
+/// The device's fault.
+pub fn device(text: impl Into<String>) -> anyhow::Error {
+    Problem { kind: Kind::Device, text: text.into() }.into()
+}
+
+/// A command line that is wrong in a way that only the command sees.
+pub fn misuse(text: impl std::fmt::Display) -> anyhow::Error {
+    clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, format!("{text}\n")).into()
+}
+
 /// What the last panic said, and where.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
@@ -67,6 +77,9 @@ pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
 /// Reports an error, if there is one, and gives the process its exit code.
 pub fn finish(result: anyhow::Result<()>, json: bool) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        return usage(error, json);
+    }
     let io = error.chain().find_map(|e| e.downcast_ref::<io::Error>());
     // Whoever read the output has seen enough.
     if io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {

@@ -3,7 +3,7 @@
 use crate::exit::caller;
 use aneforge::artifact::{Cache, UnknownSize, size_named};
 use anyhow::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which cache is meant.
 #[derive(clap::Args)]
@@ -26,15 +26,31 @@ pub struct Place {
 impl Place {
     /// The cache that is meant.
     pub fn open(&self) -> Result<Cache> {
-        let folder = match &self.cache_dir {
-            Some(folder) => match folder.strip_prefix("~") {
-                Ok(within) => home()?.join(within),
-                Err(_) => folder.clone(),
-            },
-            None => default()?,
-        };
-        Ok(Cache::new(&folder).limit(self.cache_limit.unwrap_or(Cache::LIMIT)))
+        Ok(Cache::new(&self.folder()?).limit(self.limit()))
     }
+
+    /// Its folder.
+    pub fn folder(&self) -> Result<PathBuf> {
+        self.cache_dir.as_deref().map_or_else(default, expanded)
+    }
+
+    /// Bytes that programs may take.
+    pub fn limit(&self) -> u64 {
+        self.cache_limit.unwrap_or(Cache::LIMIT)
+    }
+}
+
+/// A folder as it was named, with `~` for home.
+fn expanded(folder: &Path) -> Result<PathBuf> {
+    match folder.strip_prefix("~") {
+        Ok(within) => Ok(home()?.join(within)),
+        Err(_) => Ok(folder.to_owned()),
+    }
+}
+
+/// Programs of the engine, within a cache's folder.
+pub fn engine(folder: &Path) -> PathBuf {
+    folder.join("engine")
 }
 
 /// Whether a cache is used, and which.
@@ -49,14 +65,23 @@ pub struct Use {
 }
 
 impl Use {
+    /// Where things are kept, whether or not programs are.
+    pub fn folder(&self) -> Result<PathBuf> {
+        self.place.folder()
+    }
+
     /// The cache, if one is used.
     pub fn open(&self) -> Result<Option<Cache>> {
         self.cache.then(|| self.place.open()).transpose()
     }
 }
 
-/// Where things are kept when nobody says where.
+/// Where things are kept when no option says where: by `ANEFORGE_CACHE_DIR`, or at home.
 pub fn default() -> Result<PathBuf> {
+    let named = std::env::var_os("ANEFORGE_CACHE_DIR").filter(|folder| !folder.is_empty());
+    if let Some(folder) = named {
+        return expanded(Path::new(&folder));
+    }
     Ok(home()?.join(".cache/aneforge"))
 }
 

@@ -381,7 +381,7 @@ impl fmt::Debug for Encoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { name, target, max_seq_length, pooling, stored, .. } = &self.settings;
         let weights = if stored.is_empty() { String::new() } else { format!(", {stored}") };
-        let (dim, pooling, device) = (self.dim(), pooling.name(), self.device.name());
+        let (dim, pooling, device) = (self.dim(), pooling.name(), self.device.title());
         write!(f, "Encoder({name}, {dim} components, {pooling} of up to {max_seq_length} tokens, ")?;
         write!(f, "target {target}, device {device}{weights})")
     }

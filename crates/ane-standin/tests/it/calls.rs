@@ -180,6 +180,42 @@ fn a_buffer_that_is_too_small_never_reaches_the_engine() {
 }
 
 #[test]
+fn a_port_with_fewer_bytes_than_its_elements_is_never_loaded() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    let mut files = written(&standin, "double", 400, |x| x.muls(2.0));
+    let compiled = Compiled::new(&framework, &files.source(), Options::default()).unwrap();
+    let load = |files: &Files| Program::load(&framework, &compiled, &files.source(), Options::default());
+    let before = (framework.alive(), framework.loaded());
+    for (input, output) in [(2, 800), (800, 2), (399, 800), (800, 798), (0, 800)] {
+        (files.inputs[0].bytes, files.outputs[0].bytes) = (input, output);
+        let (port, bytes) = if input < 800 { (&files.inputs[0], input) } else { (&files.outputs[0], output) };
+        let error = load(&files).unwrap_err();
+        assert_eq!(error, AneError::Extents { port: port.name.clone(), elements: 400, bytes });
+        assert!(error.to_string().contains(&port.name), "{error}");
+        assert_eq!((framework.alive(), framework.loaded()), before);
+    }
+    // A byte for each is what ports of bytes have, and more than there is does no harm.
+    for bytes in [400, 800, 802] {
+        (files.inputs[0].bytes, files.outputs[0].bytes) = (bytes, bytes);
+        assert!(load(&files).is_ok(), "{bytes}");
+    }
+}
+
+#[test]
+fn memory_that_no_machine_has_is_not_asked_for() {
+    let standin = Standin::new();
+    let framework = standin.framework();
+    drop(framework.allocate(8).unwrap());
+    let asked = standin.count("e5rt_buffer_object_alloc");
+    for bytes in [usize::MAX, usize::MAX - 63, usize::MAX - 64, isize::MAX as usize, 1 << 52] {
+        let error = framework.allocate(bytes).unwrap_err();
+        assert!(matches!(error, AneError::Memory { bytes: said, .. } if said == bytes), "{error}");
+    }
+    assert_eq!(standin.count("e5rt_buffer_object_alloc"), asked);
+}
+
+#[test]
 fn programs_run_asynchronously_one_at_a_time() {
     let standin = Standin::new();
     let framework = standin.framework();

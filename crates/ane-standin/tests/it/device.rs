@@ -41,6 +41,13 @@ fn a_stand_in_is_never_taken_for_the_engine() {
     let session = Session::new(plan, &engine).unwrap();
     let [receipt] = &session.placement()[..] else { panic!("one segment") };
     assert_eq!(receipt.device, "ane (stand-in)");
+    assert_eq!((session.device(), engine.name()), ("ane (stand-in)", "ane"));
+    assert!(format!("{session:?}").ends_with("device ane (stand-in))"), "{session:?}");
+    // By its title it is found, and nothing else.
+    let open =
+        |options: &AneOptions| device::open(Some("ANE (stand-in)"), &host::HostOptions::default(), options);
+    assert_eq!(open(&standin.options()).unwrap().title(), "ane (stand-in)");
+    assert!(open(&AneOptions::default()).is_err());
     assert!(receipt.how[0].contains("mask 0x4") && receipt.how[1].contains("main_ane"), "{receipt:?}");
 }
 
@@ -132,6 +139,30 @@ fn calls_that_were_submitted_go_on_beside_their_caller() {
 }
 
 /// Runs a future to its end.
+#[test]
+fn a_result_that_was_given_as_a_future_is_not_waited_for_again() {
+    let session = || {
+        let plan = compile(&[Var::input(vector(4)).adds(1.0)], &CompileOptions::default()).unwrap();
+        Session::new(plan, &*host::shared()).unwrap()
+    };
+    let told = |work: &dyn Fn(Running)| {
+        let mut running = session().submit();
+        let (_, done) = block_on(&mut running);
+        done.unwrap();
+        assert!(running.is_done());
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(running))).unwrap_err();
+        panic.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).to_owned())
+    };
+    let again: [&dyn Fn(Running); 3] = [
+        &|running| _ = running.wait(),
+        &|running| _ = running.wait_for(Duration::from_secs(60)),
+        &|running| _ = block_on(running),
+    ];
+    for work in again {
+        assert!(told(work).contains("has given its result as a future"), "{}", told(work));
+    }
+}
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {

@@ -172,6 +172,74 @@ fn what_the_compiler_refuses_is_named_with_what_it_printed() {
 }
 
 #[test]
+fn a_compiler_that_takes_nothing_is_no_matter_of_the_graph() {
+    let standin = Standin::new();
+    let x = Var::input(Shape::new(&[4, 8]).unwrap());
+    let plan = compile(
+        &[x.exp().softmax(1).matmul_value(&Var::input(Shape::new(&[8, 8]).unwrap()))],
+        &CompileOptions::default(),
+    )
+    .unwrap();
+    for call in
+        ["e5rt_e5_compiler_create_with_config", "e5rt_e5_compiler_compile", "e5rt_e5_compiler_options_create"]
+    {
+        let mut command = worker();
+        // Every process of a trial makes one.
+        command.splice(0..0, ["env".into(), format!("ANEFORGE_STANDIN=fail={call}@1:3").into()]);
+        let engine = Ane::open(&AneOptions { worker: Some(command), ..standin.options() }).unwrap();
+        let error = Session::new(plan.clone(), &engine).unwrap_err().to_string();
+        assert!(
+            error.contains(call) && error.contains("even a program of one op does not compile"),
+            "{error}"
+        );
+        assert!(!error.contains("smallest part") && !error.contains("compile it for the chip"), "{error}");
+    }
+}
+
+#[test]
+fn errors_say_at_which_stage_and_give_advice_once() {
+    let standin = Standin::new();
+    let plan = compile(&[Var::input(vector(4)).muls(2.0)], &CompileOptions::default()).unwrap();
+    let open = |options: AneOptions| Session::new(plan.clone(), Ane::open(&options).unwrap()).map(|_| ());
+    let told = |fault: &str, text: &str| {
+        standin.set(&format!("reset;{fault}"));
+        let error = open(standin.options()).unwrap_err().to_string();
+        assert!(error.contains(text) && error.ends_with("nothing has run"), "{fault}: {error}");
+        assert!(!error.contains("try again") && !error.contains("the call failed"), "{fault}: {error}");
+    };
+    told("fail=e5rt_execution_stream_operation_retain_input_port@1:2", "loading failed on the device");
+    told("fail=e5rt_io_port_bind_buffer_object@1:2", "binding a buffer failed on the device");
+    told("fail=e5rt_buffer_object_alloc@1:3", "taking memory failed on the device");
+    // A folder that cannot be is a matter of files.
+    standin.set("reset");
+    let folder = standin.folder.path().join("taken");
+    std::fs::write(&folder, "mine").unwrap();
+    let error = open(AneOptions { folder: Some(folder.clone()), ..standin.options() }).unwrap_err();
+    assert_eq!(error.kind(), aneforge::Kind::File);
+    let error = error.to_string();
+    assert!(
+        error.starts_with(&format!("cannot make folder {}", folder.display()))
+            && error.contains("ANEFORGE_CACHE_DIR"),
+        "{error}"
+    );
+    open(standin.options()).unwrap();
+    let entries = std::fs::read_dir(standin.folder.path()).unwrap().flatten().map(|entry| entry.path());
+    let program = entries.into_iter().find(|path| path.join("model.mil").exists()).unwrap();
+    let inside = std::fs::read_dir(&program).unwrap().flatten().map(|entry| entry.path());
+    let cache = inside.into_iter().find(|path| path.is_dir()).unwrap();
+    std::fs::remove_dir_all(&cache).unwrap();
+    std::fs::write(&cache, "in the way").unwrap();
+    let error = open(standin.options()).unwrap_err();
+    assert!(
+        error.kind() == aneforge::Kind::File && error.to_string().contains("cannot make folder"),
+        "{error}"
+    );
+    // What is lost is to be loaded again, which is said once.
+    let lost = DeviceError::Lost { why: AneError::Hung(Duration::from_secs(5)).to_string() }.to_string();
+    assert_eq!(lost.matches("load it again").count(), 1, "{lost}");
+}
+
+#[test]
 fn nothing_is_blamed_that_is_not_at_fault() {
     let standin = Standin::new();
     let relu = || compile(&[Var::input(vector(4)).relu()], &CompileOptions::default()).unwrap();

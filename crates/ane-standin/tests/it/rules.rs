@@ -16,6 +16,26 @@ fn broken(standin: &Standin, rule: &str) -> Output {
 }
 
 #[test]
+fn settings_that_mean_nothing_are_refused() {
+    let standin = Standin::new();
+    for settings in [
+        "fail=e5rt_compile@1:2",
+        "slow=execute:3",
+        "crash=evaluate@1",
+        "hang=@1:5",
+        "chip=t8103",
+        "chip=h11",
+        "chip=h99",
+        "programs=many",
+        "nothing",
+    ] {
+        assert!(!standin.takes(settings), "{settings}");
+    }
+    assert!(standin.takes("chip=h13;fail=e5rt_e5_compiler_compile@1:2;slow=compileWithQoS:options:error::1"));
+    standin.set("reset");
+}
+
+#[test]
 fn broken_rules_end_the_process_by_name() {
     let standin = Standin::new();
     for (rule, told) in [

@@ -49,6 +49,11 @@ impl Standin {
         assert_eq!(code as i32, 0, "{settings:?}");
     }
 
+    /// Whether it understands settings.
+    pub fn takes(&self, settings: &str) -> bool {
+        self.ask(c"aneforge_standin_configure", &CString::new(settings).unwrap()) as i32 == 0
+    }
+
     /// How often something was called.
     pub fn count(&self, what: &str) -> u64 {
         self.ask(c"aneforge_standin_count", &CString::new(what).unwrap())

@@ -78,7 +78,11 @@ fn limits_are_those_of_the_account() {
     assert_eq!((limits::MOST_PROGRAMS, limits::MOST_PROGRAMS_OF_ALL), (128, 144));
     assert_eq!((limits::ENGINE_MASK, limits::HOST_VISIBLE, limits::QUALITY_OF_SERVICE), (4, 0, 33));
     assert_eq!((limits::FUNCTION, limits::SEGMENTER), ("main", "graph"));
-    assert_eq!([1, 64, 65, 800].map(limits::buffer_bytes), [64, 64, 128, 832]);
+    assert_eq!([1, 64, 65, 800].map(limits::buffer_bytes), [64, 64, 128, 832].map(Some));
+    assert_eq!(
+        [usize::MAX, usize::MAX - 63, usize::MAX - 64].map(limits::buffer_bytes),
+        [None, Some(usize::MAX - 63), Some(usize::MAX - 63)]
+    );
     assert_eq!(EXTENTS, ["Batches", "Depth", "Channels", "Height", "Width"]);
     assert_eq!(STRIDES, ["BatchStride", "DepthStride", "PlaneStride", "RowStride"]);
     assert_eq!(limits::kernel_status(0xe000_02e2), Some("kIOReturnNotPermitted"));

@@ -420,11 +420,10 @@ impl E5rt {
         }
     }
 
-    /// Zeroed memory that host and engine see.
-    pub(crate) fn buffer(&'static self, bytes: usize) -> Result<Buffer, AneError> {
+    /// Zeroed memory that host and engine see, of `room` bytes, of which the caller has the first.
+    pub(crate) fn buffer(&'static self, bytes: usize, room: usize) -> Result<Buffer, AneError> {
         self.here()?;
         self.come_up();
-        let room = limits::buffer_bytes(bytes);
         let mut out: Handle = std::ptr::null_mut();
         // SAFETY: see `compile`.
         let code = unsafe { (self.call.buffer_alloc)(&raw mut out, room as u64, limits::HOST_VISIBLE) };

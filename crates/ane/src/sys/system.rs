@@ -86,18 +86,36 @@ pub(crate) fn block_class(library: &Path) -> Option<BlockClass> {
 
 type Sysctl = unsafe extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> i32;
 
-/// A text that the kernel knows under `name`, asked through `library`.
-pub(crate) fn kernel_text(library: &Path, name: &CStr) -> Option<String> {
+/// What the kernel knows under `name`, asked through `library`: at most so many bytes; how many it wrote.
+fn kernel(library: &Path, name: &CStr, to: &mut [u8]) -> Option<usize> {
     let at = Library::open(library).ok()?.find("sysctlbyname")?;
     // SAFETY: it is a public function of the system with this signature.
     let ask = unsafe { std::mem::transmute::<Handle, Sysctl>(at) };
-    let mut text = [0u8; 256];
-    let mut length = text.len() - 1;
+    let mut length = to.len();
     // SAFETY: it writes at most `length` bytes, and says how many.
     let code =
-        unsafe { ask(name.as_ptr(), text.as_mut_ptr().cast(), &raw mut length, std::ptr::null_mut(), 0) };
-    (code == 0).then_some(())?;
+        unsafe { ask(name.as_ptr(), to.as_mut_ptr().cast(), &raw mut length, std::ptr::null_mut(), 0) };
+    (code == 0).then_some(length)
+}
+
+/// A text that the kernel knows under `name`, asked through `library`.
+pub(crate) fn kernel_text(library: &Path, name: &CStr) -> Option<String> {
+    let mut text = [0u8; 256];
+    let room = text.len() - 1;
+    kernel(library, name, &mut text[..room])?;
     CStr::from_bytes_until_nul(&text).ok().map(|text| text.to_string_lossy().into_owned())
+}
+
+/// Bytes of memory that the machine has, where it says so: by `sysctl` through `library`, or by `/proc`.
+pub(crate) fn memory(library: &Path) -> Option<u64> {
+    let mut number = [0u8; 8];
+    let asked = kernel(library, c"hw.memsize", &mut number).filter(|&length| length == number.len());
+    if asked.is_some() {
+        return Some(u64::from_ne_bytes(number));
+    }
+    let said = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = said.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// What a library says that stands in for the engine, and is none.

@@ -49,6 +49,20 @@ pub enum DeviceError {
         /// What the device said.
         why: String,
     },
+    /// Something before the first run did not end as it should. The device's fault.
+    #[error("{stage} failed on the device: {why}; nothing has run")]
+    Prepare {
+        /// What was done, such as `loading`.
+        stage: &'static str,
+        /// What the device said.
+        why: String,
+    },
+    /// A folder or a file of compiled programs cannot be used. The file system's fault.
+    #[error("{why}; the folder is `engine` in that of ANEFORGE_CACHE_DIR, or AneOptions::folder")]
+    Folder {
+        /// What was tried, where, and what the system says.
+        why: String,
+    },
     /// A call did not end as it should. The device's fault.
     #[error("the call failed on the device: {why}; what the outputs hold means nothing, try again")]
     Failed {
@@ -179,6 +193,9 @@ impl fmt::Display for Port {
     }
 }
 
+/// The title of what stands in for the engine.
+pub(crate) const STANDS_IN: &str = "ane (stand-in)";
+
 /// Something that runs segments.
 pub trait Device: Send + Sync {
     /// `host` or `ane`.
@@ -240,7 +257,7 @@ pub fn ane_with(options: &AneOptions) -> Result<Arc<dyn Device>, DeviceError> {
     Ok(ane)
 }
 
-/// The device of this name, in any case, with blanks around it ignored.
+/// The device of this name or title, in any case, with blanks around it ignored.
 pub fn named(name: &str) -> Result<Arc<dyn Device>, DeviceError> {
     open(Some(name), &HostOptions::default(), &AneOptions::default())
 }
@@ -262,6 +279,14 @@ pub fn open(
     match name.trim().to_ascii_lowercase().as_str() {
         "host" => Ok(host::shared_with(host)?),
         "ane" => ane_with(ane),
+        // By its title, as models say it.
+        STANDS_IN => ane_with(ane).and_then(|device| match device.title() {
+            STANDS_IN => Ok(device),
+            _ => Err(DeviceError::Unavailable {
+                device: STANDS_IN,
+                why: "nothing stands in for the engine; name `ane`".into(),
+            }),
+        }),
         _ => Err(DeviceError::Unknown(name.into())),
     }
 }

@@ -1,6 +1,6 @@
 //! The machine, and what of the system's libraries is there.
 
-use crate::device::ane::{Ane, AneOptions};
+use crate::device::ane::{Ane, AneOptions, absent};
 use crate::target::family_of_brand;
 use aneforge_ane::symbols::{CORE_FOUNDATION, E5RT, Function, IO_SURFACE, Need, OBJC};
 use aneforge_ane::{Framework, Libraries};
@@ -13,6 +13,8 @@ use std::path::Path;
 pub struct Library {
     /// Its path.
     pub path: String,
+    /// What it is for.
+    pub purpose: String,
     /// Why it cannot be opened, if so.
     pub absent: Option<String>,
     /// Functions that it has.
@@ -45,15 +47,24 @@ pub struct Machine {
 /// Looks at the machine.
 pub fn machine(options: &AneOptions) -> Machine {
     let framework = Framework::open(&options.libraries);
-    let processor = framework.as_ref().ok().and_then(|framework| framework.processor());
+    let processor = framework.as_ref().ok().and_then(|framework| framework.processor()).or_else(processor);
     let family = processor.as_deref().and_then(family_of_brand).map(|brand| brand.family.to_string());
-    let device = match Ane::open(options) {
-        Ok(ane) => crate::Device::describe(&ane),
-        Err(error) => error.to_string(),
+    let device = match (absent(options), Ane::open(options)) {
+        (None, Ok(ane)) => crate::Device::describe(&ane),
+        (None, Err(error)) => error.to_string(),
+        (Some(why), _) => why,
     };
-    let Libraries { espresso, objc, core_foundation, io_surface, .. } = &options.libraries;
-    let libraries =
-        [(espresso, E5RT), (objc, OBJC), (core_foundation, CORE_FOUNDATION), (io_surface, IO_SURFACE)];
+    let Libraries { espresso, engine, foundation, core_foundation, io_surface, objc, system, .. } =
+        &options.libraries;
+    let libraries: [(_, _, &[Function]); 7] = [
+        (espresso, "compiles and runs programs", E5RT),
+        (objc, "messages to what runs native layers", OBJC),
+        (engine, "compiles and runs native layers", &[]),
+        (foundation, "what native layers are described with", &[]),
+        (core_foundation, "what native layers are described with", CORE_FOUNDATION),
+        (io_surface, "memory of native layers", IO_SURFACE),
+        (system, "what the kernel says of the machine, and calls back", &[]),
+    ];
     let folder = options.folder.clone().unwrap_or_else(std::env::temp_dir);
     Machine {
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -61,12 +72,19 @@ pub fn machine(options: &AneOptions) -> Machine {
         family,
         system: framework.ok().map(|framework| framework.system().to_owned()),
         device,
-        libraries: libraries.map(|(path, functions)| library(path, functions)).into(),
+        libraries: libraries.map(|(path, purpose, functions)| library(path, purpose, functions)).into(),
         folder: match writes(&folder) {
             Ok(()) => folder.display().to_string(),
             Err(error) => format!("{} cannot be written to: {error}", folder.display()),
         },
     }
+}
+
+/// The processor's name on Linux.
+fn processor() -> Option<String> {
+    let said = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let name = said.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'))?.1.trim();
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn writes(folder: &Path) -> std::io::Result<()> {
@@ -76,12 +94,14 @@ fn writes(folder: &Path) -> std::io::Result<()> {
     std::fs::remove_file(path)
 }
 
-fn library(path: &Path, functions: &[Function]) -> Library {
+fn library(path: &Path, purpose: &str, functions: &[Function]) -> Library {
+    let purpose = purpose.to_owned();
     let name = path.display().to_string();
     let found = aneforge_ane::symbols::found(path, functions);
     match found {
         Err(why) => {
-            Library { path: name, absent: Some(why), found: vec![], missing: vec![], lacking: vec![] }
+            let (found, missing, lacking) = (Vec::new(), Vec::new(), Vec::new());
+            Library { path: name, purpose, absent: Some(why), found, missing, lacking }
         }
         Ok(found) => {
             let names = |of: &dyn Fn(&Function, bool) -> bool| {
@@ -90,6 +110,7 @@ fn library(path: &Path, functions: &[Function]) -> Library {
             };
             Library {
                 path: name,
+                purpose,
                 absent: None,
                 found: names(&|_, there| there),
                 missing: names(&|function, there| !there && function.need == Need::Hard),
@@ -108,10 +129,15 @@ impl fmt::Display for Machine {
         writeln!(f, "  system: {}", known(&self.system))?;
         writeln!(f, "  engine: {}", self.device)?;
         writeln!(f, "  programs: {}", self.folder)?;
-        for Library { path, absent, found, missing, lacking } in &self.libraries {
+        for Library { path, purpose, absent, found, missing, lacking } in &self.libraries {
             match absent {
-                Some(why) => writeln!(f, "  {path}: not there ({why})")?,
-                None => writeln!(f, "  {path}: {} functions of those that are called", found.len())?,
+                Some(why) => writeln!(f, "  {path} ({purpose}): not there ({why})")?,
+                None if found.is_empty() && missing.is_empty() && lacking.is_empty() => {
+                    writeln!(f, "  {path} ({purpose}): there")?;
+                }
+                None => {
+                    writeln!(f, "  {path} ({purpose}): {} functions of those that are called", found.len())?
+                }
             }
             for (what, names) in [("missing, and nothing runs without", missing), ("lacking", lacking)] {
                 if !names.is_empty() {

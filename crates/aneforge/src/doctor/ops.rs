@@ -1,8 +1,9 @@
 //! Every case of every op, on a device and on the host.
 
+use super::probe::Verdict;
 use crate::device::Device;
 use crate::device::host::{self, HostOptions};
-use crate::ir::op::{Case, OPS};
+use crate::ir::op::{Case, OPS, Op};
 use crate::ir::types::TensorType;
 use crate::ir::var::Var;
 use crate::passes::CompileOptions;
@@ -13,12 +14,17 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A case of an op, and how far the device is from the host.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpCheck {
     /// The op.
     pub op: String,
     /// Which of its cases.
     pub case: usize,
+    /// The op with the types that it takes and gives, and its attributes.
+    pub text: String,
+    /// Whether it agrees with the host: not run where there is nothing but the host, which always agrees with itself, or where its
+    /// process ended before it was done.
+    pub verdict: Verdict,
     /// How many values there are.
     pub values: usize,
     /// How many of them have other bits than on the host.
@@ -33,8 +39,31 @@ pub struct OpCheck {
     pub failed: Option<String>,
 }
 
+/// Why the host confirms nothing.
+pub(super) const ITSELF: &str = "it ran on the host, which would be compared with itself";
+
 impl OpCheck {
-    /// Whether it ran, and agrees with the host.
+    fn new(op: &str, case: usize, text: String, values: usize) -> OpCheck {
+        OpCheck {
+            op: op.into(),
+            case,
+            text,
+            verdict: Verdict::NotRun,
+            values,
+            different: 0,
+            ulp: 0.0,
+            absolute: 0.0,
+            within: true,
+            failed: None,
+        }
+    }
+
+    /// Cases of an op whose process ended before it was done.
+    pub fn ended(op: &str, why: String) -> OpCheck {
+        OpCheck { failed: Some(why), ..OpCheck::new(op, 0, String::new(), 0) }
+    }
+
+    /// Whether it ran, and does not differ from the host.
     pub fn is_well(&self) -> bool {
         self.failed.is_none() && self.within
     }
@@ -42,12 +71,13 @@ impl OpCheck {
 
 impl fmt::Display for OpCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OpCheck { op, case, values, different, ulp, absolute, failed, .. } = self;
+        let OpCheck { op, case, text, verdict, values, different, ulp, absolute, failed, .. } = self;
+        let case = if text.is_empty() { op.clone() } else { format!("{op} case {case}, {text}") };
         match failed {
-            Some(why) => write!(f, "{op} case {case}: {why}"),
+            Some(why) => write!(f, "{verdict} {case}: {why}"),
             None => write!(
                 f,
-                "{op} case {case}: {different} of {values} values differ, by up to {ulp:.1} ulp ({absolute:.2e})"
+                "{verdict} {case}: {different} of {values} values differ, by up to {ulp:.1} ulp ({absolute:.2e})"
             ),
         }
     }
@@ -79,32 +109,39 @@ pub fn check_op(device: &(dyn Device + 'static), target: Target, op: &str, case:
             }
         });
     }
+    let text = described(&node, &leaves);
     let output = Var::apply(node, &leaves.iter().collect::<Vec<_>>());
     let output = match output.ty().dtype {
         DType::Bool => output.select(&Var::from(1.0), &Var::from(0.0)),
         _ => output,
     };
-    let mut check = OpCheck {
-        op: op.into(),
-        case,
-        values: output.shape().count(),
-        different: 0,
-        ulp: 0.0,
-        absolute: 0.0,
-        within: true,
-        failed: None,
-    };
+    let mut check = OpCheck::new(op, case, text, output.shape().count());
     let plan = crate::compile::compile(&[output], &CompileOptions::target(target)).ok()?;
     let host = host::shared_with(&HostOptions::default()).ok()?;
     let want = Session::new(plan.clone(), &*host).and_then(|mut session| session.run(&fed)).ok()?;
     let got = Session::new(plan, device).and_then(|mut session| session.run(&fed));
     match got {
-        Err(error) => check.failed = Some(error.to_string()),
-        Ok(got) => compare(&mut check, &got[0].to_f32(), &want[0].to_f32(), |ulp, absolute| {
-            ulp <= 2.0 * tolerance.ulp.max(0.5) || absolute <= 2.0 * tolerance.absolute
-        }),
+        Err(error) => {
+            check.failed = Some(error.to_string());
+            check.verdict = Verdict::Refuted;
+        }
+        // It says that it compiles and runs, and no more.
+        Ok(_) if device.name() == "host" => {}
+        Ok(got) => {
+            compare(&mut check, &got[0].to_f32(), &want[0].to_f32(), |ulp, absolute| {
+                ulp <= 2.0 * tolerance.ulp.max(0.5) || absolute <= 2.0 * tolerance.absolute
+            });
+            check.verdict = if check.within { Verdict::Confirmed } else { Verdict::Refuted };
+        }
     }
     Some(check)
+}
+
+/// An op with the types that it takes, and its attributes.
+fn described(op: &Op, inputs: &[Var]) -> String {
+    let types = inputs.iter().map(|input| input.ty().to_string());
+    let attributes = op.attrs().into_iter().map(|(name, value)| format!("{name}={value}"));
+    format!("{}({})", op.name(), types.chain(attributes).collect::<Vec<_>>().join(", "))
 }
 
 fn drawn(ty: TensorType, seed: u64, (low, high): (f64, f64)) -> Tensor {

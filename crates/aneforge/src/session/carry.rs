@@ -60,7 +60,7 @@ impl State {
         };
         let device = device.as_ref();
         let buffer = device.allocate(leaf.ty())?;
-        Ok(State { name: name.clone(), var: leaf.clone(), buffer, device: device.name() })
+        Ok(State { name: name.clone(), var: leaf.clone(), buffer, device: device.title() })
     }
 
     /// Its name; empty where it has none.

@@ -14,6 +14,8 @@ pub type Done = (Session, Result<(), RunError>);
 #[derive(Default)]
 struct State {
     done: Option<Done>,
+    /// Whether that was handed out.
+    taken: bool,
     waker: Option<Waker>,
 }
 
@@ -29,7 +31,23 @@ impl Shared {
     }
 }
 
-/// A call that goes on. It has the session meanwhile, and gives it back when it is done: by [`Running::wait`], or as a future.
+impl State {
+    /// Whether the call goes on.
+    fn is_running(&self) -> bool {
+        self.done.is_none() && !self.taken
+    }
+
+    /// What it came to, once.
+    fn take(&mut self) -> Option<Done> {
+        assert!(!self.taken, "a call that was submitted has given its result as a future; there is no other");
+        let done = self.done.take();
+        self.taken = done.is_some();
+        done
+    }
+}
+
+/// A call that goes on. It has the session meanwhile, and gives it back when it is done, once: by [`Running::wait`], or as a future,
+/// which is not to be polled again after that, nor waited for.
 /// Dropping it lets the call end, and drops the session then.
 ///
 /// ```
@@ -49,22 +67,28 @@ pub struct Running(Arc<Shared>);
 
 impl Running {
     /// Waits until the call is done.
+    ///
+    /// # Panics
+    /// If it has given its result as a future.
     pub fn wait(self) -> Done {
-        let waited = self.0.changed.wait_while(self.0.state(), |state| state.done.is_none());
-        let done = waited.unwrap_or_else(PoisonError::into_inner).done.take();
+        let waited = self.0.changed.wait_while(self.0.state(), |state| state.is_running());
+        let done = waited.unwrap_or_else(PoisonError::into_inner).take();
         done.expect("invariant: waited for")
     }
 
     /// Waits until the call is done, at most so long; itself, if it is not.
+    ///
+    /// # Panics
+    /// If it has given its result as a future.
     pub fn wait_for(self, limit: Duration) -> Result<Done, Running> {
-        let waited = self.0.changed.wait_timeout_while(self.0.state(), limit, |state| state.done.is_none());
-        let done = waited.unwrap_or_else(PoisonError::into_inner).0.done.take();
+        let waited = self.0.changed.wait_timeout_while(self.0.state(), limit, |state| state.is_running());
+        let done = waited.unwrap_or_else(PoisonError::into_inner).0.take();
         done.ok_or(self)
     }
 
     /// Whether the call is done.
     pub fn is_done(&self) -> bool {
-        self.0.state().done.is_some()
+        !self.0.state().is_running()
     }
 }
 
@@ -73,7 +97,7 @@ impl Future for Running {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Done> {
         let mut state = self.0.state();
-        match state.done.take() {
+        match state.take() {
             Some(done) => Poll::Ready(done),
             None => {
                 state.waker = Some(context.waker().clone());

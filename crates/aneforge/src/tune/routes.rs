@@ -69,7 +69,7 @@ pub fn tune(
     let cache = bench.cache.as_deref().map(|folder| (Measured::new(folder), key(&graph)));
     if let Some((measured, key)) = &cache
         && let Some(known) = measured.get(key)
-        && known["device"].as_str().is_none_or(|device| device == bench.device.name())
+        && known["device"].as_str().is_none_or(|device| device == bench.device.title())
         // The error of a way with a loss depends on weights, which the key does not have.
         && let Some(candidate) = candidates.iter().find(|c| !c.lossy && known["config"] == c.name)
     {
@@ -97,7 +97,7 @@ pub fn tune(
     }
     let Some((winner, time)) = best else { return Ok(bench.compile) };
     if let Some((measured, key)) = &cache {
-        measured.put(key, entry(winner.name, bench.device.name(), time))?;
+        measured.put(key, entry(winner.name, bench.device.title(), time))?;
     }
     Ok(winner.options)
 }

@@ -3,12 +3,14 @@
 use crate::context::Context;
 use crate::exit::file;
 use crate::output::{self, counted, grouped, time};
-use crate::store::Place;
-use aneforge::artifact::{Cache, Checked, Collected, Kept};
+use crate::store::{self, Place};
+use aneforge::artifact::{ArtifactError, Cache, Checked, Collected, Kept};
+use aneforge::device::ane::kept;
 use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 /// What follows the options in `aneforge help cache`.
@@ -19,12 +21,14 @@ JSON keys:
   programs    ls and verify, for each, the one used longest ago first: key, path, bytes, idle_s (since it was used), target and
               version (of aneforge; null where the file is damaged), fault (why it cannot be loaded, or null; ls reads the first
               bytes only)
+  engine      ls: programs for the engine (folder, programs, bytes); gc: folder, removed, freed, left, bytes
   removed     gc: programs that were removed; freed (their bytes), left, bytes (of those left)";
 
 /// List, bound or check the programs that `--cache` keeps
 ///
 /// Programs lie in the folder `plans` of the cache, each as a file that `run` and `inspect` take, too. Any number of processes
-/// may share a cache, and may be killed at any time. What is damaged counts as missing: it is compiled again.
+/// may share a cache, and may be killed at any time. What is damaged counts as missing: it is compiled again. Programs that the
+/// engine's compiler has made lie in the folder `engine`; they are kept without --cache, and are counted and bounded by themselves.
 #[derive(clap::Args)]
 pub struct Args {
     /// What to do
@@ -47,27 +51,48 @@ enum Action {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
-    let cache = args.place.open()?;
+    let (cache, engine) = (args.place.open()?, store::engine(&args.place.folder()?));
+    let io = |source| ArtifactError::Io { action: "read folder", path: engine.clone(), source };
     match args.action {
-        Action::Ls => list(&cache, &cache.list()?, context, out),
+        Action::Ls => {
+            let programs = kept::list(&engine).map_err(io)?;
+            list((&cache, &engine), &cache.list()?, &programs, context, out)
+        }
         Action::Gc => {
-            let done = cache.collect()?;
+            let (done, of_engine) =
+                (cache.collect()?, kept::collect(&engine, args.place.limit()).map_err(io)?);
             if context.json {
-                return output::print_json(out, &collected(&cache, done));
+                let mut value = collected(&cache, done);
+                let kept::Collected { removed, freed, left, bytes } = of_engine;
+                value["engine"] = json!({ "folder": engine, "removed": removed, "freed": freed, "left": left, "bytes": bytes });
+                return output::print_json(out, &value);
             }
             let Collected { removed, freed, left, bytes } = done;
             let (removed, left) = (counted(removed, "program"), counted(left, "program"));
             let (freed, bytes) = (grouped(freed), grouped(bytes));
-            Ok(writeln!(out, "removed {removed}, {freed} bytes; {left} left, {bytes} bytes")?)
+            writeln!(out, "removed {removed}, {freed} bytes; {left} left, {bytes} bytes")?;
+            let kept::Collected { removed, freed, left, bytes } = of_engine;
+            let (removed, left) = (counted(removed, "program"), counted(left, "program"));
+            let (freed, bytes) = (grouped(freed), grouped(bytes));
+            Ok(writeln!(out, "of the engine: removed {removed}, {freed} bytes; {left} left, {bytes} bytes")?)
         }
         Action::Verify => verify(&cache, &cache.verify()?, context, out),
     }
 }
 
-fn list(cache: &Cache, all: &[Kept], context: &Context, out: &mut dyn Write) -> Result<()> {
+fn list(
+    (cache, engine): (&Cache, &Path),
+    all: &[Kept],
+    programs: &[kept::Kept],
+    context: &Context,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let of_engine: u64 = programs.iter().map(|program| program.bytes).sum();
     if context.json {
         let row = |kept: &Kept| program(kept, kept.about.as_ref().err().map(ToString::to_string));
-        return output::print_json(out, &machine(cache, all.iter().map(row).collect()));
+        let mut value = machine(cache, all.iter().map(row).collect());
+        value["engine"] = json!({ "folder": engine, "programs": programs.len(), "bytes": of_engine });
+        return output::print_json(out, &value);
     }
     for kept in all {
         let about = match &kept.about {
@@ -79,7 +104,9 @@ fn list(cache: &Cache, all: &[Kept], context: &Context, out: &mut dyn Write) -> 
     }
     let (count, bytes) = (counted(all.len(), "program"), all.iter().map(|kept| kept.bytes).sum());
     let (bytes, most, folder) = (grouped(bytes), grouped(cache.most()), cache.folder().display());
-    Ok(writeln!(out, "{count}, {bytes} of {most} bytes, in {folder}")?)
+    writeln!(out, "{count}, {bytes} of {most} bytes, in {folder}")?;
+    let (count, bytes) = (counted(programs.len(), "program"), grouped(of_engine));
+    Ok(writeln!(out, "of the engine: {count}, {bytes} bytes, in {}", engine.display())?)
 }
 
 fn verify(cache: &Cache, all: &[Checked], context: &Context, out: &mut dyn Write) -> Result<()> {

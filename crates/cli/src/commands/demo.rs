@@ -174,7 +174,7 @@ impl Findings<'_> {
                 "target": plan.target.name(),
                 "family": plan.target.family().to_string(),
             },
-            "device": { "name": self.device.name(), "description": self.device.describe() },
+            "device": { "name": self.device.title(), "description": self.device.describe() },
             "numerics": self.numerics,
             "accuracy": {
                 "correct": self.correct(), "total": self.readings.len(), "correct_float32": self.in_float
@@ -197,7 +197,7 @@ impl Findings<'_> {
         )?;
         writeln!(out, "             {} bytes of weights", grouped(plan.weight_bytes()))?;
         writeln!(out, "  target     {} (family {})", plan.target, plan.target.family())?;
-        writeln!(out, "  device     {}: {}", self.device.name(), self.device.describe())?;
+        writeln!(out, "  device     {}: {}", self.device.title(), self.device.describe())?;
         writeln!(out, "  numerics   {}", self.numerics)?;
         let (correct, float) = (self.correct(), self.in_float);
         writeln!(
@@ -222,7 +222,7 @@ impl Findings<'_> {
             grouped(self.timings.images_per_second() as u64)
         )?;
         pictures(out, digits, &selection(&self.readings), style)?;
-        writeln!(out, "\n{}", ran_on(self.device.name()))?;
+        writeln!(out, "\n{}", ran_on(self.device.title()))?;
         Ok(())
     }
 }
@@ -257,7 +257,11 @@ fn ran_on(device: &str) -> &'static str {
             "This ran on the host engine: the same legal graph on this processor, with the\n\
              Neural Engine's documented numerics. This project has not run on Apple silicon."
         }
-        _ => "This ran on the Neural Engine.",
+        "ane" => "This ran on the Neural Engine.",
+        _ => {
+            "This ran on a library that stands in for the Neural Engine and computes on this processor.\n\
+             Nothing about silicon follows from it."
+        }
     }
 }
 

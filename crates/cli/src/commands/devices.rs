@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// What follows the options in `aneforge help devices`.
 pub const JSON: &str = "\
 JSON keys:
-  devices          for each: name, available, default, and description or why it is not available
+  devices          for each: name, available, default (with these options), and description or why it is not available
   target           the chip compiled for with these options
   default_target   the chip compiled for without any
   host             instruction_set, available_instruction_sets, threads, architecture, os
@@ -38,7 +38,7 @@ pub fn run(_: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     }
     writeln!(out, "devices")?;
     for (name, device) in &devices {
-        let mark = if is_default(name) { " (default)" } else { "" };
+        let mark = if is_default(name, context) { " (default)" } else { "" };
         match device {
             Ok(device) => writeln!(out, "  {name}{mark}: {}", device.describe())?,
             Err(DeviceError::Unavailable { why, .. }) => {
@@ -68,8 +68,11 @@ fn families() -> Vec<aneforge::Family> {
     families
 }
 
-/// Whether this device is used when none is asked for.
-fn is_default(name: &str) -> bool {
+/// Whether this device is used with these options and variables.
+fn is_default(name: &str, context: &Context) -> bool {
+    if let Some(asked) = context.device_name() {
+        return asked == name;
+    }
     match device::default() {
         Ok(device) => device.name() == name,
         Err(DeviceError::Unavailable { device, .. }) => device == name,
@@ -79,7 +82,8 @@ fn is_default(name: &str) -> bool {
 
 fn machine(devices: &[Found], context: &Context) -> Value {
     let describe = |(name, device): &Found| {
-        let mut value = json!({ "name": name, "available": device.is_ok(), "default": is_default(name) });
+        let mut value =
+            json!({ "name": name, "available": device.is_ok(), "default": is_default(name, context) });
         match device {
             Ok(device) => value["description"] = device.describe().into(),
             Err(DeviceError::Unavailable { why, .. }) => value["why"] = why.as_str().into(),

@@ -121,7 +121,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         let value = json!({
             "model": args.model,
             "target": encoder.target().name(),
-            "device": encoder.device().name(),
+            "device": encoder.device().title(),
             "dim": encoder.dim(),
             "pooling": encoder.pooling().name(),
             "normalized": !args.no_normalize,

@@ -28,7 +28,12 @@ pub fn run(cli: &Cli) -> Result<()> {
     if let Command::Worker(args) = &cli.command {
         return worker::run(args);
     }
-    let context = Context::new(&cli.global)?;
+    let mut context = Context::new(&cli.global)?;
+    if let Command::Run(args) = &cli.command
+        && let Ok(folder) = args.folder()
+    {
+        context = context.kept_in(&folder);
+    }
     let mut out = BufWriter::new(std::io::stdout().lock());
     match &cli.command {
         Command::Demo(args) => demo::run(args, &context, &mut out),

@@ -81,6 +81,13 @@ pub struct Args {
     store: store::Use,
 }
 
+impl Args {
+    /// Where programs are kept.
+    pub fn folder(&self) -> Result<PathBuf> {
+        self.store.folder()
+    }
+}
+
 /// Calls that a profile is made of when nothing is said.
 const PROFILED: u32 = 20;
 

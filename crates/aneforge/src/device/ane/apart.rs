@@ -3,7 +3,7 @@
 use super::folder::Folder;
 use super::native::{Wires, bind, receipt};
 use super::program::{Bound, one_step, types};
-use super::{Ane, OwnFolder, made, refused};
+use super::{Ane, OwnFolder, failed, made, refused};
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
 use crate::ir::types::TensorType;
@@ -69,7 +69,7 @@ pub(super) fn native(
     for (name, bytes) in files.chain([(DOCUMENT_FILE, document.as_bytes())]) {
         let (path, aside) = (folder.join(name), folder.join(format!(".{name}-{own}")));
         let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, &path));
-        written.map_err(|error| DeviceError::Failed {
+        written.map_err(|error| DeviceError::Folder {
             why: format!("cannot write {}: {error}", path.display()),
         })?;
     }
@@ -129,7 +129,7 @@ fn started(
 
 impl Apart {
     fn run(&mut self) -> Result<(), DeviceError> {
-        self.framework.here().map_err(refused)?;
+        self.framework.here().map_err(failed)?;
         let Apart { command, request, ready, limit, worker, wires, bound, copied, .. } = self;
         if worker.as_mut().is_none_or(Worker::has_ended) {
             *worker = Some(Worker::start(command, request, *ready, *limit).map_err(refused)?);
@@ -143,7 +143,7 @@ impl Apart {
         let mut held = bound.lock();
         let Some(wires) = wires else {
             let values: Vec<&[u8]> = inputs.iter().map(|&at| &*held[at]).collect();
-            let results = worker.run(&values).map_err(refused)?;
+            let results = worker.run(&values).map_err(failed)?;
             *copied += (values.iter().map(|v| v.len()).sum::<usize>() + results.len()) as u64;
             drop(values);
             let mut results = &results[..];
@@ -162,7 +162,7 @@ impl Apart {
             };
             wires.feed(row, |at| &*held[inputs[at]], keep)?;
             let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
-            let results = worker.run(&values).map_err(refused)?;
+            let results = worker.run(&values).map_err(failed)?;
             wires.deliver(row, &results, &mut held[outputs[0]]);
         }
         Ok(())

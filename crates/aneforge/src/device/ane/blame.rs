@@ -1,6 +1,7 @@
 //! Which part of a graph the compiler refuses.
 //!
-//! Every trial runs in another process, as a failed compile may end it. Ops are tried alone first; where each compiles, the shortest
+//! Every trial runs in another process, as a failed compile may end it. That a compiler takes anything is looked at
+//! first. Ops are tried alone then; where each compiles, the shortest
 //! beginning of the program that does not is looked for, and then as much of its beginning is left out as can be.
 
 use super::Ane;
@@ -13,6 +14,7 @@ use crate::ir::ops::leaf::{Constant, Input};
 use crate::ir::var::Var;
 use crate::plan::Segment;
 use aneforge_kernels::threads::stopped;
+use aneforge_tensor::Shape;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -25,14 +27,33 @@ const LONGEST: Duration = Duration::from_secs(180);
 pub(super) fn named(ane: &Ane, segment: &Segment, error: DeviceError) -> DeviceError {
     let DeviceError::Refused { why } = &error else { return error };
     let blamed = match segment.netplist() {
-        Some(netplist) => Some(format!("the native layer {}", netplist.layer.kind)),
+        Some(netplist) => Some(Blamed::Part(format!("the native layer {}", netplist.layer.kind))),
         None => found(ane, &segment.graph),
     };
-    let Some(blamed) = blamed else { return error };
-    DeviceError::Refused { why: format!("{why}\nthe smallest part that does not compile: {blamed}") }
+    match blamed {
+        None => error,
+        Some(Blamed::Part(part)) => {
+            DeviceError::Refused { why: format!("{why}\nthe smallest part that does not compile: {part}") }
+        }
+        // Another target would not help.
+        Some(Blamed::Everything) => DeviceError::Prepare {
+            stage: "compiling",
+            why: format!(
+                "{why}\neven a program of one op does not compile, so that it is the system's compiler, and not this program"
+            ),
+        },
+    }
 }
 
-fn found(ane: &Ane, graph: &Graph) -> Option<String> {
+/// What does not compile.
+enum Blamed {
+    /// A part of the graph.
+    Part(String),
+    /// Anything at all.
+    Everything,
+}
+
+fn found(ane: &Ane, graph: &Graph) -> Option<Blamed> {
     if !ane.options.blame {
         return None;
     }
@@ -56,6 +77,10 @@ fn found(ane: &Ane, graph: &Graph) -> Option<String> {
     if !fails(graph)? {
         return None;
     }
+    // A compiler that takes nothing is no matter of the graph.
+    if fails(&plain(graph)?)? {
+        return Some(Blamed::Everything);
+    }
     let mut tried = HashSet::new();
     for &id in &ops {
         let node = graph.node(id);
@@ -64,7 +89,7 @@ fn found(ane: &Ane, graph: &Graph) -> Option<String> {
             continue;
         }
         if fails(&part(graph, id, &[id].into())?)? {
-            return Some(told(graph, &[id]));
+            return Some(Blamed::Part(told(graph, &[id])));
         }
     }
     // The shortest beginning that fails; that the whole does is known.
@@ -81,7 +106,16 @@ fn found(ane: &Ane, graph: &Graph) -> Option<String> {
         let inside = ops[middle..=end].iter().copied().collect();
         if fails(&part(graph, ops[end], &inside)?)? { first = middle } else { beyond = middle }
     }
-    Some(told(graph, &ops[first..=end]))
+    Some(Blamed::Part(told(graph, &ops[first..=end])))
+}
+
+/// A program of one op, of a kind that the graph does not have where there is one, which every compiler takes that takes anything.
+fn plain(graph: &Graph) -> Option<Graph> {
+    let x = Var::input(Shape::new(&[64]).ok()?);
+    let kinds = [x.relu(), &x + &x, &x * &x, x.sigmoid()];
+    let has = |var: &Var| graph.nodes().any(|(_, node)| node.op.name() == var.op().name());
+    let chosen = kinds.iter().find(|var| !has(var)).unwrap_or(&kinds[0]);
+    Graph::freeze(std::slice::from_ref(chosen)).ok()
 }
 
 fn is_op(node: &GraphNode) -> bool {

@@ -19,7 +19,7 @@ const WEIGHTS: &str = "weights.bin";
 /// What the compiler makes, with the system's build after it: what one has made another cannot load.
 const CACHE: &str = "cache";
 /// Which system a program was compiled on.
-const STAMP: &str = "compiled";
+pub(super) const STAMP: &str = "compiled";
 /// Hexadecimal digits of a folder's name, as the reference has them.
 const DIGITS: usize = 24;
 
@@ -64,7 +64,7 @@ impl Folder {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let aside = root.join(format!(".writing-{}-{number}", std::process::id()));
         made(&aside)?;
-        let failed = |error: &dyn std::fmt::Display| DeviceError::Failed {
+        let failed = |error: &dyn std::fmt::Display| DeviceError::Folder {
             why: format!("cannot write the program to {}: {error}", root.display()),
         };
         let text = program.to_string();

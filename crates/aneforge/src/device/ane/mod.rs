@@ -6,10 +6,11 @@
 mod apart;
 mod blame;
 mod folder;
+pub mod kept;
 mod native;
 mod program;
 
-use crate::device::{Buffer, Device, DeviceError, Loaded, Memory};
+use crate::device::{Buffer, Device, DeviceError, Loaded, Memory, STANDS_IN};
 use crate::ir::numerics::Numerics;
 use crate::ir::types::TensorType;
 use crate::pacing::{Backoff, Breaker, Clock, Monotonic};
@@ -129,8 +130,17 @@ fn compiled(error: &AneError) -> bool {
     matches!(error, AneError::Compile { .. } | AneError::Worker { stage: Stage::Compile, .. })
 }
 
-/// What the engine's errors are among a device's.
+/// What the engine's errors are among a device's, where a program is loaded.
 fn refused(error: AneError) -> DeviceError {
+    told(error, |why| DeviceError::Prepare { stage: "loading", why })
+}
+
+/// The same where a program runs.
+fn failed(error: AneError) -> DeviceError {
+    told(error, |why| DeviceError::Failed { why })
+}
+
+fn told(error: AneError, otherwise: impl FnOnce(String) -> DeviceError) -> DeviceError {
     let (why, compiled) = (error.to_string(), compiled(&error));
     match error {
         _ if compiled => DeviceError::Refused { why },
@@ -139,12 +149,62 @@ fn refused(error: AneError) -> DeviceError {
         }
         AneError::Budget { loaded, limit } => DeviceError::Budget { loaded, limit },
         AneError::Hung(_) | AneError::Recompile(_) | AneError::Worker { .. } => DeviceError::Lost { why },
-        _ => DeviceError::Failed { why },
+        AneError::Io { .. } => DeviceError::Folder { why },
+        AneError::Memory { bytes, .. } => DeviceError::Memory { need: bytes },
+        _ => otherwise(why),
     }
 }
 
+/// Waits for the rest that the compiler needs after a failure of this process, runs a compile, and remembers how it went.
+pub fn paced<T>(
+    framework: &Framework,
+    backoff: Backoff,
+    compile: impl FnOnce() -> Result<T, AneError>,
+) -> Result<T, DeviceError> {
+    // The stand-in needs no rest.
+    let stands_in = framework.stand_in().is_some();
+    let backoff = if stands_in { Backoff { pause: Duration::ZERO, ..backoff } } else { backoff };
+    let ready = locked(&BREAKER).check(CLOCK.now(), backoff);
+    match ready {
+        Err(early) if backoff.strict => {
+            return Err(DeviceError::Unavailable { device: "ane", why: early.to_string() });
+        }
+        Err(early) => {
+            tracing::info!("{early}; waiting");
+            CLOCK.sleep(early.left);
+        }
+        Ok(()) => {}
+    }
+    let done = compile();
+    let mut breaker = locked(&BREAKER);
+    match &done {
+        Ok(_) => breaker.reset(),
+        Err(error) if !stands_in && compiled(error) => breaker.failed(CLOCK.now()),
+        Err(_) => {}
+    }
+    drop(breaker);
+    done.map_err(refused)
+}
+
 impl Ane {
-    /// The engine of this machine, or why there is none.
+    /// The engine of this machine, or why there is none. Sessions borrow it while they are made; `&*engine` is one of an `Arc<Ane>`, and
+    /// [`device::ane_with`](crate::device::ane_with) gives a device that is shared already.
+    ///
+    /// ```
+    /// use aneforge::device::ane::{Ane, AneOptions};
+    /// use aneforge::{CompileOptions, Session, Shape, Var, compile};
+    /// use std::sync::Arc;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if Ane::open(&AneOptions::default()).is_err() { return Ok(()) }
+    /// let ane = Ane::open(&AneOptions::default())?;
+    /// let plan = compile(&[Var::input(Shape::new(&[4])?).adds(1.0)], &CompileOptions::default())?;
+    /// let mut session = Session::new(plan.clone(), &ane)?;
+    /// session.execute()?;
+    /// let shared = Arc::new(ane);
+    /// let other = Session::new(plan, &*shared)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(options: &AneOptions) -> Result<Ane, DeviceError> {
         let framework = Framework::open(&options.libraries).map_err(|error| unavailable(&error, options))?;
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -188,33 +248,9 @@ impl Ane {
         }
     }
 
-    /// Waits for the rest that the compiler needs, runs a compile, and remembers how it went.
+    /// See [`paced`].
     fn paced<T>(&self, compile: impl FnOnce() -> Result<T, AneError>) -> Result<T, DeviceError> {
-        // The stand-in needs no rest.
-        let backoff = match self.stand_in() {
-            Some(_) => Backoff { pause: Duration::ZERO, ..self.options.backoff },
-            None => self.options.backoff,
-        };
-        let ready = locked(&BREAKER).check(CLOCK.now(), backoff);
-        match ready {
-            Err(early) if backoff.strict => {
-                return Err(DeviceError::Unavailable { device: "ane", why: early.to_string() });
-            }
-            Err(early) => {
-                tracing::info!("{early}; waiting");
-                CLOCK.sleep(early.left);
-            }
-            Ok(()) => {}
-        }
-        let done = compile();
-        let mut breaker = locked(&BREAKER);
-        match &done {
-            Ok(_) => breaker.reset(),
-            Err(error) if self.stand_in().is_none() && compiled(error) => breaker.failed(CLOCK.now()),
-            Err(_) => {}
-        }
-        drop(breaker);
-        done.map_err(refused)
+        paced(&self.framework, self.options.backoff, compile)
     }
 
     /// Compiles the program in a folder, or finds it compiled.
@@ -253,6 +289,8 @@ impl Ane {
         let options = aneforge_ane::Options::default();
         match aneforge_ane::Program::load(&self.framework, &compiled, &folder.source(), options) {
             Ok(_) => {
+                // So that it counts as used.
+                folder.stamp(now);
                 locked(&self.compiled).insert(folder.key.clone(), compiled.clone());
                 Some(compiled)
             }
@@ -277,15 +315,31 @@ impl Ane {
 }
 
 /// Why the engine cannot be reached, in the words of whoever asked for it.
-fn unavailable(error: &AneError, options: &AneOptions) -> DeviceError {
+fn why_not(error: &AneError, options: &AneOptions) -> String {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let apple = os == "macos" && arch == "aarch64";
     let system = options.libraries.espresso == Libraries::system().espresso;
-    let why = match (system, apple) {
+    match (system, apple) {
         (true, false) => {
             format!("the Neural Engine is part of Apple silicon and this is {arch} {os}; run on `host`")
         }
-        _ => format!("{error}; `aneforge doctor` says more, and programs run on `host` meanwhile"),
+        _ => error.to_string(),
+    }
+}
+
+/// Why the engine cannot be reached in this way, if so.
+pub(crate) fn absent(options: &AneOptions) -> Option<String> {
+    Framework::open(&options.libraries).err().map(|error| why_not(&error, options))
+}
+
+/// The same, as an error for those who have not asked `doctor`.
+fn unavailable(error: &AneError, options: &AneOptions) -> DeviceError {
+    let why = match (why_not(error, options), options.libraries == Libraries::system()) {
+        (why, true) if why.ends_with("run on `host`") => why,
+        (why, true) => format!("{why}; `aneforge doctor` says more, and programs run on `host` meanwhile"),
+        (why, false) => {
+            format!("{why}; a library that is named is used, or nothing is: name another, or none")
+        }
     };
     DeviceError::Unavailable { device: "ane", why }
 }
@@ -296,7 +350,7 @@ impl Device for Ane {
     }
 
     fn title(&self) -> &'static str {
-        if self.stand_in().is_some() { "ane (stand-in)" } else { "ane" }
+        if self.stand_in().is_some() { STANDS_IN } else { "ane" }
     }
 
     fn describe(&self) -> String {
@@ -318,7 +372,8 @@ impl Device for Ane {
     }
 
     fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
-        let buffer = self.framework.allocate(ty.bytes()).map_err(refused)?;
+        let prepare = |why| DeviceError::Prepare { stage: "taking memory", why };
+        let buffer = self.framework.allocate(ty.bytes()).map_err(|error| told(error, prepare))?;
         Ok(Buffer::new(ty, Layout::row_major(ty.shape.dims()), EngineMemory { buffer }, None))
     }
 
@@ -385,7 +440,7 @@ fn handle_of(
 
 /// A folder for things of this process, made.
 fn made(folder: &Path) -> Result<(), DeviceError> {
-    std::fs::create_dir_all(folder).map_err(|error| DeviceError::Failed {
+    std::fs::create_dir_all(folder).map_err(|error| DeviceError::Folder {
         why: format!("cannot make folder {}: {error}", folder.display()),
     })
 }

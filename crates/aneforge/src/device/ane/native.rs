@@ -1,7 +1,7 @@
 //! A native layer: operands brought into the order that it wants, and results out of it.
 
 use super::program::{Bound, one_step, types};
-use super::{Ane, handle_of, refused};
+use super::{Ane, failed, handle_of};
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::Op;
@@ -195,11 +195,9 @@ impl Running {
         let output = bound.place(Port::Output(0))?;
         let mut held = bound.lock();
         for row in 0..wires.rows {
-            wires
-                .feed(row, |at| &*held[inputs[at]], |at, values| model.write(at, values))
-                .map_err(refused)?;
-            model.evaluate().map_err(refused)?;
-            model.read(0, left).map_err(refused)?;
+            wires.feed(row, |at| &*held[inputs[at]], |at, values| model.write(at, values)).map_err(failed)?;
+            model.evaluate().map_err(failed)?;
+            model.read(0, left).map_err(failed)?;
             wires.deliver(row, left, &mut held[output]);
         }
         Ok(())

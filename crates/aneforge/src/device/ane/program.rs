@@ -1,7 +1,7 @@
 //! A program of MIL in this process.
 
 use super::folder::Folder;
-use super::{Ane, OwnFolder, handle_of, refused};
+use super::{Ane, OwnFolder, failed, handle_of, refused, told};
 use crate::device::buffer::BytesMut;
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
@@ -154,7 +154,8 @@ impl Loaded for Running {
         };
         let none = || DeviceError::Bind { port, why: "the program has no such port".into() };
         let handle = handle_of(port, buffer, *ty.ok_or_else(none)?)?;
-        self.program.bind(0, side, &handle).map_err(refused)?;
+        let prepare = |why| DeviceError::Prepare { stage: "binding a buffer", why };
+        self.program.bind(0, side, &handle).map_err(|error| told(error, prepare))?;
         self.bound.set(port, buffer);
         Ok(())
     }
@@ -164,7 +165,7 @@ impl Loaded for Running {
             return Err(DeviceError::Stopped);
         }
         let mut held = self.bound.lock();
-        self.program.execute(held.iter_mut().filter_map(BytesMut::lent)).map_err(refused)
+        self.program.execute(held.iter_mut().filter_map(BytesMut::lent)).map_err(failed)
     }
 
     fn profile(&mut self) -> Result<Vec<StepTime>, DeviceError> {

@@ -42,7 +42,10 @@ pub(crate) fn native_rows(bench: &Bench) -> Found {
 
 pub(crate) fn buffer_unit(bench: &Bench) -> Found {
     let made = bench.run(Var::input(shape(&[1])).adds(1.0), &[tensor(&[1], &[2.0])])?;
-    Ok(Outcome::is(made == [3.0], format!("a port of 2 bytes in {} gave {}", buffer_bytes(2), made[0])))
+    Ok(Outcome::is(
+        made == [3.0],
+        format!("a port of 2 bytes in {} gave {}", buffer_bytes(2).unwrap_or(0), made[0]),
+    ))
 }
 
 pub(crate) fn kernel_width(bench: &Bench) -> Found {
