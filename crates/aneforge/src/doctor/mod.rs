@@ -14,7 +14,7 @@ pub mod silicon;
 pub use date::{date, now};
 pub use machine::{Library, Machine, machine};
 pub use ops::{OpCheck, check_op, ops};
-pub use probe::{Bench, Outcome, PROBES, Probe, UNPROBED, Verdict, probe};
+pub use probe::{Bench, Outcome, PROBES, Probe, UNPROBED, Verdict, probe, probes};
 
 use crate::device::STANDS_IN;
 use crate::device::ane::AneOptions;
@@ -104,7 +104,7 @@ pub struct Found {
 impl Found {
     /// What a probe found.
     pub fn of(probe: &Probe, outcome: Outcome) -> Found {
-        let (name, about, expected) = (probe.name.into(), probe.about.into(), probe.expected.into());
+        let (name, about, expected) = (probe.name.into(), probe.about.into(), probe.expected.to_string());
         Found { name, about, expected, outcome, ended: false }
     }
 

@@ -1,10 +1,12 @@
 //! Probes: what each is about, and how it is run.
 
 use super::probes::{limits, numerics, runtime};
+use super::silicon;
 use crate::device::Device;
 use crate::device::ane::{Ane, AneOptions};
 use crate::target::Target;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -73,16 +75,25 @@ pub struct Bench {
 }
 
 /// A probe. Each is run in a process of its own, as some of what is asked may end one.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Probe {
     /// Its name.
     pub name: &'static str,
     /// The constant, or the rule, that it is about.
     pub about: &'static str,
     /// What is expected, and of whom that is known.
-    pub expected: &'static str,
+    pub expected: Cow<'static, str>,
     /// Finds out.
-    pub run: fn(&Bench) -> Result<Outcome, String>,
+    run: Run,
+}
+
+/// How something is found out.
+#[derive(Clone, Copy)]
+enum Run {
+    /// By this function.
+    Asking(fn(&Bench) -> Result<Outcome, String>),
+    /// By computing what was published.
+    Row(&'static silicon::Row),
 }
 
 const fn row(
@@ -91,10 +102,10 @@ const fn row(
     expected: &'static str,
     run: fn(&Bench) -> Result<Outcome, String>,
 ) -> Probe {
-    Probe { name, about, expected, run }
+    Probe { name, about, expected: Cow::Borrowed(expected), run: Run::Asking(run) }
 }
 
-/// Every probe, in the order in which they are run: what is most likely to end well goes first.
+/// Every probe of a constant, in the order in which they are run: what is most likely to end well goes first.
 pub const PROBES: &[Probe] = &[
     row(
         "product_limit",
@@ -272,13 +283,28 @@ pub const UNPROBED: &[(&str, &str)] = &[
     ("CHIPS", "a table of names; `machine` says which this is"),
 ];
 
+/// Every probe: of constants, and of every published value.
+pub fn probes() -> impl Iterator<Item = Probe> {
+    let row = |row: &'static silicon::Row| Probe {
+        name: &row.id,
+        about: "tests/silicon/probes.toml",
+        expected: row.says().into(),
+        run: Run::Row(row),
+    };
+    PROBES.iter().cloned().chain(silicon::ROWS.iter().map(row))
+}
+
 /// Runs the probe of this name.
 pub fn probe(name: &str, bench: &Bench) -> Option<Outcome> {
-    let probe = PROBES.iter().find(|probe| probe.name == name)?;
+    let probe = probes().find(|probe| probe.name == name)?;
     // What the host answers is what this library was told; it says nothing of an engine.
     let outcome = match bench.engine {
         None => Outcome::not_run("it asks the engine, and there is none here"),
-        Some(_) => (probe.run)(bench).unwrap_or_else(Outcome::not_run),
+        Some(_) => match probe.run {
+            Run::Asking(ask) => ask(bench),
+            Run::Row(row) => row.probe(bench),
+        }
+        .unwrap_or_else(Outcome::not_run),
     };
     if let Some(folder) = &bench.options.folder {
         runtime::clean(folder);

@@ -2,7 +2,8 @@
 
 use super::{Bench, Outcome};
 use crate::compile::compile;
-use crate::device::Device;
+use crate::device::host::{self, HostOptions};
+use crate::device::{Device, STANDS_IN};
 use crate::ir::ops::conv::Conv;
 use crate::ir::var::Var;
 use crate::passes::{CompileOptions, Routes};
@@ -193,21 +194,36 @@ impl Row {
         Ok(session.output(0).to_vec())
     }
 
-    /// Whether it is so on a device.
+    /// Whether it is so on a device; of a family that it is not known of, what is.
     pub fn probe(&self, bench: &Bench) -> Result<Outcome, String> {
         if let Some(open) = &self.open {
             return Err(open.clone());
         }
-        if !self.families().contains(&bench.target.family()) {
-            return Err(format!("it is known of {}", self.families.join(", ")));
-        }
-        let got = self.run(&bench.device, bench.target)?;
         let bits = |values: &[f16]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let got = self.run(&bench.device, bench.target)?;
         let is = self.expected()?.iter().any(|want| bits(want) == bits(&got));
-        let shown: Vec<String> = got.iter().take(8).map(|v| format!("{v} ({:#06x})", v.to_bits())).collect();
-        Ok(Outcome::is(is, format!("{}{}", shown.join(", "), if got.len() > 8 { ", ..." } else { "" })))
+        let values: Vec<String> =
+            got.iter().take(SHOWN).map(|v| format!("{v} ({:#06x})", v.to_bits())).collect();
+        let found = format!("{}{}", values.join(", "), if got.len() > SHOWN { ", ..." } else { "" });
+        if !self.families().contains(&bench.target.family()) {
+            let same = if is { "as" } else { "other than" };
+            return Ok(Outcome::measured(format!("{found}: {same} on {}, of which it is known", self.chip)));
+        }
+        if !is && bench.device.title() == STANDS_IN {
+            let host: Arc<dyn Device> =
+                host::shared_with(&HostOptions::default()).map_err(|error| error.to_string())?;
+            if bits(&self.run(&host, bench.target)?) == bits(&got) {
+                return Err(
+                    "what stands in for the engine follows only what is free, as the host does".into()
+                );
+            }
+        }
+        Ok(Outcome::is(is, found))
     }
 }
+
+/// Values of a result that are shown.
+const SHOWN: usize = 8;
 
 /// `v @ w`.
 fn linear(v: &[f16], w: &[f16]) -> (Var, Vec<Tensor>) {

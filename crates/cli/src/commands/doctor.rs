@@ -6,7 +6,7 @@ use crate::output;
 use aneforge::Device;
 use aneforge::device;
 use aneforge::device::ane::{Ane, AneOptions};
-use aneforge::doctor::{self, Bench, Chosen, Found, OpCheck, Outcome, PROBES, Report, Unprobed, Verdict};
+use aneforge::doctor::{self, Bench, Chosen, Found, OpCheck, Outcome, Report, Unprobed, Verdict};
 use aneforge_ane::Libraries;
 use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;
@@ -190,7 +190,7 @@ fn one(part: &[String], bench: &Bench, out: &mut dyn Write) -> Result<()> {
 fn examined(args: &Args, context: &Context, bench: &Bench) -> Result<Report> {
     let chosen = |name: &str| name.contains(&args.only);
     let names: Vec<&str> = doctor::ops().map(|(name, _)| name).filter(|name| chosen(name)).collect();
-    let probes: Vec<_> = PROBES.iter().filter(|probe| chosen(probe.name)).collect();
+    let probes: Vec<_> = doctor::probes().filter(|probe| chosen(probe.name)).collect();
     if names.is_empty() && probes.is_empty() {
         return Err(caller(format!("no op and no probe has {:?} in its name", args.only)));
     }
@@ -217,7 +217,7 @@ fn examined(args: &Args, context: &Context, bench: &Bench) -> Result<Report> {
         bar.inc(1);
     }
     let mut found = Vec::new();
-    for probe in probes.iter().copied() {
+    for probe in &probes {
         begin("probe", probe.name);
         // A process that ended says nothing of what it was about.
         let one = match apart::<Outcome>("probe", probe.name, limit) {
