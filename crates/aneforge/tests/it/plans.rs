@@ -128,9 +128,9 @@ fn sums_are_an_option_of_the_host() {
     let described = |options: &HostOptions| {
         device::open(Some("host"), options, &AneOptions::default()).unwrap().describe()
     };
-    assert!(described(&HostOptions::default().sums(Sums::Defined)).ends_with(", defined sums"));
+    assert!(described(&HostOptions::default().sums(Sums::Defined)).ends_with(", defined sums, ane numerics"));
     for fast in [HostOptions::default(), HostOptions::default().threads(1).sums(Sums::Fast)] {
-        assert!(described(&fast).ends_with(", fast sums"));
+        assert!(described(&fast).ends_with(", fast sums, ane numerics"));
     }
-    assert!(Host::new(1).describe().ends_with(" kernels, 1 thread, fast sums"));
+    assert!(Host::new(1).describe().ends_with(" kernels, 1 thread, fast sums, ane numerics"));
 }

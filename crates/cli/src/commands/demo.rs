@@ -197,7 +197,13 @@ impl Findings<'_> {
         )?;
         writeln!(out, "             {} bytes of weights", grouped(plan.weight_bytes()))?;
         writeln!(out, "  target     {} (family {})", plan.target, plan.target.family())?;
-        writeln!(out, "  device     {}: {}", self.device.title(), self.device.describe())?;
+        // What it models has a line of its own.
+        let described = self.device.describe();
+        let described = described
+            .strip_suffix(" numerics")
+            .and_then(|text| text.rsplit_once(", "))
+            .map_or(&*described, |(rest, _)| rest);
+        writeln!(out, "  device     {}: {described}", self.device.title())?;
         writeln!(out, "  numerics   {}", self.numerics)?;
         let (correct, float) = (self.correct(), self.in_float);
         writeln!(
