@@ -280,6 +280,21 @@ mod tests {
         }
     }
 
+    /// What does not fit the larger operand's twelve bits is cut before the sum is.
+    #[test]
+    fn the_smaller_operand_is_cut() {
+        for (a, b, sum) in [
+            (4096.0, -3.0, 4094.0),
+            (4096.0, 3.0, 4098.0),
+            (2048.0, 3.0, 2051.0),
+            (4095.0, 2.0, 4096.0),
+            (-4096.0, 1.0, -4096.0),
+            (1e-7, 4096.0, 4096.0),
+        ] {
+            assert_eq!((super::added(a, b, 12), super::added(b, a, 12)), (sum, sum), "{a} + {b}");
+        }
+    }
+
     #[test]
     fn partial_sums_overflow_where_products_do() {
         let sum = |values: &[f64], weight: f64| {
