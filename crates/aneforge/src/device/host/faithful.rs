@@ -110,6 +110,9 @@ impl Faithful {
             let step = faithful.step(id)?;
             faithful.steps.push(step);
         }
+        for id in faithful.graph.outputs().to_vec() {
+            faithful.constant(id);
+        }
         Ok(faithful)
     }
 
