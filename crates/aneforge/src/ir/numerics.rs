@@ -89,11 +89,7 @@ pub struct Arithmetic {
 
 impl Arithmetic {
     fn of(numerics: Numerics) -> Arithmetic {
-        let value = |rule: Rule| match numerics {
-            Numerics::Ane(family) if rule.is_free() => rule.row(family).value,
-            Numerics::Faithful(family) => rule.row(family).value,
-            Numerics::Ieee | Numerics::Ane(_) => Value::Ieee,
-        };
+        let value = |rule| numerics.follows(rule);
         let number = |rule| match value(rule) {
             Value::Number(number) => Some(number),
             _ => None,
@@ -165,6 +161,15 @@ impl Numerics {
             Numerics::Faithful(family) => (2, family),
         };
         &SETTINGS[setting][family as usize]
+    }
+
+    /// What a rule is in this setting.
+    pub fn follows(self, rule: Rule) -> Value {
+        match self {
+            Numerics::Ane(family) if rule.is_free() => rule.row(family).value,
+            Numerics::Faithful(family) => rule.row(family).value,
+            Numerics::Ieee | Numerics::Ane(_) => Value::Ieee,
+        }
     }
 
     /// Whether NaN results are stored as zero.
@@ -255,6 +260,15 @@ mod tests {
 
     #[test]
     fn the_default_follows_what_is_free_and_faithful_all() {
+        for family in Family::ALL {
+            // One look-up serves both: what is free has one value, and all else is as IEEE 754 says in the default.
+            for rule in Rule::ALL {
+                let [ane, faithful] = [Numerics::Ane, Numerics::Faithful].map(|of| of(family).follows(rule));
+                assert_eq!(faithful, rule.row(family).value, "{rule:?} in {family}");
+                assert_eq!(ane, if rule.is_free() { faithful } else { Value::Ieee }, "{rule:?} in {family}");
+                assert_eq!(Numerics::Ieee.follows(rule), Value::Ieee);
+            }
+        }
         for family in [Family::A13, Family::A16] {
             let (ane, faithful) =
                 (Numerics::Ane(family).arithmetic(), Numerics::Faithful(family).arithmetic());

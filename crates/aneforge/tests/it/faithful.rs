@@ -196,6 +196,34 @@ fn weights_of_eight_bits_take_large_values_for_infinities() {
     }
 }
 
+/// Where no rule makes a difference, the code is that of the default.
+#[test]
+fn what_is_shared_runs_by_the_fast_kernels() {
+    let x = Var::input(Shape::new(&[1, 4, 6, 6]).unwrap());
+    let sum = &x + &x.transpose(&[0, 1, 3, 2]);
+    let output = Var::concat(&[&sum, &x], 1).softmax(1).amax(&[2]);
+    let ways = |family: Family, numerics: Numerics| {
+        let options = CompileOptions::target(chip(family));
+        let plan = compile(std::slice::from_ref(&output), &options).unwrap();
+        let session = Session::new(plan, engine(1).with_numerics(numerics)).unwrap();
+        let text = session.describe();
+        let way = |line: &str| {
+            let (op, how) = (line.trim().split(' ').next()?, line.rsplit_once(", ")?.1);
+            Some((op.to_owned(), how.to_owned()))
+        };
+        text.lines().filter(|line| line.starts_with("  ")).filter_map(way).collect::<Vec<_>>()
+    };
+    let (fast, table) = ("by the fast kernels", "rounded by the rules");
+    let all = ["transpose", "add", "concat", "softmax", "reduce_max"];
+    let with = |how: [&str; 5]| {
+        all.iter().zip(how).map(|(op, how)| ((*op).to_owned(), how.to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(ways(Family::A13, Numerics::Faithful(Family::A13)), with([fast; 5]));
+    // Ties that go away from zero are another rounding of what rounds.
+    let a16 = ways(Family::A16, Numerics::Faithful(Family::A16));
+    assert_eq!(a16, with([fast, table, fast, "by its definition", fast]));
+}
+
 /// The same bits on any number of threads, in any place of a batch, with any instruction set.
 #[test]
 fn faithful_results_are_the_same_everywhere() {
