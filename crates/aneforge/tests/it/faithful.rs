@@ -1,13 +1,17 @@
 //! All that is published of the engine's arithmetic: every row of the list, and products of operands that meet every rule.
 
-use crate::support::{assert_same, engine, evaluate, feed_tensors, tensor, to_f64};
+use crate::random_graph::{cases, generate};
+use crate::support::{assert_same, engine, evaluate, feed_tensors, run_segments, tensor, to_f64};
 use aneforge::device::Device;
 use aneforge::device::host::{Host, Isa, Sums};
 use aneforge::doctor::silicon::ROWS;
 use aneforge::ir::ops::conv::Conv;
 use aneforge::ir::precision::{Array, Precision};
-use aneforge::{CompileOptions, Family, Graph, Numerics, Session, Shape, Target, Var, Weight, compile, f16};
+use aneforge::{
+    CompileOptions, DType, Family, Graph, Numerics, Session, Shape, Target, Var, Weight, compile, f16,
+};
 use aneforge_tensor::{Int8Weight, Tensor, random};
+use proptest::prelude::*;
 use std::sync::Arc;
 
 fn chip(family: Family) -> Target {
@@ -247,5 +251,33 @@ fn faithful_results_are_the_same_everywhere() {
         let row =
             Array { shape: Shape::new(&[1, 50]).unwrap(), data: rows.data[at * 50..(at + 1) * 50].to_vec() };
         assert_eq!(run(engine(2), row), [*value], "row {at}");
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    /// With all that is published of a family, the host computes what the definitions say, whatever is fed.
+    #[test]
+    fn random_graphs_are_faithful(seed in any::<u64>(), steps in 1usize..25, scale in 0usize..4, chip in 0usize..4) {
+        let (outputs, feeds) = generate(seed, steps);
+        let graph = Graph::freeze(&outputs).unwrap();
+        let factor = [1.0, 100.0, 30_000.0, 1e-6][scale];
+        let scaled = feeds.iter().zip(graph.feed_types()).map(|(feed, info)| match info.ty.dtype {
+            DType::F16 => Array { data: feed.data.iter().map(|v| f16::from_f64(v * factor).to_f64()).collect(), ..feed.clone() },
+            _ => feed.clone(),
+        });
+        let feeds: Vec<Array> = scaled.collect();
+        let target = Target::named(["h13", "h14", "h15", "h17s"][chip]).unwrap();
+        let Ok(plan) = compile(&outputs, &CompileOptions::target(target)) else { return Ok(()) };
+        let numerics = Numerics::Faithful(target.family());
+        let want = run_segments(&plan, &feeds, Precision::F16(numerics));
+        for threads in [1, 3] {
+            let mut session = Session::new(plan.clone(), engine(threads).with_numerics(numerics)).unwrap();
+            session.run(&feed_tensors(&graph, &feeds)).unwrap();
+            for (i, (_, source)) in plan.outputs.iter().enumerate() {
+                assert_same(&to_f64(&session.output(i)), &want.of(*source).data, &format!("{numerics}"));
+            }
+        }
     }
 }

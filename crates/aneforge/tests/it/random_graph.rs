@@ -305,7 +305,7 @@ fn is_continuous(op: &Op) -> bool {
     !jumps.contains(&op.name())
 }
 
-fn cases(default: u32) -> ProptestConfig {
+pub fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -384,30 +384,6 @@ proptest! {
             let values = read.eval(&inputs, IEEE);
             for (output, want) in read.outputs().iter().zip(&results.segments[i]) {
                 assert_same(&values[output.index()].data, &want.data, "read back");
-            }
-        }
-    }
-
-    /// With all that is published of a family, the host computes what the definitions say, whatever is fed.
-    #[test]
-    fn random_graphs_are_faithful(seed in any::<u64>(), steps in 1usize..25, scale in 0usize..4, chip in 0usize..4) {
-        let (outputs, feeds) = generate(seed, steps);
-        let graph = Graph::freeze(&outputs).unwrap();
-        let factor = [1.0, 100.0, 30_000.0, 1e-6][scale];
-        let scaled = feeds.iter().zip(graph.feed_types()).map(|(feed, info)| match info.ty.dtype {
-            DType::F16 => Array { data: feed.data.iter().map(|v| aneforge::f16::from_f64(v * factor).to_f64()).collect(), ..feed.clone() },
-            _ => feed.clone(),
-        });
-        let feeds: Vec<Array> = scaled.collect();
-        let target = Target::named(["h13", "h14", "h15", "h17s"][chip]).unwrap();
-        let Ok(plan) = compile(&outputs, &CompileOptions::target(target)) else { return Ok(()) };
-        let numerics = Numerics::Faithful(target.family());
-        let want = run_segments(&plan, &feeds, Precision::F16(numerics));
-        for threads in [1, 3] {
-            let mut session = Session::new(plan.clone(), engine(threads).with_numerics(numerics)).unwrap();
-            session.run(&feed_tensors(&graph, &feeds)).unwrap();
-            for (i, (_, source)) in plan.outputs.iter().enumerate() {
-                assert_same(&to_f64(&session.output(i)), &want.of(*source).data, &format!("{numerics}"));
             }
         }
     }
