@@ -81,9 +81,9 @@ def compile(
             limits apply on every device, and so do warnings of what it computes in its own way.
         device: `"ane"` or `"host"`; by default `ANEFORGE_DEVICE`, else the engine on Apple silicon and the
             host elsewhere. Nothing falls back silently.
-        numerics: the host's arithmetic: `"ane"` (the target's documented departures from IEEE 754),
-            `"ieee"`, or those of a family or chip such as `"a14"` or `"M2"`; by default
-            `ANEFORGE_NUMERICS`, else `"ane"`.
+        numerics: the host's arithmetic: `"ane"`, what costs nothing of the target's published departures from IEEE 754;
+            `"faithful"`, all of them, several times slower; `"ieee"`, none; or either of another family or chip, such as
+            `"a14"`, `"M2"` or `"faithful-m1"`. By default `ANEFORGE_NUMERICS`, else `"ane"`.
         sums: the order in which products and convolutions sum on the host: `"fast"`, the fastest that this processor
             has with exact products, whose last bits may differ between classes of processors, or `"defined"`, to the
             same bits on every machine; by default `ANEFORGE_SUMS`, else `"fast"`.

@@ -35,8 +35,8 @@ def estimate(
 ) -> float:
     """Microseconds that a call of `out` may take on the engine, from shapes and the forms of weights alone.
 
-    By default from what was measured of an M1, an M2 Pro and an M5 Pro: of 80 graphs, every one within 1.4 times, and other chips
-    are scaled. `estimate_report` says how far it may be off and where the time goes. `model="package"` is ANEForge's own
+    By default from what was measured of an M1, an M2 Pro and an M5 Pro: of the 80 graphs that it was fitted to, every one within
+    1.4 times, of others up to 1.96; other chips are scaled. `estimate_report` says how far it may be off and where the time goes. `model="package"` is ANEForge's own
     formula: without `target` one fitted to an M5 Pro, which ranks ways to write a program (`tune` and `compile(opt=1)` go by it),
     with one a roofline scaled from the nearest chip. None of them replaces a measurement.
 

@@ -3,7 +3,7 @@
 #[path = "../../../crates/aneforge/tests/it/cost_rows.rs"]
 mod cost_rows;
 
-use aneforge::target::cost::{BAND, BAND_ELSEWHERE, COLD_FIRST_CALL_US, MEASURED, package};
+use aneforge::target::cost::{BAND_ELSEWHERE, COLD_FIRST_CALL_US, MEASURED, package};
 use anyhow::Result;
 use cost_rows::Row;
 use std::fmt::Write;
@@ -118,7 +118,7 @@ fn constants(page: &mut String) -> Result<()> {
     }
     writeln!(
         page,
-        "\nThe band is {BAND} on a chip that was measured, and {BAND_ELSEWHERE} elsewhere and where a term was not measured on the chip. \
+        "\nThe band of a chip that was measured is the worst of rows that a near twin of the model was not fitted to, and {BAND_ELSEWHERE} elsewhere and where a term was not measured on the chip. \
          A call after some seconds without one may take {} ms more, which is in no estimate.",
         COLD_FIRST_CALL_US / 1e3
     )?;

@@ -276,6 +276,15 @@ pub fn open(
 ) -> Result<Arc<dyn Device>, DeviceError> {
     let apple = std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64";
     let name = name.unwrap_or(if apple { "ane" } else { "host" });
+    let on_engine = !name.trim().eq_ignore_ascii_case("host");
+    if let Some(asked) = host.numerics.map(|n| n.to_string()).or(host.faithful.then(|| "faithful".into()))
+        && on_engine
+    {
+        let why = format!(
+            "numerics are the host's, and {asked} was asked for: the engine computes as it does; leave them out, or run on `host`"
+        );
+        return Err(DeviceError::Unsupported { op: "ane", why });
+    }
     match name.trim().to_ascii_lowercase().as_str() {
         "host" => Ok(host::shared_with(host)?),
         "ane" => ane_with(ane),

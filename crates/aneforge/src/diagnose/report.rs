@@ -271,6 +271,9 @@ impl fmt::Display for NodeReport {
             let said = match trouble {
                 Trouble::Saturation => format!("{count} finite in half precision, infinite on this family"),
                 Trouble::Overflow => format!("{count} infinite, of finite operands"),
+                Trouble::Invalid if self.op == "input" => {
+                    format!("{count} not a number, which the engine takes for +infinity")
+                }
                 Trouble::Invalid => format!("{count} not a number, stored as 0 by the engine"),
                 Trouble::LostIntegers => format!("{count} whole numbers that half precision does not hold"),
                 Trouble::NarrowSum => "wrong if the sum is accumulated in half precision".to_owned(),

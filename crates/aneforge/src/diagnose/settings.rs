@@ -7,7 +7,7 @@ use crate::ir::graph::{Graph, InputInfo, NodeId};
 use crate::ir::numerics::Numerics;
 use crate::ir::op::Mil;
 use crate::ir::precision::{Array, Precision};
-use crate::ir::types::{Caller, TensorType};
+use crate::ir::types::{Caller, TensorType, counted};
 use crate::plan::{Plan, Source};
 use crate::session::RunError;
 use crate::target::{CHIPS, Family, Target};
@@ -250,18 +250,23 @@ fn chips(numerics: Numerics) -> Vec<&'static str> {
 impl fmt::Display for Departures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Departures { target, baseline, nodes, settings } = self;
-        writeln!(f, "compiled for {target}, compared with {baseline}: {nodes} nodes")?;
+        writeln!(f, "compiled for {target}, compared with {baseline}: {}", counted(*nodes, "node"))?;
         for Departure { numerics, first, nodes, outputs } in settings {
             let largest = outputs.iter().copied().fold(0.0, f64::max);
             let Some(Parting { op, at, ty, values, difference, .. }) = first else {
                 writeln!(f, "{numerics:<14} the same bits everywhere")?;
                 continue;
             };
-            let count = ty.shape.count();
+            let count = counted(ty.shape.count(), "value");
+            let chips = match &chips(*numerics)[..] {
+                [] => String::new(),
+                chips => format!(" (as {})", chips.join(", ")),
+            };
             writeln!(
                 f,
-                "{numerics:<14} parts at {op} : {ty} ({at}): {values} of {count} values, by {difference:.1e}; then {nodes} nodes, results by {largest:.1e}"
+                "{numerics:<14} parts at {op} : {ty} ({at}): {values} of {count}, by {difference:.1e}"
             )?;
+            writeln!(f, "{:<14} {} in all, results by {largest:.1e}{chips}", "", counted(*nodes, "node"))?;
         }
         writeln!(
             f,

@@ -276,7 +276,6 @@ pub const UNPROBED: &[(&str, &str)] = &[
         "bytes stream only within larger programs, whose results the cases of ops do not show",
     ),
     ("RECORDED", "times by clock rate, of chips that are not this one"),
-    ("BAND", "the error of a model, whose rows docs/cost.md has"),
     ("BAND_ELSEWHERE", "the error of a model on chips that are not this one"),
     ("COLD_FIRST_CALL_US", "`idle` shows the longest call after each pause"),
     ("CATALOG", "a table of names; the cases of ops show those that compile"),

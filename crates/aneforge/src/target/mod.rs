@@ -27,28 +27,46 @@ pub use systems::System;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown numerics `{0}`{why}; known are `ane` (as the target, what costs nothing), `faithful` (as the target, all that is published), \
-     `ieee`, a family such as `a14` or a chip such as `m1`, and those after `faithful-`",
+     `ieee`, a family (`a13` to `a16`) or a chip such as `m1`, and those after `faithful-`",
     why = no_arithmetic(.0)
 )]
 pub struct UnknownNumerics(pub String);
 
 /// Why a chip that there is has no arithmetic to follow.
 fn no_arithmetic(name: &str) -> String {
-    let name = name.trim().to_ascii_lowercase();
-    match family_of(name.strip_prefix("faithful-").unwrap_or(&name)) {
+    match family_of(parts(&name.trim().to_ascii_lowercase()).1) {
         Some(family) => format!(" (a chip that is {family}, and runs no program)"),
         None => String::new(),
     }
 }
 
+/// The setting and the family of a name: of `faithful-m1`, and of `faithful(A13)`, as it is printed.
+fn parts(name: &str) -> (fn(Family) -> Numerics, &str) {
+    let of = |setting: &str| {
+        let rest = name.strip_prefix(setting)?;
+        rest.strip_prefix('-').or_else(|| rest.strip_prefix('(')?.strip_suffix(')'))
+    };
+    match (of("faithful"), of("ane")) {
+        (Some(family), _) => (Numerics::Faithful, family),
+        (None, family) => (Numerics::Ane, family.unwrap_or(name)),
+    }
+}
+
 /// The host's arithmetic by name: `ieee`; what is free of that of the target (`ane`), or of a family, by any name that
-/// [`family_of`] knows; or all of it (`faithful`, or such a name after `faithful-`).
+/// [`family_of`] knows; or all of it (`faithful`, or such a name after `faithful-`). Names as they are printed count too.
+///
+/// ```
+/// use aneforge::target::numerics_named;
+/// use aneforge::{Family, Numerics, Target};
+/// for name in ["faithful-m1", "faithful(A13)", "Faithful-h13"] {
+///     assert_eq!(numerics_named(name, Target::default())?, Numerics::Faithful(Family::A13));
+/// }
+/// assert_eq!(numerics_named("ane", Target::default())?, Numerics::Ane(Family::A16));
+/// # Ok::<(), aneforge::target::UnknownNumerics>(())
+/// ```
 pub fn numerics_named(name: &str, target: Target) -> Result<Numerics, UnknownNumerics> {
     let lower = name.trim().to_ascii_lowercase();
-    let (of, family): (fn(Family) -> Numerics, _) = match lower.strip_prefix("faithful-") {
-        Some(family) => (Numerics::Faithful, family),
-        None => (Numerics::Ane, &*lower),
-    };
+    let (of, family) = parts(&lower);
     match lower.as_str() {
         "ieee" => Ok(Numerics::Ieee),
         "ane" => Ok(Numerics::Ane(target.family())),

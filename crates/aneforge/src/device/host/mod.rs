@@ -142,6 +142,12 @@ impl Host {
         Host { numerics: Some(numerics), ..self }
     }
 
+    /// The same engine, with the arithmetic of whatever chip a program is compiled for: all that is published of it, if this one has that.
+    pub(crate) fn of_each_chip(&self) -> Host {
+        let faithful = self.faithful || self.numerics.is_some_and(Numerics::is_faithful);
+        Host { numerics: None, faithful, ..self.clone() }
+    }
+
     /// The same engine, whose products and convolutions sum in this order. Packed weights are shared.
     #[must_use]
     pub fn with_sums(self, sums: Sums) -> Host {

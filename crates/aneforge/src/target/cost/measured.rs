@@ -8,7 +8,7 @@
 
 use super::package::{FLOOR_US, is_layer, layer_time};
 use super::place::{self, Place};
-use super::rates::{BAND, BAND_ELSEWHERE, COLD_FIRST_CALL_US, Constants, Rates};
+use super::rates::{BAND_ELSEWHERE, COLD_FIRST_CALL_US, Constants, Rates};
 use super::{MEASURED, NoCurve};
 use crate::ir::form::{Form, Norm, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
@@ -288,7 +288,7 @@ impl Model<'_> {
         // Norms and layers were measured on an M5 Pro only.
         let elsewhere = terms.norms + terms.layers > 0.0 && rates.chip != MEASURED[2].chip;
         let measured = measured && !elsewhere;
-        let band = if measured { BAND } else { BAND_ELSEWHERE };
+        let band = if measured { rates.band.value } else { BAND_ELSEWHERE };
         let share = |us: f64| (us / time).min(1.0);
         let watts = rates.base_watts.value
             + rates.arithmetic_watts.value * share(busy.arithmetic)

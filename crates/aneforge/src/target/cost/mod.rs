@@ -12,7 +12,7 @@ mod rates;
 
 pub use measured::{Estimate, Terms, measured};
 pub use place::{Place, Processor, place};
-pub use rates::{BAND, BAND_ELSEWHERE, COLD_FIRST_CALL_US, Constants, Figure, MEASURED, Rates, Tag};
+pub use rates::{BAND_ELSEWHERE, COLD_FIRST_CALL_US, Constants, Figure, MEASURED, Rates, Tag};
 
 use super::Target;
 
