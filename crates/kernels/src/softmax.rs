@@ -93,8 +93,8 @@ fn some<L: Lanes, const R: usize>(
     if vectors > kept.len() {
         for ((shift, x), out) in shifts.into_iter().zip(x.chunks(pitch)).zip(out.chunks_mut(pitch)) {
             long::<L>(&x[..size], shift, &mut out[..size]);
-            if flush_nan && shift == f32::INFINITY {
-                shared(&x[..size], &mut out[..size]);
+            if flush_nan && shift.is_infinite() {
+                shared(&x[..size], shift, &mut out[..size]);
             }
         }
         return;
@@ -132,19 +132,19 @@ fn some<L: Lanes, const R: usize>(
         }
     }
     for (shift, (x, out)) in shifts.into_iter().zip(x.chunks(pitch).zip(out.chunks_mut(pitch))) {
-        if flush_nan && shift == f32::INFINITY {
-            shared(&x[..size], &mut out[..size]);
+        if flush_nan && shift.is_infinite() {
+            shared(&x[..size], shift, &mut out[..size]);
         }
     }
 }
 
-/// A row whose greatest element is infinite, where infinity minus infinity is 0.
+/// A row whose greatest element is infinite, where infinity minus infinity is 0: all that are as great share the whole.
 #[cold]
-fn shared(x: &[f16], out: &mut [f16]) {
-    let infinite = x.iter().filter(|x| **x == f16::INFINITY).count();
+fn shared(x: &[f16], largest: f32, out: &mut [f16]) {
+    let infinite = x.iter().filter(|x| x.to_f32() == largest).count();
     let share = f16::from_f32(1.0 / infinite as f32);
     for (x, out) in x.iter().zip(out) {
-        *out = if *x == f16::INFINITY { share } else { f16::ZERO };
+        *out = if x.to_f32() == largest { share } else { f16::ZERO };
     }
 }
 
@@ -273,10 +273,11 @@ impl Task for Across<'_, '_> {
         if flush_nan {
             for (at, column) in columns.enumerate() {
                 let elements = || x.iter().skip(column).step_by(inner).copied();
-                if elements().any(|x| x == f16::INFINITY) {
+                let largest = elements().fold(f32::NEG_INFINITY, |largest, x| largest.max(x.to_f32()));
+                if largest.is_infinite() {
                     let column: Vec<f16> = elements().collect();
                     let mut shares = vec![f16::ZERO; size];
-                    shared(&column, &mut shares);
+                    shared(&column, largest, &mut shares);
                     for (row, share) in shares.into_iter().enumerate() {
                         let columns = tile.columns();
                         tile.row(row, columns)[at] = share;

@@ -9,7 +9,7 @@ use crate::ir::var::Var;
 use crate::passes::{CompileOptions, Routes};
 use crate::session::Session;
 use crate::target::{Family, Target};
-use aneforge_tensor::{Lut4Weight, Shape, Tensor, f16};
+use aneforge_tensor::{Int8Weight, Lut4Weight, Shape, Tensor, f16};
 use serde::Deserialize;
 use std::sync::{Arc, LazyLock};
 
@@ -153,6 +153,8 @@ impl Row {
                 (x.conv(op, &weight, None), vec![tensor(&[1, n, 1, 1], first)])
             }
             "lut4" => lut4(first, second()?)?,
+            "int8" => int8(first)?,
+            "reduce_sum" => of(|x| x.sum(&[0])),
             "slice_n" => slice(0, 1, first),
             "slice_c" => slice(1, 1, first),
             "slice_h" => slice(2, 1, first),
@@ -252,6 +254,16 @@ fn lut4(table: &[f16], indices: &[f16]) -> Result<(Var, Vec<Tensor>), String> {
     let weight = Lut4Weight::new(shape(&[indices.len(), 1]), packed, tensor(&[16], table));
     let weight = Var::constant(aneforge_tensor::Weight::from(weight.map_err(|e| e.to_string())?));
     Ok((Var::input(shape(&[1, 1])).linear(&weight, None), vec![tensor(&[1, 1], &[f16::ONE])]))
+}
+
+/// Rows of one value, by a weight of one in eight bits.
+fn int8(values: &[f16]) -> Result<(Var, Vec<Tensor>), String> {
+    let told = |e: &dyn std::fmt::Display| e.to_string();
+    let codes = Tensor::from_slice(shape(&[1, 1]), &[1i8]).map_err(|e| told(&e))?;
+    let weight = Int8Weight::new(codes, tensor(&[1], &[f16::ONE])).map_err(|e| told(&e))?;
+    let dims = [values.len(), 1];
+    let weight = Var::constant(aneforge_tensor::Weight::from(weight));
+    Ok((Var::input(shape(&dims)).linear(&weight, None), vec![tensor(&dims, values)]))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use crate::ir::ops::leaf::{Constant, Input, Role};
 use crate::ir::precision::{Array, Precision};
 use crate::ir::types::{Caller, TensorType};
 use crate::ir::var::{BuildError, Var};
-use aneforge_tensor::Weight;
 use aneforge_tensor::weight::Identity;
+use aneforge_tensor::{Encoding, Weight};
 use std::collections::{HashMap, HashSet};
 
 /// A node's position in its graph.
@@ -226,7 +226,14 @@ impl Graph {
                     Array::from_weight(weight, precision)
                 }
                 op => {
-                    let inputs: Vec<&Array> = node.inputs.iter().map(|i| &values[i.index()]).collect();
+                    let mut inputs: Vec<&Array> = node.inputs.iter().map(|i| &values[i.index()]).collect();
+                    let by_bytes = node.inputs.get(1).and_then(|&weight| self.constant(weight));
+                    let by_bytes = by_bytes.is_some_and(|weight| weight.encoding() == Encoding::Int8);
+                    let saturated;
+                    if by_bytes && matches!(self.form(id), Form::Product(_)) {
+                        saturated = precision.met_by_bytes(inputs[0]);
+                        inputs[0] = &saturated;
+                    }
                     op.eval(&inputs, &node.ty, precision)
                 }
             };

@@ -61,10 +61,16 @@ pub const OFFSET_SLICE_LIMIT: f64 = 4094.0;
 pub struct Arithmetic {
     /// Whether results halfway between two halves go away from zero, and not to the even one.
     pub ties_away: bool,
-    /// Whether a NaN that is fed becomes infinity, one that is made zero, and both inside of an op.
+    /// Whether a NaN that an op makes becomes zero, inside of it, too.
     pub flushes_nan: bool,
-    /// Whether functions have the engine's values at minus zero, zero and infinity.
-    pub engine_functions: bool,
+    /// Whether a NaN that is fed becomes infinity.
+    pub takes_nan_for_infinity: bool,
+    /// Whether `sqrt(-0)` is +0.
+    pub positive_root: bool,
+    /// `log(0)`.
+    pub log_of_zero: Option<f64>,
+    /// From where the engine's own `softplus` is 0.
+    pub softplus_end: Option<f64>,
     /// The largest finite magnitude of a product.
     pub product_limit: f64,
     /// The largest finite magnitude after a slice that starts past zero on the last axis.
@@ -99,7 +105,10 @@ impl Arithmetic {
         Arithmetic {
             ties_away: value(Rule::TieAtStore) == Value::Away,
             flushes_nan: value(Rule::NanMade) == Value::Zero,
-            engine_functions: number(Rule::LogOfZero).is_some(),
+            takes_nan_for_infinity: value(Rule::NanFed) == Value::Infinity,
+            positive_root: value(Rule::SqrtOfMinusZero) == Value::Zero,
+            log_of_zero: number(Rule::LogOfZero),
+            softplus_end: number(Rule::SoftplusEnd),
             product_limit: limit(Rule::ProductLimit),
             offset_slice_limit: limit(Rule::OffsetSliceLimit),
             partial_limit: limit(Rule::PartialLimit),
@@ -118,7 +127,12 @@ impl Arithmetic {
 
     /// The function that the host computes for one of an op.
     pub(crate) fn function(&self, function: Unary) -> Unary {
-        if self.engine_functions { function.on_engine() } else { function }
+        match (function, self.log_of_zero, self.softplus_end) {
+            (Unary::Sqrt, ..) if self.positive_root => Unary::EngineSqrt,
+            (Unary::Log { eps }, Some(least), _) => Unary::EngineLog { eps, least: least as f32 },
+            (Unary::Softplus, _, Some(end)) => Unary::EngineSoftplus { end: end as f32 },
+            _ => function,
+        }
     }
 
     /// What is stored for the computed value `v`.
@@ -274,13 +288,14 @@ mod tests {
                 (Numerics::Ane(family).arithmetic(), Numerics::Faithful(family).arithmetic());
             assert_eq!(ane.product_limit, faithful.product_limit);
             assert_eq!(ane.offset_slice_limit, faithful.offset_slice_limit);
-            assert!(ane.flushes_nan && faithful.flushes_nan && ane.engine_functions);
+            assert!(ane.flushes_nan && faithful.flushes_nan && ane.takes_nan_for_infinity);
             assert!(!ane.ties_away && !ane.flushes_subnormals && ane.tile_bits.is_none());
             assert_eq!(faithful.ties_away, family == Family::A16);
             assert_eq!(faithful.flushes_subnormals, family == Family::A13);
             assert_eq!(faithful.tile_bits, Some(12));
         }
         let ieee = Numerics::Ieee.arithmetic();
-        assert!(!ieee.flushes_nan && !ieee.engine_functions && ieee.product_limit.is_infinite());
+        assert!(!ieee.flushes_nan && !ieee.positive_root && ieee.product_limit.is_infinite());
+        assert_eq!(ieee.function(Unary::Log { eps: 0.0 }), Unary::Log { eps: 0.0 });
     }
 }

@@ -106,6 +106,16 @@ impl Precision {
         }
     }
 
+    /// Values as a product takes them that meets weights of eight bits.
+    pub(crate) fn met_by_bytes(self, x: &Array) -> Array {
+        let limit = match self {
+            Precision::F64 => f64::INFINITY,
+            Precision::F16(numerics) => numerics.arithmetic().byte_operand_limit,
+        };
+        let saturate = |v: &f64| if v.abs() > limit { f64::INFINITY.copysign(*v) } else { *v };
+        Array { shape: x.shape, data: x.data.iter().map(saturate).collect() }
+    }
+
     /// `v * v` as a sum of squares takes it.
     pub fn square(self, v: f64) -> f64 {
         match self {

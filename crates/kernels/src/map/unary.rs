@@ -207,16 +207,21 @@ unary_functions! {
     } => |x| alpha * x + beta;
     /// The square root, +0 of minus zero: [`Unary::Sqrt`] on the engine.
     EngineSqrt => |x| (x + splat(0.0)).sqrt();
-    /// `ln(x + eps)`, -45440 of zero: [`Unary::Log`] on the engine.
+    /// `ln(x + eps)`, but not below a least value: [`Unary::Log`] on the engine.
     EngineLog {
         /// Added to `x`.
-        eps
+        eps,
+        /// The value at zero.
+        least
     } => |x| {
         let log = math::log(x + eps);
-        choose(log.lt(splat(-45440.0)), splat(-45440.0), log)
+        choose(log.lt(least), least, log)
     };
-    /// `ln(1 + e^x)`, 0 from where `e^x` is infinite: [`Unary::Softplus`] on the engine.
-    EngineSoftplus => |x| choose(x.ge(splat(11.09375)), splat(0.0), math::softplus(x));
+    /// `ln(1 + e^x)`, 0 from a point on: [`Unary::Softplus`] on the engine.
+    EngineSoftplus {
+        /// The point.
+        end
+    } => |x| choose(x.ge(end), splat(0.0), math::softplus(x));
     /// `x k`.
     MulScalar {
         /// The factor.
@@ -227,30 +232,6 @@ unary_functions! {
         /// The summand.
         k
     } => |x| x + k;
-}
-
-impl Unary {
-    /// The function as the engine computes it at minus zero, zero and infinity, as published.
-    #[must_use]
-    pub fn on_engine(self) -> Unary {
-        match self {
-            Unary::Sqrt => Unary::EngineSqrt,
-            Unary::Log { eps } => Unary::EngineLog { eps },
-            Unary::Softplus => Unary::EngineSoftplus,
-            other => other,
-        }
-    }
-
-    /// The function that [`Unary::on_engine`] makes this of.
-    #[must_use]
-    pub fn plain(self) -> Unary {
-        match self {
-            Unary::EngineSqrt => Unary::Sqrt,
-            Unary::EngineLog { eps } => Unary::Log { eps },
-            Unary::EngineSoftplus => Unary::Softplus,
-            other => other,
-        }
-    }
 }
 
 /// `out[i] = f16(function(x[i]))`.

@@ -110,6 +110,12 @@ proptest! {
         check(&want, "softmax of infinities", |kernels, out| {
             softmax(kernels, &x, &[outer, size, inner], 1, true, out);
         });
+        // So do elements of which none is greater than minus infinity.
+        let none = vec![f16::NEG_INFINITY; x.len()];
+        let equal = vec![f16::from_f32(1.0 / size as f32); x.len()];
+        check(&equal, "softmax of minus infinities", |kernels, out| {
+            softmax(kernels, &none, &[outer, size, inner], 1, true, out);
+        });
     }
 }
 

@@ -124,6 +124,9 @@ impl Faithful {
             return Ok(Step::Leaf);
         }
         if let Some(product) = Product::new(graph, id, rules, &self.kernels) {
+            let read: Vec<NodeId> =
+                (0..node.inputs.len()).filter(|&at| product.reads(at)).map(|at| node.inputs[at]).collect();
+            read.into_iter().for_each(|input| self.constant(input));
             return Ok(Step::Product(Box::new(product)));
         }
         let half = |ty: TensorType| ty.dtype == DType::F16;

@@ -313,8 +313,9 @@ impl Device for Host {
 
     fn allocate(&self, ty: TensorType) -> Result<Buffer, DeviceError> {
         let memory = memory::room(ty.bytes())?;
-        // The engine of every family flushes NaN.
-        let flushes = ty.dtype == DType::F16 && self.numerics.is_none_or(Numerics::flushes_nan);
+        // Every family takes NaN for infinity.
+        let takes = |numerics: Numerics| numerics.arithmetic().takes_nan_for_infinity;
+        let flushes = ty.dtype == DType::F16 && self.numerics.is_none_or(takes);
         let kernels = self.kernels.clone();
         let clean = move |values: &mut [f16]| {
             map::sanitize(&kernels, values);

@@ -294,7 +294,8 @@ impl Planner<'_> {
         let steps = drafts.iter().enumerate().map(step).collect();
         let outputs = self.graph.outputs().iter().map(|&id| (place(id), self.ty(id))).collect();
         let feeds = self.feeds.iter().map(|&id| self.ty(id)).collect();
-        HostPlan { steps, outputs, feeds, slots, spans, flush_nan: self.numerics.flushes_nan() }
+        let takes_nan = self.numerics.arithmetic().takes_nan_for_infinity;
+        HostPlan { steps, outputs, feeds, slots, spans, flush_nan: takes_nan }
     }
 
     /// The step of a draft, by where values lie and how.

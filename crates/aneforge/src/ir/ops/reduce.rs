@@ -170,6 +170,9 @@ reduce! {
     ReduceLogSumExp reduce_log_sum_exp "reduce_log_sum_exp" by LogSumExp on (-4.0, 4.0), SUM;
         value = |p, e| {
             let max = max_of(e);
+            if max.is_infinite() {
+                return max;
+            }
             let sum = p.inner_sum_of(e.iter().map(|v| p.call(v - max, f64::exp, aneforge_kernels::math::exp)));
             max + p.call(sum, f64::ln, aneforge_kernels::math::log)
         };

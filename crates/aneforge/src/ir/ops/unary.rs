@@ -25,6 +25,11 @@ pub(crate) fn map(x: &Array, p: Precision, kernel: Unary, exact: impl Fn(f64) ->
     Array::from_fn(x.shape, |i| p.store(p.function(kernel, x.data[i], &exact)))
 }
 
+/// The same of an op that the engine never meets, as legalization writes it otherwise.
+fn map_as_written(x: &Array, p: Precision, kernel: Unary, exact: fn(f64) -> f64) -> Array {
+    Array::from_fn(x.shape, |i| p.store(p.call(x.data[i], exact, |v| kernel.eval(v))))
+}
+
 /// The error function, to double precision: its series near zero, a continued fraction beyond.
 pub(crate) fn erf(x: f64) -> f64 {
     let a = x.abs();
@@ -80,7 +85,11 @@ macro_rules! unary {
                 Facts { $($($facts)*,)? ..Facts::ANY }
             }
             fn eval(&self, x: &[&Array], _: &TensorType, p: Precision) -> Array {
-                map(x[0], p, kernel_of::$Op, $exact)
+                let exact: fn(f64) -> f64 = $exact;
+                match Self::mil() {
+                    Mil::Legalized => map_as_written(x[0], p, kernel_of::$Op, exact),
+                    _ => map(x[0], p, kernel_of::$Op, exact),
+                }
             }
             fn vjp(&self, x: &[Var], y: &Var, dy: &Var) -> Vec<Grad> {
                 let rule: fn(&Var, &Var, &Var) -> Grad = $vjp;
