@@ -36,7 +36,7 @@ def run(**variables: str) -> subprocess.CompletedProcess[str]:
 def test_variables_choose_the_defaults() -> None:
     done = run(ANEFORGE_TARGET="H13", ANEFORGE_DEVICE="host", ANEFORGE_NUMERICS="ieee", ANEFORGE_THREADS="1")
     assert done.returncode == 0, done.stderr
-    assert "target h13, device host) ieee" in done.stdout
+    assert "target h13, device host, numerics ieee) ieee" in done.stdout
     assert ", 1 thread, " in done.stdout, done.stdout
 
 

@@ -241,7 +241,8 @@ fn constants_first_and_ops_as_written() {
     ];
     for (output, feed) in products.iter().zip([fed, wild(&[2, 3], 2, 4)]) {
         for family in [Family::A13, Family::A16] {
-            let [got, want] = both(output, &[feed.clone()], Numerics::Faithful(family), engine(1));
+            let [got, want] =
+                both(output, std::slice::from_ref(&feed), Numerics::Faithful(family), engine(1));
             assert_same(&got, &want, "a constant first");
         }
     }
