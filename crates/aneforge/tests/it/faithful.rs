@@ -258,6 +258,26 @@ fn constants_first_and_ops_as_written() {
     }
 }
 
+/// What hangs over the edge of an image are zeros, also under an infinite weight.
+#[test]
+fn infinite_weights_meet_the_zeros_around_an_image() {
+    let shape = |dims: &[usize]| Shape::new(dims).unwrap();
+    let (x, kernel) = (Var::input(shape(&[1, 1, 2, 2])), Var::input(shape(&[1, 1, 3, 3])));
+    let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+    let output = Var::apply(op, &[&x, &kernel]);
+    let feeds = [
+        Array { shape: x.shape(), data: vec![1.0, 2.0, 3.0, 4.0] },
+        Array { shape: kernel.shape(), data: vec![f64::INFINITY, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0] },
+    ];
+    for family in [Family::A13, Family::A16] {
+        for numerics in [Numerics::Ane(family), Numerics::Faithful(family)] {
+            let [got, want] = both(&output, &feeds, numerics, engine(1));
+            assert_same(&got, &want, &numerics.to_string());
+            assert_same(&got, &[0.0, 0.0, 0.0, f64::INFINITY], "infinity times zero is stored as 0");
+        }
+    }
+}
+
 /// Infinities inside of a softmax and a sum of exponentials, as defined, in every setting.
 #[test]
 fn infinities_inside_of_ops() {

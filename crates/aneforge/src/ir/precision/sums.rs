@@ -213,8 +213,11 @@ impl Dot {
         self.skip(1);
     }
 
-    /// Passes over a place where a kernel hangs over the edge of an image.
+    /// Passes over a place where a kernel hangs over the edge of an image: zeros lie there, which an infinite weight makes no number of.
     pub fn pad(&mut self, weight: f64) {
+        if !weight.is_finite() {
+            return self.push(0.0, weight);
+        }
         if let Some(engine) = &mut self.engine {
             engine.push(0.0, engine.rules.flushed(weight));
         }
