@@ -336,10 +336,22 @@ impl Buffer {
 
     /// Copies its half-precision values.
     pub(crate) fn read_halves(&self, out: &mut [f16]) {
-        let memory = self.lock();
-        let memory = halves(self.0.ty, &memory);
+        self.halves_in(&self.lock(), out);
+    }
+
+    /// The same of its bytes, which are locked already.
+    pub(crate) fn halves_in(&self, bytes: &[u8], out: &mut [f16]) {
+        let memory = halves(self.0.ty, bytes);
         pieces(&self.0.layout, PIECE, &mut || true, &mut |at, start, count| {
             out[at..at + count].copy_from_slice(&memory[start..start + count]);
+        });
+    }
+
+    /// Writes clean half-precision values into its bytes, which are locked already.
+    pub(crate) fn put_halves_in(&self, bytes: &mut [u8], values: &[f16]) {
+        let memory: &mut [f16] = bytemuck::cast_slice_mut(bytes);
+        pieces(&self.0.layout, PIECE, &mut || true, &mut |at, start, count| {
+            memory[start..start + count].copy_from_slice(&values[at..at + count]);
         });
     }
 

@@ -2,6 +2,7 @@
 //! single ops' meaning to users.
 
 pub mod ane;
+mod bound;
 mod buffer;
 pub mod host;
 mod memory;
@@ -276,20 +277,21 @@ pub fn open(
 ) -> Result<Arc<dyn Device>, DeviceError> {
     let apple = std::env::consts::OS == "macos" && std::env::consts::ARCH == "aarch64";
     let name = name.unwrap_or(if apple { "ane" } else { "host" });
-    let on_engine = !name.trim().eq_ignore_ascii_case("host");
-    if let Some(asked) = host.numerics.map(|n| n.to_string()).or(host.faithful.then(|| "faithful".into()))
-        && on_engine
+    let on_engine = || match host.numerics.map(|n| n.to_string()).or(host.faithful.then(|| "faithful".into()))
     {
-        let why = format!(
-            "numerics are the host's, and {asked} was asked for: the engine computes as it does; leave them out, or run on `host`"
-        );
-        return Err(DeviceError::Unsupported { op: "ane", why });
-    }
+        None => ane_with(ane),
+        Some(asked) => {
+            let why = format!(
+                "numerics are the host's, and {asked} was asked for: the engine computes as it does; leave them out, or run on `host`"
+            );
+            Err(DeviceError::Unsupported { op: "ane", why })
+        }
+    };
     match name.trim().to_ascii_lowercase().as_str() {
         "host" => Ok(host::shared_with(host)?),
-        "ane" => ane_with(ane),
+        "ane" => on_engine(),
         // By its title, as models say it.
-        STANDS_IN => ane_with(ane).and_then(|device| match device.title() {
+        STANDS_IN => on_engine().and_then(|device| match device.title() {
             STANDS_IN => Ok(device),
             _ => Err(DeviceError::Unavailable {
                 device: STANDS_IN,

@@ -9,7 +9,10 @@ use aneforge::{
     Target, Tensor, Var, compile, f16,
 };
 use aneforge_kernels::Layout;
+use aneforge_kernels::threads::stoppable;
 use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 fn shape(dims: &[usize]) -> Shape {
     Shape::new(dims).unwrap()
@@ -147,12 +150,15 @@ fn a_program_does_not_run_before_its_ports_are_bound() {
     assert_eq!(buffer.values().unwrap()[1].to_f32(), 2.0);
 }
 
-/// NaN becomes zero where it is written, whichever way.
+/// NaN becomes infinity where it is written, whichever way.
 #[test]
 fn values_are_cleaned_as_they_are_written() {
     let x = input(&[2]);
     let nan = [f32::NAN, 1.0];
-    for (numerics, clean) in [(Numerics::Ieee, false), (Numerics::Ane(Target::default().family()), true)] {
+    let family = Target::default().family();
+    let settings =
+        [(Numerics::Ieee, false), (Numerics::Ane(family), true), (Numerics::Faithful(family), true)];
+    for (numerics, clean) in settings {
         let mut session = session(&[x.adds(1.0)], &engine(1).with_numerics(numerics));
         let check = |session: &mut Session, how: &str| {
             session.execute().unwrap();
@@ -185,22 +191,45 @@ fn values_are_cleaned_as_they_are_written() {
 fn bytes_are_never_cleaned() {
     let ty = TensorType { dtype: DType::U8, shape: shape(&[4]) };
     let bytes = [0xff, 0x7f, 0x01, 0xfe];
-    let mut session = session(&[Var::input_of(ty).cast()], &engine(1));
-    let mut held = Plain(vec![0; 2]);
-    held.bytes_mut().copy_from_slice(&bytes);
-    let foreign = Buffer::new(ty, Layout::row_major(&[4]), held, None);
-    session.bind_input(0, &foreign).unwrap();
-    session.execute().unwrap();
-    assert_eq!(values(&session, 0), bytes.map(f32::from));
+    for host in [engine(1), faithful()] {
+        let mut session = session(&[Var::input_of(ty).cast()], &host);
+        let mut held = Plain(vec![0; 2]);
+        held.bytes_mut().copy_from_slice(&bytes);
+        let foreign = Buffer::new(ty, Layout::row_major(&[4]), held, None);
+        session.bind_input(0, &foreign).unwrap();
+        session.execute().unwrap();
+        assert_eq!(values(&session, 0), bytes.map(f32::from));
+    }
+}
+
+/// An engine that follows all that is published.
+fn faithful() -> Host {
+    engine(1).with_numerics(Numerics::Faithful(Target::default().family()))
+}
+
+/// What was stopped is no result, also where the last node was.
+#[test]
+fn a_run_that_was_stopped_says_so() {
+    for host in [engine(1), faithful()] {
+        let mut session = session(&[input(&[2, 64]).matmul_value(&input(&[64, 2]))], &host);
+        session.execute().unwrap();
+        let stop = Arc::new(AtomicBool::new(true));
+        let error = stoppable(&stop, || session.execute()).unwrap_err();
+        assert_eq!(error, DeviceError::Stopped.into(), "{host:?}");
+        session.execute().unwrap();
+    }
 }
 
 /// Two sessions that have each other's buffers, in opposite order.
 #[test]
 fn sessions_that_share_buffers_run_at_once() {
-    let host = engine(1);
+    [engine(1), faithful()].iter().for_each(shared_at_once);
+}
+
+fn shared_at_once(host: &Host) {
     let make = || {
         let (a, b) = (input(&[4]), input(&[4]));
-        session(&[&a + &b, &a - &b], &host)
+        session(&[&a + &b, &a - &b], host)
     };
     let (mut one, mut two) = (make(), make());
     let [first, second] = [0, 1].map(|at| one.input_buffer(at).unwrap().clone());

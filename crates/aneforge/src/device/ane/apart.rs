@@ -2,8 +2,9 @@
 
 use super::folder::Folder;
 use super::native::{Wires, bind, receipt};
-use super::program::{Bound, one_step, types};
+use super::program::{one_step, types};
 use super::{Ane, OwnFolder, failed, made, refused};
+use crate::device::bound::Bound;
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::Graph;
 use crate::ir::types::TensorType;

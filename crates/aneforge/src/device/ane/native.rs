@@ -1,7 +1,8 @@
 //! A native layer: operands brought into the order that it wants, and results out of it.
 
-use super::program::{Bound, one_step, types};
+use super::program::{one_step, types};
 use super::{Ane, failed, handle_of};
+use crate::device::bound::Bound;
 use crate::device::{Buffer, Device, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::graph::{Graph, NodeId};
 use crate::ir::op::Op;

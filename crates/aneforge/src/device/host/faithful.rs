@@ -8,10 +8,11 @@ mod product;
 use super::overflow::Overflows;
 use super::packs::Packs;
 use super::{planner, run, single};
+use crate::device::bound::Bound;
 use crate::device::host::memory::{promised, room};
 use crate::device::{Buffer, DeviceError, Loaded, Overflow, Port, Receipt, Roof, StepTime};
 use crate::ir::form::{Form, Move, Norm, Pooling};
-use crate::ir::graph::{Graph, NodeId};
+use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::numerics::{Arithmetic, Numerics};
 use crate::ir::op::{Mil, Op};
 use crate::ir::precision::{Array, Precision};
@@ -32,7 +33,7 @@ enum Step {
     /// A port or a constant.
     Leaf,
     /// By the fast kernels, whose rules are its own.
-    Shared(Box<run::Program>, Vec<NodeId>),
+    Shared(Box<run::Program>),
     /// A product, which is rounded by these rules.
     Product(Box<Product>),
     /// A function of one half: its value at each.
@@ -50,10 +51,10 @@ pub(super) struct Faithful {
     kernels: Kernels,
     feeds: Vec<NodeId>,
     steps: Vec<Step>,
-    /// What each node computes, but truth values.
+    /// What is fed, and what each node computes, but truth values.
     held: Vec<Option<Buffer>>,
     truths: Vec<Option<Arc<Array>>>,
-    outputs: Vec<Option<Buffer>>,
+    bound: Bound,
     constants: Vec<Option<Arc<Array>>>,
     /// By function.
     tables: HashMap<Op, Arc<[f16]>>,
@@ -64,7 +65,7 @@ pub(super) struct Faithful {
 /// Whether the fast kernels compute a form by these rules too: nothing is rounded but once and to even, nor summed, nor from a table.
 fn is_shared(form: &Form, rules: &Arithmetic) -> bool {
     match form {
-        Form::View | Form::Select | Form::Not | Form::Compare(_) => true,
+        Form::View => true,
         Form::Move(
             Move::Slice { .. }
             | Move::Concat(_)
@@ -83,11 +84,12 @@ fn is_shared(form: &Form, rules: &Arithmetic) -> bool {
 impl Faithful {
     pub(super) fn new(graph: &Graph, numerics: Numerics, kernels: Kernels) -> Result<Faithful, DeviceError> {
         let graph = written_out(graph);
-        let bytes = |total: usize, ty: TensorType| total.saturating_add(ty.bytes());
-        promised(graph.nodes().map(|(_, node)| node.ty).fold(0, bytes))?;
-        let held = |(id, node): (NodeId, &crate::ir::graph::GraphNode)| {
-            let computed = !matches!(node.op.mil(), Mil::Leaf) && node.ty.dtype != DType::Bool;
-            computed.then(|| fresh(graph.node(id).ty)).transpose()
+        let values = graph.nodes().map(|(_, node)| node.ty.bytes());
+        let working = graph.nodes().map(|(id, _)| product::working(&graph, id));
+        promised(values.chain(working).fold(0, usize::saturating_add))?;
+        let held = |(id, node): (NodeId, &GraphNode)| {
+            let has_values = graph.constant(id).is_none() && node.ty.dtype != DType::Bool;
+            has_values.then(|| fresh(node.ty)).transpose()
         };
         let held: Vec<Option<Buffer>> = graph.nodes().map(held).collect::<Result<_, _>>()?;
         let count = graph.len();
@@ -96,7 +98,7 @@ impl Faithful {
             steps: Vec::with_capacity(count),
             truths: vec![None; count],
             constants: vec![None; count],
-            outputs: vec![None; graph.outputs().len()],
+            bound: Bound::new(graph.feeds().len(), graph.outputs().len()),
             tables: HashMap::new(),
             overflows: Overflows::new(&graph),
             copied: 0,
@@ -135,14 +137,11 @@ impl Faithful {
             let (alone, fed) = single::alone(graph, id);
             let plan = planner::plan(&alone, self.numerics.fast(), false);
             let mut program = run::Program::new(&alone, plan, self.kernels.clone(), &Packs::default())?;
-            for (port, input) in fed.iter().enumerate() {
-                if let Some(buffer) = &self.held[input.index()] {
-                    program.bind(Port::Input(port), buffer)?;
-                }
+            for (port, &input) in fed.iter().enumerate() {
+                program.bind(Port::Input(port), self.buffer(input))?;
             }
-            program
-                .bind(Port::Output(0), self.held[id.index()].as_ref().expect("invariant: half precision"))?;
-            return Ok(Step::Shared(Box::new(program), fed));
+            program.bind(Port::Output(0), self.buffer(id))?;
+            return Ok(Step::Shared(Box::new(program)));
         }
         for input in node.inputs.clone() {
             self.constant(input);
@@ -180,57 +179,87 @@ impl Faithful {
     }
 
     /// A value as numbers.
-    fn array(&self, id: NodeId) -> Result<Arc<Array>, DeviceError> {
+    fn array(&self, id: NodeId) -> Arc<Array> {
         let known = self.constants[id.index()].as_ref().or(self.truths[id.index()].as_ref());
         if let Some(array) = known {
-            return Ok(Arc::clone(array));
+            return Arc::clone(array);
         }
-        let buffer = self.buffer(id)?;
+        let buffer = self.buffer(id);
         let shape = buffer.ty().shape;
-        let data = match (buffer.ty().dtype, buffer.values()) {
-            (DType::F16, Some(values)) => values.iter().map(|v| v.to_f64()).collect(),
-            (DType::F16, None) => {
-                let mut values = vec![f16::ZERO; shape.count()];
-                buffer.read_halves(&mut values);
-                values.iter().map(|v| v.to_f64()).collect()
-            }
-            _ => buffer.lock().iter().take(shape.count()).map(|v| f64::from(*v)).collect(),
+        let data = match buffer.values() {
+            Some(values) => values.iter().map(|v| v.to_f64()).collect(),
+            None => buffer.lock().iter().take(shape.count()).map(|v| f64::from(*v)).collect(),
         };
-        Ok(Arc::new(Array { shape, data }))
+        Arc::new(Array { shape, data })
     }
 
-    fn buffer(&self, id: NodeId) -> Result<&Buffer, DeviceError> {
-        let port = || self.feeds.iter().position(|&feed| feed == id).expect("invariant: leaves are feeds");
-        let unbound =
-            || DeviceError::Bind { port: Port::Input(port()), why: "no buffer is bound to it".into() };
-        self.held[id.index()].as_ref().ok_or_else(unbound)
+    /// Where a value lies that is neither constant nor a truth value.
+    fn buffer(&self, id: NodeId) -> &Buffer {
+        self.held[id.index()].as_ref().expect("invariant: all others are held")
     }
 
+    /// Runs every node on a copy of what is fed, which nobody else can change meanwhile.
     fn run(&mut self, mut after: impl FnMut(NodeId)) -> Result<(), DeviceError> {
+        let bound = std::mem::take(&mut self.bound);
+        let done = self.run_on(&bound, &mut after);
+        self.bound = bound;
+        done
+    }
+
+    fn run_on(&mut self, bound: &Bound, after: &mut dyn FnMut(NodeId)) -> Result<(), DeviceError> {
+        let mut locked = bound.lock();
+        let outputs = (0..self.graph.outputs().len()).map(|at| bound.place(Port::Output(at)));
+        let outputs: Vec<usize> = outputs.collect::<Result<_, _>>()?;
+        for (at, &feed) in self.feeds.iter().enumerate() {
+            let place = bound.place(Port::Input(at))?;
+            let from = bound.inputs[at].as_ref().expect("invariant: it has a place");
+            self.take(self.buffer(feed), from, &mut locked[place]);
+        }
         for at in 0..self.steps.len() {
-            if stopped() {
-                return Err(DeviceError::Stopped);
-            }
             let id = NodeId(at as u32);
             if matches!(self.steps[at], Step::Leaf) {
                 continue;
             }
             self.compute(id)?;
-            self.look(id)?;
+            // What was stopped has computed some of its values only.
+            if stopped() {
+                return Err(DeviceError::Stopped);
+            }
+            self.look(id);
             after(id);
         }
-        self.deliver()
+        for (at, (&id, place)) in self.graph.outputs().iter().zip(outputs).enumerate() {
+            let out = bound.outputs[at].as_ref().expect("invariant: it has a place");
+            let values = self.halves(id);
+            self.copied += out.ty().bytes() as u64;
+            out.put_halves_in(&mut locked[place], &values);
+        }
+        Ok(())
+    }
+
+    /// Copies what is fed. What may hold NaN that nobody cleaned is cleaned.
+    fn take(&self, to: &Buffer, from: &Buffer, bytes: &mut [u8]) {
+        if to.ty().dtype != DType::F16 {
+            to.lock_mut().copy_from_slice(&bytes[..to.ty().bytes()]);
+            return;
+        }
+        if !from.is_clean() && self.numerics.arithmetic().takes_nan_for_infinity {
+            map::sanitize(&self.kernels, bytemuck::cast_slice_mut(bytes));
+        }
+        from.halves_in(bytes, &mut to.values_mut().expect("invariant: fresh buffers are plain"));
     }
 
     fn compute(&mut self, id: NodeId) -> Result<(), DeviceError> {
         match &mut self.steps[id.index()] {
             Step::Leaf => Ok(()),
-            Step::Shared(program, _) => program.execute(),
-            Step::Product(_) | Step::Map(_) | Step::Zip(_) => self.compute_halves(id),
+            Step::Shared(program) => program.execute(),
+            Step::Product(_) | Step::Map(_) | Step::Zip(_) => {
+                self.compute_halves(id);
+                Ok(())
+            }
             Step::Defined => {
                 let node = self.graph.node(id);
-                let inputs: Vec<Arc<Array>> =
-                    node.inputs.iter().map(|&input| self.array(input)).collect::<Result<_, _>>()?;
+                let inputs: Vec<Arc<Array>> = node.inputs.iter().map(|&input| self.array(input)).collect();
                 let inputs: Vec<&Array> = inputs.iter().map(|array| &**array).collect();
                 let array = node.op.eval(&inputs, &node.ty, Precision::F16(self.numerics));
                 match &self.held[id.index()] {
@@ -246,75 +275,56 @@ impl Faithful {
     }
 
     /// The same, of a node that reads and writes halves.
-    fn compute_halves(&self, id: NodeId) -> Result<(), DeviceError> {
+    fn compute_halves(&self, id: NodeId) {
         let (node, k) = (self.graph.node(id), &self.kernels);
-        let out = self.held[id.index()].as_ref().expect("invariant: half precision");
+        let out = self.buffer(id);
         let to = || out.values_mut().expect("invariant: fresh buffers are plain");
         match &self.steps[id.index()] {
             Step::Product(product) => {
                 let mut operands = [const { None }; 3];
                 for (at, operand) in operands.iter_mut().enumerate().take(node.inputs.len()) {
                     if product.reads(at) {
-                        *operand = Some(self.halves(node.inputs[at])?.iter().map(|v| v.to_f32()).collect());
+                        *operand = Some(self.halves(node.inputs[at]).iter().map(|v| v.to_f32()).collect());
                     }
                 }
                 product.run(k, operands, out);
             }
-            Step::Map(table) => map::look_up(k, table, &self.halves(node.inputs[0])?, &mut to()),
+            Step::Map(table) => map::look_up(k, table, &self.halves(node.inputs[0]), &mut to()),
             Step::Zip(function) => {
-                let [a, b] = [self.halves(node.inputs[0])?, self.halves(node.inputs[1])?];
+                let [a, b] = [self.halves(node.inputs[0]), self.halves(node.inputs[1])];
                 let [x, y] = [0, 1].map(|at| self.graph.node(node.inputs[at]).ty.shape);
                 let views = [View::new(&a, x.dims()), View::new(&b, y.dims())];
                 let rules = self.numerics.arithmetic();
                 let store = |a: f32, b: f32| f16::from_f64(rules.store(f64::from(function.eval(a, b))));
                 map::zip_with(k, views, node.ty.shape.dims(), store, &mut to());
             }
-            Step::Leaf | Step::Shared(..) | Step::Defined => unreachable!("computed otherwise"),
+            Step::Leaf | Step::Shared(_) | Step::Defined => unreachable!("computed otherwise"),
         }
-        Ok(())
     }
 
     /// A value as halves.
-    fn halves(&self, id: NodeId) -> Result<Vec<f16>, DeviceError> {
+    fn halves(&self, id: NodeId) -> Vec<f16> {
         if let Some(array) = &self.constants[id.index()] {
-            return Ok(array.data.iter().map(|v| f16::from_f64(*v)).collect());
+            return array.data.iter().map(|v| f16::from_f64(*v)).collect();
         }
-        let buffer = self.buffer(id)?;
-        let mut values = vec![f16::ZERO; buffer.ty().shape.count()];
-        buffer.read_halves(&mut values);
-        Ok(values)
+        self.buffer(id).values().expect("invariant: fresh buffers of halves are plain").to_vec()
     }
 
     /// Takes note of a node that made infinities or NaN of finite operands.
-    fn look(&mut self, id: NodeId) -> Result<(), DeviceError> {
+    fn look(&mut self, id: NodeId) {
         let finite = |buffer: &Buffer| {
             buffer.values().is_none_or(|v| v.iter().fold(true, |all, v| all & v.is_finite()))
         };
         let node = self.graph.node(id);
-        let Some(made) = &self.held[id.index()] else { return Ok(()) };
+        let Some(made) = &self.held[id.index()] else { return };
         if finite(made) {
-            return Ok(());
+            return;
         }
         let mut fed = node.inputs.iter().filter_map(|input| self.held[input.index()].as_ref());
         if fed.all(finite) {
             let values = made.values().map_or(0, |v| v.iter().filter(|v| !v.is_finite()).count());
             self.overflows.add(id, node.op.name(), values);
         }
-        Ok(())
-    }
-
-    fn deliver(&mut self) -> Result<(), DeviceError> {
-        for (at, &id) in self.graph.outputs().iter().enumerate() {
-            let port = Port::Output(at);
-            let unbound = || DeviceError::Bind { port, why: "no buffer is bound to it".into() };
-            let out = self.outputs[at].as_ref().ok_or_else(unbound)?;
-            let array = self.array(id)?;
-            let values: Vec<f16> = array.data.iter().map(|v| f16::from_f64(*v)).collect();
-            self.copied += out.ty().bytes() as u64;
-            let written = out.write(crate::device::Feed::F16(&values));
-            written.map_err(|error| DeviceError::Bind { port, why: error.to_string() })?;
-        }
-        Ok(())
     }
 }
 
@@ -325,25 +335,17 @@ fn fresh(ty: TensorType) -> Result<Buffer, DeviceError> {
 
 impl Loaded for Faithful {
     fn bind(&mut self, port: Port, buffer: &Buffer) -> Result<(), DeviceError> {
+        let id = match port {
+            Port::Input(at) => self.feeds.get(at),
+            Port::Output(at) => self.graph.outputs().get(at),
+        };
         let none = || DeviceError::Bind { port, why: "the program has no such port".into() };
-        match port {
-            Port::Output(at) => *self.outputs.get_mut(at).ok_or_else(none)? = Some(buffer.clone()),
-            Port::Input(at) => {
-                let feed = *self.feeds.get(at).ok_or_else(none)?;
-                let want = self.graph.node(feed).ty;
-                if (want.dtype, want.shape.count()) != (buffer.ty().dtype, buffer.ty().shape.count()) {
-                    let why = format!("takes {want}, and the buffer holds {}", buffer.ty());
-                    return Err(DeviceError::Bind { port, why });
-                }
-                self.held[feed.index()] = Some(buffer.clone());
-                for step in &mut self.steps {
-                    let Step::Shared(program, fed) = step else { continue };
-                    for (port, _) in fed.iter().enumerate().filter(|(_, input)| **input == feed) {
-                        program.bind(Port::Input(port), buffer)?;
-                    }
-                }
-            }
+        let (want, got) = (self.graph.node(*id.ok_or_else(none)?).ty, buffer.ty());
+        if (want.dtype, want.shape.count()) != (got.dtype, got.shape.count()) {
+            let why = format!("takes {want}, and the buffer holds {got}");
+            return Err(DeviceError::Bind { port, why });
         }
+        self.bound.set(port, buffer);
         Ok(())
     }
 
@@ -382,7 +384,7 @@ impl Loaded for Faithful {
         let line = |(at, step): (usize, &Step)| {
             let how = match step {
                 Step::Leaf => return None,
-                Step::Shared(..) => "by the fast kernels",
+                Step::Shared(_) => "by the fast kernels",
                 Step::Product(_) => "summed as they sum, rounded by the rules",
                 Step::Map(_) => "from a table of all halves",
                 Step::Zip(_) => "rounded by the rules",

@@ -58,6 +58,24 @@ struct Operands<'a> {
 /// The length that says that sums must be looked at one by one: of a row or column of ones, or of what is not finite.
 const LOOK: f64 = f64::INFINITY;
 
+/// About how many bytes a node needs beside its values, if it is a product: its operands in single precision, packed, and what is
+/// stored of a constant one.
+pub(super) fn working(graph: &Graph, id: NodeId) -> usize {
+    if !matches!(graph.form(id), Form::Product(_) | Form::Conv(..)) {
+        return 0;
+    }
+    let node = graph.node(id);
+    let count = |id: NodeId| graph.node(id).ty.shape.count();
+    let terms = match graph.form(id) {
+        Form::Conv(..) => taps(graph.node(node.inputs[1]).ty.shape).1,
+        _ => 0,
+    };
+    let patches =
+        if terms > 0 { node.ty.shape[2].saturating_mul(node.ty.shape[3]).saturating_mul(terms) } else { 0 };
+    let operands = node.inputs.iter().map(|&input| 2 * count(input)).fold(count(id), usize::saturating_add);
+    size_of::<f32>().saturating_mul(operands.saturating_add(patches))
+}
+
 impl Product {
     /// The product that a node is, if it is one.
     pub(super) fn new(
