@@ -5,6 +5,7 @@ use super::lock::{self, Held};
 use super::output::{Disk, Layer};
 use super::{ArtifactError, output};
 use crate::compile::{CompileError, compile_graph};
+pub use crate::device::ane::kept::Collected;
 use crate::ir::graph::Graph;
 use crate::ir::text::print_nodes;
 use crate::passes::CompileOptions;
@@ -61,19 +62,6 @@ pub struct Checked {
     pub kept: Kept,
     /// Why it cannot be loaded, if it cannot.
     pub fault: Option<ArtifactError>,
-}
-
-/// What [`Cache::collect`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Programs that were removed.
-    pub removed: usize,
-    /// Their bytes.
-    pub freed: u64,
-    /// Programs that are left.
-    pub left: usize,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 impl Cache {

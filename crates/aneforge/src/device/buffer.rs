@@ -1,5 +1,9 @@
 //! Memory of a device that ports are bound to.
 
+mod locked;
+
+pub(crate) use locked::{Bytes, BytesMut};
+
 use crate::device::memory::Memory;
 use crate::ir::types::TensorType;
 use aneforge_kernels::Layout;
@@ -9,7 +13,7 @@ use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Values for one input.
 #[derive(Clone, Copy, Debug)]
@@ -424,44 +428,6 @@ fn pieces(
 fn halves(ty: TensorType, bytes: &[u8]) -> &[f16] {
     assert!(ty.dtype == DType::F16, "buffer: holds {}, not half precision", ty.dtype);
     bytemuck::cast_slice(bytes)
-}
-
-/// The bytes of a buffer.
-pub(crate) struct Bytes<'a>(RwLockReadGuard<'a, Box<dyn Memory>>);
-
-impl Deref for Bytes<'_> {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        self.0.bytes()
-    }
-}
-
-/// The bytes of a buffer, to be written.
-pub(crate) struct BytesMut<'a>(RwLockWriteGuard<'a, Box<dyn Memory>>);
-
-impl BytesMut<'_> {
-    /// Gives the buffer other memory of the same size, and takes what it had. Only one that [moves](Buffer::moves).
-    pub(crate) fn exchange(&mut self, memory: &mut Box<dyn Memory>) {
-        std::mem::swap(&mut *self.0, memory);
-    }
-
-    /// What the device that has made the memory hands over where a program runs.
-    pub(crate) fn lent<T: 'static>(&mut self) -> Option<&mut T> {
-        self.0.lent()?.downcast_mut()
-    }
-}
-
-impl Deref for BytesMut<'_> {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        self.0.bytes()
-    }
-}
-
-impl DerefMut for BytesMut<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.0.bytes_mut()
-    }
 }
 
 /// A buffer's values where they lie. No program runs on the buffer while this is held.
