@@ -4,14 +4,12 @@
 //! Nothing in this library has been measured on an engine by this project. A report of this module is how that changes: each probe
 //! names the constant it is about, what is expected of it and why, and says what was found.
 
-mod date;
 mod machine;
 mod ops;
 mod probe;
 mod probes;
 pub mod silicon;
 
-pub use date::{date, now};
 pub use machine::{Library, Machine, machine};
 pub use ops::{OpCheck, check_op, ops};
 pub use probe::{Bench, Outcome, PROBES, Probe, UNPROBED, Verdict, probe, probes};
@@ -21,6 +19,14 @@ use crate::device::ane::AneOptions;
 use crate::target::{Target, family_of_brand};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// The time now, in UTC, such as `2026-11-29T21:37:18Z`.
+pub fn now() -> String {
+    let now = OffsetDateTime::now_utc().truncate_to_second();
+    now.format(&Rfc3339).expect("invariant: this year has four digits")
+}
 
 /// What one run found.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -62,7 +62,8 @@ fn doctor_finds_ops_and_probes_as_expected() {
         ["absent", "chosen", "date", "device", "machine", "ops", "probes", "target", "unprobed", "version"]
     );
     assert_eq!((&report["device"], &report["absent"]), (&"ane (stand-in)".into(), &serde_json::Value::Null));
-    assert!(report["date"].as_str().unwrap().ends_with('Z'), "{}", report["date"]);
+    let date = report["date"].as_str().unwrap();
+    assert!(date.len() == 20 && date.starts_with("20") && date.ends_with('Z'), "{date}");
     assert_eq!(report["unprobed"], serde_json::json!([]), "which only a whole report has");
     assert!(!text.contains("not probed"), "{text}");
     let stack = report["ops"].as_array().unwrap().iter().find(|op| op["op"] == "stack").unwrap();
