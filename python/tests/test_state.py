@@ -196,7 +196,7 @@ def test_tuned_graphs_read_state() -> None:
 
 def test_mistakes_are_told() -> None:
     x, s = af.input((2,)), af.state((2,), "s")
-    with pytest.raises(ValueError, match="carry: only state is carried, and this input is fed"):
+    with pytest.raises(ValueError, match="carry: only state and parameters are carried, and this input is fed"):
         af.compile(x, carry={x: x * 2.0})
     with pytest.raises(ValueError, match="a state of fp16\\[2\\] cannot become fp16\\[1, 2\\]"):
         af.compile(x, carry={s: x.reshape((1, 2))})

@@ -33,7 +33,16 @@ pub enum GradError {
     },
 }
 
-/// The cotangents of `wrt`, given that of `y`.
+/// What a walk back from a result found.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// A cotangent per value that was asked for, of its shape; zeros where the result does not depend on it.
+    pub values: Vec<Var>,
+    /// The places of those that it does not depend on.
+    pub unreached: Vec<usize>,
+}
+
+/// The cotangents of `wrt`, given that of `y`. Every value must have one; [`gradients`] gives zeros instead.
 ///
 /// ```
 /// use aneforge::{Shape, Var, grad};
@@ -44,28 +53,53 @@ pub enum GradError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn grad(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Var>, GradError> {
-    if y.shape() != dy.shape() {
-        return Err(GradError::Shape { want: Box::new(y.shape()), got: Box::new(dy.shape()) });
-    }
-    let found = walk(y, dy, wrt)?;
+    let found = walk(y, dy, wrt, wrt)?;
     found.into_iter().enumerate().map(|(index, g)| g.ok_or(GradError::Independent { index })).collect()
+}
+
+/// The cotangents of `wrt`, given that of `y`, on a walk that goes no further than `stop`: what lies behind those values counts
+/// as constant. A value of `wrt` that is not among them hands its cotangent on.
+///
+/// Usually both are the same. They differ where what is trained is itself computed: in the second of several steps in one
+/// graph, the weights that the first one left are to be stops, or the gradient goes on through the first step.
+///
+/// ```
+/// use aneforge::{Shape, Var, grad};
+/// let (x, unused) = (Var::input(Shape::new(&[4])?), Var::input(Shape::new(&[2])?));
+/// let w = x.muls(3.0);
+/// let dy = Var::full(Shape::new(&[4])?, 1.0);
+/// let found = grad::gradients(&w.square(), &dy, &[w.clone(), unused.clone()], &[w, unused])?;
+/// assert_eq!(found.unreached, [1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn gradients(y: &Var, dy: &Var, wrt: &[Var], stop: &[Var]) -> Result<Gradients, GradError> {
+    let found = walk(y, dy, wrt, stop)?;
+    let missing = found.iter().enumerate().filter(|(_, g)| g.is_none());
+    let unreached = missing.map(|(index, _)| index).collect();
+    // The value less itself: a result of a program is computed, and a constant is not.
+    let zeros = |w: &Var| w.caller().scope(|| w.minus(w));
+    let values = found.into_iter().zip(wrt).map(|(g, w)| g.unwrap_or_else(|| zeros(w))).collect();
+    Ok(Gradients { values, unreached })
 }
 
 /// The cotangents of `wrt` as an op's own gradient: none is zero, and a missing rule stays one.
 pub(crate) fn pull_back(y: &Var, dy: &Var, wrt: &[Var]) -> Vec<Grad> {
-    match walk(y, dy, wrt) {
+    match walk(y, dy, wrt, wrt) {
         Ok(found) => found.into_iter().map(|g| g.map_or(Grad::Zero("independent"), Grad::To)).collect(),
         Err(_) => wrt.iter().map(|_| Grad::Missing("a part of its decomposition has no rule")).collect(),
     }
 }
 
-fn walk(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Option<Var>>, GradError> {
-    let order = dependents(y, wrt);
+fn walk(y: &Var, dy: &Var, wrt: &[Var], stop: &[Var]) -> Result<Vec<Option<Var>>, GradError> {
+    if y.shape() != dy.shape() {
+        return Err(GradError::Shape { want: Box::new(y.shape()), got: Box::new(dy.shape()) });
+    }
+    let stop: HashSet<u64> = stop.iter().map(Var::id).collect();
+    let order = dependents(y, wrt, &stop);
     let on_path: HashSet<u64> = order.iter().map(Var::id).collect();
-    let targets: HashSet<u64> = wrt.iter().map(Var::id).collect();
     let mut cotangents: HashMap<u64, Var> = HashMap::from([(y.id(), dy.clone())]);
     for var in order.iter().rev() {
-        if targets.contains(&var.id()) {
+        if stop.contains(&var.id()) {
             continue;
         }
         let Some(dy) = cotangents.get(&var.id()).cloned() else { continue };
@@ -92,8 +126,8 @@ fn walk(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Option<Var>>, GradError> {
     Ok(wrt.iter().map(|w| cotangents.get(&w.id()).cloned()).collect())
 }
 
-/// The nodes between `wrt` and `y`, both included, each after its inputs.
-fn dependents(y: &Var, wrt: &[Var]) -> Vec<Var> {
+/// The nodes between `wrt` and `y`, both included, each after its inputs. What lies behind `stop` is not looked at.
+fn dependents(y: &Var, wrt: &[Var], stop: &HashSet<u64>) -> Vec<Var> {
     let targets: HashSet<u64> = wrt.iter().map(Var::id).collect();
     let mut depends: HashMap<u64, bool> = HashMap::new();
     let mut order = Vec::new();
@@ -102,15 +136,15 @@ fn dependents(y: &Var, wrt: &[Var]) -> Vec<Var> {
         if depends.contains_key(&var.id()) {
             continue;
         }
-        let is_target = targets.contains(&var.id());
+        let (is_target, ends) = (targets.contains(&var.id()), stop.contains(&var.id()));
         match var.inputs().get(next) {
-            Some(input) if !is_target => {
+            Some(input) if !ends => {
                 let input = input.clone();
                 stack.push((var, next + 1));
                 stack.push((input, 0));
             }
             _ => {
-                let on_path = is_target || var.inputs().iter().any(|v| depends[&v.id()]);
+                let on_path = is_target || !ends && var.inputs().iter().any(|v| depends[&v.id()]);
                 depends.insert(var.id(), on_path);
                 if on_path && !matches!(var.op(), Op::Constant(_)) || is_target {
                     order.push(var);

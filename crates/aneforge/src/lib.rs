@@ -75,6 +75,7 @@ pub mod grad;
 pub mod import;
 pub mod netplist;
 pub mod nn;
+pub mod optim;
 pub mod pacing;
 pub mod paired;
 pub mod passes;
@@ -86,6 +87,7 @@ pub mod rewrite;
 pub mod risk;
 pub mod session;
 pub mod target;
+pub mod train;
 pub mod tune;
 
 pub use aneforge_tensor::{DType, Encoding, Shape, Tensor, Weight, f16};

@@ -3,9 +3,17 @@
 //! They build the ops of [`ir`](crate::ir) and add none. Like every method of [`Var`] they never panic: a
 //! mistake stays in the result, with the line that made it.
 
+mod layer;
+mod loss;
+mod noise;
+mod scope;
 mod sdpa;
 mod strided;
 
+pub use layer::{Conv2d, Embedding, GroupNorm, Linear, Lora, MultiHeadAttention, Norm, causal_mask};
+pub use loss::{mse, one_hot, softmax_cross_entropy};
+pub use noise::Noise;
+pub use scope::{Init, Parameter, Scope};
 pub use sdpa::{Attention, sdpa};
 
 use crate::ir::attr::Real;

@@ -28,6 +28,8 @@ pub const ORDER: &[&str] = &[
     "import",
     "nn",
     "paired",
+    "optim",
+    "train",
     "error",
     "tune",
     "explain",

@@ -1,6 +1,7 @@
 //! The state of a session, kept in a file.
 
-use super::{ArtifactError, replace};
+use super::ArtifactError;
+use super::output::{Disk, replace_for_good};
 use crate::session::{RunError, Session};
 use aneforge_formats::{SafeTensors, SafeTensorsError, safetensors};
 use aneforge_tensor::Tensor;
@@ -57,14 +58,21 @@ impl StateError {
 /// The note that has the checksum.
 const SUM: &str = "crc32";
 
-/// The CRC-32 of names and values, in the order of names.
-fn checksum<'a>(values: impl Iterator<Item = (&'a str, &'a Tensor)>) -> String {
+/// The CRC-32 of names and values, in the order of names, and of notes.
+fn checksum<'a>(
+    values: impl Iterator<Item = (&'a str, &'a Tensor)>,
+    notes: &BTreeMap<String, String>,
+) -> String {
     let mut values: Vec<_> = values.collect();
     values.sort_by_key(|(name, _)| *name);
     let mut sum = crc32fast::Hasher::new();
     for (name, tensor) in values {
         sum.update(name.as_bytes());
         sum.update(tensor.bytes());
+    }
+    for (key, note) in notes.iter() {
+        sum.update(key.as_bytes());
+        sum.update(note.as_bytes());
     }
     format!("{:08x}", sum.finalize())
 }
@@ -73,36 +81,59 @@ fn checksum<'a>(values: impl Iterator<Item = (&'a str, &'a Tensor)>) -> String {
 /// among the inputs where they have none. The file is replaced as a whole, so that a reader finds the old state or the new.
 pub fn save_state(session: &Session, path: &Path) -> Result<(), StateError> {
     let values = session.snapshot().map_err(|e| StateError::Run(Box::new(e)))?;
+    save_values(&values, &BTreeMap::new(), path)
+}
+
+/// Writes values by name, and notes, to a safetensors file with a checksum of both. It is on the disk before it takes the place
+/// of what was there.
+pub fn save_values(
+    values: &[(String, Tensor)],
+    notes: &BTreeMap<String, String>,
+    path: &Path,
+) -> Result<(), StateError> {
     let described: Vec<_> = values.iter().map(|(name, t)| (name.clone(), t.dtype(), t.shape())).collect();
-    let sum = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-    let layout = safetensors::layout(&described, &BTreeMap::from([(SUM.to_owned(), sum)]));
+    let sum = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)), notes);
+    let mut notes = notes.clone();
+    notes.insert(SUM.to_owned(), sum);
+    let layout = safetensors::layout(&described, &notes);
     let write = |file: &mut dyn std::io::Write| {
         file.write_all(&layout.head)?;
         layout.order.iter().try_for_each(|&at| file.write_all(values[at].1.bytes()))
     };
-    Ok(replace(path, write)?)
+    Ok(replace_for_good(&Disk, path, write)?)
 }
 
 /// Gives a session the state that [`save_state`] wrote: all of it or, where the file is not one of this program's state, none.
 pub fn load_state(session: &mut Session, path: &Path) -> Result<(), StateError> {
-    let values: Vec<(String, Tensor)> = read_state(path)?.into_iter().collect();
+    let values: Vec<(String, Tensor)> = load_values(path)?.0.into_iter().collect();
     let other = |error| StateError::Other { file: path.display().to_string(), error: Box::new(error) };
     session.restore(&values).map_err(other)
 }
 
 /// What such a file holds, by name.
 pub fn read_state(path: &Path) -> Result<BTreeMap<String, Tensor>, StateError> {
+    Ok(load_values(path)?.0)
+}
+
+/// Values by name.
+pub type Values = BTreeMap<String, Tensor>;
+/// Notes by name.
+pub type Notes = BTreeMap<String, String>;
+
+/// What [`save_values`] wrote: values by name, and notes.
+pub fn load_values(path: &Path) -> Result<(Values, Notes), StateError> {
     let file = SafeTensors::open(path)?;
     let values = file.names().map(|name| Ok((name.to_owned(), file.tensor(name)?)));
     let values = values.collect::<Result<BTreeMap<_, _>, SafeTensorsError>>()?;
+    let mut notes = file.metadata().clone();
     // Files of others have none.
-    if let Some(want) = file.metadata().get(SUM) {
-        let got = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-        if *want != got {
-            return Err(StateError::Changed { file: path.display().to_string(), want: want.clone(), got });
+    if let Some(want) = notes.remove(SUM) {
+        let got = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)), &notes);
+        if want != got {
+            return Err(StateError::Changed { file: path.display().to_string(), want, got });
         }
     }
-    Ok(values)
+    Ok((values, notes))
 }
 
 #[cfg(test)]

@@ -52,8 +52,8 @@ impl Graph {
         Graph::carrying(outputs, &[])
     }
 
-    /// The same for a step: a run also makes each second value of `carries` what the first one, a leaf of state, is in the
-    /// next run. All leaves are read before any of them changes.
+    /// The same for a step: a run also makes each second value of `carries` what the first one, a leaf of state or a parameter, is
+    /// in the next run. All leaves are read before any of them changes.
     ///
     /// ```
     /// use aneforge::ir::ops::leaf::Role;
@@ -341,17 +341,17 @@ impl Graph {
         self.carries().enumerate().find_map(|(at, (state, next))| {
             let (leaf, next) = (self.node(state), self.node(next));
             let why = match &leaf.op {
-                Op::Input(Input { role: Role::State, .. }) if !seen.insert(state) => {
+                Op::Input(Input { role, .. }) if !role.is_kept() => {
+                    "only state and parameters are carried, and this input is fed; make it state".into()
+                }
+                Op::Input(_) if !seen.insert(state) => {
                     "a state is carried twice; it becomes one value".into()
                 }
-                Op::Input(Input { role: Role::State, .. }) if leaf.ty != next.ty => {
+                Op::Input(_) if leaf.ty != next.ty => {
                     format!("a state of {} cannot become {}; give it its shape and type", leaf.ty, next.ty)
                 }
-                Op::Input(Input { role: Role::State, .. }) => return None,
-                Op::Input(Input { .. }) => {
-                    "only state is carried, and this input is fed; make it state".into()
-                }
-                op => format!("only state is carried, got the result of {}", op.name()),
+                Op::Input(_) => return None,
+                op => format!("only state and parameters are carried, got the result of {}", op.name()),
             };
             Some((at, why))
         })

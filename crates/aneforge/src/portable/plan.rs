@@ -212,8 +212,7 @@ fn outputs(
 fn is_state(carries: &[usize], at: usize, feeds: &[InputInfo], outputs: &[(TensorType, Source)]) -> bool {
     let first = outputs.len().checked_sub(carries.len());
     let next = first.and_then(|first| outputs.get(first + at));
-    let fits =
-        |(feed, next): (&InputInfo, &(TensorType, Source))| feed.ty == next.0 && feed.role == Role::State;
+    let fits = |(feed, next): (&InputInfo, &(TensorType, Source))| feed.ty == next.0 && feed.role.is_kept();
     feeds.get(carries[at]).zip(next).is_some_and(fits) && !carries[..at].contains(&carries[at])
 }
 

@@ -50,13 +50,14 @@ impl State {
         State::of(device, &var)
     }
 
-    /// The state of a leaf that is one.
+    /// The state of a leaf of state, or of a parameter.
     ///
     /// # Panics
-    /// If it is none.
+    /// If it is neither.
     pub fn of(device: impl AsRef<dyn Device>, leaf: &Var) -> Result<State, RunError> {
-        let Op::Input(Input { role: Role::State, name, .. }) = leaf.op() else {
-            panic!("state: {leaf:?} is no leaf of state");
+        let name = match leaf.op() {
+            Op::Input(Input { role, name, .. }) if role.is_kept() => name,
+            _ => panic!("state: {leaf:?} is no leaf of state, and no parameter"),
         };
         let device = device.as_ref();
         let buffer = device.allocate(leaf.ty())?;
@@ -187,7 +188,7 @@ impl Session {
         }
         let own = self.plan.feeds.iter().position(|feed| feed.leaf == state.leaf());
         let feed = own.or_else(|| {
-            let named = |at: &usize| self.plan.feeds[*at].role == Role::State;
+            let named = |at: &usize| self.plan.feeds[*at].role.is_kept();
             self.plan.feed(&state.name).filter(named)
         });
         let Some(feed) = feed else {
@@ -202,10 +203,10 @@ impl Session {
         self.bind_input(feed, &state.buffer)
     }
 
-    /// State that the program reads or changes, by name, or by number where it has none, with its memory.
+    /// State and parameters that the program reads or changes, by name, or by number where it has none, with their memory.
     pub fn states(&self) -> impl Iterator<Item = (String, &Buffer)> {
         let feeds = self.plan.feeds.iter().zip(&self.inputs).enumerate();
-        let kept = feeds.filter(|(_, (feed, _))| feed.role == Role::State);
+        let kept = feeds.filter(|(_, (feed, _))| feed.role.is_kept());
         kept.filter_map(|(at, (feed, buffer))| {
             let name = if feed.name.is_empty() { at.to_string() } else { feed.name.clone() };
             Some((name, buffer.as_ref()?))

@@ -25,6 +25,7 @@ mod images;
 mod legal;
 mod lowering;
 mod measured;
+mod noise;
 mod norms;
 mod overflow;
 
@@ -36,6 +37,7 @@ mod reference;
 mod state;
 mod support;
 mod targets;
+mod training;
 mod verdicts;
 mod weights;
 mod wholes;

@@ -292,7 +292,7 @@ fn state_comes_back_from_text_and_from_bytes() {
     assert_eq!(only.unwrap().returned(), []);
     for (text, why) in [
         ("carry %0 = %0\ncarry %0 = %1\nreturn", "a state is carried twice"),
-        ("carry %1 = %1\nreturn", "only state is carried, got the result of adds"),
+        ("carry %1 = %1\nreturn", "only state and parameters are carried, got the result of adds"),
         ("carry %0 = %2\nreturn", "%2 is used before it is made"),
         ("carry %0\nreturn", "expected `=`"),
     ] {
@@ -308,7 +308,10 @@ fn wrong_states_are_refused() {
     let host = engine(1);
     let (x, s) = (Var::input(shape(&[2])), leaf(&[2]));
     let refused = |carries: &[(&Var, &Var)]| Graph::carrying(&[], carries).unwrap_err().to_string();
-    assert!(refused(&[(&x, &s)]).contains("only state is carried, and this input is fed; make it state"));
+    assert!(
+        refused(&[(&x, &s)])
+            .contains("only state and parameters are carried, and this input is fed; make it state")
+    );
     assert!(refused(&[(&s, &x), (&s, &x)]).contains("a state is carried twice"));
     assert!(refused(&[(&s, &x.reshape(&[2, 1]))]).contains("a state of fp16[2] cannot become fp16[2, 1]"));
     let mut session = Session::new(planned(&[&s + &x], &[(&s, &x.muls(2.0))]), &host).unwrap();

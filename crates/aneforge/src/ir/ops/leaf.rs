@@ -21,6 +21,13 @@ pub enum Role {
     Cut,
 }
 
+impl Role {
+    /// Whether a device keeps the value from run to run, so that a run may change it.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Role::Parameter | Role::State)
+    }
+}
+
 impl AttrValue for Role {
     const TYPE: &'static str = "role";
     fn to_attr(&self) -> Attr {

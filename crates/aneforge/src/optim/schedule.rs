@@ -1,0 +1,65 @@
+//! How the learning rate changes in the course of a training.
+
+use std::f64::consts::PI;
+
+/// A factor of the learning rate, by the step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Schedule {
+    /// Always 1.
+    #[default]
+    Constant,
+    /// From 0 to 1 in the first `warmup` steps, then along half a cosine to `least` in step `total`, and `least` from there on
+    /// (Loshchilov and Hutter, ICLR 2017, without restarts).
+    Cosine {
+        /// Steps of the way up.
+        warmup: u64,
+        /// Steps of all.
+        total: u64,
+        /// What it ends with.
+        least: f64,
+    },
+    /// From 0 to 1 in the first `warmup` steps, then straight to `least` in step `total`.
+    Linear {
+        /// Steps of the way up.
+        warmup: u64,
+        /// Steps of all.
+        total: u64,
+        /// What it ends with.
+        least: f64,
+    },
+    /// Times `factor` after every `every` steps.
+    Steps {
+        /// Steps between two changes.
+        every: u64,
+        /// What each multiplies with.
+        factor: f64,
+    },
+}
+
+impl Schedule {
+    /// The factor of step `t`, the first being 1.
+    ///
+    /// ```
+    /// use aneforge::optim::Schedule;
+    /// let cosine = Schedule::Cosine { warmup: 10, total: 110, least: 0.0 };
+    /// assert_eq!([5, 10, 60, 110, 500].map(|t| (cosine.at(t) * 1e6).round() / 1e6), [0.5, 1.0, 0.5, 0.0, 0.0]);
+    /// ```
+    pub fn at(&self, t: u64) -> f64 {
+        let ramp = |warmup: u64, total: u64, least: f64, fall: fn(f64) -> f64| {
+            if t < warmup {
+                return t as f64 / warmup as f64;
+            }
+            let length = total.saturating_sub(warmup).max(1) as f64;
+            let done = ((t - warmup) as f64 / length).min(1.0);
+            least + (1.0 - least) * fall(done)
+        };
+        match *self {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine { warmup, total, least } => {
+                ramp(warmup, total, least, |done| (1.0 + (PI * done).cos()) / 2.0)
+            }
+            Schedule::Linear { warmup, total, least } => ramp(warmup, total, least, |done| 1.0 - done),
+            Schedule::Steps { every, factor } => factor.powf((t.saturating_sub(1) / every.max(1)) as f64),
+        }
+    }
+}

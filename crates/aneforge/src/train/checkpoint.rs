@@ -1,0 +1,172 @@
+//! A training on disk: what is needed to go on as if it had not stopped, bit for bit.
+
+use super::Trainer;
+use crate::artifact::{StateError, load_values, save_values};
+use crate::device::Feed;
+use crate::{RunError, State};
+use aneforge_tensor::Tensor;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A training could not be kept, or not be gone on with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file could not be written, or read. The environment's fault, or the file's.
+    #[error(transparent)]
+    File(#[from] StateError),
+    /// It is no checkpoint of this training. The file's fault.
+    #[error("{file}: {why}; it is a checkpoint of another network or of other options")]
+    Other {
+        /// The file.
+        file: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Run(Box<RunError>),
+}
+
+/// What checkpoints say they are.
+const FORMAT: (&str, &str) = ("format", "aneforge training 1");
+/// Before the names of counters.
+const COUNTER: &str = "counter.";
+/// Before the names of notes.
+const NOTE: &str = "note.";
+
+/// A checkpoint that was read.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    file: String,
+    values: Vec<(String, Tensor)>,
+    notes: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Writes all that `trainer` keeps, and notes of the caller, such as how many batches have been handed out. The file is
+    /// replaced as a whole, and on the disk when this returns.
+    pub fn save(
+        trainer: &Trainer,
+        notes: &BTreeMap<String, String>,
+        path: &Path,
+    ) -> Result<(), CheckpointError> {
+        let values = trainer.kept_values().map_err(|e| CheckpointError::Run(Box::new(e)))?;
+        let mut all = BTreeMap::from([(FORMAT.0.to_owned(), FORMAT.1.to_owned())]);
+        let counters =
+            trainer.counters().map(|(name, value)| (format!("{COUNTER}{name}"), value.to_string()));
+        all.extend(counters);
+        all.insert("optimizer".into(), format!("{:?}", trainer.options().optimizer));
+        all.extend(notes.iter().map(|(key, note)| (format!("{NOTE}{key}"), note.clone())));
+        Ok(save_values(&values, &all, path)?)
+    }
+
+    /// Reads one. What was changed since it was written is refused.
+    pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
+        let (values, notes) = load_values(path)?;
+        let file = path.display().to_string();
+        if notes.get(FORMAT.0).map(String::as_str) != Some(FORMAT.1) {
+            let why = "it does not say that it is one".into();
+            return Err(CheckpointError::Other { file, why });
+        }
+        Ok(Checkpoint { file, values: values.into_iter().collect(), notes })
+    }
+
+    /// A note of the caller's.
+    pub fn note(&self, key: &str) -> Option<&str> {
+        self.notes.get(&format!("{NOTE}{key}")).map(String::as_str)
+    }
+
+    /// The weights and everything else that it holds, by name.
+    pub fn values(&self) -> &[(String, Tensor)] {
+        &self.values
+    }
+
+    /// Gives `trainer` all of it or, where something does not fit, nothing.
+    pub fn restore(&self, trainer: &mut Trainer) -> Result<(), CheckpointError> {
+        let other = |why: String| CheckpointError::Other { file: self.file.clone(), why };
+        let rule = format!("{:?}", trainer.options().optimizer);
+        match self.notes.get("optimizer") {
+            Some(written) if *written != rule => {
+                return Err(other(format!("its optimizer is {written}, and this one {rule}")));
+            }
+            _ => {}
+        }
+        let mut counters = [0; 5];
+        for ((name, _), counter) in trainer.counters().iter().zip(&mut counters) {
+            let note = self.notes.get(&format!("{COUNTER}{name}")).and_then(|note| note.parse().ok());
+            *counter = note.ok_or_else(|| other(format!("it has no number for `{name}`")))?;
+        }
+        trainer.restore_values(&self.values).map_err(other)?;
+        trainer.set_counters(counters);
+        Ok(())
+    }
+}
+
+impl Trainer {
+    /// Everything that is kept, by name; single precision where the host keeps it.
+    fn kept_values(&self) -> Result<Vec<(String, Tensor)>, RunError> {
+        let mut all = Vec::new();
+        for kept in &self.kept {
+            let states = kept.states.iter().chain([&kept.weight]);
+            for state in states {
+                all.push((state.name().to_owned(), state.read()?));
+            }
+            for (name, values) in kept.on_host(&self.options) {
+                let shape = kept.parameter.var.shape();
+                all.push((name, Tensor::from_slice(shape, values).expect("invariant: one per element")));
+            }
+        }
+        for state in self.states.iter().chain(self.frozen.iter().map(|(_, state)| state)) {
+            all.push((state.name().to_owned(), state.read()?));
+        }
+        Ok(all)
+    }
+
+    /// Gives everything that is kept these values, of [`Trainer::kept_values`]: all of it or none.
+    fn restore_values(&mut self, values: &[(String, Tensor)]) -> Result<(), String> {
+        let before = self.kept_values().map_err(|e| e.to_string())?;
+        for (name, value) in &before {
+            let Some((_, given)) = values.iter().find(|(other, _)| other == name) else {
+                return Err(format!("it has no `{name}`"));
+            };
+            if given.shape() != value.shape() || given.dtype() != value.dtype() {
+                let (want, got) = (value.shape(), given.shape());
+                return Err(format!("`{name}` is {}{want}, got {}{got}", value.dtype(), given.dtype()));
+            }
+        }
+        if let Some((name, _)) = values.iter().find(|(name, _)| before.iter().all(|(own, _)| own != name)) {
+            return Err(format!("it has `{name}`, which this training does not keep"));
+        }
+        let find = |name: &str| {
+            let found = values.iter().find(|(other, _)| other == name);
+            found.map(|(_, value)| value.to_f32()).expect("invariant: all names were looked up")
+        };
+        let write = |state: &State| state.write(Feed::F32(&find(state.name()))).map_err(|e| e.to_string());
+        let options = self.options.clone();
+        for kept in &mut self.kept {
+            kept.states.iter().chain([&kept.weight]).try_for_each(write)?;
+            for (name, values) in kept.on_host_mut(&options) {
+                values.copy_from_slice(&find(&name));
+            }
+            kept.publish().map_err(|e| e.to_string())?;
+        }
+        self.states.iter().chain(self.frozen.iter().map(|(_, state)| state)).try_for_each(write)
+    }
+
+    /// Numbers that belong to what is kept.
+    fn counters(&self) -> [(&'static str, u64); 5] {
+        [
+            ("updates", self.updates),
+            ("batches", self.batches as u64),
+            ("skipped", self.skipped),
+            ("held", u64::from(self.held)),
+            ("scale", self.scale as u64),
+        ]
+    }
+
+    fn set_counters(&mut self, [updates, batches, skipped, held, scale]: [u64; 5]) {
+        (self.updates, self.batches, self.skipped) = (updates, batches as usize, skipped);
+        (self.held, self.scale) = (held as u32, scale as f64);
+    }
+}

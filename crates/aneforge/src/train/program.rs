@@ -1,0 +1,242 @@
+//! The step as a graph: gradients, what keeps them right in half precision, and what becomes of everything that is kept.
+
+use super::{Options, Scaling};
+use crate::grad::{GradError, Gradients, gradients};
+use crate::ir::ops::leaf::Role;
+use crate::ir::types::TensorType;
+use crate::ir::var::{BuildError, Var};
+use crate::nn::{Noise, Parameter};
+use crate::optim::{LARGEST, Outcome, Rates, Scale, Weights, added, blended, clip_by_norm, joined};
+use crate::{Graph, Shape};
+
+/// The largest scale: the greatest power of two in half precision.
+const MOST_SCALE: f64 = 32768.0;
+
+/// A leaf that is kept from step to step, and what it is in the next one.
+pub(super) type Carry = (Var, Var);
+
+/// Leaves of one parameter.
+#[derive(Clone, Debug)]
+pub(super) struct Leaves {
+    pub weight: Var,
+    /// What rounding took from the weight, where that is kept.
+    pub low: Option<Var>,
+    /// What the rule keeps.
+    pub slots: Vec<Var>,
+    /// Its average over steps, as a pair.
+    pub average: Option<[Var; 2]>,
+    /// The sum of gradients of several batches, where a step has several or is in two parts.
+    pub sum: Option<Var>,
+}
+
+/// Leaves of the whole step.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    pub rate: Var,
+    pub decay: Option<Var>,
+    /// The scale, and how many steps it has held.
+    pub scale: Option<[Var; 2]>,
+    /// 1 where a batch adds to the sums, 0 where it begins them.
+    pub adds: Option<Var>,
+}
+
+fn one() -> Shape {
+    Shape::new(&[1]).expect("invariant: one axis")
+}
+
+fn state(name: &str, shape: Shape) -> Var {
+    Var::described_leaf(TensorType::f16(shape), Role::State, f64::INFINITY, name)
+}
+
+impl Leaves {
+    pub fn new(parameter: &Parameter, options: &Options) -> Leaves {
+        let shape = parameter.var.shape();
+        let named = |what: &str| state(&format!("{}:{what}", parameter.name), shape);
+        let on_device = options.weights != Weights::Masters;
+        let slots = if on_device { options.optimizer.slots() } else { &[] };
+        Leaves {
+            weight: parameter.var.clone(),
+            low: (options.weights == Weights::Paired).then(|| named("low")),
+            slots: slots.iter().map(|name| named(name)).collect(),
+            average: (on_device && options.average.is_some())
+                .then(|| [named("average"), named("average.low")]),
+            sum: options.in_parts().then(|| named("sum")),
+        }
+    }
+
+    /// All that is kept beside the weight.
+    pub fn kept(&self) -> impl Iterator<Item = &Var> {
+        self.low.iter().chain(&self.slots).chain(self.average.iter().flatten()).chain(&self.sum)
+    }
+}
+
+impl Control {
+    pub fn new(options: &Options) -> Control {
+        let feed = |name: &str| Var::named_input(TensorType::f16(one()), name);
+        let decays = options.optimizer.weight_decay != 0.0 && !options.optimizer.coupled;
+        let scaled = matches!(options.scaling, Scaling::Dynamic { .. });
+        let named = |name: &str| state(name, one());
+        Control {
+            rate: feed("train.rate"),
+            decay: decays.then(|| feed("train.decay")),
+            scale: scaled.then(|| ["train.scale", "train.held"].map(named)),
+            adds: options.in_parts().then(|| feed("train.adds")),
+        }
+    }
+
+    fn scale(&self, options: &Options) -> Scale {
+        match (&self.scale, options.scaling) {
+            (Some([scale, ..]), _) => Scale::Value(scale.clone()),
+            (None, Scaling::Fixed(scale) | Scaling::Dynamic { initial: scale, .. }) => Scale::Fixed(scale),
+        }
+    }
+}
+
+/// A step, or a part of one.
+pub(super) struct Part {
+    pub outputs: Vec<Var>,
+    pub carries: Vec<Carry>,
+}
+
+/// A step in one program or two.
+pub(super) struct Parts {
+    pub step: Part,
+    /// What the gradients of the first one do to everything that is kept, where that is a program of its own.
+    pub update: Option<Part>,
+    /// The places of parameters that the loss does not depend on.
+    pub unreached: Vec<usize>,
+}
+
+impl Part {
+    pub fn graph(&self) -> Result<Graph, BuildError> {
+        let pairs: Vec<(&Var, &Var)> = self.carries.iter().map(|(leaf, next)| (leaf, next)).collect();
+        Graph::carrying(&self.outputs, &pairs)
+    }
+}
+
+/// Everything that a step is made from.
+pub(super) struct Builder<'a> {
+    pub options: &'a Options,
+    pub leaves: &'a [Leaves],
+    pub control: &'a Control,
+}
+
+impl Builder<'_> {
+    /// The programs of a step.
+    pub fn parts(&self, loss: &Var, noise: &Noise) -> Result<Parts, GradError> {
+        let weights: Vec<Var> = self.leaves.iter().map(|leaves| leaves.weight.clone()).collect();
+        let seed = self.control.scale(self.options).seed(loss.shape());
+        let Gradients { values, unreached } = gradients(loss, &seed, &weights, &weights)?;
+        let (step, update) = match (self.options.weights, self.options.in_parts()) {
+            (Weights::Masters, _) => (self.handed_over(loss, &values, noise), None),
+            (_, false) => (self.whole(loss, &values, noise), None),
+            (_, true) => {
+                let sums: Vec<Var> = self.leaves.iter().filter_map(|leaves| leaves.sum.clone()).collect();
+                (self.gather(loss, &values, noise), Some(self.update(&sums)))
+            }
+        };
+        Ok(Parts { step, update, unreached })
+    }
+
+    /// Loss, gradients and update in one program: the loss, and for each parameter whether its gradient is finite.
+    fn whole(&self, loss: &Var, gradients: &[Var], noise: &Noise) -> Part {
+        let mut part = self.update(gradients);
+        part.outputs.insert(0, loss.reshape(&[1]));
+        part.carries.extend(noise.clock());
+        part
+    }
+
+    /// Loss and gradients, which are added to sums.
+    fn gather(&self, loss: &Var, gradients: &[Var], noise: &Noise) -> Part {
+        let adds = self.control.adds.as_ref().expect("invariant: a step in parts has it");
+        let adds = adds.greater(&Var::scalar(0.5));
+        let share = 1.0 / self.options.accumulate as f64;
+        let sum = |(leaves, gradient): (&Leaves, &Var)| {
+            let sum = leaves.sum.clone().expect("invariant: a step in parts has sums");
+            let gradient = if share == 1.0 { gradient.clone() } else { gradient.muls(share) };
+            let next = adds.select(&(&sum + &gradient), &gradient);
+            (sum, next)
+        };
+        let mut carries: Vec<Carry> = self.leaves.iter().zip(gradients).map(sum).collect();
+        carries.extend(noise.clock());
+        Part { outputs: vec![loss.reshape(&[1])], carries }
+    }
+
+    /// Gradients as results, for weights that the host keeps.
+    fn handed_over(&self, loss: &Var, gradients: &[Var], noise: &Noise) -> Part {
+        let mut outputs = vec![loss.reshape(&[1])];
+        outputs.extend(gradients.iter().cloned());
+        Part { outputs, carries: noise.clock().into_iter().collect() }
+    }
+
+    /// What becomes of everything that is kept: for each parameter whether its gradient is finite, and the length of all
+    /// gradients where it is limited.
+    fn update(&self, gradients: &[Var]) -> Part {
+        let scale = self.control.scale(self.options);
+        let finite = self.finite(gradients);
+        let good = finite.amin(&[0]).greater(&Var::scalar(0.5));
+        let gate = good.select(&Var::scalar(1.0), &Var::scalar(0.0));
+        let mut outputs = vec![finite];
+        // Zeros where the step is void: also an infinity times 0 would be none.
+        let mut gradients: Vec<Var> = gradients.iter().map(|g| g.clip(-LARGEST, LARGEST) * &gate).collect();
+        if let Some(most) = self.options.clip {
+            let (shorter, length) = clip_by_norm(&gradients, most, &scale);
+            gradients = shorter;
+            outputs.push(length);
+        }
+        let (outcome, mut carries) = self.outcome(&good, &scale);
+        let (rate, decay) = (self.control.rate.clone(), self.control.decay.clone());
+        let rates = Rates { rate, decay, scale, outcome: Some(outcome) };
+        for (leaves, gradient) in self.leaves.iter().zip(&gradients) {
+            let step = self.options.optimizer.step(&leaves.weight, gradient, &leaves.slots, &rates);
+            carries.extend(leaves.slots.iter().cloned().zip(step.slots));
+            let weight = match &leaves.low {
+                None => &leaves.weight - step.change,
+                Some(low) => {
+                    let [weight, lost] = added(&leaves.weight, low, &step.change.muls(-1.0));
+                    carries.push((low.clone(), lost));
+                    weight
+                }
+            };
+            if let (Some([high, low]), Some(keep)) = (&leaves.average, self.options.average) {
+                let moves = good.select(&Var::scalar(1.0 - keep), &Var::scalar(0.0));
+                let [new, lost] = blended(high, low, &weight, &moves);
+                carries.extend([(high.clone(), new), (low.clone(), lost)]);
+            }
+            carries.push((leaves.weight.clone(), weight));
+        }
+        Part { outputs, carries }
+    }
+
+    /// Of each gradient 1 where all of it is finite, else 0.
+    fn finite(&self, gradients: &[Var]) -> Var {
+        let worst = |x: &Var| {
+            let all: Vec<i64> = (0..x.shape().rank() as i64).collect();
+            let (most, least) = (x.amax(&all), x.amin(&all));
+            // The least is not greater than the greatest, unless there is nothing but NaN, which neither looks at.
+            most.maximum(&least.muls(-1.0)).maximum(&(&least - &most)).reshape(&[1])
+        };
+        let worst: Vec<Var> = gradients.iter().map(worst).collect();
+        let inside = joined(&worst).less_equal(&Var::scalar(LARGEST));
+        inside.select(&Var::scalar(1.0), &Var::scalar(0.0))
+    }
+
+    /// The scale is halved after a step whose gradients were not finite, and doubled after many that were.
+    fn outcome(&self, good: &Var, scale: &Scale) -> (Outcome, Vec<Carry>) {
+        let (Some([scale, held]), Scaling::Dynamic { patience, .. }) =
+            (&self.control.scale, self.options.scaling)
+        else {
+            return (Outcome { good: good.clone(), scale: scale.clone(), ratio: None }, Vec::new());
+        };
+        let zero = Var::scalar(0.0);
+        let counted = held.adds(1.0);
+        let full = counted.greater(&Var::scalar(f64::from(patience) - 0.5));
+        let up = full.select(&scale.muls(2.0), scale).minimum(&Var::scalar(MOST_SCALE));
+        let down = scale.muls(0.5).maximum(&Var::scalar(1.0));
+        let next = good.select(&up, &down);
+        let counted = good.select(&full.select(&zero, &counted), &zero);
+        let outcome =
+            Outcome { good: good.clone(), scale: Scale::Value(next.clone()), ratio: Some(&next / scale) };
+        (outcome, vec![(held.clone(), counted), (scale.clone(), next)])
+    }
+}
