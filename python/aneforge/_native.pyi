@@ -506,6 +506,101 @@ def check_word(option: str, word: str) -> None:
 def set_threads(threads: int) -> None:
     """Sets the number of threads that the host device runs on. Only before the first program is loaded."""
 
+def gradients(
+    y: Tensor, dy: Tensor, wrt: list[Tensor], stop: list[Tensor], rules: dict[str, Callable[[Tensor, Tensor], Any]]
+) -> tuple[list[Tensor], list[int]]:
+    """The cotangents of tensors, given that of `y`, on a walk that goes no further than `stop`; and which of them `y` does not
+    depend on. `rules` are functions of a node and its cotangent, by the names of ops."""
+
+def vjp(node: Tensor, dy: Tensor) -> list[Tensor | None]:
+    """What an op's own rule gives its sources; `None` where there is no gradient."""
+
+def parameter(shape: list[int], name: str | None = None) -> Tensor:
+    """A leaf that is trained."""
+
+def adam_step(of: list[Tensor], rate: Tensor, betas: list[float], eps: float) -> list[Tensor]:
+    """Adam's step as graph: new weight, first and second moment."""
+
+class Loss:
+    """What a network is trained to make small: a tensor of one element, or a cross entropy."""
+
+    def __init__(self, y: Tensor, target: Tensor | None = None) -> None:
+        """A tensor alone, or logits and targets."""
+
+    @property
+    def value(self) -> Tensor:
+        """The loss."""
+
+    def seed(self, scale: float) -> tuple[Tensor, Tensor]:
+        """Where the walk back begins, and with which cotangent."""
+
+class Noise:
+    """Random numbers inside programs."""
+
+    def __init__(self, seed: int | None = None) -> None: ...
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        """Zeros where a number is below `rate`, and `x / (1 - rate)` elsewhere."""
+
+    def uniform(self, shape: list[int]) -> Tensor:
+        """Numbers that are uniform in [0, 1), other ones in every step and for every call."""
+
+class Training:
+    """A network in training on a device: what `af.Trainer` is made of."""
+
+    def __init__(
+        self,
+        loss: Loss,
+        parameters: list[tuple[Tensor, str, Any, bool]],
+        noise: Noise | None = None,
+        target: str | None = None,
+        device: str | None = None,
+        host: dict[str, Any] | None = None,
+        **words: Any,
+    ) -> None: ...
+    def step(self, batch: list[tuple[Tensor, Any]]) -> dict[str, Any]:
+        """Runs one batch, arrays by their leaves, and says what came of it."""
+
+    def gradients(self, batch: list[tuple[Tensor, Any]]) -> tuple[float, list[NDArray[np.float16]]]:
+        """The loss and the gradients of one batch, times the scale, in half precision."""
+
+    def apply(self, gradients: list[Any]) -> dict[str, Any]:
+        """Makes a step along averaged gradients."""
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """All weights, by name, with all their digits."""
+
+    def set_weight(self, name: str, value: Any) -> None:
+        """Gives a parameter another value."""
+
+    def evaluator(
+        self, out: Tensor | Sequence[Tensor] | Mapping[str, Tensor], averaged: bool = False
+    ) -> Model:
+        """A model of `out` on the weights as they are, and as they become."""
+
+    def save(self, path: str, notes: dict[str, str]) -> None:
+        """Writes all that is kept, with notes, to a file."""
+
+    def load(self, path: str, notes: list[str]) -> dict[str, str]:
+        """Goes on from a file, and returns the notes of these names."""
+
+    def inputs(self) -> list[int]:
+        """The inputs of the loss, by `attrs["idx"]` of their tensors."""
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the options."""
+
+    def set_lr(self, lr: float) -> None:
+        """Another learning rate from the next step on."""
+
+    @property
+    def updates(self) -> int:
+        """How many updates there have been."""
+
+    @property
+    def unreached(self) -> list[str]:
+        """Parameters that the loss does not depend on."""
+
 def ops() -> list[str]:
     """The name of every op, in the order of the list."""
 

@@ -29,7 +29,7 @@ pub fn diagnose<'py>(
     numerics: Option<Text>,
     tolerance: f64,
 ) -> PyResult<(String, String, String)> {
-    let has_data = !arrays.is_empty() || !named.is_empty() || state::fed(model.get().plan()).is_empty();
+    let has_data = !arrays.is_empty() || !named.is_empty() || state::fed(model.get().running()).is_empty();
     let feeds = if has_data { feeds(py, model.get(), arrays, named)? } else { Vec::new() };
     let running = model.get().running();
     let target = target.map(|name| chip(Some(&name))).transpose()?;

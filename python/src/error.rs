@@ -7,6 +7,7 @@ use aneforge::passes::PassError;
 use aneforge::passes::legal::{Fault, refused_by_all};
 use aneforge::portable::PortableError;
 use aneforge::target::UnknownTarget;
+use aneforge::train::{CheckpointError, TrainError};
 use aneforge::tune::TuneError;
 use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
 use aneforge_models::{EncodeError, LoadError};
@@ -45,6 +46,10 @@ pub enum Error {
     Tune(TuneError),
     /// State that could not be saved or loaded.
     State(StateError),
+    /// A network that could not be trained.
+    Train(Box<TrainError>),
+    /// A training that could not be kept, or not be gone on with.
+    Checkpoint(Box<CheckpointError>),
 }
 
 impl From<Error> for PyErr {
@@ -68,7 +73,19 @@ impl From<Error> for PyErr {
             Error::Tune(TuneError::Run(e)) => run(&e),
             Error::Tune(TuneError::Cache(e)) => artifact(&e),
             Error::Tune(e) => PyRuntimeError::new_err(e.to_string()),
+            Error::Grad(e @ GradError::NoRule { .. }) => PyNotImplementedError::new_err(e.to_string()),
             Error::Grad(e) => PyValueError::new_err(e.to_string()),
+            Error::Train(e) => match *e {
+                TrainError::Run(e) => run(&e),
+                TrainError::Gradient(e) => Error::Grad(e).into(),
+                TrainError::Diverged { .. } => PyRuntimeError::new_err(e.to_string()),
+                e => PyValueError::new_err(e.to_string()),
+            },
+            Error::Checkpoint(e) => match *e {
+                CheckpointError::File(e) => Error::State(e).into(),
+                CheckpointError::Run(e) => run(&e),
+                e => PyValueError::new_err(e.to_string()),
+            },
             Error::Load(e) => load(&e),
             Error::Encode(e) => match *e {
                 EncodeError::Run(e) => run(&e),

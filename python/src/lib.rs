@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod feed;
 mod files;
+mod grad;
 mod home;
 mod host;
 mod interrupt;
@@ -34,6 +35,7 @@ mod state;
 mod targets;
 mod tensor;
 mod text;
+mod train;
 mod tune;
 mod window;
 
@@ -60,6 +62,8 @@ mod _native {
     use crate::engine::{engine, worker};
     #[pymodule_export]
     use crate::files::{cache_limit, load_graph, load_model, save_graph};
+    #[pymodule_export]
+    use crate::grad::{Loss, Noise, adam_step, gradients, parameter, vjp};
     #[pymodule_export]
     use crate::host::check_word;
     #[pymodule_export]
@@ -92,6 +96,8 @@ mod _native {
     };
     #[pymodule_export]
     use crate::tensor::Tensor;
+    #[pymodule_export]
+    use crate::train::Training;
     #[pymodule_export]
     use crate::tune::{keep_attention, known_attention, tune, tune_attention, tune_precision};
 

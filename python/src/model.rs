@@ -338,7 +338,7 @@ impl Model {
     #[getter]
     fn input_names(&self) -> Vec<String> {
         let mut names = self.names();
-        state::fed(self.plan()).into_iter().map(|at| std::mem::take(&mut names[at])).collect()
+        state::fed(self.running()).into_iter().map(|at| std::mem::take(&mut names[at])).collect()
     }
 
     /// Names of the results, if they were compiled under names.
@@ -354,7 +354,7 @@ impl Model {
     #[getter]
     fn input_shapes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let shape = |at: usize| PyTuple::new(py, self.plan().feeds[at].ty.shape.dims());
-        state::fed(self.plan()).into_iter().map(shape).collect()
+        state::fed(self.running()).into_iter().map(shape).collect()
     }
 
     /// Shapes of the results.

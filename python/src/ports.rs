@@ -93,7 +93,7 @@ impl Model {
         arrays: &Bound<'py, PyTuple>,
         named: &Bound<'py, PyDict>,
     ) -> PyResult<Vec<(usize, Bound<'py, PyAny>)>> {
-        let fed = state::fed(self.plan());
+        let fed = state::fed(self.running());
         if arrays.iter().any(|array| array.is_instance_of::<PyDict>()) {
             let names = self.names();
             let names: Vec<&str> = fed.iter().map(|&at| names[at].as_str()).collect();

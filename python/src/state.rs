@@ -9,11 +9,13 @@ use crate::host::HostWords;
 use crate::memory::{view, zeros};
 use crate::node::attrs;
 use crate::pickle::{tensor_from_bytes, tensor_to_bytes};
+use crate::running::Running;
 use crate::tensor::Tensor;
 use crate::text::Text;
+use aneforge::ir::graph::InputInfo;
 use aneforge::ir::op::Op;
 use aneforge::ir::ops::leaf::{Input, Role};
-use aneforge::{Buffer, Device, Plan, Session, Shape, Target, TensorType, Var, f16};
+use aneforge::{Buffer, Device, Session, Shape, Target, TensorType, Var, f16};
 use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -206,14 +208,24 @@ pub fn bind(session: &mut Session, states: &[(u64, Buffer)]) -> Result<Vec<(u64,
             session.bind_input(feed, buffer).map_err(Error::Run)?;
         }
     }
-    let feeds = session.plan().feeds.iter().enumerate().filter(|(_, feed)| feed.role == Role::State);
+    let given = |leaf: u64| states.iter().any(|(other, _)| *other == leaf);
+    let kept = |feed: &InputInfo| feed.role == Role::State || given(feed.leaf);
+    let feeds = session.plan().feeds.iter().enumerate().filter(|(_, feed)| kept(feed));
     Ok(feeds.filter_map(|(at, feed)| Some((feed.leaf, session.input_buffer(at)?.clone()))).collect())
 }
 
-/// Which feeds arrays are given for, in order.
-pub fn fed(plan: &Plan) -> Vec<usize> {
-    let feeds = plan.feeds.iter().enumerate();
-    feeds.filter(|(_, feed)| feed.role == Role::Feed).map(|(at, _)| at).collect()
+/// Which feeds arrays are given for, in order: inputs, and parameters that nothing keeps.
+pub fn fed(running: &Running) -> Vec<usize> {
+    let plan = &running.plan;
+    let kept = |at: usize, leaf: u64| {
+        plan.carries.contains(&at) || running.states.iter().any(|(other, _)| *other == leaf)
+    };
+    let given = |(at, feed): (usize, &InputInfo)| match feed.role {
+        Role::Feed => true,
+        Role::Parameter => !kept(at, feed.leaf),
+        Role::State | Role::Cut => false,
+    };
+    plan.feeds.iter().enumerate().filter(|feed| given(*feed)).map(|(at, _)| at).collect()
 }
 
 /// What the state of a session holds, by name.

@@ -1,6 +1,7 @@
 //! Reverse-mode differentiation: gradients are graph, written in the users' own API.
 
-use crate::ir::op::{Grad, Op};
+pub use crate::ir::op::Grad;
+use crate::ir::op::Op;
 use crate::ir::var::Var;
 use std::collections::{HashMap, HashSet};
 
@@ -33,6 +34,9 @@ pub enum GradError {
     },
 }
 
+/// Rules of the caller's: of a node and its cotangent, one per input, or `None` to go by the op's own.
+pub type Rules<'a> = dyn FnMut(&Var, &Var) -> Option<Vec<Grad>> + 'a;
+
 /// What a walk back from a result found.
 #[derive(Clone, Debug)]
 pub struct Gradients {
@@ -53,7 +57,7 @@ pub struct Gradients {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn grad(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Var>, GradError> {
-    let found = walk(y, dy, wrt, wrt)?;
+    let found = walk(y, dy, wrt, wrt, &mut |_, _| None)?;
     found.into_iter().enumerate().map(|(index, g)| g.ok_or(GradError::Independent { index })).collect()
 }
 
@@ -73,24 +77,71 @@ pub fn grad(y: &Var, dy: &Var, wrt: &[Var]) -> Result<Vec<Var>, GradError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn gradients(y: &Var, dy: &Var, wrt: &[Var], stop: &[Var]) -> Result<Gradients, GradError> {
-    let found = walk(y, dy, wrt, stop)?;
+    gradients_by(y, dy, wrt, stop, &mut |_, _| None)
+}
+
+/// The same by rules of the caller's where there are: `rules` is asked for each node with its cotangent, and may answer with
+/// what its inputs get.
+pub fn gradients_by(
+    y: &Var,
+    dy: &Var,
+    wrt: &[Var],
+    stop: &[Var],
+    rules: &mut Rules<'_>,
+) -> Result<Gradients, GradError> {
+    let found = walk(y, dy, wrt, stop, rules)?;
     let missing = found.iter().enumerate().filter(|(_, g)| g.is_none());
     let unreached = missing.map(|(index, _)| index).collect();
     // The value less itself: a result of a program is computed, and a constant is not.
     let zeros = |w: &Var| w.caller().scope(|| w.minus(w));
-    let values = found.into_iter().zip(wrt).map(|(g, w)| g.unwrap_or_else(|| zeros(w))).collect();
+    let mut known = HashMap::new();
+    let mut computed = |g: Option<Var>, w: &Var| match g {
+        None => zeros(w),
+        Some(g) if reads_leaf(&g, &mut known) => g,
+        Some(g) => w.caller().scope(|| g + zeros(w)),
+    };
+    let values = found.into_iter().zip(wrt).map(|(g, w)| computed(g, w)).collect();
     Ok(Gradients { values, unreached })
+}
+
+/// Whether a value depends on a leaf, and is no constant. `known` has what was found out of others.
+fn reads_leaf(var: &Var, known: &mut HashMap<u64, bool>) -> bool {
+    let mut stack = vec![var.clone()];
+    while let Some(last) = stack.last().cloned() {
+        if known.contains_key(&last.id()) {
+            stack.pop();
+            continue;
+        }
+        let inputs = last.inputs();
+        let reads =
+            matches!(last.op(), Op::Input(_)) || inputs.iter().any(|x| known.get(&x.id()) == Some(&true));
+        let open = inputs.iter().find(|x| !known.contains_key(&x.id()));
+        match open {
+            Some(open) if !reads => stack.push(open.clone()),
+            _ => {
+                known.insert(last.id(), reads);
+                stack.pop();
+            }
+        }
+    }
+    known[&var.id()]
 }
 
 /// The cotangents of `wrt` as an op's own gradient: none is zero, and a missing rule stays one.
 pub(crate) fn pull_back(y: &Var, dy: &Var, wrt: &[Var]) -> Vec<Grad> {
-    match walk(y, dy, wrt, wrt) {
+    match walk(y, dy, wrt, wrt, &mut |_, _| None) {
         Ok(found) => found.into_iter().map(|g| g.map_or(Grad::Zero("independent"), Grad::To)).collect(),
         Err(_) => wrt.iter().map(|_| Grad::Missing("a part of its decomposition has no rule")).collect(),
     }
 }
 
-fn walk(y: &Var, dy: &Var, wrt: &[Var], stop: &[Var]) -> Result<Vec<Option<Var>>, GradError> {
+fn walk(
+    y: &Var,
+    dy: &Var,
+    wrt: &[Var],
+    stop: &[Var],
+    rules: &mut Rules<'_>,
+) -> Result<Vec<Option<Var>>, GradError> {
     if y.shape() != dy.shape() {
         return Err(GradError::Shape { want: Box::new(y.shape()), got: Box::new(dy.shape()) });
     }
@@ -103,7 +154,8 @@ fn walk(y: &Var, dy: &Var, wrt: &[Var], stop: &[Var]) -> Result<Vec<Option<Var>>
             continue;
         }
         let Some(dy) = cotangents.get(&var.id()).cloned() else { continue };
-        let grads = var.caller().scope(|| var.op().vjp(var.inputs(), var, &dy));
+        let own = || var.caller().scope(|| var.op().vjp(var.inputs(), var, &dy));
+        let grads = rules(var, &dy).unwrap_or_else(own);
         for (x, grad) in var.inputs().iter().zip(grads) {
             if !on_path.contains(&x.id()) {
                 continue;

@@ -11,7 +11,7 @@ mod sdpa;
 mod strided;
 
 pub use layer::{Conv2d, Embedding, GroupNorm, Linear, Lora, MultiHeadAttention, Norm, causal_mask};
-pub use loss::{mse, one_hot, softmax_cross_entropy};
+pub use loss::{Loss, mse, one_hot, softmax_cross_entropy};
 pub use noise::Noise;
 pub use scope::{Init, Parameter, Scope};
 pub use sdpa::{Attention, sdpa};

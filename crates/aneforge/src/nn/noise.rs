@@ -5,6 +5,9 @@
 //! of three numbers goes on by one in each step; and `x <- (a + clock b) mod p; x <- (x^3 + c) mod p` mixes them, where the cube
 //! exchanges all numbers below `p`, as 3 has no common factor with `p - 1`. The three in parts of their modulus, added, are
 //! uniform modulo 1 (Wichmann and Hill, Applied Statistics 31, 1982). The clock repeats after 27,347 steps.
+//!
+//! A fourth number of the clock says whether there is noise at all. A [trainer](crate::train) sets it; where nobody does, as in an
+//! evaluation of the same values, state is zeros, and dropout hands on what it gets.
 
 use crate::ir::ops::leaf::Role;
 use crate::ir::types::{Caller, TensorType};
@@ -16,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The moduli.
 const MODULI: [u32; 3] = [23, 29, 41];
+/// Where the clock says whether there is noise.
+const ON: usize = MODULI.len();
 
 /// Where the layers of a network take their random numbers from.
 ///
@@ -42,7 +47,7 @@ impl Noise {
     /// A source for training.
     #[track_caller]
     pub fn new(seed: u64) -> Noise {
-        let ty = TensorType::f16(Shape::new(&[MODULI.len()]).expect("invariant: one axis"));
+        let ty = TensorType::f16(Shape::new(&[MODULI.len() + 1]).expect("invariant: one axis"));
         let clock = Var::described_leaf(ty, Role::State, f64::from(MODULI[2]), "noise.clock");
         Noise(Some(Arc::new(Source { seed, clock, streams: AtomicU64::new(0) })))
     }
@@ -52,13 +57,17 @@ impl Noise {
         Noise(None)
     }
 
-    /// The clock, a state that begins with zeros, and what it is in the next step.
+    /// The clock, a state, and what it is in the next step.
     pub fn clock(&self) -> Option<(Var, Var)> {
         let clock = &self.0.as_ref()?.clock;
-        let moduli = Var::constant(row(&MODULI.map(|p| p as f32)));
-        let next = clock.adds(1.0);
-        Some((clock.clone(), next.less(&moduli).select(&next, &Var::scalar(0.0))))
+        let constant = |values: [f32; 4]| Var::constant(row(&values));
+        let [a, b, c] = MODULI.map(|p| p as f32);
+        let next = clock + constant([1.0, 1.0, 1.0, 0.0]);
+        Some((clock.clone(), next.less(&constant([a, b, c, 2.0])).select(&next, &Var::scalar(0.0))))
     }
+
+    /// What the clock begins with, where there is to be noise.
+    pub const BEGIN: [f32; 4] = [0.0, 0.0, 0.0, 1.0];
 
     /// Numbers that are uniform in `[0, 1)`, other ones in every step and for every call.
     #[track_caller]
@@ -91,12 +100,15 @@ impl Noise {
         if !(0.0..1.0).contains(&rate) {
             return Var::poisoned("dropout", format!("rate must be at least 0 and less than 1, got {rate}"));
         }
-        if self.0.is_none() || rate == 0.0 || x.check().is_err() {
+        if rate == 0.0 || x.check().is_err() {
             return x.clone();
         }
+        let Some(source) = &self.0 else { return x.clone() };
         Caller::here().scope(|| {
-            let stays = self.uniform(x.shape()).greater_equal(&Var::scalar(rate));
-            stays.select(&x.muls(1.0 / (1.0 - rate)), &Var::scalar(0.0))
+            let on = source.clock.narrow(0, ON, ON + 1);
+            let stays = self.uniform(x.shape()).greater_equal(&on.muls(rate));
+            let grown = on.muls(1.0 / (1.0 - rate) - 1.0).adds(1.0);
+            stays.select(&(x * grown), &Var::scalar(0.0))
         })
     }
 }

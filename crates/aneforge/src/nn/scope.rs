@@ -94,6 +94,17 @@ impl Scope {
         Scope { inner: Arc::default(), prefix: String::new(), seed, trained: true }
     }
 
+    /// One with these parameters, whose names differ: of leaves that were made otherwise.
+    ///
+    /// # Panics
+    /// If two are called the same.
+    pub fn of(parameters: Vec<Parameter>) -> Scope {
+        let places = parameters.iter().enumerate().map(|(place, p)| (p.name.clone(), place));
+        let places: HashMap<String, usize> = places.collect();
+        assert_eq!(places.len(), parameters.len(), "parameters have names of their own");
+        Scope { inner: Arc::new(Mutex::new(Inner { parameters, places })), ..Scope::new(0) }
+    }
+
     /// The scope called `name` inside this one.
     pub fn at(&self, name: impl std::fmt::Display) -> Scope {
         Scope { prefix: self.full(&name.to_string()), ..self.clone() }

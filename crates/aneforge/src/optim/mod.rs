@@ -21,7 +21,6 @@ pub use weights::{Weights, added, blended};
 
 use crate::ir::types::Caller;
 use crate::ir::var::Var;
-use aneforge_tensor::Shape;
 
 /// The largest finite half-precision number.
 pub(crate) const LARGEST: f64 = 65504.0;
@@ -40,15 +39,6 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// What the loss's cotangent is, of shape `shape`, which has one element.
-    #[track_caller]
-    pub fn seed(&self, shape: Shape) -> Var {
-        match self {
-            Scale::Fixed(scale) => Var::full(shape, *scale),
-            Scale::Value(scale) => scale.reshape_to(shape),
-        }
-    }
-
     /// `x` without the scale.
     #[track_caller]
     pub fn unscaled(&self, x: &Var) -> Var {

@@ -108,17 +108,16 @@ impl Trainer {
     fn kept_values(&self) -> Result<Vec<(String, Tensor)>, RunError> {
         let mut all = Vec::new();
         for kept in &self.kept {
-            let states = kept.states.iter().chain([&kept.weight]);
-            for state in states {
-                all.push((state.name().to_owned(), state.read()?));
+            for (name, state) in kept.named() {
+                all.push((name.to_owned(), state.read()?));
             }
             for (name, values) in kept.on_host(&self.options) {
                 let shape = kept.parameter.var.shape();
                 all.push((name, Tensor::from_slice(shape, values).expect("invariant: one per element")));
             }
         }
-        for state in self.states.iter().chain(self.frozen.iter().map(|(_, state)| state)) {
-            all.push((state.name().to_owned(), state.read()?));
+        for (name, state) in self.shared() {
+            all.push((name.to_owned(), state.read()?));
         }
         Ok(all)
     }
@@ -142,16 +141,23 @@ impl Trainer {
             let found = values.iter().find(|(other, _)| other == name);
             found.map(|(_, value)| value.to_f32()).expect("invariant: all names were looked up")
         };
-        let write = |state: &State| state.write(Feed::F32(&find(state.name()))).map_err(|e| e.to_string());
+        let write =
+            |(name, state): (&str, &State)| state.write(Feed::F32(&find(name))).map_err(|e| e.to_string());
         let options = self.options.clone();
         for kept in &mut self.kept {
-            kept.states.iter().chain([&kept.weight]).try_for_each(write)?;
+            kept.named().try_for_each(write)?;
             for (name, values) in kept.on_host_mut(&options) {
                 values.copy_from_slice(&find(&name));
             }
             kept.publish().map_err(|e| e.to_string())?;
         }
-        self.states.iter().chain(self.frozen.iter().map(|(_, state)| state)).try_for_each(write)
+        self.shared().try_for_each(write)
+    }
+
+    /// State that belongs to no parameter that is trained, by name.
+    fn shared(&self) -> impl Iterator<Item = (&str, &State)> {
+        let frozen = self.frozen.iter().map(|(parameter, state)| (parameter.name.as_str(), state));
+        self.states.iter().map(|state| (state.name(), state)).chain(frozen)
     }
 
     /// Numbers that belong to what is kept.

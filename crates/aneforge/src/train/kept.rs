@@ -46,6 +46,12 @@ impl Kept {
         })
     }
 
+    /// What the device keeps of it, by name.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &State)> {
+        let beside = self.states.iter().map(|state| (state.name(), state));
+        beside.chain([(self.parameter.name.as_str(), &self.weight)])
+    }
+
     /// The state of a leaf that is kept.
     pub fn state(&self, var: &Var) -> Option<&State> {
         self.states.iter().find(|state| state.var().id() == var.id())
@@ -107,6 +113,20 @@ impl Kept {
         }
         if let Some((average, state)) = &self.average {
             state.write(Feed::F32(average))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the weight another value, with all its digits; what the rule keeps of it stays.
+    pub fn set_value(&mut self, values: &[f32]) -> Result<(), RunError> {
+        self.weight.write(Feed::F32(values))?;
+        if let Some(low) = self.low() {
+            let rounded = self.weight.read()?.to_f32();
+            let lost: Vec<f32> = values.iter().zip(&rounded).map(|(value, half)| value - half).collect();
+            low.write(Feed::F32(&lost))?;
+        }
+        if let Some(masters) = &mut self.masters {
+            masters.weight.copy_from_slice(values);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::trainer::{Trainer, place, set};
 use super::{Report, TrainError};
 use crate::device::Feed;
 use crate::ir::var::Var;
-use crate::{RunError, Session, State, Tensor};
+use crate::{Buffer, RunError, Session, Shape, State, Tensor};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,24 +19,21 @@ impl Trainer {
 
     /// The same for a program that is there.
     pub fn lend(&self, session: &mut Session, averaged: bool) -> Result<(), TrainError> {
-        for kept in &self.kept {
-            let Some(at) = place(session, &kept.parameter.var) else { continue };
-            let state = match (averaged, kept.average()) {
-                (false, _) => &kept.weight,
-                (true, Some(average)) => average,
-                (true, None) => {
-                    let why = "no average is kept; set `average` in the options";
-                    return Err(TrainError::Options(why.into()));
-                }
-            };
-            session.bind_input(at, state.buffer())?;
-        }
-        for (parameter, state) in &self.frozen {
-            if place(session, &parameter.var).is_some() {
-                session.bind_state(state)?;
+        for (var, buffer) in self.buffers(averaged)? {
+            if let Some(at) = place(session, &var) {
+                session.bind_input(at, &buffer)?;
             }
         }
         Ok(())
+    }
+
+    /// The inputs of the loss, by their leaves' numbers.
+    pub fn inputs(&self) -> impl Iterator<Item = u64> {
+        let own = self.control.fed();
+        let feeds = self.step.plan().feeds.iter();
+        feeds
+            .filter(move |feed| !feed.role.is_kept() && !own.contains(&Some(feed.leaf)))
+            .map(|feed| feed.leaf)
     }
 
     /// All weights, in single precision and with all their digits, frozen ones too.
@@ -48,6 +45,46 @@ impl Trainer {
         for (parameter, state) in &self.frozen {
             all.push((parameter.name.clone(), state.read()?));
         }
+        Ok(all)
+    }
+
+    /// Gives a parameter another value; what the rule keeps of it stays.
+    pub fn set_weight(&mut self, name: &str, value: &Tensor) -> Result<(), TrainError> {
+        let shape = |want: Shape| match value.shape() == want && value.dtype().is_float() {
+            true => Ok(()),
+            false => {
+                Err(TrainError::Batch(format!("`{name}` is {want}, got {}{}", value.dtype(), value.shape())))
+            }
+        };
+        if let Some(kept) = self.kept.iter_mut().find(|kept| kept.parameter.name == name) {
+            shape(kept.parameter.var.shape())?;
+            return Ok(kept.set_value(&value.to_f32())?);
+        }
+        let Some((parameter, state)) = self.frozen.iter().find(|(parameter, _)| parameter.name == name)
+        else {
+            return Err(TrainError::Batch(format!("there is no parameter `{name}`")));
+        };
+        shape(parameter.var.shape())?;
+        Ok(state.write(Feed::F32(&value.to_f32()))?)
+    }
+
+    /// The buffers of parameters, by their leaves; `averaged` takes the average over steps.
+    pub fn buffers(&self, averaged: bool) -> Result<Vec<(Var, Buffer)>, TrainError> {
+        let mut all = Vec::new();
+        for kept in &self.kept {
+            let state = match (averaged, kept.average()) {
+                (false, _) => &kept.weight,
+                (true, Some(average)) => average,
+                (true, None) => {
+                    let why = "no average is kept; set `average` in the options";
+                    return Err(TrainError::Options(why.into()));
+                }
+            };
+            all.push((kept.parameter.var.clone(), state.buffer().clone()));
+        }
+        let frozen =
+            self.frozen.iter().map(|(parameter, state)| (parameter.var.clone(), state.buffer().clone()));
+        all.extend(frozen);
         Ok(all)
     }
 

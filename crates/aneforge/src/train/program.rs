@@ -2,10 +2,11 @@
 
 use super::{Options, Scaling};
 use crate::grad::{GradError, Gradients, gradients};
+use crate::ir::op::Op;
 use crate::ir::ops::leaf::Role;
 use crate::ir::types::TensorType;
 use crate::ir::var::{BuildError, Var};
-use crate::nn::{Noise, Parameter};
+use crate::nn::{Loss, Noise, Parameter};
 use crate::optim::{LARGEST, Outcome, Rates, Scale, Weights, added, blended, clip_by_norm, joined};
 use crate::{Graph, Shape};
 
@@ -84,6 +85,15 @@ impl Control {
         }
     }
 
+    /// The inputs that the trainer feeds, by their leaves' numbers.
+    pub fn fed(&self) -> [Option<u64>; 3] {
+        let number = |var: &Var| match var.op() {
+            Op::Input(leaf) => leaf.id,
+            _ => unreachable!("these are leaves"),
+        };
+        [Some(&self.rate), self.decay.as_ref(), self.adds.as_ref()].map(|var| var.map(number))
+    }
+
     fn scale(&self, options: &Options) -> Scale {
         match (&self.scale, options.scaling) {
             (Some([scale, ..]), _) => Scale::Value(scale.clone()),
@@ -123,10 +133,11 @@ pub(super) struct Builder<'a> {
 
 impl Builder<'_> {
     /// The programs of a step.
-    pub fn parts(&self, loss: &Var, noise: &Noise) -> Result<Parts, GradError> {
+    pub fn parts(&self, loss: &Loss, noise: &Noise) -> Result<Parts, GradError> {
         let weights: Vec<Var> = self.leaves.iter().map(|leaves| leaves.weight.clone()).collect();
-        let seed = self.control.scale(self.options).seed(loss.shape());
-        let Gradients { values, unreached } = gradients(loss, &seed, &weights, &weights)?;
+        let (root, seed) = loss.seed(&self.control.scale(self.options));
+        let Gradients { values, unreached } = gradients(&root, &seed, &weights, &weights)?;
+        let loss = &loss.value;
         let (step, update) = match (self.options.weights, self.options.in_parts()) {
             (Weights::Masters, _) => (self.handed_over(loss, &values, noise), None),
             (_, false) => (self.whole(loss, &values, noise), None),

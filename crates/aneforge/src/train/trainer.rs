@@ -6,7 +6,7 @@ use super::{Options, Report, Scaling, TrainError};
 use crate::device::{Device, Feed};
 use crate::ir::op::Op;
 use crate::ir::var::Var;
-use crate::nn::{Noise, Parameter, Scope};
+use crate::nn::{Loss, Noise, Parameter, Scope};
 use crate::optim::{Settings, Weights};
 use crate::profile::Profile;
 use crate::{Plan, RunError, Session, State, compile_graph};
@@ -47,27 +47,18 @@ impl Trainer {
     /// that are frozen, and `noise` is what dropout in it uses.
     pub fn new(
         device: Arc<dyn Device>,
-        loss: &Var,
+        loss: impl Into<Loss>,
         scope: &Scope,
         noise: &Noise,
         options: Options,
     ) -> Result<Trainer, TrainError> {
         options.check().map_err(TrainError::Options)?;
-        loss.check()?;
-        if loss.shape().count() != 1 {
-            let why = format!("the loss must have one element, got {}; take its mean", loss.shape());
-            return Err(TrainError::Options(why));
-        }
-        let (trained, frozen): (Vec<Parameter>, Vec<Parameter>) =
-            scope.parameters().into_iter().partition(|parameter| parameter.trained);
-        if trained.is_empty() {
-            let why = "there is nothing to train: the scope has no parameter that is not frozen";
-            return Err(TrainError::Options(why.into()));
-        }
+        let loss = loss.into();
+        let (trained, frozen) = trainable(&loss, scope)?;
         let control = Control::new(&options);
         let leaves: Vec<Leaves> = trained.iter().map(|p| Leaves::new(p, &options)).collect();
         let builder = Builder { options: &options, leaves: &leaves, control: &control };
-        let Parts { step, update, unreached } = builder.parts(loss, noise)?;
+        let Parts { step, update, unreached } = builder.parts(&loss, noise)?;
         let unreached: Vec<String> = unreached.iter().map(|&at| trained[at].name.clone()).collect();
         if !unreached.is_empty() {
             tracing::warn!("the loss does not depend on {}: their gradients are zeros", unreached.join(", "));
@@ -130,7 +121,9 @@ impl Trainer {
             kept.reset(&self.options)?;
         }
         for state in &self.states {
-            state.write(Feed::F32(&vec![0.0; state.var().shape().count()]))?;
+            // Those of the scale have one element, and that of the clock has more.
+            let begin: &[f32] = if state.var().shape().count() == 1 { &[0.0] } else { &Noise::BEGIN };
+            state.write(Feed::F32(begin))?;
         }
         (self.updates, self.batches, self.skipped, self.held) = (0, 0, 0, 0);
         let (Scaling::Fixed(initial) | Scaling::Dynamic { initial, .. }) = self.options.scaling;
@@ -227,8 +220,7 @@ impl Trainer {
 
     /// Writes the batch's values to the inputs of the loss.
     pub(super) fn feed(&mut self, batch: &[(&Var, Feed<'_>)]) -> Result<(), TrainError> {
-        let own = [Some(&self.control.rate), self.control.decay.as_ref(), self.control.adds.as_ref()];
-        let own = own.map(|var| var.and_then(leaf));
+        let own = self.control.fed();
         let feeds = self.step.plan().feeds.iter();
         let wanted = feeds.filter(|feed| !feed.role.is_kept() && !own.contains(&Some(feed.leaf)));
         let given = |id: u64| batch.iter().any(|(var, _)| leaf(var) == Some(id));
@@ -374,6 +366,23 @@ impl fmt::Debug for Trainer {
         let (trained, device) = (self.kept.len(), self.device.title());
         write!(f, "Trainer({trained} parameters, {} updates, on {device})", self.updates)
     }
+}
+
+/// The parameters that are trained, and those that are not, if the loss is one and there are some of the first.
+fn trainable(loss: &Loss, scope: &Scope) -> Result<(Vec<Parameter>, Vec<Parameter>), TrainError> {
+    loss.value.check()?;
+    let shape = loss.value.shape();
+    if shape.count() != 1 {
+        let why = format!("the loss must have one element, got {shape}; take its mean");
+        return Err(TrainError::Options(why));
+    }
+    let (trained, frozen): (Vec<Parameter>, Vec<Parameter>) =
+        scope.parameters().into_iter().partition(|parameter| parameter.trained);
+    if trained.is_empty() {
+        let why = "there is nothing to train: the scope has no parameter that is not frozen";
+        return Err(TrainError::Options(why.into()));
+    }
+    Ok((trained, frozen))
 }
 
 /// The identity of a leaf.

@@ -2,7 +2,7 @@
 
 use super::support::engine;
 use aneforge::nn::Noise;
-use aneforge::{CompileOptions, Session, Shape, Tensor, Var, compile, grad};
+use aneforge::{CompileOptions, Feed, Session, Shape, Tensor, Var, compile, grad};
 
 fn shape(dims: &[usize]) -> Shape {
     Shape::new(dims).unwrap()
@@ -18,6 +18,8 @@ fn dropout_is_uniform_new_in_each_step_and_repeatable() {
         let graph = aneforge::Graph::carrying(&[a, b], &[(&clock, &next)]).unwrap();
         let plan = aneforge::compile_graph(&graph, &CompileOptions::default()).unwrap();
         let mut session = Session::new(plan, engine(1)).unwrap();
+        let feed = session.plan().feeds.iter().position(|feed| feed.name == "noise.clock").unwrap();
+        session.input_buffer(feed).unwrap().write(Feed::F32(&Noise::BEGIN)).unwrap();
         let mut all: Vec<Vec<f32>> = Vec::new();
         for _ in 0..40 {
             all.extend(session.run(&[]).unwrap().iter().map(Tensor::to_f32));
@@ -51,12 +53,25 @@ fn dropout_is_uniform_new_in_each_step_and_repeatable() {
             assert!(r.abs() < 0.08, "draw {at}: {r}");
         }
     }
+}
+
+#[test]
+fn dropout_is_off_where_nobody_turns_it_on() {
+    let (rows, columns) = (64, 64);
+    let count = (rows * columns) as f64;
     // Dropout of a tenth.
     let noise = Noise::new(3);
     let x = Var::input(shape(&[rows, columns]));
     let plan = compile(&[noise.dropout(&x, 0.1)], &CompileOptions::default()).unwrap();
     let ones = Tensor::from_slice(x.shape(), &vec![0.9f32; rows * columns]).unwrap();
-    let kept = Session::new(plan, engine(1)).unwrap().run(&[ones]).unwrap()[0].to_f32();
+    let mut session = Session::new(plan, engine(1)).unwrap();
+    // Nobody has turned it on.
+    assert!(
+        session.run(std::slice::from_ref(&ones)).unwrap()[0].to_f32().iter().all(|v| (v - 0.9).abs() < 1e-3)
+    );
+    let feed = session.plan().feeds.iter().position(|feed| feed.name == "noise.clock").unwrap();
+    session.input_buffer(feed).unwrap().write(Feed::F32(&Noise::BEGIN)).unwrap();
+    let kept = session.run(&[ones]).unwrap()[0].to_f32();
     let zeros = kept.iter().filter(|v| **v == 0.0).count() as f64 / count;
     assert!((zeros - 0.1).abs() < 0.02, "{zeros}");
     assert!(kept.iter().all(|v| *v == 0.0 || (*v - 1.0).abs() < 2e-3));

@@ -171,7 +171,7 @@ struct Net {
     x: Var,
     target: Var,
     y: Var,
-    loss: Var,
+    loss: nn::Loss,
 }
 
 impl Net {
@@ -380,11 +380,11 @@ fn mistakes_are_told() {
     assert!(fails(Options { clip: Some(0.0), ..adam() }).contains("clip must be more than 0"));
     let nesterov = Rule::Sgd { momentum: 0.0, nesterov: true };
     assert!(fails(Options::new(Optimizer::of(nesterov), 0.1)).contains("nesterov needs a momentum"));
-    let fails = |loss: &Var, scope: &Scope| {
+    let fails = |loss: nn::Loss, scope: &Scope| {
         Trainer::new(host(), loss, scope, &Noise::off(), adam()).unwrap_err().to_string()
     };
-    assert!(fails(&net.y, &net.scope).contains("the loss must have one element, got [6, 3]"));
-    assert!(fails(&net.loss, &Scope::new(0)).contains("there is nothing to train"));
+    assert!(fails((&net.y).into(), &net.scope).contains("the loss must have one element, got [6, 3]"));
+    assert!(fails(net.loss.clone(), &Scope::new(0)).contains("there is nothing to train"));
 
     let mut trainer = net.trainer(adam());
     let (images, labels) = Net::batch(0);
