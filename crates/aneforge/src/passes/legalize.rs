@@ -103,17 +103,43 @@ fn value_matmul(m: &Match<'_>) -> Result<Var, Miss> {
     Ok(x.reshape(&[-1, columns]).matmul_value(&weight).reshape_to(m.node().ty.shape))
 }
 
-/// A convolution with a computed weight runs for one image at a time: the engine takes batch 1 only.
+/// Rows of the image that [`value_conv`] makes of several: no family takes fewer.
+const TALLEST_IMAGE: usize = 16384;
+
+/// A convolution with a computed weight runs for one image: the engine takes batch 1 only. So the images of a batch become one, one
+/// below the other with rows of zeros between them, which are what each is padded with; rows of the result that belong to no
+/// image are left out.
 fn value_conv(m: &Match<'_>) -> Result<Var, Miss> {
     let (Op::Conv(op), &[x, weight]) = (&m.node().op, &m.node().inputs[..]) else { return Err(Miss::Other) };
-    let batch = m.node().ty.shape[0];
+    let [batch, outputs, rows, columns] = four(m.node().ty.shape);
     if m.constant(weight).is_some() || batch == 1 {
         return Err(Miss::Other);
     }
     let (x, weight) = (m.var(x), m.var(weight));
-    let images: Vec<Var> =
-        (0..batch).map(|n| Var::apply(op.clone(), &[&x.narrow(0, n, n + 1), &weight])).collect();
-    Ok(Var::concat(&images.iter().collect::<Vec<_>>(), 0))
+    let [_, channels, height, width] = four(x.shape());
+    let stride = op.strides[0] as usize;
+    let [top, bottom, left, right] = op.pad.map(|pad| pad as usize);
+    let apart = (height + top.max(bottom)).next_multiple_of(stride);
+    let reach = op.dilations[0] as usize * (weight.shape()[2] - 1);
+    let part = |from: usize, to: usize| Var::apply(op.clone(), &[&x.narrow(0, from, to), &weight]);
+    if batch * apart + reach > TALLEST_IMAGE || reach < top {
+        let images: Vec<Var> = match reach < top || batch == 2 {
+            true => (0..batch).map(|n| part(n, n + 1)).collect(),
+            false => vec![part(0, batch / 2), part(batch / 2, batch)],
+        };
+        return Ok(Var::concat(&images.iter().collect::<Vec<_>>(), 0));
+    }
+    let beside = x.transpose(&[1, 0, 2, 3]);
+    let gap = Shape::new(&[channels, batch, apart - height, width]);
+    let spaced = match gap {
+        Ok(shape) if apart > height => Var::concat(&[&beside, &Var::full(shape, 0.0)], 2),
+        _ => beside,
+    };
+    let tall = spaced.reshape(&[1, channels as i64, (batch * apart) as i64, width as i64]);
+    let pad = [top, reach - top, left, right].map(|pad| pad as i64);
+    let all = Var::apply(Conv { pad, ..op.clone() }, &[&tall, &weight]);
+    let found = all.reshape(&[outputs as i64, batch as i64, (apart / stride) as i64, columns as i64]);
+    Ok(found.narrow(2, 0, rows).transpose(&[1, 0, 2, 3]))
 }
 
 /// A computed kernel has zeros between its taps instead of a dilation.

@@ -343,29 +343,83 @@ impl Task for SelectTask<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let [step_condition, step_a, step_b] = self.walk.inner_strides();
-        let contiguous = [step_condition, step_a, step_b] == [1, 1, 1];
+        let steps = self.walk.inner_strides();
         let (all_a, all_b): (&[u16], &[u16]) = (bytemuck::cast_slice(self.a), bytemuck::cast_slice(self.b));
         let all: &mut [u16] = bytemuck::cast_slice_mut(self.out);
         self.walk.run(self.start, all.len(), |position, length, at| {
             let [condition, a, b] = std::array::from_fn(|operand| at[operand] - self.before[operand]);
             let out = &mut all[position..position + length];
-            if contiguous {
-                let condition = &self.condition[condition..condition + length];
-                let (a, b) = (&all_a[a..a + length], &all_b[b..b + length]);
-                for (index, out) in out.iter_mut().enumerate() {
-                    *out = if condition[index] != 0 { a[index] } else { b[index] };
-                }
-                return;
-            }
-            let at = |base: usize, step: isize, index: usize| base + step as usize * index;
-            for (index, out) in out.iter_mut().enumerate() {
-                let a = all_a[at(a, step_a, index)];
-                let b = all_b[at(b, step_b, index)];
-                *out = if self.condition[at(condition, step_condition, index)] != 0 { a } else { b };
-            }
+            let run = Choice { conditions: self.condition, all_a, all_b, condition, a, b };
+            run.choose(steps, out);
         });
     }
+}
+
+/// A run of a selection: its operands, and where they begin.
+struct Choice<'a> {
+    conditions: &'a [u8],
+    all_a: &'a [u16],
+    all_b: &'a [u16],
+    condition: usize,
+    a: usize,
+    b: usize,
+}
+
+impl Choice<'_> {
+    /// Chooses between operands whose elements are so far apart; each of the usual cases is a loop of its own.
+    #[inline(always)]
+    fn choose(self, steps: [isize; 3], out: &mut [u16]) {
+        let Choice { conditions, all_a, all_b, condition, a, b } = self;
+        let length = out.len();
+        match steps {
+            [0, step_a, step_b] => {
+                let (all, at, step) =
+                    if conditions[condition] != 0 { (all_a, a, step_a) } else { (all_b, b, step_b) };
+                match step {
+                    0 => out.fill(all[at]),
+                    1 => out.copy_from_slice(&all[at..at + length]),
+                    _ => out.iter_mut().enumerate().for_each(|(i, out)| *out = all[apart(at, step, i)]),
+                }
+            }
+            [1, 1, 1] => {
+                let (a, b) = (&all_a[a..a + length], &all_b[b..b + length]);
+                let pairs = a.iter().zip(b);
+                for ((out, chosen), (a, b)) in out.iter_mut().zip(&conditions[condition..]).zip(pairs) {
+                    *out = if *chosen != 0 { *a } else { *b };
+                }
+            }
+            [1, 1, 0] => {
+                let (a, b) = (&all_a[a..a + length], all_b[b]);
+                for ((out, chosen), a) in out.iter_mut().zip(&conditions[condition..]).zip(a) {
+                    *out = if *chosen != 0 { *a } else { b };
+                }
+            }
+            [1, 0, 1] => {
+                let (a, b) = (all_a[a], &all_b[b..b + length]);
+                for ((out, chosen), b) in out.iter_mut().zip(&conditions[condition..]).zip(b) {
+                    *out = if *chosen != 0 { a } else { *b };
+                }
+            }
+            [1, 0, 0] => {
+                let (a, b) = (all_a[a], all_b[b]);
+                for (out, chosen) in out.iter_mut().zip(&conditions[condition..]) {
+                    *out = if *chosen != 0 { a } else { b };
+                }
+            }
+            [step_condition, step_a, step_b] => {
+                for (index, out) in out.iter_mut().enumerate() {
+                    let (a, b) = (all_a[apart(a, step_a, index)], all_b[apart(b, step_b, index)]);
+                    *out = if conditions[apart(condition, step_condition, index)] != 0 { a } else { b };
+                }
+            }
+        }
+    }
+}
+
+/// The place of an element of a run.
+#[inline(always)]
+fn apart(base: usize, step: isize, index: usize) -> usize {
+    base + step as usize * index
 }
 
 /// `out[i] = x[i] == 0`, as 0 or 1.

@@ -171,6 +171,37 @@ impl Window {
         zero_pad(&dx, [0, missing[0] as i64, 0, missing[1] as i64])
     }
 
+    /// Whether windows neither overlap nor leave anything out, nor read padding.
+    fn tiles(&self, x: Shape) -> bool {
+        let whole = |axis: usize| x[2 + axis] as i64 % self.kernel[axis] == 0;
+        self.kernel == self.strides && self.pad == [0; 4] && whole(0) && whole(1)
+    }
+
+    /// An image with a row for each row of windows: `[rows, kH, Wo, kW]`.
+    fn apart(&self, x: &Var) -> Var {
+        let [n, c, h, w] = four(x.shape()).map(|d| d as i64);
+        let [kh, kw] = self.kernel;
+        x.reshape(&[n * c * (h / kh), kh, w / kw, kw])
+    }
+
+    /// The cell of every window at one tap, of windows that tile the image.
+    fn cell(&self, apart: &Var, out: Shape, (i, j): (usize, usize)) -> Var {
+        apart.narrow(1, i, i + 1).narrow(3, j, j + 1).reshape_to(out)
+    }
+
+    /// An image of the cells of its windows, which tile it; `cells` has them by taps, row by row.
+    fn assembled(&self, x: Shape, cells: &[Var]) -> Var {
+        let [_, _, _, w] = four(x).map(|d| d as i64);
+        let [kh, kw] = self.kernel;
+        let row = |taps: &[Var]| {
+            let columns: Vec<Var> = taps.iter().map(|cell| cell.reshape(&[-1, w / kw, 1])).collect();
+            Var::concat(&columns.iter().collect::<Vec<_>>(), 2).reshape(&[-1, 1, w])
+        };
+        let rows: Vec<Var> = cells.chunks(kw as usize).map(row).collect();
+        debug_assert_eq!(rows.len() as i64, kh, "a cell for each tap");
+        Var::concat(&rows.iter().collect::<Vec<_>>(), 1).reshape_to(x)
+    }
+
     /// The cell of every window at one tap, by a convolution with a kernel of one 1; and where it is valid.
     fn gather(&self, x: &Var, out: Shape, tap: (usize, usize)) -> (Var, Option<Var>) {
         let [_, channels, h, w] = four(x.shape());
@@ -237,6 +268,17 @@ impl Operator for MaxPool {
     fn vjp(&self, x: &[Var], y: &Var, dy: &Var) -> Vec<Grad> {
         let window = self.window();
         let (zero, one) = (Var::from(0.0), Var::from(1.0));
+        if window.tiles(x[0].shape()) {
+            let (apart, mut left, mut cells) = (window.apart(&x[0]), dy.clone(), Vec::new());
+            for i in 0..self.kernel_sizes[0] as usize {
+                for j in 0..self.kernel_sizes[1] as usize {
+                    let wins = window.cell(&apart, y.shape(), (i, j)).equal(y).select(&left, &zero);
+                    left = left - &wins;
+                    cells.push(wins);
+                }
+            }
+            return vec![Grad::To(window.assembled(x[0].shape(), &cells))];
+        }
         let (mut left, mut dx) = (dy.clone(), None::<Var>);
         for i in 0..self.kernel_sizes[0] as usize {
             for j in 0..self.kernel_sizes[1] as usize {
@@ -311,7 +353,12 @@ impl Operator for AvgPool {
         } else {
             dy.muls(1.0 / size as f64)
         };
-        vec![Grad::To(self.window().scatter(x[0].shape(), &vec![f16::ONE; size as usize], &share))]
+        let window = self.window();
+        if window.tiles(x[0].shape()) {
+            let cells = vec![share; size as usize];
+            return vec![Grad::To(window.assembled(x[0].shape(), &cells))];
+        }
+        vec![Grad::To(window.scatter(x[0].shape(), &vec![f16::ONE; size as usize], &share))]
     }
     fn mil() -> Mil {
         Mil::Stmt(Spelling {
