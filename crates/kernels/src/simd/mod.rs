@@ -36,7 +36,7 @@ pub(crate) use micro::{COLUMNS, Filled, PAIRS, Panel, ROWS, STREAMS, micro, vect
 pub(crate) use real::Real;
 pub(crate) use spaced::Spaced;
 pub(crate) use stored::{ROW, Scales, Stored, decode, vector_of_stored};
-pub(crate) use turn::{expect_soon, interleave, turn};
+pub(crate) use turn::{expect_soon, interleave, lines_of, turn};
 
 /// Values of a [`Lanes::Vector`].
 pub(crate) const WIDTH: usize = 16;
