@@ -1,12 +1,16 @@
 //! What follows the sum of a matrix product or a convolution, node by node.
 
+mod store;
+
 use std::ops::Range;
 
 use half::f16;
 
 use crate::map::{Unary, map_slice};
-use crate::simd::{COLUMNS, Lanes, Real, Simd, Task, Tile, WIDTH};
-use crate::stores::{OVERFLOW, Stores, Watch, kept};
+use crate::simd::{COLUMNS, Lanes, Simd, Task, Tile, WIDTH};
+use crate::stores::{Stores, Watch};
+
+use store::StoreTask;
 
 /// A factor or summand of an [`Epilogue`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +59,7 @@ pub struct Epilogue<'a> {
     pub watch: Option<&'a Watch>,
 }
 
-impl Bias<'_> {
+impl<'a> Bias<'a> {
     fn at(&self, row: usize, column: usize) -> Option<f16> {
         match self {
             Bias::None => None,
@@ -70,6 +74,14 @@ impl Bias<'_> {
             Bias::None | Bias::All(_) => {}
             Bias::Column(values) => assert_eq!(values.len(), columns, "epilogue: bias per column"),
             Bias::Row(values) => assert_eq!(values.len(), rows, "epilogue: bias per row"),
+        }
+    }
+
+    /// The value of every row, where there are such.
+    fn rows(&self) -> Option<&'a [f16]> {
+        match self {
+            Bias::Row(values) => Some(values),
+            _ => None,
         }
     }
 
@@ -210,107 +222,6 @@ impl Epilogue<'_> {
     }
 }
 
-struct StoreTask<'a, 'b, 'c> {
-    epilogue: &'a Epilogue<'b>,
-    sums: &'a [[f32; COLUMNS]],
-    range: (Range<usize>, Range<usize>),
-    out: &'a mut Tile<'c, f16>,
-}
-
-impl Task for StoreTask<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let StoreTask { epilogue, sums, range: (rows, columns), out } = self;
-        let first = columns.start;
-        let shared: [_; COLUMNS / WIDTH] = [
-            Operands::<L>::of(epilogue, first..columns.end.min(first + WIDTH)),
-            Operands::<L>::of(epilogue, columns.end.min(first + WIDTH)..columns.end),
-        ];
-        let (mut places, looks) = (out.walk(rows, columns), epilogue.stores().looks());
-        for sums in sums {
-            let Some((row, index, out)) = places.next() else { return };
-            for (half, out) in out.chunks_mut(WIDTH).enumerate() {
-                let (sum, skip) = (L::load(&sums.as_chunks().0[half]), half * WIDTH);
-                let (column, index) = (first + skip, index + skip);
-                let range = index..index + out.len();
-                let mut operands = shared[half].in_row(epilogue, row);
-                if let Residual::Before(values) = epilogue.residual {
-                    operands.residual = Some(L::read_some(&values[range.clone()]));
-                }
-                let value = match operands.ordinary(sum, looks) {
-                    Some(value) => clamped::<L>(epilogue, value),
-                    None => finish::<L>(epilogue, sum, (row, column..column + out.len()), range),
-                };
-                L::write_some(value, out);
-            }
-        }
-    }
-}
-
-/// What is done to the sums of up to 16 columns.
-struct Operands<L: Lanes> {
-    scale: Option<L::Vector>,
-    bias: Option<L::Vector>,
-    residual: Option<L::Vector>,
-    limit: Option<L::Vector>,
-}
-
-impl<L: Lanes> Operands<L> {
-    /// But for what differs from row to row.
-    #[inline(always)]
-    fn of(epilogue: &Epilogue<'_>, columns: Range<usize>) -> Self {
-        let (scale, bias) =
-            (epilogue.scale.read_shared::<L>(columns.clone()), epilogue.bias.read_shared::<L>(columns));
-        let mut operands = Operands { scale, bias, residual: None, limit: None };
-        if let Some(limit) = epilogue.limit {
-            operands.limit = Some(splat::<L>(limit));
-        }
-        operands
-    }
-
-    /// With what is of this row.
-    #[inline(always)]
-    fn in_row(&self, epilogue: &Epilogue<'_>, row: usize) -> Self {
-        let Operands { scale, bias, residual, limit } = *self;
-        let mut operands = Operands { scale, bias, residual, limit };
-        if let Bias::Row(values) = epilogue.scale {
-            operands.scale = Some(splat::<L>(values[row]));
-        }
-        if let Bias::Row(values) = epilogue.bias {
-            operands.bias = Some(splat::<L>(values[row]));
-        }
-        operands
-    }
-
-    /// What comes before the activation, but for the last rounding, where neither the limit nor what is done about
-    /// infinities and NaN makes a difference.
-    #[inline(always)]
-    fn ordinary(self, sum: L::Vector, looks: bool) -> Option<L::Vector> {
-        if let Some(limit) = self.limit
-            && !<L::Vector as Real>::all(sum.abs().le(limit))
-        {
-            return None;
-        }
-        let mut value = sum;
-        if let Some(scale) = self.scale {
-            value = L::rounded(value) * scale;
-        }
-        if let Some(bias) = self.bias {
-            value = L::rounded(value) + bias;
-        }
-        if let Some(residual) = self.residual {
-            value = L::rounded(value) + residual;
-        }
-        // An infinity or NaN on the way would still be one.
-        if looks && !<L::Vector as Real>::all(value.abs().lt(<L::Vector as Real>::splat(OVERFLOW))) {
-            return None;
-        }
-        Some(value)
-    }
-}
-
 struct AddTask<'a> {
     values: &'a [f16],
     stores: Stores<'a>,
@@ -327,62 +238,4 @@ impl Task for AddTask<'_> {
             self.stores.write_some::<L>(sum, out);
         }
     }
-}
-
-/// What comes before the activation, and the simplest ones, but for the last rounding.
-#[inline(always)]
-fn finish<L: Lanes>(
-    epilogue: &Epilogue<'_>,
-    sums: L::Vector,
-    (row, columns): (usize, Range<usize>),
-    range: Range<usize>,
-) -> L::Vector {
-    let value = chain::<L>(epilogue, epilogue.stores(), sums, (row, columns), range);
-    let flush = epilogue.flush_nan;
-    match epilogue.activation {
-        Some(Unary::Relu) => kept::<L>(flush, Unary::Relu.apply(L::rounded(value))),
-        Some(Unary::Relu6) => kept::<L>(flush, Unary::Relu6.apply(L::rounded(value))),
-        _ => value,
-    }
-}
-
-/// The simplest activations, of values that are not NaN. Those need not be rounded first, as rounding keeps the order
-/// of values and leaves the limits as they are.
-#[inline(always)]
-fn clamped<L: Lanes>(epilogue: &Epilogue<'_>, value: L::Vector) -> L::Vector {
-    let zero = <L::Vector as Real>::splat(0.0);
-    match epilogue.activation {
-        Some(Unary::Relu) => value.at_least(zero),
-        Some(Unary::Relu6) => value.at_least(zero).not_above(<L::Vector as Real>::splat(6.0)),
-        _ => value,
-    }
-}
-
-/// What comes before the activation, each node stored as `stores` says, but for the last rounding.
-#[inline(always)]
-fn chain<L: Lanes>(
-    epilogue: &Epilogue<'_>,
-    stores: Stores<'_>,
-    sums: L::Vector,
-    (row, columns): (usize, Range<usize>),
-    range: Range<usize>,
-) -> L::Vector {
-    let mut value = sums;
-    if let Some(limit) = epilogue.limit {
-        value = L::rounded(value);
-        let infinity = <L::Vector as Real>::splat(f32::INFINITY).copysign(value);
-        let above = splat::<L>(limit).lt(value.abs());
-        value = <L::Vector as Real>::select(above, infinity, value);
-    }
-    value = stores.vector::<L>(value);
-    if let Some(scale) = epilogue.scale.read::<L>(row, columns.clone()) {
-        value = stores.vector::<L>(L::rounded(value) * scale);
-    }
-    if let Some(bias) = epilogue.bias.read::<L>(row, columns) {
-        value = stores.vector::<L>(L::rounded(value) + bias);
-    }
-    if let Residual::Before(values) = epilogue.residual {
-        value = stores.vector::<L>(L::rounded(value) + L::read_some(&values[range]));
-    }
-    value
 }

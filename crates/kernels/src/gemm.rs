@@ -13,8 +13,8 @@ use half::f16;
 
 use crate::order::BLOCK;
 use crate::simd::{
-    COLUMNS, Cuts, Filled, Grid, PAIRS, Panel, Place, ROWS, STREAMS, Simd, Tile, micro, tiles, vector,
-    vector_of_stored,
+    COLUMNS, Cuts, Filled, Grid, PAIRS, Panel, Place, ROWS, STREAMS, Simd, Tile, expect_soon, lines_of,
+    micro, tiles, vector, vector_of_stored,
 };
 use crate::{Epilogue, Kernels, Layout, Scratch};
 
@@ -353,16 +353,20 @@ pub(crate) fn multiply_panel(
     let decodes = matches!(panel, Right::Packed(b, _) if b.is_compressed() && rows.len() <= CONVERT_ROWS);
     let depth = if decodes { 1 } else { DEPTH };
     // Rows are stored while their sums are in the first-level cache, but for transposed ones, many of which go at once.
-    let (at_once, one_part) = (sink.turned, blocks <= depth);
+    let (at_once, one_part, many) = (sink.turned, blocks <= depth, rows.len() > CONVERT_ROWS);
     for first in (0..blocks).step_by(depth) {
         let last = (first + depth).min(blocks);
-        let panel = panel.part(simd, first..last, rows.len() > CONVERT_ROWS, part);
+        // What is converted next comes from afar: each group asks for a share of it. The kernel for few rows looks ahead itself.
+        let share = (depth * PAIRS * COLUMNS).div_ceil(groups_of(rows.len()));
+        let mut next = panel.behind(last, if many { depth } else { 0 }).chunks(share);
+        let panel = panel.part(simd, first..last, many, part);
         for group in groups.inside(&rows) {
             let (from, size) = (group.start - rows.start, group.len());
             let at = from * terms;
             let a = &packed[at + first * size * BLOCK..at + last * size * BLOCK];
             let sums = &mut sums[if one_part && !at_once { 0 } else { from }..][..size];
-            micro(simd, (a, size), (first, filled), panel, sums);
+            expect_soon(next.next().into_iter().flat_map(lines_of));
+            micro(simd, (a, size), (first, filled), (panel, columns.len()), sums);
             if last == blocks && !at_once {
                 sink.store(sums, group, columns.clone());
             }
@@ -374,6 +378,15 @@ pub(crate) fn multiply_panel(
 }
 
 impl Right<'_> {
+    /// The pairs of `count` blocks from block `block` on, where they are held so, for those who look ahead: behind the last
+    /// block of a panel comes the first one of the next.
+    fn behind(&self, block: usize, count: usize) -> &[u32] {
+        match self {
+            Right::Packed(b, index) => b.behind(*index, block * PAIRS * COLUMNS, count * PAIRS * COLUMNS),
+            Right::Panel(_) => &[],
+        }
+    }
+
     /// The blocks `blocks`, as `f32` for many rows; `part` holds them.
     fn part<'a>(&'a self, simd: Simd, blocks: Range<usize>, many: bool, part: &'a mut [f32]) -> Panel<'a> {
         let size = blocks.len() * BLOCK * COLUMNS;
@@ -394,7 +407,12 @@ impl Right<'_> {
 
 /// `rows` rows in groups of nearly equal size that fit the matrix kernel.
 pub(crate) fn row_groups(rows: usize) -> Cuts {
-    Cuts::new(rows, 1, rows.div_ceil(ROWS))
+    Cuts::new(rows, 1, groups_of(rows))
+}
+
+/// How many groups those are.
+fn groups_of(rows: usize) -> usize {
+    rows.div_ceil(ROWS)
 }
 
 struct Widen<'a> {

@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 
 use crate::broadcast::{MAX_RANK, Walk, row_major};
-use crate::simd::{Lanes, Task, chunks, expect_soon, turn};
+use crate::simd::{Lanes, Task, chunks, expect_soon, lines_of, turn};
 use crate::{Kernels, View};
 
 /// Elements that one thread copies at a time.
@@ -15,6 +15,8 @@ const GROUP: usize = 128;
 const LINE: usize = 64;
 /// Runs that are asked for before they are copied.
 const AHEAD: usize = 8;
+/// Bytes of a run that are fetched so; the processor itself sees where it goes on.
+const FIRST: usize = 2048;
 
 /// `out[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]`: axis `j` of the output is axis `perm[j]` of `x`.
 ///
@@ -176,7 +178,7 @@ fn copy<T: Pod + Send + Sync>(
             match step {
                 1 => {
                     if let Some((_, length, [at])) = ahead.next() {
-                        expect_soon(&x[at..at + length]);
+                        expect_soon(lines_of(&x[at..at + length.min(FIRST / size_of::<T>().max(1))]));
                     }
                     target.copy_from_slice(&x[at..at + length]);
                 }

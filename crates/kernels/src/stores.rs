@@ -37,12 +37,6 @@ pub struct Stores<'a> {
 }
 
 impl Stores<'_> {
-    /// Whether it matters that a value is finite.
-    #[inline(always)]
-    pub(crate) fn looks(self) -> bool {
-        self.flush_nan || self.watch.is_some()
-    }
-
     /// What is stored for `value`.
     #[inline(always)]
     pub(crate) fn vector<L: Lanes>(self, value: L::Vector) -> L::Vector {

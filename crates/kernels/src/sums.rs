@@ -76,7 +76,7 @@ pub fn sums(
                     kernels.simd,
                     (&packed[..size * terms], size),
                     from,
-                    Panel::F32(panel),
+                    (Panel::F32(panel), COLUMNS),
                     &mut sums[..size],
                 );
                 let (column, width) = (at * COLUMNS, COLUMNS.min(columns - at * COLUMNS));

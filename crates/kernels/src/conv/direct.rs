@@ -6,13 +6,15 @@ use super::pixels::Pixels;
 use super::{PackedConv, Target};
 use crate::gemm::Sink;
 use crate::order::NARROW_TAPS;
-use crate::simd::{COLUMNS, Cuts, Lanes, Real, Task, WIDTH, tiles};
+use crate::simd::{COLUMNS, Cuts, Lanes, Real, Spaced, Task, WIDTH, tiles};
 use crate::{Epilogue, Kernels};
 
 /// Multiplications that one thread does at a time.
 const GRAIN: usize = 1 << 15;
 /// Outputs of one channel that share a load of their weight.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 7;
+/// Pixels whose sums go together: as many as fill whole parts of a line.
+const GROUP: usize = COLUMNS / TOGETHER * TOGETHER;
 
 /// `pixels` have a value for every output, the first channel of its group, then one for every second channel, and so
 /// on; `data` is `[kh][kw][channel][outputs]` with the outputs padded to whole vectors.
@@ -26,16 +28,16 @@ pub(super) fn direct(
 ) {
     let (count, outputs, simd) = (target.pixels(), weights.outputs, kernels.simd);
     let work = count * outputs * data.len() / outputs.next_multiple_of(WIDTH);
-    let parts = (work / GRAIN).clamp(1, 16 * kernels.pool.threads());
-    let rows = Cuts::new(count, 1, parts.min(count));
+    let parts = (work / GRAIN).clamp(1, 4 * kernels.pool.threads());
+    let rows = Cuts::new(count, TOGETHER, parts.min(count.div_ceil(TOGETHER)));
     let (grid, turned) = target.grid(rows, Cuts::new(outputs, COLUMNS, 1), 0);
     let epilogue = &target.epilogue(epilogue, 0, outputs);
     tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| {
-        let rows = if turned { tile.columns() } else { tile.rows() };
+        let (rows, most) = if turned { (tile.columns(), COLUMNS) } else { (tile.rows(), GROUP) };
         let mut sink = Sink { simd, epilogue, out: tile, turned };
         let mut sums = [[0.0; COLUMNS]; COLUMNS];
-        for first in rows.clone().step_by(COLUMNS) {
-            let rows = first..(first + COLUMNS).min(rows.end);
+        for first in rows.clone().step_by(most) {
+            let rows = first..(first + most).min(rows.end);
             for start in (0..outputs).step_by(COLUMNS) {
                 let columns = start..(start + COLUMNS).min(outputs);
                 let sums = &mut sums[..rows.len()];
@@ -70,10 +72,10 @@ impl Task for Sums<'_> {
             let at = pixels.at(pixel);
             for (half, output) in (start..end).step_by(WIDTH).enumerate() {
                 let vectors = match (weights.channels, weights.kernel[1], strides) {
-                    (1, 3, Some(1)) => sliding::<L, 3, 1>(pixels, weights, data, at, output),
-                    (1, 3, Some(2)) => sliding::<L, 3, 2>(pixels, weights, data, at, output),
-                    (1, 5, Some(1)) => sliding::<L, 5, 1>(pixels, weights, data, at, output),
-                    (1, 5, Some(2)) => sliding::<L, 5, 2>(pixels, weights, data, at, output),
+                    (1, 3, Some(1)) => sliding::<L, 3, 1, { reads(3, 1) }>(pixels, weights, data, at, output),
+                    (1, 3, Some(2)) => sliding::<L, 3, 2, { reads(3, 2) }>(pixels, weights, data, at, output),
+                    (1, 5, Some(1)) => sliding::<L, 5, 1, { reads(5, 1) }>(pixels, weights, data, at, output),
+                    (1, 5, Some(2)) => sliding::<L, 5, 2, { reads(5, 2) }>(pixels, weights, data, at, output),
                     (1, ..) => alone::<L>(pixels, weights, data, pixels.from(at, count), output),
                     _ => together::<L>(pixels, weights, data, pixels.from(at, count), output),
                 };
@@ -99,11 +101,17 @@ impl Pixels<'_> {
     }
 }
 
+/// Values of a row that [`TOGETHER`] neighbouring outputs read.
+const fn reads(width: usize, stride: usize) -> usize {
+    (TOGETHER - 1) * stride + width
+}
+
 /// 16 outputs from `output` on of [`TOGETHER`] neighbouring pixels, the first at `at`, for groups of one channel and kernels
 /// `W` wide, with `S` taps from one output to the next: each value is read once for all outputs of a row that take it. The
-/// chains are those of [`alone`]; images have room behind them for pixels that there are not, as for tile registers.
+/// chains are those of [`alone`]. `N` is [`reads`]; images have room behind them for pixels that there are not, as for tile
+/// registers.
 #[inline(always)]
-fn sliding<L: Lanes, const W: usize, const S: usize>(
+fn sliding<L: Lanes, const W: usize, const S: usize, const N: usize>(
     pixels: &Pixels<'_>,
     weights: &PackedConv,
     data: &[f32],
@@ -120,9 +128,10 @@ fn sliding<L: Lanes, const W: usize, const S: usize>(
             *factor = L::load(factors.expect("invariant: whole vectors of weights"));
         }
         let row = at.wrapping_add(pixels.tap(kh, 0)).wrapping_add(output);
+        let row = Spaced::<N>::new(pixels.data, row, tap);
         let mut chains = [zero; TOGETHER];
-        for column in 0..(TOGETHER - 1) * S + W {
-            let value = read::<L>(pixels, row + column * tap);
+        for column in 0..N {
+            let value = row.read::<L>(column);
             for (index, chain) in chains.iter_mut().enumerate() {
                 if (index * S..index * S + W).contains(&column) {
                     *chain = value.mul_add(factors[column - index * S], *chain);

@@ -158,8 +158,10 @@ impl Left for Pixels<'_> {
     }
 
     fn filled(&self) -> Filled {
-        let narrow = self.channels <= NARROW;
-        Filled::runs(if narrow { self.kernel[1] * NARROW } else { self.channels })
+        if self.channels <= NARROW {
+            return Filled::runs(self.kernel[1] * NARROW).fours(self.channels);
+        }
+        Filled::runs(self.channels)
     }
 
     #[inline(always)]

@@ -116,6 +116,14 @@ impl PackedB {
         }
     }
 
+    /// Up to `count` pairs from so many pairs of panel `index` on, which may be of the next panel; none when they are
+    /// compressed.
+    pub(super) fn behind(&self, index: usize, pairs: usize, count: usize) -> &[u32] {
+        let Form::Half(data) = &self.form else { return &[] };
+        let rest = data.pairs().get(index * panel_pairs(self.terms) + pairs..).unwrap_or(&[]);
+        &rest[..count.min(rest.len())]
+    }
+
     /// The blocks `blocks` of panel `index`, when they are compressed.
     pub(crate) fn stored(&self, index: usize, blocks: Range<usize>) -> Option<Stored<'_>> {
         self.form.stored((index, self.terms), blocks)

@@ -27,16 +27,24 @@ pub(crate) enum Panel<'a> {
 pub(crate) struct Filled {
     run: usize,
     last: usize,
+    /// How many of every four terms are not zeros.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other kernels multiply those zeros"))]
+    fours: usize,
 }
 
 impl Filled {
     /// Every block is full.
-    pub(crate) const WHOLE: Filled = Filled { run: 1, last: PAIRS };
+    pub(crate) const WHOLE: Filled = Filled { run: 1, last: PAIRS, fours: 4 };
 
     /// In runs of so many terms.
     pub(crate) fn runs(terms: usize) -> Filled {
         let run = terms.div_ceil(BLOCK).max(1);
-        Filled { run, last: (terms - (run - 1) * BLOCK).div_ceil(2) }
+        Filled { run, last: (terms - (run - 1) * BLOCK).div_ceil(2), fours: 4 }
+    }
+
+    /// With zeros in place of the last of every four terms, all but so many.
+    pub(crate) fn fours(self, fours: usize) -> Filled {
+        Filled { fours, ..self }
     }
 
     /// Pairs of terms that block `block` holds, where the last may be of one.
@@ -51,6 +59,9 @@ struct Blocks {
     first: usize,
     count: usize,
     filled: Filled,
+    /// Columns of the panel that are not padding.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other kernels multiply the padding"))]
+    columns: usize,
 }
 
 impl Blocks {
@@ -86,18 +97,18 @@ impl Panel<'_> {
 
 /// `sums[r][c] += a[r] . panel[c]` for `r < rows`, one block of 32 terms after the other. Row `r` of block `b`
 /// starts at `a[b * rows * 32 + r * 32]`. The first block is block `first` of those that are `filled`; where that is 0, sums
-/// start at +0, whatever they hold.
+/// start at +0, whatever they hold. `columns` of the panel count; what comes of the others is not specified.
 pub(crate) fn micro(
     simd: Simd,
     (a, rows): (&[f32], usize),
     (first, filled): (usize, Filled),
-    panel: Panel<'_>,
+    (panel, columns): (Panel<'_>, usize),
     sums: &mut [[f32; COLUMNS]],
 ) {
     let blocks = panel.blocks();
     assert!(rows <= ROWS && a.len() == blocks * rows * BLOCK, "invariant: packed rows fit the panel");
     assert!(sums.len() >= rows, "invariant: sums for every row");
-    let blocks = Blocks { first, count: blocks, filled };
+    let blocks = Blocks { first, count: blocks, filled, columns };
     match simd.vectors() {
         // SAFETY: a `Simd` exists only for an instruction set of this machine; the assert gives the lengths.
         #[cfg(target_arch = "x86_64")]
@@ -140,7 +151,8 @@ pub(crate) fn vector(simd: Simd, a: &[f32], panels: &[u32], sums: &mut [[f32; CO
         }
         _ => {
             for (panel, sums) in panels.chunks_exact(size.max(1)).zip(sums) {
-                micro(simd, (a, 1), (0, Filled::WHOLE), Panel::Pairs(panel), std::slice::from_mut(sums));
+                let panel = (Panel::Pairs(panel), COLUMNS);
+                micro(simd, (a, 1), (0, Filled::WHOLE), panel, std::slice::from_mut(sums));
             }
         }
     }

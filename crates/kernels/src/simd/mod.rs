@@ -15,6 +15,7 @@ mod micro;
 pub(crate) mod peak;
 pub(crate) mod real;
 mod scalar;
+mod spaced;
 mod stored;
 mod turn;
 #[cfg(target_arch = "x86_64")]
@@ -33,8 +34,9 @@ pub(crate) use half::{HALVES, HalfTask, Halves};
 pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, Filled, PAIRS, Panel, ROWS, STREAMS, micro, vector};
 pub(crate) use real::Real;
+pub(crate) use spaced::Spaced;
 pub(crate) use stored::{ROW, Scales, Stored, decode, vector_of_stored};
-pub(crate) use turn::{expect_soon, interleave, turn};
+pub(crate) use turn::{expect_soon, interleave, lines_of, turn};
 
 /// Values of a [`Lanes::Vector`].
 pub(crate) const WIDTH: usize = 16;

@@ -95,18 +95,24 @@ pub(crate) fn interleave(rows: [&[u16]; 4], target: &mut [[u16; 4]]) {
     }
 }
 
-/// Asks for the first lines of `data`, which will be read soon.
+/// Asks for the lines of `places`, which will be read soon.
 #[inline(always)]
-pub(crate) fn expect_soon<T>(data: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for at in data[..data.len().min(2048 / size_of::<T>().max(1))].iter().step_by(64 / size_of::<T>().max(1))
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which any address allows.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()) };
+pub(crate) fn expect_soon<'a, T: 'a>(places: impl IntoIterator<Item = &'a T>) {
+    for place in places {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint, which any address allows.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = data;
+}
+
+/// A value of every line of `data`.
+pub(crate) fn lines_of<T>(data: &[T]) -> impl Iterator<Item = &T> {
+    data.iter().step_by((64 / size_of::<T>().max(1)).max(1))
 }
 
 /// [`interleave`] as far as there are whole eights; returns how far that is.

@@ -89,7 +89,7 @@ fn repair<S: Left>(
         }
         simd.run(PackRow { source: *source, index, target: row });
         let mut defined = [[0.0; COLUMNS]];
-        micro(simd, (row, 1), (0, source.filled()), Panel::Pairs(pairs), &mut defined);
+        micro(simd, (row, 1), (0, source.filled()), (Panel::Pairs(pairs), COLUMNS), &mut defined);
         let places = sums.iter_mut().zip(defined[0]);
         places.filter(|(sum, _)| !sum.is_finite()).for_each(|(sum, defined)| *sum = defined);
     }

@@ -9,6 +9,8 @@ use super::{BLOCK, Blocks, COLUMNS, Panel, ROWS, few};
 
 /// Most rows of the AVX-512 kernel that has whole rows of the panel at once: with both chains of all of them, 28 vectors.
 const WIDE_ROWS: usize = 7;
+/// Columns that kernels do without where the others are all that count.
+const HALF: usize = COLUMNS / 2;
 /// Most rows of the AVX-512 kernel on pairs.
 const AVX512_PAIRS_ROWS: usize = 6;
 /// Most rows of the AVX2 kernel.
@@ -71,7 +73,9 @@ unsafe fn wide_512(rows: usize, a: *const f32, b: *const f32, blocks: Blocks, c:
                     $($few => kernel_512::<$few, 2>(a, b, blocks, c),)*
                     $($many => {
                         kernel_512::<$many, 1>(a, b, blocks, c);
-                        kernel_512::<$many, 1>(a, b.add(16), blocks, c.add(16));
+                        if blocks.columns > HALF {
+                            kernel_512::<$many, 1>(a, b.add(HALF), blocks, c.add(HALF));
+                        }
                     })*
                     _ => debug_assert_eq!(rows, 0, "invariant: at most 14 rows"),
                 }
@@ -101,6 +105,9 @@ unsafe fn kernel_512<const R: usize, const V: usize>(
         for pair in 0..pairs {
             for place in 0..2 {
                 let k = 2 * pair + place;
+                if k % 4 >= blocks.filled.fours {
+                    continue;
+                }
                 let mut row = [_mm512_setzero_ps(); V];
                 for (v, row) in row.iter_mut().enumerate() {
                     // SAFETY: `k < 32` is a row of this block of the panel, `v < V`.
@@ -160,9 +167,9 @@ pub(super) unsafe fn avx2(
         Panel::F32(b) => {
             for (block, pairs) in blocks.pairs() {
                 let terms = (pairs, blocks.begins(block));
-                for ((first, count), column) in
-                    groups(rows, AVX2_ROWS).flat_map(|group| [(group, 0), (group, 16)])
-                {
+                let halves =
+                    |group| (0..blocks.columns.min(COLUMNS)).step_by(HALF).map(move |at| (group, at));
+                for ((first, count), column) in groups(rows, AVX2_ROWS).flat_map(halves) {
                     // SAFETY: the caller's promise; the rows `first..first + count` are among the `rows` rows of this
                     // block, and the second half of its 32 columns begins 16 behind the first.
                     unsafe {
