@@ -28,6 +28,7 @@ mod measured;
 mod norms;
 mod overflow;
 
+mod parts;
 mod passes;
 mod plans;
 mod portable;

@@ -358,7 +358,8 @@ impl Planner<'_> {
             None => self.ty(*id).bytes(),
         };
         let read: usize = draft.inputs.iter().chain(&draft.residual).map(stored).sum();
-        read + self.ty(draft.last).bytes()
+        // Of what is put together, what is there already is neither read nor written.
+        if draft.fused.begins.is_empty() { read + self.ty(draft.last).bytes() } else { 2 * read }
     }
 
     /// Where a value lies that is a part of no other one, by the places of what steps write.

@@ -98,7 +98,8 @@ impl<'a, 'g> Views<'a, 'g> {
         let (inputs, mut at) = (&drafts[number].inputs, 0);
         while at < inputs.len() {
             // Neighbouring parts that are all of a value are where they belong if it is.
-            let (value, count) = self.all_of(&inputs[at..], axis).unwrap_or((inputs[at], 1));
+            let alone = || (self.planner.root(inputs[at]), 1);
+            let (value, count) = self.all_of(&inputs[at..], axis).unwrap_or_else(alone);
             let found = self.movable(value).and_then(|()| {
                 let mut within = self.put(number, axis, at);
                 within.extents[axis] =
@@ -117,7 +118,6 @@ impl<'a, 'g> Views<'a, 'g> {
         match self.writer[id.index()] {
             _ if self.within[id.index()].is_some() => Err("it is a part of another value"),
             Some(step) if !self.gone[step] || !self.parts[id.index()].is_empty() => Ok(()),
-            _ if *self.planner.form(id) == Form::View => Err("it is a view of another value"),
             _ => Err("no step writes it"),
         }
     }
@@ -173,7 +173,8 @@ impl<'a, 'g> Views<'a, 'g> {
         self.within[part.index()] = Some(within);
         self.parts[whole.index()].push(part);
         step.into_iter().for_each(|step| self.gone[step] = true);
-        let agreed = self.agreed(whole);
+        // All that lies in the same memory may lie otherwise now, but for what a slice is of.
+        let agreed = self.agreed(if is_slice { part } else { self.base(whole) });
         if agreed.is_err() {
             self.within[part.index()] = None;
             self.parts[whole.index()].pop();
@@ -182,49 +183,38 @@ impl<'a, 'g> Views<'a, 'g> {
         agreed
     }
 
-    /// Whether all that writes or reads what lies in the memory of a value can do so.
-    fn agreed(&self, whole: NodeId) -> Result<(), Refusal> {
-        let (base, _) = self.window(whole).ok_or("it is a view of another value")?;
-        if self.planner.graph.constant(base).is_some() {
+    /// Whether all that writes or reads what lies in a value can do so.
+    fn agreed(&self, of: NodeId) -> Result<(), Refusal> {
+        if self.planner.graph.constant(self.base(of)).is_some() {
             return Err("it is a constant");
         }
-        let all = self.together(base)?;
-        for &id in &all {
-            let written = self.writer[id.index()].filter(|&step| !self.gone[step]);
-            written.map_or(Ok(()), |step| self.apart(step, base))?;
-            if self.is_part(id) {
-                self.reached(id, written)?;
-            }
-        }
-        Ok(())
+        let mut all = self.together(of)?.into_iter().filter(|&id| self.is_part(id));
+        all.try_for_each(|id| self.reached(id))
     }
 
-    /// Whether all that writes or reads a part of a value can do so.
-    fn reached(&self, id: NodeId, written: Option<usize>) -> Result<(), Refusal> {
+    /// Whether all that writes or reads a part of a value can do so. No step may do both in one memory.
+    fn reached(&self, id: NodeId) -> Result<(), Refusal> {
         if self.planner.graph.outputs().contains(&id) {
             return Err("it is returned");
         }
-        let mut read =
-            self.readers[id.index()].iter().filter(|&&(step, at)| !self.skips(step, at)).peekable();
-        if written.is_none() && read.peek().is_none() {
+        let written = self.writer[id.index()].filter(|&step| !self.gone[step]);
+        let read = self.readers[id.index()].iter().filter(|&&(step, at)| !self.skips(step, at));
+        if written.is_none() && read.clone().next().is_none() {
             return Ok(());
         }
-        let (_, window) = self.window(id).ok_or("a view of it is read")?;
+        let (base, window) = self.window(id).ok_or("a view of it is read")?;
         let lying = |draft| self.lying(id, &window, self.lies_by_pixels(draft));
-        let written = written.map(|step| &self.drafts[step]);
-        written.map_or(Ok(()), |draft| self.planner.writes(draft, &lying(draft)))?;
-        read.try_for_each(|&(step, at)| {
+        if let Some(draft) = written.map(|step| &self.drafts[step]) {
+            self.planner.writes(draft, &lying(draft))?;
+        }
+        for &(step, at) in read {
             let draft = &self.drafts[step];
-            self.planner.reads(draft, at, &lying(draft))
-        })
-    }
-
-    /// Whether a step that writes into the memory of `base` reads nothing of it.
-    fn apart(&self, step: usize, base: NodeId) -> Result<(), Refusal> {
-        let draft = &self.drafts[step];
-        let mut read = draft.inputs.iter().chain(&draft.residual).enumerate();
-        let meets = |(at, &id): (usize, &NodeId)| self.base(id) == base && !self.skips(step, at);
-        if read.any(meets) { Err("a step would read and write the same memory") } else { Ok(()) }
+            if self.base(draft.last) == base {
+                return Err("a step would read and write the same memory");
+            }
+            self.planner.reads(draft, at, &lying(draft))?;
+        }
+        Ok(())
     }
 
     /// Whether a value is a part of another one, or a view of such.
@@ -232,9 +222,9 @@ impl<'a, 'g> Views<'a, 'g> {
         self.within[self.planner.root(id).index()].is_some()
     }
 
-    /// All values in the memory of one.
-    fn together(&self, base: NodeId) -> Result<Vec<NodeId>, Refusal> {
-        let (mut all, mut at) = (vec![base], 0);
+    /// All values that lie in one, and itself.
+    fn together(&self, of: NodeId) -> Result<Vec<NodeId>, Refusal> {
+        let (mut all, mut at) = (vec![of], 0);
         while let Some(&id) = all.get(at) {
             let readers = self.planner.consumers(id).iter();
             let views = readers.filter(|&&reader| *self.planner.form(reader) == Form::View);
@@ -286,15 +276,9 @@ impl<'a, 'g> Views<'a, 'g> {
         }
     }
 
-    /// Whether a value has its memory for itself.
+    /// Whether a value is a part of no other one.
     pub(super) fn is_alone(&self, id: NodeId) -> bool {
-        let root = self.planner.root(id);
-        self.within[root.index()].is_none() && !self.has_written_parts(root)
-    }
-
-    fn has_written_parts(&self, id: NodeId) -> bool {
-        let written = |part: &NodeId| self.writer[part.index()].is_some_and(|step| !self.gone[step]);
-        self.parts[id.index()].iter().any(|part| written(part) || self.has_written_parts(*part))
+        self.within[self.planner.root(id).index()].is_none()
     }
 
     /// The bytes of a value's memory.

@@ -4,8 +4,11 @@ use half::f16;
 
 use super::{Block, Chain, Data, REGISTER};
 use crate::broadcast::{MAX_RANK, Walk};
-use crate::simd::{Cuts, Grid, Place, Tile, tiles};
+use crate::simd::{Cuts, Grid, Place, Tile, expect_soon, tiles};
 use crate::{Kernels, Layout, Scratch, Watch};
+
+/// Runs that are asked for before they are copied.
+const AHEAD: usize = 8;
 
 /// An operand that is brought to a register.
 #[derive(Debug)]
@@ -55,10 +58,16 @@ impl Block<'_> {
             panic!("chain: operand {operand} is to be values, not {:?}", self.operands[operand])
         };
         let [step] = walk.inner_strides();
+        let mut ahead = walk.runs(self.start, register.len()).skip(AHEAD);
         walk.run(self.start, register.len(), |position, length, [at]| {
             let register = &mut register[position..position + length];
             match step {
-                1 => register.copy_from_slice(&values[at..at + length]),
+                1 => {
+                    if let Some((_, length, [at])) = ahead.next() {
+                        expect_soon(&values[at..at + length]);
+                    }
+                    register.copy_from_slice(&values[at..at + length]);
+                }
                 _ => (0..).zip(register).for_each(|(index, value)| {
                     *value = values[(at as isize + step * index) as usize];
                 }),
