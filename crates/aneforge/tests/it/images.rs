@@ -295,3 +295,24 @@ fn random_networks_have_images_of_every_kind() {
         assert!(written.contains(wanted), "{wanted} writes parts: {written:?}");
     }
 }
+
+/// A convolution that pads, of some channels of images that are one column wide: what is beside a pixel is not where its
+/// next channel is.
+#[test]
+fn channels_of_single_columns_have_zeros_beside_them() {
+    let x = Var::input(Shape::new(&[1, 3, 5, 1]).unwrap());
+    let mut images = Images { seed: 7, drawn: 0, values: Vec::new() };
+    let first = images.constant(&[9, 3, 2, 1], 0.3);
+    let second = images.constant(&[6, 6, 1, 3], 0.3);
+    let op = |pad| Conv { strides: [1, 1], pad, dilations: [1, 1], groups: 1 };
+    let part = x.conv(op([0, 0, 0, 0]), &first, None).slice_by_size(&[0, 2, 0, 0], &[1, 6, 4, 1]);
+    let outputs = [part.conv(op([0, 0, 1, 1]), &second, None).amax(&[2, 3])];
+    let feeds = [draw(x.shape(), 3, (-1.5, 1.5))];
+    let graph = Graph::freeze(&outputs).unwrap();
+    let plan = compile(&outputs, &CompileOptions::default()).unwrap();
+    let legal = &plan.traces.last().unwrap().graph;
+    let want = legal.eval(&feeds, IEEE);
+    let mut session = session(&outputs, engine(1).with_numerics(Numerics::Ieee));
+    session.run(&feed_tensors(&graph, &feeds)).unwrap();
+    assert_same(&to_f64(&session.output(0)), &want[legal.outputs()[0].index()].data, "host");
+}

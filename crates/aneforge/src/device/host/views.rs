@@ -257,7 +257,11 @@ impl<'a, 'g> Views<'a, 'g> {
         let part = |window: Window, id: &NodeId| {
             let shape = self.planner.ty(*id).shape;
             match &self.within[id.index()] {
-                Some(within) => window.part(&within.begin, &within.extents).view(shape.dims()),
+                Some(Within { begin, extents, .. }) => {
+                    // Zeros beside a single pixel are as far from it as another one would be.
+                    let part = window.part(begin, extents);
+                    if extents[..] == *shape.dims() { Some(part) } else { part.view(shape.dims()) }
+                }
                 None => window.view(shape.dims()),
             }
         };
