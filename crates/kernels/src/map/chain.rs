@@ -161,7 +161,8 @@ impl Chain {
         in_place: Option<usize>,
         apart: Option<(usize, Rows)>,
     ) -> Chain {
-        let is_loaded = |at: &usize| Some(*at) == in_place || !operands[*at].is_row_major();
+        let is_apart = |at: usize| !operands[at].is_row_major() && apart::is_loaded(links, at);
+        let is_loaded = |&at: &usize| Some(at) == in_place || is_apart(at);
         let kept: Vec<usize> = (0..operands.len()).filter(is_loaded).collect();
         let (registers, of) = assign_registers(links, &kept, apart.is_some());
         let register_of = |operand: usize| kept.iter().position(|&at| at == operand);
@@ -170,22 +171,20 @@ impl Chain {
             Argument::Link(at) => Place::Register(of[at].expect("invariant: only the last has no register")),
         };
         let placed = |(link, &register): (&Link, &Option<usize>)| {
-            let shapes = |operand: usize| match link.sources[operand] {
-                Argument::Operand(at) if register_of(at).is_none() => operands[at].extents(),
-                _ => shape,
+            let lies = |operand: usize| match link.sources[operand] {
+                Argument::Operand(at) if register_of(at).is_none() => operands[at],
+                _ => Layout::row_major(shape),
             };
-            let walk = || Box::new(Walk::broadcast(shape, [shapes(0), shapes(1)]));
+            let walk = || Box::new(apart::walk([lies(0), lies(1)], shape));
             let function = match link.function {
                 Function::Unary(function) => Step::Unary(function),
                 Function::Binary(function) => Step::Binary(function, walk()),
                 Function::Compare(function) => Step::Compare(function, walk()),
                 Function::Not => Step::Not,
-                Function::Select => {
-                    Step::Select(Box::new(Walk::broadcast(shape, [shapes(0), shapes(1), shapes(2)])))
-                }
+                Function::Select => Step::Select(Box::new(apart::walk([lies(0), lies(1), lies(2)], shape))),
             };
             if matches!(function, Step::Unary(_) | Step::Not) {
-                assert_eq!(shapes(0), shape, "chain: the operand of a function of one");
+                assert_eq!(lies(0), Layout::row_major(shape), "chain: the operand of a function of one");
             }
             let mut sources = [Place::Register(0); 3];
             sources.iter_mut().zip(&link.sources).for_each(|(place, &source)| *place = of_source(source));
@@ -198,7 +197,7 @@ impl Chain {
         }
         let loaded = |&at: &usize| match in_place {
             Some(own) if own == at => Loaded::InPlace,
-            _ => Loaded::Apart(at, Box::new(apart::walk(&operands[at], shape))),
+            _ => Loaded::Apart(at, Box::new(apart::walk([operands[at]], shape))),
         };
         let work = |link: &Link| if link.function == Function::Binary(Binary::Pow) { 8 } else { 1 };
         let task = (GRAIN / links.iter().map(work).sum::<usize>()).next_multiple_of(REGISTER);

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Block, Chain, Data, REGISTER};
+use super::{Argument, Block, Chain, Data, Function, Link, REGISTER};
 use crate::broadcast::{MAX_RANK, Walk};
 use crate::simd::{Cuts, Grid, Place, Tile, expect_soon, tiles};
 use crate::{Kernels, Layout, Scratch, Watch};
@@ -76,15 +76,26 @@ impl Block<'_> {
     }
 }
 
-/// How an operand that lies apart is read as an array of shape `shape`.
-pub(super) fn walk(operand: &Layout, shape: &[usize]) -> Walk<1> {
-    let mut strides = [0; MAX_RANK];
-    let missing = shape.len().checked_sub(operand.extents().len()).expect("chain: an operand of more axes");
-    for (axis, (&extent, &stride)) in operand.extents().iter().zip(operand.strides()).enumerate() {
-        assert!(extent == 1 || extent == shape[missing + axis], "chain: an operand does not broadcast");
-        strides[missing + axis] = if extent == 1 { 0 } else { stride as isize };
-    }
-    Walk::strided(shape, [&strides[..shape.len()]], [operand.start() as isize])
+/// Whether an operand is brought to a register if it lies apart: functions of several values go through runs anyway.
+pub(super) fn is_loaded(links: &[Link], operand: usize) -> bool {
+    let of_one = |link: &Link| matches!(link.function, Function::Unary(_));
+    links.iter().any(|link| of_one(link) && link.sources[0] == Argument::Operand(operand))
+}
+
+/// How operands, wherever they lie, are read as arrays of shape `shape`.
+pub(super) fn walk<const N: usize>(operands: [Layout; N], shape: &[usize]) -> Walk<N> {
+    let strides = operands.map(|operand| {
+        let mut strides = [0; MAX_RANK];
+        let missing =
+            shape.len().checked_sub(operand.extents().len()).expect("chain: an operand of more axes");
+        for (axis, (&extent, &stride)) in operand.extents().iter().zip(operand.strides()).enumerate() {
+            assert!(extent == 1 || extent == shape[missing + axis], "chain: an operand does not broadcast");
+            strides[missing + axis] = if extent == 1 { 0 } else { stride as isize };
+        }
+        strides
+    });
+    let starts = operands.map(|operand| operand.start() as isize);
+    Walk::strided(shape, std::array::from_fn(|operand| &strides[operand][..shape.len()]), starts)
 }
 
 /// Writes elements from `start` on of a matrix of so many columns.
