@@ -3,8 +3,8 @@
 use bytemuck::Pod;
 
 use crate::broadcast::{MAX_RANK, Walk, row_major};
-use crate::simd::{Lanes, Task, chunks, expect_soon, lines_of, turn};
-use crate::{Kernels, View};
+use crate::simd::{Cuts, Grid, Lanes, Place, Task, chunks, expect_soon, lines_of, tiles, turn};
+use crate::{Kernels, Layout, View};
 
 /// Elements that one thread copies at a time.
 const GRAIN: usize = 1 << 15;
@@ -142,6 +142,70 @@ pub fn concat<T: Pod + Send + Sync>(kernels: &Kernels, parts: &[View<'_, T>], ax
             index += 1;
         }
     });
+}
+
+/// The elements of `x` that `from` says, one after the other.
+///
+/// # Panics
+/// When one does not lie in `x`, or a length does not fit.
+pub fn gather<T: Pod + Send + Sync>(kernels: &Kernels, x: &[T], from: &Layout, out: &mut [T]) {
+    let strides = signed(from);
+    copy(kernels, x, (from.extents(), &strides[..from.extents().len()], from.start() as isize), out);
+}
+
+/// The elements of `x` that `from` says, where `to` says, which is an array of the same extents whose innermost elements
+/// are neighbours. What lies between them stays.
+///
+/// # Panics
+/// When an element does not lie in its slice, the extents differ, or rows of `to` overlap.
+pub fn place<T: Pod + Send + Sync>(kernels: &Kernels, x: &[T], from: &Layout, out: &mut [T], to: &Layout) {
+    assert_eq!(from.extents(), to.extents(), "place: extents");
+    let Some(([batches, rows, columns], place)) = Place::of(to) else {
+        // Rows in more axes than that: part by part.
+        let part = |of: &Layout, index: usize| {
+            let (extents, strides) = (of.extents(), of.strides());
+            Layout::new(of.start() + index * strides[0], &extents[1..], &strides[1..])
+        };
+        return (0..to.extents()[0])
+            .for_each(|index| self::place(kernels, x, &part(from, index), out, &part(to, index)));
+    };
+    if batches * rows * columns == 0 {
+        return;
+    }
+    if batches * rows == 1 {
+        return gather(kernels, x, from, &mut out[place.start..][..columns]);
+    }
+    let strides = signed(from);
+    let walk = Walk::strided(from.extents(), [&strides[..from.extents().len()]], [from.start() as isize]);
+    let parts = (rows * columns).div_ceil(GRAIN).min(rows);
+    let grid =
+        Grid { place, ..Grid::new(batches, Cuts::new(rows, 1, parts), Cuts::new(columns, columns, 1)) };
+    let [step] = walk.inner_strides();
+    tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| {
+        let own = tile.rows();
+        let first = (tile.batch() * rows + own.start) * columns;
+        walk.run(first, own.len() * columns, |position, length, [at]| {
+            let mut done = 0;
+            while done < length {
+                let (row, column) = ((position + done) / columns, (position + done) % columns);
+                let count = (length - done).min(columns - column);
+                let target = tile.row(own.start + row, column..column + count);
+                match step {
+                    1 => target.copy_from_slice(&x[at + done..at + done + count]),
+                    _ => (done as isize..).zip(target).for_each(|(index, target)| {
+                        *target = x[(at as isize + step * index) as usize];
+                    }),
+                }
+                done += count;
+            }
+        });
+    });
+}
+
+fn signed(layout: &Layout) -> [isize; MAX_RANK] {
+    let mut strides = [0; MAX_RANK];
+    strides.iter_mut().zip(layout.strides()).for_each(|(signed, &stride)| *signed = stride as isize);
+    strides
 }
 
 /// `out[i, j, ...] = x[start + i strides[0] + j strides[1] + ...]` with `out` of shape `shape`.

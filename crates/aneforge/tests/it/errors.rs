@@ -4,6 +4,7 @@ use aneforge::grad::grad;
 use aneforge::ir::ops::conv::Conv;
 use aneforge::ir::ops::conv_transpose::ConvTranspose;
 use aneforge::ir::ops::native::CrossCorrelation;
+use aneforge::ir::text;
 use aneforge::{
     CompileOptions, DType, RunError, Session, Shape, Target, Tensor, TensorType, Var, compile, device,
 };
@@ -368,5 +369,26 @@ fn a_bias_may_be_a_computed_vector() {
     assert_eq!(
         message(x.conv(op, &constant(&[3, 2, 1, 1], 1.0), Some(&input(&[4])))),
         "conv: bias must be [3] or [1, 3, 1, 1], got [1, 4, 1, 1]"
+    );
+}
+
+/// Through single precision the number would be the tie between 1 and what comes after it.
+#[test]
+fn numbers_in_text_round_once() {
+    for constant in ["1.000488281250909", "lut4 0; 1.000488281250909 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"] {
+        let text = format!("@0 : fp16[1] = {constant}\n%0 = const_array(index=0) : fp16[1]\nreturn %0\n");
+        let graph = text::parse(&text).unwrap();
+        assert_eq!(graph.constants()[0].to_f32(), [1.0 + 2f32.powi(-10)], "{constant}");
+    }
+}
+
+#[test]
+fn generated_text_is_bounded() {
+    let error =
+        text::parse("@0 : fp16[65536, 65536] = splat(1.0)\n%0 = const_array(index=0) : fp16[65536, 65536]")
+            .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "graph text, line 1: 4294967296 elements are too many to generate from text"
     );
 }

@@ -1,7 +1,7 @@
 //! Random networks of images: however their values lie, the host computes what the ops define.
 
 use crate::support::{IEEE, assert_same, draw, engine, feed_tensors, tensor, to_f64};
-use aneforge::device::host::{Host, Order};
+use aneforge::device::host::{Host, Operand, Order};
 use aneforge::ir::ops::concat::{Concat, Reverse};
 use aneforge::ir::ops::conv::Conv;
 use aneforge::ir::ops::pool::{AvgPool, MaxPool};
@@ -69,13 +69,81 @@ impl Images {
                 other + x.conv(op, &weight, None)
             }
             3 => x.greater(&other).select(x, &other),
-            _ => Var::apply(Concat { axis: 1 }, &[x, &other]),
+            _ => self.together(x),
+        }
+    }
+
+    /// Values of as many pixels put together, whatever else reads them.
+    fn together(&mut self, x: &Var) -> Var {
+        let pixels = |v: &Var| [0, 2, 3].map(|axis| v.shape()[axis]);
+        let alike = |v: &&Var| v.shape().rank() == 4 && pixels(v) == pixels(x);
+        let alike: Vec<Var> = self.values.iter().filter(alike).cloned().collect();
+        let mut parts: Vec<Var> =
+            (0..2 + self.below(2)).map(|_| alike[self.below(alike.len())].clone()).collect();
+        match self.below(4) {
+            0 => parts.push(self.constant(x.shape().dims(), 1.0)),
+            1 => parts[0] = x.relu(),
+            // What no other reads.
+            2 => {
+                let weight = self.constant(&[5, x.shape()[1], 1, 1], 0.3);
+                parts[1] = x.conv(
+                    Conv { strides: [1, 1], pad: [0; 4], dilations: [1, 1], groups: 1 },
+                    &weight,
+                    None,
+                );
+            }
+            _ => {}
+        }
+        let together = Var::apply(Concat { axis: 1 }, &parts.iter().collect::<Vec<_>>());
+        if self.below(3) > 0 || together.shape().count() > 1000 {
+            return together;
+        }
+        self.values.push(together.clone());
+        Var::apply(Concat { axis: 1 }, &[&together, &self.smoothed(x)])
+    }
+
+    /// As many windows as pixels.
+    fn smoothed(&mut self, x: &Var) -> Var {
+        let (kernel_sizes, strides, pad) = ([3, 3], [1, 1], [1; 4]);
+        match self.below(2) {
+            0 => Var::apply(MaxPool { kernel_sizes, strides, pad, ceil_mode: false }, &[x]),
+            _ => {
+                Var::apply(AvgPool { kernel_sizes, strides, pad, ceil_mode: false, exclude_pad: true }, &[x])
+            }
+        }
+    }
+
+    /// Some channels of a value, those that are left, and what is computed of those, together again.
+    fn parted(&mut self, x: &Var) -> Var {
+        let [n, c, h, w] = [0, 1, 2, 3].map(|axis| x.shape()[axis]);
+        if c == 1 {
+            return self.together(x);
+        }
+        let cut = 1 + self.below(c - 1);
+        let part = |from: usize, to: usize| x.slice_by_size(&[0, from, 0, 0], &[n, to - from, h, w]);
+        let (first, second) = (part(0, cut), part(cut, c));
+        let weight = self.constant(&[3, c - cut, 3, 3], 0.2);
+        let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+        let computed = match self.below(5) {
+            0 => second.relu(),
+            4 => second.softmax(1),
+            1 => self.smoothed(&second),
+            _ => second.conv(op, &weight, None),
+        };
+        self.values.push(first.clone());
+        let meets = computed.check().is_ok_and(|ty| ty.shape.dims()[2..] == [h, w]);
+        match self.below(5) {
+            0 => computed,
+            1 if meets => Var::apply(Concat { axis: 1 }, &[&first, &second, &computed]),
+            2 if meets => Var::apply(Concat { axis: 1 }, &[&computed, &first]),
+            3 if cut * 2 == c => &first * &second.sigmoid(),
+            _ => Var::apply(Concat { axis: 1 }, &[&second.relu(), &first]),
         }
     }
 
     fn along(&mut self, x: &Var) -> Var {
         let [c, h, w] = [1, 2, 3].map(|axis| x.shape()[axis]);
-        match self.below(11) {
+        match self.below(13) {
             0 => x.relu(),
             1 => x * &self.constant(&[1, c, 1, 1], 1.0),
             2 => x * &self.constant(&[c, h, w], 1.0),
@@ -89,6 +157,7 @@ impl Images {
                 x.batch_norm(&gamma, &beta, &beta, &gamma.square(), 0.25)
             }
             9 => x * &x.mean(&[2, 3]).sigmoid(),
+            10 | 11 => self.parted(x),
             _ => x + &x.mean(&[[1, 2, 3][self.below(3)]]),
         }
     }
@@ -96,11 +165,16 @@ impl Images {
     /// Where rows are wanted.
     fn rows(&mut self, x: &Var) -> Var {
         let [c, h, w] = [1, 2, 3].map(|axis| x.shape()[axis]);
-        match self.below(5) {
+        match self.below(6) {
             0 => x.transpose(&[0, 1, 3, 2]),
             1 => x.reshape(&[-1, c as i64, w as i64, h as i64]),
             2 => x.upsample(2),
             3 => x.mean(&[1, 3]) + x,
+            // Side by side along an axis that an image has only then.
+            4 => {
+                let plane = x.mean(&[0, 1]).reshape(&[1, h as i64, w as i64]).relu();
+                Var::stack(&[&plane, &(&plane * 0.5)], 2)
+            }
             _ => x.instance_norm(&self.constant(&[c], 1.0), &self.constant(&[c], 1.0), 0.25),
         }
     }
@@ -176,8 +250,8 @@ proptest! {
 /// What the networks are drawn for happens.
 #[test]
 fn random_networks_have_images_of_every_kind() {
-    let mut seen = BTreeSet::new();
-    for seed in 0..150 {
+    let (mut seen, mut read, mut written) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for seed in 0..600 {
         let (outputs, _) = network(seed, 20);
         let plan = compile(&outputs, &CompileOptions::default()).unwrap();
         for step in engine(1).plan(&plan.segments[0], plan.target).unwrap().steps {
@@ -188,6 +262,9 @@ fn random_networks_have_images_of_every_kind() {
             };
             let ops = std::iter::once(step.op.name()).chain(step.fused.links.iter().map(|link| link.op));
             seen.extend(ops.map(|op| (op, order, step.fused.residual.is_some())));
+            let is_part = |operand: &Operand| operand.to_string().contains('[');
+            read.extend(step.inputs.iter().filter(|operand| is_part(operand)).map(|_| step.op.name()));
+            written.extend(is_part(&step.output).then(|| step.op.name()));
         }
     }
     for wanted in [
@@ -211,4 +288,31 @@ fn random_networks_have_images_of_every_kind() {
     ] {
         assert!(seen.contains(&wanted), "{wanted:?}");
     }
+    for wanted in ["conv", "avg_pool", "clip", "concat", "mul", "relu"] {
+        assert!(read.contains(wanted), "{wanted} reads parts: {read:?}");
+    }
+    for wanted in ["conv", "max_pool", "avg_pool", "clip", "concat", "relu"] {
+        assert!(written.contains(wanted), "{wanted} writes parts: {written:?}");
+    }
+}
+
+/// A convolution that pads, of some channels of images that are one column wide: what is beside a pixel is not where its
+/// next channel is.
+#[test]
+fn channels_of_single_columns_have_zeros_beside_them() {
+    let x = Var::input(Shape::new(&[1, 3, 5, 1]).unwrap());
+    let mut images = Images { seed: 7, drawn: 0, values: Vec::new() };
+    let first = images.constant(&[9, 3, 2, 1], 0.3);
+    let second = images.constant(&[6, 6, 1, 3], 0.3);
+    let op = |pad| Conv { strides: [1, 1], pad, dilations: [1, 1], groups: 1 };
+    let part = x.conv(op([0, 0, 0, 0]), &first, None).slice_by_size(&[0, 2, 0, 0], &[1, 6, 4, 1]);
+    let outputs = [part.conv(op([0, 0, 1, 1]), &second, None).amax(&[2, 3])];
+    let feeds = [draw(x.shape(), 3, (-1.5, 1.5))];
+    let graph = Graph::freeze(&outputs).unwrap();
+    let plan = compile(&outputs, &CompileOptions::default()).unwrap();
+    let legal = &plan.traces.last().unwrap().graph;
+    let want = legal.eval(&feeds, IEEE);
+    let mut session = session(&outputs, engine(1).with_numerics(Numerics::Ieee));
+    session.run(&feed_tensors(&graph, &feeds)).unwrap();
+    assert_same(&to_f64(&session.output(0)), &want[legal.outputs()[0].index()].data, "host");
 }

@@ -29,6 +29,7 @@ mod noise;
 mod norms;
 mod overflow;
 
+mod parts;
 mod passes;
 mod plans;
 mod portable;

@@ -1,5 +1,7 @@
 //! Several elementwise functions in one pass: block after block, with what lies between them in the cache.
 
+mod apart;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::f16;
@@ -8,8 +10,10 @@ use super::binary::{BinaryTask, CompareTask, Pairs, SelectTask, opposites};
 use super::unary::{flush, has_special};
 use super::{Binary, Compare, GRAIN, Unary, map_slice};
 use crate::broadcast::Walk;
+use crate::gemm::Rows;
 use crate::simd::{Cuts, Grid, Simd, tiles};
-use crate::{Kernels, Scratch, Stores, Watch};
+use crate::{Kernels, Layout, Scratch, Stores, Watch};
+use apart::Loaded;
 
 /// Elements that a link computes at a time, and of a register: a few of them fit the first level of the cache.
 const REGISTER: usize = 1 << 11;
@@ -97,8 +101,11 @@ pub struct Chain {
     registers: usize,
     /// Elements that a thread computes at a time.
     task: usize,
-    /// The operand that lies in the result's place, in register 0 while a block is computed.
-    in_place: Option<usize>,
+    /// Operands that are in registers while a block is computed, in the first ones: what lies in the result's place, and
+    /// what lies apart.
+    loaded: Vec<Loaded>,
+    /// Columns of the result, and where its rows lie, if those are apart.
+    apart: Option<(usize, Rows)>,
 }
 
 #[derive(Debug)]
@@ -137,29 +144,47 @@ impl Chain {
     /// result's where it must be.
     #[must_use]
     pub fn new(shape: &[usize], operands: &[&[usize]], links: &[Link], in_place: Option<usize>) -> Chain {
-        let (registers, of) = assign_registers(links, in_place);
+        let operands: Vec<Layout> = operands.iter().map(|shape| Layout::row_major(shape)).collect();
+        Chain::between(shape, &operands, links, in_place, None)
+    }
+
+    /// The same with values that lie apart in their slices, and a result that consists of `apart` rows with gaps between
+    /// them, if it does. What is in place lies as the result does, without gaps.
+    ///
+    /// # Panics
+    /// As [`Chain::new`].
+    #[must_use]
+    pub fn between(
+        shape: &[usize],
+        operands: &[Layout],
+        links: &[Link],
+        in_place: Option<usize>,
+        apart: Option<(usize, Rows)>,
+    ) -> Chain {
+        let is_apart = |at: usize| !operands[at].is_row_major() && apart::is_loaded(links, at);
+        let is_loaded = |&at: &usize| Some(at) == in_place || is_apart(at);
+        let kept: Vec<usize> = (0..operands.len()).filter(is_loaded).collect();
+        let (registers, of) = assign_registers(links, &kept, apart.is_some());
+        let register_of = |operand: usize| kept.iter().position(|&at| at == operand);
         let of_source = |source: Argument| match source {
-            Argument::Operand(at) if Some(at) == in_place => Place::Register(0),
-            Argument::Operand(at) => Place::Operand(at),
+            Argument::Operand(at) => register_of(at).map_or(Place::Operand(at), Place::Register),
             Argument::Link(at) => Place::Register(of[at].expect("invariant: only the last has no register")),
         };
         let placed = |(link, &register): (&Link, &Option<usize>)| {
-            let shapes = |operand: usize| match link.sources[operand] {
-                Argument::Operand(at) => operands[at],
-                Argument::Link(_) => shape,
+            let lies = |operand: usize| match link.sources[operand] {
+                Argument::Operand(at) if register_of(at).is_none() => operands[at],
+                _ => Layout::row_major(shape),
             };
-            let walk = || Box::new(Walk::broadcast(shape, [shapes(0), shapes(1)]));
+            let walk = || Box::new(apart::walk([lies(0), lies(1)], shape));
             let function = match link.function {
                 Function::Unary(function) => Step::Unary(function),
                 Function::Binary(function) => Step::Binary(function, walk()),
                 Function::Compare(function) => Step::Compare(function, walk()),
                 Function::Not => Step::Not,
-                Function::Select => {
-                    Step::Select(Box::new(Walk::broadcast(shape, [shapes(0), shapes(1), shapes(2)])))
-                }
+                Function::Select => Step::Select(Box::new(apart::walk([lies(0), lies(1), lies(2)], shape))),
             };
             if matches!(function, Step::Unary(_) | Step::Not) {
-                assert_eq!(shapes(0), shape, "chain: the operand of a function of one");
+                assert_eq!(lies(0), Layout::row_major(shape), "chain: the operand of a function of one");
             }
             let mut sources = [Place::Register(0); 3];
             sources.iter_mut().zip(&link.sources).for_each(|(place, &source)| *place = of_source(source));
@@ -167,8 +192,13 @@ impl Chain {
             Placed { function, sources, register, flush_nan: link.flush_nan, made }
         };
         if let Some(at) = in_place {
-            assert_eq!(operands[at], shape, "chain: the operand in place");
+            assert!(apart.is_none() && operands[at].is_row_major(), "chain: rows in place");
+            assert_eq!(operands[at].extents(), shape, "chain: the operand in place");
         }
+        let loaded = |&at: &usize| match in_place {
+            Some(own) if own == at => Loaded::InPlace,
+            _ => Loaded::Apart(at, Box::new(apart::walk([operands[at]], shape))),
+        };
         let work = |link: &Link| if link.function == Function::Binary(Binary::Pow) { 8 } else { 1 };
         let task = (GRAIN / links.iter().map(work).sum::<usize>()).next_multiple_of(REGISTER);
         Chain {
@@ -176,7 +206,8 @@ impl Chain {
             count: shape.iter().product(),
             registers,
             task,
-            in_place,
+            loaded: kept.iter().map(loaded).collect(),
+            apart,
         }
     }
 
@@ -198,10 +229,12 @@ impl Chain {
         scratch: &mut Scratch,
         out: DataMut<'_>,
     ) {
-        assert_eq!(out.len(), self.count, "chain: output length");
+        assert!(self.apart.is_some() || out.len() == self.count, "chain: output length");
         let values = matches!(out, DataMut::Half(_));
-        assert!(values || self.in_place.is_none(), "chain: truth values in the place of values");
+        let in_place = self.loaded.iter().any(|loaded| matches!(loaded, Loaded::InPlace));
+        assert!(values || !in_place && self.apart.is_none(), "chain: truth values in the place of values");
         match out {
+            DataMut::Half(out) if self.apart.is_some() => self.rows(kernels, operands, watch, scratch, out),
             DataMut::Half(out) => {
                 self.blocks(kernels, operands, watch, scratch, out, |out| DataMut::Half(out))
             }
@@ -234,17 +267,21 @@ impl Chain {
             let (start, out) = tile.row_at(0, tile.columns());
             for (index, out) in out.chunks_mut(REGISTER).enumerate() {
                 let block = Block { simd: kernels.simd, operands, watch, start: start + index * REGISTER };
-                self.block(&block, registers, wrap(out));
+                self.block(&block, registers, out.len(), Some(wrap(out)));
             }
         });
     }
 
-    fn block(&self, block: &Block<'_>, registers: &mut [f16], out: DataMut<'_>) {
-        let count = out.len();
-        if let (Some(_), DataMut::Half(out)) = (self.in_place, &out) {
-            registers[..count].copy_from_slice(out);
+    /// Computes `count` elements, the last link into `out`, or its register.
+    fn block(&self, block: &Block<'_>, registers: &mut [f16], count: usize, out: Option<DataMut<'_>>) {
+        for (loaded, register) in self.loaded.iter().zip(registers.chunks_mut(REGISTER)) {
+            match (loaded, &out) {
+                (Loaded::Apart(at, walk), _) => block.load(*at, walk, &mut register[..count]),
+                (Loaded::InPlace, Some(DataMut::Half(out))) => register[..count].copy_from_slice(out),
+                (Loaded::InPlace, _) => unreachable!("invariant: values in place of values"),
+            }
         }
-        let mut out = Some(out);
+        let mut out = out;
         for link in &self.links {
             let Some(register) = link.register else {
                 let out = out.take().expect("invariant: only the last link has no register");
@@ -264,13 +301,13 @@ impl Chain {
     }
 }
 
-/// How many registers there are, and that of each link but the last. The operand in place has the first of them. A link
-/// never writes what it reads.
-fn assign_registers(links: &[Link], in_place: Option<usize>) -> (usize, Vec<Option<usize>>) {
+/// How many registers there are, and that of each link; the last has one only if it is `kept` there. The operands `loaded`
+/// have the first of them. A link never writes what it reads.
+fn assign_registers(links: &[Link], loaded: &[usize], kept: bool) -> (usize, Vec<Option<usize>>) {
     let last = links.len().checked_sub(1).expect("a chain has a link");
-    // The last link that reads each link, and the operand in place.
+    // The last link that reads each link, and each operand that is loaded.
     let mut until: Vec<usize> = (0..links.len()).collect();
-    let mut until_in_place = 0;
+    let mut busy = vec![0; loaded.len()];
     for (at, link) in links.iter().enumerate() {
         for &source in &link.sources {
             match source {
@@ -278,14 +315,15 @@ fn assign_registers(links: &[Link], in_place: Option<usize>) -> (usize, Vec<Opti
                     assert!(read < at, "chain: link {at} reads link {read}");
                     until[read] = at;
                 }
-                Argument::Operand(read) if Some(read) == in_place => until_in_place = at,
-                Argument::Operand(_) => {}
+                Argument::Operand(read) => {
+                    let register = loaded.iter().position(|&operand| operand == read);
+                    register.into_iter().for_each(|register| busy[register] = at);
+                }
             }
         }
     }
-    let mut busy: Vec<usize> = in_place.map(|_| until_in_place).into_iter().collect();
     let mut of = vec![None; links.len()];
-    for at in 0..last {
+    for at in 0..last + usize::from(kept) {
         let register = busy.iter().position(|&until| until < at).unwrap_or(busy.len());
         busy.resize(busy.len().max(register + 1), 0);
         busy[register] = until[at];

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::Layout;
+use crate::broadcast::MAX_RANK;
 use crate::threads::Pool;
 
 /// `0..total` cut into `parts` ranges of nearly equal size.
@@ -85,6 +87,41 @@ impl Place {
     pub(crate) fn contiguous(rows: usize, columns: usize) -> Place {
         let size = rows * columns;
         Place { start: 0, batch: size, line: size, rows: rows.max(1), row: columns }
+    }
+
+    /// The rows of neighbouring values that an array is: how many matrices of how many rows of how many values, and where
+    /// they lie. `None` if rows stand in more than lines and matrices.
+    pub(crate) fn of(layout: &Layout) -> Option<([usize; 3], Place)> {
+        let mut axes = [(1, 1); MAX_RANK];
+        let mut count = 0;
+        let long = layout.extents().iter().zip(layout.strides()).filter(|&(&extent, _)| extent != 1);
+        for (&extent, &stride) in long {
+            let joined = count > 0 && axes[count - 1].1 == extent * stride;
+            if joined {
+                axes[count - 1] = (axes[count - 1].0 * extent, stride);
+            } else {
+                (axes[count], count) = ((extent, stride), count + 1);
+            }
+        }
+        let (columns, outer) = match &axes[..count] {
+            [outer @ .., (columns, 1)] => (*columns, outer),
+            outer => (1, outer),
+        };
+        let (batches, lines, rows) = match *outer {
+            [] => ((1, 0), (1, columns), (1, columns)),
+            [rows] => ((1, 0), (1, rows.0 * rows.1), rows),
+            [lines, rows] => ((1, 0), lines, rows),
+            [batches, lines, rows] => (batches, lines, rows),
+            _ => return None,
+        };
+        let place = Place {
+            start: layout.start(),
+            batch: batches.1,
+            line: lines.1,
+            rows: rows.0.max(1),
+            row: rows.1,
+        };
+        Some(([batches.0, lines.0 * rows.0, columns], place))
     }
 
     fn at(&self, batch: usize, row: usize) -> usize {

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
+use aneforge_kernels::gemm::Rows;
 use aneforge_kernels::map::{self, Argument, Chain, Data, DataMut, Function, Link, Unary};
-use aneforge_kernels::{Kernels, Scratch, Stores, View, Watch, f16};
+use aneforge_kernels::{Kernels, Layout, Scratch, Stores, View, Watch, f16};
 use proptest::prelude::*;
 
 use super::map::{BINARY, COMPARE, all_unary, element, shapes};
@@ -37,6 +38,18 @@ impl Value {
             Value::Truth(values) => Data::Truth(values),
         }
     }
+}
+
+/// Where values of this shape are whose rows are one element apart, behind three others; and all of them.
+fn with_gaps(shape: &[usize], values: &[f16]) -> (Layout, Vec<f16>) {
+    let columns = shape.last().map_or(1, |&columns| columns.max(1));
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis] + usize::from(axis + 1 == shape.len());
+    }
+    let mut all = vec![f16::NAN; 3];
+    values.chunks(columns).for_each(|row| all.extend(row.iter().copied().chain([f16::NAN])));
+    (Layout::new(3, shape, &strides), all)
 }
 
 /// A chain with its operands.
@@ -155,6 +168,17 @@ impl Drawn {
             assert!(chain.take_made().all(|made| made == 0));
         };
         let chain = |in_place| Chain::new(&self.shape, &shapes, &self.links, in_place);
+        let laid = |(shape, value): &(Vec<usize>, Value)| match value {
+            Value::Half(values) => with_gaps(shape, values),
+            Value::Truth(_) => (Layout::row_major(shape), Vec::new()),
+        };
+        let laid: Vec<(Layout, Vec<f16>)> = self.operands.iter().map(laid).collect();
+        let layouts: Vec<Layout> = laid.iter().map(|(layout, _)| *layout).collect();
+        let data_apart = laid.iter().zip(&data).map(|((_, all), &data)| match data {
+            Data::Half(_) => Data::Half(all),
+            other => other,
+        });
+        let data_apart: Vec<Data<'_>> = data_apart.collect();
         match &values[values.len() - 1] {
             Value::Half(want) => {
                 let (apart, together) = (chain(None), chain(Some(0)));
@@ -163,13 +187,26 @@ impl Drawn {
                     out.copy_from_slice(self.operands[0].1.half());
                     of(kernels, &together, &in_place, DataMut::Half(out));
                 });
+                // From rows with gaps, into such.
+                let columns = self.shape.last().copied().unwrap_or(1);
+                let rows = (columns, Rows { start: 2, pitch: columns + 3 });
+                let apart = Chain::between(&self.shape, &layouts, &self.links, None, Some(rows));
+                let mut wanted = vec![f16::ONE; 2];
+                want.chunks(columns.max(1))
+                    .for_each(|row| wanted.extend(row.iter().copied().chain([f16::ONE; 3])));
+                check(&wanted, "chain of rows apart", |kernels, out| {
+                    out.fill(f16::ONE);
+                    of(kernels, &apart, &data_apart, DataMut::Half(out));
+                });
             }
             Value::Truth(want) => {
-                let chain = chain(None);
+                let apart = Chain::between(&self.shape, &layouts, &self.links, None, None);
                 for kernels in contexts() {
-                    let mut out = vec![9; want.len()];
-                    of(kernels, &chain, &data, DataMut::Truth(&mut out));
-                    assert_eq!(&out, want, "{kernels:?}");
+                    for (chain, data) in [(&chain(None), &data), (&apart, &data_apart)] {
+                        let mut out = vec![9; want.len()];
+                        of(kernels, chain, data, DataMut::Truth(&mut out));
+                        assert_eq!(&out, want, "{kernels:?}");
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Copies between layouts.
 
-use aneforge_kernels::{View, layout};
+use aneforge_kernels::{Layout, View, layout};
 use proptest::prelude::*;
 
 use super::support::{Random, cases, contexts};
@@ -42,6 +42,33 @@ fn check(want: &[u16], body: impl Fn(&aneforge_kernels::Kernels, &mut [u16])) {
 
 proptest! {
     #![proptest_config(cases(60))]
+
+    /// A window of an array, brought to a window of another one, which stays around it.
+    #[test]
+    fn windows_are_placed_in_windows((shape, x, seed) in input()) {
+        let mut random = Random(seed);
+        let strides = |shape: &[usize]| -> Vec<usize> {
+            (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect()
+        };
+        let size: Vec<usize> = shape.iter().map(|&extent| 1 + random.below(extent)).collect();
+        let mut window = |of: &[usize]| -> Vec<usize> {
+            of.iter().zip(&size).map(|(&extent, &size)| random.below(extent - size + 1)).collect()
+        };
+        let whole: Vec<usize> = shape.iter().map(|&extent| extent + seed as usize % 3).collect();
+        let (from, to) = (window(&shape), window(&whole));
+        let layout = |of: &[usize], begin: &[usize]| Layout::new(index(of, begin), &size, &strides(of));
+        let (reads, writes) = (layout(&shape, &from), layout(&whole, &to));
+        let mut wanted = vec![0xdead; whole.iter().product()];
+        for at in 0..size.iter().product() {
+            let place = |begin: &[usize]| -> Vec<usize> {
+                coordinates(&size, at).iter().zip(begin).map(|(place, begin)| place + begin).collect()
+            };
+            wanted[index(&whole, &place(&to))] = x[index(&shape, &place(&from))];
+        }
+        check(&wanted, |kernels, out| layout::place(kernels, &x, &reads, out, &writes));
+        let gathered = want(&size, &x, &shape, |at| at.iter().zip(&from).map(|(at, from)| at + from).collect());
+        check(&gathered, |kernels, out| layout::gather(kernels, &x, &reads, out));
+    }
 
     #[test]
     fn transpose((shape, x, seed) in input()) {

@@ -71,7 +71,7 @@ impl Routine for Constant {
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
         let epilogue = call.epilogue(Bias::Row);
         let (x, from) = call.images(&call.step.inputs[0]);
-        let (image, weights, to) = (call.four(0), &self.weights.weights, call.step.output.images());
+        let (image, weights, to) = (call.four(0), &self.weights.weights, call.step.output.spanned().images());
         let (x, out) = ((x, &from), (halves(out), &to));
         conv::conv2d_images(call.kernels, x, image, weights, &self.params, &epilogue, scratch, out);
     }

@@ -1,10 +1,11 @@
 //! One value from the values at the same place: chains of functions, of one link or more.
 
-use crate::device::host::plan::{Operand, Step};
+use crate::device::host::operand::Operand;
+use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::Form;
 use aneforge_kernels::map::{Chain, Data, DataMut, Link};
-use aneforge_kernels::{Kernels, Scratch, channel, convert};
+use aneforge_kernels::{Kernels, Layout, Scratch, channel, convert};
 use aneforge_tensor::DType;
 use smallvec::SmallVec;
 
@@ -25,9 +26,15 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
         Form::Cast => Elementwise::Cast,
         _ if fused.links.is_empty() => return None,
         _ => {
-            let extents: Vec<&[usize]> = inputs.iter().map(|operand| operand.lying.dims()).collect();
+            let operand = |operand: &Operand| match operand.is_dense() {
+                true => Layout::row_major(operand.lying.dims()),
+                false => operand.layout,
+            };
+            let operands: Vec<Layout> = inputs.iter().map(operand).collect();
             let links: Vec<Link> = fused.links.iter().map(|link| link.does.clone()).collect();
-            Elementwise::Chain(Chain::new(output.lying.dims(), &extents, &links, *in_place))
+            let rows = || output.rows().expect("invariant: a chain writes rows");
+            let apart = (!output.is_dense()).then(rows);
+            Elementwise::Chain(Chain::between(output.lying.dims(), &operands, &links, *in_place, apart))
         }
     }))
 }
@@ -77,7 +84,8 @@ impl Routine for Elementwise {
 fn data<'a>(call: &'a Call<'_, '_>) -> impl Iterator<Item = Data<'a>> {
     let operand = |(index, operand): (usize, &Operand)| match operand.ty.dtype {
         _ if call.step.in_place == Some(index) => Data::InPlace,
-        DType::F16 => Data::Half(call.half(index)),
+        DType::F16 if operand.is_dense() => Data::Half(call.half(index)),
+        DType::F16 => Data::Half(call.around(operand)),
         _ => Data::Truth(call.bytes(index)),
     };
     call.step.inputs.iter().enumerate().map(operand)

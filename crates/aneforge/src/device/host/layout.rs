@@ -4,9 +4,9 @@
 //! first. So values lie like that wherever nothing wants planes: what is fed or returned, and what ops read or write
 //! that care for their axes. Values that meet in an op, or are added to each other, lie alike.
 
-use crate::device::host::plan::Order;
+use crate::device::host::operand::Order;
 use crate::device::host::planner::{Draft, Planner};
-use crate::ir::form::Form;
+use crate::ir::form::{Form, Move};
 use crate::ir::graph::NodeId;
 use crate::ir::types::TensorType;
 use aneforge_tensor::{DType, Shape};
@@ -159,10 +159,11 @@ impl Layout<'_, '_> {
                 self.lie_alike(number, either, &draft.inputs[..1]);
             }
             Treatment::Along(_) => {
-                self.sets.set(number).bare = true;
+                let bare = !self.planner.copies(draft);
+                self.sets.set(number).bare |= bare;
                 for &input in &draft.inputs {
                     if let Ok(Some(read)) = self.operand(input) {
-                        self.sets.set(read).bare = true;
+                        self.sets.set(read).bare |= bare;
                     }
                 }
                 self.lie_alike(number, either, &draft.inputs);
@@ -199,6 +200,17 @@ impl Layout<'_, '_> {
 }
 
 impl Planner<'_> {
+    /// Whether a draft copies elements as they are, from and to wherever they lie.
+    pub(super) fn copies(&self, draft: &Draft) -> bool {
+        let moves = matches!(self.form(draft.node), Form::Move(Move::Concat(_) | Move::Slice { .. }));
+        moves && self.finish(draft.node, draft.last).is_idle()
+    }
+
+    /// Whether a draft's operands and result lie in one order.
+    pub(super) fn goes_along(&self, draft: &Draft) -> bool {
+        matches!(self.treatment(draft), Treatment::Along(_) | Treatment::Pools)
+    }
+
     /// What a draft does with images.
     pub(super) fn treatment(&self, draft: &Draft) -> Treatment {
         let images = |id: NodeId| self.ty(id).shape.rank() == 4;
@@ -206,6 +218,10 @@ impl Planner<'_> {
             _ if draft.fused.whole.is_some() => Treatment::Rows,
             Form::Conv(..) if self.graph.constant(draft.inputs[1]).is_some() => Treatment::Convolves,
             Form::Pool(..) => Treatment::Pools,
+            // What gets an axis more has none of those of images yet.
+            Form::Move(Move::Concat(_)) if !draft.inputs.iter().all(|&input| images(input)) => {
+                Treatment::Rows
+            }
             form if images(draft.last) && self.ty(draft.last).dtype != DType::U8 => {
                 match form.reordered(&Order::PIXEL_AXES) {
                     Some(form) => Treatment::Along(form),

@@ -65,7 +65,7 @@ impl Planner<'_> {
 }
 
 /// Axes of these extents with the same elements in the same order, if their strides are even.
-fn regrouped(axes: &[(usize, usize)], extents: &[usize]) -> Option<Vec<(usize, usize)>> {
+pub(super) fn regrouped(axes: &[(usize, usize)], extents: &[usize]) -> Option<Vec<(usize, usize)>> {
     let mut axes = axes.iter().copied().filter(|&(extent, _)| extent != 1).rev();
     // Elements that are left of the axes taken so far, and how far apart they are.
     let (mut left, mut stride) = (1, 1);

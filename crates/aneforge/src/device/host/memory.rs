@@ -217,7 +217,7 @@ impl Kept {
 }
 
 impl<'a> Memory<'a> {
-    pub(super) fn bytes(&self, place: Place, ty: TensorType) -> &[u8] {
+    fn bytes(&self, place: Place, ty: TensorType) -> &[u8] {
         &self.whole(place)[..ty.bytes()]
     }
 
@@ -235,10 +235,6 @@ impl<'a> Memory<'a> {
                 constant.expect("invariant: constants that steps read are loaded").bytes()
             }
         }
-    }
-
-    pub(super) fn half(&self, place: Place, ty: TensorType) -> &[f16] {
-        bytemuck::cast_slice(self.bytes(place, ty))
     }
 
     /// The bias that is part of a step.

@@ -1,7 +1,7 @@
 //! The host engine: legal graphs on this machine's processor, with the Neural Engine's numerics.
 //!
 //! `planner` turns a graph into steps over slots of memory, fusing what the kernels fuse; `whole` says which nodes one kernel
-//! computes, `norms` and `attention` how those are recognised; `chain` joins elementwise nodes; `layout` says which images lie pixel after pixel, and `places` where results are written; `run` executes the steps, each
+//! computes, `norms` and `attention` how those are recognised; `chain` joins elementwise nodes; `layout` says which images lie pixel after pixel, `views` which values are parts of others, and `places` where results are written; `run` executes the steps, each
 //! by a `routine` of one of the families, which have a file each. Fusing never changes a bit: each node rounds as if it
 //! stood alone.
 
@@ -19,6 +19,7 @@ mod memory;
 mod movement;
 mod normalise;
 mod norms;
+mod operand;
 mod overflow;
 mod packs;
 mod places;
@@ -26,15 +27,18 @@ mod plan;
 mod planner;
 mod pool;
 mod product;
+mod reach;
 mod reduce;
 mod roof;
 mod routine;
 mod row_product;
 mod run;
 mod single;
+mod views;
 mod whole;
 
-pub use plan::{Apart, HostPlan, Operand, Order, Place, Step};
+pub use operand::{Operand, Order};
+pub use plan::{Apart, HostPlan, Place, Step};
 
 use crate::device::{Buffer, Clean, Device, DeviceError, Loaded};
 use crate::ir::graph::Graph;

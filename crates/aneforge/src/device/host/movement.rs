@@ -1,9 +1,11 @@
 //! Elements brought to other places, and mixed with their neighbours on the way.
 
+use crate::device::host::operand::Operand;
+use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Move, Sampling, Warp};
-use aneforge_kernels::{Scratch, View, gather, layout, warp};
-use aneforge_tensor::{MAX_RANK, Shape, f16};
+use aneforge_kernels::{Layout, Scratch, View, gather, layout, warp};
+use aneforge_tensor::Shape;
 
 enum Movement {
     Transpose {
@@ -13,10 +15,8 @@ enum Movement {
     },
     /// Places per axis.
     Gather(Vec<Vec<usize>>),
-    /// From this first element.
-    Slice(Vec<usize>),
-    /// Along this axis.
-    Concat(usize),
+    /// Where the elements of each operand go.
+    Copy(Vec<[Layout; 2]>),
     /// A set of axes.
     Reverse(u32),
     /// Where the rows and the columns of the result read.
@@ -27,15 +27,17 @@ enum Movement {
 
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     Some(Box::new(match &setup.step.form {
-        Form::Move(places) => tables(places, setup.shape(0)),
+        Form::Move(Move::Slice { begin, .. }) => Movement::Copy(vec![slice(setup.step, begin)]),
+        &Form::Move(Move::Concat(axis)) => Movement::Copy(concat(setup.step, axis)),
+        Form::Move(places) => tables(places, setup.shape(0))?,
         Form::Sample(sampling) => Movement::Bilinear([0, 1].map(|axis| taps(sampling, axis))),
         Form::Warp(warp) => Movement::Affine([0, 1].map(|axis| coordinates(warp, axis))),
         _ => return None,
     }))
 }
 
-fn tables(places: &Move, x: Shape) -> Movement {
-    match places {
+fn tables(places: &Move, x: Shape) -> Option<Movement> {
+    Some(match places {
         Move::Transpose { extents, perm } => {
             Movement::Transpose { extents: extents.clone(), perm: perm.clone() }
         }
@@ -49,10 +51,43 @@ fn tables(places: &Move, x: Shape) -> Movement {
             sampling.before(0),
             sampling.before(1),
         ]),
-        Move::Slice { begin, .. } => Movement::Slice(begin.clone()),
-        Move::Concat(axis) => Movement::Concat(*axis),
         Move::Reverse(axes) => Movement::Reverse(*axes),
+        Move::Slice { .. } | Move::Concat(_) => return None,
+    })
+}
+
+/// The window of this array that begins at these places and has these extents.
+fn window(of: &Layout, begin: &[usize], extents: &[usize]) -> Layout {
+    let before: usize = begin.iter().zip(of.strides()).map(|(begin, stride)| begin * stride).sum();
+    Layout::new(of.start() + before, extents, of.strides())
+}
+
+/// Where a slice reads and writes.
+fn slice(step: &Step, begin: &[usize]) -> [Layout; 2] {
+    let to = step.output.spanned().layout;
+    [window(&step.inputs[0].layout, begin, to.extents()), to]
+}
+
+/// An array of these extents, which may lack the axis of one element along which it is put beside others.
+fn of_extents(layout: &Layout, extents: &[usize], axis: usize) -> Layout {
+    let mut strides = layout.strides().to_vec();
+    if strides.len() < extents.len() {
+        strides.insert(axis, 0);
     }
+    Layout::new(layout.start(), extents, &strides)
+}
+
+/// Where the operands are that are put together along an axis, and where they go.
+fn concat(step: &Step, axis: usize) -> Vec<[Layout; 2]> {
+    let (whole, mut begin, mut at) = (step.output.spanned().layout, vec![0; step.output.lying.rank()], 0);
+    let part = |(index, operand): (usize, &Operand)| {
+        let mut extents = whole.extents().to_vec();
+        extents[axis] = operand.lying.count() / (step.output.lying.count() / extents[axis]);
+        begin[axis] = step.fused.begins.get(index).copied().unwrap_or(at);
+        at += extents[axis];
+        [of_extents(&operand.layout, &extents, axis), window(&whole, &begin, &extents)]
+    };
+    step.inputs.iter().enumerate().map(part).collect()
 }
 
 fn taps(sampling: &Sampling, axis: usize) -> Vec<gather::Tap> {
@@ -74,11 +109,15 @@ impl Routine for Movement {
                 layout::transpose(k, View::new(call.half(0), extents), perm, out);
             }
             Movement::Gather(places) => gather::gather(k, call.view(0), places, out),
-            Movement::Slice(begin) => {
-                let steps = &[1; MAX_RANK][..begin.len()];
-                layout::slice(k, call.view(0), begin, call.result(), steps, out);
+            Movement::Copy(parts) => {
+                for (operand, [from, to]) in call.step.inputs.iter().zip(parts) {
+                    layout::place(k, call.around(operand), from, out, to);
+                }
+                if call.step.output.is_dense() {
+                    call.finish(out);
+                }
+                return;
             }
-            Movement::Concat(axis) => concat(call, *axis, out),
             Movement::Reverse(axes) => layout::reverse(k, call.view(0), *axes, out),
             Movement::Bilinear([rows, columns]) => {
                 let [_, _, h, w] = call.four(0);
@@ -87,17 +126,5 @@ impl Routine for Movement {
             Movement::Affine(axes) => warp::affine(k, call.half(0), call.four(0)[1], call.half(1), axes, out),
         }
         call.finish(out);
-    }
-}
-
-fn concat(call: &Call<'_, '_>, axis: usize, out: &mut [f16]) {
-    let inner: usize = call.result()[axis..].iter().product();
-    let mut start = 0;
-    for index in 0..call.step.inputs.len() {
-        let run: usize = call.extents(index)[axis..].iter().product();
-        for (to, from) in out.chunks_exact_mut(inner).zip(call.half(index).chunks_exact(run)) {
-            to[start..start + run].copy_from_slice(from);
-        }
-        start += run;
     }
 }

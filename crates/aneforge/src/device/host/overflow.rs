@@ -84,7 +84,7 @@ impl Overflows {
         for (node, op, part) in parts(step) {
             let Some(mut out) = AlignedBytes::try_zeroed(part.output.room()) else { return };
             Call { step: &part, watch: &Watch::default(), ..*call }.run(routine, scratch, &mut out);
-            let added = part.fused.residual.as_ref().map(|added| call.images(added).0);
+            let added = Call { step: &part, ..*call }.added();
             let was_finite = |i: usize| match &before {
                 None => finite,
                 Some(before) => {
@@ -121,7 +121,8 @@ fn parts(step: &Step) -> Vec<(NodeId, &'static str, Step)> {
     let part = |node, op, bias, residual, activation| {
         let fused = Fused { bias, residual, activation, ..step.fused.clone() };
         let finish = Finish { flush_nan: false, ..step.finish };
-        (node, op, Step { fused, finish, ..step.clone() })
+        let output = if step.output.is_dense() { step.output.spanned() } else { step.output };
+        (node, op, Step { fused, finish, output, ..step.clone() })
     };
     let mut later = nodes.iter().copied();
     let mut parts = vec![part(step.first, step.op.name(), None, None, None)];

@@ -1,16 +1,15 @@
 //! What the host runs, as data: steps over slots.
 
 use crate::device::StepTime;
+use crate::device::host::operand::Operand;
 use crate::device::host::whole::Whole;
 use crate::ir::form::Form;
 use crate::ir::graph::NodeId;
 use crate::ir::op::Op;
-use crate::ir::ops::conv::four;
 use crate::ir::types::{Caller, TensorType, counted};
 use crate::plan::Slots;
-use aneforge_kernels::conv::{Images, Nhwc};
 use aneforge_kernels::map::{self, Argument, Unary};
-use aneforge_tensor::{Shape, f16};
+use aneforge_tensor::f16;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,114 +34,6 @@ impl Place {
     }
 }
 
-/// How the elements of a value lie in its place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Order {
-    /// In row-major order, without gaps.
-    #[default]
-    RowMajor,
-    /// As images, pixel after pixel, the channels of each side by side.
-    Pixels {
-        /// Rows and columns of zeros around each image: top, bottom, left, right.
-        halo: [usize; 4],
-        /// The longest step along a row of the convolutions that read it, which may read beyond its end; 0 if there are
-        /// none.
-        ahead: usize,
-    },
-}
-
-impl Order {
-    /// Pixels with nothing around them.
-    pub const PIXELS: Order = Order::Pixels { halo: [0; 4], ahead: 0 };
-    /// Which axis of an image `[N, C, H, W]` each axis is where its pixels lie one after the other.
-    pub const PIXEL_AXES: [usize; 4] = [0, 2, 3, 1];
-
-    /// The bytes that a value must have that lies so.
-    pub(super) fn room(self, ty: TensorType) -> usize {
-        match self {
-            Order::Pixels { halo, ahead: ahead @ 1.. } => {
-                pixels(ty.shape, halo).len(ty.shape[0], ahead) * ty.dtype.size()
-            }
-            _ => ty.bytes(),
-        }
-    }
-}
-
-/// Where the images of an array `[N, C, H, W]` lie, one after the other with so much around each.
-fn pixels(shape: Shape, halo: [usize; 4]) -> Nhwc {
-    let [_, channels, height, width] = four(shape);
-    Nhwc::padded([height, width], channels, halo)
-}
-
-/// A value as a step reads or writes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Operand {
-    /// Where it lies.
-    pub place: Place,
-    /// Its type, as the op sees it.
-    pub ty: TensorType,
-    /// How its elements lie.
-    pub order: Order,
-    /// Its extents, as they lie.
-    pub lying: Shape,
-}
-
-impl Operand {
-    pub(super) fn new(place: Place, ty: TensorType, order: Order) -> Operand {
-        let lying = match order {
-            Order::RowMajor => ty.shape,
-            Order::Pixels { .. } => pixel_extents(ty.shape),
-        };
-        Operand { place, ty, order, lying }
-    }
-
-    /// Takes it as pixels, which it is already, or is as well.
-    pub(super) fn by_pixels(&mut self) {
-        if self.order == Order::RowMajor {
-            *self = Operand::new(self.place, self.ty, Order::PIXELS);
-        }
-    }
-
-    /// How its images lie, if it is images.
-    pub(super) fn images(&self) -> Images {
-        match self.order {
-            Order::RowMajor => Images::Planes,
-            Order::Pixels { halo, .. } => Images::Pixels(pixels(self.ty.shape, halo)),
-        }
-    }
-
-    /// The bytes that its place must have.
-    pub(super) fn room(&self) -> usize {
-        self.order.room(self.ty)
-    }
-
-    /// The bytes from the first of its place to the last of its elements, and what is to be around them.
-    pub(super) fn span(&self) -> usize {
-        match self.order {
-            Order::Pixels { halo, .. } if halo != [0; 4] => self.room(),
-            _ => self.ty.bytes(),
-        }
-    }
-
-    /// Puts zeros around its images in `out`, if it wants any.
-    pub(super) fn clear_halo(&self, out: &mut [f16]) {
-        match self.order {
-            Order::Pixels { halo, .. } if halo != [0; 4] => {
-                let [images, channels, height, width] = four(self.ty.shape);
-                pixels(self.ty.shape, halo).clear_halo(images, [height, width], channels, out);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The extents of an array of up to four axes whose pixels lie one after the other.
-fn pixel_extents(shape: Shape) -> Shape {
-    let mut image = [1; 4];
-    image[4 - shape.rank()..].copy_from_slice(shape.dims());
-    Shape::new(&Order::PIXEL_AXES.map(|axis| image[axis])).expect("invariant: as many elements as before")
-}
-
 /// One call of a kernel.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -160,10 +51,14 @@ pub struct Step {
     pub fused: Fused,
     /// What it writes.
     pub output: Operand,
+    /// The value of which that is the first to be written, if zeros are wanted around its images.
+    pub halo: Option<Operand>,
     /// The operand that lies in the place of the result.
     pub in_place: Option<usize>,
     /// Why functions of elements are not computed by a step before.
     pub apart: Option<Apart>,
+    /// Why elements are copied that others could have read, or written, where they belong.
+    pub copies: Vec<&'static str>,
     /// What the engine does to the stored values.
     pub finish: Finish,
     /// Multiplications and additions of its ops.
@@ -214,6 +109,8 @@ pub struct Fused {
     pub parts: Vec<[Caller; 2]>,
     /// All nodes of a step whose kernel computes them as a whole.
     pub whole: Option<Arc<Whole>>,
+    /// Of operands put one after another, where each begins, if some are there already.
+    pub begins: Vec<usize>,
 }
 
 /// A node of a chain.
@@ -238,6 +135,13 @@ pub struct Finish {
     pub watched: bool,
 }
 
+impl Finish {
+    /// Whether there is nothing to do.
+    pub(super) fn is_idle(self) -> bool {
+        self == Finish::default()
+    }
+}
+
 impl fmt::Display for Finish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(limit) = self.limit {
@@ -253,7 +157,7 @@ impl Step {
     fn write_links(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Link { node, op, does } in &self.fused.links {
             let source = |source: &Argument| match *source {
-                Argument::Operand(at) => self.inputs[at].place.to_string(),
+                Argument::Operand(at) => self.inputs[at].to_string(),
                 Argument::Link(at) => format!("%{}", self.fused.links[at].node.0),
             };
             let sources: Vec<String> = does.sources.iter().map(source).collect();
@@ -292,32 +196,23 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Display for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Order::RowMajor => Ok(()),
-            Order::Pixels { halo: [0, 0, 0, 0], .. } => f.write_str(" by pixels"),
-            Order::Pixels { halo, .. } => write!(f, " by pixels, halo {halo:?}"),
-        }
-    }
-}
-
 impl fmt::Display for HostPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total: usize = self.slots.bytes.iter().sum();
         let (steps, slots) = (counted(self.steps.len(), "step"), counted(self.slots.bytes.len(), "slot"));
         writeln!(f, "{steps}, {slots}, {total} bytes")?;
         for (i, (step, span)) in self.steps.iter().zip(&self.spans).enumerate() {
-            let added = step.fused.residual.iter().map(|o| o.place);
-            let inputs = step.inputs.iter().map(|o| o.place).chain(step.fused.bias).chain(added);
-            let inputs: Vec<String> = inputs.map(|place| place.to_string()).collect();
+            let bias = step.fused.bias.iter().map(Place::to_string);
+            let added = step.fused.residual.iter().map(Operand::to_string);
+            let inputs: Vec<String> =
+                step.inputs.iter().map(Operand::to_string).chain(bias).chain(added).collect();
             let name = step.name();
             let until =
                 if span.last == usize::MAX { "the end".into() } else { format!("step {}", span.last) };
             writeln!(
                 f,
                 "{i:4}: {} = {name}({}) : {}{}{}, until {until}, {} bytes",
-                step.output.place,
+                step.output,
                 inputs.join(", "),
                 step.output.ty,
                 step.output.order,
@@ -326,6 +221,9 @@ impl fmt::Display for HostPlan {
             )?;
             if let Some(Apart { step, why }) = step.apart {
                 writeln!(f, "        apart from step {step}: {why}")?;
+            }
+            for why in &step.copies {
+                writeln!(f, "        copies: {why}")?;
             }
             if step.fused.links.len() > 1 {
                 step.write_links(f)?;

@@ -3,8 +3,11 @@
 use crate::device::host::chain;
 use crate::device::host::joined::Joined;
 use crate::device::host::layout::{self, Treatment};
+use crate::device::host::operand::{Operand, Order};
 use crate::device::host::places::Places;
-use crate::device::host::plan::{Finish, Fused, HostPlan, Operand, Order, Place, Step};
+use crate::device::host::plan::{Finish, Fused, HostPlan, Place, Step};
+use crate::device::host::reach::Refusal;
+use crate::device::host::views::Views;
 use crate::ir::form::{Form, Move, Pooling, Product};
 use crate::ir::graph::{Graph, GraphNode, NodeId};
 use crate::ir::numerics::Numerics;
@@ -20,6 +23,7 @@ use std::collections::HashMap;
 const ASCENDING: &[Unary] = &[Unary::Relu, Unary::Relu6];
 
 /// A step before slots are assigned: its value is buffer number `node`.
+#[derive(Clone)]
 pub(super) struct Draft {
     pub(super) node: NodeId,
     pub(super) last: NodeId,
@@ -29,13 +33,16 @@ pub(super) struct Draft {
     pub(super) fused: Fused,
     /// The elementwise nodes that it is, in their order.
     pub(super) links: Vec<NodeId>,
+    /// Why it copies what could have been where it belongs.
+    pub(super) copies: Vec<Refusal>,
 }
 
 impl Draft {
     /// Of a node without operands yet.
     pub(super) fn new(node: NodeId, links: Vec<NodeId>) -> Draft {
         let fused = Fused::default();
-        Draft { node, last: node, inputs: Vec::new(), bias: None, residual: None, fused, links }
+        let (inputs, copies) = (Vec::new(), Vec::new());
+        Draft { node, last: node, inputs, bias: None, residual: None, fused, links, copies }
     }
 }
 
@@ -61,7 +68,8 @@ pub(super) fn plan(graph: &Graph, numerics: Numerics, fuse: bool) -> HostPlan {
         drafts = planner.chained(drafts);
     }
     let orders = if fuse { layout::orders(&planner, &drafts) } else { vec![Order::RowMajor; drafts.len()] };
-    planner.place(&drafts, &orders)
+    let views = if fuse { Views::found } else { Views::none }(&planner, &drafts, &orders);
+    planner.place(&views.steps(), &views)
 }
 
 pub(super) struct Planner<'a> {
@@ -150,6 +158,11 @@ impl Planner<'_> {
             }
             _ => node.inputs.clone(),
         }
+    }
+
+    /// The nodes that read a value, each as often as it does.
+    pub(super) fn consumers(&self, id: NodeId) -> &[NodeId] {
+        &self.consumers[id.index()]
     }
 
     /// The nodes that read a value, each as often as it does, if it is not returned.
@@ -282,14 +295,15 @@ impl Planner<'_> {
         id
     }
 
-    fn place(&self, drafts: &[Draft], orders: &[Order]) -> HostPlan {
-        let Places { writer, written, in_place, slots, spans } = self.places(drafts, orders);
-        let place = |id: NodeId| self.place_of(id, &writer, &written);
-        let order = |id: NodeId| writer[id.index()].map_or(Order::RowMajor, |step| orders[step]);
+    fn place(&self, drafts: &[Draft], views: &Views<'_, '_>) -> HostPlan {
+        let Places { writer, of, in_place, slots, spans } = self.places(drafts, views);
+        let place = |id: NodeId| self.place_of(views.base(id), &of);
         let step = |(at, draft): (usize, &Draft)| {
-            let step = self.step(draft, (written[at], orders[at]), place, order);
+            let step = self.step(draft, |id| views.operand(id, place(id)));
             let apart = if self.fuse { self.apart(draft, drafts, &writer) } else { None };
-            Step { in_place: in_place[at], apart, ..step }
+            let halo = views.with_halo(views.base(draft.last), place(draft.last));
+            let halo = halo.filter(|_| spans[at].first == at);
+            Step { in_place: in_place[at], apart, halo, ..step }
         };
         let steps = drafts.iter().enumerate().map(step).collect();
         let outputs = self.graph.outputs().iter().map(|&id| (place(id), self.ty(id))).collect();
@@ -299,26 +313,17 @@ impl Planner<'_> {
     }
 
     /// The step of a draft, by where values lie and how.
-    fn step(
-        &self,
-        draft: &Draft,
-        (written, order): (Place, Order),
-        place: impl Fn(NodeId) -> Place,
-        order_of: impl Fn(NodeId) -> Order,
-    ) -> Step {
-        let operand = |order: Order, id: NodeId| Operand::new(place(id), self.ty(id), order);
+    fn step(&self, draft: &Draft, operand: impl Fn(NodeId) -> Operand) -> Step {
         let whole = draft.fused.whole.as_ref();
         let mut form = whole.map_or_else(|| self.form(draft.node).clone(), |whole| whole.form());
-        let mut output = Operand::new(written, self.ty(draft.last), order);
-        let mut inputs: Vec<Operand> = draft.inputs.iter().map(|&id| operand(order_of(id), id)).collect();
+        let mut output = operand(draft.last);
+        let mut inputs: Vec<Operand> = draft.inputs.iter().map(|&id| operand(id)).collect();
         let pixels = |operand: &Operand| operand.order != Order::RowMajor;
-        let treatment = self.treatment(draft);
-        let alike = matches!(treatment, Treatment::Along(_) | Treatment::Pools);
-        if alike && (pixels(&output) || inputs.iter().any(pixels)) {
+        if self.goes_along(draft) && (pixels(&output) || inputs.iter().any(pixels)) {
             // What is the same in both orders goes along.
             inputs.iter_mut().for_each(Operand::by_pixels);
             output.by_pixels();
-            if let Treatment::Along(reordered) = treatment {
+            if let Treatment::Along(reordered) = self.treatment(draft) {
                 form = reordered;
             }
         }
@@ -330,14 +335,16 @@ impl Planner<'_> {
             form,
             inputs,
             fused: Fused {
-                bias: draft.bias.map(&place),
-                residual: draft.residual.map(|id| operand(order_of(id), id)),
+                bias: draft.bias.map(|id| operand(id).place),
+                residual: draft.residual.map(&operand),
                 links: self.links(draft),
                 ..draft.fused.clone()
             },
             output,
             in_place: None,
             apart: None,
+            halo: None,
+            copies: draft.copies.clone(),
             finish: self.finish(draft.links.last().copied().unwrap_or(draft.node), draft.last),
             flops: nodes.map(|id| self.graph.facts(id).flops).sum(),
             bytes: self.bytes(draft),
@@ -351,19 +358,19 @@ impl Planner<'_> {
             None => self.ty(*id).bytes(),
         };
         let read: usize = draft.inputs.iter().chain(&draft.residual).map(stored).sum();
-        read + self.ty(draft.last).bytes()
+        // Of what is put together, what is there already is neither read nor written.
+        if draft.fused.begins.is_empty() { read + self.ty(draft.last).bytes() } else { 2 * read }
     }
 
-    /// Where a value lies, by the steps that write and the places they write to.
-    fn place_of(&self, id: NodeId, writer: &[Option<usize>], written: &[Place]) -> Place {
-        let root = self.root(id);
-        match (&self.graph.node(root).op, writer[root.index()]) {
+    /// Where a value lies that is a part of no other one, by the places of what steps write.
+    fn place_of(&self, base: NodeId, of: &[Option<Place>]) -> Place {
+        match (&self.graph.node(base).op, of[base.index()]) {
             (Op::Constant(Constant { index }), _) => Place::Constant(*index),
             (Op::Input(_), _) => {
-                let feed = self.feeds.iter().position(|&f| f == root);
+                let feed = self.feeds.iter().position(|&f| f == base);
                 Place::Feed(feed.expect("invariant: leaves are feeds"))
             }
-            (_, Some(step)) => written[step],
+            (_, Some(place)) => place,
             (op, None) => unreachable!("{} is read but never written", op.name()),
         }
     }

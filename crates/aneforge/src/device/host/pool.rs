@@ -20,7 +20,7 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
 impl Routine for Pool {
     fn run(&self, call: &Call<'_, '_>, _: &mut Scratch, out: &mut [u8]) {
         let (k, image, window) = (call.kernels, call.four(0), &self.window);
-        let (output, out) = (&call.step.output, halves(out));
+        let (output, out) = (call.step.output.spanned(), halves(out));
         let [_, _, height, width] = four(output.ty.shape);
         let (size, (x, from)) = ([height, width], call.images(&call.step.inputs[0]));
         match (self.pooling, from, output.images()) {

@@ -5,7 +5,7 @@ use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Product};
 use crate::ir::ops::matmul::lead;
-use aneforge_kernels::gemm::{self, BatchShape, PackedB};
+use aneforge_kernels::gemm::{self, BatchShape, PackedB, Rows};
 use aneforge_kernels::{Bias, Kernels, Scratch};
 use aneforge_tensor::{Shape, Tensor, Weight, f16};
 use std::sync::Arc;
@@ -14,10 +14,11 @@ pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     match setup.step.form {
         Form::Product(Product::Linear) => {
             let weights = setup.weights();
-            Some(Box::new(Linear(setup.packs.rows(&weights, || match weights[..] {
+            let weights = setup.packs.rows(&weights, || match weights[..] {
                 [weight] => pack(weight),
                 _ => together(&weights),
-            }))))
+            });
+            Some(Box::new(Linear::new(setup, weights)))
         }
         Form::Product(Product::Batched) => Some(Box::new(Batched::new(setup))),
         _ => None,
@@ -60,17 +61,25 @@ pub(super) fn signed(codes: &Tensor) -> &[i8] {
 }
 
 /// By a constant matrix.
-struct Linear(Arc<Packed<PackedB>>);
+struct Linear {
+    weights: Arc<Packed<PackedB>>,
+    rows: usize,
+    /// Where they are, and where those of the result go.
+    lie: [Rows; 2],
+}
 
 impl Linear {
-    fn rows(&self, elements: usize) -> usize {
-        elements / self.0.weights.terms()
+    fn new(setup: &Setup<'_>, weights: Arc<Packed<PackedB>>) -> Linear {
+        let (packed, Step { inputs, output, .. }) = (&weights.weights, setup.step);
+        let sides = [(&inputs[0], packed.terms()), (&output.spanned(), packed.columns())];
+        let lie = sides.map(|(side, columns)| side.matrix(columns).expect("invariant: rows of a product"));
+        Linear { rows: setup.shape(0).count() / packed.terms(), lie, weights }
     }
 }
 
 impl Routine for Linear {
-    fn scratch(&self, step: &Step, kernels: &Kernels) -> usize {
-        gemm::gemm_scratch(kernels, self.rows(step.inputs[0].ty.shape.count()), &self.0.weights)
+    fn scratch(&self, _: &Step, kernels: &Kernels) -> usize {
+        gemm::gemm_scratch(kernels, self.rows, &self.weights.weights)
     }
 
     fn reads(&self, _: &Step) -> usize {
@@ -78,9 +87,10 @@ impl Routine for Linear {
     }
 
     fn run(&self, call: &Call<'_, '_>, scratch: &mut Scratch, out: &mut [u8]) {
-        let (x, epilogue) = (call.half(0), call.epilogue(Bias::Column));
-        let rows = self.rows(x.len());
-        gemm::gemm(call.kernels, x, rows, &self.0.weights, &epilogue, scratch, halves(out));
+        let (x, epilogue, [from, to]) =
+            (call.around(&call.step.inputs[0]), call.epilogue(Bias::Column), self.lie);
+        let (k, weights, out) = (call.kernels, &self.weights.weights, halves(out));
+        gemm::gemm_rows(k, (x, from), self.rows, weights, &epilogue, scratch, (out, to));
     }
 }
 

@@ -3,16 +3,18 @@
 
 use crate::device::DeviceError;
 use crate::device::host::memory::Memory;
+use crate::device::host::operand::{Operand, Order};
 use crate::device::host::packs::Packs;
-use crate::device::host::plan::{Finish, Operand, Order, Place, Step};
+use crate::device::host::plan::{Finish, Place, Step};
 use crate::device::host::{
     attention, conv, elementwise, layers, movement, normalise, pool, product, reduce, row_product,
 };
 use crate::ir::graph::Graph;
 use crate::ir::ops::conv::four;
 use aneforge_kernels::conv::Images;
-use aneforge_kernels::{Bias, Epilogue, Kernels, Layout, Residual, Scratch, Stores, View, Watch, map};
-use aneforge_tensor::{DType, Shape, Weight, f16};
+use aneforge_kernels::{Bias, Epilogue, Kernels, Residual, Scratch, Stores, View, Watch, map};
+use aneforge_tensor::{Shape, Weight, f16};
+use std::ops::Range;
 
 /// A kernel with its parameters and packed weights.
 pub(super) trait Routine: Send {
@@ -109,23 +111,39 @@ pub(super) struct Call<'a, 'm> {
 }
 
 impl<'a> Call<'a, '_> {
+    /// The elements of an operand, which are neighbours.
     pub(super) fn half(&self, index: usize) -> &'a [f16] {
-        let Operand { place, ty, .. } = self.step.inputs[index];
-        self.memory.half(place, ty)
+        bytemuck::cast_slice(self.bytes(index))
     }
 
+    /// The same, as bytes.
     pub(super) fn bytes(&self, index: usize) -> &'a [u8] {
-        let Operand { place, ty, .. } = self.step.inputs[index];
-        self.memory.bytes(place, ty)
+        let operand = &self.step.inputs[index];
+        debug_assert!(operand.is_dense(), "invariant: an operand apart");
+        &self.memory.whole(operand.place)[operand.span()]
+    }
+
+    /// All that is where an operand is. The place of a truth value may have room for half a value more.
+    pub(super) fn around(&self, operand: &Operand) -> &'a [f16] {
+        let bytes = self.memory.whole(operand.place);
+        bytemuck::cast_slice(&bytes[..bytes.len() / size_of::<f16>() * size_of::<f16>()])
     }
 
     /// Images and how they lie, with all that their place has behind them.
     pub(super) fn images(&self, operand: &Operand) -> (&'a [f16], Images) {
-        let halves = match operand.order {
-            Order::RowMajor => self.memory.half(operand.place, operand.ty),
-            Order::Pixels { .. } => bytemuck::cast_slice(self.memory.whole(operand.place)),
+        match operand.images() {
+            Images::Planes => (&self.around(operand)[halves_of(operand.span())], Images::Planes),
+            pixels => (self.around(operand), pixels),
+        }
+    }
+
+    /// What is added to the result, which lies as that does.
+    pub(super) fn added(&self) -> Option<&'a [f16]> {
+        let slice = |added: &Operand| match self.step.output.is_dense() && added.is_dense() {
+            true => &self.around(added)[halves_of(added.span())],
+            false => self.around(added),
         };
-        (halves, operand.images())
+        self.step.fused.residual.as_ref().map(slice)
     }
 
     /// The extents of an operand, as they lie.
@@ -150,21 +168,11 @@ impl<'a> Call<'a, '_> {
         View::new(self.half(index), self.extents(index))
     }
 
-    /// The extents of the result, as they lie.
-    pub(super) fn result(&self) -> &'a [usize] {
-        self.step.output.lying.dims()
-    }
-
     /// What follows a sum. Departures from IEEE 754 are part of it, so that fusing changes no bit.
     pub(super) fn epilogue(&self, bias: impl FnOnce(&'a [f16]) -> Bias<'a>) -> Epilogue<'a> {
         Epilogue {
             bias: self.memory.bias(self.step).map_or(Bias::None, bias),
-            residual: self
-                .step
-                .fused
-                .residual
-                .as_ref()
-                .map_or(Residual::None, |added| Residual::Before(self.images(added).0)),
+            residual: self.added().map_or(Residual::None, Residual::Before),
             activation: self.step.fused.activation,
             limit: self.step.finish.limit,
             flush_nan: self.step.finish.flush_nan,
@@ -176,24 +184,16 @@ impl<'a> Call<'a, '_> {
     /// Runs it, and puts zeros around images that want them.
     pub(super) fn run(&self, routine: &dyn Routine, scratch: &mut Scratch, out: &mut [u8]) {
         let output = &self.step.output;
-        routine.run(self, scratch, &mut out[..output.span()]);
-        if output.ty.dtype == DType::F16 {
-            output.clear_halo(halves(out));
+        routine.run(self, scratch, &mut out[output.span()]);
+        if let Some(images) = &self.step.halo {
+            images.clear_halo(halves(out));
         }
     }
 
     /// All elements of an operand in half precision, as they lie.
     pub(super) fn elements(&self, operand: &Operand) -> impl Iterator<Item = f16> + use<'a> {
-        let (values, images) = self.images(operand);
-        let shape = operand.ty.shape;
-        let layout = match images {
-            Images::Planes => Layout::row_major(&[shape.count()]),
-            Images::Pixels(view) => {
-                let [images, channels, height, width] = four(shape);
-                view.layout(images, [height, width], channels)
-            }
-        };
-        let runs: Vec<_> = layout.runs().collect();
+        let values = self.around(operand);
+        let runs: Vec<_> = operand.layout.runs().collect();
         runs.into_iter().flat_map(move |(_, at, count)| values[at..at + count].iter().copied())
     }
 
@@ -214,6 +214,11 @@ impl<'a> Call<'a, '_> {
     }
 }
 
+/// So many bytes as values in half precision.
+fn halves_of(bytes: Range<usize>) -> Range<usize> {
+    bytes.start / size_of::<f16>()..bytes.end / size_of::<f16>()
+}
+
 /// The values of a result in half precision.
 pub(super) fn halves(out: &mut [u8]) -> &mut [f16] {
     bytemuck::cast_slice_mut(out)
@@ -227,6 +232,7 @@ pub(super) mod tests {
     use crate::ir::numerics::Numerics;
     use crate::ir::op::{Case, OPS};
     use crate::ir::var::Var;
+    use aneforge_tensor::DType;
     use std::collections::BTreeSet;
 
     /// What the host runs for a worked example, but for what is cut at a layer.
