@@ -38,7 +38,7 @@ def test_example(name: str, code: str) -> None:
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/training.md"])
 def test_blocks_of_guides_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANEFORGE_DEVICE", "host")
     text = (ROOT / page).read_text()
