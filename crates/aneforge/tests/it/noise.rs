@@ -93,6 +93,12 @@ fn gradients_stop_where_they_are_told() {
     assert_eq!(value(&of(&w, std::slice::from_ref(&w)).values[0]), [0.375, 0.0, 0.0]);
     assert_eq!(value(&of(&next, std::slice::from_ref(&next)).values[0]), [0.75, 1.0, 0.0]);
     assert_eq!(of(&w, std::slice::from_ref(&next)).unreached, [0]);
+    // Nor does it go on where another way leads to what lies behind: of w times its next value, that value alone.
+    let beside = (&next * &w).sum(&[0]);
+    let one = Var::full(beside.shape(), 1.0);
+    let ends = [next.clone(), w.clone()];
+    let found = grad::gradients(&beside, &one, &ends, &ends).unwrap();
+    assert_eq!(value(&found.values[1]), [0.375, 0.5, 0.0]);
     // A value that is no stop hands its gradient on.
     let both = grad::gradients(&loss, &dy, &[next.clone(), w.clone()], std::slice::from_ref(&w)).unwrap();
     assert_eq!([value(&both.values[0]), value(&both.values[1])], [[0.75, 1.0, 0.0], [0.375, 0.0, 0.0]]);
