@@ -88,7 +88,8 @@ impl Trainer {
         Ok(all)
     }
 
-    /// The gradients of one batch, times the scale, in the order of the parameters, for a [split](Options::split) trainer.
+    /// The gradients of one batch, times the scale, in the order of the parameters, for a [split](super::Options::split)
+    /// trainer.
     pub fn gradients(&mut self, batch: &[(&Var, Feed<'_>)]) -> Result<(f32, Vec<Tensor>), TrainError> {
         self.feed(batch)?;
         let Some(adds) = self.control.adds.clone() else {
