@@ -9,6 +9,8 @@ mod context;
 mod digits;
 mod exit;
 mod feeds;
+mod lesson;
+mod live;
 mod output;
 mod picture;
 mod program;

@@ -6,6 +6,7 @@ mod artifacts;
 mod cache;
 mod commands;
 mod corpus;
+mod demo;
 mod diagnose;
 mod documents;
 mod embed;
