@@ -5,7 +5,7 @@ use aneforge::import::mil::ReadError;
 use aneforge::ir::text::TextError;
 use aneforge::ir::var::BuildError;
 use aneforge::target::{UnknownNumerics, UnknownTarget};
-use aneforge::train::TrainError;
+use aneforge::train::{CheckpointError, TrainError};
 use aneforge::{CompileError, DeviceError, Kind, RunError};
 use aneforge_formats::{FileError, SafeTensorsError};
 use aneforge_mil::BlobError;
@@ -143,6 +143,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, DeviceError::kind))
         .or_else(|| of(error, RunError::kind))
         .or_else(|| of(error, of_training))
+        .or_else(|| of(error, |_: &CheckpointError| Kind::File))
         .or_else(|| of(error, LoadError::kind))
         .or_else(|| of(error, EncodeError::kind))
         .or_else(|| of(error, |_: &BlobError| Kind::File))

@@ -17,3 +17,4 @@ mod inputs;
 mod kills;
 mod outputs;
 mod support;
+mod train;
