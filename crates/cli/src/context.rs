@@ -1,6 +1,7 @@
 //! What the global options come to.
 
 use crate::args::{DeviceName, Global, IsolationName, NormsName, SumsName};
+use crate::live::Live;
 use crate::output::Spinner;
 use crate::picture::Style;
 use crate::store;
@@ -208,6 +209,11 @@ impl Context {
     /// Whether progress is shown at all.
     pub fn progress(&self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// How a training of `total` steps goes, on standard error, unless only errors or JSON are wanted.
+    pub fn live(&self, total: u64) -> Live {
+        Live::new(total, self.quiet || self.json)
     }
 
     /// A sign of life on standard error while it is held, if that is a terminal.

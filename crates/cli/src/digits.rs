@@ -1,11 +1,10 @@
-//! The digits that come with the command: images, labels, and the weights of a network that reads them.
+//! The digits that come with the command, images and labels, and a network that learns to read them.
 //! `tools/digits` makes the file and says where the images are from.
 
-use aneforge::ir::ops::conv::Conv;
-use aneforge::ir::types::Caller;
-use aneforge::{DType, Shape, Var};
+use aneforge::nn::{Conv2d, Linear, Scope};
+use aneforge::{DType, Tensor, Var};
 use aneforge_formats::SafeTensors;
-use aneforge_tensor::{Bytes, Tensor};
+use aneforge_tensor::Bytes;
 use anyhow::{Context, Result, ensure};
 
 static FILE: &[u8] = include_bytes!("../assets/digits.safetensors");
@@ -14,10 +13,12 @@ static FILE: &[u8] = include_bytes!("../assets/digits.safetensors");
 pub const SIDE: usize = 8;
 /// Classes.
 pub const CLASSES: usize = 10;
+/// One in so many images is held out.
+const EVERY: usize = 5;
 /// The greatest value of a pixel.
 const WHITE: f32 = 16.0;
 
-/// Images with labels, and weights.
+/// Images with labels.
 pub struct Digits {
     file: SafeTensors,
     images: Vec<f32>,
@@ -36,9 +37,14 @@ impl Digits {
         Ok(Digits { file, images, labels: labels.bytes().clone() })
     }
 
-    /// The images that were held out in training.
+    /// The images that are not trained on.
     pub fn held_out(&self) -> impl Iterator<Item = usize> + Clone + use<> {
-        (0..self.labels.len()).step_by(5)
+        (0..self.labels.len()).step_by(EVERY)
+    }
+
+    /// The images that are.
+    pub fn trained_on(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+        (0..self.labels.len()).filter(|index| index % EVERY != 0)
     }
 
     /// The values of an image, row by row, from 0 to 1.
@@ -52,44 +58,71 @@ impl Digits {
         usize::from(self.labels[index])
     }
 
-    /// How many held-out images the network reads correctly in single precision, as training recorded it.
+    /// How many held-out images the same network reads correctly that `tools/digits` trained in single precision.
     pub fn correct_in_float(&self) -> Result<usize> {
         let recorded = self.file.metadata().get("test_correct_float32").context("no accuracy is recorded")?;
         recorded.parse().context("the recorded accuracy")
     }
+}
 
-    /// The network on `batch` images: from `[batch, 1, 8, 8]` to a probability per class.
-    pub fn network(&self, batch: usize) -> Result<Var> {
-        Caller::new("<demo>", 0).scope(|| self.layers(batch))
+/// The network: from images `[N, 1, 8, 8]` to a number per class.
+pub struct Network {
+    conv: [Conv2d; 2],
+    fc: [Linear; 2],
+}
+
+impl Network {
+    /// One whose weights are parameters of `scope`.
+    pub fn new(scope: &Scope) -> Network {
+        let pooled = (SIDE / 2) * (SIDE / 2);
+        Network {
+            conv: [Conv2d::new(&scope.at("conv1"), 1, 16, 3), Conv2d::new(&scope.at("conv2"), 16, 32, 3)],
+            fc: [Linear::new(&scope.at("fc1"), 32 * pooled, 64), Linear::new(&scope.at("fc2"), 64, CLASSES)],
+        }
     }
 
-    fn layers(&self, batch: usize) -> Result<Var> {
-        let weight = |name: &str| -> Result<Var> { Ok(Var::constant(self.weight(name)?)) };
-        let three = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
-
-        let images = Var::input(Shape::new(&[batch, 1, SIDE, SIDE])?);
-        let edges = images.conv(three.clone(), &weight("conv1.weight")?, Some(&weight("conv1.bias")?)).relu();
-        let strokes = edges.conv(three, &weight("conv2.weight")?, Some(&weight("conv2.bias")?)).relu();
-        let features = strokes.max_pool(2, 2, 0).reshape(&[batch as i64, -1]);
-        let hidden = features.linear(&weight("fc1.weight")?, Some(&weight("fc1.bias")?)).relu();
-        let logits = hidden.linear(&weight("fc2.weight")?, Some(&weight("fc2.bias")?));
-        Ok(logits.softmax(-1))
+    /// The same with weights that are part of the program: parameters of `scope`, by name.
+    pub fn fixed(scope: &Scope, weights: &[(String, Tensor)]) -> Network {
+        let mut network = Network::new(scope);
+        let parameters = scope.parameters();
+        for leaf in network.weights() {
+            let parameter = parameters.iter().find(|parameter| parameter.var.id() == leaf.id());
+            let name = &parameter.expect("invariant: weights are parameters").name;
+            let (_, value) =
+                weights.iter().find(|(other, _)| other == name).expect("invariant: all have values");
+            *leaf = Var::constant(value.clone());
+        }
+        network
     }
 
-    fn weight(&self, name: &str) -> Result<Tensor> {
-        Ok(self.file.tensor(name)?)
+    fn weights(&mut self) -> impl Iterator<Item = &mut Var> {
+        let conv = self.conv.iter_mut().map(|layer| (&mut layer.weight, &mut layer.bias));
+        let fc = self.fc.iter_mut().map(|layer| (&mut layer.weight, &mut layer.bias));
+        conv.chain(fc).flat_map(|(weight, bias)| [Some(weight), bias.as_mut()]).flatten()
+    }
+
+    /// A number per class, the greater the likelier.
+    pub fn logits(&self, images: &Var) -> Var {
+        let strokes = self.conv.iter().fold(images.clone(), |x, layer| layer.forward(&x).relu());
+        let features = strokes.max_pool(2, 2, 0).reshape(&[images.shape()[0] as i64, -1]);
+        let [hidden, last] = &self.fc;
+        last.forward(&hidden.forward(&features).relu())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aneforge::Shape;
 
     #[test]
     fn the_embedded_file_is_what_the_network_takes() {
         let digits = Digits::embedded().unwrap();
         assert_eq!(digits.held_out().count(), 360);
-        assert_eq!(digits.network(3).unwrap().check().unwrap().shape.dims(), [3, CLASSES]);
+        let images = Var::input(Shape::new(&[3, 1, SIDE, SIDE]).unwrap());
+        let logits = Network::new(&Scope::new(0)).logits(&images);
+        assert_eq!(logits.check().unwrap().shape.dims(), [3, CLASSES]);
+        assert_eq!((digits.trained_on().count(), digits.trained_on().any(|i| i % EVERY == 0)), (1437, false));
         assert!(digits.images.iter().all(|v| (0.0..=1.0).contains(v)));
         assert!((0..digits.labels.len()).all(|i| digits.label(i) < CLASSES));
         assert_eq!(digits.correct_in_float().unwrap(), 358);

@@ -5,6 +5,7 @@ use aneforge::import::mil::ReadError;
 use aneforge::ir::text::TextError;
 use aneforge::ir::var::BuildError;
 use aneforge::target::{UnknownNumerics, UnknownTarget};
+use aneforge::train::{CheckpointError, TrainError};
 use aneforge::{CompileError, DeviceError, Kind, RunError};
 use aneforge_formats::{FileError, SafeTensorsError};
 use aneforge_mil::BlobError;
@@ -141,6 +142,8 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, CompileError::kind))
         .or_else(|| of(error, DeviceError::kind))
         .or_else(|| of(error, RunError::kind))
+        .or_else(|| of(error, of_training))
+        .or_else(|| of(error, |_: &CheckpointError| Kind::File))
         .or_else(|| of(error, LoadError::kind))
         .or_else(|| of(error, EncodeError::kind))
         .or_else(|| of(error, |_: &BlobError| Kind::File))
@@ -148,6 +151,15 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, |_: &FileError| Kind::File))
         .or_else(|| of(error, |_: &SafeTensorsError| Kind::File))
         .or_else(|| of(error, |_: &io::Error| Kind::File))
+}
+
+/// Whose fault an error of a training is.
+fn of_training(error: &TrainError) -> Kind {
+    match error {
+        TrainError::Build(error) => error.kind(),
+        TrainError::Run(error) => error.kind(),
+        _ => Kind::Caller,
+    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,14 @@
 mod args;
 mod commands;
 mod context;
+mod curve;
+mod data;
 mod digits;
 mod exit;
 mod feeds;
+mod learner;
+mod lesson;
+mod live;
 mod output;
 mod picture;
 mod program;

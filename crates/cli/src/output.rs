@@ -36,7 +36,8 @@ pub fn bar(what: &'static str, total: usize, quiet: bool) -> ProgressBar {
     bar.with_message(what)
 }
 
-fn target(quiet: bool) -> ProgressDrawTarget {
+/// Where progress is drawn.
+pub fn target(quiet: bool) -> ProgressDrawTarget {
     // Standard error that is no terminal hides itself.
     if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod ops;
 pub mod run;
 pub mod targets;
+pub mod train;
 pub mod worker;
 
 use crate::args::{Cli, Command};
@@ -48,6 +49,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Doctor(args) => doctor::run(args, &context, &mut out),
         Command::Cache(args) => cache::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),
+        Command::Train(args) => train::run(args, &context, &mut out),
         Command::Targets(args) => targets::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),
         Command::Completions(args) => completions::run(args, &mut out),

@@ -5,34 +5,6 @@ use aneforge_tensor::{Bytes, Shape, npy, random};
 use std::fs;
 
 #[test]
-fn demo_reads_digits_as_well_as_the_file_says() {
-    let value = json(&["demo", "--calls", "10", "--batch", "8"]);
-    assert_eq!(keys(&value), ["accuracy", "device", "digits", "numerics", "program", "time"]);
-    let accuracy = &value["accuracy"];
-    assert_eq!((accuracy["total"].as_u64(), accuracy["correct_float32"].as_u64()), (Some(360), Some(358)));
-    let lost = accuracy["correct_float32"].as_i64().unwrap() - accuracy["correct"].as_i64().unwrap();
-    assert!(lost.abs() <= 2, "{accuracy}");
-    assert_eq!(value["device"]["name"], "host");
-    let program = ["family", "ops", "program_bytes", "statements", "target", "weight_bytes"];
-    assert_eq!(keys(&value["program"]), program);
-    assert_eq!(value["time"]["one"]["calls"], 10);
-    let batch = ["calls", "images", "images_per_second", "median_us", "p10_us"];
-    assert_eq!(keys(&value["time"]["batch"]), batch);
-    assert_eq!(value["digits"].as_array().unwrap().len(), 5);
-}
-
-#[test]
-fn demo_fits_eighty_columns_and_says_where_it_ran() {
-    let out = text(&["demo", "--calls", "10", "--batch", "1024", "--target", "h13"]);
-    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
-    assert!(!out.contains('\x1b'), "colour without a terminal");
-    for part in ["target     h13 (family A13)", "device     host: ", "of 360 held-out digits", "wrong: a "] {
-        assert!(out.contains(part), "{part} in {out}");
-    }
-    assert!(out.ends_with("This project has not run on Apple silicon.\n"), "{out}");
-}
-
-#[test]
 fn samples_compile_run_and_read_back_to_the_same_numbers() {
     for name in ["mlp", "convnet", "attention"] {
         let folder = folder();

@@ -299,7 +299,17 @@ fn programs_of_the_engine_lie_where_the_cache_does() {
     assert_eq!(count(&home.path().join(".cache/aneforge")), 1);
     // Commands without such an option, too.
     let other = crate::support::folder();
-    let mut demo = command(&["demo", "--calls", "1", "--batch", "1", "--engine-library", &show(&library())]);
+    let mut demo = command(&[
+        "demo",
+        "--steps",
+        "2",
+        "--calls",
+        "1",
+        "--batch",
+        "1",
+        "--engine-library",
+        &show(&library()),
+    ]);
     demo.env("HOME", home.path()).env("ANEFORGE_CACHE_DIR", other.path());
     assert_eq!((finish(demo).code, count(other.path()) > 0), (0, true));
 }
@@ -307,8 +317,17 @@ fn programs_of_the_engine_lie_where_the_cache_does() {
 #[test]
 fn a_demonstration_says_what_it_ran_on() {
     let home = folder();
-    let mut command =
-        command(&["demo", "--calls", "2", "--batch", "2", "--engine-library", &show(&library())]);
+    let mut command = command(&[
+        "demo",
+        "--steps",
+        "2",
+        "--calls",
+        "2",
+        "--batch",
+        "2",
+        "--engine-library",
+        &show(&library()),
+    ]);
     command.env("HOME", home.path());
     let said = finish(command).out;
     assert!(!said.contains("This ran on the Neural Engine."), "{said}");

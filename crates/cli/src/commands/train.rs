@@ -1,0 +1,494 @@
+//! `aneforge train`: a small network learns from a table or a folder of images.
+
+use crate::context::Context;
+use crate::curve::{self, Row};
+use crate::data::{Data, Split, Targets, images, table};
+use crate::exit::{caller, file, misuse};
+use crate::learner::{Examiner, Kind, Network};
+use crate::live::spark;
+use crate::output::{self, grouped, time};
+use aneforge::nn::{Noise, Scope};
+use aneforge::optim::{Optimizer, Weights};
+use aneforge::train::{Batches, Checkpoint, Options, Trainer};
+use aneforge::{Device, Feed, Shape, Var, compile};
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What follows the options in `aneforge help train`.
+pub const JSON: &str = "\
+JSON keys:
+  data       examples, trained, held_out, shape, classes (null for numbers)
+  network    kind, parameters
+  device     name, description
+  training   steps, seconds, steps_per_second (of this run), curve: epoch, step, loss (the mean of the epoch), held_out (the share
+             that is right or, of numbers, the root of the mean square by which they are off; null without any), lr,
+             steps_per_second
+  held_out   the last of these, null without any
+  output     the program; labels: the file with the names of classes";
+
+/// Train a small network on a table or a folder of images
+///
+/// DATA is a table as CSV, whose last column or `--label` is to be learned, or a folder with a folder of images (PNG,
+/// JPEG, BMP) for each class. What is learned becomes a program that `aneforge run` runs: it takes examples as they are,
+/// `[1, features]` or `[1, channels, size, size]` with pixels from 0 to 255, and gives a probability per class, or the
+/// number. The names of classes are written beside it, to `OUTPUT.labels.json`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A CSV file, or a folder of folders of images
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+
+    /// The program to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// The network; by default `mlp` for a table and `cnn` for images
+    #[arg(long, value_enum, value_name = "KIND")]
+    network: Option<Kind>,
+
+    /// Numbers in a hidden layer
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    hidden: u16,
+
+    /// How often all examples are gone through
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+
+    /// Examples per step
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: u16,
+
+    /// The learning rate; by default 0.001, for sgd, momentum and nesterov 0.01, for lion 0.0003
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lr: Option<f64>,
+
+    /// The rule by which weights follow gradients
+    #[arg(long, value_enum, value_name = "RULE", default_value = "adam")]
+    optimizer: Rule,
+
+    /// Where weights are kept between steps
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "paired")]
+    weights: Kept,
+
+    /// The share of examples that is held out, to see what was learned
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, allow_negative_numbers = true)]
+    held_out: f64,
+
+    /// What weights, order and held-out examples are drawn by
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// The column of a table to be learned, by its name
+    #[arg(long, value_name = "NAME")]
+    label: Option<String>,
+
+    /// Learn a number instead of a class
+    #[arg(long)]
+    regression: bool,
+
+    /// Pixels per row and column that images are brought to
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(4..=256))]
+    size: u16,
+
+    /// Take images without their colours
+    #[arg(long)]
+    grey: bool,
+
+    /// Keep the training in this file after every epoch
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+
+    /// Go on with the training in the checkpoint, bit for bit, up to as many epochs in all
+    #[arg(long, requires = "checkpoint")]
+    resume: bool,
+
+    /// Write a row for each epoch to this CSV file
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+
+    /// Draw loss and accuracy to this SVG file
+    #[arg(long, value_name = "FILE")]
+    curve: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Rule {
+    Adam,
+    /// With weights that shrink
+    Adamw,
+    Sgd,
+    Momentum,
+    Nesterov,
+    Lion,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Kept {
+    /// In half precision
+    Half,
+    /// As sums of two halves
+    Paired,
+    /// In single precision on the host
+    Masters,
+}
+
+impl Args {
+    fn options(&self, context: &Context) -> Result<Options> {
+        let (optimizer, lr) = match self.optimizer {
+            Rule::Adam => (Optimizer::adam(), 1e-3),
+            Rule::Adamw => (Optimizer::adamw(0.01), 1e-3),
+            Rule::Sgd => (Optimizer::sgd(), 1e-2),
+            Rule::Momentum => (Optimizer::momentum(0.9), 1e-2),
+            Rule::Nesterov => (Optimizer::nesterov(0.9), 1e-2),
+            Rule::Lion => (Optimizer::lion(0.01), 3e-4),
+        };
+        let weights = match self.weights {
+            Kept::Half => Weights::Half,
+            Kept::Paired => Weights::Paired,
+            Kept::Masters => Weights::Masters,
+        };
+        let lr = self.lr.unwrap_or(lr);
+        let options = Options { weights, compile: context.options(), ..Options::new(optimizer, lr) };
+        options.check().map_err(caller)?;
+        match (0.0..1.0).contains(&self.held_out) {
+            true => Ok(options),
+            false => {
+                Err(misuse(format!("`--held-out` must be at least 0 and less than 1, got {}", self.held_out)))
+            }
+        }
+    }
+
+    /// Whether there are folders for what is to be written, before anything is learned.
+    fn places(&self) -> Result<()> {
+        let others = [&self.checkpoint, &self.log, &self.curve];
+        for path in [&self.output].into_iter().chain(others.into_iter().flatten()) {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+                let (path, parent) = (path.display(), parent.display());
+                return Err(file(format!("cannot write {path}: there is no folder {parent}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, context: &Context) -> Result<Data> {
+        let _spinner = context.spinner("reading");
+        if !self.data.is_dir() {
+            if self.network == Some(Kind::Cnn) {
+                return Err(misuse("`--network cnn` is for images, and DATA is a table"));
+            }
+            return table::read(&self.data, self.label.as_deref(), self.regression);
+        }
+        if self.label.is_some() || self.regression {
+            return Err(misuse("`--label` and `--regression` are for tables, and DATA is a folder"));
+        }
+        images::read(&self.data, usize::from(self.size), self.grey)
+    }
+
+    fn kind(&self, data: &Data) -> Kind {
+        self.network.unwrap_or(if data.shape.len() == 1 { Kind::Mlp } else { Kind::Cnn })
+    }
+}
+
+/// A training, as far as it is.
+struct Course<'a> {
+    args: &'a Args,
+    context: &'a Context,
+    data: &'a Data,
+    split: &'a Split,
+    trainer: Trainer,
+    network: &'a Network,
+    x: Var,
+    target: Var,
+    examiner: Option<Examiner>,
+    batches: Batches,
+    rows: Vec<Row>,
+    /// Steps and time of this run.
+    done: (u64, Duration),
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
+    let options = args.options(context)?;
+    args.places()?;
+    let device = context.device()?;
+    let data = args.read(context)?;
+    let split = data.split(args.held_out, args.seed)?;
+    data.check(&split.trained)?;
+    let (scope, kind) = (Scope::new(args.seed), args.kind(&data));
+    let network = Network::new(kind, &data, &split.trained, usize::from(args.hidden), &scope)?;
+    let mut course = Course::begin(args, context, &data, &split, &network, (&scope, options, &device))?;
+    course.go()?;
+    let weights = course.trainer.weights()?;
+    let fixed = network.fixed(&scope, &weights);
+    let plan = compile(&[fixed.answer(&fixed.input(1)?)], &context.options())?;
+    plan.save(&args.output)?;
+    let findings = Findings {
+        args,
+        data: &data,
+        split: &split,
+        device: &*device,
+        rows: course.rows,
+        done: course.done,
+        kind,
+        parameters: weights.iter().map(|(_, value)| value.shape().count()).sum(),
+        labels: labels(args, &data)?,
+    };
+    findings.write(out)?;
+    match context.json {
+        true => output::print_json(out, &findings.json()),
+        false => findings.print(out),
+    }
+}
+
+/// What came of a training.
+struct Findings<'a> {
+    args: &'a Args,
+    data: &'a Data,
+    split: &'a Split,
+    device: &'a dyn Device,
+    rows: Vec<Row>,
+    /// Steps and time of this run.
+    done: (u64, Duration),
+    kind: Kind,
+    parameters: usize,
+    labels: Option<PathBuf>,
+}
+
+impl Findings<'_> {
+    fn rate(&self) -> f64 {
+        self.done.0 as f64 / self.done.1.as_secs_f64().max(1e-9)
+    }
+
+    /// Writes the rows, and their picture.
+    fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let measure = measure(self.data);
+        if let Some(path) = &self.args.log {
+            output::save(path, out, |to| to.write_all(curve::csv(&self.rows, measure).as_bytes()))?;
+        }
+        if let Some(path) = &self.args.curve {
+            let title = format!("{}: loss and {measure}", self.data.name);
+            let picture = curve::svg(&self.rows, &title, measure);
+            output::save(path, out, |to| to.write_all(picture.as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let (data, split) = (self.data, self.split);
+        let classes = match &data.targets {
+            Targets::Classes { names, .. } => json!(names),
+            Targets::Numbers { .. } => Value::Null,
+        };
+        json!({
+            "data": {
+                "examples": data.len(), "trained": split.trained.len(), "held_out": split.held_out.len(),
+                "shape": data.shape, "classes": classes,
+            },
+            "network": { "kind": format!("{:?}", self.kind).to_lowercase(), "parameters": self.parameters },
+            "device": { "name": self.device.title(), "description": self.device.describe() },
+            "training": {
+                "steps": self.done.0, "seconds": self.done.1.as_secs_f64(), "steps_per_second": self.rate(),
+                "curve": self.rows,
+            },
+            "held_out": self.rows.last().and_then(|row| row.held_out),
+            "output": self.args.output,
+            "labels": self.labels,
+        })
+    }
+
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        print(out, self.data, self.split, &self.rows)?;
+        let (steps, took) = (grouped(self.done.0), time(self.done.1));
+        writeln!(
+            out,
+            "  trained    {steps} steps in {took}: {} steps per second",
+            grouped(self.rate() as u64)
+        )?;
+        writeln!(out, "  device     {}: {}", self.device.title(), self.device.describe())?;
+        let parameters = grouped(self.parameters as u64);
+        writeln!(out, "  network    {parameters} parameters, in {}", self.args.output.display())?;
+        if let Some(labels) = &self.labels {
+            writeln!(out, "  classes    {}", labels.display())?;
+        }
+        Ok(())
+    }
+}
+
+fn measure(data: &Data) -> &'static str {
+    if matches!(data.targets, Targets::Numbers { .. }) { "error" } else { "accuracy" }
+}
+
+fn print(out: &mut dyn Write, data: &Data, split: &Split, rows: &[Row]) -> Result<()> {
+    let (trained, held_out) = (split.trained.len() as u64, split.held_out.len() as u64);
+    writeln!(out, "  examples   {} trained on, {} held out", grouped(trained), grouped(held_out))?;
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
+    let losses: Vec<f64> = rows.iter().map(|row| row.loss).collect();
+    // As many as fit a line.
+    let every = losses.len().div_ceil(40);
+    let shown: Vec<f64> =
+        losses.chunks(every).map(|part| part.iter().sum::<f64>() / part.len() as f64).collect();
+    writeln!(out, "  loss       {:.4} {} {:.4}", first.loss, spark(&shown), last.loss)?;
+    match (last.held_out, &data.targets) {
+        (Some(share), Targets::Classes { .. }) => {
+            writeln!(out, "  accuracy   {:.2} % of those held out", 100.0 * share)?;
+        }
+        (Some(off), Targets::Numbers { name, .. }) => {
+            writeln!(
+                out,
+                "  error      `{name}` of those held out is off by {off:.4} (root of the mean square)"
+            )?;
+        }
+        (None, _) => {}
+    }
+    Ok(())
+}
+
+/// Writes what classes are called, and the features.
+fn labels(args: &Args, data: &Data) -> Result<Option<PathBuf>> {
+    let Targets::Classes { names, .. } = &data.targets else { return Ok(None) };
+    let mut path = args.output.clone().into_os_string();
+    path.push(".labels.json");
+    let path = PathBuf::from(path);
+    let text = json!({ "labels": names, "features": data.features, "shape": data.shape });
+    aneforge::artifact::replace(&path, |to| writeln!(to, "{text:#}"))?;
+    Ok(Some(path))
+}
+
+impl<'a> Course<'a> {
+    fn begin(
+        args: &'a Args,
+        context: &'a Context,
+        data: &'a Data,
+        split: &'a Split,
+        network: &'a Network,
+        (scope, options, device): (&Scope, Options, &Arc<dyn Device>),
+    ) -> Result<Course<'a>> {
+        let batch = usize::from(args.batch);
+        let batches = Batches::new(split.trained.len(), batch, args.seed).ok_or_else(|| {
+            let (name, count) = (&data.name, split.trained.len());
+            caller(format!(
+                "{name}: {count} examples to train on fill no batch of {batch}; use a smaller `--batch`"
+            ))
+        })?;
+        let x = network.input(batch)?;
+        let target = Var::input(Shape::new(&[batch, data.outputs()])?);
+        let _spinner = context.spinner("compiling");
+        let loss = network.loss(&x, &target);
+        let trainer = Trainer::new(device.clone(), &loss, scope, &Noise::off(), options)?;
+        let examiner = match split.held_out.is_empty() {
+            true => None,
+            false => Some(Examiner::new(&trainer, network, batch.min(split.held_out.len()))?),
+        };
+        let rows = Vec::new();
+        let done = (0, Duration::ZERO);
+        let mut course =
+            Course { args, context, data, split, trainer, network, x, target, examiner, batches, rows, done };
+        if args.resume {
+            course.resume()?;
+        }
+        Ok(course)
+    }
+
+    /// What a checkpoint must have been made with, to be gone on with.
+    fn setting(&self) -> String {
+        let (args, data) = (self.args, self.data);
+        let mut hash = Sha256::new();
+        data.values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+        match &data.targets {
+            Targets::Classes { names, of } => {
+                hash.update(names.join("\n"));
+                of.iter().for_each(|class| hash.update(class.to_le_bytes()));
+            }
+            Targets::Numbers { of, .. } => of.iter().for_each(|number| hash.update(number.to_le_bytes())),
+        }
+        let data = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (batch, seed, held_out) = (args.batch, args.seed, args.held_out);
+        format!("batch {batch}, seed {seed}, held-out {held_out}, data {}", &data[..16])
+    }
+
+    /// Goes on from the checkpoint.
+    fn resume(&mut self) -> Result<()> {
+        let path = self.args.checkpoint.as_deref().context("invariant: it is required")?;
+        let kept = Checkpoint::open(path)?;
+        let note = |key: &str| {
+            kept.note(key).ok_or_else(|| file(format!("{}: was not written by this command", path.display())))
+        };
+        let (written, own) = (note("setting")?, self.setting());
+        if written != own {
+            let path = path.display();
+            return Err(file(format!(
+                "{path}: is of other data or options: it has {written}, and this is {own}"
+            )));
+        }
+        self.rows = serde_json::from_str(note("rows")?)
+            .map_err(|error| file(format!("{}: {error}", path.display())))?;
+        kept.restore(&mut self.trainer)?;
+        let epochs = self.rows.len() as u64;
+        if epochs > u64::from(self.args.epochs) {
+            return Err(caller(format!(
+                "{}: has {epochs} epochs, and `--epochs` asks for {}",
+                path.display(),
+                self.args.epochs
+            )));
+        }
+        self.batches.seek(epochs * self.batches.per_epoch());
+        Ok(())
+    }
+
+    fn keep(&self) -> Result<()> {
+        let Some(path) = &self.args.checkpoint else { return Ok(()) };
+        let rows = serde_json::to_string(&self.rows)?;
+        let notes = BTreeMap::from([("setting".to_owned(), self.setting()), ("rows".to_owned(), rows)]);
+        Ok(Checkpoint::save(&self.trainer, &notes, path)?)
+    }
+
+    /// Trains until all epochs are done.
+    fn go(&mut self) -> Result<()> {
+        let (per_epoch, first) = (self.batches.per_epoch(), self.rows.len() as u64);
+        let epochs = u64::from(self.args.epochs);
+        let live = self.context.live((epochs - first) * per_epoch);
+        for epoch in first..epochs {
+            let (begin, mut sum) = (Instant::now(), 0.0);
+            for at in 1..=per_epoch {
+                sum += f64::from(self.step()?);
+                live.step((epoch - first) * per_epoch + at);
+            }
+            let took = begin.elapsed();
+            self.done = (self.done.0 + per_epoch, self.done.1 + took);
+            let held_out = match &mut self.examiner {
+                Some(examiner) => Some(examiner.examine(self.data, &self.split.held_out)?),
+                None => None,
+            };
+            let row = Row {
+                epoch: epoch + 1,
+                step: (epoch + 1) * per_epoch,
+                loss: sum / per_epoch as f64,
+                held_out,
+                lr: self.trainer.lr(),
+                steps_per_second: per_epoch as f64 / took.as_secs_f64().max(1e-9),
+            };
+            let held_out = held_out.map(|value| format!("  {} {value:.4}", measure(self.data)));
+            let text = format!("epoch {}  loss {:.4}{}", row.epoch, row.loss, held_out.unwrap_or_default());
+            live.say((epoch + 1 - first) * per_epoch, &text);
+            self.rows.push(row);
+            self.keep()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<f32> {
+        let chosen = self.batches.next_batch().iter().map(|&at| self.split.trained[at]);
+        let chosen: Vec<usize> = chosen.collect();
+        let values: Vec<f32> = chosen.iter().flat_map(|&i| self.data.example(i)).copied().collect();
+        let targets = self.network.targets(self.data, &chosen);
+        let batch = [(&self.x, Feed::F32(&values)), (&self.target, Feed::F32(&targets))];
+        Ok(self.trainer.step(&batch)?.loss)
+    }
+}
