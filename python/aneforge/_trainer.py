@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aneforge import _env, _native, autograd
+from aneforge import _env, _fit, _native, autograd
 from aneforge._compile import compile
 from aneforge._functions import input
 from aneforge._multi import MultiModel, _inputs, compile_multi
@@ -269,6 +269,49 @@ class Trainer:
         if not self.resident:
             self.sync()
         return self.last
+
+    def _ports(self) -> list[Tensor]:
+        """The inputs that a batch is for, in the order in which they were made."""
+        if self.device_optimizer:
+            leaves = self._leaves
+        else:
+            leaves = sorted({*self._fwd_leaves, *self._bwd_leaves} - set(self.params), key=lambda leaf: leaf.attrs["idx"])
+        return [leaf for leaf in leaves if leaf.attrs.get("value") is None]
+
+    def fit(
+        self,
+        batches: Iterable[Any] | None = None,
+        steps: int | None = None,
+        *,
+        inputs: Sequence[Tensor] | None = None,
+        log: str | PathLike[str] | None = None,
+        writer: _fit.Writer | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        every: int = 500,
+        progress: bool | None = None,
+    ) -> list[dict[str, Any]]:
+        """Makes a step of every batch, and returns what `history` has of them: `step`, `loss`, `lr`, `scale` and more.
+
+        Args:
+            batches: tuples of arrays, or dicts of them by input: a list, a generator, a `DataLoader` of PyTorch. By default those
+                of `set_dataset`.
+            steps: how many at most.
+            inputs: what the arrays of a tuple are for; by default the inputs in the order in which they were made.
+            log: a CSV file for the metrics of every step.
+            writer: what takes metrics by name, such as a `SummaryWriter` for TensorBoard.
+            checkpoint: a file for `save`.
+            every: steps after which both files are written; and at the end.
+            progress: whether a line on standard error tells of loss and throughput; by default where that is a terminal.
+        """
+        return _fit.fit(self, batches, steps, inputs, log, writer, checkpoint, every, progress)
+
+    def curve(self, path: str | PathLike[str]) -> None:
+        """Writes the losses that `fit` has seen as an SVG picture."""
+        _fit.write_curve(self, path)
+
+    def sparkline(self, width: int = 60) -> str:
+        """The losses that `fit` has seen as one line of blocks, for a terminal."""
+        return _fit.spark([row["loss"] for row in self.history], width)
 
     def _tell(self) -> None:
         """Warns of a step that was void."""

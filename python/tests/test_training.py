@@ -468,3 +468,59 @@ def test_dropout_is_in_training_only() -> None:
     assert off.dropout(y, 0.25) == y
     with pytest.raises(ValueError, match="rate must be"):
         noise.dropout(y, 1.0)
+
+
+class Heard:
+    """A writer of metrics that remembers."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, float, int]] = []
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        self.rows.append((tag, scalar_value, global_step))
+
+
+@pytest.mark.parametrize("mode", ["host", "resident"])
+def test_fit_takes_batches_and_tells_of_them(mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    images, labels = digits()
+    x, t, logits, params = mlp(100)
+    trainer = af.Trainer(af.softmax_cross_entropy(logits, t), params, 0.01, 256, optimizer="adam", **MODES[mode])
+    pairs = [(images[at : at + 100], one_hot(labels[at : at + 100])) for at in range(0, 1000, 100)]
+    heard, files = Heard(), {"log": tmp_path / "metrics.csv"}
+    if mode == "resident":
+        files["checkpoint"] = tmp_path / "checkpoint.safetensors"
+    rows = trainer.fit(iter(pairs), writer=heard, progress=True, every=4, **files)
+    assert [row["step"] for row in rows] == list(range(1, 11)) and rows[-1]["loss"] < rows[0]["loss"]
+    assert [step for tag, _, step in heard.rows if tag == "train/loss"] == list(range(1, 11))
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0].startswith("step,loss,lr,scale") and len(lines) == 11
+    assert "step 10  loss" in capfd.readouterr().err
+    # Dicts by input, and more than the history had.
+    more = trainer.fit([{t: b, x: a} for a, b in pairs], steps=3, progress=False)
+    assert [row["step"] for row in more] == [11, 12, 13] and len(trainer.history) == 13
+    trainer.curve(tmp_path / "loss.svg")
+    picture = (tmp_path / "loss.svg").read_text()
+    assert picture.startswith("<svg") and picture.count("<polyline") == 2
+    assert len(trainer.sparkline(8)) == 8 and trainer.sparkline(8)[0] == "█"
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ValueError, match="a batch has 1 arrays for 2 inputs"):
+        trainer.fit([(images[:100],)])
+    if mode == "resident":
+        again = af.Trainer(
+            af.softmax_cross_entropy(logits, t), params, 0.01, 256, optimizer="adam", **MODES[mode]
+        )
+        again.load(files["checkpoint"])
+        assert again._training.updates == 10
+
+
+def test_fit_says_what_is_missing() -> None:
+    x, t, logits, params = mlp(4)
+    trainer = af.Trainer(af.softmax_cross_entropy(logits, t), params, 0.1, resident_state=True)
+    with pytest.raises(ValueError, match="there are no batches"):
+        trainer.fit()
+    trainer.set_dataset(x, np.zeros((8, 64)), t, one_hot(np.zeros(8, int)))
+    with pytest.raises(ValueError, match="say how many steps"):
+        trainer.fit()
+    with pytest.raises(ValueError, match="there are no losses yet"):
+        trainer.curve("nowhere.svg")
+    assert trainer.fit(steps=0) == [] and trainer.sparkline() == " "

@@ -1,0 +1,179 @@
+"""A training from the first batch to the last: progress, metrics, curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from aneforge import _native
+from aneforge._native import Tensor
+from aneforge._operand import path as named
+
+if TYPE_CHECKING:
+    from aneforge._trainer import Trainer
+
+COLUMNS = ("step", "loss", "lr", "scale", "updated", "seconds")
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class Writer(Protocol):
+    """What takes metrics by name, as the `SummaryWriter` of PyTorch and tensorboardX does."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any: ...
+
+
+def batch_of(trainer: Trainer, given: Any, inputs: Sequence[Tensor]) -> dict[Tensor, Any]:
+    """One batch as arrays by the inputs that they are for."""
+    if isinstance(given, Mapping):
+        return {leaf: np.asarray(array) for leaf, array in given.items()}
+    arrays = list(given) if isinstance(given, (tuple, list)) else [given]
+    if len(arrays) != len(inputs):
+        raise ValueError(f"fit: a batch has {len(arrays)} arrays for {len(inputs)} inputs; name them with inputs=")
+    return {leaf: np.asarray(array) for leaf, array in zip(inputs, arrays, strict=True)}
+
+
+class Progress:
+    """One line about how far a training is, on standard error; drawn again where that is a terminal."""
+
+    def __init__(self, total: int | None, shown: bool) -> None:
+        self._total, self._shown, self._start, self._last = total, shown, time.perf_counter(), 0.0
+        self._again = shown and sys.stderr.isatty()
+
+    def tell(self, step: int, loss: float, done: int, *, last: bool = False) -> None:
+        now = time.perf_counter()
+        if not self._shown or not last and now - self._last < (0.1 if self._again else 5.0):
+            return
+        self._last = now
+        rate = done / max(now - self._start, 1e-9)
+        of = f"/{self._total}" if self._total is not None else ""
+        line = f"step {step}{of}  loss {loss:.4g}  {rate:.0f} steps/s"
+        end = "\n" if last or not self._again else ""
+        print(f"\r\x1b[K{line}" if self._again else line, end=end, file=sys.stderr, flush=True)
+
+
+def fit(
+    trainer: Trainer,
+    batches: Iterable[Any] | None,
+    steps: int | None,
+    inputs: Sequence[Tensor] | None,
+    log: str | PathLike[str] | None,
+    writer: Writer | None,
+    checkpoint: str | PathLike[str] | None,
+    every: int,
+    progress: bool | None,
+) -> list[dict[str, Any]]:
+    """What `Trainer.fit` does."""
+    if batches is None and trainer._dataset is None:
+        raise ValueError("fit: there are no batches; give some, or call set_dataset before")
+    if batches is None and steps is None:
+        raise ValueError("fit: a data set has no end; say how many steps")
+    if every < 1 or (steps is not None and steps < 0):
+        raise ValueError(f"fit: steps must be at least 0 and every at least 1, got {steps} and {every}")
+    log = None if log is None else named("fit: log", log)
+    ports = list(inputs) if inputs is not None else trainer._ports()
+    shown = progress if progress is not None else sys.stderr.isatty()
+    start, bar, done = time.perf_counter(), Progress(steps, shown), 0
+    source, rows = iter(batches) if batches is not None else None, trainer.history
+    first = len(rows)
+    while steps is None or done < steps:
+        if source is not None:
+            given = next(source, None)
+            if given is None:
+                break
+            trainer._dataset = None
+            trainer.data.update(batch_of(trainer, given, ports))
+        report = trainer.step()
+        done += 1
+        loss = report["loss"] if "loss" in report else trainer.loss()
+        row = {
+            "step": (rows[-1]["step"] if rows else 0) + 1, "loss": float(loss), "lr": report.get("lr", trainer.lr),
+            "scale": report.get("scale", trainer.scale), "updated": bool(report["updated"]),
+            "seconds": round(time.perf_counter() - start, 6),
+        }  # fmt: skip
+        rows.append(row)
+        if writer is not None:
+            for name in ("loss", "lr", "scale"):
+                writer.add_scalar(f"train/{name}", row[name], row["step"])
+        bar.tell(row["step"], row["loss"], done)
+        if done % every == 0:
+            keep(trainer, log, checkpoint)
+    if done:
+        bar.tell(rows[-1]["step"], rows[-1]["loss"], done, last=True)
+        keep(trainer, log, checkpoint)
+    return rows[first:]
+
+
+def keep(trainer: Trainer, log: str | PathLike[str] | None, checkpoint: str | PathLike[str] | None) -> None:
+    """Writes what is to be found after a run that was stopped."""
+    if checkpoint is not None:
+        trainer.save(checkpoint)
+    if log is not None:
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(trainer.history)
+        _native.write_text(fspath(log), text.getvalue())
+
+
+def spark(values: Sequence[float], width: int = 60) -> str:
+    """Values as one line of blocks: the greatest is the tallest. What is not finite is a blank."""
+    groups = np.array_split(np.asarray(values, float), min(width, max(len(values), 1)))
+    means = np.array([group[np.isfinite(group)].mean() if np.isfinite(group).any() else np.nan for group in groups])
+    if not np.isfinite(means).any():
+        return " " * len(means)
+    low, high = np.nanmin(means), np.nanmax(means)
+    part = (means - low) / (high - low) if high > low else np.zeros_like(means)
+    return "".join(" " if np.isnan(p) else _BLOCKS[min(int(p * len(_BLOCKS)), len(_BLOCKS) - 1)] for p in part)
+
+
+def curve(rows: Sequence[Mapping[str, Any]], title: str) -> str:
+    """Losses by steps as an SVG, with their mean over a twentieth of the run."""
+    if not rows:
+        raise ValueError("curve: there are no losses yet; call fit before")
+    loss = np.array([row["loss"] for row in rows], float)
+    finite = loss[np.isfinite(loss)]
+    if not finite.size:
+        raise ValueError("curve: no loss is finite")
+    window = max(len(loss) // 20, 1)
+    filled = np.where(np.isfinite(loss), loss, finite.mean())
+    smooth = np.convolve(np.pad(filled, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
+    low, high = float(finite.min()), float(finite.max())
+    high = high if high > low else low + 1.0
+    left, top, width, height = 70, 40, 680, 300
+
+    def line(values: np.ndarray) -> str:
+        xs = left + width * np.arange(len(values)) / max(len(values) - 1, 1)
+        ys = top + height * (1 - (values - low) / (high - low))
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True) if np.isfinite(y))
+
+    marks = []
+    for part in range(5):
+        y, value = top + height * part / 4, high - (high - low) * part / 4
+        marks.append(f'<line x1="{left}" y1="{y}" x2="{left + width}" y2="{y}" stroke="#8884"/>')
+        marks.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
+        step = rows[0]["step"] + round((len(rows) - 1) * part / 4)
+        x = left + width * part / 4
+        marks.append(f'<text x="{x}" y="{top + height + 20}" text-anchor="middle">{step}</text>')
+    escaped = title.replace("&", "&amp;").replace("<", "&lt;")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 390" font-family="sans-serif" font-size="12" '
+        f'fill="#888">\n<title>{escaped}</title>\n<text x="{left}" y="24" font-size="15">{escaped}</text>\n'
+        + "\n".join(marks)
+        + f'\n<polyline fill="none" stroke="#4a90d966" points="{line(loss)}"/>\n'
+        f'<polyline fill="none" stroke="#2f6fb5" stroke-width="2" points="{line(smooth)}"/>\n'
+        f'<text x="{left + width / 2}" y="{top + height + 40}" text-anchor="middle">step</text>\n'
+        f'<text x="{left + width}" y="24" text-anchor="end">loss, and its mean over {window} steps</text>\n</svg>\n'
+    )
+
+
+def write_curve(trainer: Trainer, path: str | PathLike[str]) -> None:
+    """Writes the picture; the file is replaced as a whole."""
+    _native.write_text(fspath(named("curve: path", path)), curve(trainer.history, f"Loss of {Path(fspath(path)).stem}"))
