@@ -33,6 +33,8 @@ class Writer(Protocol):
 def batch_of(trainer: Trainer, given: Any, inputs: Sequence[Tensor]) -> dict[Tensor, Any]:
     """One batch as arrays by the inputs that they are for."""
     if isinstance(given, Mapping):
+        if set(given) != set(inputs):
+            raise ValueError(f"fit: a batch has arrays for {len(given)} inputs; each of the {len(inputs)} inputs needs one")
         return {leaf: np.asarray(array) for leaf, array in given.items()}
     arrays = list(given) if isinstance(given, (tuple, list)) else [given]
     if len(arrays) != len(inputs):
@@ -75,39 +77,46 @@ def fit(
         raise ValueError("fit: there are no batches; give some, or call set_dataset before")
     if batches is None and steps is None:
         raise ValueError("fit: a data set has no end; say how many steps")
+    if checkpoint is not None and not trainer.device_optimizer:
+        raise ValueError("fit: checkpoint needs resident_state=True")
     if every < 1 or (steps is not None and steps < 0):
         raise ValueError(f"fit: steps must be at least 0 and every at least 1, got {steps} and {every}")
     log = None if log is None else named("fit: log", log)
     ports = list(inputs) if inputs is not None else trainer._ports()
     shown = progress if progress is not None else sys.stderr.isatty()
     start, bar, done = time.perf_counter(), Progress(steps, shown), 0
-    source, rows = iter(batches) if batches is not None else None, trainer.history
-    first = len(rows)
-    while steps is None or done < steps:
-        if source is not None:
-            given = next(source, None)
-            if given is None:
-                break
-            trainer._dataset = None
-            trainer.data.update(batch_of(trainer, given, ports))
-        report = trainer.step()
-        done += 1
-        loss = report["loss"] if "loss" in report else trainer.loss()
-        row = {
-            "step": (rows[-1]["step"] if rows else 0) + 1, "loss": float(loss), "lr": report.get("lr", trainer.lr),
-            "scale": report.get("scale", trainer.scale), "updated": bool(report["updated"]),
-            "seconds": round(time.perf_counter() - start, 6),
-        }  # fmt: skip
-        rows.append(row)
-        if writer is not None:
-            for name in ("loss", "lr", "scale"):
-                writer.add_scalar(f"train/{name}", row[name], row["step"])
-        bar.tell(row["step"], row["loss"], done)
-        if done % every == 0:
+    source, rows, dataset = iter(batches) if batches is not None else None, trainer.history, trainer._dataset
+    first, missing = len(rows), object()
+    begin = rows[-1]["step"] if rows else trainer._steps_before()
+    try:
+        while steps is None or done < steps:
+            if source is not None:
+                given = next(source, missing)
+                if given is missing:
+                    break
+                trainer._dataset = None
+                trainer.data.update(batch_of(trainer, given, ports))
+            report = trainer.step()
+            done += 1
+            loss = report["loss"] if "loss" in report else trainer.loss()
+            row = {
+                "step": begin + done, "loss": float(loss), "lr": report.get("lr", trainer.lr),
+                "scale": report.get("scale", trainer.scale), "updated": bool(report["updated"]),
+                "seconds": round(time.perf_counter() - start, 6),
+            }  # fmt: skip
+            rows.append(row)
+            if writer is not None:
+                for name in ("loss", "lr", "scale"):
+                    writer.add_scalar(f"train/{name}", row[name], row["step"])
+            bar.tell(row["step"], row["loss"], done)
+            if done % every == 0:
+                keep(trainer, log, checkpoint)
+    finally:
+        trainer._dataset = dataset
+        # What was done is not lost, whatever ended it.
+        if done:
+            bar.tell(rows[-1]["step"], rows[-1]["loss"], done, last=True)
             keep(trainer, log, checkpoint)
-    if done:
-        bar.tell(rows[-1]["step"], rows[-1]["loss"], done, last=True)
-        keep(trainer, log, checkpoint)
     return rows[first:]
 
 

@@ -551,6 +551,7 @@ class Training:
         self,
         loss: Loss,
         parameters: list[tuple[Tensor, str, Any, bool]],
+        rules: dict[str, Callable[[Tensor, Tensor], Any]],
         noise: Noise | None = None,
         target: str | None = None,
         device: str | None = None,

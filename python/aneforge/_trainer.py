@@ -72,15 +72,41 @@ class Shuffled:
 
 
 def _values(leaf: Tensor, data: Mapping[Tensor, Array]) -> Array:
-    """What an input is fed with."""
-    if leaf in data:
-        return data[leaf]
-    kept = leaf.attrs.get("value")
-    if kept is None:
+    """What an input is fed with; values that are not finite are refused."""
+    given = data[leaf] if leaf in data else leaf.attrs.get("value")
+    if given is None:
         raise ValueError(
             f"an input of shape {tuple(leaf.shape)} has no values; give them in data_inputs, or in its attrs['value']"
         )
-    return kept
+    array = np.asarray(given)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        at = int(np.flatnonzero(~np.isfinite(array).ravel())[0])
+        name = leaf.attrs.get("name")
+        what = f"`{name}`" if name else f"the input of shape {tuple(leaf.shape)}"
+        raise ValueError(f"the batch: value {at} of {what} is {array.ravel()[at]}; clean the data")
+    return given
+
+
+def _labels(y: Array, rows: int, classes: int) -> NDArray[np.int64]:
+    """Labels as whole numbers: of numbers, or of rows of ones and zeros."""
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == classes and classes > 1:
+        labels = labels.argmax(axis=1)
+    elif labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iuf" or len(labels) != rows:
+        raise ValueError(f"accuracy: labels are {rows} numbers, or rows of {classes}, got shape {np.shape(y)}")
+    if rows and (labels.min() < 0 or labels.max() >= classes or (labels != labels.round()).any()):
+        raise ValueError(f"accuracy: labels are whole numbers from 0 to {classes - 1}")
+    return labels.astype(np.int64)
+
+
+def _rate(value: float) -> float:
+    """A learning rate."""
+    rate = float(value)
+    if not 0 <= rate <= 1e4:
+        raise ValueError(f"training: lr must be from 0 to 10000, got {rate}")
+    return rate
 
 
 class Trainer:
@@ -151,13 +177,19 @@ class Trainer:
         device: str | None = None,
         target: str | None = None,
     ) -> None:
+        if not isinstance(objective, (Tensor, CEHandle)):
+            raise TypeError(f"Trainer: objective must be a Tensor or a cross entropy, got {type(objective).__name__}")
+        for what, given in (("params", params), ("frozen", frozen)):
+            for at, p in enumerate(given):
+                if not isinstance(p, Tensor) or p.op != "input" or not p.attrs.get("trainable"):
+                    raise TypeError(f"Trainer: {what}[{at}] must come from af.parameter or af.conv_param, got {p!r}")
         self.objective, self.params, self.frozen = objective, list(params), list(frozen)
         self.data: dict[Tensor, Array] = dict(data_inputs or {})
         self.scale, self.resident = float(loss_scale), bool(resident_state)
         self.device_optimizer = bool(device_optimizer or resident_state)
         self._where = {"device": device, "target": target}
         self._dataset: tuple[Tensor, Tensor, Shuffled] | None = None
-        self._lr, self.last = float(lr), {}
+        self._lr, self.last = _rate(lr), {}
         self.history: list[dict[str, Any]] = []
         self._result = objective.logits if isinstance(objective, CEHandle) else objective
         self._models: dict[bool, Model] = {}
@@ -171,8 +203,12 @@ class Trainer:
             if optimizer not in ("sgd", "adam") or frozen or split:
                 what = "frozen" if frozen else "split" if split else f"optimizer={optimizer!r}"
                 raise ValueError(f"Trainer: {what} needs resident_state=True, or device_optimizer=True")
+            if not 0 < self.scale < math.inf:
+                raise ValueError(f"Trainer: loss_scale must be more than 0, got {self.scale}")
             self._host(optimizer, betas or (0.9, 0.999), eps)
             return
+        if optimizer is None:
+            raise TypeError("Trainer: optimizer must be a string, got None")
         words = {
             "lr": lr, "loss_scale": loss_scale, "optimizer": optimizer, "betas": betas, "eps": eps,
             "weights": weights or "half", "clip": clip, "average": average, "accumulate": accumulate,
@@ -186,6 +222,11 @@ class Trainer:
             loss = _native.Loss(self.objective.logits, self.objective.target)
         else:
             loss = _native.Loss(self.objective)
+        # What the loss reads beside parameters: data, and values that inputs have of themselves. Parameters that nobody
+        # named stay as they are.
+        roots = [self._result] + ([self.objective.target] if isinstance(self.objective, CEHandle) else [])
+        leaves, named_here = _inputs(roots), {*self.params, *self.frozen}
+        self.frozen += [p for p in leaves if p.attrs.get("trainable") and p not in named_here]
         trained = [(p, self._name(p, at), _values(p, {}), True) for at, p in enumerate(self.params)]
         frozen = [(p, self._name(p, at), _values(p, {}), False) for at, p in enumerate(self.frozen, len(trained))]
         named = [name for _, name, _, _ in trained + frozen]
@@ -195,11 +236,9 @@ class Trainer:
         chosen = self._where["device"] if self._where["device"] is not None else _env.device()
         target = self._where["target"] if self._where["target"] is not None else _env.target()
         place = {"target": target, "device": chosen, "host": _env.host()}
-        training = _native.Training(loss, trained + frozen, noise, **place, **words)
-        # What the loss reads beside parameters: data, and values that inputs have of themselves.
-        roots = [self._result] + ([self.objective.target] if isinstance(self.objective, CEHandle) else [])
+        training = _native.Training(loss, trained + frozen, autograd._rules(), noise, **place, **words)
         read = set(training.inputs())
-        self._leaves = [leaf for leaf in _inputs(roots) if leaf.attrs["idx"] in read]
+        self._leaves = [leaf for leaf in leaves if leaf.attrs["idx"] in read]
         return training
 
     def _name(self, param: Tensor, at: int) -> str:
@@ -225,7 +264,7 @@ class Trainer:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = float(value)
+        self._lr = _rate(value)
         if self.device_optimizer:
             self._training.set_lr(self._lr)
         else:
@@ -277,6 +316,10 @@ class Trainer:
         else:
             leaves = sorted({*self._fwd_leaves, *self._bwd_leaves} - set(self.params), key=lambda leaf: leaf.attrs["idx"])
         return [leaf for leaf in leaves if leaf.attrs.get("value") is None]
+
+    def _steps_before(self) -> int:
+        """Steps that were made before there was a history: of a checkpoint."""
+        return int(self._training.updates) if self.device_optimizer else 0
 
     def fit(
         self,
@@ -333,6 +376,8 @@ class Trainer:
 
     def gradients(self) -> tuple[float, list[NDArray[np.float16]]]:
         """The loss and the gradients of one batch, times the scale, of a `split` trainer; nothing moves."""
+        if not self.device_optimizer:
+            raise ValueError("gradients needs split=True and resident_state=True")
         if self._dataset is not None:
             x, target, batches = self._dataset
             self.data[x], self.data[target] = next(batches)
@@ -340,8 +385,12 @@ class Trainer:
 
     def apply(self, gradients: Sequence[Array]) -> dict[str, Any]:
         """Moves the weights along gradients that `gradients()` gave, averaged over workers."""
+        if not self.device_optimizer:
+            raise ValueError("apply needs split=True and resident_state=True")
         self.last = self._training.apply(list(gradients))
         self._dirty = True
+        if not self.resident:
+            self.sync()
         return self.last
 
     def evaluator(self, out: Tensor | Sequence[Tensor] | Mapping[str, Tensor], averaged: bool = False) -> Model:
@@ -381,11 +430,13 @@ class Trainer:
         if not isinstance(self.objective, CEHandle):
             raise ValueError("accuracy needs a softmax_cross_entropy objective")
         self.sync()
-        X, labels = np.asarray(X), np.asarray(y)
-        labels = labels.argmax(axis=1) if labels.ndim == 2 else labels.reshape(-1)
-        if len(X) != len(labels):
-            raise ValueError(f"accuracy: {len(X)} examples and {len(labels)} labels")
+        if averaged and not self.device_optimizer:
+            raise ValueError("accuracy: averages are kept with resident_state=True")
+        X = np.asarray(X)
+        labels = _labels(y, len(X), int(self._result.shape[1]))
         port = self._features(X)
+        if tuple(X.shape[1:]) != tuple(port.shape[1:]):
+            raise ValueError(f"accuracy: examples must be of shape {tuple(port.shape[1:])}, got {tuple(X.shape[1:])}")
         batch, before = port.shape[0], dict(self.data)
         right = 0
         try:
@@ -405,11 +456,18 @@ class Trainer:
         if self._dataset is not None:
             return self._dataset[0]
         target = self.objective.target if isinstance(self.objective, CEHandle) else None
-        for leaf in _inputs([self._result]):
-            fits = tuple(leaf.shape[1:]) == tuple(X.shape[1:])
-            if fits and leaf is not target and not leaf.attrs.get("trainable") and leaf.attrs.get("value") is None:
-                return leaf
-        raise ValueError(f"accuracy: no input takes examples of shape {tuple(X.shape[1:])}")
+        fits = [
+            leaf
+            for leaf in _inputs([self._result])
+            if tuple(leaf.shape[1:]) == tuple(X.shape[1:])
+            and leaf != target
+            and not leaf.attrs.get("trainable")
+            and leaf.attrs.get("value") is None
+        ]
+        if len(fits) != 1:
+            how = "no input takes" if not fits else "several inputs take"
+            raise ValueError(f"accuracy: {how} examples of shape {tuple(X.shape[1:])}; call set_dataset, which names it")
+        return fits[0]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes everything that a step depends on, atomically: weights, moments, scale, noise, and where the data set is."""
@@ -439,6 +497,10 @@ class Trainer:
     def _res_data_inputs(self) -> list[Tensor]:
         return list(self._leaves) if self.resident else []
 
+    @property
+    def _res_lr(self) -> float:
+        return self._lr
+
     def release(self) -> None:
         """Frees the programs of the forward direction; those of a step go with the trainer."""
         for model in [*self._models.values(), *(getattr(self, name, None) for name in ("_fwd", "_bwd"))]:
@@ -447,6 +509,8 @@ class Trainer:
         self._models = {}
 
     def __repr__(self) -> str:
+        if "_training" not in vars(self) and "opt" not in vars(self):
+            return "Trainer()"
         if not self.device_optimizer:
             return f"Trainer({len(self.params)} parameters, {type(self.opt).__name__} on the host)"
         return repr(self._training)
@@ -489,7 +553,7 @@ class UnrolledTrainer:
             raise ValueError(f'UnrolledTrainer: kind must be "ce" or "mse", got {kind!r}')
         if len(x_inputs) != len(t_inputs) or not x_inputs:
             raise ValueError(f"UnrolledTrainer: {len(x_inputs)} inputs for examples and {len(t_inputs)} for targets")
-        self.params, self.kind, self.lr, self.betas = list(params), kind, float(lr), betas
+        self.params, self.kind, self.lr, self.betas = list(params), kind, _rate(lr), betas
         self.resident, self.t, self._forward = bool(resident), 0, forward
         self._batches = Shuffled(dataset[0], dataset[1], x_inputs[0].shape[0], seed)
         self._m_in = [input(tuple(p.shape)) for p in self.params]
@@ -538,12 +602,12 @@ class UnrolledTrainer:
 
     def step(self) -> None:
         """Makes as many steps as there are inputs for examples."""
-        b1, b2 = self.betas
+        (b1, b2), rate_now = self.betas, _rate(self.lr)
         feeds: dict[Tensor, Array] = {}
         for k, ((x, target), rate) in enumerate(zip(self._data, self._lrs, strict=True)):
             feeds[x], feeds[target] = next(self._batches)
             t = self.t + k + 1
-            feeds[rate] = np.full((1, 1), self.lr * math.sqrt(1 - b2**t) / (1 - b1**t), np.float32)
+            feeds[rate] = np.full((1, 1), rate_now * math.sqrt(1 - b2**t) / (1 - b1**t), np.float32)
         state = set(self._ins)
         for leaf, port in self._net.input_ports:
             if leaf in state:
@@ -578,6 +642,8 @@ class UnrolledTrainer:
         model, x = self._eval
         weights = dict(zip(self._eval_leaves, self._weights(), strict=True))
         X, batch, rows = np.asarray(X), self._x_shape[0], []
+        if tuple(X.shape[1:]) != self._x_shape[1:]:
+            raise ValueError(f"predict: examples must be of shape {self._x_shape[1:]}, got {tuple(X.shape[1:])}")
         for at in range(0, len(X), batch):
             part = X[at : at + batch]
             full = np.zeros(self._x_shape, np.float32)

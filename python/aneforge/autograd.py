@@ -62,6 +62,11 @@ def vjp(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
+def _rules() -> dict[str, Rule]:
+    """Rules that are not the ops' own."""
+    return {name: rule for name, rule in VJP.items() if rule is not _OWN}
+
+
 def parameter(init: Array, name: str | None = None) -> Tensor:
     """A weight that is trained: an input whose value is `attrs["value"]`, a float32 copy of `init`.
 
@@ -70,6 +75,8 @@ def parameter(init: Array, name: str | None = None) -> Tensor:
         name: a name, by which reports and checkpoints know it.
     """
     values = np.array(_native.array(init, "parameter: init"), dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("parameter: init has values that are not finite")
     leaf = _native.parameter(list(values.shape), name)
     leaf.attrs["trainable"] = True
     leaf.attrs["value"] = values
@@ -128,6 +135,7 @@ class CEHandle:
     """The cross entropy of targets and the softmax of logits, whose gradient is `(softmax - target) / N`."""
 
     def __init__(self, logits: Tensor, target: Tensor) -> None:
+        target = value(target)
         if logits.ndim != 2 or tuple(logits.shape) != tuple(target.shape):
             raise ValueError(
                 f"softmax_cross_entropy: logits and target must be [N, K], got {tuple(logits.shape)} and "
@@ -168,6 +176,8 @@ def backward(
     """
     if isinstance(loss, CEHandle):
         return backward_from(loss.seed(loss_scale), loss.logits, params, stop)
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"backward: loss must be a Tensor or a cross entropy, got {type(loss).__name__}")
     if loss.size != 1:
         raise ValueError(f"backward: the loss must have one element, got shape {tuple(loss.shape)}; take its mean")
     return backward_from(_const_like(loss, loss_scale), loss, params, stop)
@@ -182,8 +192,7 @@ def backward_from(
     """The gradient in each of `params`, where that of `root` is `grad_root`."""
     wanted = list(params)
     ends = wanted if stop is None else list(stop)
-    rules = {name: rule for name, rule in VJP.items() if rule is not _OWN}
-    found, unreached = _native.gradients(root, grad_root, wanted, ends, rules)
+    found, unreached = _native.gradients(root, grad_root, wanted, ends, _rules())
     if unreached:
         names = ", ".join(_named(wanted[at], at) for at in unreached)
         warnings.warn(f"backward: the result does not depend on {names}; the gradient is zeros", stacklevel=3)

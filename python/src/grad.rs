@@ -46,7 +46,12 @@ pub fn gradients<'py>(
 }
 
 /// What a rule of the caller's makes of a node's cotangent, if there is one.
-fn by_rule(py: Python<'_>, rules: &Bound<'_, PyDict>, node: &Var, dy: &Var) -> PyResult<Option<Vec<Grad>>> {
+pub fn by_rule(
+    py: Python<'_>,
+    rules: &Bound<'_, PyDict>,
+    node: &Var,
+    dy: &Var,
+) -> PyResult<Option<Vec<Grad>>> {
     if rules.is_empty() {
         return Ok(None);
     }

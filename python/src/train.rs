@@ -7,7 +7,7 @@ use crate::error::{Error, guarded};
 use crate::feed::Ready;
 use crate::grad::{Loss, Noise};
 use crate::host::HostWords;
-use crate::interrupt::interruptible;
+use crate::interrupt::{Attaching, interruptible};
 use crate::memory::zeros;
 use crate::model::Model;
 use crate::running::Running;
@@ -68,12 +68,15 @@ fn optimizer(words: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
 
 /// `(kind, warmup or every, total, least or factor)`.
 fn schedule(words: &Bound<'_, PyDict>) -> PyResult<Schedule> {
-    Ok(match word::<(String, u64, u64, f64)>(words, "schedule")? {
-        None => Schedule::Constant,
-        Some((kind, every, _, factor)) if kind == "steps" => Schedule::Steps { every, factor },
-        Some((kind, warmup, total, least)) if kind == "linear" => Schedule::Linear { warmup, total, least },
-        Some((_, warmup, total, least)) => Schedule::Cosine { warmup, total, least },
-    })
+    let Some((kind, steps, total, part)) = word::<(String, u64, u64, f64)>(words, "schedule")? else {
+        return Ok(Schedule::Constant);
+    };
+    match kind.as_str() {
+        "steps" => Ok(Schedule::Steps { every: steps, factor: part }),
+        "linear" => Ok(Schedule::Linear { warmup: steps, total, least: part }),
+        "cosine" => Ok(Schedule::Cosine { warmup: steps, total, least: part }),
+        other => Err(refused("Trainer", &format!("schedule must be of af.train, got {other}"))),
+    }
 }
 
 fn options(words: &Bound<'_, PyDict>, compile: CompileOptions) -> PyResult<Options> {
@@ -160,11 +163,12 @@ impl Training {
     /// trained.
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     #[new]
-    #[pyo3(signature = (loss, parameters, noise = None, target = None, device = None, host = None, **words))]
+    #[pyo3(signature = (loss, parameters, rules, noise = None, target = None, device = None, host = None, **words))]
     fn new(
         py: Python<'_>,
         loss: &Bound<'_, Loss>,
         parameters: Vec<(Bound<'_, Tensor>, Text, Bound<'_, PyAny>, bool)>,
+        rules: &Bound<'_, PyDict>,
         noise: Option<&Bound<'_, Noise>>,
         target: Option<Text>,
         device: Option<Text>,
@@ -197,11 +201,25 @@ impl Training {
         }
         let (loss, on_it, at) = (loss.get().0.clone(), Arc::clone(&device), here(py)?);
         let noise = noise.map_or_else(Source::off, |noise| noise.get().0.clone());
-        let made = interruptible(py, move |stop| {
-            aneforge_kernels::threads::stoppable(stop, || {
-                at.scope(|| alone(|| Trainer::new(on_it, loss, &Scope::of(all), &noise, options)))
-            })
+        let rules = rules.clone().unbind();
+        let (made, raised) = interruptible(py, move |stop| {
+            let _attaching = Attaching::new();
+            let mut raised = None;
+            let mut by_rules = |node: &Var, dy: &Var| {
+                let asked = |py: Python<'_>| crate::grad::by_rule(py, rules.bind(py), node, dy);
+                Python::attach(asked).unwrap_or_else(|error| {
+                    raised.get_or_insert(error);
+                    None
+                })
+            };
+            let scope = Scope::of(all);
+            let make = || Trainer::by_rules(on_it, loss, &scope, &noise, options, &mut by_rules);
+            let made = aneforge_kernels::threads::stoppable(stop, || at.scope(|| alone(make)));
+            (made, raised)
         })?;
+        if let Some(error) = raised {
+            return Err(error);
+        }
         let trainer = Arc::new(Mutex::new(made.map_err(|e| Error::Train(Box::new(e)))?));
         Ok(Training { trainer, device, host, compile, last: AtomicU64::new(u64::MAX) })
     }
@@ -344,8 +362,8 @@ impl Training {
     }
 
     /// Another learning rate from the next step on.
-    fn set_lr(&self, lr: f64) {
-        self.locked().set_lr(lr);
+    fn set_lr(&self, lr: f64) -> PyResult<()> {
+        Ok(self.locked().set_lr(lr).map_err(|e| Error::Train(Box::new(e)))?)
     }
 
     /// How many updates there have been.

@@ -142,6 +142,11 @@ def test_a_training_is_gone_on_with_bit_for_bit(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(data)
     with pytest.raises(ValueError, match="broken.safetensors was changed after it was written"):
         second.load(tmp_path / "broken.safetensors")
+    x, t, _, params = mlp(100)
+    logits = (x @ params[0] + params[1]).tanh() @ params[2] + params[3]
+    tanh = af.Trainer(af.softmax_cross_entropy(logits, t), params, 0.01, 1024, **options)
+    with pytest.raises(ValueError, match="it is of another network"):
+        tanh.load(tmp_path / "checkpoint.safetensors")
     other, _ = trained(0, optimizer="sgd", resident_state=True)
     with pytest.raises(ValueError, match="its optimizer is"):
         other.load(tmp_path / "checkpoint.safetensors")
@@ -443,7 +448,7 @@ def test_mistakes_in_batches_are_told() -> None:
     with pytest.raises(ValueError, match="fill the last batch"):
         trainer.step()
     trainer.data = {x: np.full((4, 64), np.nan), t: np.zeros((4, 10))}
-    with pytest.raises(ValueError, match="is NaN; clean the data"):
+    with pytest.raises(ValueError, match="is nan; clean the data"):
         trainer.step()
     with pytest.raises(ValueError, match="fill no batch of 4"):
         trainer.set_dataset(x, np.zeros((3, 64)), t, np.zeros((3, 10)))
@@ -524,3 +529,96 @@ def test_fit_says_what_is_missing() -> None:
     with pytest.raises(ValueError, match="there are no losses yet"):
         trainer.curve("nowhere.svg")
     assert trainer.fit(steps=0) == [] and trainer.sparkline() == " "
+
+
+def test_what_nobody_named_stays_as_it_is_and_is_read() -> None:
+    images, labels = digits()
+    losses = []
+    for options in (MODES["host"], MODES["resident"]):
+        x, t, logits, params = mlp(100)
+        trainer = af.Trainer(af.softmax_cross_entropy(logits, t), params[2:], 0.01, 64, optimizer="adam", **options)
+        trainer.set_dataset(x, images, t, one_hot(labels))
+        before = params[0].attrs["value"].copy()
+        for _ in range(60):
+            trainer.step()
+        losses.append(trainer.loss())
+        assert np.array_equal(params[0].attrs["value"], before)
+        assert trainer.accuracy(images, labels) > 0.8
+    assert abs(losses[0] - losses[1]) < 0.05
+    noise = af.train.Noise(1)
+    x, w = af.input((4, 4)), af.parameter(np.ones((1, 4)))
+    with pytest.raises(ValueError, match="the network has dropout; give its noise"):
+        af.Trainer(af.mse(noise.dropout(x * w, 0.5), x * 0.0), [w], 0.1, resident_state=True)
+
+
+def test_rules_of_the_user_count_in_every_mode() -> None:
+    kept = autograd.VJP["relu"]
+    try:
+        autograd.VJP["relu"] = lambda node, g: [g * 0.0]
+        for options in MODES.values():
+            x, w = af.input((2, 2)), af.parameter(np.eye(2))
+            data = {x: np.ones((2, 2))}
+            trainer = af.Trainer(af.mse((x @ w).relu(), x * 0.0), [w], 0.5, data_inputs=data, **options)
+            trainer.step(), trainer.sync()
+            assert np.array_equal(w.attrs["value"], np.eye(2))
+        autograd.VJP["relu"] = lambda node, g: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            af.Trainer(af.mse((x @ w).relu(), x * 0.0), [w], 0.5, data_inputs=data, resident_state=True)
+    finally:
+        autograd.VJP["relu"] = kept
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_not_finite_is_refused_in_every_mode(mode: str) -> None:
+    x, t, logits, params = mlp(4)
+    trainer = af.Trainer(af.softmax_cross_entropy(logits, t), params, 0.1, **MODES[mode])
+    for bad in (np.nan, np.inf):
+        data = np.zeros((4, 64))
+        data[1, 2] = bad
+        trainer.data = {x: data, t: np.zeros((4, 10))}
+        with pytest.raises(ValueError, match=f"value 66 of the input of shape .4, 64. is {bad}"):
+            trainer.step()
+        with pytest.raises(ValueError, match="lr must be from 0 to 10000"):
+            trainer.lr = bad
+    with pytest.raises(ValueError, match="init has values that are not finite"):
+        af.parameter([np.nan])
+    with pytest.raises(TypeError, match="must come from af.parameter"):
+        af.Trainer(af.softmax_cross_entropy(logits, t), [x], 0.1, **MODES[mode])
+
+
+def test_labels_and_examples_are_checked() -> None:
+    images, labels = digits()
+    trainer, _ = trained(50, optimizer="adam", resident_state=True)
+    right = trainer.accuracy(images, labels)
+    assert trainer.accuracy(images, labels[:, None]) == right == trainer.accuracy(images, one_hot(labels))
+    for bad, why in [(labels + 1, "from 0 to 9"), (labels[1:], "labels are 1797"), (labels.astype(str), "labels are")]:
+        with pytest.raises(ValueError, match=why):
+            trainer.accuracy(images, bad)
+    with pytest.raises(ValueError, match="examples must be of shape"):
+        trainer.accuracy(images[:, :1], labels)
+
+
+def test_fit_keeps_what_was_done(tmp_path: Path) -> None:
+    trainer, _ = trained(0, optimizer="adam", resident_state=True)
+    x, t = trainer._leaves
+    images, labels = digits()
+    batch = {x: images[:100], t: one_hot(labels[:100])}
+
+    def batches() -> object:
+        yield batch
+        yield batch
+        raise OSError("the disk went away")
+
+    files = {"log": tmp_path / "log.csv", "checkpoint": tmp_path / "c.safetensors"}
+    with pytest.raises(OSError, match="the disk went away"):
+        trainer.fit(batches(), **files)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+    again, _ = trained(0, optimizer="adam", resident_state=True)
+    again.load(tmp_path / "c.safetensors")
+    assert [row["step"] for row in again.fit(steps=2)] == [3, 4]
+    with pytest.raises(ValueError, match="each of the 2 inputs needs one"):
+        trainer.fit([{x: images[:100]}])
+    with pytest.raises(ValueError, match="a schedule warms up in 9 steps of 9"):
+        trained(0, schedule=af.train.cosine(9, 9), resident_state=True)
+    with pytest.raises(ValueError, match="schedule must be of af.train, got foo"):
+        trained(0, schedule=("foo", 1, 9, 0.5), resident_state=True)

@@ -37,6 +37,29 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Why it cannot be, if it cannot.
+    pub fn check(&self) -> Result<(), String> {
+        match *self {
+            Schedule::Constant => Ok(()),
+            Schedule::Cosine { warmup, total, least } | Schedule::Linear { warmup, total, least } => {
+                if warmup >= total {
+                    return Err(format!(
+                        "a schedule warms up in {warmup} steps of {total}; it must be fewer"
+                    ));
+                }
+                match (0.0..=1.0).contains(&least) {
+                    true => Ok(()),
+                    false => Err(format!("a schedule ends with a part from 0 to 1, got {least}")),
+                }
+            }
+            Schedule::Steps { every: 0, .. } => Err("a schedule changes after at least 1 step, got 0".into()),
+            Schedule::Steps { factor, .. } => match factor > 0.0 && factor <= 10.0 {
+                true => Ok(()),
+                false => Err(format!("a schedule's factor must be more than 0 and at most 10, got {factor}")),
+            },
+        }
+    }
+
     /// The factor of step `t`, the first being 1.
     ///
     /// ```

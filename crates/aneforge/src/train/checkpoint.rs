@@ -56,6 +56,7 @@ impl Checkpoint {
         let counters =
             trainer.counters().map(|(name, value)| (format!("{COUNTER}{name}"), value.to_string()));
         all.extend(counters);
+        all.insert("network".into(), trainer.network.clone());
         all.insert("optimizer".into(), format!("{:?}", trainer.options().optimizer));
         all.extend(notes.iter().map(|(key, note)| (format!("{NOTE}{key}"), note.clone())));
         Ok(save_values(&values, &all, path)?)
@@ -91,6 +92,9 @@ impl Checkpoint {
                 return Err(other(format!("its optimizer is {written}, and this one {rule}")));
             }
             _ => {}
+        }
+        if self.notes.get("network") != Some(&trainer.network) {
+            return Err(other("it is of another network".into()));
         }
         let mut counters = [0; 5];
         for ((name, _), counter) in trainer.counters().iter().zip(&mut counters) {

@@ -6,7 +6,7 @@ use crate::optim::{Optimizer, Schedule, Weights};
 /// What gradients are multiplied with on their way, so that small ones stay numbers in half precision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scaling {
-    /// The same in every step: a power of two, so that nothing is rounded.
+    /// The same in every step; a power of two rounds nothing.
     Fixed(f64),
     /// Half as much after a step whose gradients were not finite, which changes no weight, and twice as much after `patience` steps
     /// that were; from 1 to 32,768.
@@ -89,9 +89,14 @@ impl Options {
                 initial
             }
         };
-        if !(1.0..=32768.0).contains(&scale) || scale.log2().fract() != 0.0 {
-            return Err(format!("the scale must be a power of two from 1 to 32768, got {scale}"));
+        let dynamic = matches!(self.scaling, Scaling::Dynamic { .. });
+        if dynamic && (!(1.0..=32768.0).contains(&scale) || scale.log2().fract() != 0.0) {
+            return Err(format!("a scale that changes must be a power of two from 1 to 32768, got {scale}"));
         }
+        if !(scale > 0.0 && scale <= 1e6) {
+            return Err(format!("the scale must be more than 0 and at most 1000000, got {scale}"));
+        }
+        self.schedule.check()?;
         if !(self.lr >= 0.0 && self.lr <= 1e4) {
             return Err(format!("lr must be from 0 to 10000, got {}", self.lr));
         }

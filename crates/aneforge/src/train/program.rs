@@ -1,7 +1,7 @@
 //! The step as a graph: gradients, what keeps them right in half precision, and what becomes of everything that is kept.
 
 use super::{Options, Scaling};
-use crate::grad::{GradError, Gradients, gradients};
+use crate::grad::{GradError, Gradients, Rules, gradients_by};
 use crate::ir::op::Op;
 use crate::ir::ops::leaf::Role;
 use crate::ir::types::TensorType;
@@ -133,10 +133,10 @@ pub(super) struct Builder<'a> {
 
 impl Builder<'_> {
     /// The programs of a step.
-    pub fn parts(&self, loss: &Loss, noise: &Noise) -> Result<Parts, GradError> {
+    pub fn parts(&self, loss: &Loss, noise: &Noise, rules: &mut Rules<'_>) -> Result<Parts, GradError> {
         let weights: Vec<Var> = self.leaves.iter().map(|leaves| leaves.weight.clone()).collect();
         let (root, seed) = loss.seed(&self.control.scale(self.options));
-        let Gradients { values, unreached } = gradients(&root, &seed, &weights, &weights)?;
+        let Gradients { values, unreached } = gradients_by(&root, &seed, &weights, &weights, rules)?;
         let loss = &loss.value;
         let (step, update) = match (self.options.weights, self.options.in_parts()) {
             (Weights::Masters, _) => (self.handed_over(loss, &values, noise), None),

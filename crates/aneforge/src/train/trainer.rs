@@ -4,12 +4,15 @@ use super::kept::Kept;
 use super::program::{Builder, Control, Leaves, Part, Parts};
 use super::{Options, Report, Scaling, TrainError};
 use crate::device::{Device, Feed};
+use crate::grad::Rules;
+use crate::ir::graph::InputInfo;
 use crate::ir::op::Op;
+use crate::ir::text::print;
 use crate::ir::var::Var;
 use crate::nn::{Loss, Noise, Parameter, Scope};
 use crate::optim::{Settings, Weights};
 use crate::profile::Profile;
-use crate::{Plan, RunError, Session, State, compile_graph};
+use crate::{Graph, Plan, RunError, Session, State, compile_graph};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +33,8 @@ pub struct Trainer {
     pub(super) step: Session,
     pub(super) update: Option<Session>,
     pub(super) unreached: Vec<String>,
+    /// What tells the graph of the loss from others.
+    pub(super) network: String,
     pub(super) updates: u64,
     /// Batches since the last update.
     pub(super) batches: usize,
@@ -52,13 +57,26 @@ impl Trainer {
         noise: &Noise,
         options: Options,
     ) -> Result<Trainer, TrainError> {
+        Trainer::by_rules(device, loss, scope, noise, options, &mut |_, _| None)
+    }
+
+    /// The same by rules of the caller's for gradients, where there are; see [`grad::gradients_by`](crate::grad::gradients_by).
+    pub fn by_rules(
+        device: Arc<dyn Device>,
+        loss: impl Into<Loss>,
+        scope: &Scope,
+        noise: &Noise,
+        options: Options,
+        rules: &mut Rules<'_>,
+    ) -> Result<Trainer, TrainError> {
         options.check().map_err(TrainError::Options)?;
         let loss = loss.into();
         let (trained, frozen) = trainable(&loss, scope)?;
+        let network = fingerprint(&loss.value)?;
         let control = Control::new(&options);
         let leaves: Vec<Leaves> = trained.iter().map(|p| Leaves::new(p, &options)).collect();
         let builder = Builder { options: &options, leaves: &leaves, control: &control };
-        let Parts { step, update, unreached } = builder.parts(&loss, noise)?;
+        let Parts { step, update, unreached } = builder.parts(&loss, noise, rules)?;
         let unreached: Vec<String> = unreached.iter().map(|&at| trained[at].name.clone()).collect();
         if !unreached.is_empty() {
             tracing::warn!("the loss does not depend on {}: their gradients are zeros", unreached.join(", "));
@@ -83,6 +101,7 @@ impl Trainer {
             step,
             update,
             unreached,
+            network,
             updates: 0,
             batches: 0,
             skipped: 0,
@@ -92,6 +111,7 @@ impl Trainer {
             flags: Vec::new(),
             options,
         };
+        trainer.complete()?;
         trainer.bind()?;
         trainer.reset()?;
         Ok(trainer)
@@ -110,6 +130,22 @@ impl Trainer {
         }
         self.flags = vec![0.0; self.kept.len()];
         Ok(())
+    }
+
+    /// That nothing which a step reads stays what a device begins with, because nobody knows of it.
+    fn complete(&self) -> Result<(), TrainError> {
+        let kept = self.kept.iter().flat_map(|kept| kept.states.iter().chain([&kept.weight]));
+        let all = kept.chain(self.frozen.iter().map(|(_, state)| state)).chain(&self.states);
+        let known: Vec<u64> = all.filter_map(|state| leaf(state.var())).collect();
+        let stranger = |feed: &&InputInfo| feed.role.is_kept() && !known.contains(&feed.leaf);
+        let Some(feed) = self.step.plan().feeds.iter().find(stranger) else { return Ok(()) };
+        let name = if feed.name.is_empty() { feed.ty.to_string() } else { format!("`{}`", feed.name) };
+        Err(TrainError::Options(match feed.name.as_str() {
+            "noise.clock" => "the network has dropout; give its noise".into(),
+            _ => format!(
+                "the loss reads the parameter or state {name}, which is not among those given; freeze what is not trained"
+            ),
+        }))
     }
 
     /// Gives everything the values that it begins with.
@@ -194,8 +230,10 @@ impl Trainer {
     }
 
     /// Another learning rate from the next step on.
-    pub fn set_lr(&mut self, lr: f64) {
+    pub fn set_lr(&mut self, lr: f64) -> Result<(), TrainError> {
+        Options { lr, ..self.options.clone() }.check().map_err(TrainError::Options)?;
         self.options.lr = lr;
+        Ok(())
     }
 
     /// How many updates there have been.
@@ -383,6 +421,13 @@ fn trainable(loss: &Loss, scope: &Scope) -> Result<(Vec<Parameter>, Vec<Paramete
         return Err(TrainError::Options(why.into()));
     }
     Ok((trained, frozen))
+}
+
+/// A checksum of the nodes that a value is made from, of their attributes and types; not of what constants hold.
+fn fingerprint(value: &Var) -> Result<String, TrainError> {
+    let text = print(&Graph::freeze(std::slice::from_ref(value))?);
+    let nodes: Vec<&str> = text.lines().filter(|line| line.starts_with('%')).collect();
+    Ok(format!("{:08x}", crc32fast::hash(nodes.join("\n").as_bytes())))
 }
 
 /// The identity of a leaf.

@@ -390,7 +390,17 @@ fn mistakes_are_told() {
         Trainer::new(host(), &net.loss, &net.scope, &net.noise, options).unwrap_err().to_string()
     };
     let scaled = |scaling| fails(Options { scaling, ..adam() });
-    assert!(scaled(Scaling::Fixed(1000.0)).contains("power of two from 1 to 32768, got 1000"));
+    let growing = Scaling::Dynamic { initial: 1000.0, patience: 9 };
+    assert!(scaled(growing).contains("power of two from 1 to 32768, got 1000"));
+    assert!(scaled(Scaling::Fixed(0.0)).contains("more than 0 and at most 1000000, got 0"));
+    let schedule = Schedule::Cosine { warmup: 9, total: 9, least: 0.0 };
+    assert!(fails(Options { schedule, ..adam() }).contains("9 steps of 9; it must be fewer"));
+    let dropped = Net::new(0.5);
+    let silent = Trainer::new(host(), &dropped.loss, &dropped.scope, &Noise::off(), adam());
+    assert!(silent.unwrap_err().to_string().ends_with("the network has dropout; give its noise"));
+    let some = Scope::of(net.scope.parameters().into_iter().skip(1).collect());
+    let unnamed = Trainer::new(host(), &net.loss, &some, &net.noise, adam());
+    assert!(unnamed.unwrap_err().to_string().contains("`conv.weight`, which is not among those given"));
     assert!(
         scaled(Scaling::Dynamic { initial: 4.0, patience: 0 }).contains("patience must be from 1 to 2048")
     );
