@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
@@ -237,6 +238,9 @@ class Trainer:
         target = self._where["target"] if self._where["target"] is not None else _env.target()
         place = {"target": target, "device": chosen, "host": _env.host()}
         training = _native.Training(loss, trained + frozen, autograd._rules(), noise, **place, **words)
+        if training.unreached:
+            names = ", ".join(f"`{name}`" for name in training.unreached)
+            warnings.warn(f"Trainer: the loss does not depend on {names}; the gradient is zeros", stacklevel=4)
         read = set(training.inputs())
         self._leaves = [leaf for leaf in leaves if leaf.attrs["idx"] in read]
         return training
@@ -302,7 +306,7 @@ class Trainer:
             for at, param in enumerate(self.params):
                 self._training.set_weight(self._name(param, at), param.attrs["value"])
         self.last = self._training.step([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
-        self._dirty = True
+        self._dirty, self.scale = True, self.last["scale"]
         if self.last["overflowed"]:
             self._tell()
         if not self.resident:
@@ -358,8 +362,6 @@ class Trainer:
 
     def _tell(self) -> None:
         """Warns of a step that was void."""
-        import warnings
-
         names = ", ".join(self.last["overflowed"])
         scale = self.last["scale"]
         warnings.warn(

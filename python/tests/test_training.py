@@ -622,3 +622,12 @@ def test_fit_keeps_what_was_done(tmp_path: Path) -> None:
         trained(0, schedule=af.train.cosine(9, 9), resident_state=True)
     with pytest.raises(ValueError, match="schedule must be of af.train, got foo"):
         trained(0, schedule=("foo", 1, 9, 0.5), resident_state=True)
+
+
+def test_a_parameter_that_is_not_reached_is_told_of() -> None:
+    for options in MODES.values():
+        x, w, unused = af.input((2, 2)), af.parameter(np.eye(2), "w"), af.parameter(np.ones(2), "unused")
+        with pytest.warns(UserWarning, match="does not depend on `unused`"):
+            trainer = af.Trainer(af.mse(x @ w, x * 0.0), [w, unused], 0.1, data_inputs={x: np.eye(2)}, **options)
+        trainer.step(), trainer.sync()
+        assert (unused.attrs["value"] == 1).all() and not np.array_equal(w.attrs["value"], np.eye(2))

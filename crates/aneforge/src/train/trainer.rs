@@ -181,7 +181,8 @@ impl Trainer {
         self.step_until(batch, &Arc::new(AtomicBool::new(false)))
     }
 
-    /// The same, unless and until `stop` is set, from another thread; then nothing has changed.
+    /// The same, unless and until `stop` is set, from another thread; then no weight has changed, and where a step has several
+    /// batches, those of a step that was stopped in its update are left out.
     pub fn step_until(
         &mut self,
         batch: &[(&Var, Feed<'_>)],
@@ -202,15 +203,17 @@ impl Trainer {
         let mut report = Report { loss: loss[0], scale: self.scale, lr, ..Report::default() };
         self.batches += 1;
         let whole = self.batches >= self.options.accumulate;
-        match (&self.update, self.options.weights) {
-            (_, Weights::Masters) => self.masters(&mut report, whole)?,
-            (None, _) => self.judge(&mut report, 1)?,
-            (Some(_), _) if whole => self.follow(&mut report, stop)?,
-            (Some(_), _) => {}
-        }
+        let done = match (&self.update, self.options.weights) {
+            (_, Weights::Masters) => self.masters(&mut report, whole),
+            (None, _) => self.judge(&mut report, 1),
+            (Some(_), _) if whole => self.follow(&mut report, stop),
+            (Some(_), _) => Ok(()),
+        };
+        // Also where the update was stopped: its batches are left out, and the next one begins a new sum.
         if whole {
             self.batches = 0;
         }
+        done?;
         self.overflowed(&mut report);
         report.updates = self.updates;
         match self.skipped >= MOST_SKIPPED {
