@@ -5,7 +5,8 @@ use std::ops::Range;
 use half::f16;
 
 use crate::gemm::{
-    Left, MatrixRows, PackColumns, PackRows, Packed, Right, Sink, Strided, multiply_panel, row_groups, tiled,
+    Left, MatrixRows, PackColumns, PackRows, Packed, Part, Right, Sink, Strided, multiply_panel, row_groups,
+    tiled,
 };
 use crate::order::BLOCK;
 use crate::simd::{COLUMNS, Cuts, Grid, Lanes, ROWS, Real, Task, Tile, WIDTH};
@@ -364,7 +365,7 @@ impl Product {
             let range = start..(start + COLUMNS).min(columns);
             simd.run(PackColumns { source: right, columns: range.clone(), terms, panel });
             let panel = (Right::Panel(panel), &mut [][..]);
-            let packed = Packed { values: packed, groups, filled: source.filled() };
+            let packed = Packed { values: packed, groups, filled: source.filled(), part: Part::WHOLE };
             multiply_panel(packed, panel, (0..rows, range), sums, &mut sink);
         }
     }

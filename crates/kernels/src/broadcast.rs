@@ -46,8 +46,8 @@ pub(crate) fn row_major(shape: &[usize]) -> [isize; MAX_RANK] {
 /// A walk over an output shape that keeps the position in `N` strided operands, in as few runs as possible.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk<const N: usize> {
-    rank: usize,
-    sizes: [usize; MAX_RANK],
+    pub(crate) rank: usize,
+    pub(crate) sizes: [usize; MAX_RANK],
     strides: [[isize; N]; MAX_RANK],
     start: [isize; N],
 }

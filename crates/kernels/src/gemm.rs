@@ -41,6 +41,10 @@ const SMALL: usize = 1 << 17;
 const DEPTH: usize = 4;
 /// Values of a panel's part, and of its pairs where they are decoded.
 const PART: usize = DEPTH * (BLOCK + PAIRS) * COLUMNS;
+/// Terms of operands that are both packed that go at a time, as whole panels of more leave the second-level cache; and the most
+/// sums that are kept meanwhile.
+const SLAB: usize = 1 << 10;
+const MOST_SUMS: usize = 1 << 20;
 /// Most values of packed rows that all threads share.
 const SHARED: usize = 1 << 20;
 
@@ -55,35 +59,45 @@ pub(crate) struct Plan {
     pub(crate) turned: bool,
     /// Values of rows that are packed, or split, once for all threads; 0 when every tile does so with its own.
     pub(crate) shared: usize,
+    /// Terms that are packed at a time, whole blocks: all of them, but where both operands are packed and have many.
+    pub(crate) slab: usize,
     /// Scratch values per thread: sums, one panel or a part of it, then packed rows.
     pub(crate) per_worker: usize,
 }
 
 impl Plan {
-    /// `panel`: whether every tile packs its rows and a whole panel.
+    /// `panel`: whether every tile packs its rows and panels.
     pub(crate) fn new(threads: usize, batches: usize, shape: [usize; 3], panel: bool) -> Plan {
         let [rows, terms, columns] = shape;
         let work = batches * rows * terms * columns;
         let terms = terms.next_multiple_of(BLOCK);
-        let row_limit = (ROW_CACHE / 4 / terms.max(1)).clamp(FEWEST_ROWS, 512);
+        let row_limit = |terms: usize| (ROW_CACHE / 4 / terms.max(1)).clamp(FEWEST_ROWS, 512);
+        let wide = columns.next_multiple_of(COLUMNS).max(COLUMNS);
+        let in_slabs = panel && terms > SLAB && wide * rows.min(row_limit(SLAB)) <= MOST_SUMS;
+        let slab = if in_slabs { SLAB } else { terms.max(BLOCK) };
         let wanted = if threads == 1 || work < SMALL { 1 } else { 4 * threads }.div_ceil(batches.max(1));
-        let row_parts = row_parts(rows.div_ceil(row_limit).max(1), rows, wanted);
-        let panels = columns.div_ceil(COLUMNS).max(1);
+        let row_parts = row_parts(rows.div_ceil(row_limit(slab)).max(1), rows, wanted);
+        let panels = wide / COLUMNS;
         let enough = 2 * row_parts >= wanted && row_parts.is_multiple_of(threads);
         let column_parts = if enough { 1 } else { wanted.div_ceil(row_parts).min(panels) };
-        let shared = if !panel && column_parts > 1 && rows * terms <= SHARED { rows * terms } else { 0 };
         let groups = row_groups(rows);
+        // Few columns: groups of rows are for several threads, if need be.
+        let idle = wanted > 1 && row_parts * column_parts * batches < threads;
+        let row_parts = if idle { groups.parts.min(threads).max(row_parts) } else { row_parts };
+        let shared = if !panel && column_parts > 1 && rows * terms <= SHARED { rows * terms } else { 0 };
         let cut = Cuts::grouped(groups, row_parts);
         let rows_each = (groups.parts.div_ceil(row_parts) + 1) * ROWS;
-        let packed = if shared > 0 { 0 } else { rows_each * terms };
-        let panel = if panel { terms * COLUMNS } else { PART };
+        let packed = if shared > 0 { 0 } else { rows_each * slab };
+        let panel = if panel { slab * COLUMNS } else { PART };
+        let sums = rows_each * if in_slabs { wide } else { COLUMNS };
         Plan {
             grid: Grid::new(batches, cut, Cuts::new(columns, COLUMNS, column_parts)),
             rows,
             terms,
             turned: false,
             shared,
-            per_worker: (rows_each * COLUMNS + panel + packed).next_multiple_of(16),
+            slab,
+            per_worker: (sums + panel + packed).next_multiple_of(16),
         }
     }
 
@@ -260,7 +274,7 @@ pub(crate) fn product<S: Left>(
         for start in columns.clone().step_by(COLUMNS) {
             let panel = (Right::Packed(b, start / COLUMNS), &mut *part);
             let columns = start..(start + COLUMNS).min(columns.end);
-            let packed = Packed { values: packed, groups: all, filled: source.filled() };
+            let packed = Packed { values: packed, groups: all, filled: source.filled(), part: Part::WHOLE };
             multiply_panel(packed, panel, (rows.clone(), columns), sums, &mut sink);
         }
     });
@@ -332,6 +346,21 @@ pub(crate) struct Packed<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) groups: Cuts,
     pub(crate) filled: Filled,
+    pub(crate) part: Part,
+}
+
+/// Which of their blocks these are.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// Blocks before them, whose products the sums hold.
+    pub(crate) before: usize,
+    /// Whether no more follow.
+    pub(crate) last: bool,
+}
+
+impl Part {
+    /// All.
+    pub(crate) const WHOLE: Part = Part { before: 0, last: true };
 }
 
 /// The rows `rows` times a panel, whose columns are `columns`. `part` holds a part of a packed panel while it is used.
@@ -342,7 +371,7 @@ pub(crate) fn multiply_panel(
     sums: &mut [f32],
     sink: &mut Sink<'_, '_, '_>,
 ) {
-    let Packed { values: packed, groups, filled } = packed;
+    let Packed { values: packed, groups, filled, part: of } = packed;
     let (simd, terms) = (sink.simd, packed.len() / rows.len());
     let blocks = terms / BLOCK;
     let sums = &mut sums.as_chunks_mut::<COLUMNS>().0[..rows.len()];
@@ -353,7 +382,8 @@ pub(crate) fn multiply_panel(
     let decodes = matches!(panel, Right::Packed(b, _) if b.is_compressed() && rows.len() <= CONVERT_ROWS);
     let depth = if decodes { 1 } else { DEPTH };
     // Rows are stored while their sums are in the first-level cache, but for transposed ones, many of which go at once.
-    let (at_once, one_part, many) = (sink.turned, blocks <= depth, rows.len() > CONVERT_ROWS);
+    let one_part = of.before == 0 && of.last && blocks <= depth;
+    let (at_once, many) = (sink.turned, rows.len() > CONVERT_ROWS);
     for first in (0..blocks).step_by(depth) {
         let last = (first + depth).min(blocks);
         // What is converted next comes from afar: each group asks for a share of it. The kernel for few rows looks ahead itself.
@@ -366,13 +396,13 @@ pub(crate) fn multiply_panel(
             let a = &packed[at + first * size * BLOCK..at + last * size * BLOCK];
             let sums = &mut sums[if one_part && !at_once { 0 } else { from }..][..size];
             expect_soon(next.next().into_iter().flat_map(lines_of));
-            micro(simd, (a, size), (first, filled), (panel, columns.len()), sums);
-            if last == blocks && !at_once {
+            micro(simd, (a, size), (of.before + first, filled), (panel, columns.len()), sums);
+            if of.last && last == blocks && !at_once {
                 sink.store(sums, group, columns.clone());
             }
         }
     }
-    if at_once {
+    if at_once && of.last {
         sink.store(sums, rows, columns);
     }
 }

@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 
 use crate::broadcast::{MAX_RANK, Walk, row_major};
-use crate::simd::{Cuts, Grid, Lanes, Place, Task, chunks, expect_soon, lines_of, tiles, turn};
+use crate::simd::{Cuts, Grid, Lanes, Place, Task, chunks, tiles, turn};
 use crate::{Kernels, Layout, View};
 
 /// Elements that one thread copies at a time.
@@ -13,10 +13,8 @@ const SQUARE: usize = 16;
 /// Rows of a transposition of 16-bit values that go together, and their columns: of two lines in the target.
 const GROUP: usize = 128;
 const LINE: usize = 64;
-/// Runs that are asked for before they are copied.
-const AHEAD: usize = 8;
-/// Bytes of a run that are fetched so; the processor itself sees where it goes on.
-const FIRST: usize = 2048;
+/// Elements of rows that parts are brought to one part after the other.
+const SHORT: usize = 64;
 
 /// `out[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]`: axis `j` of the output is axis `perm[j]` of `x`.
 ///
@@ -127,6 +125,16 @@ pub fn concat<T: Pod + Send + Sync>(kernels: &Kernels, parts: &[View<'_, T>], ax
         return;
     }
     let row = out.len() / outer;
+    if row <= SHORT {
+        // Whole rows, part by part.
+        return chunks(&kernels.pool, out, (GRAIN / row).max(1) * row, |start, out| {
+            let first = start / row;
+            match parts {
+                [a, b] if row == 2 => alternate(&a.data[first..], &b.data[first..], out),
+                _ => spread(parts, (first, outer), row, out),
+            }
+        });
+    }
     chunks(&kernels.pool, out, GRAIN, |start, mut out| {
         let (mut index, mut skip) = (start / row, start % row);
         while !out.is_empty() {
@@ -142,6 +150,42 @@ pub fn concat<T: Pod + Send + Sync>(kernels: &Kernels, parts: &[View<'_, T>], ax
             index += 1;
         }
     });
+}
+
+/// Elements of `a` and of `b` in turns.
+fn alternate<T: Pod>(a: &[T], b: &[T], out: &mut [T]) {
+    for ((pair, a), b) in out.as_chunks_mut::<2>().0.iter_mut().zip(a).zip(b) {
+        *pair = [*a, *b];
+    }
+}
+
+/// Rows of `row` elements from row `first` of `outer` on, of so many elements of each part.
+fn spread<T: Pod>(parts: &[View<'_, T>], (first, outer): (usize, usize), row: usize, out: &mut [T]) {
+    let mut at = 0;
+    for part in parts {
+        let size = part.data.len() / outer;
+        if size > 0 {
+            let source = &part.data[first * size..];
+            match size {
+                1 => spread_part::<T, 1>(source, (row, at), out),
+                2 => spread_part::<T, 2>(source, (row, at), out),
+                4 => spread_part::<T, 4>(source, (row, at), out),
+                8 => spread_part::<T, 8>(source, (row, at), out),
+                _ => {
+                    for (out, source) in out.chunks_exact_mut(row).zip(source.chunks_exact(size)) {
+                        out[at..at + size].copy_from_slice(source);
+                    }
+                }
+            }
+        }
+        at += size;
+    }
+}
+
+fn spread_part<T: Pod, const N: usize>(source: &[T], (row, at): (usize, usize), out: &mut [T]) {
+    for (out, source) in out.chunks_exact_mut(row).zip(source.as_chunks::<N>().0) {
+        *out[at..].first_chunk_mut().expect("invariant: a row holds its parts") = *source;
+    }
 }
 
 /// The elements of `x` that `from` says, one after the other.
@@ -180,25 +224,9 @@ pub fn place<T: Pod + Send + Sync>(kernels: &Kernels, x: &[T], from: &Layout, ou
     let parts = (rows * columns).div_ceil(GRAIN).min(rows);
     let grid =
         Grid { place, ..Grid::new(batches, Cuts::new(rows, 1, parts), Cuts::new(columns, columns, 1)) };
-    let [step] = walk.inner_strides();
     tiles(&kernels.pool, out, grid, (&mut [], 0), |tile, _| {
-        let own = tile.rows();
-        let first = (tile.batch() * rows + own.start) * columns;
-        walk.run(first, own.len() * columns, |position, length, [at]| {
-            let mut done = 0;
-            while done < length {
-                let (row, column) = ((position + done) / columns, (position + done) % columns);
-                let count = (length - done).min(columns - column);
-                let target = tile.row(own.start + row, column..column + count);
-                match step {
-                    1 => target.copy_from_slice(&x[at + done..at + done + count]),
-                    _ => (done as isize..).zip(target).for_each(|(index, target)| {
-                        *target = x[(at as isize + step * index) as usize];
-                    }),
-                }
-                done += count;
-            }
-        });
+        let first = (tile.batch() * rows + tile.rows().start) * columns;
+        walk.bring_to_rows(x, first, tile.walk(tile.rows(), tile.columns()));
     });
 }
 
@@ -234,27 +262,7 @@ fn copy<T: Pod + Send + Sync>(
         });
         return;
     }
-    chunks(&kernels.pool, out, GRAIN, |first, out| {
-        let step = walk.inner_strides()[0];
-        let mut ahead = walk.runs(first, out.len()).skip(AHEAD);
-        walk.run(first, out.len(), |position, length, [at]| {
-            let target = &mut out[position..position + length];
-            match step {
-                1 => {
-                    if let Some((_, length, [at])) = ahead.next() {
-                        expect_soon(lines_of(&x[at..at + length.min(FIRST / size_of::<T>().max(1))]));
-                    }
-                    target.copy_from_slice(&x[at..at + length]);
-                }
-                0 => target.fill(x[at]),
-                _ => {
-                    for (index, target) in (0..).zip(target) {
-                        *target = x[(at as isize + step * index) as usize];
-                    }
-                }
-            }
-        });
-    });
+    chunks(&kernels.pool, out, GRAIN, |first, out| walk.bring(x, first, out));
 }
 
 /// The two innermost axes of a walk, when the outer of them is contiguous in the source.

@@ -11,6 +11,7 @@
 //! A [`Kernels`] value says how to run: which instruction set and which threads. Nothing here reads a global or
 //! an environment variable, and with a [`Scratch`] reserved beforehand no routine allocates.
 
+mod bring;
 mod context;
 mod scratch;
 mod simd;

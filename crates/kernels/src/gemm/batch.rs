@@ -3,10 +3,11 @@
 use half::f16;
 
 use super::{
-    Left, MatrixRows, PackColumns, PackRows, Packed, Plan, Right, Sink, Strided, multiply_panel, row_groups,
-    sums_len, tiled,
+    Left, MatrixRows, PackColumns, PackRows, Packed, Part, Plan, Right, Sink, Strided, multiply_panel,
+    row_groups, sums_len, tiled,
 };
 use crate::broadcast::Walk;
+use crate::order::BLOCK;
 use crate::simd::{COLUMNS, Cuts, Grid, Tile, tiles};
 use crate::{Epilogue, Kernels, Scratch};
 
@@ -98,19 +99,29 @@ fn multiply_tile(
     if let Some(factors) = tiled::factors(kernels, plan.rows) {
         return tiled::bmm(kernels, factors, (left, right), (plan.rows, terms), epilogue, scratch, tile);
     }
-    let (rows, groups) = (tile.rows(), row_groups(plan.rows));
-    let (sums, scratch) = scratch.split_at_mut(sums_len(rows.len()));
-    let (panel, packed) = scratch.split_at_mut(plan.terms * COLUMNS);
-    let packed = &mut packed[..rows.len() * plan.terms];
-    simd.run(PackRows { source: left, rows: rows.clone(), groups, packed });
-    let columns = tile.columns();
+    let (rows, groups, columns) = (tile.rows(), row_groups(plan.rows), tile.columns());
+    let (panels, slabs) =
+        (columns.len().div_ceil(COLUMNS), Cuts::new(plan.terms, plan.slab, plan.terms.div_ceil(plan.slab)));
+    let kept = if slabs.parts > 1 { panels } else { 1 };
+    let (sums, scratch) = scratch.split_at_mut(kept * sums_len(rows.len()));
+    let (panel, packed) = scratch.split_at_mut(plan.slab * COLUMNS);
     let mut sink = Sink { simd, epilogue, out: tile, turned: false };
-    for start in columns.clone().step_by(COLUMNS) {
-        let columns = start..(start + COLUMNS).min(columns.end);
-        simd.run(PackColumns { source: right, columns: columns.clone(), terms, panel });
-        let panel = (Right::Panel(panel), &mut [][..]);
-        let packed = Packed { values: packed, groups, filled: left.filled() };
-        multiply_panel(packed, panel, (rows.clone(), columns), sums, &mut sink);
+    for slab in 0..slabs.parts {
+        let range = slabs.range(slab);
+        let terms = range.len().min(terms - range.start);
+        let (panel, packed) = (&mut panel[..range.len() * COLUMNS], &mut packed[..rows.len() * range.len()]);
+        let source =
+            MatrixRows { source: Strided { offset: left.source.at(0, range.start), ..left.source }, terms };
+        simd.run(PackRows { source, rows: rows.clone(), groups, packed });
+        let source = Strided { offset: right.at(range.start, 0), ..right };
+        let part = Part { before: range.start / BLOCK, last: slab + 1 == slabs.parts };
+        for (index, start) in columns.clone().step_by(COLUMNS).enumerate() {
+            let columns = start..(start + COLUMNS).min(columns.end);
+            simd.run(PackColumns { source, columns: columns.clone(), terms, panel });
+            let sums = &mut sums[index % kept * sums_len(rows.len())..][..sums_len(rows.len())];
+            let packed = Packed { values: packed, groups, filled: left.filled(), part };
+            multiply_panel(packed, (Right::Panel(panel), &mut []), (rows.clone(), columns), sums, &mut sink);
+        }
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn bmm_plan(kernels: &Kernels, factors: Factors, batches: usize, shap
         terms,
         turned: false,
         shared: 0,
+        slab: terms,
         per_worker: own(rows_each, terms).next_multiple_of(16),
     }
 }

@@ -161,7 +161,7 @@ impl Chain {
         in_place: Option<usize>,
         apart: Option<(usize, Rows)>,
     ) -> Chain {
-        let is_apart = |at: usize| !operands[at].is_row_major() && apart::is_loaded(links, at);
+        let is_apart = |at: usize| apart::is_loaded(links, at, &operands[at], shape);
         let is_loaded = |&at: &usize| Some(at) == in_place || is_apart(at);
         let kept: Vec<usize> = (0..operands.len()).filter(is_loaded).collect();
         let (registers, of) = assign_registers(links, &kept, apart.is_some());

@@ -304,7 +304,7 @@ impl<T> Tile<'_, T> {
     }
 }
 
-/// Rows of a [`Tile`], of which one is lent at a time.
+/// Rows of a [`Tile`]: the number of each, the place of its first element in the whole slice, and its elements.
 pub(crate) struct Walk<'a, T> {
     base: *mut T,
     place: Place,
@@ -318,9 +318,17 @@ pub(crate) struct Walk<'a, T> {
 }
 
 impl<T> Walk<'_, T> {
-    /// The next row, and the place of its first element in the whole slice.
+    /// Elements of a row.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+impl<'a, T> Iterator for Walk<'a, T> {
+    type Item = (usize, usize, &'a mut [T]);
+
     #[inline(always)]
-    pub(crate) fn next(&mut self) -> Option<(usize, usize, &mut [T])> {
+    fn next(&mut self) -> Option<Self::Item> {
         let (row, offset) = (self.rows.next()?, self.offset);
         self.within += 1;
         self.offset += self.place.row;
@@ -329,11 +337,17 @@ impl<T> Walk<'_, T> {
             let line = self.place.rows * self.place.row;
             self.offset = self.offset.wrapping_add(self.place.line).wrapping_sub(line);
         }
-        // SAFETY: the asserts of `Tile::walk` keep the range inside the tile, whose only slice this is while `self` is
-        // borrowed.
+        // SAFETY: the asserts of `Tile::walk` keep the range inside the tile, which is borrowed for `'a`; rows of a place do not
+        // overlap (`Place::end`), and each is lent once.
         Some((row, offset, unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), self.columns) }))
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.rows.size_hint()
+    }
 }
+
+impl<T> ExactSizeIterator for Walk<'_, T> {}
 
 /// Calls `body(start, part)` for consecutive parts of `out` of `size` elements (the last may be shorter).
 pub(crate) fn chunks<T: Send>(

@@ -29,7 +29,7 @@ use scalar::Scalar;
 pub(crate) use amx::{
     Factor, Factors, PRODUCT_ROWS, Part, Split, SplitPanel, SplitRows, TILE_ROWS, TilePanel, TileRows, Tiles,
 };
-pub(crate) use disjoint::{Cuts, Grid, Place, Tile, chunks, tiles};
+pub(crate) use disjoint::{Cuts, Grid, Place, Tile, Walk as RowsOf, chunks, tiles};
 pub(crate) use half::{HALVES, HalfTask, Halves};
 pub(crate) use lines::Lines;
 pub(crate) use micro::{COLUMNS, Filled, PAIRS, Panel, ROWS, STREAMS, micro, vector};

@@ -5,7 +5,11 @@ use crate::device::host::plan::Step;
 use crate::device::host::routine::{Call, Routine, Setup, halves};
 use crate::ir::form::{Form, Move, Sampling, Warp};
 use aneforge_kernels::{Layout, Scratch, View, gather, layout, warp};
-use aneforge_tensor::Shape;
+use aneforge_tensor::{Shape, f16};
+
+/// Elements of rows that are put together operand by operand, and the most operands.
+const SHORT: usize = 64;
+const FEW: usize = 8;
 
 enum Movement {
     Transpose {
@@ -17,6 +21,8 @@ enum Movement {
     Gather(Vec<Vec<usize>>),
     /// Where the elements of each operand go.
     Copy(Vec<[Layout; 2]>),
+    /// All operands without gaps, of these extents, side by side along an axis in short rows.
+    Beside(usize, Vec<Vec<usize>>),
     /// A set of axes.
     Reverse(u32),
     /// Where the rows and the columns of the result read.
@@ -28,7 +34,13 @@ enum Movement {
 pub(super) fn recognise(setup: &Setup<'_>) -> Option<Box<dyn Routine>> {
     Some(Box::new(match &setup.step.form {
         Form::Move(Move::Slice { begin, .. }) => Movement::Copy(vec![slice(setup.step, begin)]),
-        &Form::Move(Move::Concat(axis)) => Movement::Copy(concat(setup.step, axis)),
+        &Form::Move(Move::Concat(axis)) => {
+            let parts = concat(setup.step, axis);
+            match beside(setup.step, axis, &parts) {
+                Some(extents) => Movement::Beside(axis, extents),
+                None => Movement::Copy(parts),
+            }
+        }
         Form::Move(places) => tables(places, setup.shape(0))?,
         Form::Sample(sampling) => Movement::Bilinear([0, 1].map(|axis| taps(sampling, axis))),
         Form::Warp(warp) => Movement::Affine([0, 1].map(|axis| coordinates(warp, axis))),
@@ -90,6 +102,17 @@ fn concat(step: &Step, axis: usize) -> Vec<[Layout; 2]> {
     step.inputs.iter().enumerate().map(part).collect()
 }
 
+/// The extents of operands that are put together along an axis, where they and the result have no gaps and rows are short.
+fn beside(step: &Step, axis: usize, parts: &[[Layout; 2]]) -> Option<Vec<Vec<usize>>> {
+    let whole = step.output.spanned().layout;
+    let row: usize = whole.extents()[axis..].iter().product();
+    let count = |part: &[Layout; 2]| part[0].extents().iter().product::<usize>();
+    let all = parts.iter().map(count).sum::<usize>() == whole.extents().iter().product::<usize>();
+    let dense = step.output.is_dense() && step.inputs.iter().all(Operand::is_dense);
+    let short = row <= SHORT && parts.len() <= FEW;
+    (short && all && dense).then(|| parts.iter().map(|part| part[0].extents().to_vec()).collect())
+}
+
 fn taps(sampling: &Sampling, axis: usize) -> Vec<gather::Tap> {
     let tap = |(low, high, share)| gather::Tap { low, high, weight: share as f32 };
     sampling.between(axis).into_iter().map(tap).collect()
@@ -117,6 +140,14 @@ impl Routine for Movement {
                     call.finish(out);
                 }
                 return;
+            }
+            Movement::Beside(axis, extents) => {
+                let part = |at: usize| match extents.get(at) {
+                    Some(extents) => View::new(call.half(at), extents),
+                    None => View::new(&[], &[0]),
+                };
+                let parts: [View<'_, f16>; FEW] = std::array::from_fn(part);
+                layout::concat(k, &parts[..extents.len()], *axis, out);
             }
             Movement::Reverse(axes) => layout::reverse(k, call.view(0), *axes, out),
             Movement::Bilinear([rows, columns]) => {

@@ -6,6 +6,9 @@ use crate::ir::form::{Form, Product};
 use aneforge_kernels::conv::Images;
 use aneforge_tensor::DType;
 
+/// The fewest elements of rows that chains write with gaps between them: to put shorter ones together afterwards costs less.
+const THIN: usize = 8;
+
 /// Why a kernel does not.
 pub(super) type Refusal = &'static str;
 
@@ -45,7 +48,9 @@ impl Planner<'_> {
         let half = operand.ty.dtype == DType::F16;
         let found = match self.form(draft.node) {
             _ if draft.fused.whole.is_some() => false,
-            _ if !draft.links.is_empty() => half && operand.rows().is_some(),
+            _ if !draft.links.is_empty() => {
+                half && operand.rows().is_some_and(|(columns, _)| columns >= THIN)
+            }
             Form::Product(Product::Linear) => {
                 operand.matrix(operand.ty.shape.dims().last().copied().unwrap_or(1)).is_some()
             }

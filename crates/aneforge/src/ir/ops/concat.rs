@@ -218,3 +218,11 @@ impl Var {
         Var::apply(Reverse { axes: axes.iter().map(axis).collect() }, &[self])
     }
 }
+
+/// One array of several, which are at least one.
+pub(crate) fn joined(parts: &[Var], axis: i64) -> Var {
+    match parts {
+        [one] => one.clone(),
+        _ => Var::concat(&parts.iter().collect::<Vec<_>>(), axis),
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::ir::form::{Facts, Form};
 use crate::ir::op::{Arg, Case, Fixed, Grad, Lit, Mil, Operator, Spelling, Tolerance};
+use crate::ir::ops::concat::joined;
 use crate::ir::ops::conv_transpose::ConvTranspose;
 use crate::ir::ops::prelu::bias_gradient;
 use crate::ir::ops::unary::half_only;
@@ -13,6 +14,9 @@ use aneforge_tensor::Shape;
 
 /// Up to this many channels per group, a block of the sum spans taps instead of channels.
 pub(crate) const FEW_CHANNELS: usize = 4;
+
+/// Elements of windows that the gradient of a weight holds at a time, where a single tap has no more: 32 MiB.
+const WINDOWS: usize = 1 << 24;
 
 op! {
     /// Correlation of an image with a weight, per group of channels, plus an optional bias.
@@ -83,30 +87,39 @@ impl Conv {
         zero_pad(&dx, [0, missing[0], 0, missing[1]])
     }
 
-    /// The gradient of the weight: per tap, the product of the output's cotangent with the window that
-    /// the tap read.
+    /// The gradient of the weight: products of the output's cotangent with the windows that the taps read, of as many taps at a
+    /// time as [`WINDOWS`] has room for.
     pub(crate) fn weight_gradient(&self, x: &Var, weight: Shape, dy: &Var) -> Var {
-        let [n, c, ..] = four(x.shape());
-        let groups = self.groups as usize;
+        let groups = self.groups;
         let dense = spread(dy, self.strides);
-        let [_, out, h, w] = four(dense.shape());
-        let padded = zero_pad(x, self.pad);
-        let grouped = |v: &Var, channels: usize| {
-            let flat = [groups as i64, (channels / groups) as i64, (n * h * w) as i64];
-            v.transpose(&[1, 0, 2, 3]).reshape(&flat)
+        let [n, out, h, w] = four(dense.shape());
+        let channels = x.shape()[1];
+        let terms = (n * h * w) as i64;
+        let left = dense.transpose(&[1, 0, 2, 3]).reshape(&[groups, out as i64 / groups, terms]);
+        let planes = zero_pad(x, self.pad).transpose(&[1, 0, 2, 3]);
+        let window = |&[i, j]: &[usize; 2]| {
+            let (top, edge) = (i * self.dilations[0] as usize, j * self.dilations[1] as usize);
+            planes.slice_by_size(&[0, 0, top, edge], &[channels, n, h, w]).reshape(&[
+                channels as i64,
+                1,
+                terms,
+            ])
         };
-        let left = grouped(&dense, out);
-        let mut taps = Vec::new();
-        for i in 0..weight[2] {
-            for j in 0..weight[3] {
-                let (top, left_edge) = (i * self.dilations[0] as usize, j * self.dilations[1] as usize);
-                let window = padded.slice_by_size(&[0, 0, top, left_edge], &[n, c, h, w]);
-                let tap = left.matmul_value(&grouped(&window, c).swap_last());
-                taps.push(tap.reshape(&[weight[0] as i64, weight[1] as i64, 1]));
-            }
-        }
-        let taps: Vec<&Var> = taps.iter().collect();
-        Var::concat(&taps, 2).reshape_to(weight)
+        let taps: Vec<[usize; 2]> =
+            (0..weight[2]).flat_map(|i| (0..weight[3]).map(move |j| [i, j])).collect();
+        let at_a_time = (WINDOWS / (channels * n * h * w).max(1)).max(1);
+        let product = |taps: &[[usize; 2]]| {
+            let windows: Vec<Var> = taps.iter().map(window).collect();
+            let columns = channels as i64 / groups * taps.len() as i64;
+            let right = joined(&windows, 1).reshape(&[groups, columns, terms]);
+            left.matmul_value(&right.swap_last()).reshape(&[
+                weight[0] as i64,
+                weight[1] as i64,
+                taps.len() as i64,
+            ])
+        };
+        let products: Vec<Var> = taps.chunks(at_a_time).map(product).collect();
+        joined(&products, 2).reshape_to(weight)
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn plan<S: Left>(threads: usize, source: &S, rows: usize, b: &PackedB
     let copied = if source.in_place(rows).is_none() { rows_each * pitch(terms) / 2 } else { 0 };
     let panel = if b.is_compressed() { panel_pairs(terms) } else { 0 };
     let per_worker = (STRIP_SUMS + panel + copied).next_multiple_of(16);
-    Plan { grid, rows, terms, turned: false, shared: 0, per_worker }
+    Plan { grid, rows, terms, turned: false, shared: 0, slab: terms, per_worker }
 }
 
 /// The rows `rows` of `source`: in place when possible, else copied to `copied`.

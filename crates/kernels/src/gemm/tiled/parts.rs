@@ -29,7 +29,7 @@ pub(super) fn plan<S: Left>(threads: usize, source: &S, rows: usize, b: &PackedB
     };
     let decoded = if b.is_compressed() { panel_pairs(terms) } else { 0 };
     let per_worker = (own_len(terms) + decoded + copied).next_multiple_of(16);
-    Plan { grid, rows, terms, turned: false, shared, per_worker }
+    Plan { grid, rows, terms, turned: false, shared, slab: terms, per_worker }
 }
 
 /// What a thread works in.

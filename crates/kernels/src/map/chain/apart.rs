@@ -4,11 +4,8 @@ use half::f16;
 
 use super::{Argument, Block, Chain, Data, Function, Link, REGISTER};
 use crate::broadcast::{MAX_RANK, Walk};
-use crate::simd::{Cuts, Grid, Place, Tile, expect_soon, tiles};
+use crate::simd::{Cuts, Grid, Place, Tile, tiles};
 use crate::{Kernels, Layout, Scratch, Watch};
-
-/// Runs that are asked for before they are copied.
-const AHEAD: usize = 8;
 
 /// An operand that is brought to a register.
 #[derive(Debug)]
@@ -57,29 +54,25 @@ impl Block<'_> {
         let Data::Half(values) = self.operands[operand] else {
             panic!("chain: operand {operand} is to be values, not {:?}", self.operands[operand])
         };
-        let [step] = walk.inner_strides();
-        let mut ahead = walk.runs(self.start, register.len()).skip(AHEAD);
-        walk.run(self.start, register.len(), |position, length, [at]| {
-            let register = &mut register[position..position + length];
-            match step {
-                1 => {
-                    if let Some((_, length, [at])) = ahead.next() {
-                        expect_soon(&values[at..at + length]);
-                    }
-                    register.copy_from_slice(&values[at..at + length]);
-                }
-                _ => (0..).zip(register).for_each(|(index, value)| {
-                    *value = values[(at as isize + step * index) as usize];
-                }),
-            }
-        });
+        walk.bring(values, self.start, register);
     }
 }
 
-/// Whether an operand is brought to a register if it lies apart: functions of several values go through runs anyway.
-pub(super) fn is_loaded(links: &[Link], operand: usize) -> bool {
+/// Whether an operand is brought to a register: one that lies apart and is read by a function of one value, which go through
+/// blocks without gaps, and values in runs so short that a function of several would spend its time on finding them.
+pub(super) fn is_loaded(links: &[Link], operand: usize, lies: &Layout, shape: &[usize]) -> bool {
+    let reads = |link: &Link| link.sources.iter().position(|&source| source == Argument::Operand(operand));
+    let as_truth = |link: &Link| match link.function {
+        Function::Not => true,
+        Function::Select => link.sources[0] == Argument::Operand(operand),
+        _ => false,
+    };
     let of_one = |link: &Link| matches!(link.function, Function::Unary(_));
-    links.iter().any(|link| of_one(link) && link.sources[0] == Argument::Operand(operand))
+    let mut readers = links.iter().filter(|link| reads(link).is_some());
+    if readers.clone().next().is_none() || readers.clone().any(as_truth) {
+        return false;
+    }
+    !lies.is_row_major() && readers.any(of_one) || walk([*lies], shape).is_scattered()
 }
 
 /// How operands, wherever they lie, are read as arrays of shape `shape`.
