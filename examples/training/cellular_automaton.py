@@ -29,8 +29,8 @@ def flower() -> Picture:
     y, x = (np.indices((SIDE, SIDE)) - (SIDE - 1) / 2) / (SIDE / 2)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     petals, middle = radius < 0.55 + 0.25 * np.cos(5 * angle), radius < 0.3
-    colours = np.select([middle[None], petals[None]], [np.array([1.0, 0.8, 0.1])[:, None, None], np.array([0.8, 0.2, 0.5])[:, None, None]])
-    return np.asarray(colours, np.float32)
+    yellow, pink = (np.reshape(colour, (3, 1, 1)) for colour in ((1.0, 0.8, 0.1), (0.8, 0.2, 0.5)))
+    return np.select([middle[None], petals[None]], [yellow, pink]).astype(np.float32)
 
 
 def seed() -> Picture:
