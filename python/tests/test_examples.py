@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "training"
 
 
@@ -23,3 +27,44 @@ def test_digits_are_read_and_a_run_goes_on(tmp_path: Path) -> None:
 def test_a_text_is_learned_letter_by_letter() -> None:
     # By the frequencies of letters alone it is 3.2.
     assert example("char_lm")(steps=120, length=10) < 2.7
+
+
+def test_digits_of_a_fetched_file_and_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main = example("mnist_mlp")
+    assert main(steps=150) > 0.93
+    # What `aneforge fetch` writes: a bright row for each class, and a test set.
+    labels = np.arange(640) % 10
+    images = np.zeros((640, 28, 28), np.uint8)
+    images[np.arange(640), 4 + 2 * labels] = 255
+    kept = {"images": images, "labels": labels.astype(np.uint8)}
+    held = {"test_images": images[:130], "test_labels": kept["labels"][:130]}
+    save_file({**kept, **held}, tmp_path / "mnist.safetensors")
+    assert main(steps=50, weights="half", shift=0) == 1.0
+    # Test labels that are others show which images the score is of.
+    held["test_labels"] = (held["test_labels"] + 1) % 10
+    save_file({**kept, **held}, tmp_path / "other.safetensors")
+    assert main(data=tmp_path / "other.safetensors", steps=50, shift=0) == 0.0
+    with pytest.raises(SystemExit, match="`aneforge fetch mnist` writes it"):
+        main(data=tmp_path / "none.safetensors")
+
+
+def test_a_convolutional_network_reads_digits() -> None:
+    assert example("cnn")(steps=150) > 0.97
+
+
+def test_a_transformer_block_turns_sequences_around() -> None:
+    assert example("transformer_block")(steps=150) > 0.95
+
+
+def test_a_block_of_llama_repeats_what_it_read() -> None:
+    # Guessing is right in one of twelve.
+    assert example("llama_block")(steps=300) > 0.9
+
+
+def test_a_picture_grows_from_a_cell(tmp_path: Path) -> None:
+    # An empty picture is off by 0.31.
+    assert example("cellular_automaton")(steps=300, out=tmp_path / "stages") < 0.12
+    files = sorted((tmp_path / "stages").iterdir())
+    assert len(files) == 15 and all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+    assert files[0].read_bytes() != files[-1].read_bytes()

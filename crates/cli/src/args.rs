@@ -2,7 +2,7 @@
 
 use crate::commands::{
     cache, check, compile, completions, demo, devices, diagnose, diff_numerics, doctor, embed, explain,
-    inspect, ops, run, targets, train, worker,
+    fetch, inspect, ops, run, targets, train, worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -408,6 +408,8 @@ pub enum Command {
     Demo(demo::Args),
     #[command(after_help = train::JSON)]
     Train(train::Args),
+    #[command(after_help = fetch::JSON)]
+    Fetch(fetch::Args),
     #[command(after_help = embed::JSON)]
     Embed(embed::Args),
     #[command(after_help = compile::JSON)]

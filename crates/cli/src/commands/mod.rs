@@ -11,6 +11,7 @@ pub mod diff_numerics;
 pub mod doctor;
 pub mod embed;
 pub mod explain;
+pub mod fetch;
 pub mod inspect;
 pub mod ops;
 pub mod run;
@@ -49,6 +50,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Doctor(args) => doctor::run(args, &context, &mut out),
         Command::Cache(args) => cache::run(args, &context, &mut out),
         Command::Ops(args) => ops::run(args, &context, &mut out),
+        Command::Fetch(args) => fetch::run(args, &context, &mut out),
         Command::Train(args) => train::run(args, &context, &mut out),
         Command::Targets(args) => targets::run(args, &context, &mut out),
         Command::Devices(args) => devices::run(args, &context, &mut out),

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::curve::{self, Row};
-use crate::data::{Data, Split, Targets, images, table};
+use crate::data::{Data, Split, Targets, images, pictures, table};
 use crate::exit::{caller, file, misuse};
 use crate::learner::{Examiner, Kind, Network};
 use crate::live::spark;
@@ -32,15 +32,15 @@ JSON keys:
   held_out   the last of these, null without any
   output     the program; labels: the file with the names of classes";
 
-/// Train a small network on a table or a folder of images
+/// Train a small network on a table, a folder of images, or a set that `fetch` wrote
 ///
-/// DATA is a table as CSV, whose last column or `--label` is to be learned, or a folder with a folder of images (PNG,
-/// JPEG, BMP) for each class. What is learned becomes a program that `aneforge run` runs: it takes examples as they are,
+/// DATA is a table as CSV, whose last column or `--label` is to be learned, a folder with a folder of images (PNG,
+/// JPEG, BMP) for each class, or a `.safetensors` file with `images` and `labels`, as `aneforge fetch` writes it. What is learned becomes a program that `aneforge run` runs: it takes examples as they are,
 /// `[1, features]` or `[1, channels, size, size]` with pixels from 0 to 255, and gives a probability per class, or the
 /// number. The names of classes are written beside it, to `OUTPUT.labels.json`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A CSV file, or a folder of folders of images
+    /// A CSV file, a folder of folders of images, or a file that `fetch` wrote
     #[arg(value_name = "DATA")]
     data: PathBuf,
 
@@ -179,16 +179,21 @@ impl Args {
 
     fn read(&self, context: &Context) -> Result<Data> {
         let _spinner = context.spinner("reading");
-        if !self.data.is_dir() {
-            if self.network == Some(Kind::Cnn) {
-                return Err(misuse("`--network cnn` is for images, and DATA is a table"));
+        let set = self.data.extension().is_some_and(|ending| ending == "safetensors");
+        if set || self.data.is_dir() {
+            if self.label.is_some() || self.regression {
+                let what = if set { "set of images" } else { "folder" };
+                return Err(misuse(format!(
+                    "`--label` and `--regression` are for tables, and DATA is a {what}"
+                )));
             }
-            return table::read(&self.data, self.label.as_deref(), self.regression);
+            let folder = || images::read(&self.data, usize::from(self.size), self.grey);
+            return if set { pictures::read(&self.data) } else { folder() };
         }
-        if self.label.is_some() || self.regression {
-            return Err(misuse("`--label` and `--regression` are for tables, and DATA is a folder"));
+        if self.network == Some(Kind::Cnn) {
+            return Err(misuse("`--network cnn` is for images, and DATA is a table"));
         }
-        images::read(&self.data, usize::from(self.size), self.grey)
+        table::read(&self.data, self.label.as_deref(), self.regression)
     }
 
     fn kind(&self, data: &Data) -> Kind {

@@ -1,6 +1,9 @@
 //! Examples of the user's own: what is read, and what is learned from.
 
+pub mod idx;
 pub mod images;
+pub mod package;
+pub mod pictures;
 pub mod table;
 
 use crate::exit::file;

@@ -12,6 +12,7 @@ mod documents;
 mod embed;
 mod engine;
 mod errors;
+mod fetch;
 mod files;
 mod inputs;
 mod kills;
