@@ -29,8 +29,9 @@ def _finite(*tensors: Tensor) -> Tensor:
 
 def _kept(good: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """The new value of a good step, else the old one; kernels stay kernels."""
-    rank = old.ndim
-    chosen = select(good.reshape(*[1] * rank), new, old) if rank else select(good, new, old).reshape()
+    chosen = select(good, new, old)
+    if tuple(chosen.shape) != tuple(old.shape):
+        chosen = chosen.reshape(*old.shape)
     shape = autograd._conv_shapes.get(new)
     if shape is not None:
         autograd._conv_shapes[chosen] = shape
@@ -97,7 +98,9 @@ class UnrolledTrainer:
             rows = zip(*new, strict=True)
             flags.append(concat([_finite(g, *row) for g, row in zip(gradients, rows, strict=True)], 0))
             good = flags[-1].amin((0,)) > 0.5
-            weights, means, moments = ([_kept(good, *pair) for pair in zip(*two, strict=True)] for two in zip(new, old, strict=True))
+            weights, means, moments = (
+                [_kept(good, *pair) for pair in zip(*both, strict=True)] for both in zip(new, old, strict=True)
+            )
         self._outs = [*weights, *means, *moments, concat(flags, 0)]
         self._ins = [*self.params, *self._m_in, *self._v_in]
         self._net = compile_multi(self._outs)

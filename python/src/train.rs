@@ -373,6 +373,7 @@ impl Training {
         let fails = |e| Error::Checkpoint(Box::new(e));
         let checkpoint = Checkpoint::open(&path).map_err(fails)?;
         let trainer = &mut self.locked();
+        checkpoint.check(trainer).map_err(fails)?;
         let restored = match anew {
             true => checkpoint.restore_anyway(trainer),
             false => {

@@ -127,6 +127,7 @@ impl Checkpoint {
     /// Gives `trainer` all of it or, where something does not fit, nothing. That its steps go on as they would have is part of it: the
     /// same schedule, as many batches per step.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<(), CheckpointError> {
+        self.check(trainer)?;
         for (what, is) in course(trainer.options()) {
             self.compared(what, &is, self.notes.get(&format!("{COURSE}{what}")))?;
         }
@@ -150,9 +151,8 @@ impl Checkpoint {
         }
     }
 
-    /// The same, where another course is meant.
-    pub fn restore_anyway(&self, trainer: &mut Trainer) -> Result<(), CheckpointError> {
-        let other = |why: String| CheckpointError::Other { file: self.file.clone(), why };
+    /// That it is of this network, with this optimizer and this kind of scale.
+    pub fn check(&self, trainer: &Trainer) -> Result<(), CheckpointError> {
         for (what, is) in nature(trainer) {
             let why = match (what, self.notes.get(what)) {
                 (_, Some(was)) if *was == is => continue,
@@ -160,8 +160,15 @@ impl Checkpoint {
                 (_, Some(was)) => format!("its {what} is {was}, and this one {is}"),
                 (_, None) => format!("it does not say its {what}"),
             };
-            return Err(other(why));
+            return Err(CheckpointError::Other { file: self.file.clone(), why });
         }
+        Ok(())
+    }
+
+    /// The same as [`Checkpoint::restore`], where another course is meant.
+    pub fn restore_anyway(&self, trainer: &mut Trainer) -> Result<(), CheckpointError> {
+        self.check(trainer)?;
+        let other = |why: String| CheckpointError::Other { file: self.file.clone(), why };
         let mut counters = [0; 5];
         for ((name, _), counter) in trainer.counters().iter().zip(&mut counters) {
             let note = self.notes.get(&format!("{COUNTER}{name}")).and_then(|note| note.parse().ok());
