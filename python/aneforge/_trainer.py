@@ -460,7 +460,8 @@ class Trainer:
 
         Args:
             path: the file.
-            anew: whether another data set, which then begins anew, or another schedule is meant.
+            anew: whether another data set, which then begins anew, or another schedule, clip, patience or `accumulate` is meant; the
+                learning rate is then the trainer's own.
         """
         if not self.device_optimizer:
             raise ValueError("load needs resident_state=True")
@@ -476,7 +477,8 @@ class Trainer:
             self.lr = float(notes.pop("lr", self._lr))
         self._resumed = {} if anew or self._dataset is not None else notes
         if self._dataset is not None:
-            self._dataset[2].seek(0 if anew else int(notes.get("batches", self._dataset[2].done)))
+            same = all(notes.get(name, text) == text for name, text in identity.items())
+            self._dataset[2].seek(int(notes.get("batches", self._dataset[2].done)) if same else 0)
         self._dirty = True
         self.sync()
 

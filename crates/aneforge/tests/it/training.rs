@@ -278,6 +278,29 @@ fn a_step_allocates_nothing_for_values_and_copies_nothing() {
     }
 }
 
+/// What changes the steps to come is told by name, unless it is meant.
+fn another_course_is_refused(
+    checkpoint: &Checkpoint,
+    again: &Net,
+    options: &Options,
+    folder: &tempfile::TempDir,
+) {
+    let schedule = Schedule::Steps { every: 5, factor: 0.5 };
+    let mut other = again.trainer(Options { schedule, ..options.clone() });
+    let error = checkpoint.restore(&mut other).unwrap_err().to_string();
+    let told = "the schedule was constant when it was written, and is times 0.5 after every 5 steps now";
+    assert!(error.contains(told), "{error}");
+    checkpoint.restore_anyway(&mut other).unwrap();
+    assert_eq!(bits(&kept(&other, folder)), bits(checkpoint.values()), "{options:?}");
+    let scaling = Scaling::Fixed(64.0);
+    let mut other = again.trainer(Options { scaling, ..options.clone() });
+    let error = checkpoint.restore_anyway(&mut other).unwrap_err().to_string();
+    assert!(error.contains("its scale is one that changes, and this one 64"), "{error}");
+    assert!(checkpoint.same("batches", "7").is_ok() && checkpoint.same("nothing", "8").is_ok());
+    let error = checkpoint.same("batches", "8").unwrap_err().to_string();
+    assert!(error.contains("the batches was 7 when it was written, and is 8 now"), "{error}");
+}
+
 #[test]
 fn a_training_goes_on_bit_for_bit_where_it_was_saved() {
     let folder = tempfile::tempdir().unwrap();
@@ -310,21 +333,7 @@ fn a_training_goes_on_bit_for_bit_where_it_was_saved() {
         let told =
             format!("its optimizer is {}, and this one sgd with momentum 0.9; it is", options.optimizer);
         assert!(error.contains(&told) && error.ends_with("of other options"), "{error}");
-        // What changes the steps to come is told by name, unless it is meant.
-        let schedule = Schedule::Steps { every: 5, factor: 0.5 };
-        let mut other = again.trainer(Options { schedule, ..options.clone() });
-        let error = checkpoint.restore(&mut other).unwrap_err().to_string();
-        let told = "the schedule was constant when it was written, and is times 0.5 after every 5 steps now";
-        assert!(error.contains(told), "{error}");
-        checkpoint.restore_anyway(&mut other).unwrap();
-        assert_eq!(bits(&kept(&other, &folder)), bits(checkpoint.values()), "{options:?}");
-        let scaling = Scaling::Fixed(64.0);
-        let mut other = again.trainer(Options { scaling, ..options.clone() });
-        let error = checkpoint.restore_anyway(&mut other).unwrap_err().to_string();
-        assert!(error.contains("its scale is one that changes, and this one 64"), "{error}");
-        assert!(checkpoint.same("batches", "7").is_ok() && checkpoint.same("nothing", "8").is_ok());
-        let error = checkpoint.same("batches", "8").unwrap_err().to_string();
-        assert!(error.contains("the batches was 7 when it was written, and is 8 now"), "{error}");
+        another_course_is_refused(&checkpoint, &again, &options, &folder);
         let half = Options { weights: Weights::Half, average: None, ..options };
         let mut other = again.trainer(half);
         let before = kept(&other, &folder);

@@ -9,6 +9,24 @@ use aneforge::train::{Options, Scaling, Trainer, average};
 use aneforge::{Feed, Shape, Tensor, Var};
 use std::sync::Arc;
 
+/// That everything is as it was, but for a scale that was halved, and what is multiplied with it.
+fn nothing_but_the_scale_moved(
+    before: &[(String, Tensor)],
+    after: &[(String, Tensor)],
+    weights: Weights,
+    what: &str,
+) {
+    for ((name, old), (_, new)) in before.iter().zip(after) {
+        if [":sum", ":gradient", "held"].iter().any(|end| name.ends_with(end)) {
+            continue;
+        }
+        let scaled = [":velocity", ":mean", ":root"].iter().any(|end| name.ends_with(end));
+        let by = if name == "train.scale" || scaled && weights != Weights::Masters { 0.5 } else { 1.0 };
+        let want: Vec<f32> = old.to_f32().iter().map(|v| v * by).collect();
+        assert_eq!(new.to_f32(), want, "{name} {what}");
+    }
+}
+
 #[test]
 fn a_step_that_would_leave_half_precision_is_void_and_names_its_parameter() {
     let folder = tempfile::tempdir().unwrap();
@@ -58,20 +76,7 @@ fn a_step_that_would_leave_half_precision_is_void_and_names_its_parameter() {
                     report.overflowed.is_empty() && report.beyond.contains(&"b".into()),
                     "{report:?} {what}"
                 );
-                let after = kept(&trainer, &folder);
-                for ((name, old), (_, new)) in before.iter().zip(&after) {
-                    if [":sum", ":gradient", "held"].iter().any(|end| name.ends_with(end)) {
-                        continue;
-                    }
-                    let scaled = [":velocity", ":mean", ":root"].iter().any(|end| name.ends_with(end));
-                    let by = if name == "train.scale" || scaled && weights != Weights::Masters {
-                        0.5
-                    } else {
-                        1.0
-                    };
-                    let want: Vec<f32> = old.to_f32().iter().map(|v| v * by).collect();
-                    assert_eq!(new.to_f32(), want, "{name} {what}");
-                }
+                nothing_but_the_scale_moved(&before, &kept(&trainer, &folder), weights, &what);
                 trainer.set_lr(1e-3).unwrap();
                 assert!(step(&mut trainer).updated, "{what}");
             }
@@ -187,6 +192,10 @@ fn several_workers_make_the_steps_of_one() {
             assert_eq!(bits(&workers[2].weights().unwrap()), bits(&one.weights().unwrap()));
         }
     }
+}
+
+#[test]
+fn mistakes_of_workers_are_told() {
     let told = |workers: &[Vec<Tensor>]| average(workers).unwrap_err().to_string();
     let half = Tensor::scalar(aneforge::f16::ONE);
     assert!(told(&[]).contains("no gradients to average"));
