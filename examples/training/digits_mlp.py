@@ -37,7 +37,8 @@ def main(steps: int = 1500, checkpoint: Path | None = None) -> float:
     )  # fmt: skip
     trainer.set_dataset(x, images[held_out:], target, np.eye(10, dtype=np.float32)[labels[held_out:]])
     if checkpoint is not None and checkpoint.exists():
-        trainer.load(checkpoint)
+        # With other --steps the schedule is another one, which is meant.
+        trainer.load(checkpoint, anew=True)
     start = time.perf_counter()
     first = done = trainer._training.updates
     while done < steps:

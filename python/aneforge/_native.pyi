@@ -561,11 +561,17 @@ class Training:
     def step(self, batch: list[tuple[Tensor, Any]]) -> dict[str, Any]:
         """Runs one batch, arrays by their leaves, and says what came of it."""
 
-    def gradients(self, batch: list[tuple[Tensor, Any]]) -> tuple[float, list[NDArray[np.float16]]]:
-        """The loss and the gradients of one batch, times the scale, in half precision."""
+    def gradients(self, batch: list[tuple[Tensor, Any]]) -> tuple[float, list[NDArray[Any]]]:
+        """The loss and the gradients of one batch, times the scale: in half precision, or in single where the host keeps weights."""
 
     def apply(self, gradients: list[Any]) -> dict[str, Any]:
         """Makes a step along averaged gradients."""
+
+    def pass_(self, batches: int) -> None:
+        """Goes on with dropout as if so many batches had been taken."""
+
+    def profile(self, calls: int) -> tuple[str, str, str]:
+        """What `Trainer.profile` is made of: a table, a trace as JSON and a picture."""
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """All weights, by name, with all their digits."""
@@ -581,8 +587,8 @@ class Training:
     def save(self, path: str, notes: dict[str, str]) -> None:
         """Writes all that is kept, with notes, to a file."""
 
-    def load(self, path: str, notes: list[str]) -> dict[str, str]:
-        """Goes on from a file, and returns the notes of these names."""
+    def load(self, path: str, names: list[str], notes: dict[str, str], anew: bool = False) -> dict[str, str]:
+        """Goes on from a file, if notes of it are these where both have them, and returns the notes of those names."""
 
     def inputs(self) -> list[int]:
         """The inputs of the loss, by `attrs["idx"]` of their tensors."""
@@ -599,8 +605,15 @@ class Training:
         """How many updates there have been."""
 
     @property
+    def scale(self) -> float:
+        """What the next gradients are multiplied with."""
+
+    @property
     def unreached(self) -> list[str]:
         """Parameters that the loss does not depend on."""
+
+def average(workers: list[list[Any]]) -> list[NDArray[Any]]:
+    """The mean of several workers' gradients."""
 
 def ops() -> list[str]:
     """The name of every op, in the order of the list."""

@@ -4,110 +4,33 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aneforge import _env, _fit, _native, autograd
+from aneforge._batches import Shuffled, _labels, _rate, _values
 from aneforge._compile import compile
-from aneforge._functions import input
-from aneforge._multi import MultiModel, _inputs, compile_multi
+from aneforge._multi import _inputs
 from aneforge._native import Model, Tensor
-from aneforge._operand import Array
+from aneforge._operand import Array, within
+from aneforge._profile import Profile
 from aneforge.autograd import CEHandle
 
 _BEYOND = ("weights", "clip", "average", "accumulate", "schedule", "weight_decay", "momentum", "dynamic_scale", "noise")
 
 
-def cosine(warmup: int, total: int, least: float = 0.0) -> tuple[str, int, int, float]:
-    """A schedule: from 0 to the learning rate in `warmup` steps, then along half a cosine to `least` of it in step `total`."""
-    return ("cosine", int(warmup), int(total), float(least))
+class _Released:
+    """What is left of a training whose programs were freed."""
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError("the trainer was released; make another one")
 
-def linear(warmup: int, total: int, least: float = 0.0) -> tuple[str, int, int, float]:
-    """A schedule: from 0 to the learning rate in `warmup` steps, then straight to `least` of it in step `total`."""
-    return ("linear", int(warmup), int(total), float(least))
-
-
-def steps(every: int, factor: float) -> tuple[str, int, int, float]:
-    """A schedule: times `factor` after every `every` steps."""
-    return ("steps", int(every), 0, float(factor))
-
-
-class Shuffled:
-    """Batches of a data set, in a new order in each epoch. What is left of an epoch and fills no batch is left out."""
-
-    def __init__(self, X: Array, Y: Array, batch: int, seed: int = 0) -> None:
-        self.X, self.Y = np.asarray(X), np.asarray(Y)
-        if len(self.X) != len(self.Y):
-            raise ValueError(f"set_dataset: {len(self.X)} examples and {len(self.Y)} targets")
-        if len(self.X) < batch:
-            raise ValueError(f"set_dataset: {len(self.X)} examples fill no batch of {batch}")
-        self.batch, self.seed, self.done = batch, seed, 0
-        self._rng = np.random.default_rng(seed)
-        self._order = self._rng.permutation(len(self.X))
-        self._at = 0
-
-    def __next__(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        if self._at + self.batch > len(self._order):
-            self._order, self._at = self._rng.permutation(len(self.X)), 0
-        rows = self._order[self._at : self._at + self.batch]
-        self._at += self.batch
-        self.done += 1
-        return self.X[rows], self.Y[rows]
-
-    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        return self
-
-    def seek(self, done: int) -> None:
-        """Goes on as if so many batches had been taken."""
-        self.__init__(self.X, self.Y, self.batch, self.seed)  # type: ignore[misc]
-        per_epoch = len(self.X) // self.batch
-        for _ in range(done // per_epoch - (done % per_epoch == 0 and done > 0)):
-            self._order = self._rng.permutation(len(self.X))
-        self._at = (done % per_epoch or per_epoch) * self.batch if done else 0
-        self.done = done
-
-
-def _values(leaf: Tensor, data: Mapping[Tensor, Array]) -> Array:
-    """What an input is fed with; values that are not finite are refused."""
-    given = data[leaf] if leaf in data else leaf.attrs.get("value")
-    if given is None:
-        raise ValueError(
-            f"an input of shape {tuple(leaf.shape)} has no values; give them in data_inputs, or in its attrs['value']"
-        )
-    array = np.asarray(given)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        at = int(np.flatnonzero(~np.isfinite(array).ravel())[0])
-        name = leaf.attrs.get("name")
-        what = f"`{name}`" if name else f"the input of shape {tuple(leaf.shape)}"
-        raise ValueError(f"the batch: value {at} of {what} is {array.ravel()[at]}; clean the data")
-    return given
-
-
-def _labels(y: Array, rows: int, classes: int) -> NDArray[np.int64]:
-    """Labels as whole numbers: of numbers, or of rows of ones and zeros."""
-    labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == classes and classes > 1:
-        labels = labels.argmax(axis=1)
-    elif labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iuf" or len(labels) != rows:
-        raise ValueError(f"accuracy: labels are {rows} numbers, or rows of {classes}, got shape {np.shape(y)}")
-    if rows and (labels.min() < 0 or labels.max() >= classes or (labels != labels.round()).any()):
-        raise ValueError(f"accuracy: labels are whole numbers from 0 to {classes - 1}")
-    return labels.astype(np.int64)
-
-
-def _rate(value: float) -> float:
-    """A learning rate."""
-    rate = float(value)
-    if not 0 <= rate <= 1e4:
-        raise ValueError(f"training: lr must be from 0 to 10000, got {rate}")
-    return rate
+    def __repr__(self) -> str:
+        return "Trainer(released)"
 
 
 class Trainer:
@@ -131,7 +54,7 @@ class Trainer:
         loss_scale: what gradients are multiplied with on their way; with `dynamic_scale`, what that begins with.
         data_inputs: arrays by the inputs that they are for; `trainer.data` may be changed between steps.
         optimizer: `"sgd"`, `"adam"`, and on the device also `"momentum"`, `"nesterov"`, `"adamw"` and `"lion"`.
-        betas: how much of the moments is kept.
+        betas: how much of the moments is kept, for `"adam"`, `"adamw"` and `"lion"`.
         eps: what Adam's root is moved away from 0 by.
         device_optimizer: whether the device moves weights.
         resident_state: whether everything stays on the device.
@@ -142,7 +65,7 @@ class Trainer:
         accumulate: batches whose gradients make one step.
         schedule: of the learning rate: `af.train.cosine(...)`, `linear(...)` or `steps(...)`.
         weight_decay: how fast weights shrink; 0.01 for `"adamw"` and `"lion"`, else 0.
-        momentum: 0.9 for `"momentum"` and `"nesterov"`, else 0.
+        momentum: 0.9 for `"momentum"` and `"nesterov"`, for `"sgd"` 0; others take none.
         dynamic_scale: steps after which the scale doubles; after an overflow it is halved. 0 keeps it.
         noise: an `af.train.Noise`, where the network has dropout; evaluations of the same tensors are without.
         frozen: parameters that the network reads and that stay as they are.
@@ -195,6 +118,7 @@ class Trainer:
         self._result = objective.logits if isinstance(objective, CEHandle) else objective
         self._models: dict[bool, Model] = {}
         self._dirty = False
+        self._resumed: dict[str, str] = {}
         given = (weights, clip, average, None if accumulate == 1 else accumulate, schedule, weight_decay, momentum,
                  dynamic_scale or None, noise)
         if not self.device_optimizer:
@@ -206,6 +130,8 @@ class Trainer:
                 raise ValueError(f"Trainer: {what} needs resident_state=True, or device_optimizer=True")
             if not 0 < self.scale < math.inf:
                 raise ValueError(f"Trainer: loss_scale must be more than 0, got {self.scale}")
+            if betas is not None and optimizer == "sgd":
+                raise ValueError("Trainer: sgd takes no betas; leave it out")
             self._host(optimizer, betas or (0.9, 0.999), eps)
             return
         if optimizer is None:
@@ -257,7 +183,7 @@ class Trainer:
         found = autograd.backward(self.objective, self.params, self.scale)
         self._grads = [found[p] for p in self.params]
         options = {key: value for key, value in self._where.items() if value is not None}
-        self._fwd = compile(self._result, **options)
+        self._forward = compile(self._result, **options)
         self._bwd = compile(self._grads, **options)
         self._fwd_leaves, self._bwd_leaves = _inputs([self._result]), _inputs(self._grads)
 
@@ -275,7 +201,13 @@ class Trainer:
             self.opt.lr = self._lr
 
     def set_dataset(
-        self, x_input: Tensor, X_full: Array, target_input: Tensor, Y_onehot: Array, seed: int = 0
+        self,
+        x_input: Tensor,
+        X_full: Array,
+        target_input: Tensor,
+        Y_onehot: Array,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         """Takes each step's batch from here, in a new order in each epoch.
 
@@ -285,8 +217,22 @@ class Trainer:
             target_input: the input that targets go to.
             Y_onehot: all targets, as rows.
             seed: of the order.
+            shard: `(k, K)` for worker `k` of `K`, from 0 on, who take the batches of the order by turns.
         """
-        self._dataset = (x_input, target_input, Shuffled(X_full, Y_onehot, x_input.shape[0], seed))
+        batches = Shuffled(X_full, Y_onehot, x_input.shape[0], seed, shard)
+        if "batches" in self._resumed:
+            was = {name: self._resumed.get(name, text) for name, text in batches.identity().items()}
+            if was == batches.identity():
+                batches.seek(int(self._resumed["batches"]))
+            else:
+                was_told, told = ", ".join(was.values()), ", ".join(batches.identity().values())
+                warnings.warn(
+                    f"set_dataset: the checkpoint is of another data set, seed or batch ({was_told}; these are {told}); this one "
+                    f"begins anew",
+                    stacklevel=2,
+                )
+        self._resumed = {}
+        self._dataset = (x_input, target_input, batches)
 
     def _feed(self, leaves: Sequence[Tensor]) -> list[Array]:
         return [_values(leaf, self.data) for leaf in leaves]
@@ -298,17 +244,16 @@ class Trainer:
             self.data[x], self.data[target] = next(batches)
         if not self.device_optimizer:
             gradients = self._bwd(*self._feed(self._bwd_leaves))
-            before = self.opt._nonfinite_skips
             self.opt.step(gradients if isinstance(gradients, tuple) else (gradients,))
-            self.last = {"updated": self.opt._nonfinite_skips <= before or self.opt._nonfinite_skips == 0}
+            skipped = self.opt._nonfinite_skips
+            self.last = {"updated": skipped == 0, "void": self.opt._void, "skipped": skipped}
             return self.last
         if not self.resident:
             for at, param in enumerate(self.params):
                 self._training.set_weight(self._name(param, at), param.attrs["value"])
         self.last = self._training.step([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
         self._dirty, self.scale = True, self.last["scale"]
-        if self.last["overflowed"]:
-            self._tell()
+        self._tell()
         if not self.resident:
             self.sync()
         return self.last
@@ -361,12 +306,12 @@ class Trainer:
         return _fit.spark([row["loss"] for row in self.history], width)
 
     def _tell(self) -> None:
-        """Warns of a step that was void."""
-        names = ", ".join(self.last["overflowed"])
-        scale = self.last["scale"]
-        warnings.warn(
-            f"step: gradients of {names} are not finite with the scale {scale:g}; the step is void", stacklevel=3
-        )
+        """Warns of a step that was void: of the first, and of each hundredth in a row."""
+        if self.last["void"] is not None and self.last["skipped"] % 100 == 1:
+            scale, streak = self.last["scale"], self.last["skipped"]
+            warnings.warn(
+                f"step: {self.last['void']}, with the scale {scale:g}; the step is void ({streak} in a row)", stacklevel=3
+            )
 
     def sync(self) -> None:
         """Brings weights that are on the device to `attrs["value"]` of their parameters."""
@@ -376,24 +321,44 @@ class Trainer:
                 param.attrs["value"] = weights[self._name(param, at)]
             self._dirty = False
 
-    def gradients(self) -> tuple[float, list[NDArray[np.float16]]]:
-        """The loss and the gradients of one batch, times the scale, of a `split` trainer; nothing moves."""
+    def gradients(self) -> tuple[float, list[NDArray[Any]]]:
+        """The loss and the gradients of one batch, times the scale, of a `split` trainer: in float16, or in float32 with
+        `weights="masters"`. No weight moves. With a `shard` of a data set, dropout is that of the worker's batch.
+        """
         if not self.device_optimizer:
             raise ValueError("gradients needs split=True and resident_state=True")
+        worker, workers = 0, 1
         if self._dataset is not None:
             x, target, batches = self._dataset
+            worker, workers = batches.shard
             self.data[x], self.data[target] = next(batches)
-        return self._training.gradients([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
+        self._training.pass_(worker)
+        found = self._training.gradients([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
+        self._training.pass_(workers - 1 - worker)
+        return found
 
     def apply(self, gradients: Sequence[Array]) -> dict[str, Any]:
-        """Moves the weights along gradients that `gradients()` gave, averaged over workers."""
+        """Moves the weights along gradients that `gradients()` gave, of all workers, averaged by `af.train.average`."""
         if not self.device_optimizer:
             raise ValueError("apply needs split=True and resident_state=True")
         self.last = self._training.apply(list(gradients))
-        self._dirty = True
+        self._dirty, self.scale = True, self._training.scale
+        self._tell()
         if not self.resident:
             self.sync()
         return self.last
+
+    def profile(self, calls: int = 10) -> Profile:
+        """Where the time of a step goes, on the batch that was fed last; weights stay as they are.
+
+        Args:
+            calls: how many are measured.
+        """
+        if not self.device_optimizer:
+            raise ValueError("profile needs resident_state=True; else profile a compiled model")
+        if not self.last:
+            raise ValueError("profile: no batch was fed; call step before")
+        return Profile(*self._training.profile(within("profile: calls", calls, 1)))
 
     def evaluator(self, out: Tensor | Sequence[Tensor] | Mapping[str, Tensor], averaged: bool = False) -> Model:
         """A model of `out` that reads the weights on the device, as they are and as they become."""
@@ -404,12 +369,21 @@ class Trainer:
     def _outputs(self, averaged: bool = False) -> NDArray[Any]:
         """What the network makes of the data."""
         if not self.device_optimizer:
-            return np.asarray(self._fwd(*self._feed(self._fwd_leaves)))
-        if averaged not in self._models:
-            self._models[averaged] = self.evaluator(self._result, averaged)
+            return np.asarray(self._forward(*self._feed(self._fwd_leaves)))
+        self._evaluating(averaged)
         fed = set(self._training.inputs())
         leaves = [leaf for leaf in _inputs([self._result]) if leaf.attrs["idx"] in fed]
         return np.asarray(self._models[averaged](*self._feed(leaves)))
+
+    def _evaluating(self, averaged: bool) -> Model:
+        if averaged not in self._models:
+            self._models[averaged] = self.evaluator(self._result, averaged)
+        return self._models[averaged]
+
+    @property
+    def _fwd(self) -> Model:
+        """The forward direction; in the modes of the device its weights are those of the device."""
+        return self._evaluating(False) if self.device_optimizer else self._forward
 
     def loss(self) -> float:
         """The loss on the data as it is."""
@@ -477,17 +451,34 @@ class Trainer:
             raise ValueError("save needs resident_state=True")
         notes = {"lr": repr(self._lr)}
         if self._dataset is not None:
-            notes["batches"] = str(self._dataset[2].done)
+            notes.update(self._dataset[2].identity(), batches=str(self._dataset[2].done))
         self._training.save(fspath(path), notes)
 
-    def load(self, path: str | PathLike[str]) -> None:
-        """Goes on where `save` was called, bit for bit. The data set is to be set before."""
+    def load(self, path: str | PathLike[str], anew: bool = False) -> None:
+        """Goes on where `save` was called, bit for bit. A data set that was set is to be the one of then, with its seed and batch;
+        so are the schedule and what else steps go by.
+
+        Args:
+            path: the file.
+            anew: whether another data set, which then begins anew, or another schedule, clip, patience or `accumulate` is meant; the
+                learning rate is then the trainer's own.
+        """
         if not self.device_optimizer:
             raise ValueError("load needs resident_state=True")
-        notes = self._training.load(fspath(path), ["lr", "batches"])
-        self.lr = float(notes.get("lr", self._lr))
-        if self._dataset is not None and "batches" in notes:
-            self._dataset[2].seek(int(notes["batches"]))
+        identity = {} if self._dataset is None else self._dataset[2].identity()
+        names = ["lr", "batches", "data set", "seed", "batch"]
+        try:
+            notes = self._training.load(fspath(path), names, identity, bool(anew))
+        except ValueError as error:
+            if "say that it is meant" not in str(error):
+                raise
+            raise ValueError(f"{error}: load(..., anew=True)") from None
+        if not anew:
+            self.lr = float(notes.pop("lr", self._lr))
+        self._resumed = {} if anew or self._dataset is not None else notes
+        if self._dataset is not None:
+            same = all(notes.get(name, text) == text for name, text in identity.items())
+            self._dataset[2].seek(int(notes.get("batches", self._dataset[2].done)) if same else 0)
         self._dirty = True
         self.sync()
 
@@ -504,11 +495,15 @@ class Trainer:
         return self._lr
 
     def release(self) -> None:
-        """Frees the programs of the forward direction; those of a step go with the trainer."""
-        for model in [*self._models.values(), *(getattr(self, name, None) for name in ("_fwd", "_bwd"))]:
+        """Frees the programs. Weights are in `attrs["value"]` of their parameters afterwards, and nothing else can be done."""
+        if self.device_optimizer and not isinstance(self._training, _Released):
+            self.sync()
+        for model in [*self._models.values(), *(getattr(self, name, None) for name in ("_forward", "_bwd"))]:
             if model is not None:
                 model.release()
         self._models = {}
+        if self.device_optimizer:
+            self._training = _Released()  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         if "_training" not in vars(self) and "opt" not in vars(self):
@@ -516,221 +511,3 @@ class Trainer:
         if not self.device_optimizer:
             return f"Trainer({len(self.params)} parameters, {type(self.opt).__name__} on the host)"
         return repr(self._training)
-
-
-class UnrolledTrainer:
-    """Several steps of Adam in one program.
-
-    Args:
-        params: what `af.parameter` and `af.conv_param` returned.
-        forward: of parameters, as a list, and an input: logits or predictions.
-        kind: `"ce"` or `"mse"`.
-        x_inputs: the inputs for examples, one per step.
-        t_inputs: the inputs for targets, one per step.
-        dataset: examples and targets.
-        lr: the learning rate; `trainer.lr` may be set between calls.
-        loss_scale: what gradients are multiplied with.
-        betas: how much of the moments is kept.
-        eps: what Adam's root is moved away from 0 by.
-        seed: of the order of batches.
-        resident: whether weights and moments stay on the device from call to call.
-    """
-
-    def __init__(
-        self,
-        params: Sequence[Tensor],
-        forward: Callable[[list[Tensor], Tensor], Tensor],
-        kind: str,
-        x_inputs: Sequence[Tensor],
-        t_inputs: Sequence[Tensor],
-        dataset: tuple[Array, Array],
-        lr: float,
-        loss_scale: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        seed: int = 0,
-        resident: bool = True,
-    ) -> None:
-        if kind not in ("ce", "mse"):
-            raise ValueError(f'UnrolledTrainer: kind must be "ce" or "mse", got {kind!r}')
-        if len(x_inputs) != len(t_inputs) or not x_inputs:
-            raise ValueError(f"UnrolledTrainer: {len(x_inputs)} inputs for examples and {len(t_inputs)} for targets")
-        self.params, self.kind, self.lr, self.betas = list(params), kind, _rate(lr), betas
-        self.resident, self.t, self._forward = bool(resident), 0, forward
-        self._batches = Shuffled(dataset[0], dataset[1], x_inputs[0].shape[0], seed)
-        self._m_in = [input(tuple(p.shape)) for p in self.params]
-        self._v_in = [input(tuple(p.shape)) for p in self.params]
-        self._lrs = [input((1, 1)) for _ in x_inputs]
-        self._data = list(zip(x_inputs, t_inputs, strict=True))
-        weights, means, moments = list(self.params), list(self._m_in), list(self._v_in)
-        for (x, target), rate in zip(self._data, self._lrs, strict=True):
-            out = forward(weights, x)
-            objective = autograd.softmax_cross_entropy(out, target) if kind == "ce" else autograd.mse(out, target)
-            found = autograd.backward(objective, weights, loss_scale, stop=weights)
-            gradients = [found[w] for w in weights]
-            weights, means, moments = autograd.adam_step(weights, means, moments, gradients, rate, betas, eps)
-        self._outs = [*weights, *means, *moments]
-        self._ins = [*self.params, *self._m_in, *self._v_in]
-        self._net = compile_multi(self._outs)
-        self._state = {leaf: self._first(leaf) for leaf in self._ins}
-        if self.resident:
-            self._share()
-        self._eval: tuple[MultiModel, Tensor] | None = None
-        self._x_shape = tuple(x_inputs[0].shape)
-
-    def _first(self, leaf: Tensor) -> NDArray[np.float32]:
-        return np.asarray(leaf.attrs.get("value", np.zeros(tuple(leaf.shape))), np.float32)
-
-    @property
-    def _ports(self) -> dict[Tensor, str]:
-        return {leaf: name for leaf, name in self._net.input_ports}
-
-    def _share(self) -> None:
-        """Makes each state's input read what its output wrote, and gives it its first value."""
-        ports, outputs = self._ports, self._net.output_ports
-        for (_, out), leaf in zip(outputs, self._ins, strict=True):
-            self._net.prog.share_buffer(0, out, 0, ports[leaf])
-        for leaf in self._ins:
-            self._net.prog.set_input(ports[leaf], self._state[leaf])
-
-    @property
-    def _res_lr_names(self) -> list[str]:
-        return [self._ports[rate] for rate in self._lrs]
-
-    @property
-    def _res_data(self) -> list[tuple[str, int, str]]:
-        rows = enumerate(self._data)
-        return [(self._ports[leaf], k, what) for k, pair in rows for leaf, what in zip(pair, "xt", strict=True)]
-
-    def step(self) -> None:
-        """Makes as many steps as there are inputs for examples."""
-        (b1, b2), rate_now = self.betas, _rate(self.lr)
-        feeds: dict[Tensor, Array] = {}
-        for k, ((x, target), rate) in enumerate(zip(self._data, self._lrs, strict=True)):
-            feeds[x], feeds[target] = next(self._batches)
-            t = self.t + k + 1
-            feeds[rate] = np.full((1, 1), rate_now * math.sqrt(1 - b2**t) / (1 - b1**t), np.float32)
-        state = set(self._ins)
-        for leaf, port in self._net.input_ports:
-            if leaf in state:
-                if not self.resident:
-                    self._net.prog.set_input(port, self._state[leaf])
-                continue
-            self._net.prog.set_input(port, _values(leaf, feeds))
-        self._net.prog.execute()
-        if not self.resident:
-            for (_, port), leaf in zip(self._net.output_ports, self._ins, strict=True):
-                self._state[leaf] = self._net.prog.read_output(port)
-        self.t += len(self._data)
-
-    def _weights(self) -> list[NDArray[np.float32]]:
-        if not self.resident:
-            return [self._state[p] for p in self.params]
-        ports = self._net.output_ports
-        if self.t == 0:
-            return [self._state[p] for p in self.params]
-        return [self._net.prog.read_output(ports[at][1]) for at in range(len(self.params))]
-
-    def predict(self, X: Array) -> NDArray[np.float32]:
-        """What the network makes of examples: logits or predictions."""
-        if self._eval is None:
-            leaves = [autograd.parameter(self._first(p)) for p in self.params]
-            for leaf, p in zip(leaves, self.params, strict=True):
-                if "conv_shape" in p.attrs:
-                    leaf.attrs["conv_shape"] = p.attrs["conv_shape"]
-            x = input(self._x_shape)
-            out = self._forward(leaves, x)
-            self._eval, self._eval_leaves = (compile_multi([out]), x), leaves
-        model, x = self._eval
-        weights = dict(zip(self._eval_leaves, self._weights(), strict=True))
-        X, batch, rows = np.asarray(X), self._x_shape[0], []
-        if tuple(X.shape[1:]) != self._x_shape[1:]:
-            raise ValueError(f"predict: examples must be of shape {self._x_shape[1:]}, got {tuple(X.shape[1:])}")
-        for at in range(0, len(X), batch):
-            part = X[at : at + batch]
-            full = np.zeros(self._x_shape, np.float32)
-            full[: len(part)] = part
-            feeds = {**weights, x: full}
-            arrays = [_values(leaf, feeds) for leaf, _ in model.input_ports]
-            (found,) = model(*arrays).values()
-            rows.append(found[: len(part)])
-        return np.concatenate(rows) if rows else np.zeros((0,), np.float32)
-
-    def sync(self) -> None:
-        """Brings the weights to `attrs["value"]` of their parameters."""
-        for param, weights in zip(self.params, self._weights(), strict=True):
-            param.attrs["value"] = np.array(weights)
-
-    def release(self) -> None:
-        """Frees the programs."""
-        self._net.release()
-        if self._eval is not None:
-            self._eval[0].release()
-
-
-class CheckpointedStack:
-    """Layers of one kind, one after the other, with two programs for any number of them.
-
-    The forward direction keeps what goes into each layer; the backward direction computes a layer again from that.
-
-    Args:
-        layer_fn: of a layer's parameters, as a list, and its input: its result, of the same shape.
-        example_params: a layer's parameters, whose shapes all layers have.
-        io_shape: the shape of what goes through.
-    """
-
-    def __init__(
-        self,
-        layer_fn: Callable[[list[Tensor], Tensor], Tensor],
-        example_params: Sequence[Tensor | Array],
-        io_shape: Sequence[int],
-    ) -> None:
-        shapes = [tuple(p.shape) for p in example_params]
-        params = [autograd.parameter(np.zeros(shape)) for shape in shapes]
-        for mine, given in zip(params, example_params, strict=True):
-            if isinstance(given, Tensor) and "conv_shape" in given.attrs:
-                mine.attrs["conv_shape"] = given.attrs["conv_shape"]
-        x, g_out = input(tuple(io_shape)), input(tuple(io_shape))
-        y = layer_fn(params, x)
-        if tuple(y.shape) != tuple(io_shape):
-            raise ValueError(f"CheckpointedStack: a layer gives {tuple(y.shape)}, and must give {tuple(io_shape)}")
-        found = autograd.backward_from(g_out, y, [*params, x])
-        self._shapes, self._x, self._g, self._params = shapes, x, g_out, params
-        self._fwd = compile_multi([y])
-        self._bwd = compile_multi([found[p] for p in params] + [found[x]])
-
-    def _arrays(self, params: Sequence[Tensor | Array]) -> dict[Tensor, Array]:
-        if len(params) != len(self._params):
-            raise ValueError(f"CheckpointedStack: a layer has {len(self._params)} parameters, got {len(params)}")
-        given = [p.attrs["value"] if isinstance(p, Tensor) else p for p in params]
-        return dict(zip(self._params, given, strict=True))
-
-    def _run(self, model: MultiModel, feeds: Mapping[Tensor, Array]) -> list[NDArray[np.float32]]:
-        arrays = [_values(leaf, feeds) for leaf, _ in model.input_ports]
-        return list(model(*arrays).values())
-
-    def forward(
-        self, layers_params: Sequence[Sequence[Tensor | Array]], x0: Array
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """The stack's result, and what went into each layer."""
-        x, checkpoints = np.asarray(x0, np.float32), []
-        for params in layers_params:
-            checkpoints.append(x)
-            (x,) = self._run(self._fwd, {**self._arrays(params), self._x: x})
-        return x, checkpoints
-
-    def backward(
-        self, layers_params: Sequence[Sequence[Tensor | Array]], checkpoints: Sequence[Array], g_out: Array
-    ) -> tuple[list[list[NDArray[np.float32]]], NDArray[np.float32]]:
-        """The gradients of each layer's parameters, and that of the stack's input, given that of its result."""
-        g = np.asarray(g_out, np.float32)
-        gradients: list[list[NDArray[np.float32]]] = []
-        for params, x in zip(reversed(list(layers_params)), reversed(list(checkpoints)), strict=True):
-            *found, g = self._run(self._bwd, {**self._arrays(params), self._x: x, self._g: g})
-            gradients.insert(0, found)
-        return gradients, g
-
-    def release(self) -> None:
-        """Frees the programs."""
-        self._fwd.release()
-        self._bwd.release()

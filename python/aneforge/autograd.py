@@ -132,7 +132,7 @@ def mse(y: Tensor, target: Tensor | Array) -> Tensor:
 
 
 class CEHandle:
-    """The cross entropy of targets and the softmax of logits, whose gradient is `(softmax - target) / N`."""
+    """The cross entropy of targets and the softmax of logits, whose gradient is `(softmax * sum(target) - target) / N`."""
 
     def __init__(self, logits: Tensor, target: Tensor) -> None:
         target = value(target)
@@ -145,7 +145,7 @@ class CEHandle:
 
     def seed(self, loss_scale: float = 1.0) -> Tensor:
         """The cotangent of the logits."""
-        return (self.logits.softmax(-1) - self.target) * (loss_scale / self.n)
+        return (self.logits.softmax(-1) * self.target.sum((1,)) - self.target) * (loss_scale / self.n)
 
     @property
     def value(self) -> Tensor:
@@ -154,7 +154,9 @@ class CEHandle:
 
 
 def softmax_cross_entropy(logits: Tensor, target: Tensor) -> CEHandle:
-    """What a classifier is trained with: logits and targets, rows that sum to 1, both `[N, K]`."""
+    """What a classifier is trained with: logits and targets, both `[N, K]`. Rows of targets that sum to another number than 1 are
+    rows with that weight.
+    """
     return CEHandle(logits, target)
 
 
@@ -272,6 +274,7 @@ class _HostOptimizer:
     def __init__(self, params: Sequence[Tensor], lr: float, loss_scale: float) -> None:
         self.params, self.lr, self.loss_scale = list(params), float(lr), float(loss_scale)
         self._nonfinite_skips = 0
+        self._void: str | None = None
 
     def _given(self, grads: Mapping[Tensor, Array] | Sequence[Array]) -> list[NDArray[np.float32]] | None:
         """Gradients without their scale; None where one is not finite."""
@@ -280,7 +283,24 @@ class _HostOptimizer:
         for at, (param, array) in enumerate(zip(self.params, arrays, strict=True)):
             if array.shape != tuple(param.shape):
                 raise ValueError(f"step: the gradient of {_named(param, at)} has shape {array.shape}, not {tuple(param.shape)}")
-        return arrays if _check_finite_grads(self, arrays) else None
+        before = self._nonfinite_skips
+        self._void = None if _check_finite_grads(self, arrays) else "gradients are not finite"
+        self._streak = before + 1
+        return arrays if self._void is None else None
+
+    def _fit(self, weights: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]] = ()) -> bool:
+        """Whether all weights fit half precision, and what is kept of them is finite. Where not, the step is void."""
+        with np.errstate(over="ignore"):
+            bad = [at for at, w in enumerate(weights) if not np.isfinite(w.astype(np.float16)).all()]
+        bad += [at % len(weights) for at, array in enumerate(kept) if not np.isfinite(array).all()]
+        if not bad:
+            return True
+        self._nonfinite_skips = self._streak
+        names = ", ".join(_named(self.params[at], at) for at in sorted({*bad}))
+        self._void = f"{names} would leave half precision, which ends at 65504"
+        if self._streak % 100 == 1:
+            warnings.warn(f"step: {self._void}; the step is void ({self._streak} in a row)", UserWarning, stacklevel=4)
+        return False
 
 
 class SGD(_HostOptimizer):
@@ -290,10 +310,15 @@ class SGD(_HostOptimizer):
         super().__init__(params, lr, loss_scale)
 
     def step(self, grads: Mapping[Tensor, Array] | Sequence[Array]) -> None:
-        """Moves every weight; none where a gradient is not finite."""
+        """Moves every weight; none where a gradient is not finite, or a weight would leave half precision."""
         arrays = self._given(grads)
-        for param, g in zip(self.params, arrays or [], strict=bool(arrays)):
-            param.attrs["value"] = param.attrs["value"] - np.float32(self.lr) * g
+        if arrays is None:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = [p.attrs["value"] - np.float32(self.lr) * g for p, g in zip(self.params, arrays, strict=True)]
+        if self._fit(weights):
+            for param, weight in zip(self.params, weights, strict=True):
+                param.attrs["value"] = weight
 
 
 class Adam(_HostOptimizer):
@@ -313,18 +338,24 @@ class Adam(_HostOptimizer):
         self.v = [np.zeros(tuple(p.shape), np.float32) for p in self.params]
 
     def step(self, grads: Mapping[Tensor, Array] | Sequence[Array]) -> None:
-        """Moves every weight; none where a gradient is not finite."""
+        """Moves every weight; none where a gradient is not finite, or a weight would leave half precision."""
         arrays = self._given(grads)
         if arrays is None:
             return
-        self.t += 1
-        b1, b2 = self.betas
-        for at, (param, g) in enumerate(zip(self.params, arrays, strict=True)):
-            self.m[at] = b1 * self.m[at] + (1 - b1) * g
-            self.v[at] = b2 * self.v[at] + (1 - b2) * g * g
-            mean, moment = self.m[at] / (1 - b1**self.t), self.v[at] / (1 - b2**self.t)
-            step = self.lr * mean / (np.sqrt(moment) + self.eps)
-            param.attrs["value"] = (param.attrs["value"] - step).astype(np.float32)
+        (b1, b2), t = self.betas, self.t + 1
+        means, moments, weights = [], [], []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for param, m, v, g in zip(self.params, self.m, self.v, arrays, strict=True):
+                means.append(b1 * m + (1 - b1) * g)
+                moments.append(b2 * v + (1 - b2) * g * g)
+                mean, moment = means[-1] / (1 - b1**t), moments[-1] / (1 - b2**t)
+                step = self.lr * mean / (np.sqrt(moment) + self.eps)
+                weights.append((param.attrs["value"] - step).astype(np.float32))
+        if not self._fit(weights, [*means, *moments]):
+            return
+        self.t, self.m, self.v = t, means, moments
+        for param, weight in zip(self.params, weights, strict=True):
+            param.attrs["value"] = weight
 
 
 def _check_finite_grads(optimizer: Any, grads: Sequence[NDArray[Any]]) -> bool:
@@ -403,7 +434,8 @@ def _split3(stacked: NDArray[Any], shape: Sequence[int]) -> tuple[NDArray[Any], 
 
 
 from aneforge._blocks import cifar_cnn, conv_block, group_norm_train  # noqa: E402
-from aneforge._trainer import CheckpointedStack, Trainer, UnrolledTrainer  # noqa: E402
+from aneforge._trainer import Trainer  # noqa: E402
+from aneforge._unrolled import CheckpointedStack, UnrolledTrainer  # noqa: E402
 
 __all__ = [
     "Adam",

@@ -1,8 +1,26 @@
-"""What training has beside `af.Trainer`: schedules, dropout, low-rank corrections."""
+"""What training has beside `af.Trainer`: schedules, dropout, the mean of several workers' gradients."""
 
 from __future__ import annotations
 
-from aneforge._native import Noise
-from aneforge._trainer import Shuffled, cosine, linear, steps
+from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["Noise", "Shuffled", "cosine", "linear", "steps"]
+from numpy.typing import NDArray
+
+from aneforge import _native
+from aneforge._batches import Shuffled, cosine, linear, steps
+from aneforge._native import Noise
+from aneforge._operand import Array
+
+__all__ = ["Noise", "Shuffled", "average", "cosine", "linear", "steps"]
+
+
+def average(workers: Sequence[Sequence[Array]]) -> list[NDArray[Any]]:
+    """The mean of what `Trainer.gradients` gave each of several workers, in their order.
+
+    It is, to the bit, what one trainer with `accumulate` sums of the same batches, so that workers that `apply` it make its step.
+
+    Args:
+        workers: the gradients of each worker: float16, or float32 of `weights="masters"`.
+    """
+    return _native.average([list(gradients) for gradients in workers])

@@ -44,6 +44,14 @@ fn optimizer(words: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
     let betas = word::<(f64, f64)>(words, "betas")?;
     let eps = word(words, "eps")?.unwrap_or(1e-8);
     let momentum = word(words, "momentum")?;
+    let moving = matches!(name.as_str(), "sgd" | "momentum" | "nesterov");
+    for (what, given, takes) in
+        [("momentum", momentum.is_some(), moving), ("betas", betas.is_some(), !moving)]
+    {
+        if given && !takes {
+            return Err(refused("Trainer", &format!("{name} takes no {what}; leave it out")));
+        }
+    }
     let adam = |(beta1, beta2)| Rule::Adam { beta1, beta2, eps };
     let (rule, coupled) = match name.as_str() {
         "sgd" => (Rule::Sgd { momentum: momentum.unwrap_or(0.0), nesterov: false }, true),
@@ -125,6 +133,16 @@ struct Given {
     values: aneforge::Tensor,
 }
 
+/// A tensor that was copied from an array, as a session takes it.
+fn whole(values: &aneforge::Tensor) -> Feed<'_> {
+    let found = None
+        .or_else(|| values.as_slice().map(Feed::F32))
+        .or_else(|| values.as_slice().map(Feed::F16))
+        .or_else(|| values.as_slice().map(Feed::F64))
+        .or_else(|| values.as_slice().map(Feed::U8));
+    found.expect("invariant: arrays are copied in these types")
+}
+
 /// Arrays by their leaves, as a step takes them: where they lie, or copied for another thread.
 fn ready<'py>(batch: &[(Bound<'py, Tensor>, Bound<'py, PyAny>)]) -> PyResult<Vec<(Var, Ready<'py>)>> {
     let one = |(at, (leaf, array)): (usize, &(Bound<'py, Tensor>, Bound<'py, PyAny>))| {
@@ -149,6 +167,9 @@ fn told<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("loss", report.loss)?;
     dict.set_item("updated", report.updated)?;
     dict.set_item("overflowed", &report.overflowed)?;
+    dict.set_item("beyond", &report.beyond)?;
+    dict.set_item("void", report.void())?;
+    dict.set_item("skipped", report.skipped)?;
     let nodes: Vec<String> = report.nodes.iter().map(ToString::to_string).collect();
     dict.set_item("nodes", nodes)?;
     dict.set_item("length", report.length)?;
@@ -246,9 +267,8 @@ impl Training {
             let trainer = Arc::clone(&self.trainer);
             interruptible(py, move |stop| {
                 let mut trainer = trainer.lock().unwrap_or_else(PoisonError::into_inner);
-                let wide: Vec<Vec<f32>> = given.iter().map(|given| given.values.to_f32()).collect();
                 let feeds: Vec<(&Var, Feed<'_>)> =
-                    given.iter().zip(&wide).map(|(given, values)| (&given.var, Feed::F32(values))).collect();
+                    given.iter().map(|given| (&given.var, whole(&given.values))).collect();
                 trainer.step_until(&feeds, stop)
             })?
         };
@@ -256,12 +276,12 @@ impl Training {
         told(py, &report.map_err(|e| Error::Train(Box::new(e)))?)
     }
 
-    /// The loss and the gradients of one batch, times the scale, in half precision.
+    /// The loss and the gradients of one batch, times the scale: in half precision, or in single where the host keeps weights.
     fn gradients<'py>(
         &self,
         py: Python<'py>,
         batch: Vec<(Bound<'py, Tensor>, Bound<'py, PyAny>)>,
-    ) -> PyResult<(f32, Vec<Bound<'py, PyArrayDyn<f16>>>)> {
+    ) -> PyResult<(f32, Vec<Bound<'py, PyAny>>)> {
         let ready = ready(&batch)?;
         let feeds: Vec<(&Var, Feed<'_>)> = ready
             .iter()
@@ -269,17 +289,26 @@ impl Training {
             .collect();
         let found = py.detach(|| guarded(|| self.locked().gradients(&feeds)))?;
         let (loss, gradients) = found.map_err(|e| Error::Train(Box::new(e)))?;
-        let array = |tensor: &aneforge::Tensor| halves(py, tensor);
-        Ok((loss, gradients.iter().map(array).collect::<PyResult<_>>()?))
+        Ok((loss, gradients.iter().map(|gradient| array(py, gradient)).collect::<PyResult<_>>()?))
     }
 
     /// Makes a step along averaged gradients.
     fn apply<'py>(&self, py: Python<'py>, gradients: Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyDict>> {
-        let any = TensorType::f16(aneforge::Shape::SCALAR);
-        let one = |(at, array): (usize, &Bound<'py, PyAny>)| Ready::new(at, any, array)?.tensor(at, any);
-        let given: Vec<_> = gradients.iter().enumerate().map(one).collect::<PyResult<_>>()?;
+        let given = tensors(&gradients)?;
         let report = py.detach(|| guarded(|| self.locked().apply(&given)))?;
         told(py, &report.map_err(|e| Error::Train(Box::new(e)))?)
+    }
+
+    /// Goes on with dropout as if so many batches had been taken.
+    fn pass_(&self, batches: u64) -> PyResult<()> {
+        Ok(self.locked().pass(batches).map_err(|e| Error::Train(Box::new(e)))?)
+    }
+
+    /// What `Trainer.profile` is made of: a table, a trace as JSON and a picture.
+    fn profile(&self, py: Python<'_>, calls: usize) -> PyResult<(String, String, String)> {
+        let found = py.detach(|| guarded(|| self.locked().profile(calls)))?;
+        let profile = found.map_err(|e| Error::Train(Box::new(e)))?;
+        Ok((profile.to_string(), profile.to_trace().to_string(), profile.to_svg()))
     }
 
     /// All weights, by name, with all their digits.
@@ -287,14 +316,7 @@ impl Training {
         let all = self.locked().weights().map_err(|e| Error::Train(Box::new(e)))?;
         let dict = PyDict::new(py);
         for (name, tensor) in all {
-            let array = zeros::<f32>(py, tensor.shape().dims())?;
-            let values = tensor.to_f32();
-            array
-                .readwrite()
-                .as_slice_mut()
-                .expect("invariant: new arrays are contiguous")
-                .copy_from_slice(&values);
-            dict.set_item(name, array)?;
+            dict.set_item(name, singles(py, &tensor)?)?;
         }
         Ok(dict)
     }
@@ -337,12 +359,31 @@ impl Training {
         Ok(saved.map_err(|e| Error::Checkpoint(Box::new(e)))?)
     }
 
-    /// Goes on from a file, and returns the notes of these names.
-    fn load<'py>(&self, py: Python<'py>, path: PathBuf, notes: Vec<String>) -> PyResult<Bound<'py, PyDict>> {
-        let checkpoint = Checkpoint::open(&path).map_err(|e| Error::Checkpoint(Box::new(e)))?;
-        checkpoint.restore(&mut self.locked()).map_err(|e| Error::Checkpoint(Box::new(e)))?;
+    /// Goes on from a file, if notes of it are these where both have them, and returns the notes of those names. `anew` says that
+    /// another course is meant.
+    #[pyo3(signature = (path, names, notes, anew = false))]
+    fn load<'py>(
+        &self,
+        py: Python<'py>,
+        path: PathBuf,
+        names: Vec<String>,
+        notes: BTreeMap<String, String>,
+        anew: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let fails = |e| Error::Checkpoint(Box::new(e));
+        let checkpoint = Checkpoint::open(&path).map_err(fails)?;
+        let trainer = &mut self.locked();
+        checkpoint.check(trainer).map_err(fails)?;
+        let restored = match anew {
+            true => checkpoint.restore_anyway(trainer),
+            false => {
+                let mut same = notes.iter().map(|(name, note)| checkpoint.same(name, note));
+                same.find_map(Result::err).map_or_else(|| checkpoint.restore(trainer), Err)
+            }
+        };
+        restored.map_err(fails)?;
         let dict = PyDict::new(py);
-        for name in notes {
+        for name in names {
             if let Some(note) = checkpoint.note(&name) {
                 dict.set_item(name, note)?;
             }
@@ -372,6 +413,12 @@ impl Training {
         self.locked().updates()
     }
 
+    /// What the next gradients are multiplied with.
+    #[getter]
+    fn scale(&self) -> f64 {
+        self.locked().scale()
+    }
+
     /// Parameters that the loss does not depend on.
     #[getter]
     fn unreached<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
@@ -384,14 +431,37 @@ impl Training {
     }
 }
 
-/// A half-precision tensor as an array.
-fn halves<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> PyResult<Bound<'py, PyArrayDyn<f16>>> {
+/// Arrays of half or single precision as tensors.
+fn tensors(arrays: &[Bound<'_, PyAny>]) -> PyResult<Vec<aneforge::Tensor>> {
+    let any = TensorType::f16(aneforge::Shape::SCALAR);
+    let one = |(at, array): (usize, &Bound<'_, PyAny>)| Ready::new(at, any, array)?.tensor(at, any);
+    arrays.iter().enumerate().map(one).collect()
+}
+
+/// What `af.train.average` is made of: the mean of several workers' gradients.
+#[pyfunction]
+pub fn average<'py>(
+    py: Python<'py>,
+    workers: Vec<Vec<Bound<'py, PyAny>>>,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let given = workers.iter().map(|worker| tensors(worker)).collect::<PyResult<Vec<_>>>()?;
+    let mean = py.detach(|| guarded(|| aneforge::train::average(&given)))?;
+    let mean = mean.map_err(|e| Error::Train(Box::new(e)))?;
+    mean.iter().map(|tensor| array(py, tensor)).collect()
+}
+
+/// A tensor as an array of its own type, of half or single precision.
+fn array<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> PyResult<Bound<'py, PyAny>> {
+    let Some(values) = tensor.as_slice::<f16>() else { return Ok(singles(py, tensor)?.into_any()) };
     let array = zeros::<f16>(py, tensor.shape().dims())?;
+    array.readwrite().as_slice_mut().expect("invariant: new arrays are contiguous").copy_from_slice(values);
+    Ok(array.into_any())
+}
+
+/// A tensor as an array of single precision.
+fn singles<'py>(py: Python<'py>, tensor: &aneforge::Tensor) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    let array = zeros::<f32>(py, tensor.shape().dims())?;
     let values = tensor.to_f32();
-    let mut slots = array.readwrite();
-    let slots = slots.as_slice_mut().expect("invariant: new arrays are contiguous");
-    for (slot, value) in slots.iter_mut().zip(values) {
-        *slot = f16::from_f32(value);
-    }
+    array.readwrite().as_slice_mut().expect("invariant: new arrays are contiguous").copy_from_slice(&values);
     Ok(array)
 }

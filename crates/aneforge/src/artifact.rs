@@ -18,6 +18,7 @@ pub use file::{About, Aligned, EXTENSION, FileFault, is_program};
 pub use measured::{MEASURED_FILE, Measured};
 pub use output::replace;
 pub use set::{Entry, Manifest, Set};
+pub(crate) use state::NOTES;
 pub use state::{StateError, load_state, load_values, read_state, save_state, save_values};
 
 use crate::plan::{Code, Plan, Segment};

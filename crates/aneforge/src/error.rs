@@ -162,6 +162,7 @@ impl StateError {
             | StateError::Read(_)
             | StateError::Changed { .. }
             | StateError::Other { .. } => Kind::File,
+            StateError::Name => Kind::Caller,
             StateError::Run(error) => error.kind(),
         }
     }

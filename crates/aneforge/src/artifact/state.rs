@@ -39,10 +39,16 @@ pub enum StateError {
         /// What does not fit.
         error: Box<RunError>,
     },
+    /// A value has the name under which the format keeps notes. The caller's fault.
+    #[error("no state may be called `{NOTES}`: files keep their notes by that name; give it another")]
+    Name,
     /// The session failed.
     #[error(transparent)]
     Run(Box<RunError>),
 }
+
+/// The name of notes in a safetensors file.
+pub(crate) const NOTES: &str = "__metadata__";
 
 impl StateError {
     /// The kind of system error behind it, if there is one.
@@ -91,6 +97,9 @@ pub fn save_values(
     notes: &BTreeMap<String, String>,
     path: &Path,
 ) -> Result<(), StateError> {
+    if values.iter().any(|(name, _)| name == NOTES) {
+        return Err(StateError::Name);
+    }
     let described: Vec<_> = values.iter().map(|(name, t)| (name.clone(), t.dtype(), t.shape())).collect();
     let sum = checksum(values.iter().map(|(name, tensor)| (name.as_str(), tensor)), notes);
     let mut notes = notes.clone();
@@ -183,6 +192,8 @@ mod tests {
         assert!(matches!(load_state(&mut second, &path), Err(StateError::Read(_))));
         let error = save_state(&second, &folder.path().join("no/such/folder")).unwrap_err();
         assert!(error.to_string().starts_with("cannot write "), "{error}");
+        let error = save_state(&counter(NOTES, 1.0), &path).unwrap_err();
+        assert!(error.to_string().starts_with("no state may be called `__metadata__`"), "{error}");
         assert_eq!(second.snapshot().unwrap()[0].1.to_f32(), [4.0; 2]);
     }
 }

@@ -17,10 +17,10 @@ pub fn mse(y: &Var, target: &Var) -> Var {
     })
 }
 
-/// The mean over rows of `log(sum(exp(logits))) - sum(target * logits)`: the cross entropy of `target`, whose rows sum to 1, and
-/// the softmax of `logits`, both `[N, K]`. Its value is `[1, 1]`.
+/// The mean over rows of `-sum(target * log(softmax(logits)))`: the cross entropy of `target` and the softmax of `logits`, both
+/// `[N, K]`. Rows of `target` that sum to another number than 1 are rows with that weight. Its value is `[1, 1]`.
 ///
-/// Its gradient is written as what it comes to, `(softmax(logits) - target) / N`.
+/// Its gradient is written as what it comes to, `(softmax(logits) * sum(target) - target) / N`.
 #[track_caller]
 pub fn softmax_cross_entropy(logits: &Var, target: &Var) -> Loss {
     Caller::here().scope(|| {
@@ -35,10 +35,11 @@ pub fn softmax_cross_entropy(logits: &Var, target: &Var) -> Loss {
         }
         // From the greatest of each row on, so that the sum of products stays small however large logits are.
         let apart = logits - logits.amax(&[1]);
-        let rows = apart.reduce_log_sum_exp(&[1]) - (target * &apart).sum(&[1]);
+        let weight = target.sum(&[1]);
+        let rows = apart.reduce_log_sum_exp(&[1]) * &weight - (target * &apart).sum(&[1]);
         let written = Written {
             root: logits.clone(),
-            cotangent: logits.softmax(1) - target,
+            cotangent: logits.softmax(1) * weight - target,
             share: 1.0 / logits.shape()[0] as f64,
         };
         Loss { value: rows.mean(&[0, 1]), written: Some(written) }

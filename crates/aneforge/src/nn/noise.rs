@@ -69,6 +69,15 @@ impl Noise {
     /// What the clock begins with, where there is to be noise.
     pub const BEGIN: [f32; 4] = [0.0, 0.0, 0.0, 1.0];
 
+    /// What the clock is after so many steps more.
+    pub(crate) fn after(clock: &[f32], steps: u64) -> Vec<f32> {
+        let mut then = clock.to_vec();
+        for (value, p) in then.iter_mut().zip(MODULI) {
+            *value = ((*value as u64 + steps) % u64::from(p)) as f32;
+        }
+        then
+    }
+
     /// Numbers that are uniform in `[0, 1)`, other ones in every step and for every call.
     #[track_caller]
     pub fn uniform(&self, shape: Shape) -> Var {

@@ -3,6 +3,7 @@
 use super::{LARGEST, LEAST, Scale};
 use crate::ir::types::Caller;
 use crate::ir::var::Var;
+use std::fmt;
 
 /// How a weight follows its gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -187,6 +188,32 @@ impl Optimizer {
                     format!("{rule:?} keeps {:?} of each weight, got {} values", self.slots(), slots.len());
                 Step { change: Var::poisoned("optimizer", why), slots: slots.to_vec() }
             }
+        }
+    }
+}
+
+/// As messages call it; two that differ are called differently.
+///
+/// ```
+/// use aneforge::optim::Optimizer;
+/// let told = Optimizer::adamw(0.01).to_string();
+/// assert_eq!(told, "adam with betas 0.9 and 0.999 and eps 1e-8, weight decay 0.01");
+/// ```
+impl fmt::Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rule {
+            Rule::Sgd { momentum: 0.0, .. } => write!(f, "sgd")?,
+            Rule::Sgd { momentum, nesterov: false } => write!(f, "sgd with momentum {momentum}")?,
+            Rule::Sgd { momentum, nesterov: true } => write!(f, "sgd with Nesterov's momentum {momentum}")?,
+            Rule::Adam { beta1, beta2, eps } => {
+                write!(f, "adam with betas {beta1} and {beta2} and eps {eps:e}")?;
+            }
+            Rule::Lion { beta1, beta2 } => write!(f, "lion with betas {beta1} and {beta2}")?,
+        }
+        match (self.weight_decay, self.coupled) {
+            (0.0, _) => Ok(()),
+            (decay, false) => write!(f, ", weight decay {decay}"),
+            (decay, true) => write!(f, ", weight decay {decay} in the gradient"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How the learning rate changes in the course of a training.
 
 use std::f64::consts::PI;
+use std::fmt;
 
 /// A factor of the learning rate, by the step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -83,6 +84,22 @@ impl Schedule {
             }
             Schedule::Linear { warmup, total, least } => ramp(warmup, total, least, |done| 1.0 - done),
             Schedule::Steps { every, factor } => factor.powf((t.saturating_sub(1) / every.max(1)) as f64),
+        }
+    }
+}
+
+/// As messages call it; two that differ are called differently.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Schedule::Constant => write!(f, "constant"),
+            Schedule::Cosine { warmup, total, least } => {
+                write!(f, "a cosine to {least} in {total} steps, {warmup} of them on the way up")
+            }
+            Schedule::Linear { warmup, total, least } => {
+                write!(f, "a line to {least} in {total} steps, {warmup} of them on the way up")
+            }
+            Schedule::Steps { every, factor } => write!(f, "times {factor} after every {every} steps"),
         }
     }
 }

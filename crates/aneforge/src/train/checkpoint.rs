@@ -1,6 +1,6 @@
 //! A training on disk: what is needed to go on as if it had not stopped, bit for bit.
 
-use super::Trainer;
+use super::{Options, Scaling, Trainer};
 use crate::artifact::{StateError, load_values, save_values};
 use crate::device::Feed;
 use crate::{RunError, State};
@@ -23,6 +23,20 @@ pub enum CheckpointError {
         /// What does not fit.
         why: String,
     },
+    /// It fits, but a training that goes on from it would go on otherwise than it began. The caller's fault.
+    #[error(
+        "{file}: the {what} was {was} when it was written, and is {is} now; take the same, or say that it is meant"
+    )]
+    Course {
+        /// The file.
+        file: String,
+        /// What is another.
+        what: String,
+        /// When it was written.
+        was: String,
+        /// Now.
+        is: String,
+    },
     /// The device failed.
     #[error(transparent)]
     Run(Box<RunError>),
@@ -34,6 +48,33 @@ const FORMAT: (&str, &str) = ("format", "aneforge training 1");
 const COUNTER: &str = "counter.";
 /// Before the names of notes.
 const NOTE: &str = "note.";
+/// Before what steps go by that changes nothing that is kept.
+const COURSE: &str = "course.";
+
+/// What everything that is kept depends on: by name, and as texts.
+fn nature(trainer: &Trainer) -> [(&'static str, String); 3] {
+    let scale = match trainer.options().scaling {
+        Scaling::Fixed(scale) => scale.to_string(),
+        Scaling::Dynamic { .. } => "one that changes".into(),
+    };
+    let optimizer = trainer.options().optimizer.to_string();
+    [("optimizer", optimizer), ("scale", scale), ("network", trainer.network.clone())]
+}
+
+/// What the steps to come depend on beside that.
+fn course(options: &Options) -> [(&'static str, String); 4] {
+    let patience = match options.scaling {
+        Scaling::Fixed(_) => "none".into(),
+        Scaling::Dynamic { patience, .. } => patience.to_string(),
+    };
+    let clip = options.clip.map_or_else(|| "none".into(), |clip| clip.to_string());
+    [
+        ("schedule", options.schedule.to_string()),
+        ("accumulate", options.accumulate.to_string()),
+        ("clip", clip),
+        ("patience", patience),
+    ]
+}
 
 /// A checkpoint that was read.
 #[derive(Clone, Debug)]
@@ -56,8 +97,8 @@ impl Checkpoint {
         let counters =
             trainer.counters().map(|(name, value)| (format!("{COUNTER}{name}"), value.to_string()));
         all.extend(counters);
-        all.insert("network".into(), trainer.network.clone());
-        all.insert("optimizer".into(), format!("{:?}", trainer.options().optimizer));
+        all.extend(nature(trainer).map(|(name, text)| (name.to_owned(), text)));
+        all.extend(course(trainer.options()).map(|(name, text)| (format!("{COURSE}{name}"), text)));
         all.extend(notes.iter().map(|(key, note)| (format!("{NOTE}{key}"), note.clone())));
         Ok(save_values(&values, &all, path)?)
     }
@@ -83,19 +124,51 @@ impl Checkpoint {
         &self.values
     }
 
-    /// Gives `trainer` all of it or, where something does not fit, nothing.
+    /// Gives `trainer` all of it or, where something does not fit, nothing. That its steps go on as they would have is part of it: the
+    /// same schedule, as many batches per step.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<(), CheckpointError> {
+        self.check(trainer)?;
+        for (what, is) in course(trainer.options()) {
+            self.compared(what, &is, self.notes.get(&format!("{COURSE}{what}")))?;
+        }
+        self.restore_anyway(trainer)
+    }
+
+    /// That a note of the caller's is this one, where there is one.
+    pub fn same(&self, key: &str, is: &str) -> Result<(), CheckpointError> {
+        self.compared(key, is, self.notes.get(&format!("{NOTE}{key}")))
+    }
+
+    fn compared(&self, what: &str, is: &str, was: Option<&String>) -> Result<(), CheckpointError> {
+        match was {
+            Some(was) if was != is => Err(CheckpointError::Course {
+                file: self.file.clone(),
+                what: what.into(),
+                was: was.clone(),
+                is: is.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// That it is of this network, with this optimizer and this kind of scale.
+    pub fn check(&self, trainer: &Trainer) -> Result<(), CheckpointError> {
+        for (what, is) in nature(trainer) {
+            let why = match (what, self.notes.get(what)) {
+                (_, Some(was)) if *was == is => continue,
+                ("network", _) => "it is of another network".into(),
+                (_, Some(was)) => format!("its {what} is {was}, and this one {is}"),
+                (_, None) => format!("it does not say its {what}"),
+            };
+            return Err(CheckpointError::Other { file: self.file.clone(), why });
+        }
+        Ok(())
+    }
+
+    /// The same as [`Checkpoint::restore`], where another course is meant.
+    pub fn restore_anyway(&self, trainer: &mut Trainer) -> Result<(), CheckpointError> {
+        self.check(trainer)?;
         let other = |why: String| CheckpointError::Other { file: self.file.clone(), why };
-        let rule = format!("{:?}", trainer.options().optimizer);
-        match self.notes.get("optimizer") {
-            Some(written) if *written != rule => {
-                return Err(other(format!("its optimizer is {written}, and this one {rule}")));
-            }
-            _ => {}
-        }
-        if self.notes.get("network") != Some(&trainer.network) {
-            return Err(other("it is of another network".into()));
-        }
         let mut counters = [0; 5];
         for ((name, _), counter) in trainer.counters().iter().zip(&mut counters) {
             let note = self.notes.get(&format!("{COUNTER}{name}")).and_then(|note| note.parse().ok());

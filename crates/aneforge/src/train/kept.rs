@@ -6,7 +6,7 @@ use crate::device::{Device, Feed};
 use crate::ir::var::Var;
 use crate::nn::Parameter;
 use crate::optim::{Masters, Settings, Weights};
-use crate::{RunError, Shape, State, Tensor};
+use crate::{RunError, Shape, State, Tensor, f16};
 use std::sync::Arc;
 
 /// What is kept of a parameter.
@@ -17,6 +17,8 @@ pub(super) struct Kept {
     /// In the order of [`Leaves::kept`].
     pub states: Vec<State>,
     pub masters: Option<Masters>,
+    /// What those become in a step, until it is known that no parameter leaves half precision.
+    next: Option<Masters>,
     /// Working memory of masters: the gradient, and the average over steps.
     pub gradient: Vec<f32>,
     pub average: Option<(Vec<f32>, State)>,
@@ -35,8 +37,10 @@ impl Kept {
         let count = if host { parameter.var.shape().count() } else { 0 };
         let averages = host && options.average.is_some();
         let average = averages.then(|| State::new(device, "", parameter.var.shape())).transpose()?;
+        let masters = host.then(|| Masters::new(vec![0.0; count], &options.optimizer));
         Ok(Kept {
-            masters: host.then(|| Masters::new(vec![0.0; count], &options.optimizer)),
+            next: masters.clone(),
+            masters,
             gradient: vec![0.0; count],
             average: average.map(|state| (vec![0.0; count], state)),
             parameter,
@@ -94,11 +98,25 @@ impl Kept {
         Ok(())
     }
 
-    /// One step of weights that the host keeps.
-    pub fn follow(&mut self, options: &Options, settings: Settings) -> Result<(), RunError> {
-        let Some(masters) = &mut self.masters else { return Ok(()) };
-        masters.step(&self.gradient, &options.optimizer, settings);
-        if let (Some((average, _)), Some(keep)) = (&mut self.average, options.average) {
+    /// One step of weights that the host keeps, which [`Kept::take`] makes true; whether they, and what their rule keeps, stay
+    /// finite, the weights in half precision.
+    pub fn follow(&mut self, options: &Options, settings: Settings) -> bool {
+        let (Some(masters), Some(next)) = (&self.masters, &mut self.next) else { return true };
+        next.weight.copy_from_slice(&masters.weight);
+        for (slot, before) in next.slots.iter_mut().zip(&masters.slots) {
+            slot.copy_from_slice(before);
+        }
+        next.step(&self.gradient, &options.optimizer, settings);
+        let inside = next.weight.iter().all(|w| f16::from_f32(*w).is_finite());
+        inside && next.slots.iter().flatten().all(|value| value.is_finite())
+    }
+
+    /// Takes the step of [`Kept::follow`].
+    pub fn take(&mut self, options: &Options) -> Result<(), RunError> {
+        std::mem::swap(&mut self.masters, &mut self.next);
+        if let (Some(masters), Some((average, _)), Some(keep)) =
+            (&self.masters, &mut self.average, options.average)
+        {
             for (mean, weight) in average.iter_mut().zip(&masters.weight) {
                 *mean += (1.0 - keep) as f32 * (weight - *mean);
             }

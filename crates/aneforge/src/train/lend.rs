@@ -1,10 +1,12 @@
 //! What others see of a training: its weights, and for several workers its gradients.
 
+use super::kept::Kept;
 use super::trainer::{Trainer, place, set};
 use super::{Report, TrainError};
 use crate::device::Feed;
 use crate::ir::var::Var;
-use crate::{Buffer, RunError, Session, Shape, State, Tensor};
+use crate::nn::Noise;
+use crate::{Buffer, DType, RunError, Session, Shape, Tensor, f16};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -25,6 +27,11 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// What the next gradients are multiplied with.
+    pub fn scale(&self) -> f64 {
+        self.scale
     }
 
     /// The inputs of the loss, by their leaves' numbers.
@@ -88,26 +95,33 @@ impl Trainer {
         Ok(all)
     }
 
-    /// The gradients of one batch, times the scale, in the order of the parameters, for a [split](super::Options::split)
-    /// trainer.
+    /// The loss and the gradients of one batch, times the scale, in the order of the parameters, for a
+    /// [split](super::Options::split) trainer: in half precision, or in single where the host keeps weights. Nothing moves but the clock of
+    /// dropout.
     pub fn gradients(&mut self, batch: &[(&Var, Feed<'_>)]) -> Result<(f32, Vec<Tensor>), TrainError> {
+        self.is_split("gradients")?;
         self.feed(batch)?;
-        let Some(adds) = self.control.adds.clone() else {
-            return Err(TrainError::Options("gradients need a trainer with `split`".into()));
-        };
-        set(&mut self.step, &adds, 0.0)?;
+        if let Some(adds) = self.control.adds.clone() {
+            set(&mut self.step, &adds, 0.0)?;
+        }
         self.step.execute()?;
         let mut loss = [0.0];
         self.step.read(0, &mut loss);
-        let sums = self.kept.iter().filter_map(|kept| kept.states.last());
-        Ok((loss[0], sums.map(State::read).collect::<Result<_, RunError>>()?))
+        let gradient = |(at, kept): (usize, &Kept)| match kept.leaves.sum {
+            Some(_) => kept.states.last().expect("invariant: a step in parts has sums").read(),
+            None => {
+                let values: Vec<f32> = self.step.output(at + 1).iter().map(|g| g.to_f32()).collect();
+                let shape = kept.parameter.var.shape();
+                Ok(Tensor::from_slice(shape, &values).expect("invariant: one per element"))
+            }
+        };
+        let gradients = self.kept.iter().enumerate().map(gradient).collect::<Result<_, RunError>>()?;
+        Ok((loss[0], gradients))
     }
 
-    /// Makes a step along these gradients, which have the scale: of [`Trainer::gradients`], averaged.
+    /// Makes a step along these gradients, which have the scale: of [`Trainer::gradients`], [averaged](super::average).
     pub fn apply(&mut self, gradients: &[Tensor]) -> Result<Report, TrainError> {
-        if self.update.is_none() {
-            return Err(TrainError::Options("apply needs a trainer with `split`".into()));
-        }
+        self.is_split("apply")?;
         if gradients.len() != self.kept.len() {
             let (want, got) = (self.kept.len(), gradients.len());
             return Err(TrainError::Batch(format!(
@@ -123,13 +137,88 @@ impl Trainer {
                 )));
             }
         }
-        for (kept, gradient) in self.kept.iter().zip(gradients) {
-            let sum = kept.states.last().expect("invariant: a step in parts has sums");
-            sum.write(Feed::F32(&gradient.to_f32()))?;
-        }
         let mut report = Report { scale: self.scale, lr: self.lr(), ..Report::default() };
-        self.follow(&mut report, &Arc::new(AtomicBool::new(false)))?;
-        report.updates = self.updates;
-        Ok(report)
+        for (kept, gradient) in self.kept.iter_mut().zip(gradients) {
+            match kept.leaves.sum {
+                // What is no number makes the step void, as in a step of one worker; a buffer may make NaN something else.
+                Some(_) => {
+                    let number = |g: &f32| if g.is_nan() { f16::INFINITY } else { f16::from_f32(*g) };
+                    let halves: Vec<f16> = gradient.to_f32().iter().map(number).collect();
+                    let sum = kept.states.last().expect("invariant: a step in parts has sums");
+                    sum.buffer().write(Feed::F16(&halves)).expect("invariant: its shape was looked at");
+                }
+                None => kept.gradient.copy_from_slice(&gradient.to_f32()),
+            }
+        }
+        match self.update {
+            Some(_) => self.follow(&mut report, &Arc::new(AtomicBool::new(false)))?,
+            None => self.follow_masters(&mut report)?,
+        }
+        self.told(report)
     }
+
+    /// Goes on with dropout as if so many batches had been taken: those of other workers. Without dropout it does nothing.
+    pub fn pass(&mut self, batches: u64) -> Result<(), TrainError> {
+        // The states of the scale have one element.
+        for clock in self.states.iter().filter(|state| state.var().shape().count() > 1) {
+            let now = clock.read()?.to_f32();
+            clock.write(Feed::F32(&Noise::after(&now, batches)))?;
+        }
+        Ok(())
+    }
+
+    fn is_split(&self, what: &str) -> Result<(), TrainError> {
+        match self.options.split {
+            true => Ok(()),
+            false => Err(TrainError::Options(format!("{what} needs a trainer with `split`"))),
+        }
+    }
+}
+
+/// The mean of what several workers [made](Trainer::gradients) of their batches, in their order: to the bit what one trainer sums with
+/// [`accumulate`](super::Options::accumulate). Half precision is rounded after each product and sum, single as well.
+///
+/// ```
+/// use aneforge::train::average;
+/// use aneforge::{Shape, Tensor};
+/// let worker = |value: f32| vec![Tensor::from_slice(Shape::new(&[2]).unwrap(), &[value, 4.0]).unwrap()];
+/// assert_eq!(average(&[worker(1.0), worker(2.0)])?[0].to_f32(), [1.5, 4.0]);
+/// # Ok::<(), aneforge::train::TrainError>(())
+/// ```
+pub fn average(workers: &[Vec<Tensor>]) -> Result<Vec<Tensor>, TrainError> {
+    let Some(first) = workers.first() else {
+        return Err(TrainError::Batch("there are no gradients to average".into()));
+    };
+    for (at, worker) in workers.iter().enumerate() {
+        let alike = |(a, b): (&Tensor, &Tensor)| a.shape() == b.shape() && a.dtype() == b.dtype();
+        if worker.len() != first.len() || !worker.iter().zip(first).all(alike) {
+            return Err(TrainError::Batch(format!(
+                "the gradients of worker {at} are not of the types and shapes of those of the first"
+            )));
+        }
+        if let Some(odd) = worker.iter().find(|g| !matches!(g.dtype(), DType::F16 | DType::F32)) {
+            let got = odd.dtype();
+            return Err(TrainError::Batch(format!("gradients are in half or single precision, got {got}")));
+        }
+    }
+    let mean = |at: usize| {
+        let halves = first[at].dtype() == DType::F16;
+        let round = |value: f32| if halves { f16::from_f32(value).to_f32() } else { value };
+        let share = round(1.0 / workers.len() as f32);
+        let mut sum: Vec<f32> = Vec::new();
+        for worker in workers {
+            let part = worker[at].to_f32().into_iter().map(|g| round(g * share));
+            match sum.is_empty() {
+                true => sum = part.collect(),
+                false => sum.iter_mut().zip(part).for_each(|(sum, part)| *sum = round(*sum + part)),
+            }
+        }
+        let shape = first[at].shape();
+        let made = match halves {
+            true => Tensor::from_slice(shape, &sum.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>()),
+            false => Tensor::from_slice(shape, &sum),
+        };
+        made.expect("invariant: one value per element")
+    };
+    Ok((0..first.len()).map(mean).collect())
 }

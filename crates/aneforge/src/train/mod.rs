@@ -42,6 +42,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use data::Batches;
+pub use lend::average;
 pub use options::{Options, Scaling};
 pub use report::{Report, TrainError};
 pub use trainer::Trainer;

@@ -106,6 +106,12 @@ impl Options {
         if let Some(keep) = self.average.filter(|keep| !(0.0..1.0).contains(keep)) {
             return Err(format!("average must be at least 0 and less than 1, got {keep}"));
         }
+        if self.split && self.accumulate != 1 {
+            return Err(format!(
+                "with split, workers share the batches of a step; accumulate must be 1, got {}",
+                self.accumulate
+            ));
+        }
         match self.accumulate {
             0 => Err("accumulate must be at least 1, got 0".into()),
             1..=4096 => Ok(()),

@@ -165,8 +165,7 @@ impl Builder<'_> {
         let sum = |(leaves, gradient): (&Leaves, &Var)| {
             let sum = leaves.sum.clone().expect("invariant: a step in parts has sums");
             let gradient = if share == 1.0 { gradient.clone() } else { gradient.muls(share) };
-            let next = adds.select(&(&sum + &gradient), &gradient);
-            (sum, next)
+            carry(&sum, adds.select(&(&sum + &gradient), &gradient))
         };
         let mut carries: Vec<Carry> = self.leaves.iter().zip(gradients).map(sum).collect();
         carries.extend(noise.clock());
@@ -180,56 +179,81 @@ impl Builder<'_> {
         Part { outputs, carries: noise.clock().into_iter().collect() }
     }
 
-    /// What becomes of everything that is kept: for each parameter whether its gradient is finite, and the length of all
-    /// gradients where it is limited.
+    /// What becomes of everything that is kept: for each parameter whether its gradient is finite, and whether all that is kept of
+    /// it stays so, and the length of all gradients where it is limited.
     fn update(&self, gradients: &[Var]) -> Part {
         let scale = self.control.scale(self.options);
-        let finite = self.finite(gradients);
-        let good = finite.amin(&[0]).greater(&Var::scalar(0.5));
+        let numbers: Vec<Var> = gradients.iter().map(|g| finite(std::slice::from_ref(g))).collect();
+        let numbers = joined(&numbers);
+        let good = all(&numbers);
         let gate = good.select(&Var::scalar(1.0), &Var::scalar(0.0));
-        let mut outputs = vec![finite];
         // Zeros where the step is void: also an infinity times 0 would be none.
         let mut gradients: Vec<Var> = gradients.iter().map(|g| g.clip(-LARGEST, LARGEST) * &gate).collect();
+        let mut length = None;
         if let Some(most) = self.options.clip {
-            let (shorter, length) = clip_by_norm(&gradients, most, &scale);
+            let (shorter, long) = clip_by_norm(&gradients, most, &scale);
             gradients = shorter;
-            outputs.push(length);
+            length = Some(long);
         }
-        let (outcome, mut carries) = self.outcome(&good, &scale);
+        let (outcome, scales) = self.outcome(&good, &scale);
         let (rate, decay) = (self.control.rate.clone(), self.control.decay.clone());
-        let rates = Rates { rate, decay, scale, outcome: Some(outcome) };
-        for (leaves, gradient) in self.leaves.iter().zip(&gradients) {
-            let step = self.options.optimizer.step(&leaves.weight, gradient, &leaves.slots, &rates);
-            carries.extend(leaves.slots.iter().cloned().zip(step.slots));
-            let weight = match &leaves.low {
-                None => &leaves.weight - step.change,
-                Some(low) => {
-                    let [weight, lost] = added(&leaves.weight, low, &step.change.muls(-1.0));
-                    carries.push((low.clone(), lost));
-                    weight
-                }
-            };
-            if let (Some([high, low]), Some(keep)) = (&leaves.average, self.options.average) {
-                let moves = good.select(&Var::scalar(1.0 - keep), &Var::scalar(0.0));
-                let [new, lost] = blended(high, low, &weight, &moves);
-                carries.extend([(high.clone(), new), (low.clone(), lost)]);
-            }
-            carries.push((leaves.weight.clone(), weight));
-        }
+        let rates = Rates { rate, decay, scale: scale.clone(), outcome: Some(outcome) };
+        let moves: Vec<Vec<Carry>> = self
+            .leaves
+            .iter()
+            .zip(&gradients)
+            .map(|(leaves, gradient)| self.moved(leaves, gradient, &rates, &good))
+            .collect();
+        let fits =
+            |carries: &Vec<Carry>| finite(&carries.iter().map(|(_, next)| next.clone()).collect::<Vec<_>>());
+        let fits: Vec<Var> = moves.iter().map(fits).collect();
+        let fits = joined(&fits);
+        let carries = self.kept_back(moves, scales, &scale, &all(&fits));
+        let outputs = [numbers, fits].into_iter().chain(length).collect();
         Part { outputs, carries }
     }
 
-    /// Of each gradient 1 where all of it is finite, else 0.
-    fn finite(&self, gradients: &[Var]) -> Var {
-        let worst = |x: &Var| {
-            let all: Vec<i64> = (0..x.shape().rank() as i64).collect();
-            let (most, least) = (x.amax(&all), x.amin(&all));
-            // The least is not greater than the greatest, unless there is nothing but NaN, which neither looks at.
-            most.maximum(&least.muls(-1.0)).maximum(&(&least - &most)).reshape(&[1])
+    /// What one parameter becomes, with all that is kept of it; the weight is the last.
+    fn moved(&self, leaves: &Leaves, gradient: &Var, rates: &Rates, good: &Var) -> Vec<Carry> {
+        let step = self.options.optimizer.step(&leaves.weight, gradient, &leaves.slots, rates);
+        let mut carries: Vec<Carry> = leaves.slots.iter().cloned().zip(step.slots).collect();
+        let weight = match &leaves.low {
+            None => &leaves.weight - step.change,
+            Some(low) => {
+                let [weight, lost] = added(&leaves.weight, low, &step.change.muls(-1.0));
+                carries.push((low.clone(), lost));
+                weight
+            }
         };
-        let worst: Vec<Var> = gradients.iter().map(worst).collect();
-        let inside = joined(&worst).less_equal(&Var::scalar(LARGEST));
-        inside.select(&Var::scalar(1.0), &Var::scalar(0.0))
+        if let (Some([high, low]), Some(keep)) = (&leaves.average, self.options.average) {
+            let moves = good.select(&Var::scalar(1.0 - keep), &Var::scalar(0.0));
+            let [new, lost] = blended(high, low, &weight, &moves);
+            carries.extend([(high.clone(), new), (low.clone(), lost)]);
+        }
+        carries.push((leaves.weight.clone(), weight));
+        carries
+    }
+
+    /// The carries of a step, but those of a void one where something would not `fit` half precision any more.
+    fn kept_back(&self, moves: Vec<Vec<Carry>>, scales: Vec<Carry>, scale: &Scale, fit: &Var) -> Vec<Carry> {
+        let slots: Vec<u64> = self.leaves.iter().flat_map(|leaves| &leaves.slots).map(Var::id).collect();
+        let halved = match scale {
+            Scale::Value(scale) => Some((halved(scale), halved(scale) / scale)),
+            Scale::Fixed(_) => None,
+        };
+        let stays = |(leaf, next): Carry| {
+            let old = match &halved {
+                Some((_, ratio)) if slots.contains(&leaf.id()) => &leaf * ratio,
+                _ => leaf.clone(),
+            };
+            carry(&leaf, fit.select(&next, &old))
+        };
+        let mut carries: Vec<Carry> = moves.into_iter().flatten().map(stays).collect();
+        if let (Some((down, _)), [(held, counted), (scale, next)]) = (&halved, &scales[..]) {
+            carries.push((held.clone(), fit.select(counted, &Var::scalar(0.0))));
+            carries.push((scale.clone(), fit.select(next, down)));
+        }
+        carries
     }
 
     /// The scale is halved after a step whose gradients were not finite, and doubled after many that were.
@@ -243,11 +267,37 @@ impl Builder<'_> {
         let counted = held.adds(1.0);
         let full = counted.greater(&Var::scalar(f64::from(patience) - 0.5));
         let up = full.select(&scale.muls(2.0), scale).minimum(&Var::scalar(MOST_SCALE));
-        let down = scale.muls(0.5).maximum(&Var::scalar(1.0));
-        let next = good.select(&up, &down);
+        let next = good.select(&up, &halved(scale));
         let counted = good.select(&full.select(&zero, &counted), &zero);
         let outcome =
             Outcome { good: good.clone(), scale: Scale::Value(next.clone()), ratio: Some(&next / scale) };
         (outcome, vec![(held.clone(), counted), (scale.clone(), next)])
     }
+}
+
+/// What a leaf becomes. Numbers of one element lend an axis to what has none.
+fn carry(leaf: &Var, next: Var) -> Carry {
+    let next = if next.shape() == leaf.shape() { next } else { next.reshape_to(leaf.shape()) };
+    (leaf.clone(), next)
+}
+
+/// The scale of the step after a void one.
+fn halved(scale: &Var) -> Var {
+    scale.muls(0.5).maximum(&Var::scalar(1.0))
+}
+
+/// 1 where all of these values are finite, else 0, of one element. Each is compared, as what finds a greatest one passes over NaN.
+fn finite(values: &[Var]) -> Var {
+    let inside = |x: &Var| {
+        let inside = x.abs().less_equal(&Var::scalar(LARGEST));
+        inside.select(&Var::scalar(1.0), &Var::scalar(0.0))
+    };
+    let all = values.iter().map(inside).reduce(|a, b| a * b).expect("invariant: there are values");
+    let axes: Vec<i64> = (0..all.shape().rank() as i64).collect();
+    all.amin(&axes).reshape(&[1])
+}
+
+/// Whether all of these are 1.
+fn all(flags: &Var) -> Var {
+    flags.amin(&[0]).greater(&Var::scalar(0.5))
 }

@@ -21,16 +21,16 @@ pub enum TrainError {
     /// A batch is not as the network takes it. The caller's fault.
     #[error("the batch: {0}")]
     Batch(String),
-    /// Many steps in a row had gradients that are not finite.
+    /// Many steps in a row were void.
     #[error(
-        "training diverged: {steps} steps in a row were skipped, as gradients are not finite, the last time those of {names}; \
-         lower the learning rate, or look into the loss with a diagnosis"
+        "training diverged: {steps} steps in a row were void, the last as {why}; lower the learning rate, or look into the loss \
+         with a diagnosis"
     )]
     Diverged {
         /// How many.
         steps: u64,
-        /// Of which parameters.
-        names: String,
+        /// What made the last one void.
+        why: String,
     },
     /// It did not compile, or did not run.
     #[error(transparent)]
@@ -54,6 +54,11 @@ pub struct Report {
     pub updated: bool,
     /// Parameters whose gradients were not finite. The step changed nothing but the scale.
     pub overflowed: Vec<String>,
+    /// Parameters that would have left half precision, or what the rule keeps of them, as where the learning rate is far too
+    /// large. The step changed nothing but the scale.
+    pub beyond: Vec<String>,
+    /// Void steps in a row, this one included.
+    pub skipped: u64,
     /// Nodes that made infinities or NaN out of finite values, where the device can tell.
     pub nodes: Vec<Overflow>,
     /// How long all gradients together were, where that is limited.
@@ -62,4 +67,24 @@ pub struct Report {
     pub scale: f64,
     /// The learning rate.
     pub lr: f64,
+}
+
+impl Report {
+    /// Why the step was void, if it was.
+    ///
+    /// ```
+    /// use aneforge::train::Report;
+    /// let report = Report { beyond: vec!["w".into()], ..Report::default() };
+    /// assert_eq!(report.void().as_deref(), Some("`w` would leave half precision, which ends at 65504"));
+    /// ```
+    pub fn void(&self) -> Option<String> {
+        let named = |names: &[String]| names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+        match (&self.overflowed[..], &self.beyond[..]) {
+            ([], []) => None,
+            ([], beyond) => {
+                Some(format!("{} would leave half precision, which ends at 65504", named(beyond)))
+            }
+            (overflowed, _) => Some(format!("the gradients of {} are not finite", named(overflowed))),
+        }
+    }
 }

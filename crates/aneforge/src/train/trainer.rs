@@ -3,6 +3,7 @@
 use super::kept::Kept;
 use super::program::{Builder, Control, Leaves, Part, Parts};
 use super::{Options, Report, Scaling, TrainError};
+use crate::artifact::NOTES;
 use crate::device::{Device, Feed};
 use crate::grad::Rules;
 use crate::ir::graph::InputInfo;
@@ -214,11 +215,16 @@ impl Trainer {
             self.batches = 0;
         }
         done?;
+        self.told(report)
+    }
+
+    /// A report with all that is known of a step, or that there were too many void ones.
+    pub(super) fn told(&mut self, mut report: Report) -> Result<Report, TrainError> {
         self.overflowed(&mut report);
-        report.updates = self.updates;
-        match self.skipped >= MOST_SKIPPED {
-            true => Err(TrainError::Diverged { steps: self.skipped, names: report.overflowed.join(", ") }),
-            false => Ok(report),
+        (report.updates, report.skipped) = (self.updates, self.skipped);
+        match report.void().filter(|_| self.skipped >= MOST_SKIPPED) {
+            Some(why) => Err(TrainError::Diverged { steps: self.skipped, why }),
+            None => Ok(report),
         }
     }
 
@@ -314,14 +320,16 @@ impl Trainer {
     /// What the update says: outputs from `first` on.
     fn judge(&mut self, report: &mut Report, first: usize) -> Result<(), TrainError> {
         let session = self.update.as_ref().unwrap_or(&self.step);
-        session.read(first, &mut self.flags);
+        for (at, names) in [&mut report.overflowed, &mut report.beyond].into_iter().enumerate() {
+            session.read(first + at, &mut self.flags);
+            let bad = self.kept.iter().zip(&self.flags).filter(|(_, flag)| **flag < 0.5);
+            names.extend(bad.map(|(kept, _)| kept.parameter.name.clone()));
+        }
         if self.options.clip.is_some() {
             let mut length = [0.0];
-            session.read(first + 1, &mut length);
+            session.read(first + 2, &mut length);
             report.length = Some(length[0]);
         }
-        let bad = self.kept.iter().zip(&self.flags).filter(|(_, flag)| **flag < 0.5);
-        report.overflowed.extend(bad.map(|(kept, _)| kept.parameter.name.clone()));
         self.count(report);
         if self.control.scale.is_some() {
             let mut scale = [0.0];
@@ -332,7 +340,7 @@ impl Trainer {
     }
 
     fn count(&mut self, report: &mut Report) {
-        report.updated = report.overflowed.is_empty();
+        report.updated = report.overflowed.is_empty() && report.beyond.is_empty();
         if report.updated {
             self.updates += 1;
             self.skipped = 0;
@@ -343,7 +351,7 @@ impl Trainer {
 
     /// Reads gradients, and updates weights that the host keeps.
     fn masters(&mut self, report: &mut Report, whole: bool) -> Result<(), TrainError> {
-        let share = 1.0 / (self.scale as f32 * self.options.accumulate as f32);
+        let share = 1.0 / self.options.accumulate as f32;
         let fresh = self.batches == 1;
         for (at, kept) in self.kept.iter_mut().enumerate() {
             let buffer = self.step.output(at + 1);
@@ -352,16 +360,27 @@ impl Trainer {
                 *sum = if fresh { value } else { *sum + value };
             }
         }
-        if !whole {
-            return Ok(());
-        }
+        if whole { self.follow_masters(report) } else { Ok(()) }
+    }
+
+    /// Updates weights that the host keeps, all of them or none, by the gradients that it has, times the scale.
+    pub(super) fn follow_masters(&mut self, report: &mut Report) -> Result<(), TrainError> {
         let bad = self.kept.iter().filter(|kept| kept.gradient.iter().any(|g| !g.is_finite()));
         report.overflowed.extend(bad.map(|kept| kept.parameter.name.clone()));
+        if report.overflowed.is_empty() {
+            let unscale = 1.0 / self.scale as f32;
+            self.kept.iter_mut().flat_map(|kept| &mut kept.gradient).for_each(|g| *g *= unscale);
+            self.shorten(report);
+            let settings = Settings { lr: report.lr, t: self.updates + 1 };
+            for kept in &mut self.kept {
+                if !kept.follow(&self.options, settings) {
+                    report.beyond.push(kept.parameter.name.clone());
+                }
+            }
+        }
         self.count(report);
         if report.updated {
-            self.shorten(report);
-            let settings = Settings { lr: report.lr, t: self.updates };
-            self.kept.iter_mut().try_for_each(|kept| kept.follow(&self.options, settings))?;
+            self.kept.iter_mut().try_for_each(|kept| kept.take(&self.options))?;
         }
         self.next_scale(report.updated)?;
         Ok(())
@@ -422,6 +441,10 @@ fn trainable(loss: &Loss, scope: &Scope) -> Result<(Vec<Parameter>, Vec<Paramete
     if trained.is_empty() {
         let why = "there is nothing to train: the scope has no parameter that is not frozen";
         return Err(TrainError::Options(why.into()));
+    }
+    if trained.iter().chain(&frozen).any(|parameter| parameter.name == NOTES) {
+        let why = format!("no parameter may be called `{NOTES}`: files keep their notes by that name");
+        return Err(TrainError::Options(why));
     }
     Ok((trained, frozen))
 }

@@ -39,6 +39,7 @@ mod state;
 mod support;
 mod targets;
 mod training;
+mod training_steps;
 mod verdicts;
 mod weights;
 mod wholes;
