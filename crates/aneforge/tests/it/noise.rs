@@ -1,6 +1,7 @@
 //! Random numbers inside programs, and where gradients stop.
 
 use super::support::engine;
+use aneforge::ir::ops::conv::Conv;
 use aneforge::nn::Noise;
 use aneforge::{CompileOptions, Feed, Session, Shape, Tensor, Var, compile, grad};
 
@@ -106,4 +107,24 @@ fn gradients_stop_where_they_are_told() {
     let second =
         grad::gradients(&both.values[1], &dy, std::slice::from_ref(&w), std::slice::from_ref(&w)).unwrap();
     assert_eq!(value(&second.values[0]), [-0.25, -1.0, 2.0]);
+}
+
+/// The windows of a large image do not go into one product. Elements that a tap does not read are missing from its sum.
+#[test]
+fn gradients_of_kernels_of_large_images_are_sums_over_windows() {
+    let (c, h, w) = (32, 256, 256);
+    let (x, kernel) = (Var::input(shape(&[1, c, h, w])), Var::input(shape(&[1, c, 3, 3])));
+    let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+    let y = x.conv(op, &kernel, None);
+    let one = Var::full(y.shape(), 1.0);
+    let found = grad::gradients(&y, &one, std::slice::from_ref(&kernel), &[]).unwrap();
+    let plan = compile(&found.values, &CompileOptions::default()).unwrap();
+    let (mut image, last) = (vec![0.0f32; c * h * w], (c - 1) * h * w);
+    (image[last], image[last + 100 * w + 50], image[last + h * w - 1]) = (1.0, 2.0, 4.0);
+    let image = Tensor::from_slice(x.shape(), &image).unwrap();
+    let got = Session::new(plan, engine(2)).unwrap().run(&[image]).unwrap()[0].to_f32();
+    // The first element is above and left of the windows of the last taps, the last one below and right of the first.
+    let (zeros, got) = got.split_at((c - 1) * 9);
+    assert!(zeros.iter().all(|&sum| sum == 0.0));
+    assert_eq!(got, [3.0, 3.0, 2.0, 3.0, 7.0, 6.0, 2.0, 6.0, 6.0]);
 }
