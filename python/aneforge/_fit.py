@@ -71,6 +71,7 @@ def fit(
     checkpoint: str | PathLike[str] | None,
     every: int,
     progress: bool | None,
+    tensorboard: str | PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """What `Trainer.fit` does."""
     if batches is None and trainer._dataset is None:
@@ -82,6 +83,8 @@ def fit(
     if every < 1 or (steps is not None and steps < 0):
         raise ValueError(f"fit: steps must be at least 0 and every at least 1, got {steps} and {every}")
     log = None if log is None else named("fit: log", log)
+    board = None if tensorboard is None else _native.Events(fspath(named("fit: tensorboard", tensorboard, "folder")))
+    writers: list[Writer] = [each for each in (writer, board) if each is not None]
     ports = list(inputs) if inputs is not None else trainer._ports()
     shown = progress if progress is not None else sys.stderr.isatty()
     start, bar, done = time.perf_counter(), Progress(steps, shown), 0
@@ -105,9 +108,9 @@ def fit(
                 "seconds": round(time.perf_counter() - start, 6),
             }  # fmt: skip
             rows.append(row)
-            if writer is not None:
+            for each in writers:
                 for name in ("loss", "lr", "scale"):
-                    writer.add_scalar(f"train/{name}", row[name], row["step"])
+                    each.add_scalar(f"train/{name}", row[name], row["step"])
             bar.tell(row["step"], row["loss"], done)
             if done % every == 0:
                 keep(trainer, log, checkpoint)

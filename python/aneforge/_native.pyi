@@ -612,6 +612,13 @@ class Training:
     def unreached(self) -> list[str]:
         """Parameters that the loss does not depend on."""
 
+class Events:
+    """A file of metrics for TensorBoard."""
+
+    def __init__(self, folder: str) -> None: ...
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Adds a number to the curve `tag`."""
+
 def average(workers: list[list[Any]]) -> list[NDArray[Any]]:
     """The mean of several workers' gradients."""
 

@@ -281,6 +281,7 @@ class Trainer:
         checkpoint: str | PathLike[str] | None = None,
         every: int = 500,
         progress: bool | None = None,
+        tensorboard: str | PathLike[str] | None = None,
     ) -> list[dict[str, Any]]:
         """Makes a step of every batch, and returns what `history` has of them: `step`, `loss`, `lr`, `scale` and more.
 
@@ -294,8 +295,9 @@ class Trainer:
             checkpoint: a file for `save`.
             every: steps after which both files are written; and at the end.
             progress: whether a line on standard error tells of loss and throughput; by default where that is a terminal.
+            tensorboard: a folder in which TensorBoard finds the metrics of every step, in a new file.
         """
-        return _fit.fit(self, batches, steps, inputs, log, writer, checkpoint, every, progress)
+        return _fit.fit(self, batches, steps, inputs, log, writer, checkpoint, every, progress, tensorboard)
 
     def curve(self, path: str | PathLike[str]) -> None:
         """Writes the losses that `fit` has seen as an SVG picture."""

@@ -97,7 +97,7 @@ mod _native {
     #[pymodule_export]
     use crate::tensor::Tensor;
     #[pymodule_export]
-    use crate::train::{Training, average};
+    use crate::train::{Events, Training, average};
     #[pymodule_export]
     use crate::tune::{keep_attention, known_attention, tune, tune_attention, tune_precision};
 

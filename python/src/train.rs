@@ -438,6 +438,28 @@ fn tensors(arrays: &[Bound<'_, PyAny>]) -> PyResult<Vec<aneforge::Tensor>> {
     arrays.iter().enumerate().map(one).collect()
 }
 
+/// A file of metrics for TensorBoard.
+#[pyclass(module = "aneforge._native")]
+pub struct Events(aneforge::train::Events);
+
+#[pymethods]
+impl Events {
+    /// Begins a new file in a folder.
+    #[new]
+    fn new(folder: PathBuf) -> PyResult<Events> {
+        Ok(Events(aneforge::train::Events::create(&folder)?))
+    }
+
+    /// Adds a number to the curve `tag`.
+    fn add_scalar(&mut self, tag: &str, scalar_value: f64, global_step: u64) -> PyResult<()> {
+        Ok(self.0.scalar(tag, scalar_value, global_step)?)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Events({})", self.0.path().display())
+    }
+}
+
 /// What `af.train.average` is made of: the mean of several workers' gradients.
 #[pyfunction]
 pub fn average<'py>(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aneforge as af
 import jax
@@ -335,3 +338,78 @@ def test_host_optimizers_say_what_would_leave_half_precision() -> None:
         optimizer.step([np.ones(2)])
         assert optimizer._nonfinite_skips == 0 and (w.attrs["value"] != 0).all()
         w.attrs["value"] = np.zeros(2, np.float32)
+
+
+def crc32c(data: bytes) -> int:
+    """Castagnoli's CRC by a table, turned and moved as record files have it."""
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ table[(crc ^ byte) & 255]
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def fields(data: bytes) -> dict[int, Any]:
+    """A protocol buffer whose fields are met once."""
+    found: dict[int, Any] = {}
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0:
+            found[key >> 3] = varint()
+            continue
+        size = {1: 8, 5: 4}[key & 7] if key & 7 != 2 else varint()
+        found[key >> 3], at = data[at : at + size], at + size
+    return found
+
+
+def scalars(path: Path) -> list[tuple[str, int, float]]:
+    """The numbers of a file of events, all checksums checked."""
+    data, at, rows = path.read_bytes(), 0, []
+    while at < len(data):
+        (size,) = struct.unpack_from("<Q", data, at)
+        body = data[at + 12 : at + 12 + size]
+        sums = struct.unpack_from("<I", data, at + 8) + struct.unpack_from("<I", data, at + 12 + size)
+        assert sums == (crc32c(data[at : at + 8]), crc32c(body))
+        at += size + 16
+        event = fields(body)
+        assert abs(struct.unpack("<d", event[1])[0] - time.time()) < 3600
+        if 3 in event:
+            assert not rows and event[3] == b"brain.Event:2"
+            continue
+        value = fields(fields(event[5])[1])
+        rows.append((value[1].decode(), event[2], struct.unpack("<f", value[2])[0]))
+    return rows
+
+
+def test_tensorboard_finds_the_metrics(tmp_path: Path) -> None:
+    trainer = learner()
+    rows = trainer.fit(steps=200, tensorboard=tmp_path / "runs" / "1", progress=False)
+    (path,) = (tmp_path / "runs" / "1").iterdir()
+    assert "tfevents" in path.name
+    found = scalars(path)
+    assert [(tag, step) for tag, step, _ in found[:4]] == [("train/loss", 1), ("train/lr", 1), ("train/scale", 1), ("train/loss", 2)]
+    assert [value for tag, _, value in found if tag == "train/loss"] == [np.float32(row["loss"]) for row in rows]
+    trainer.fit(steps=1, tensorboard=tmp_path / "runs" / "1", progress=False)
+    assert len(list((tmp_path / "runs" / "1").iterdir())) == 2
+    with pytest.raises(OSError):
+        trainer.fit(steps=1, tensorboard=path)
+    with pytest.raises(TypeError, match="PathLike"):
+        trainer.fit(steps=1, tensorboard=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fit: tensorboard is empty; name a folder"):
+        trainer.fit(steps=1, tensorboard="")

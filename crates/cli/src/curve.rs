@@ -1,6 +1,10 @@
 //! A training as a picture.
 
+use crate::exit::file;
+use aneforge::train::Events;
+use anyhow::Result;
 use std::fmt::Write;
+use std::path::Path;
 
 /// A point of the training.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -27,6 +31,28 @@ pub fn csv(rows: &[Row], measure: &str) -> String {
         );
     }
     text
+}
+
+/// The file for TensorBoard in this folder, where there is to be one.
+pub fn board(folder: Option<&Path>) -> Result<Option<Events>> {
+    let made = folder.map(|folder| {
+        Events::create(folder).map_err(|error| file(format!("cannot write to {}: {error}", folder.display())))
+    });
+    made.transpose()
+}
+
+/// Tells TensorBoard of a row; `measure` is what `held_out` is called.
+pub fn tell(board: Option<&mut Events>, row: &Row, measure: &str) -> Result<()> {
+    let Some(events) = board else { return Ok(()) };
+    let path = events.path().display().to_string();
+    let held_out = row.held_out.map(|value| (format!("held_out/{measure}"), value));
+    let numbers = [("loss", row.loss), ("lr", row.lr), ("steps_per_second", row.steps_per_second)];
+    let numbers = numbers.map(|(name, value)| (format!("train/{name}"), value));
+    for (tag, value) in numbers.into_iter().chain(held_out) {
+        let written = events.scalar(&tag, value, row.step);
+        written.map_err(|error| file(format!("cannot write {path}: {error}")))?;
+    }
+    Ok(())
 }
 
 const WIDTH: f64 = 640.0;

@@ -33,6 +33,7 @@
 
 mod checkpoint;
 mod data;
+mod events;
 mod kept;
 mod lend;
 mod options;
@@ -42,6 +43,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use data::Batches;
+pub use events::Events;
 pub use lend::average;
 pub use options::{Options, Scaling};
 pub use report::{Report, TrainError};

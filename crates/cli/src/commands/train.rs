@@ -112,6 +112,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
+    /// Add metrics of each epoch to a file in this folder, for TensorBoard
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
+
     /// Draw loss and accuracy to this SVG file
     #[arg(long, value_name = "FILE")]
     curve: Option<PathBuf>,
@@ -459,6 +463,7 @@ impl<'a> Course<'a> {
         let (per_epoch, first) = (self.batches.per_epoch(), self.rows.len() as u64);
         let epochs = u64::from(self.args.epochs);
         let live = self.context.live((epochs - first) * per_epoch);
+        let mut board = curve::board(self.args.tensorboard.as_deref())?;
         for epoch in first..epochs {
             let (begin, mut sum) = (Instant::now(), 0.0);
             for at in 1..=per_epoch {
@@ -482,6 +487,7 @@ impl<'a> Course<'a> {
             let held_out = held_out.map(|value| format!("  {} {value:.4}", measure(self.data)));
             let text = format!("epoch {}  loss {:.4}{}", row.epoch, row.loss, held_out.unwrap_or_default());
             live.say((epoch + 1 - first) * per_epoch, &text);
+            curve::tell(board.as_mut(), &row, measure(self.data))?;
             self.rows.push(row);
             self.keep()?;
         }

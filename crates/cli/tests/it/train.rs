@@ -91,7 +91,9 @@ fn numbers_are_learned_in_their_unit_and_shown_as_a_table_and_a_picture() {
     let label = |a: f32, b: f32| (500.0 + 100.0 * a - 50.0 * b).to_string();
     let data = file(&folder, "numbers.csv", table(200, "width,weight,price\n", label));
     let (log, curve) = (show(&folder.path().join("log.csv")), show(&folder.path().join("curve.svg")));
+    let board = show(&folder.path().join("board"));
     let more = ["--regression", "--epochs", "20", "--lr", "0.02", "--log", &log, "--curve", &curve];
+    let more = [&more[..], &["--tensorboard", &board]].concat();
     let (value, model) = train(&folder, &data, &more);
     assert_eq!((&value["data"]["classes"], &value["labels"]), (&Value::Null, &Value::Null));
     // The deviation of the price is 65.
@@ -101,6 +103,12 @@ fn numbers_are_learned_in_their_unit_and_shown_as_a_table_and_a_picture() {
     let log = fs::read_to_string(log).unwrap();
     assert!(log.starts_with("epoch,step,loss,error,lr,steps_per_second\n1,10,"), "{log}");
     assert_eq!(log.lines().count(), 21);
+    let events: Vec<_> = fs::read_dir(board).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let events = fs::read(&events[0]).unwrap();
+    for tag in ["train/loss", "train/lr", "train/steps_per_second", "held_out/error"] {
+        let found = events.windows(tag.len()).filter(|part| *part == tag.as_bytes()).count();
+        assert_eq!(found, 20, "{tag}");
+    }
     let svg = fs::read_to_string(curve).unwrap();
     assert!(svg.contains("numbers.csv: loss and error</title>"), "{svg}");
     assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 40), "{svg}");
