@@ -286,7 +286,7 @@ fn halved(scale: &Var) -> Var {
     scale.muls(0.5).maximum(&Var::scalar(1.0))
 }
 
-/// 1 where all of these values are finite, else 0, of one element. Each is compared, as what finds a greatest one passes over NaN.
+/// 1 where all of these values are finite, else 0, of one element. Each is compared by itself: no comparison with NaN holds.
 fn finite(values: &[Var]) -> Var {
     let inside = |x: &Var| {
         let inside = x.abs().less_equal(&Var::scalar(LARGEST));
