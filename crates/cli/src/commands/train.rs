@@ -35,9 +35,10 @@ JSON keys:
 /// Train a small network on a table, a folder of images, or a set that `fetch` wrote
 ///
 /// DATA is a table as CSV, whose last column or `--label` is to be learned, a folder with a folder of images (PNG,
-/// JPEG, BMP) for each class, or a `.safetensors` file with `images` and `labels`, as `aneforge fetch` writes it. What is learned becomes a program that `aneforge run` runs: it takes examples as they are,
-/// `[1, features]` or `[1, channels, size, size]` with pixels from 0 to 255, and gives a probability per class, or the
-/// number. The names of classes are written beside it, to `OUTPUT.labels.json`.
+/// JPEG, BMP) for each class, or a `.safetensors` file with `images` and `labels`, as `aneforge fetch` writes it. What is
+/// learned becomes a program that `aneforge run` runs: it takes examples as they are, `[1, features]` or
+/// `[1, channels, size, size]` with pixels from 0 to 255, and gives a probability per class, or the number. The names of
+/// classes are written beside it, to `OUTPUT.labels.json`.
 #[derive(clap::Args)]
 pub struct Args {
     /// A CSV file, a folder of folders of images, or a file that `fetch` wrote
@@ -247,7 +248,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         done: course.done,
         kind,
         parameters: weights.iter().map(|(_, value)| value.shape().count()).sum(),
-        labels: labels(args, &data)?,
+        labels: data.write_labels(&args.output)?,
     };
     findings.write(out)?;
     match context.json {
@@ -357,17 +358,6 @@ fn print(out: &mut dyn Write, data: &Data, split: &Split, rows: &[Row]) -> Resul
         (None, _) => {}
     }
     Ok(())
-}
-
-/// Writes what classes are called, and the features.
-fn labels(args: &Args, data: &Data) -> Result<Option<PathBuf>> {
-    let Targets::Classes { names, .. } = &data.targets else { return Ok(None) };
-    let mut path = args.output.clone().into_os_string();
-    path.push(".labels.json");
-    let path = PathBuf::from(path);
-    let text = json!({ "labels": names, "features": data.features, "shape": data.shape });
-    aneforge::artifact::replace(&path, |to| writeln!(to, "{text:#}"))?;
-    Ok(Some(path))
 }
 
 impl<'a> Course<'a> {

@@ -9,6 +9,8 @@ pub mod table;
 use crate::exit::file;
 use aneforge_tensor::random::word;
 use anyhow::Result;
+use serde_json::json;
+use std::path::{Path, PathBuf};
 
 /// The least share of its mean by which a number has to vary: half precision tells neighbours 1/1024 apart.
 const RESOLVED: f64 = 512.0;
@@ -26,6 +28,19 @@ pub struct Data {
     /// One example after the other.
     pub values: Vec<f32>,
     pub targets: Targets,
+}
+
+impl Data {
+    /// Writes what classes are called, and the features, beside a program.
+    pub fn write_labels(&self, program: &Path) -> Result<Option<PathBuf>> {
+        let Targets::Classes { names, .. } = &self.targets else { return Ok(None) };
+        let mut path = program.to_path_buf().into_os_string();
+        path.push(".labels.json");
+        let path = PathBuf::from(path);
+        let text = json!({ "labels": names, "features": self.features, "shape": self.shape });
+        aneforge::artifact::replace(&path, |to| writeln!(to, "{text:#}"))?;
+        Ok(Some(path))
+    }
 }
 
 /// What is to be learned of examples.
