@@ -286,15 +286,14 @@ fn halved(scale: &Var) -> Var {
     scale.muls(0.5).maximum(&Var::scalar(1.0))
 }
 
-/// 1 where all of these values are finite, else 0, of one element. Each is compared by itself: no comparison with NaN holds.
+/// 1 where all of these values are finite, else 0, of one element. The largest are compared one by one: the greatest of NaN and a
+/// number is NaN, with which no comparison holds, but an extreme of a whole array need not see it.
 fn finite(values: &[Var]) -> Var {
-    let inside = |x: &Var| {
-        let inside = x.abs().less_equal(&Var::scalar(LARGEST));
-        inside.select(&Var::scalar(1.0), &Var::scalar(0.0))
-    };
-    let all = values.iter().map(inside).reduce(|a, b| a * b).expect("invariant: there are values");
-    let axes: Vec<i64> = (0..all.shape().rank() as i64).collect();
-    all.amin(&axes).reshape(&[1])
+    let largest =
+        values.iter().map(Var::abs).reduce(|a, b| a.maximum(&b)).expect("invariant: there are values");
+    let inside = largest.less_equal(&Var::scalar(LARGEST)).select(&Var::scalar(1.0), &Var::scalar(0.0));
+    let axes: Vec<i64> = (0..inside.shape().rank() as i64).collect();
+    inside.amin(&axes).reshape(&[1])
 }
 
 /// Whether all of these are 1.

@@ -2,7 +2,7 @@
 
 use crate::device::host::operand::{Operand, Order};
 use crate::device::host::planner::{Draft, Planner};
-use crate::ir::form::{Form, Product};
+use crate::ir::form::{Form, Move, Product};
 use aneforge_kernels::conv::Images;
 use aneforge_tensor::DType;
 
@@ -46,8 +46,11 @@ impl Planner<'_> {
             return Err("what is added to it lies otherwise");
         }
         let half = operand.ty.dtype == DType::F16;
-        let found = match self.form(draft.node) {
+        let found = match *self.form(draft.node) {
             _ if draft.fused.whole.is_some() => false,
+            Form::Move(Move::Concat(axis)) if self.row(draft, axis) < THIN => {
+                return Err("short rows are put together without gaps");
+            }
             _ if !draft.links.is_empty() => {
                 half && operand.rows().is_some_and(|(columns, _)| columns >= THIN)
             }
@@ -65,6 +68,13 @@ impl Planner<'_> {
             _ => false,
         };
         if found { Ok(()) } else { Err("its kernel writes neighbouring elements") }
+    }
+}
+
+impl Planner<'_> {
+    /// Elements of a result from an axis on.
+    fn row(&self, draft: &Draft, axis: usize) -> usize {
+        self.ty(draft.last).shape.dims()[axis..].iter().product()
     }
 }
 
