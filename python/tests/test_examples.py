@@ -68,3 +68,13 @@ def test_a_picture_grows_from_a_cell(tmp_path: Path) -> None:
     files = sorted((tmp_path / "stages").iterdir())
     assert len(files) == 15 and all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     assert files[0].read_bytes() != files[-1].read_bytes()
+
+
+def test_a_frozen_encoder_tells_praise_from_complaint() -> None:
+    # 16 sentences are held out.
+    assert example("transfer")(steps=60) > 0.85
+
+
+def test_adapters_of_low_rank_learn_in_a_frozen_encoder() -> None:
+    # That the graph is the encoder of `aneforge.load` is looked at before training.
+    assert example("lora")(steps=9, rank=2) > 0.85
