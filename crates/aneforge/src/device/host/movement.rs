@@ -7,8 +7,7 @@ use crate::ir::form::{Form, Move, Sampling, Warp};
 use aneforge_kernels::{Layout, Scratch, View, gather, layout, warp};
 use aneforge_tensor::{Shape, f16};
 
-/// Elements of rows that are put together operand by operand, and the most operands.
-const SHORT: usize = 64;
+/// The most operands that are put together by one kernel.
 const FEW: usize = 8;
 
 enum Movement {
@@ -109,7 +108,7 @@ fn beside(step: &Step, axis: usize, parts: &[[Layout; 2]]) -> Option<Vec<Vec<usi
     let count = |part: &[Layout; 2]| part[0].extents().iter().product::<usize>();
     let all = parts.iter().map(count).sum::<usize>() == whole.extents().iter().product::<usize>();
     let dense = step.output.is_dense() && step.inputs.iter().all(Operand::is_dense);
-    let short = row <= SHORT && parts.len() <= FEW;
+    let short = row <= layout::SHORT && parts.len() <= FEW;
     (short && all && dense).then(|| parts.iter().map(|part| part[0].extents().to_vec()).collect())
 }
 

@@ -69,9 +69,7 @@ impl Planner<'_> {
         };
         if found { Ok(()) } else { Err("its kernel writes neighbouring elements") }
     }
-}
 
-impl Planner<'_> {
     /// Elements of a result from an axis on.
     fn row(&self, draft: &Draft, axis: usize) -> usize {
         self.ty(draft.last).shape.dims()[axis..].iter().product()

@@ -61,14 +61,14 @@ impl Block<'_> {
 /// Whether an operand is brought to a register: one that lies apart and is read by a function of one value, which go through
 /// blocks without gaps, and values in runs so short that a function of several would spend its time on finding them.
 pub(super) fn is_loaded(links: &[Link], operand: usize, lies: &Layout, shape: &[usize]) -> bool {
-    let reads = |link: &Link| link.sources.iter().position(|&source| source == Argument::Operand(operand));
+    let reads = |link: &&Link| link.sources.contains(&Argument::Operand(operand));
     let as_truth = |link: &Link| match link.function {
         Function::Not => true,
         Function::Select => link.sources[0] == Argument::Operand(operand),
         _ => false,
     };
     let of_one = |link: &Link| matches!(link.function, Function::Unary(_));
-    let mut readers = links.iter().filter(|link| reads(link).is_some());
+    let mut readers = links.iter().filter(reads);
     if readers.clone().next().is_none() || readers.clone().any(as_truth) {
         return false;
     }
