@@ -13,7 +13,7 @@ const SQUARE: usize = 16;
 /// Rows of a transposition of 16-bit values that go together, and their columns: of two lines in the target.
 const GROUP: usize = 128;
 const LINE: usize = 64;
-/// Elements of rows up to which [`concat`] goes over all of them part by part, which is faster than row by row.
+/// Elements of rows up to which [`concat()`] goes over all of them part by part, which is faster than row by row.
 pub const SHORT: usize = 64;
 
 /// `out[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]`: axis `j` of the output is axis `perm[j]` of `x`.
