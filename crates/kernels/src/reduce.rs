@@ -191,6 +191,9 @@ pub fn reduce(
     if out.is_empty() {
         return;
     }
+    if outputs == 1 && count > GRAIN && matches!(reduction, Reduction::Max | Reduction::Min) {
+        return extreme_of_all(kernels, reduction, x, out);
+    }
     let across = reduced.inner_strides() != [1] && kept.inner_strides() == [1] && reduced.is_one_run();
     let threads = kernels.pool.threads();
     // Few columns are not cut: every thread takes the rows of some lanes.
@@ -222,6 +225,16 @@ pub fn reduce(
         Max;
         Min;
     }
+}
+
+/// The largest or smallest of many elements, which is the same in any order: that of each part, and then of those.
+fn extreme_of_all(kernels: &Kernels, reduction: Reduction, x: &[f16], out: &mut [f16]) {
+    const PARTS: usize = 16;
+    let mut extremes = [f16::ZERO; PARTS + 1];
+    let (parts, rest) = x.split_at(x.len() / PARTS * PARTS);
+    reduce(kernels, reduction, parts, &[PARTS, parts.len() / PARTS], 0b10, &mut extremes[..PARTS]);
+    reduce(kernels, reduction, rest, &[rest.len()], 0b1, &mut extremes[PARTS..]);
+    reduce(kernels, reduction, &extremes, &[PARTS + 1], 0b1, out);
 }
 
 /// The reduction of a number, the reverse of `as u8`.

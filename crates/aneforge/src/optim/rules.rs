@@ -156,6 +156,32 @@ impl Optimizer {
         })
     }
 
+    /// The most that a step makes of values that are at most these, none of which is below 0.
+    pub(crate) fn most(&self, weight: &Var, gradient: &Var, slots: &[Var], rates: &Rates) -> Step {
+        let step = self.step(weight, gradient, slots, rates);
+        let Rule::Adam { .. } = self.rule else { return step };
+        // A quotient is not greatest where both of its parts are.
+        let change = rates.rate.muls(self.longest());
+        match &rates.decay {
+            Some(decay) if self.weight_decay != 0.0 && !self.coupled => {
+                Step { change: change + weight * decay, ..step }
+            }
+            _ => Step { change, ..step },
+        }
+    }
+
+    /// What Adam's quotient is kept within: twice what it can be by the inequality of Cauchy and Schwarz, as both moments are of the
+    /// same gradients; where there is no such bound, the largest number.
+    fn longest(&self) -> f64 {
+        match self.rule {
+            Rule::Adam { beta1, beta2, .. } if beta1 * beta1 < beta2 && beta2 < 1.0 => {
+                let most = (1.0 - beta1) / ((1.0 - beta2) * (1.0 - beta1 * beta1 / beta2)).sqrt();
+                (2.0 * most).min(LARGEST)
+            }
+            _ => LARGEST,
+        }
+    }
+
     fn plain(&self, gradient: &Var, slots: &[Var], rates: &Rates) -> Step {
         let rate = &rates.valid(&rates.rate);
         let (kept, new) =
@@ -176,6 +202,7 @@ impl Optimizer {
                 let mean = kept(mean, beta1) + new(gradient, 1.0 - beta1);
                 let root = root_of_mean(root, gradient, beta2, rates);
                 let quotient = &mean / (&root + rates.after().times(eps));
+                let quotient = quotient.clip(-self.longest(), self.longest());
                 Step { change: quotient * rate, slots: vec![mean, root] }
             }
             (Rule::Lion { beta1, beta2 }, [mean]) => {
@@ -313,4 +340,87 @@ pub fn adam_step(
         let weight = weight - (rate * &mean) / root;
         [weight, mean, moment]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::numerics::Numerics;
+    use crate::ir::precision::{Array, Precision};
+    use crate::{Graph, Shape};
+    use aneforge_tensor::{f16, random};
+
+    const COUNT: usize = 64;
+
+    /// Magnitudes of all sizes of half precision, the `most` first.
+    fn magnitudes(seed: u64, most: f64) -> Vec<f64> {
+        let size = |i| most * 2f64.powf(-30.0 * f64::from(random::uniform(seed, i)).powi(2));
+        std::iter::once(most).chain((1..COUNT as u64).map(size)).collect()
+    }
+
+    fn shape(count: usize) -> Shape {
+        Shape::new(&[count]).unwrap()
+    }
+
+    fn array(values: &[f64]) -> Array {
+        Array::from_fn(shape(values.len()), |i| f16::from_f64(values[i]).to_f64())
+    }
+
+    /// The change and the slots of a step, or what bounds them.
+    fn values(rule: &Optimizer, scale: f64, bound: bool, feeds: &[Array]) -> Vec<Array> {
+        let leaves: Vec<Var> = feeds.iter().map(|feed| Var::input(feed.shape)).collect();
+        let [rate, decay, weight, gradient, slots @ ..] = &leaves[..] else { unreachable!() };
+        let decay = (rule.weight_decay != 0.0 && !rule.coupled).then(|| decay.clone());
+        let rates = Rates { rate: rate.clone(), decay, scale: Scale::Fixed(scale), outcome: None };
+        let made = if bound { Optimizer::most } else { Optimizer::step };
+        let Step { change, slots } = made(rule, weight, gradient, slots, &rates);
+        let outputs: Vec<Var> = std::iter::once(change).chain(slots).collect();
+        let graph = Graph::freeze(&outputs).unwrap();
+        let fed = |id| leaves.iter().position(|leaf| *leaf.op() == graph.node(id).op).unwrap();
+        let feeds: Vec<Array> = graph.feeds().into_iter().map(|id| feeds[fed(id)].clone()).collect();
+        let all = graph.eval(&feeds, Precision::F16(Numerics::Ieee));
+        graph.outputs().iter().map(|id| all[id.index()].clone()).collect()
+    }
+
+    #[test]
+    fn a_step_is_no_longer_than_what_bounds_it() {
+        let rules = [
+            Optimizer::sgd(),
+            Optimizer { weight_decay: 0.1, coupled: true, ..Optimizer::momentum(0.9) },
+            Optimizer::nesterov(0.95),
+            Optimizer::adam(),
+            Optimizer::adamw(0.1),
+            Optimizer::of(Rule::Adam { beta1: 0.99, beta2: 0.9, eps: 1e-8 }),
+            Optimizer::lion(0.1),
+        ];
+        for (trial, rule) in (0..40).flat_map(|trial| rules.iter().map(move |rule| (trial, rule))) {
+            let draw = |what: u64| 65000.0 * 2f64.powf(-20.0 * f64::from(random::uniform(trial, what)));
+            let slots = rule.slots().len() as u64;
+            let sizes: Vec<f64> = (0..2 + slots).map(draw).collect();
+            let most = sizes[2..].iter().copied().fold(0.0, f64::max);
+            let numbers = [vec![draw(9) / 1e3], vec![draw(10) / 1e5]];
+            let scale = [1.0, 1024.0][trial as usize % 2];
+            let signed = |(at, &size): (usize, &f64)| -> Vec<f64> {
+                let sign =
+                    |i: usize| if at < 3 && random::uniform(trial + 7, i as u64) < 0.5 { -1.0 } else { 1.0 };
+                magnitudes(trial * 8 + at as u64, size).iter().enumerate().map(|(i, v)| sign(i) * v).collect()
+            };
+            let elements: Vec<Vec<f64>> =
+                numbers.iter().cloned().chain(sizes.iter().enumerate().map(signed)).collect();
+            let bounds = sizes[..2].iter().copied().chain((0..slots).map(|_| most)).map(|size| vec![size]);
+            let bounds: Vec<Vec<f64>> = numbers.iter().cloned().chain(bounds).collect();
+            let [elements, bounds] =
+                [elements, bounds].map(|all| all.iter().map(|v| array(v)).collect::<Vec<_>>());
+            let got = values(rule, scale, false, &elements);
+            let bound = values(rule, scale, true, &bounds);
+            for (got, bound) in got.iter().zip(&bound) {
+                let longest = got.data.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+                assert!(
+                    longest <= bound.data[0] * (1.0 + 1.0 / 512.0) + 1e-7,
+                    "{rule}: {longest} {}",
+                    bound.data[0]
+                );
+            }
+        }
+    }
 }

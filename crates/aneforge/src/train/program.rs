@@ -7,8 +7,14 @@ use crate::ir::ops::leaf::Role;
 use crate::ir::types::TensorType;
 use crate::ir::var::{BuildError, Var};
 use crate::nn::{Loss, Noise, Parameter};
-use crate::optim::{LARGEST, Outcome, Rates, Scale, Weights, added, blended, clip_by_norm, joined};
+use crate::optim::{LARGEST, Outcome, Rates, Scale, Step, Weights, added, blended, clip_by_norm, joined};
 use crate::{Graph, Shape};
+
+/// The largest number that a gradient may have: the one before the end, where what overflowed may also stand.
+const LARGEST_GRADIENT: f64 = 65472.0;
+
+/// What a weight or a slot may be after a step: less than the largest number by more than the roundings of a step.
+const LARGEST_MOVED: f64 = 65248.0;
 
 /// The largest scale: the greatest power of two in half precision.
 const MOST_SCALE: f64 = 32768.0;
@@ -183,9 +189,10 @@ impl Builder<'_> {
     /// it stays so, and the length of all gradients where it is limited.
     fn update(&self, gradients: &[Var]) -> Part {
         let scale = self.control.scale(self.options);
-        let numbers: Vec<Var> = gradients.iter().map(|g| finite(std::slice::from_ref(g))).collect();
-        let numbers = joined(&numbers);
-        let good = all(&numbers);
+        let sizes = Sizes::of(self.leaves, gradients);
+        let numbers = flags(&sizes.gradients, LARGEST_GRADIENT);
+        let (fits, slots) = self.fits(&sizes, &all(&numbers), &scale);
+        let good = all(&joined(&[numbers.clone(), fits.clone()]));
         let gate = good.select(&Var::scalar(1.0), &Var::scalar(0.0));
         // Zeros where the step is void: also an infinity times 0 would be none.
         let mut gradients: Vec<Var> = gradients.iter().map(|g| g.clip(-LARGEST, LARGEST) * &gate).collect();
@@ -195,83 +202,100 @@ impl Builder<'_> {
             gradients = shorter;
             length = Some(long);
         }
-        let (outcome, scales) = self.outcome(&good, &scale);
+        let room = slots.map(|slots| all(&flags(&slots, LARGEST_MOVED / 2.0)));
+        let (outcome, mut carries) = self.outcome(&good, &scale, room);
         let (rate, decay) = (self.control.rate.clone(), self.control.decay.clone());
-        let rates = Rates { rate, decay, scale: scale.clone(), outcome: Some(outcome) };
-        let moves: Vec<Vec<Carry>> = self
-            .leaves
-            .iter()
-            .zip(&gradients)
-            .map(|(leaves, gradient)| self.moved(leaves, gradient, &rates, &good))
-            .collect();
-        let fits =
-            |carries: &Vec<Carry>| finite(&carries.iter().map(|(_, next)| next.clone()).collect::<Vec<_>>());
-        let fits: Vec<Var> = moves.iter().map(fits).collect();
-        let fits = joined(&fits);
-        let carries = self.kept_back(moves, scales, &scale, &all(&fits));
+        let rates = Rates { rate, decay, scale, outcome: Some(outcome) };
+        let moved = |(leaves, gradient)| self.moved(leaves, gradient, &rates, &good);
+        carries.extend(self.leaves.iter().zip(&gradients).flat_map(moved));
         let outputs = [numbers, fits].into_iter().chain(length).collect();
         Part { outputs, carries }
+    }
+
+    /// For each parameter whether all that is kept of it stays in half precision in a step of `finite` gradients, and the most that
+    /// its slots are then. That goes by the greatest elements: what is no more than they are becomes no more than they do.
+    fn fits(&self, sizes: &Sizes, finite: &Var, scale: &Scale) -> (Var, Option<Var>) {
+        let (rate, decay) = (self.control.rate.clone(), self.control.decay.clone());
+        let rates = Rates { rate, decay, scale: scale.clone(), outcome: None };
+        let slots = vec![sizes.slots.clone(); self.options.optimizer.slots().len()];
+        let Step { change, slots } =
+            self.options.optimizer.most(&sizes.weights, &sizes.gradients, &slots, &rates);
+        let mut fits = flags(&(&sizes.weights + &change), LARGEST_MOVED);
+        if let Some(ways) = &sizes.ways {
+            fits = fits.minimum(&flags(&(ways + change), LARGEST_MOVED));
+        }
+        let slots = slots.into_iter().reduce(|a, b| a.maximum(&b));
+        if let Some(slots) = &slots {
+            fits = fits.minimum(&flags(slots, LARGEST_MOVED));
+        }
+        (finite.select(&fits, &Var::scalar(1.0)), slots)
     }
 
     /// What one parameter becomes, with all that is kept of it; the weight is the last.
     fn moved(&self, leaves: &Leaves, gradient: &Var, rates: &Rates, good: &Var) -> Vec<Carry> {
         let step = self.options.optimizer.step(&leaves.weight, gradient, &leaves.slots, rates);
-        let mut carries: Vec<Carry> = leaves.slots.iter().cloned().zip(step.slots).collect();
+        let mut carries: Vec<Carry> =
+            leaves.slots.iter().zip(step.slots).map(|(leaf, next)| carry(leaf, next)).collect();
         let weight = match &leaves.low {
             None => &leaves.weight - step.change,
             Some(low) => {
                 let [weight, lost] = added(&leaves.weight, low, &step.change.muls(-1.0));
-                carries.push((low.clone(), lost));
+                carries.push(carry(low, lost));
                 weight
             }
         };
         if let (Some([high, low]), Some(keep)) = (&leaves.average, self.options.average) {
             let moves = good.select(&Var::scalar(1.0 - keep), &Var::scalar(0.0));
             let [new, lost] = blended(high, low, &weight, &moves);
-            carries.extend([(high.clone(), new), (low.clone(), lost)]);
+            carries.extend([carry(high, new), carry(low, lost)]);
         }
-        carries.push((leaves.weight.clone(), weight));
+        carries.push(carry(&leaves.weight, weight));
         carries
     }
 
-    /// The carries of a step, but those of a void one where something would not `fit` half precision any more.
-    fn kept_back(&self, moves: Vec<Vec<Carry>>, scales: Vec<Carry>, scale: &Scale, fit: &Var) -> Vec<Carry> {
-        let slots: Vec<u64> = self.leaves.iter().flat_map(|leaves| &leaves.slots).map(Var::id).collect();
-        let halved = match scale {
-            Scale::Value(scale) => Some((halved(scale), halved(scale) / scale)),
-            Scale::Fixed(_) => None,
-        };
-        let stays = |(leaf, next): Carry| {
-            let old = match &halved {
-                Some((_, ratio)) if slots.contains(&leaf.id()) => &leaf * ratio,
-                _ => leaf.clone(),
-            };
-            carry(&leaf, fit.select(&next, &old))
-        };
-        let mut carries: Vec<Carry> = moves.into_iter().flatten().map(stays).collect();
-        if let (Some((down, _)), [(held, counted), (scale, next)]) = (&halved, &scales[..]) {
-            carries.push((held.clone(), fit.select(counted, &Var::scalar(0.0))));
-            carries.push((scale.clone(), fit.select(next, down)));
-        }
-        carries
-    }
-
-    /// The scale is halved after a step whose gradients were not finite, and doubled after many that were.
-    fn outcome(&self, good: &Var, scale: &Scale) -> (Outcome, Vec<Carry>) {
+    /// The scale is halved after a void step, and doubled after many others, once there is `room` for what goes with it.
+    fn outcome(&self, good: &Var, scale: &Scale, room: Option<Var>) -> (Outcome, Vec<Carry>) {
         let (Some([scale, held]), Scaling::Dynamic { patience, .. }) =
             (&self.control.scale, self.options.scaling)
         else {
             return (Outcome { good: good.clone(), scale: scale.clone(), ratio: None }, Vec::new());
         };
-        let zero = Var::scalar(0.0);
-        let counted = held.adds(1.0);
-        let full = counted.greater(&Var::scalar(f64::from(patience) - 0.5));
+        let (zero, patience) = (Var::scalar(0.0), f64::from(patience));
+        let counted = held.adds(1.0).minimum(&Var::scalar(patience));
+        let full = flags(&counted.muls(-1.0), -patience);
+        let full = room.map_or_else(|| full.clone(), |room| room.select(&full, &zero));
+        let full = full.greater(&Var::scalar(0.5));
         let up = full.select(&scale.muls(2.0), scale).minimum(&Var::scalar(MOST_SCALE));
-        let next = good.select(&up, &halved(scale));
+        let down = scale.muls(0.5).maximum(&Var::scalar(1.0));
+        let next = good.select(&up, &down);
         let counted = good.select(&full.select(&zero, &counted), &zero);
         let outcome =
             Outcome { good: good.clone(), scale: Scale::Value(next.clone()), ratio: Some(&next / scale) };
         (outcome, vec![(held.clone(), counted), (scale.clone(), next)])
+    }
+}
+
+/// The greatest magnitudes of each parameter's elements and their averages, of its gradient's, of its slots', and of the ways from
+/// averages to weights.
+struct Sizes {
+    weights: Var,
+    ways: Option<Var>,
+    gradients: Var,
+    slots: Var,
+}
+
+impl Sizes {
+    fn of(leaves: &[Leaves], gradients: &[Var]) -> Sizes {
+        let of = |values: &dyn Fn(&Leaves) -> Vec<Var>| {
+            let sizes: Vec<Var> = leaves.iter().map(|leaves| largest(&values(leaves))).collect();
+            joined(&sizes)
+        };
+        let average = |leaves: &Leaves| leaves.average.as_ref().map(|[high, _]| high.clone());
+        let weights = of(&|leaves| average(leaves).into_iter().chain([leaves.weight.clone()]).collect());
+        let ways = of(&|leaves| average(leaves).iter().map(|high| &leaves.weight - high).collect());
+        let ways = leaves.iter().any(|leaves| leaves.average.is_some()).then_some(ways);
+        let gradients: Vec<Var> = gradients.iter().map(largest_or_end).collect();
+        Sizes { weights, ways, gradients: joined(&gradients), slots: of(&|leaves| leaves.slots.clone()) }
     }
 }
 
@@ -281,19 +305,27 @@ fn carry(leaf: &Var, next: Var) -> Carry {
     (leaf.clone(), next)
 }
 
-/// The scale of the step after a void one.
-fn halved(scale: &Var) -> Var {
-    scale.muls(0.5).maximum(&Var::scalar(1.0))
+/// The greatest magnitude in all of these, of one element; 0 of none.
+fn largest(values: &[Var]) -> Var {
+    let sizes = values.iter().map(Var::abs).reduce(|a, b| a.maximum(&b));
+    sizes.map_or_else(|| Var::full(one(), 0.0), |sizes| greatest(&sizes))
 }
 
-/// 1 where all of these values are finite, else 0, of one element. The largest are compared one by one: the greatest of NaN and a
-/// number is NaN, with which no comparison holds, but an extreme of a whole array need not see it.
-fn finite(values: &[Var]) -> Var {
-    let largest =
-        values.iter().map(Var::abs).reduce(|a, b| a.maximum(&b)).expect("invariant: there are values");
-    let inside = largest.less_equal(&Var::scalar(LARGEST)).select(&Var::scalar(1.0), &Var::scalar(0.0));
-    let axes: Vec<i64> = (0..inside.shape().rank() as i64).collect();
-    inside.amin(&axes).reshape(&[1])
+/// The same of one array, the largest number where an element is that or not finite. They are compared one by one: no comparison
+/// holds with NaN, which an extreme of a whole array need not see.
+fn largest_or_end(values: &Var) -> Var {
+    let (size, end) = (values.abs(), Var::scalar(LARGEST));
+    greatest(&size.less(&end).select(&size, &end))
+}
+
+fn greatest(sizes: &Var) -> Var {
+    let axes: Vec<i64> = (0..sizes.shape().rank() as i64).collect();
+    sizes.amax(&axes).reshape(&[1])
+}
+
+/// 1 where a value is at most this, else 0.
+fn flags(values: &Var, most: f64) -> Var {
+    values.less_equal(&Var::scalar(most)).select(&Var::scalar(1.0), &Var::scalar(0.0))
 }
 
 /// Whether all of these are 1.

@@ -85,7 +85,22 @@ fn a_step_that_would_leave_half_precision_is_void_and_names_its_parameter() {
 }
 
 #[test]
-fn moments_that_would_not_hold_a_greater_scale_make_the_step_void() {
+fn a_scale_that_moments_would_not_hold_is_not_taken() {
+    // The velocity comes to ten times the gradient, which is 3 times the scale: 61440, and there is no room for twice that.
+    let (momentum, scaling) = (Optimizer::momentum(0.9), Scaling::Dynamic { initial: 2048.0, patience: 100 });
+    let weights = Weights::Half;
+    let mut driven = Driven::new(2, Options { scaling, weights, ..Options::new(momentum, 1e-6) });
+    for _ in 0..250 {
+        let report = driven.step(&[3.0, 0.1]);
+        assert_eq!((report.void(), report.scale), (None, 2048.0));
+    }
+    // Once the gradient is smaller the velocity follows it, and there is.
+    let scales: Vec<f64> = (0..120).map(|_| driven.step(&[1.0, 0.1]).scale).collect();
+    assert_eq!(scales.last(), Some(&4096.0));
+}
+
+#[test]
+fn moments_stay_in_half_precision_as_the_scale_grows() {
     for optimizer in [Optimizer::adam(), Optimizer::momentum(0.9), Optimizer::lion(0.0)] {
         let scaling = Scaling::Dynamic { initial: 16384.0, patience: 3 };
         let weights = Weights::Half;
