@@ -1,19 +1,23 @@
 use crate::file::{FileError, map};
+use crate::pth::{Pth, PthError};
 use crate::safetensors::{SafeTensors, SafeTensorsError};
 use aneforge_tensor::Tensor;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const WHOLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// What a checkpoint is called in a directory: the one file, or the index of several. The first that is there is taken.
+const NAMES: [(&str, &str); 2] = [
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+];
 
 /// A directory is no usable checkpoint. The directory's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// Neither the one file nor the index of several is there.
     #[error(
-        "`{0}` holds neither {WHOLE} nor {INDEX}; save the model with `save_pretrained(..., safe_serialization=True)`"
+        "`{0}` holds neither model.safetensors nor model.safetensors.index.json, and no pytorch_model.bin; save the model with `save_pretrained(..., safe_serialization=True)`"
     )]
     Missing(PathBuf),
     /// The index could not be read.
@@ -37,7 +41,62 @@ pub enum CheckpointError {
     },
     /// One of the files is unusable.
     #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A file of weights is unusable, or a tensor of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A safetensors file.
+    #[error(transparent)]
     SafeTensors(#[from] SafeTensorsError),
+    /// A file of `torch.save`.
+    #[error(transparent)]
+    Pth(#[from] PthError),
+}
+
+impl ReadError {
+    /// The error of a file that could not be opened, if it is that.
+    pub fn file(&self) -> Option<&FileError> {
+        match self {
+            ReadError::SafeTensors(SafeTensorsError::File(error)) | ReadError::Pth(PthError::File(error)) => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One file of weights.
+#[derive(Clone, Debug)]
+enum Part {
+    SafeTensors(SafeTensors),
+    Pth(Pth),
+}
+
+impl Part {
+    /// Opens a file by what it holds: files of torch.save begin as no header of safetensors can.
+    fn open(path: &Path) -> Result<Part, ReadError> {
+        let bytes = map(path).map_err(SafeTensorsError::from)?;
+        Ok(match Pth::begins(&bytes) {
+            true => Part::Pth(Pth::open(path)?),
+            false => Part::SafeTensors(SafeTensors::open(path)?),
+        })
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Part::SafeTensors(part) => part.names().collect(),
+            Part::Pth(part) => part.names().collect(),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor, ReadError> {
+        Ok(match self {
+            Part::SafeTensors(part) => part.tensor(name)?,
+            Part::Pth(part) => part.tensor(name)?,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -52,30 +111,43 @@ impl Index {
     }
 }
 
-/// The weights of a model: one safetensors file, or several with an index.
+/// The weights of a model: one file, or several with an index.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     directory: String,
-    parts: Vec<SafeTensors>,
+    parts: Vec<Part>,
     /// Which part holds each tensor.
     places: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors` of a directory, or the parts that `model.safetensors.index.json` lists.
-    pub fn open(directory: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
-        let directory = directory.as_ref();
-        let (whole, index) = (directory.join(WHOLE), directory.join(INDEX));
-        let name = directory.display().to_string();
-        if whole.exists() {
-            let part = SafeTensors::open(whole)?;
-            let places = part.names().map(|n| (n.to_owned(), 0)).collect();
-            return Ok(Checkpoint { directory: name, parts: vec![part], places });
+    /// Opens `model.safetensors` of a directory, or the parts that `model.safetensors.index.json` lists; where there are neither,
+    /// `pytorch_model.bin` or its parts; or one file of weights that is named itself, whatever it is called.
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        let path = path.as_ref();
+        if path.is_file() {
+            return Checkpoint::of_one(path, path.display().to_string());
         }
-        if !index.exists() {
-            return Err(CheckpointError::Missing(directory.to_owned()));
+        for (whole, index) in NAMES.map(|(whole, index)| (path.join(whole), path.join(index))) {
+            if whole.exists() {
+                return Checkpoint::of_one(&whole, path.display().to_string());
+            }
+            if index.exists() {
+                return Checkpoint::of_parts(path, index);
+            }
         }
+        Err(CheckpointError::Missing(path.to_owned()))
+    }
+
+    fn of_one(file: &Path, directory: String) -> Result<Checkpoint, CheckpointError> {
+        let part = Part::open(file)?;
+        let places = part.names().into_iter().map(|name| (name.to_owned(), 0)).collect();
+        Ok(Checkpoint { directory, parts: vec![part], places })
+    }
+
+    fn of_parts(directory: &Path, index: PathBuf) -> Result<Checkpoint, CheckpointError> {
         let parsed = Index::read(&index)?;
+        let name = directory.display().to_string();
         let mut checkpoint = Checkpoint { directory: name, parts: Vec::new(), places: BTreeMap::new() };
         let mut opened = BTreeMap::new();
         for (tensor, part) in parsed.weight_map {
@@ -85,7 +157,7 @@ impl Checkpoint {
             let at = match opened.get(&part) {
                 Some(&at) => at,
                 None => {
-                    checkpoint.parts.push(SafeTensors::open(directory.join(&part))?);
+                    checkpoint.parts.push(Part::open(&directory.join(&part))?);
                     let at = checkpoint.parts.len() - 1;
                     opened.insert(part, at);
                     at
@@ -99,9 +171,11 @@ impl Checkpoint {
     /// Whether a directory has every file that [`Checkpoint::open`] would open, whatever is in them.
     pub fn is_complete(directory: impl AsRef<Path>) -> bool {
         let directory = directory.as_ref();
-        directory.join(WHOLE).exists()
-            || Index::read(&directory.join(INDEX))
-                .is_ok_and(|index| index.weight_map.values().all(|part| directory.join(part).exists()))
+        NAMES.iter().any(|(whole, index)| {
+            directory.join(whole).exists()
+                || Index::read(&directory.join(index))
+                    .is_ok_and(|index| index.weight_map.values().all(|part| directory.join(part).exists()))
+        })
     }
 
     /// The tensors' names, in alphabetical order.
@@ -115,14 +189,17 @@ impl Checkpoint {
     }
 
     /// The tensor of this name, sharing its file's bytes.
-    pub fn tensor(&self, name: &str) -> Result<Tensor, SafeTensorsError> {
+    pub fn tensor(&self, name: &str) -> Result<Tensor, ReadError> {
         match self.places.get(name).and_then(|&at| self.parts.get(at)) {
             Some(part) => part.tensor(name),
-            None => Err(SafeTensorsError::Unknown { file: self.directory.clone(), tensor: name.into() }),
+            None => {
+                let (file, tensor) = (self.directory.clone(), name.into());
+                Err(SafeTensorsError::Unknown { file, tensor }.into())
+            }
         }
     }
 
-    /// The directory, for messages.
+    /// The directory, or the file that was named, for messages.
     pub fn directory(&self) -> &str {
         &self.directory
     }

@@ -6,8 +6,10 @@
 
 mod checkpoint;
 mod file;
+pub mod pth;
 pub mod safetensors;
 
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checkpoint, CheckpointError, ReadError};
 pub use file::{FileError, at_most, given, map, read};
+pub use pth::{Pth, PthError};
 pub use safetensors::{SafeTensors, SafeTensorsError};

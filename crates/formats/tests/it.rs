@@ -3,5 +3,6 @@
 
 mod it {
     pub mod checkpoint;
+    pub mod pth;
     pub mod safetensors;
 }

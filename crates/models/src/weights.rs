@@ -1,7 +1,7 @@
 //! Where the weights of a model come from.
 
 use aneforge::{Kind, Var};
-use aneforge_formats::{Checkpoint, SafeTensorsError};
+use aneforge_formats::{Checkpoint, ReadError};
 use aneforge_tensor::{DType, Shape, Tensor, random};
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ pub enum WeightError {
     },
     /// It could not be read.
     #[error(transparent)]
-    Read(#[from] SafeTensorsError),
+    Read(#[from] ReadError),
 }
 
 impl WeightError {

@@ -33,6 +33,25 @@ fn one_file_or_several() {
 }
 
 #[test]
+fn files_of_torch_are_taken_where_there_are_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let torch = include_bytes!("../data/weights.pth");
+    write(dir.path(), "part.bin", torch);
+    let index = r#"{"weight_map":{"a":"part.bin","h":"part.bin"}}"#;
+    write(dir.path(), "pytorch_model.bin.index.json", index);
+    assert!(Checkpoint::is_complete(dir.path()));
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().names().collect::<Vec<_>>(), ["a", "h"]);
+    write(dir.path(), "pytorch_model.bin", torch);
+    assert!(Checkpoint::open(dir.path()).unwrap().contains("scalar"));
+    // A file that is named itself is what it holds, and not what it is called.
+    let named = Checkpoint::open(dir.path().join("part.bin")).unwrap();
+    assert_eq!(named.tensor("h").unwrap().to_f32(), [1.0, 1.0]);
+    assert!(named.directory().ends_with("part.bin"));
+    write(dir.path(), "model.safetensors", file(&header("c"), 2));
+    assert!(Checkpoint::open(dir.path()).unwrap().contains("c"));
+}
+
+#[test]
 fn what_is_no_checkpoint_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     assert!(refusal(dir.path()).contains("holds neither model.safetensors nor model.safetensors.index.json"));

@@ -5,7 +5,7 @@ use aneforge::Kind;
 use aneforge::device::DeviceError;
 use aneforge::session::RunError;
 use aneforge::target::TooOld;
-use aneforge_formats::{CheckpointError, FileError, SafeTensorsError};
+use aneforge_formats::{CheckpointError, FileError};
 use std::io;
 use std::path::PathBuf;
 
@@ -163,11 +163,11 @@ impl LoadError {
     /// What the system said, where a file is missing or cannot be read.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            LoadError::File(error)
-            | LoadError::Checkpoint(
-                CheckpointError::File(error) | CheckpointError::SafeTensors(SafeTensorsError::File(error)),
-            )
-            | LoadError::Weight(WeightError::Read(SafeTensorsError::File(error))) => Some(error.io_kind()),
+            LoadError::File(error) | LoadError::Checkpoint(CheckpointError::File(error)) => {
+                Some(error.io_kind())
+            }
+            LoadError::Checkpoint(CheckpointError::Read(error))
+            | LoadError::Weight(WeightError::Read(error)) => error.file().map(FileError::io_kind),
             LoadError::Resolve(_) | LoadError::NoTokenizer(_) => Some(io::ErrorKind::NotFound),
             LoadError::Checkpoint(CheckpointError::Missing(_)) => Some(io::ErrorKind::NotFound),
             _ => None,
