@@ -17,6 +17,7 @@ mod guard;
 pub mod programs;
 pub mod resnet;
 pub mod resolve;
+pub mod vision;
 pub mod weights;
 
 pub use encoder::{EncodeError, EncodeOptions, Encoder, EncoderOptions, LoadError, Pooling};

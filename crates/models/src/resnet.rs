@@ -20,8 +20,24 @@ pub enum Depth {
     D101,
 }
 
+/// What the normalisation of these networks adds to variances.
+pub(crate) const EPS: f32 = 1e-5;
+
 impl Depth {
-    fn blocks(self) -> [usize; 4] {
+    /// All of them.
+    pub const ALL: [Depth; 4] = [Depth::D18, Depth::D34, Depth::D50, Depth::D101];
+
+    /// Layers with weights, by which they are called.
+    pub fn layers(self) -> u32 {
+        match self {
+            Depth::D18 => 18,
+            Depth::D34 => 34,
+            Depth::D50 => 50,
+            Depth::D101 => 101,
+        }
+    }
+
+    pub(crate) fn blocks(self) -> [usize; 4] {
         match self {
             Depth::D18 => [2, 2, 2, 2],
             Depth::D34 | Depth::D50 => [3, 4, 6, 3],
@@ -30,7 +46,7 @@ impl Depth {
     }
 
     /// Channels out of a block per channel of its stage.
-    fn expansion(self) -> usize {
+    pub(crate) fn expansion(self) -> usize {
         match self {
             Depth::D18 | Depth::D34 => 1,
             Depth::D50 | Depth::D101 => 4,
@@ -56,10 +72,17 @@ impl Depth {
 /// ```
 #[track_caller]
 pub fn resnet(depth: Depth, x: &Var, classes: usize, weights: &mut dyn Weights) -> Result<Var, WeightError> {
-    Caller::here().scope(|| build(depth, x, classes, &mut Network { weights }))
+    Caller::here().scope(|| with_features(depth, x, classes, weights)).map(|(logits, _)| logits)
 }
 
-fn build(depth: Depth, x: &Var, classes: usize, network: &mut Network<'_>) -> Result<Var, WeightError> {
+/// The logits, and the features `[N, D]` that they are of.
+pub(crate) fn with_features(
+    depth: Depth,
+    x: &Var,
+    classes: usize,
+    weights: &mut dyn Weights,
+) -> Result<(Var, Var), WeightError> {
+    let network = &mut Network { weights };
     let stem = network.conv("conv1", x, 64, 7, 2)?.relu();
     let pool = MaxPool { kernel_sizes: [3, 3], strides: [2, 2], pad: [1; 4], ceil_mode: false };
     let mut h = Var::apply(pool, &[&stem]);
@@ -75,7 +98,7 @@ fn build(depth: Depth, x: &Var, classes: usize, network: &mut Network<'_>) -> Re
     let flat = features.reshape(&[-1, channels as i64]);
     let weight = network.weight("fc.weight", &[classes, channels])?;
     let bias = network.weight("fc.bias", &[classes])?;
-    Ok(flat.linear(&weight, Some(&bias)))
+    Ok((flat.linear(&weight, Some(&bias)), flat))
 }
 
 struct Network<'a> {

@@ -124,6 +124,11 @@ impl Stored {
         Ok(Stored { prefix, ..self })
     }
 
+    /// Whether there is a weight of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.checkpoint.contains(&self.key(name))
+    }
+
     /// A weight of this shape; an extent of 0 stands for any.
     pub fn tensor(&mut self, name: &str, want: &[usize]) -> Result<Tensor, WeightError> {
         let key = self.key(name);

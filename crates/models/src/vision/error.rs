@@ -1,0 +1,126 @@
+use super::picture::PictureError;
+use super::processor::ProcessorError;
+use crate::resolve::ResolveError;
+use crate::weights::WeightError;
+use aneforge::device::DeviceError;
+use aneforge::target::TooOld;
+use aneforge::{Kind, RunError};
+use aneforge_formats::{CheckpointError, FileError};
+use std::io;
+use std::path::PathBuf;
+
+/// A network could not be loaded, or not run on a picture.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VisionError {
+    /// No directory was found for its name.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A file could not be opened.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is not the JSON it should be.
+    #[error("`{path}` is not valid JSON: {why}; download it again")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        why: String,
+    },
+    /// What is said of preparing pictures cannot be followed.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+    /// Pictures come out in sizes of their own.
+    #[error("`{0}`: its pictures are not brought to one size; give a processor that does")]
+    Size(PathBuf),
+    /// The weights could not be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A weight is absent or not what the network needs.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+    /// A weight has a value that half precision has not.
+    #[error(
+        "weight `{key}` in `{directory}` has {value} at element {at}, which half precision does not hold; rescale it"
+    )]
+    Beyond {
+        /// Where.
+        directory: String,
+        /// The weight's name.
+        key: String,
+        /// The value.
+        value: f32,
+        /// Its place.
+        at: usize,
+    },
+    /// The weights are those of no network that is known.
+    #[error(
+        "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101 and EfficientNet-lite are known"
+    )]
+    Unknown(PathBuf),
+    /// It does not classify.
+    #[error("{0} has no classes; ask for features")]
+    Unclassified(String),
+    /// The pictures are too large.
+    #[error("pictures of this size: {0}")]
+    Shape(String),
+    /// Values are not those of so many pictures.
+    #[error(
+        "{count} pictures of [3, {height}, {width}] were announced, and {got} values given; prepare them for this network"
+    )]
+    Values {
+        /// How many pictures.
+        count: usize,
+        /// The values.
+        got: usize,
+        /// Rows that the network wants.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// A file is no picture.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// The chip runs no programs.
+    #[error(transparent)]
+    Target(#[from] TooOld),
+    /// It did not compile, or not run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl From<DeviceError> for VisionError {
+    fn from(error: DeviceError) -> VisionError {
+        VisionError::Run(error.into())
+    }
+}
+
+impl VisionError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            VisionError::Resolve(error) => error.kind(),
+            VisionError::Weight(error) => error.kind(),
+            VisionError::Run(error) => error.kind(),
+            VisionError::Target(_) => Kind::Target,
+            VisionError::Unclassified(_) | VisionError::Values { .. } | VisionError::Shape(_) => Kind::Caller,
+            _ => Kind::File,
+        }
+    }
+
+    /// What the system said, where a file is missing or cannot be read.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            VisionError::File(error)
+            | VisionError::Checkpoint(CheckpointError::File(error))
+            | VisionError::Picture(PictureError::File(error))
+            | VisionError::Processor(ProcessorError::File(error)) => Some(error.io_kind()),
+            VisionError::Checkpoint(CheckpointError::Read(error))
+            | VisionError::Weight(WeightError::Read(error)) => error.file().map(FileError::io_kind),
+            VisionError::Resolve(_) | VisionError::Checkpoint(CheckpointError::Missing(_)) => {
+                Some(io::ErrorKind::NotFound)
+            }
+            _ => None,
+        }
+    }
+}

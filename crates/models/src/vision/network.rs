@@ -1,0 +1,122 @@
+//! Which network a checkpoint is of, and what it makes of pictures.
+
+use super::efficientnet::{self, Lite};
+use super::folded::Folded;
+use super::processor::{Filter, Processor};
+use crate::resnet::{self, Depth};
+use crate::weights::{Stored, WeightError};
+use aneforge::Var;
+use aneforge_formats::Checkpoint;
+
+/// What a network makes of pictures `[N, 3, H, W]`.
+pub struct Made {
+    /// A number per class `[N, classes]`, if it classifies.
+    pub logits: Option<Var>,
+    /// What it knows of each picture `[N, D]`, before a classifier reads it.
+    pub features: Var,
+}
+
+/// A network, as its weights and their description say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Network {
+    /// A residual network, in `torchvision`'s and `timm`'s names.
+    ResNet {
+        /// How deep.
+        depth: Depth,
+        /// Its classes.
+        classes: usize,
+    },
+    /// An EfficientNet-lite.
+    EfficientNetLite(Lite),
+}
+
+impl Network {
+    /// The network of these weights, by their names and shapes; `None` if it is none that is known.
+    pub fn of(checkpoint: &Checkpoint) -> Option<Network> {
+        let shape = |name: &str| {
+            let tensor = checkpoint.contains(name).then(|| checkpoint.tensor(name).ok())??;
+            Some(tensor.shape().dims().to_vec())
+        };
+        if let (Some(fc), Some(depth)) = (shape("fc.weight"), resnet_depth(&shape)) {
+            return Some(Network::ResNet { depth, classes: fc[0] });
+        }
+        Lite::of(&shape).map(Network::EfficientNetLite)
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        match self {
+            Network::ResNet { depth, .. } => format!("ResNet-{}", depth.layers()),
+            Network::EfficientNetLite(_) => "EfficientNet-lite".into(),
+        }
+    }
+
+    /// How many classes it has; 0 if it does not classify.
+    pub fn classes(&self) -> usize {
+        match self {
+            Network::ResNet { classes, .. } => *classes,
+            Network::EfficientNetLite(lite) => lite.classes(),
+        }
+    }
+
+    /// How pictures are prepared for it where no file says so.
+    pub fn processor(&self) -> Processor {
+        match self {
+            Network::ResNet { .. } => Processor::torchvision(256, 224),
+            Network::EfficientNetLite(lite) => {
+                let side = lite.side();
+                let filter = Filter::Bicubic;
+                // 32 pixels less than the shorter side are looked at.
+                let base = Processor::torchvision(side + 32, side);
+                Processor { filter, scale: 1.0, mean: [127.0; 3], std: [128.0; 3], ..base }
+            }
+        }
+    }
+
+    /// Its weights, with normalisations folded in as it has them.
+    pub fn weights(&self, stored: Stored) -> Folded {
+        match self {
+            Network::ResNet { .. } => Folded::new(stored, resnet::EPS, resnet_norm),
+            Network::EfficientNetLite(_) => Folded::new(stored, efficientnet::EPS, |_| None),
+        }
+    }
+
+    /// Its graph for pictures `x`, normalised.
+    pub fn build(&self, x: &Var, weights: &mut Folded) -> Result<Made, WeightError> {
+        match self {
+            Network::ResNet { depth, classes } => {
+                let (logits, features) = resnet::with_features(*depth, x, *classes, weights)?;
+                Ok(Made { logits: Some(logits), features })
+            }
+            Network::EfficientNetLite(lite) => lite.build(x, weights),
+        }
+    }
+}
+
+/// The depth whose blocks are there.
+fn resnet_depth(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Depth> {
+    let has = |name: String| shape(&name).is_some();
+    let blocks: [usize; 4] = std::array::from_fn(|stage| {
+        (0..).take_while(|block| has(format!("layer{}.{block}.conv1.weight", stage + 1))).count()
+    });
+    let bottleneck = has("layer1.0.conv3.weight".into());
+    Depth::ALL.into_iter().find(|depth| depth.blocks() == blocks && (depth.expansion() > 1) == bottleneck)
+}
+
+/// The normalisation behind a convolution of a residual network.
+fn resnet_norm(conv: &str) -> Option<String> {
+    if let Some(block) = conv.strip_suffix("downsample.0") {
+        return Some(format!("{block}downsample.1"));
+    }
+    let (block, number) = conv.rsplit_once("conv")?;
+    Some(format!("{block}bn{number}"))
+}
+
+/// A linear layer by its name.
+pub(super) fn linear(x: &Var, stored: &mut Stored, name: &str, to: usize) -> Result<Var, WeightError> {
+    let from = x.shape().dims().last().copied().unwrap_or(0);
+    let weight = Var::constant(stored.tensor(&format!("{name}.weight"), &[to, from])?);
+    let bias = Var::constant(stored.tensor(&format!("{name}.bias"), &[to])?);
+    Ok(x.linear(&weight, Some(&bias)))
+}
