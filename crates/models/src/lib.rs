@@ -2,7 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`encoder`] | sentence encoders of the BERT family |
+//! | [`encoder`] | sentence encoders: BERT, RoBERTa, DistilBERT, MPNet, ModernBERT, Nomic, GTE |
+//! | [`reranker`] | rerankers: the same families with a head that scores pairs |
 //! | [`resnet`] | residual networks |
 //! | [`resolve`] | names to directories |
 //! | [`weights`] | where the weights of all of them come from |
@@ -15,11 +16,14 @@ mod cache;
 pub mod encoder;
 mod guard;
 pub mod programs;
+pub mod reranker;
 pub mod resnet;
 pub mod resolve;
+mod transformer;
 pub mod weights;
 
 pub use encoder::{EncodeError, EncodeOptions, Encoder, EncoderOptions, LoadError, Pooling};
+pub use reranker::{CrossEncoder, CrossEncoderOptions};
 pub use weights::{WeightError, Weights};
 
 /// The most bytes that a model's description or tokenizer may have: far more than any has.
