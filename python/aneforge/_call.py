@@ -49,8 +49,8 @@ def call_encoder(self: Any, /, texts: Any, normalize: bool = True, long: str = "
 def encoder_batches(self: Any, texts: Any) -> str:
     """Which texts would run together, through programs for how many texts of which length, and why.
 
-    Texts are put together by length, the longest first, and padded to a multiple of 8 tokens (of 16 from 65 on, 32 from 129 on, 64
-    from 257 on). A batch is full with 512 rows of tokens or 32 texts, and has a half, a quarter and so on of that where no more
+    Texts are put together by length, the longest first, and padded to a multiple of 4 tokens (of 8 from 33 on, 16 from 97 on, 32
+    from 193 on). A batch is full with 512 rows of tokens or 32 texts, and has a half, a quarter and so on of that where no more
     texts are near in length. Vectors do not depend on it.
 
     Args:

@@ -356,6 +356,8 @@ class Encoder:
     def _batches(self, texts: Any) -> str: ...
     def batches(self, texts: str | Sequence[str]) -> str:
         """Which texts would run together, through programs for how many texts of which length, and why."""
+    def tokens(self, texts: str | Sequence[str]) -> list[list[int]]:
+        """The numbers of each text's tokens, with special ones, cut to `max_seq_length`."""
     def _conventions(self) -> tuple[dict[str, str], str | None, str | None, bool]: ...
     def weight_report(self) -> list[dict[str, Any]]:
         """How each weight of the layers is stored, as `Model.weight_report` says it; of those that `load` was told to

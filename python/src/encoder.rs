@@ -181,6 +181,16 @@ impl Encoder {
         batches.map_err(|e| Error::Encode(Box::new(e)).into())
     }
 
+    /// The numbers of each text's tokens, with special ones, cut to `max_seq_length`.
+    fn tokens(&self, py: Python<'_>, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<u32>>> {
+        let texts = texts_of(texts)?;
+        let mut locked = self.home.lock(py)?;
+        let tokens = self
+            .home
+            .apart(py, &mut locked, move |encoder, stop| stoppable(stop, || encoder.token_ids(&texts)))?;
+        tokens.map_err(|e| Error::Encode(Box::new(e)).into())
+    }
+
     /// What the model's files say of texts: what precedes those of each kind, the usual kind, how vectors are compared, and
     /// whether they end in a normalisation.
     fn _conventions(&self) -> (BTreeMap<String, String>, Option<String>, Option<String>, bool) {

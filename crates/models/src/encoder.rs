@@ -206,6 +206,11 @@ impl Encoder {
         Ok(Batches::of(&lengths, self.max_seq_length()))
     }
 
+    /// The numbers of each text's tokens, as the first layer is given them: with special ones, and cut to the greatest length.
+    pub fn token_ids<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>, EncodeError> {
+        Ok(self.tokens(texts, Long::Cut)?.into_iter().map(|(_, tokens)| tokens.ids).collect())
+    }
+
     fn tokens<T: AsRef<str>>(&self, texts: &[T], long: Long) -> Result<Vec<(usize, Tokens)>, EncodeError> {
         let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text.as_ref())).collect();
         self.runner.reader.read(&inputs, self.runner.model.vocabulary(), long == Long::Windows)

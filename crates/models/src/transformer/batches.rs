@@ -8,14 +8,14 @@ const ROWS: usize = 512;
 /// The most texts of a batch.
 const MOST: usize = 32;
 
-/// The length that a text of `tokens` tokens is padded to: multiples of 8 up to 64, of 16 up to 128, of 32 up to 256, of
-/// 64 beyond, and at most `max`.
+/// The length that a text of `tokens` tokens is padded to: multiples of 4 up to 32, of 8 up to 96, of 16 up to 192, of
+/// 32 beyond, and at most `max`.
 pub fn bucket(tokens: usize, max: usize) -> usize {
     let step = match tokens {
-        0..=64 => 8,
-        65..=128 => 16,
-        129..=256 => 32,
-        _ => 64,
+        0..=32 => 4,
+        33..=96 => 8,
+        97..=192 => 16,
+        _ => 32,
     };
     tokens.max(1).next_multiple_of(step).min(max).max(tokens)
 }
@@ -126,10 +126,10 @@ mod tests {
     #[test]
     fn buckets_hold_their_texts_and_grow() {
         assert_eq!(
-            [0, 1, 8, 9, 64, 65, 128, 129, 256, 257, 500].map(|n| bucket(n, 512)),
-            [8, 8, 8, 16, 64, 80, 128, 160, 256, 320, 512]
+            [0, 1, 4, 5, 32, 33, 96, 97, 192, 193, 500].map(|n| bucket(n, 512)),
+            [4, 4, 4, 8, 32, 40, 96, 112, 192, 224, 512]
         );
-        assert_eq!([3, 90, 100].map(|n| bucket(n, 100)), [8, 96, 100]);
+        assert_eq!([3, 90, 98].map(|n| bucket(n, 100)), [4, 96, 100]);
         for n in 1..=512 {
             assert!(bucket(n, 512) >= n && bucket(n, 512) >= bucket(n - 1, 512));
         }
@@ -160,7 +160,7 @@ mod tests {
             batches.iter().map(|b| (b.size, b.length, b.texts.len())).collect()
         };
         assert_eq!(sizes(&[]), []);
-        assert_eq!(sizes(&[12]), [(1, 16, 1)]);
+        assert_eq!(sizes(&[13]), [(1, 16, 1)]);
         assert_eq!(sizes(&[30; 21]), [(16, 32, 16), (4, 32, 4), (1, 32, 1)]);
         assert_eq!(sizes(&[30; 15]), [(16, 32, 15)]);
         // A text half as long does not join, one that is nearly as long does.
