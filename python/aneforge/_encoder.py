@@ -9,6 +9,7 @@ from os import PathLike
 from aneforge import _env, _native
 from aneforge._compile import _form
 from aneforge._native import Encoder
+from aneforge._operand import within
 
 
 def load(
@@ -25,8 +26,12 @@ def load(
     compress: str | None = None,
     compress_atol: float = 0.05,
     calibrate: Sequence[str] | None = None,
+    max_seq_length: int | None = None,
 ) -> Encoder:
-    """Loads a sentence encoder of the BERT family; call it with texts.
+    """Loads a sentence encoder; call it with texts.
+
+    Families: BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, MPNet, ModernBERT, Nomic and GTE, by `model_type` in
+    `config.json`.
 
     Args:
         name: a directory in the layout of transformers or sentence-transformers, or a hub id.
@@ -40,6 +45,8 @@ def load(
         compress_atol: the largest relative error; see `compile`.
         calibrate: with `compress` or `int8`, texts like those that are to be encoded: weights are chosen by what they are
             multiplied with in these. Some hundred sentences of all kinds take half a minute.
+        max_seq_length: the most tokens of a text; by default what the model's own files say, and never more than it has
+            positions.
 
     Raises:
         FileNotFoundError: there is no such directory, and no such model on the hub.
@@ -59,4 +66,5 @@ def load(
         offline=_env.offline(),
         compress=form,
         calibrate=calibrate,
+        max_seq_length=None if max_seq_length is None else within("load: max_seq_length", max_seq_length),
     )

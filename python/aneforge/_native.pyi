@@ -19,6 +19,7 @@ __all__ = [
     "Breaker",
     "Encoder",
     "Model",
+    "Reranker",
     "SegmentedModel",
     "Tensor",
     "__version__",
@@ -59,6 +60,7 @@ __all__ = [
     "load",
     "load_graph",
     "load_model",
+    "load_reranker",
     "max_threads",
     "native_streams",
     "notices",
@@ -346,9 +348,17 @@ class Encoder:
     and other Python threads run meanwhile.
     """
 
-    def _call(self, texts: Any, normalize: bool) -> NDArray[np.float32]: ...
-    def __call__(self, texts: str | Sequence[str], normalize: bool = True) -> NDArray[np.float32]:
+    def _call(self, texts: Any, normalize: bool, windows: bool) -> NDArray[np.float32]: ...
+    def __call__(
+        self, texts: str | Sequence[str], normalize: bool = True, long: str = "cut"
+    ) -> NDArray[np.float32]:
         """One row per text, of unit length when `normalize`. A single text gives one row."""
+    def _batches(self, texts: Any) -> str: ...
+    def batches(self, texts: str | Sequence[str]) -> str:
+        """Which texts would run together, through programs for how many texts of which length, and why."""
+    def tokens(self, texts: str | Sequence[str]) -> list[list[int]]:
+        """The numbers of each text's tokens, with special ones, cut to `max_seq_length`."""
+    def _conventions(self) -> tuple[dict[str, str], str | None, str | None, bool]: ...
     def weight_report(self) -> list[dict[str, Any]]:
         """How each weight of the layers is stored, as `Model.weight_report` says it; of those that `load` was told to
         `compress` or `calibrate`.
@@ -381,11 +391,43 @@ def load(
     sums: Sequence[tuple[str, int, int]] | None = None,
     compress: tuple[str, float, int] | None = None,
     calibrate: Sequence[str] | None = None,
+    max_seq_length: int | None = None,
 ) -> Encoder:
     """Loads a sentence encoder by its directory or hub id.
 
     `sums` are names, lengths and checksums of the files that it must be loaded from.
     """
+
+@final
+class Reranker:
+    """A pretrained reranker: pairs of texts in, scores out."""
+
+    def predict(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float32]:
+        """The scores of each pair, a row of them with one for each label."""
+    @property
+    def labels(self) -> int:
+        """How many scores a pair gets."""
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a pair, special ones included."""
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+
+def load_reranker(
+    name: str,
+    int8: bool,
+    max_length: int | None = None,
+    target: str | None = None,
+    device: str | None = None,
+    host: Mapping[str, Any] | None = None,
+    offline: bool = False,
+    sums: Sequence[tuple[str, int, int]] | None = None,
+) -> Reranker:
+    """Loads a reranker by its directory or hub id."""
 
 def attention(
     x: Tensor,

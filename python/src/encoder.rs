@@ -1,27 +1,26 @@
 //! `Encoder`: a pretrained sentence encoder.
 
 use crate::compile::{chip, form, on};
-use crate::error::{Error, instead};
+use crate::error::Error;
 use crate::home::Home;
 use crate::host::HostWords;
-use crate::interrupt::interruptible;
-use crate::memory::zeros;
+use crate::loaded::{Sums, lasting, loaded, matrix, sums_of, texts_of};
 use crate::model::reported;
 use crate::text::Text;
 use aneforge::HostOptions;
 use aneforge::passes::WeightReport;
 use aneforge_kernels::threads::stoppable;
-use aneforge_models::encoder::{FileSum, Files};
+use aneforge_models::encoder::{Files, Long, Prompts};
 use aneforge_models::resolve::HubOptions;
-use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, LoadError, Pooling};
-use numpy::{PyArray2, PyArrayMethods};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use aneforge_models::{EncodeOptions, Encoder as Loaded, EncoderOptions, Pooling};
+use numpy::PyArray2;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyList, PyTuple};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 
 /// A pretrained sentence encoder: texts in, vectors out.
 ///
@@ -38,6 +37,8 @@ pub struct Encoder {
     dim: usize,
     max_seq_length: usize,
     pooling: Pooling,
+    prompts: Prompts,
+    normalizes: bool,
     target: &'static str,
     device: &'static str,
     weights: Vec<WeightReport>,
@@ -55,10 +56,8 @@ struct Recipe {
     int8: bool,
     compress: Option<(String, f64, usize)>,
     calibrate: Vec<String>,
+    max_seq_length: Option<usize>,
 }
-
-/// Names, lengths and checksums of the files that an encoder was loaded from.
-type Sums = Vec<(String, u64, u32)>;
 
 impl Recipe {
     /// The encoder, whose files must hold what these sums say.
@@ -75,25 +74,13 @@ impl Recipe {
                 .map(|(name, atol, block)| form("load", &name, atol, block))
                 .transpose()?,
             calibrate: self.calibrate.clone(),
+            max_seq_length: self.max_seq_length,
             hub: HubOptions { offline: self.offline, ..HubOptions::default() },
             ..EncoderOptions::default()
         };
         let name = self.name.clone();
-        let sum = |(name, length, sum)| FileSum { name, length, sum };
-        let sums: Option<Vec<FileSum>> = sums.map(|sums| sums.into_iter().map(sum).collect());
-        let first = OnceLock::new();
-        // Where it is loaded again, as in a forked process, it is from the same files.
-        let make = move || {
-            let loaded = Loaded::load(&name, options.clone())?;
-            match first.get() {
-                Some(first) => loaded.files().same_as(first)?,
-                None => sums.as_deref().map_or(Ok(()), |sums| loaded.files().hold(sums))?,
-            }
-            first.get_or_init(|| loaded.files().clone());
-            Ok::<_, LoadError>(loaded)
-        };
-        let make = move || make().map_err(|e| Error::Load(Box::new(e)));
-        let home = Arc::new(interruptible(py, move |_| Home::new(make))??);
+        let load = move || Loaded::load(&name, options.clone());
+        let home = loaded(py, sums, load, Loaded::files)?;
         let with = home.clone();
         with.with(py, |loaded| Encoder {
             home,
@@ -103,6 +90,8 @@ impl Recipe {
             dim: loaded.dim(),
             max_seq_length: loaded.max_seq_length(),
             pooling: loaded.pooling(),
+            prompts: loaded.prompts().clone(),
+            normalizes: loaded.normalizes(),
             target: loaded.target().name(),
             device: loaded.device().title(),
             weights: loaded.weights().to_vec(),
@@ -124,7 +113,7 @@ fn pooling(name: &str) -> PyResult<Pooling> {
 /// Loads a sentence encoder by its directory or hub id.
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
-#[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false, sums = None, compress = None, calibrate = None))]
+#[pyo3(signature = (name, int8, pooling, target = None, device = None, host = None, offline = false, sums = None, compress = None, calibrate = None, max_seq_length = None))]
 pub fn load(
     py: Python<'_>,
     name: Text,
@@ -137,12 +126,10 @@ pub fn load(
     sums: Option<Sums>,
     compress: Option<(Text, f64, usize)>,
     calibrate: Option<&Bound<'_, PyAny>>,
+    max_seq_length: Option<usize>,
 ) -> PyResult<Encoder> {
-    // A folder stays the same one when a copy is loaded after a change of directory.
-    let place = Path::new(&*name).exists().then(|| std::path::absolute(&*name).ok()).flatten();
-    let name = place.as_ref().and_then(|place| place.to_str()).unwrap_or(&name);
     Recipe {
-        name: name.to_owned(),
+        name: lasting(&name),
         pooling: pooling.as_deref().map(str::to_owned),
         target: chip(target.as_deref())?.name().to_owned(),
         device: on(device.as_deref(), &HostOptions::default())?.name().to_owned(),
@@ -150,35 +137,10 @@ pub fn load(
         offline,
         int8,
         compress: compress.map(|(name, atol, block)| (name.to_owned(), atol, block)),
-        calibrate: calibrate.map(texts).transpose()?.unwrap_or_default(),
+        calibrate: calibrate.map(texts_of).transpose()?.unwrap_or_default(),
+        max_seq_length,
     }
     .load(py, sums)
-}
-
-fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-    if let Ok(one) = given.cast::<PyString>() {
-        return Ok(vec![characters(0, one)?]);
-    }
-    let refuse = |what: &Bound<'_, PyAny>| match what.get_type().name().and_then(|n| n.extract::<String>()) {
-        Ok(kind) => PyTypeError::new_err(format!("texts must be a str or a sequence of str, got {kind}")),
-        Err(e) => e,
-    };
-    let each = |(index, item): (usize, PyResult<Bound<'_, PyAny>>)| {
-        let item = item?;
-        characters(index, item.cast::<PyString>().map_err(|_| refuse(&item))?)
-    };
-    given.try_iter().map_err(|e| instead(given.py(), e, || refuse(given)))?.enumerate().map(each).collect()
-}
-
-/// A text that has characters only.
-fn characters(index: usize, text: &Bound<'_, PyString>) -> PyResult<String> {
-    let lone = || {
-        PyValueError::new_err(format!(
-            "text {index} has a lone surrogate, which is no character; replace it, as \
-             text.encode(errors=\"replace\").decode() does"
-        ))
-    };
-    text.to_str().map(str::to_owned).map_err(|e| instead(text.py(), e, lone))
 }
 
 #[pymethods]
@@ -190,23 +152,50 @@ impl Encoder {
         py: Python<'py>,
         texts: &Bound<'py, PyAny>,
         normalize: bool,
+        windows: bool,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let texts = self::texts(texts)?;
+        let texts = texts_of(texts)?;
+        let long = if windows { Long::Windows } else { Long::Cut };
         let count = texts.len();
         let mut locked = self.home.lock(py)?;
         let vectors = self.home.apart(py, &mut locked, move |encoder, stop| {
             let flow = || {
                 if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            stoppable(stop, || encoder.encode_with(&texts, EncodeOptions { normalize }, &mut |_, _| flow()))
+            stoppable(stop, || {
+                encoder.encode_with(&texts, EncodeOptions { normalize, long }, &mut |_, _| flow())
+            })
         })?;
         drop(locked);
         let vectors = vectors.map_err(|e| Error::Encode(Box::new(e)))?;
-        let rows = zeros::<f32>(py, &[count, self.dim])?;
-        let mut flat = rows.readwrite();
-        let flat = flat.as_slice_mut().expect("invariant: new arrays are contiguous");
-        flat.chunks_exact_mut(self.dim).zip(&vectors).for_each(|(row, vector)| row.copy_from_slice(vector));
-        rows.cast_into().map_err(PyErr::from)
+        matrix(py, &vectors, [count, self.dim])
+    }
+
+    /// Which texts would run together through which program, in words.
+    fn _batches(&self, py: Python<'_>, texts: &Bound<'_, PyAny>) -> PyResult<String> {
+        let texts = texts_of(texts)?;
+        let mut locked = self.home.lock(py)?;
+        let batches = self.home.apart(py, &mut locked, move |encoder, stop| {
+            stoppable(stop, || encoder.batches(&texts).map(|batches| batches.to_string()))
+        })?;
+        batches.map_err(|e| Error::Encode(Box::new(e)).into())
+    }
+
+    /// The numbers of each text's tokens, with special ones, cut to `max_seq_length`.
+    fn tokens(&self, py: Python<'_>, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<u32>>> {
+        let texts = texts_of(texts)?;
+        let mut locked = self.home.lock(py)?;
+        let tokens = self
+            .home
+            .apart(py, &mut locked, move |encoder, stop| stoppable(stop, || encoder.token_ids(&texts)))?;
+        tokens.map_err(|e| Error::Encode(Box::new(e)).into())
+    }
+
+    /// What the model's files say of texts: what precedes those of each kind, the usual kind, how vectors are compared, and
+    /// whether they end in a normalisation.
+    fn _conventions(&self) -> (BTreeMap<String, String>, Option<String>, Option<String>, bool) {
+        let Prompts { prompts, default, similarity } = self.prompts.clone();
+        (prompts, default, similarity, self.normalizes)
     }
 
     /// The length of the vectors.
@@ -253,13 +242,11 @@ impl Encoder {
 
     /// What pickle keeps: where it was loaded from, how, and what the files hold, by length and checksum.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let Recipe { name, pooling, target, device, host, offline, int8, compress, calibrate } =
-            self.recipe.clone();
-        let files = self.files.clone();
-        let sums = interruptible(py, move |_| files.sums())?.map_err(|e| Error::Load(Box::new(e)))?;
-        let sums: Sums = sums.into_iter().map(|file| (file.name, file.length, file.sum)).collect();
+        let Recipe { name, pooling, target, device, host, offline, int8, .. } = self.recipe.clone();
+        let Recipe { compress, calibrate, max_seq_length, .. } = self.recipe.clone();
+        let sums = sums_of(py, &self.files)?;
         let given = (name, int8, pooling, target, device, host, offline, sums, compress, calibrate);
-        let arguments = given.into_pyobject(py)?;
+        let arguments = given.into_pyobject(py)?.add((max_seq_length,))?.cast_into::<PyTuple>()?;
         Ok((py.import("aneforge._native")?.getattr("load")?, arguments))
     }
 

@@ -20,6 +20,7 @@ mod home;
 mod host;
 mod interrupt;
 mod judge;
+mod loaded;
 mod memory;
 mod model;
 mod nn;
@@ -30,6 +31,7 @@ mod paired;
 mod pickle;
 mod ports;
 mod profile;
+mod reranker;
 mod running;
 mod state;
 mod targets;
@@ -86,6 +88,8 @@ mod _native {
     use crate::pickle::{model_from_bytes, tensor_from_bytes};
     #[pymodule_export]
     use crate::profile::{profile, write_text};
+    #[pymodule_export]
+    use crate::reranker::{Reranker, load_reranker};
     #[pymodule_export]
     use crate::state::{State, state, state_from_bytes};
     #[pymodule_export]

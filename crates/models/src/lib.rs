@@ -2,9 +2,11 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`encoder`] | sentence encoders of the BERT family |
+//! | [`encoder`] | sentence encoders: BERT, RoBERTa, DistilBERT, MPNet, ModernBERT, Nomic, GTE |
+//! | [`reranker`] | rerankers: the same families with a head that scores pairs |
 //! | [`resnet`] | residual networks |
 //! | [`resolve`] | names to directories |
+//! | [`vision`] | networks that look at pictures |
 //! | [`weights`] | where the weights of all of them come from |
 //! | [`programs`] | compiled programs by shape |
 //!
@@ -15,12 +17,15 @@ mod cache;
 pub mod encoder;
 mod guard;
 pub mod programs;
+pub mod reranker;
 pub mod resnet;
 pub mod resolve;
+mod transformer;
 pub mod vision;
 pub mod weights;
 
 pub use encoder::{EncodeError, EncodeOptions, Encoder, EncoderOptions, LoadError, Pooling};
+pub use reranker::{CrossEncoder, CrossEncoderOptions};
 pub use weights::{WeightError, Weights};
 
 /// The most bytes that a model's description or tokenizer may have: far more than any has.

@@ -85,8 +85,14 @@ const REQUIRED: [(&str, &str); 2] = [
 ];
 
 /// Files that describe a model, in its root or in the directory of one of its numbered modules.
-const DESCRIBING: [&str; 5] =
-    ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "tokenizer_config.json"];
+const DESCRIBING: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+    "config_sentence_transformers.json",
+];
 
 const WEIGHTS: &str = "model.safetensors";
 

@@ -129,6 +129,24 @@ impl Stored {
         self.checkpoint.contains(&self.key(name))
     }
 
+    /// What precedes all names.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether there is a weight of this name, with whatever precedes it.
+    pub fn contains(&self, full: &str) -> bool {
+        self.checkpoint.contains(full)
+    }
+
+    /// A weight by its name with whatever precedes it, such as one of a head.
+    pub fn beyond_prefix(&mut self, full: &str, want: &[usize]) -> Result<Tensor, WeightError> {
+        let prefix = std::mem::take(&mut self.prefix);
+        let tensor = self.tensor(full, want);
+        self.prefix = prefix;
+        tensor
+    }
+
     /// A weight of this shape; an extent of 0 stands for any.
     pub fn tensor(&mut self, name: &str, want: &[usize]) -> Result<Tensor, WeightError> {
         let key = self.key(name);

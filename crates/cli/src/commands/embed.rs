@@ -169,10 +169,14 @@ fn encode(
     context: &Context,
 ) -> Result<Vec<Vec<f32>>> {
     let bar = context.bar("encoding", texts.len());
-    let vectors = encoder.encode_with(texts, EncodeOptions { normalize }, &mut |done, _| {
-        bar.set_position(done as u64);
-        ControlFlow::Continue(())
-    });
+    let vectors = encoder.encode_with(
+        texts,
+        EncodeOptions { normalize, ..EncodeOptions::default() },
+        &mut |done, _| {
+            bar.set_position(done as u64);
+            ControlFlow::Continue(())
+        },
+    );
     bar.finish_and_clear();
     Ok(vectors?)
 }

@@ -61,6 +61,11 @@ pub enum LoadError {
     /// The pooling module is one that cannot be computed.
     #[error(transparent)]
     Pooling(#[from] PoolingError),
+    /// The weights are those of no reranker.
+    #[error(
+        "the weights in `{0}` have no head that scores pairs (pooler.dense, classifier.dense, pre_classifier or head.dense, with a classifier); load the model as an encoder, or name a reranker"
+    )]
+    NoHead(PathBuf),
     /// The weights could not be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -154,7 +159,7 @@ impl LoadError {
             LoadError::TooShort { .. } | LoadError::Uncompressed => Kind::Caller,
             LoadError::Compress(error) => error.kind(),
             LoadError::NoTokenizer(_) | LoadError::Tokenizer { .. } => Kind::File,
-            LoadError::Checkpoint(_) | LoadError::Changed { .. } => Kind::File,
+            LoadError::NoHead(_) | LoadError::Checkpoint(_) | LoadError::Changed { .. } => Kind::File,
             LoadError::Weight(error) => error.kind(),
             LoadError::Target(_) => Kind::Target,
         }

@@ -36,7 +36,7 @@ pub struct FileSum {
 
 impl Files {
     /// Looks at the files of a directory that describe a model or hold its weights.
-    pub(super) fn of(directory: &Path) -> Result<Files, LoadError> {
+    pub(crate) fn of(directory: &Path) -> Result<Files, LoadError> {
         let mut names = names(directory, "")?;
         let module = |name: &&String| is_module(name) && directory.join(name).is_dir();
         for folder in names.iter().filter(module).cloned().collect::<Vec<_>>() {

@@ -101,6 +101,23 @@ impl Pooling {
     }
 }
 
+impl Pooling {
+    /// One vector of those of a text's parts, each with its tokens.
+    pub(super) fn join(self, parts: &[(&[f32], usize)], dim: usize) -> Vec<f32> {
+        let all = parts.iter().map(|(_, tokens)| *tokens as f64).sum::<f64>();
+        let of = |at: usize| {
+            let values = parts.iter().map(|(vector, tokens)| (f64::from(vector[at]), *tokens as f64));
+            match self {
+                Pooling::Max => values.map(|(v, _)| v).fold(f64::NEG_INFINITY, f64::max) as f32,
+                Pooling::Mean | Pooling::Cls => {
+                    values.map(|(v, tokens)| v * tokens / all).sum::<f64>() as f32
+                }
+            }
+        };
+        (0..dim).map(of).collect()
+    }
+}
+
 /// Scales a vector to unit length; zeros stay.
 pub(super) fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt().max(1e-12);

@@ -75,8 +75,11 @@ fn vectors_have_unit_length_unless_asked_otherwise() {
     let length = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
     let unit = encoder.encode(&["the cat", ""]).unwrap();
     assert!(unit.iter().all(|v| (length(v) - 1.0).abs() < 1e-6));
-    let raw = encoder
-        .encode_with(&["the cat"], EncodeOptions { normalize: false }, &mut |_, _| ControlFlow::Continue(()));
+    let raw = encoder.encode_with(
+        &["the cat"],
+        EncodeOptions { normalize: false, ..EncodeOptions::default() },
+        &mut |_, _| ControlFlow::Continue(()),
+    );
     let raw = raw.unwrap();
     assert!((length(&raw[0]) - 1.0).abs() > 1e-3 && cosine(&raw[0], &unit[0]) > 0.999_999);
     assert_eq!(encoder.encode::<&str>(&[]).unwrap(), Vec::<Vec<f32>>::new());
@@ -96,13 +99,20 @@ fn results_do_not_depend_on_company_or_order() {
 fn encoding_reports_and_stops() {
     let mut encoder = load(&tiny(), options());
     let mut seen = Vec::new();
-    let stopped =
-        encoder.encode_with(&["cat", "dog", "bird"], EncodeOptions::default(), &mut |done, total| {
-            seen.push((done, total));
-            if done == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-    assert_eq!(stopped.unwrap_err().to_string(), "stopped after 1 of 3 texts");
-    assert_eq!(seen, [(0, 3), (1, 3)]);
+    // The long text is a batch of its own, and the first one; so are the short ones together.
+    let texts = ["cat", "the dog ran over the old house and the bird flew", "bird", "star"];
+    let stopped = encoder.encode_with(&texts, EncodeOptions::default(), &mut |done, total| {
+        seen.push((done, total));
+        if done == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(stopped.unwrap_err().to_string(), "stopped after 1 of 4 texts");
+    assert_eq!(seen, [(0, 4), (1, 4)]);
+    seen.clear();
+    let all = encoder.encode_with(&texts, EncodeOptions::default(), &mut |done, total| {
+        seen.push((done, total));
+        ControlFlow::Continue(())
+    });
+    assert_eq!((all.unwrap().len(), seen), (4, vec![(0, 4), (1, 4), (4, 4)]));
 }
 
 /// A copy of the tiny model to break.
@@ -223,8 +233,9 @@ fn configurations_that_cannot_be_built_say_why() {
         );
     }
     assert_eq!(
-        config("\"bert\"", "\"mpnet\""),
-        "`DIR/config.json`: model type `mpnet` is not supported; sentence encoders are of type `bert`"
+        config("\"bert\"", "\"vits\""),
+        "`DIR/config.json`: model type `vits` is not supported; encoders are of the types bert, roberta, xlm-roberta, \
+         camembert, distilbert, mpnet, modernbert, nomic_bert, gte, new"
     );
     assert!(config("\"gelu\"", "\"mish\"").contains("hidden_act `mish` is not supported; gelu, gelu_new"));
     assert!(

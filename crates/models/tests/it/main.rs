@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod encoder;
+mod families;
+mod made;
+mod reranker;
 mod resnet;
