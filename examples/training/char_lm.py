@@ -66,7 +66,7 @@ def main(text: Path | None = None, steps: int = 600, prompt: str = "The ", lengt
         weights="paired", dynamic_scale=200, clip=1.0, accumulate=4, schedule=af.train.cosine(20, max(steps, 21), 0.1),
     )  # fmt: skip
     rng, losses = np.random.default_rng(1), []
-    while trainer._training.updates < steps:
+    while trainer.updates < steps:
         at = rng.integers(len(numbers) - TOKENS - 1)
         window = numbers[at : at + TOKENS + 1]
         trainer.data = {x: ones[window[:-1]], target: ones[window[1:]]}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aneforge import _native
 from aneforge._native import Tensor
 from aneforge._operand import Array
 
@@ -36,7 +37,7 @@ class Shuffled:
     """
 
     def __init__(self, X: Array, Y: Array, batch: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
-        self.X, self.Y = np.asarray(X), np.asarray(Y)
+        self.X, self.Y = _native.array(X, "set_dataset: X_full"), _native.array(Y, "set_dataset: Y_onehot")
         if len(self.X) != len(self.Y):
             raise ValueError(f"set_dataset: {len(self.X)} examples and {len(self.Y)} targets")
         if len(self.X) < batch:
@@ -90,18 +91,18 @@ def _values(leaf: Tensor, data: Mapping[Tensor, Array]) -> Array:
         raise ValueError(
             f"an input of shape {tuple(leaf.shape)} has no values; give them in data_inputs, or in its attrs['value']"
         )
-    array = np.asarray(given)
+    array = given if isinstance(given, np.ndarray) else _native.array(given, "the batch")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         at = int(np.flatnonzero(~np.isfinite(array).ravel())[0])
         name = leaf.attrs.get("name")
         what = f"`{name}`" if name else f"the input of shape {tuple(leaf.shape)}"
         raise ValueError(f"the batch: value {at} of {what} is {array.ravel()[at]}; clean the data")
-    return given
+    return given if isinstance(given, bytes) else array
 
 
 def _labels(y: Array, rows: int, classes: int) -> NDArray[np.int64]:
     """Labels as whole numbers: of numbers, or of rows of ones and zeros."""
-    labels = np.asarray(y)
+    labels = _native.array(y, "accuracy: labels")
     if labels.ndim == 2 and labels.shape[1] == classes and classes > 1:
         labels = labels.argmax(axis=1)
     elif labels.ndim == 2 and labels.shape[1] == 1:
@@ -111,6 +112,18 @@ def _labels(y: Array, rows: int, classes: int) -> NDArray[np.int64]:
     if rows and (labels.min() < 0 or labels.max() >= classes or (labels != labels.round()).any()):
         raise ValueError(f"accuracy: labels are whole numbers from 0 to {classes - 1}")
     return labels.astype(np.int64)
+
+
+def _targets(array: Array, shape: Sequence[int]) -> Array:
+    """What a cross entropy compares with: labels, whole numbers, as rows of ones and zeros; rows as they are."""
+    if np.ndim(array) != 1 or len(array) != shape[0] or array.dtype.kind not in "iu":
+        return array
+    if len(array) and (array.min() < 0 or array.max() >= shape[1]):
+        least, most = array.min(), array.max()
+        raise ValueError(f"the batch: labels are whole numbers from 0 to {shape[1] - 1}, got {least} to {most}")
+    rows = np.zeros(tuple(shape), np.float32)
+    rows[np.arange(len(array)), array] = 1
+    return rows
 
 
 def _rate(value: float) -> float:

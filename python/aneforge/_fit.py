@@ -35,11 +35,11 @@ def batch_of(trainer: Trainer, given: Any, inputs: Sequence[Tensor]) -> dict[Ten
     if isinstance(given, Mapping):
         if set(given) != set(inputs):
             raise ValueError(f"fit: a batch has arrays for {len(given)} inputs; each of the {len(inputs)} inputs needs one")
-        return {leaf: np.asarray(array) for leaf, array in given.items()}
+        return {leaf: _native.array(array, "fit: a batch") for leaf, array in given.items()}
     arrays = list(given) if isinstance(given, (tuple, list)) else [given]
     if len(arrays) != len(inputs):
         raise ValueError(f"fit: a batch has {len(arrays)} arrays for {len(inputs)} inputs; name them with inputs=")
-    return {leaf: np.asarray(array) for leaf, array in zip(inputs, arrays, strict=True)}
+    return {leaf: _native.array(array, "fit: a batch") for leaf, array in zip(inputs, arrays, strict=True)}
 
 
 class Progress:
@@ -88,22 +88,20 @@ def fit(
     ports = list(inputs) if inputs is not None else trainer._ports()
     shown = progress if progress is not None else sys.stderr.isatty()
     start, bar, done = time.perf_counter(), Progress(steps, shown), 0
-    source, rows, dataset = iter(batches) if batches is not None else None, trainer.history, trainer._dataset
+    source, rows = iter(batches) if batches is not None else None, trainer.history
     first, missing = len(rows), object()
-    begin = rows[-1]["step"] if rows else trainer._steps_before()
+    begin = rows[-1]["step"] if rows else trainer.updates
     try:
         while steps is None or done < steps:
             if source is not None:
                 given = next(source, missing)
                 if given is missing:
                     break
-                trainer._dataset = None
                 trainer.data.update(batch_of(trainer, given, ports))
-            report = trainer.step()
+            loss, report = advance(trainer, draw=source is None)
             done += 1
-            loss = report["loss"] if "loss" in report else trainer.loss()
             row = {
-                "step": begin + done, "loss": float(loss), "lr": report.get("lr", trainer.lr),
+                "step": begin + done, "loss": loss, "lr": report.get("lr", trainer.lr),
                 "scale": report.get("scale", trainer.scale), "updated": bool(report["updated"]),
                 "seconds": round(time.perf_counter() - start, 6),
             }  # fmt: skip
@@ -115,12 +113,32 @@ def fit(
             if done % every == 0:
                 keep(trainer, log, checkpoint)
     finally:
-        trainer._dataset = dataset
         # What was done is not lost, whatever ended it.
         if done:
             bar.tell(rows[-1]["step"], rows[-1]["loss"], done, last=True)
             keep(trainer, log, checkpoint)
     return rows[first:]
+
+
+def advance(trainer: Trainer, draw: bool) -> tuple[float, dict[str, Any]]:
+    """Makes the step of a batch, the next of the data set or that of `trainer.data`: the loss before it, and what came of it.
+
+    A batch of which no step came is not taken, so that a checkpoint which is written then goes on with it.
+    """
+    dataset, made = trainer._dataset, False
+    place = dataset[2].done if dataset is not None else 0
+    try:
+        if draw:
+            trainer._draw()
+        trainer._dataset = None
+        before = None if trainer.device_optimizer else trainer.loss()
+        report = trainer.step()
+        made = True
+    finally:
+        trainer._dataset = dataset
+        if dataset is not None and not made:
+            dataset[2].seek(place)
+    return float(report["loss"] if before is None else before), report
 
 
 def keep(trainer: Trainer, log: str | PathLike[str] | None, checkpoint: str | PathLike[str] | None) -> None:

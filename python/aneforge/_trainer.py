@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aneforge import _env, _fit, _native, autograd
-from aneforge._batches import Shuffled, _labels, _rate, _values
+from aneforge._batches import Shuffled, _labels, _rate, _targets, _values
 from aneforge._compile import compile
 from aneforge._multi import _inputs
 from aneforge._native import Model, Tensor
@@ -117,7 +117,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self._result = objective.logits if isinstance(objective, CEHandle) else objective
         self._models: dict[bool, Model] = {}
-        self._dirty = False
+        self._dirty, self._moved = False, 0
         self._resumed: dict[str, str] = {}
         given = (weights, clip, average, None if accumulate == 1 else accumulate, schedule, weight_decay, momentum,
                  dynamic_scale or None, noise)
@@ -200,6 +200,13 @@ class Trainer:
         else:
             self.opt.lr = self._lr
 
+    @property
+    def updates(self) -> int:
+        """How often the weights were moved: steps without those that were void, and before the last of `accumulate` batches. After
+        `load` it is that of the checkpoint, and more.
+        """
+        return int(self._training.updates) if self.device_optimizer else self._moved
+
     def set_dataset(
         self,
         x_input: Tensor,
@@ -215,7 +222,7 @@ class Trainer:
             x_input: the input that examples go to; its first axis is the batch.
             X_full: all examples.
             target_input: the input that targets go to.
-            Y_onehot: all targets, as rows.
+            Y_onehot: all targets, as rows; of a cross entropy also labels, whole numbers.
             seed: of the order.
             shard: `(k, K)` for worker `k` of `K`, from 0 on, who take the batches of the order by turns.
         """
@@ -235,23 +242,42 @@ class Trainer:
         self._dataset = (x_input, target_input, batches)
 
     def _feed(self, leaves: Sequence[Tensor]) -> list[Array]:
-        return [_values(leaf, self.data) for leaf in leaves]
+        return [self._value(leaf) for leaf in leaves]
+
+    def _value(self, leaf: Tensor) -> Array:
+        """What an input is fed with, of its shape."""
+        array = _values(leaf, self.data)
+        if isinstance(self.objective, CEHandle) and leaf == self.objective.target:
+            array = _targets(array, leaf.shape)
+        if isinstance(array, np.ndarray) and array.shape != tuple(leaf.shape):
+            raise ValueError(
+                f"the batch: an input of shape {list(leaf.shape)} got an array of shape {list(array.shape)}; programs have fixed "
+                f"shapes, so fill the last batch, or leave it out (drop_last=True of a DataLoader)"
+            )
+        return array
+
+    def _draw(self) -> tuple[int, int]:
+        """Takes the next batch of the data set, if there is one; which worker takes it, and of how many."""
+        if self._dataset is None:
+            return 0, 1
+        x, target, batches = self._dataset
+        self.data[x], self.data[target] = next(batches)
+        return batches.shard
 
     def step(self) -> dict[str, Any]:
         """Runs a batch and moves the weights. Returns what came of it: on the device `loss`, `updated`, `overflowed` and more."""
-        if self._dataset is not None:
-            x, target, batches = self._dataset
-            self.data[x], self.data[target] = next(batches)
+        self._draw()
         if not self.device_optimizer:
             gradients = self._bwd(*self._feed(self._bwd_leaves))
             self.opt.step(gradients if isinstance(gradients, tuple) else (gradients,))
             skipped = self.opt._nonfinite_skips
+            self._moved += skipped == 0
             self.last = {"updated": skipped == 0, "void": self.opt._void, "skipped": skipped}
             return self.last
         if not self.resident:
             for at, param in enumerate(self.params):
                 self._training.set_weight(self._name(param, at), param.attrs["value"])
-        self.last = self._training.step([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
+        self.last = self._training.step(list(zip(self._leaves, self._feed(self._leaves), strict=True)))
         self._dirty, self.scale = True, self.last["scale"]
         self._tell()
         if not self.resident:
@@ -265,10 +291,6 @@ class Trainer:
         else:
             leaves = sorted({*self._fwd_leaves, *self._bwd_leaves} - set(self.params), key=lambda leaf: leaf.attrs["idx"])
         return [leaf for leaf in leaves if leaf.attrs.get("value") is None]
-
-    def _steps_before(self) -> int:
-        """Steps that were made before there was a history: of a checkpoint."""
-        return int(self._training.updates) if self.device_optimizer else 0
 
     def fit(
         self,
@@ -286,8 +308,8 @@ class Trainer:
         """Makes a step of every batch, and returns what `history` has of them: `step`, `loss`, `lr`, `scale` and more.
 
         Args:
-            batches: tuples of arrays, or dicts of them by input: a list, a generator, a `DataLoader` of PyTorch. By default those
-                of `set_dataset`.
+            batches: tuples of arrays, or dicts of them by input: a list, a generator, a `DataLoader` of PyTorch with
+                `drop_last=True`. Whole numbers for the target of a cross entropy are labels. By default those of `set_dataset`.
             steps: how many at most.
             inputs: what the arrays of a tuple are for; by default the inputs in the order in which they were made.
             log: a CSV file for the metrics of every step.
@@ -329,13 +351,9 @@ class Trainer:
         """
         if not self.device_optimizer:
             raise ValueError("gradients needs split=True and resident_state=True")
-        worker, workers = 0, 1
-        if self._dataset is not None:
-            x, target, batches = self._dataset
-            worker, workers = batches.shard
-            self.data[x], self.data[target] = next(batches)
+        worker, workers = self._draw()
         self._training.pass_(worker)
-        found = self._training.gradients([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
+        found = self._training.gradients(list(zip(self._leaves, self._feed(self._leaves), strict=True)))
         self._training.pass_(workers - 1 - worker)
         return found
 
@@ -395,7 +413,7 @@ class Trainer:
             return float(out.reshape(()))
         z = out - out.max(axis=1, keepdims=True)
         logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        return float(-(np.asarray(self.data[self.objective.target]) * logs).sum(axis=1).mean())
+        return float(-(self._value(self.objective.target) * logs).sum(axis=1).mean())
 
     def accuracy(self, X: Array, y: Array, averaged: bool = False) -> float:
         """The share of examples whose greatest logit is that of their label.
@@ -410,7 +428,7 @@ class Trainer:
         self.sync()
         if averaged and not self.device_optimizer:
             raise ValueError("accuracy: averages are kept with resident_state=True")
-        X = np.asarray(X)
+        X = _native.array(X, "accuracy: X")
         labels = _labels(y, len(X), int(self._result.shape[1]))
         port = self._features(X)
         if tuple(X.shape[1:]) != tuple(port.shape[1:]):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aneforge import autograd
-from aneforge._batches import Shuffled, _rate, _values
+from aneforge import _native, autograd
+from aneforge._batches import Shuffled, _rate, _targets, _values
 from aneforge._functions import concat, input, select
 from aneforge._multi import MultiModel, compile_multi
 from aneforge._native import Tensor
@@ -142,6 +142,8 @@ class UnrolledTrainer:
         feeds: dict[Tensor, Array] = {}
         for k, ((x, target), rate) in enumerate(zip(self._data, self._lrs, strict=True)):
             feeds[x], feeds[target] = next(self._batches)
+            if self.kind == "ce":
+                feeds[target] = _targets(feeds[target], target.shape)
             t = self.t + k + 1
             feeds[rate] = np.full((1, 1), rate_now * math.sqrt(1 - b2**t) / (1 - b1**t), np.float32)
         state = set(self._ins)
@@ -193,7 +195,7 @@ class UnrolledTrainer:
             self._eval, self._eval_leaves = (compile_multi([out]), x), leaves
         model, x = self._eval
         weights = dict(zip(self._eval_leaves, self._weights(), strict=True))
-        X, batch, rows = np.asarray(X), self._x_shape[0], []
+        X, batch, rows = _native.array(X, "predict: X"), self._x_shape[0], []
         if tuple(X.shape[1:]) != self._x_shape[1:]:
             raise ValueError(f"predict: examples must be of shape {self._x_shape[1:]}, got {tuple(X.shape[1:])}")
         for at in range(0, len(X), batch):

@@ -1,0 +1,294 @@
+"""Batches as loaders of other libraries give them, what `fit` makes of them, and how many programs a stack of layers is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aneforge as af
+import numpy as np
+import pytest
+from aneforge import _native
+from numpy.typing import NDArray
+
+CLASSES, FEATURES, BATCH = 4, 16, 32
+
+
+class Values:
+    """What tensors of PyTorch are to NumPy: an array, unless they have a gradient, are negated lazily, or are of a type it lacks."""
+
+    def __init__(self, array: NDArray[Any], *, grad: bool = False, negated: bool = False, foreign: bool = False) -> None:
+        self.held, self.grad, self.negated, self.foreign = np.asarray(array), grad, negated, foreign
+
+    def numpy(self) -> NDArray[Any]:
+        if self.grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if self.negated:
+            raise RuntimeError("Can't call numpy() on Tensor that has negative bit set.")
+        if self.foreign:
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.held
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def detach(self) -> Values:
+        return Values(self.held, negated=self.negated, foreign=self.foreign)
+
+    def resolve_neg(self) -> Values:
+        return Values(-self.held if self.negated else self.held, grad=self.grad, foreign=self.foreign)
+
+    def is_floating_point(self) -> bool:
+        return self.held.dtype.kind == "f"
+
+    def float(self) -> Values:
+        return Values(self.held.astype(np.float32), grad=self.grad, negated=self.negated)
+
+
+class Sparse(Values):
+    """One that has no array in any way."""
+
+    def numpy(self) -> NDArray[Any]:
+        raise TypeError("can't convert Sparse layout tensor to numpy. Use Tensor.to_dense() first.")
+
+    def detach(self) -> Sparse:
+        return self
+
+    def resolve_neg(self) -> Sparse:
+        return self
+
+    def float(self) -> Sparse:
+        return self
+
+
+class Loader:
+    """Batches of several arrays together, again in each epoch, as a `DataLoader` gives them."""
+
+    def __init__(self, *arrays: NDArray[Any], drop_last: bool = True, **kind: bool) -> None:
+        self.arrays, self.drop_last, self.kind = arrays, drop_last, kind
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.arrays[0]), BATCH)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[list[Values]]:
+        for at in range(0, len(self) * BATCH, BATCH):
+            yield [Values(array[at : at + BATCH], **self.kind) for array in self.arrays]
+
+
+def examples() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    # Numbers that bfloat16 holds.
+    x = (np.random.default_rng(1).integers(-64, 64, (100, FEATURES)) / 32).astype(np.float32)
+    labels = x[:, :CLASSES].argmax(axis=1)
+    return x, labels, np.eye(CLASSES, dtype=np.float32)[labels]
+
+
+def trainer(**options: Any) -> af.Trainer:
+    rng = np.random.default_rng(0)
+    x, target = af.input((BATCH, FEATURES)), af.input((BATCH, CLASSES))
+    params = [af.parameter(rng.normal(size=(FEATURES, 24)) / 4, "w1"), af.parameter(rng.normal(size=(24, CLASSES)) / 5, "w2")]
+    objective = af.softmax_cross_entropy((x @ params[0]).gelu() @ params[1], target)
+    return af.Trainer(objective, params, 0.01, 256, optimizer="adam", **options)
+
+
+MODES: dict[str, dict[str, Any]] = {"host": {}, "device": {"device_optimizer": True}, "resident": {"resident_state": True}}
+
+
+def losses(loader: Any, mode: str, epochs: int = 2) -> list[float]:
+    made = trainer(**MODES[mode])
+    for _ in range(epochs):
+        made.fit(loader, progress=False)
+    return [row["loss"] for row in made.history]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loaders_of_other_libraries_give_what_arrays_give(mode: str) -> None:
+    x, labels, rows = examples()
+    pairs = [(x[at : at + BATCH], rows[at : at + BATCH]) for at in range(0, 96, BATCH)]
+    want = losses(pairs, mode)
+    assert len(want) == 6 and want[-1] < want[0]
+    for kind in ({}, {"grad": True}, {"foreign": True}, {"grad": True, "foreign": True}):
+        assert losses(Loader(x, rows, **kind), mode) == want, kind
+    assert losses(Loader(-x, -rows, negated=True), mode) == want
+    # Labels, as PyTorch's cross entropy takes them, and rows of any type.
+    for targets in (labels, labels.astype(np.uint8), rows.astype(np.int64), rows.astype(bool), rows.astype(np.float64)):
+        assert losses(Loader(x, targets), mode) == pytest.approx(want, abs=1e-6), targets.dtype
+    assert losses(Loader(x.astype(np.float64), labels), mode) == pytest.approx(want, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_loader_gives_wrong_is_told(mode: str) -> None:
+    x, labels, rows = examples()
+    bad = labels.copy()
+    bad[5] = CLASSES
+    nan = x.copy()
+    nan[40, 3] = np.nan
+    made = trainer(**MODES[mode])
+    for loader, steps, why in [
+        (Loader(x, rows, drop_last=False), 3, r"input of shape \[32, 16\] got an array of shape \[4, 16\].*drop_last=True"),
+        (Loader(x, bad), 0, "labels are whole numbers from 0 to 3, got 0 to 4"),
+        (Loader(x, labels - 1), 0, "labels are whole numbers from 0 to 3, got -1 to 2"),
+        (Loader(x, labels[:, None]), 0, r"input of shape \[32, 4\] got an array of shape \[32, 1\]"),
+        (Loader(x, labels.astype(np.float32)), 0, r"input of shape \[32, 4\] got an array of shape \[32\]"),
+        (Loader(nan, rows), 1, r"value 131 of the input of shape .32, 16. is nan; clean the data"),
+        (Loader(x), 0, "a batch has 1 arrays for 2 inputs"),
+    ]:
+        before = len(made.history)
+        with pytest.raises(ValueError, match=why):
+            made.fit(loader, progress=False)
+        assert len(made.history) - before == steps
+    with pytest.raises(TypeError, match=r"Use Tensor.to_dense\(\) first"):
+        made.fit([(Sparse(x[:BATCH]), rows[:BATCH])], progress=False)
+
+
+def test_values_of_other_libraries_are_read_wherever_arrays_are() -> None:
+    x, labels, rows = examples()
+    port = af.input((BATCH, FEATURES))
+    model = af.compile(port * 2.0 + Values(x[0], grad=True, foreign=True))
+    want = model(x[:BATCH])
+    assert np.array_equal(want, x[:BATCH] * 2 + x[0])
+    for kind in ({"grad": True}, {"foreign": True}):
+        assert np.array_equal(model(Values(x[:BATCH], **kind)), want)
+    made = trainer(resident_state=True)
+    a, b = made._leaves
+    made.set_dataset(a, Values(x, foreign=True), b, Values(labels))  # type: ignore[arg-type]
+    assert made.fit(steps=60, progress=False)[-1]["loss"] < 0.5
+    right = made.accuracy(x, labels)
+    assert right > 0.8 and made.accuracy(Values(x, grad=True), Values(labels)) == right  # type: ignore[arg-type]
+    inputs, targets = [af.input((BATCH, FEATURES)) for _ in range(2)], [af.input((BATCH, CLASSES)) for _ in range(2)]
+    predicted = []
+    for given in (labels, rows):
+        rng = np.random.default_rng(0)
+        weight = af.parameter(rng.normal(size=(FEATURES, CLASSES)) / 4)
+        unrolled = af.UnrolledTrainer([weight], lambda P, x: x @ P[0], "ce", inputs, targets, (x, given), 0.05)
+        unrolled.step()
+        predicted.append(unrolled.predict(Values(x, grad=True)))  # type: ignore[arg-type]
+    assert np.array_equal(*predicted)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_loss_of_a_row_is_that_before_its_step(mode: str) -> None:
+    x, _, rows = examples()
+    made = trainer(**MODES[mode])
+    made.data = dict(zip(made._ports(), (x[:BATCH], rows[:BATCH]), strict=True))
+    first = made.loss()
+    row = made.fit([(x[:BATCH], rows[:BATCH])], progress=False)[0]
+    assert row["loss"] == pytest.approx(first, abs=2e-3)
+    assert abs(made.loss() - first) > 5e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_updates_are_counted_and_void_steps_are_none(mode: str, tmp_path: Path) -> None:
+    def begin() -> af.Trainer:
+        # The weight is near the end of half precision.
+        x, w = af.input((1, 2)), af.parameter(np.full((1, 2), 6e4), "w")
+        return af.Trainer((w * x).sum((0, 1)), [w], 0.5, data_inputs={x: -np.ones((1, 2))}, **MODES[mode])
+
+    made = begin()
+    assert made.updates == 0
+    made.step(), made.step()
+    assert made.updates == 2
+    made.lr = 9000.0
+    with pytest.warns(UserWarning, match="would leave half precision"):
+        made.step()
+    assert made.updates == 2
+    made.lr = 0.5
+    made.step()
+    # Rows of `fit` go on behind what was done.
+    batch = {made._ports()[0]: -np.ones((1, 2))}
+    assert made.updates == 3 and made.fit([batch, batch], progress=False)[1]["step"] == 5
+    if mode == "resident":
+        made.save(tmp_path / "c.safetensors")
+        again = begin()
+        again.load(tmp_path / "c.safetensors")
+        assert again.updates == made.updates == 5
+    with pytest.raises(AttributeError):
+        made.updates = 0  # type: ignore[misc]
+
+
+def test_batches_that_are_accumulated_are_one_update() -> None:
+    x, labels, _ = examples()
+    made = trainer(resident_state=True, accumulate=3)
+    a, b = made._ports()
+    made.set_dataset(a, x, b, labels)
+    made.fit(steps=7, progress=False)
+    assert made.updates == 2
+
+
+@pytest.mark.parametrize("when", ["draw", "step"])
+def test_a_batch_of_which_no_step_came_is_not_taken(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels, _ = examples()
+
+    def begin() -> af.Trainer:
+        made = trainer(resident_state=True)
+        a, b = made._ports()
+        made.set_dataset(a, x, b, labels)
+        return made
+
+    whole = begin()
+    whole.fit(steps=10, progress=False)
+    broken, calls = begin(), []
+    method = {"draw": "_draw", "step": "_value"}[when]
+    real = getattr(broken, method)
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 9:
+            if when == "draw":
+                real(*args)
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(broken, method, interrupted)
+    kept = tmp_path / "c.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(steps=10, progress=False, checkpoint=kept)
+    assert 0 < len(broken.history) < 10
+    again = begin()
+    again.load(kept)
+    rows = again.fit(steps=10 - len(broken.history), progress=False)
+    assert [row["loss"] for row in broken.history + rows] == [row["loss"] for row in whole.history]
+
+
+def test_layers_of_a_stack_share_two_programs_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+    real = _native.compile
+
+    def counting(*args: Any, **words: Any) -> af.Model:
+        model = real(*args, **words)
+        compiled.append(model.n_ops)
+        return model
+
+    monkeypatch.setattr(_native, "compile", counting)
+    rng = np.random.default_rng(4)
+    calls: list[int] = []
+
+    def layer(P: list[af.Tensor], x: af.Tensor) -> af.Tensor:
+        calls.append(1)
+        return x + ((x @ P[0]) * P[1]).tanh()
+
+    found, traced = {}, {}
+    for depth in (2, 4, 16):
+        compiled.clear(), calls.clear()
+        layers = [[rng.normal(size=(8, 8)) * 0.1, np.ones((1, 8))] for _ in range(depth)]
+        stack = af.CheckpointedStack(layer, layers[0], (4, 8))
+        out, kept = stack.forward(layers, rng.normal(size=(4, 8)))
+        gradients, _ = stack.backward(layers, kept, np.ones((4, 8)))
+        assert len(kept) == len(gradients) == depth and np.isfinite(out).all()
+        found[depth], traced[depth] = list(compiled), len(calls)
+    assert len(found[2]) == 2 and found[2] == found[4] == found[16], found
+    assert traced == {2: 1, 4: 1, 16: 1}
+    # The count sees what grows: the same layers in one program.
+    sizes = []
+    for depth in (2, 4, 16):
+        compiled.clear()
+        y = af.input((4, 8))
+        for _ in range(depth):
+            y = layer([af.parameter(rng.normal(size=(8, 8))), af.parameter(np.ones((1, 8)))], y)
+        af.compile(y)
+        sizes += compiled
+    assert sizes[1] == 2 * sizes[0] and sizes[2] == 8 * sizes[0]
