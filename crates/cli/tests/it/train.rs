@@ -101,11 +101,11 @@ fn numbers_are_learned_in_their_unit_and_shown_as_a_table_and_a_picture() {
     let answer = answer(&folder, &model, &[1, 2], &[320.0, 0.01]);
     assert!((answer[0] - 525.0).abs() < 15.0, "{answer:?}");
     let log = fs::read_to_string(log).unwrap();
-    assert!(log.starts_with("epoch,step,loss,error,lr,steps_per_second\n1,10,"), "{log}");
+    assert!(log.starts_with("epoch,step,loss,error,lr,steps_per_second,void\n1,10,"), "{log}");
     assert_eq!(log.lines().count(), 21);
     let events: Vec<_> = fs::read_dir(board).unwrap().map(|entry| entry.unwrap().path()).collect();
     let events = fs::read(&events[0]).unwrap();
-    for tag in ["train/loss", "train/lr", "train/steps_per_second", "held_out/error"] {
+    for tag in ["train/loss", "train/lr", "train/steps_per_second", "train/void", "held_out/error"] {
         let found = events.windows(tag.len()).filter(|part| *part == tag.as_bytes()).count();
         assert_eq!(found, 20, "{tag}");
     }
@@ -324,5 +324,40 @@ fn people_see_how_it_goes_and_what_came_of_it() {
     ] {
         assert!(output.out.contains(part), "{part} in {output:?}");
     }
+    assert!(!output.out.contains("void") && !output.err.contains("void"), "{output:?}");
     assert!(text(&[&args[..], &["-q"]].concat()).contains("model.aneforge.labels.json"));
+}
+
+#[test]
+fn steps_that_were_void_are_counted_and_told_and_a_loss_without_end_is_gone_on_with() {
+    let folder = folder();
+    let data = file(&folder, "numbers.csv", table(80, "", |a, b| (a - b).to_string()));
+    let at = |name: &str| show(&folder.path().join(name));
+    let (model, kept, log) = (at("model.aneforge"), at("kept.safetensors"), at("log.csv"));
+    // The rate is far too large.
+    let args = ["train", &data, "-o", &model, "--regression", "--batch", "16", "--lr", "1000"];
+    let more = ["--optimizer", "sgd", "--checkpoint", &kept, "--log", &log];
+    let go = |epochs: &[&str]| run(&[&args[..], &more, epochs].concat());
+    let run = go(&["--epochs", "4"]);
+    let count = |line: &str| -> u64 {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "void").unwrap();
+        words[at - 1].parse().unwrap()
+    };
+    // Four steps in each epoch.
+    let lines: Vec<u64> = run.err.lines().filter(|line| line.contains("  epoch ")).map(count).collect();
+    let sum: u64 = lines.iter().sum();
+    assert!(lines.len() == 4 && lines[3] == 4 && (8..16).contains(&sum), "{run:?}");
+    let told =
+        format!("  void       {sum} of 16 steps, which changed nothing, the last as the gradients of `");
+    assert!(run.out.contains(&told) && run.out.contains("  loss       "), "{run:?}");
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.lines().last().unwrap().ends_with(",4") && text.contains(",inf,"), "{text}");
+
+    // JSON has no infinities, and the rows of a checkpoint are JSON.
+    let value = go(&["--epochs", "5", "--resume", "--json"]);
+    let value: Value = serde_json::from_str(&value.out).unwrap();
+    assert_eq!(value["training"]["void"], sum + 4);
+    let curve = value["training"]["curve"].as_array().unwrap();
+    assert_eq!((curve.len(), &curve[3]["void"], &curve[3]["loss"]), (5, &4.into(), &Value::Null));
 }
