@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from aneforge import _native, autograd
 from aneforge._batches import Shuffled, _rate, _targets, _values
+from aneforge._blame import blaming_methods, warn
 from aneforge._functions import concat, input, select
 from aneforge._multi import MultiModel, compile_multi
 from aneforge._native import Tensor
@@ -38,6 +38,7 @@ def _kept(good: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return chosen
 
 
+@blaming_methods("__init__", "predict")
 class UnrolledTrainer:
     """Several steps of Adam in one program.
 
@@ -164,10 +165,9 @@ class UnrolledTrainer:
             self._nonfinite_skips = 0 if row.all() else self._nonfinite_skips + 1
             if self._nonfinite_skips % 100 == 1:
                 names = ", ".join(self._names(~row))
-                warnings.warn(
+                warn(
                     f"step: non-finite gradients or weights of {names}: the step is void; lower loss_scale, or the learning rate "
-                    f"({self._nonfinite_skips} in a row)",
-                    stacklevel=2,
+                    f"({self._nonfinite_skips} in a row)"
                 )
         self.t += int(flags.all(1).sum())
         return self.last
@@ -220,6 +220,7 @@ class UnrolledTrainer:
             self._eval[0].release()
 
 
+@blaming_methods("__init__", "forward", "backward")
 class CheckpointedStack:
     """Layers of one kind, one after the other, with two programs for any number of them.
 

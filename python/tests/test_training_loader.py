@@ -198,9 +198,9 @@ def test_updates_are_counted_and_void_steps_are_none(mode: str, tmp_path: Path) 
     assert made.updates == 2
     made.lr = 0.5
     made.step()
-    # Rows of `fit` go on behind what was done.
+    # Rows of `fit` go on behind what was done, void or not.
     batch = {made._ports()[0]: -np.ones((1, 2))}
-    assert made.updates == 3 and made.fit([batch, batch], progress=False)[1]["step"] == 5
+    assert made.updates == 3 and made.fit([batch, batch], progress=False)[1]["step"] == 6
     if mode == "resident":
         made.save(tmp_path / "c.safetensors")
         again = begin()
@@ -292,3 +292,151 @@ def test_layers_of_a_stack_share_two_programs_however_many_there_are(monkeypatch
         af.compile(y)
         sizes += compiled
     assert sizes[1] == 2 * sizes[0] and sizes[2] == 8 * sizes[0]
+
+
+def test_a_log_goes_on_with_its_checkpoint(tmp_path: Path) -> None:
+    x, labels, _ = examples()
+    log, kept = tmp_path / "log.csv", tmp_path / "c.safetensors"
+
+    def begin() -> af.Trainer:
+        made = trainer(resident_state=True, accumulate=2)
+        a, b = made._ports()
+        made.set_dataset(a, x, b, labels)
+        return made
+
+    def rows() -> list[list[str]]:
+        return [line.split(",")[:2] for line in log.read_text().splitlines()]
+
+    begin().fit(steps=12, log=log, progress=False)
+    whole = rows()
+    first = begin()
+    first.fit(steps=5, log=log, checkpoint=kept, progress=False)
+    assert rows() == whole[:6]
+    # What was logged behind the checkpoint is not part of what goes on.
+    first.fit(steps=2, log=log, progress=False)
+    assert rows() == whole[:8]
+    again = begin()
+    again.load(kept)
+    assert [row["step"] for row in again.fit(steps=7, log=log, progress=False)] == list(range(6, 13))
+    assert rows() == whole and again.updates == 6
+    # Without a checkpoint, or where the file is something else, it begins anew.
+    begin().fit(steps=3, log=log, progress=False)
+    assert rows() == whole[:4]
+    for text in ("step,loss\n1,2\n", "\0", "step,loss,lr,scale,updated,seconds\none,1,1,1,1,1\n", "a\n"):
+        log.write_text(text)
+        other = begin()
+        other.load(kept)
+        other.fit(steps=1, log=log, progress=False)
+        assert rows() == [whole[0], whole[6]]
+
+
+def test_arguments_of_a_wrong_type_are_named(tmp_path: Path) -> None:
+    x, labels, rows = examples()
+
+    def made(**options: Any) -> af.Trainer:
+        return trainer(**{"resident_state": True, **options})
+
+    def fit(*args: Any, **words: Any) -> Any:
+        one = made()
+        a, b = one._ports()
+        one.set_dataset(a, x, b, labels)
+        return one.fit(*args, **{"progress": False, **words})
+
+    def dataset(**words: Any) -> None:
+        one = made()
+        a, b = one._ports()
+        one.set_dataset(**{"x_input": a, "X_full": x, "target_input": b, "Y_onehot": labels, **words})
+
+    w = af.parameter(np.ones((2, 2)))
+    inputs = [af.input((2, 2))]
+    wrong: dict[str, Any] = {
+        "fit: steps must be an integer, got 1.5": lambda: fit(steps=1.5),
+        "fit: steps must be an integer, got True": lambda: fit(steps=True),
+        "fit: every must be an integer, got 'a'": lambda: fit(steps=1, every="a"),
+        "fit: batches must be an iterable of tuples or dicts of arrays, got int": lambda: fit(5),
+        "fit: batches must be an iterable of tuples or dicts of arrays, got str": lambda: fit("batches"),
+        "fit: a batch is a dict of arrays by input, got the key 'x'": lambda: fit([{"x": x}]),
+        "fit: inputs must be Tensors, got int at 1": lambda: fit([(x, rows)], inputs=[af.input((2,)), 3]),
+        "fit: writer must have add_scalar, got int": lambda: fit(steps=1, writer=3),
+        "fit: log must be a string, a path or None, got int": lambda: fit(steps=1, log=3),
+        "fit: checkpoint must be a string, a path or None, got int": lambda: fit(steps=1, checkpoint=3),
+        "fit: tensorboard must be a string, a path or None, got int": lambda: fit(steps=1, tensorboard=3),
+        "curve: path must be a string or a path, got int": lambda: made().curve(3),
+        "sparkline: width must be an integer, got 1.5": lambda: made().sparkline(1.5),
+        "load: path must be a string or a path, got int": lambda: made().load(3),
+        "save: path must be a string or a path, got int": lambda: made().save(3),
+        "accuracy: X must be an array, got str": lambda: made().accuracy("x", labels),
+        "evaluator: out must be a Tensor, .* got int": lambda: made().evaluator(3),
+        "set_dataset: x_input must be a Tensor, got ndarray": lambda: dataset(x_input=x),
+        "set_dataset: target_input must be a Tensor, got str": lambda: dataset(target_input="t"),
+        "set_dataset: seed must be an integer, got 'a'": lambda: dataset(seed="a"),
+        "set_dataset: shard must be a pair of integers, got 3": lambda: dataset(shard=3),
+        "Trainer: clip must be a number or None, got str": lambda: made(clip="a"),
+        "Trainer: average must be a number or None, got str": lambda: made(average="a"),
+        "Trainer: accumulate must be an integer, got float": lambda: made(accumulate=1.5),
+        "Trainer: schedule must be what af.train.cosine returned or None, got str": lambda: made(schedule="cosine"),
+        "Trainer: betas must be a pair of numbers or None, got tuple": lambda: made(betas=(0.9,)),
+        "Trainer: noise must be an af.train.Noise or None, got int": lambda: made(noise=3),
+        "Trainer: frozen must be a sequence of Tensors, got int": lambda: made(frozen=3),
+        "Trainer: weights must be a string or None, got int": lambda: made(weights=3),
+        "Trainer: loss_scale must be a number, got str": lambda: af.Trainer(af.mse(w, w), [w], 0.1, "a"),  # type: ignore[arg-type]
+        "Trainer: params must be a sequence of Tensors, got NoneType": lambda: af.Trainer(af.mse(w, w), None, 0.1),  # type: ignore[arg-type]
+        "Trainer: dynamic_scale must be an integer, got 0.5": lambda: made(dynamic_scale=0.5),
+        "training: lr must be a number, got str": lambda: setattr(made(), "lr", "a"),
+        "cosine: warmup must be an integer, got 1.7": lambda: af.train.cosine(1.7, 3),  # type: ignore[arg-type]
+        "linear: least must be a number, got str": lambda: af.train.linear(1, 3, "a"),  # type: ignore[arg-type]
+        "steps: factor must be a number, got NoneType": lambda: af.train.steps(1, None),  # type: ignore[arg-type]
+        "average: workers must be a sequence of lists of arrays, got int": lambda: af.train.average(3),  # type: ignore[arg-type]
+        r"average: workers\[0\] must be a sequence of arrays, got int": lambda: af.train.average([3]),  # type: ignore[list-item]
+        r"training: params\[0\] must come from af.parameter": lambda: af.SGD([af.input((2,))], 0.1),
+        "Adam: betas must be a pair of numbers, got int": lambda: af.Adam([w], betas=3),  # type: ignore[arg-type]
+        "UnrolledTrainer: params must be a sequence of Tensors, got int": lambda: af.UnrolledTrainer(
+            3, lambda P, x: x, "ce", inputs, inputs, (x, rows), 0.1  # type: ignore[arg-type]
+        ),
+    }
+    for message, call in wrong.items():
+        with pytest.raises(TypeError, match=f"^{message}"):
+            call()
+    for message, call in {
+        "fit: steps must be from 0": lambda: fit(steps=-1),
+        "fit: every must be from 1": lambda: fit(steps=1, every=0),
+        r"fit: inputs must name each input of the loss once, those of shape \[32, 16\], \[32, 4\]": lambda: fit(
+            [(x, rows)], inputs=[af.input((2,))]
+        ),
+        "fit: log is empty": lambda: fit(steps=1, log=""),
+        "save: path is empty": lambda: made().save(""),
+        "sparkline: width must be from 1": lambda: made().sparkline(0),
+        r"set_dataset: examples must be of shape \[16\], as the input takes them, got \[3\]": lambda: dataset(X_full=x[:, :3]),
+        "set_dataset: examples and targets are arrays with a row for each, got a number": lambda: dataset(X_full=np.float32(1)),
+        "set_dataset: seed must be from 0": lambda: dataset(seed=-1),
+        "Trainer: params is empty": lambda: af.Trainer(af.mse(w, w), [], 0.1),
+        "Trainer: dynamic_scale must be from 0 to 2048": lambda: made(dynamic_scale=-1),
+        "training: lr must be at least 0, got nan": lambda: af.Adam([w], np.nan),
+        "training: loss_scale must be more than 0": lambda: af.SGD([w], 0.1, 0.0),
+        "step: 1 gradients are needed, one for each parameter, got 2": lambda: af.SGD([w], 0.1).step([w, w]),
+        "step: there is no gradient of parameter 0": lambda: af.SGD([w], 0.1).step({}),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{message}"):
+            call()
+    # What cannot be written is told before anything is learned.
+    (tmp_path / "file").write_text("")
+    for words, kind, message in [
+        ({"log": tmp_path}, IsADirectoryError, "fit: log: .* is a folder"),
+        ({"checkpoint": tmp_path / "none" / "c"}, FileNotFoundError, "fit: checkpoint: there is no folder .*none"),
+        ({"tensorboard": tmp_path / "file"}, OSError, "cannot write to .*file: "),
+    ]:
+        one = made()
+        with pytest.raises(kind, match=message):
+            one.fit([(x[:BATCH], rows[:BATCH])], progress=False, **words)
+        assert one.updates == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_warnings_name_the_line_that_calls(mode: str) -> None:
+    x, w = af.input((1, 2)), af.parameter(np.full((1, 2), 6e4), "w")
+    batch = {x: -np.ones((1, 2))}
+    for call in (lambda made: made.step(), lambda made: made.fit([batch], progress=False)):
+        made = af.Trainer((w * x).sum((0, 1)), [w], 9000.0, data_inputs=batch, **MODES[mode])
+        with pytest.warns(UserWarning, match="would leave half precision") as caught:
+            call(made)
+        assert [each.filename for each in caught if each.category is UserWarning] == [__file__]
