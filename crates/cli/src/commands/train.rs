@@ -5,7 +5,7 @@ mod findings;
 use self::findings::Findings;
 use crate::context::Context;
 use crate::curve::{self, Row};
-use crate::data::{Data, Split, Targets, images, pictures, table};
+use crate::data::{Data, Split, Targets, images, labels, pictures, table};
 use crate::exit::{caller, file, misuse};
 use crate::learner::{Examiner, Kind, Network};
 use crate::output::{self, grouped};
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -170,15 +170,35 @@ impl Args {
         }
     }
 
-    /// Whether there are folders for what is to be written, before anything is learned.
+    /// Whether there are places for what is to be written, each its own, before anything is learned.
     fn places(&self) -> Result<()> {
-        let others = [&self.checkpoint, &self.log, &self.curve];
-        for path in [&self.output].into_iter().chain(others.into_iter().flatten()) {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-                let (path, parent) = (path.display(), parent.display());
-                return Err(file(format!("cannot write {path}: there is no folder {parent}")));
+        let others = [("--checkpoint", &self.checkpoint), ("--log", &self.log), ("--curve", &self.curve)];
+        let others = others.into_iter().filter_map(|(what, path)| Some((what, path.as_ref()?)));
+        let labels = labels(&self.output);
+        let written = [("--output", &self.output), ("the names of classes", &labels)];
+        let mut taken = vec![("DATA", self.data.canonicalize().unwrap_or_default())];
+        for (what, path) in written.into_iter().chain(others) {
+            if output::is_standard(path) {
+                continue;
             }
+            let shown = path.display();
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            if !parent.is_dir() {
+                let parent = parent.display();
+                return Err(file(format!("cannot write {shown}: there is no folder {parent}")));
+            }
+            if path.is_dir() {
+                return Err(file(format!("cannot write {shown}: it is a folder; name a file in it")));
+            }
+            let place = match path.canonicalize() {
+                Ok(place) => place,
+                Err(_) => parent.canonicalize()?.join(path.file_name().unwrap_or_default()),
+            };
+            if let Some((other, _)) = taken.iter().find(|(_, other)| *other == place) {
+                return Err(caller(format!("{other} and {what} are both {shown}; name another file")));
+            }
+            taken.push((what, place));
         }
         Ok(())
     }
@@ -236,6 +256,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     data.check(&split.trained)?;
     let (scope, kind) = (Scope::new(args.seed), args.kind(&data));
     let network = Network::new(kind, &data, &split.trained, usize::from(args.hidden), &scope)?;
+    network.fits(&data, context.target)?;
     let mut course = Course::begin(args, context, &data, &split, &network, (&scope, options, &device))?;
     course.go()?;
     let weights = course.trainer.weights()?;

@@ -361,3 +361,70 @@ fn steps_that_were_void_are_counted_and_told_and_a_loss_without_end_is_gone_on_w
     let curve = value["training"]["curve"].as_array().unwrap();
     assert_eq!((curve.len(), &curve[3]["void"], &curve[3]["loss"]), (5, &4.into(), &Value::Null));
 }
+
+#[test]
+fn places_that_are_folders_or_taken_are_told_before_anything_is_learned() {
+    let folder = folder();
+    let rows = table(60, "", third);
+    let data = file(&folder, "three.csv", &rows);
+    let at = |name: &str| show(&folder.path().join(name));
+    let (model, here) = (at("m.aneforge"), show(folder.path()));
+    let labels = format!("{model}.labels.json");
+    std::os::unix::fs::symlink(&data, at("link.csv")).unwrap();
+    let round = at("../") + folder.path().file_name().unwrap().to_str().unwrap() + "/m.aneforge";
+    let cases: [(&[&str], String); 9] = [
+        (&["-o", &here], format!("cannot write {here}: it is a folder; name a file in it")),
+        (&["-o", &model, "--log", &here], format!("cannot write {here}: it is a folder; name a file in it")),
+        (&["-o", &model, "--checkpoint", &here], "it is a folder; name a file in it".into()),
+        (&["-o", &data], format!("DATA and --output are both {data}; name another file")),
+        (&["-o", &model, "--curve", &data], format!("DATA and --curve are both {data}; name another file")),
+        (&["-o", &model, "--log", &at("link.csv")], format!("DATA and --log are both {}", at("link.csv"))),
+        (&["-o", &model, "--checkpoint", &model], format!("--output and --checkpoint are both {model}")),
+        (&["-o", &model, "--log", &round], format!("--output and --log are both {round}")),
+        (&["-o", &model, "--log", &labels], "the names of classes and --log are both ".into()),
+    ];
+    for (more, want) in cases {
+        let message = fails(3, &[&["train", &data][..], more].concat());
+        assert!(message.contains(&want), "{message}, not {want}");
+        assert_eq!(fs::read_to_string(&data).unwrap(), rows);
+        assert!(!fs::exists(&model).unwrap(), "{more:?}");
+    }
+}
+
+#[test]
+fn lines_may_end_as_old_programs_end_them() {
+    let folder = folder();
+    let rows = table(60, "width,weight,fruit\n", third);
+    let mut models = Vec::new();
+    for (name, end) in [("lf", "\n"), ("crlf", "\r\n"), ("cr", "\r")] {
+        let data = file(&folder, &format!("{name}.csv"), rows.replace('\n', end));
+        let (value, model) = train(&folder, &data, &["--epochs", "1"]);
+        assert_eq!(value["data"]["examples"], 60, "{name}");
+        models.push(fs::read(model).unwrap());
+    }
+    assert!(models.iter().all(|model| *model == models[0]));
+    let data = file(&folder, "t.csv", "1,2,a\r3,four,b\r");
+    let model = show(&folder.path().join("none.aneforge"));
+    let message = fails(3, &["train", &data, "-o", &model]);
+    assert!(message.ends_with("t.csv:2: `column 2` is `four`, which is no number"), "{message}");
+}
+
+#[test]
+fn images_that_are_too_large_or_too_small_for_a_network_are_told() {
+    let folder = folder();
+    let model = show(&folder.path().join("model.aneforge"));
+    let data = images(&folder, 6);
+    let train =
+        |more: &[&str]| fails(3, &[&["train", &data, "-o", &model, "--batch", "4"][..], more].concat());
+    let large = train(&["--size", "256"]);
+    assert!(
+        large.ends_with("takes 131072 numbers, and h17s allows 65536; use a smaller `--size`"),
+        "{large}"
+    );
+    let old = train(&["--size", "128", "--network", "mlp", "--target", "h13"]);
+    assert!(old.ends_with("takes 49152 numbers, and h13 allows 16384; use a smaller `--size`"), "{old}");
+    let rows: String = (0..8).map(|row| format!("{}{}\n", "1,2,".repeat(9000), row % 2)).collect();
+    let table = file(&folder, "wide.csv", rows);
+    let wide = fails(3, &["train", &table, "-o", &model, "--batch", "4", "--target", "h13"]);
+    assert!(wide.ends_with("takes 18000 numbers, and h13 allows 16384; leave columns out"), "{wide}");
+}
