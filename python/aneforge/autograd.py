@@ -292,7 +292,7 @@ class _HostOptimizer:
         rows = [grads[p] for p in self.params] if isinstance(grads, Mapping) else list(grads)
         if len(rows) != len(self.params):
             raise ValueError(f"step: {len(self.params)} gradients are needed, one for each parameter, got {len(rows)}")
-        arrays = [np.asarray(g, dtype=np.float32) / np.float32(self.loss_scale) for g in rows]
+        arrays = [_native.array(g, "step: a gradient", "float32") / np.float32(self.loss_scale) for g in rows]
         for at, (param, array) in enumerate(zip(self.params, arrays, strict=True)):
             if array.shape != tuple(param.shape):
                 raise ValueError(f"step: the gradient of {_named(param, at)} has shape {array.shape}, not {tuple(param.shape)}")

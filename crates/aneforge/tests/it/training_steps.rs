@@ -211,6 +211,19 @@ fn mistakes_of_workers_are_told() {
     assert!(both.check().unwrap_err().contains("accumulate must be 1, got 2"));
 }
 
+/// A scale that half precision does not hold is named, and not the shape that nothing mistaken has.
+#[test]
+fn a_scale_beyond_half_precision_is_told() {
+    let scope = Scope::new(1);
+    let (x, target) = (Var::input(shape(&[4, 3])), Var::input(shape(&[4, 2])));
+    let y = nn::Linear::new(&scope.at("fc"), 3, 2).forward(&x);
+    let options = Options { scaling: Scaling::Fixed(1e6), ..adam() };
+    for loss in [nn::softmax_cross_entropy(&y, &target), nn::mse(&y, &target).into()] {
+        let error = Trainer::new(host(), &loss, &scope, &Noise::off(), options.clone()).err().unwrap();
+        assert!(error.to_string().contains("65504"), "{error}");
+    }
+}
+
 /// Windows of an image are many times the image, so the gradient of a kernel takes some taps at a time.
 #[test]
 fn the_gradient_of_a_kernel_holds_few_windows_at_a_time() {
