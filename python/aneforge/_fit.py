@@ -119,8 +119,7 @@ def fit(
     start, bar, done = time.perf_counter(), Progress(steps, shown), 0
     source, rows = iter(batches) if batches is not None else None, trainer.history
     first, missing = len(rows), object()
-    begin = trainer._steps
-    earlier = before(log, begin) if log is not None and trainer._loaded and not rows else []
+    earlier = before(log, trainer._steps) if log is not None and trainer._loaded and not rows else []
     try:
         while steps is None or done < steps:
             if source is not None:
@@ -131,7 +130,7 @@ def fit(
             loss, report = advance(trainer, draw=source is None)
             done += 1
             row = {
-                "step": begin + done, "loss": loss, "lr": report.get("lr", trainer.lr),
+                "step": trainer._steps, "loss": loss, "lr": report.get("lr", trainer.lr),
                 "scale": report.get("scale", trainer.scale), "updated": bool(report["updated"]),
                 "seconds": round(time.perf_counter() - start, 6),
             }  # fmt: skip
@@ -155,8 +154,9 @@ def advance(trainer: Trainer, draw: bool) -> tuple[float, dict[str, Any]]:
 
     A batch of which no step came is not taken, so that a checkpoint which is written then goes on with it.
     """
-    dataset, made = trainer._dataset, False
-    place = dataset[2].done if dataset is not None else 0
+    dataset, made, steps = trainer._dataset, False, trainer._steps
+    taken = dataset[2].done if dataset is not None else 0
+    place = trainer._training.place if trainer.device_optimizer else None
     try:
         if draw:
             trainer._draw()
@@ -166,8 +166,12 @@ def advance(trainer: Trainer, draw: bool) -> tuple[float, dict[str, Any]]:
         made = True
     finally:
         trainer._dataset = dataset
+        # Ctrl-C is heard when the device is done, too, and then the step was made.
+        if not made and place is not None:
+            made = trainer._training.place != place
+            trainer._steps = steps + made
         if dataset is not None and not made:
-            dataset[2].seek(place)
+            dataset[2].seek(taken)
     return float(report["loss"] if before is None else before), report
 
 

@@ -292,9 +292,11 @@ class Trainer:
         if not self.resident:
             for at, param in enumerate(self.params):
                 self._training.set_weight(self._name(param, at), _values(param, {}))
-        self.last = self._training.step(list(zip(self._leaves, self._feed(self._leaves), strict=True)))
+        batch = list(zip(self._leaves, self._feed(self._leaves), strict=True))
+        self._dirty = True
+        self.last = self._training.step(batch)
         self._steps += 1
-        self._dirty, self.scale = True, self.last["scale"]
+        self.scale = self.last["scale"]
         self._tell()
         if not self.resident:
             self.sync()
@@ -375,9 +377,10 @@ class Trainer:
         """Moves the weights along gradients that `gradients()` gave, of all workers, averaged by `af.train.average`."""
         if not self.device_optimizer:
             raise ValueError("apply needs split=True and resident_state=True")
+        self._dirty = True
         self.last = self._training.apply(list(gradients))
         self._steps += 1
-        self._dirty, self.scale = True, self._training.scale
+        self.scale = self._training.scale
         self._tell()
         if not self.resident:
             self.sync()

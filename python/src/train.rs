@@ -414,6 +414,12 @@ impl Training {
         self.locked().updates()
     }
 
+    /// Numbers of which every batch that is taken changes one.
+    #[getter]
+    fn place(&self) -> [u64; 3] {
+        self.locked().place()
+    }
+
     /// What the next gradients are multiplied with.
     #[getter]
     fn scale(&self) -> f64 {

@@ -98,6 +98,11 @@ def trainer(**options: Any) -> af.Trainer:
 MODES: dict[str, dict[str, Any]] = {"host": {}, "device": {"device_optimizer": True}, "resident": {"resident_state": True}}
 
 
+def values(made: af.Trainer) -> list[NDArray[np.float32]]:
+    made.sync()
+    return [p.attrs["value"] for p in made.params]
+
+
 def losses(loader: Any, mode: str, epochs: int = 2) -> list[float]:
     made = trainer(**MODES[mode])
     for _ in range(epochs):
@@ -219,39 +224,58 @@ def test_batches_that_are_accumulated_are_one_update() -> None:
     assert made.updates == 2
 
 
-@pytest.mark.parametrize("when", ["draw", "step"])
-def test_a_batch_of_which_no_step_came_is_not_taken(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Interrupted:
+    """Something of which a call of a method is interrupted, before or after it did what it does."""
+
+    def __init__(self, real: Any, method: str, at: int, after: bool) -> None:
+        self._real, self._method, self._at, self._after, self._calls = real, method, at, after, 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._method:
+            return self._interrupted
+        return getattr(self._real, name)
+
+    def _interrupted(self, *args: Any) -> Any:
+        self._calls += 1
+        if self._calls == self._at and not self._after:
+            raise KeyboardInterrupt
+        made = getattr(self._real, self._method)(*args)
+        if self._calls == self._at:
+            raise KeyboardInterrupt
+        return made
+
+
+@pytest.mark.parametrize("when", ["the draw", "the step", "behind the step"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_run_that_is_interrupted_goes_on_with_the_batch_that_it_was_at(
+    when: str, accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, labels, _ = examples()
 
     def begin() -> af.Trainer:
-        made = trainer(resident_state=True)
+        made = trainer(resident_state=True, accumulate=accumulate)
         a, b = made._ports()
         made.set_dataset(a, x, b, labels)
         return made
 
     whole = begin()
-    whole.fit(steps=10, progress=False)
-    broken, calls = begin(), []
-    method = {"draw": "_draw", "step": "_value"}[when]
-    real = getattr(broken, method)
-
-    def interrupted(*args: Any) -> Any:
-        calls.append(args)
-        if len(calls) == 9:
-            if when == "draw":
-                real(*args)
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(broken, method, interrupted)
-    kept = tmp_path / "c.safetensors"
+    whole.fit(steps=14, progress=False)
+    broken, kept = begin(), tmp_path / "c.safetensors"
+    if when == "the draw":
+        # A step itself draws, too, but not again.
+        monkeypatch.setattr(broken, "_draw", Interrupted(broken._draw, "__call__", 17, after=True)._interrupted)
+    else:
+        broken._training = Interrupted(broken._training, "step", 9, when == "behind the step")  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        broken.fit(steps=10, progress=False, checkpoint=kept)
-    assert 0 < len(broken.history) < 10
+        broken.fit(steps=14, progress=False, checkpoint=kept)
+    made = 9 if when == "behind the step" else 8
+    assert broken._steps == made and len(broken.history) == 8
     again = begin()
     again.load(kept)
-    rows = again.fit(steps=10 - len(broken.history), progress=False)
-    assert [row["loss"] for row in broken.history + rows] == [row["loss"] for row in whole.history]
+    rows = again.fit(steps=14 - made, progress=False)
+    assert rows == [{**row, "seconds": new["seconds"]} for row, new in zip(whole.history[made:], rows, strict=True)]
+    for weight, other in zip(values(whole), values(again), strict=True):
+        assert np.array_equal(weight, other)
 
 
 def test_layers_of_a_stack_share_two_programs_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
