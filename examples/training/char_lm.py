@@ -53,6 +53,8 @@ def network(vocabulary: int) -> tuple[af.Tensor, af.Tensor, list[af.Tensor]]:
 
 def main(text: Path | None = None, steps: int = 600, prompt: str = "The ", length: int = 120) -> float:
     path = text if text is not None else Path(__file__).resolve().parents[2] / "ARCHITECTURE.md"
+    if not path.is_file():
+        raise SystemExit(f"there is no {path}")
     letters = path.read_text(encoding="utf-8")[:20_000]
     alphabet = sorted(set(letters))
     numbers = np.array([alphabet.index(letter) for letter in letters])
@@ -66,7 +68,7 @@ def main(text: Path | None = None, steps: int = 600, prompt: str = "The ", lengt
         weights="paired", dynamic_scale=200, clip=1.0, accumulate=4, schedule=af.train.cosine(20, max(steps, 21), 0.1),
     )  # fmt: skip
     rng, losses = np.random.default_rng(1), []
-    while trainer._training.updates < steps:
+    while trainer.updates < steps:
         at = rng.integers(len(numbers) - TOKENS - 1)
         window = numbers[at : at + TOKENS + 1]
         trainer.data = {x: ones[window[:-1]], target: ones[window[1:]]}
@@ -84,7 +86,7 @@ def main(text: Path | None = None, steps: int = 600, prompt: str = "The ", lengt
         chances = np.exp(scores - scores.max())
         written += alphabet[rng.choice(len(alphabet), p=chances / chances.sum())]
     print(written)
-    return float(np.mean(losses[-100:]))
+    return float(np.mean(losses[-100:])) if losses else float("nan")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main(steps: int = 1500, checkpoint: Path | None = None) -> float:
         # With other --steps the schedule is another one, which is meant.
         trainer.load(checkpoint, anew=True)
     start = time.perf_counter()
-    first = done = trainer._training.updates
+    first = done = trainer.updates
     while done < steps:
         report = trainer.step()
         done = report["updates"]

@@ -84,7 +84,8 @@ def main(data: Path | None = None, steps: int = 6000, weights: str = "paired", s
     for _ in range(5):
         rows = trainer.fit(source, steps // 5, inputs=[x, target], progress=False)
         accuracy = trainer.accuracy(held_images, held_labels)
-        print(f"step {rows[-1]['step']:5}  loss {rows[-1]['loss']:.4f}  held-out {accuracy:.2%}", flush=True)
+        if rows:
+            print(f"step {rows[-1]['step']:5}  loss {rows[-1]['loss']:.4f}  held-out {accuracy:.2%}", flush=True)
     rate = steps / (time.perf_counter() - start)
     accuracy = trainer.accuracy(held_images, held_labels, averaged=True)
     print(f"average of weights: {accuracy:.2%} of {len(held_labels)} held-out images; {rate:.0f} steps/s; {trainer!r}")

@@ -15,9 +15,10 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from aneforge._native import Model, Tensor
+from aneforge._native import Model, Noise, Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
 
 NOT_ARRAYS = (str, bytes, bytearray, dict, set, frozenset, type(None), type, Model, Tensor)
 
@@ -46,6 +47,18 @@ def is_integer(value: object) -> bool:
     return not isinstance(value, bool)
 
 
+def is_fed(value: object) -> bool:
+    """Whether `value` has arrays by the inputs that they are for."""
+    return isinstance(value, Mapping) and all(isinstance(key, Tensor) and is_array(item) for key, item in value.items())
+
+
+def is_row(value: object, *kinds: str) -> bool:
+    """Whether `value` is a tuple or a list of these kinds of values."""
+    if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
+        return False
+    return all(KINDS[kind][0](item) for kind, item in zip(kinds, value, strict=True))
+
+
 KINDS: dict[str, tuple[Callable[[object], bool], str, str]] = {
     "Tensor": (lambda v: isinstance(v, Tensor), "a Tensor", "Tensors"),
     "Array": (is_array, "an array", "arrays"),
@@ -54,6 +67,11 @@ KINDS: dict[str, tuple[Callable[[object], bool], str, str]] = {
     "bool": (lambda v: isinstance(v, (bool, np.bool_)), "True or False", "truth values"),
     "str": (lambda v: isinstance(v, str), "a string", "strings"),
     "PathLike[str]": (lambda v: isinstance(v, os.PathLike), "a path", "paths"),
+    "_native.Noise": (lambda v: isinstance(v, Noise), "an af.train.Noise", ""),
+    "tuple[float, float]": (lambda v: is_row(v, "float", "float"), "a pair of numbers", ""),
+    "tuple[int, int]": (lambda v: is_row(v, "int", "int"), "a pair of integers", ""),
+    "tuple[str, int, int, float]": (lambda v: is_row(v, "str", "int", "int", "float"), "what af.train.cosine returned", ""),
+    "Mapping[Tensor, Array]": (lambda v: is_fed(v), "a dict of arrays by Tensor", ""),
     "Mapping[str, Tensor]": (lambda v: is_named(v), "a dict of Tensors by name", ""),
     "None": (lambda v: v is None, "None", ""),
 }
@@ -165,3 +183,14 @@ def blaming(function: F, name: str) -> F:
         raise raised
 
     return cast(F, call)
+
+
+def blaming_methods(*names: str) -> Callable[[type[C]], type[C]]:
+    """Makes errors of these methods of a class name the argument of a wrong type; those of `__init__` begin with the class."""
+
+    def made(cls: type[C]) -> type[C]:
+        for name in names:
+            setattr(cls, name, blaming(getattr(cls, name), cls.__name__ if name == "__init__" else name))
+        return cls
+
+    return made

@@ -16,6 +16,7 @@ import numpy as np
 from aneforge import _native
 from aneforge._native import Tensor
 from aneforge._operand import path as named
+from aneforge._operand import within
 
 if TYPE_CHECKING:
     from aneforge._trainer import Trainer
@@ -33,13 +34,37 @@ class Writer(Protocol):
 def batch_of(trainer: Trainer, given: Any, inputs: Sequence[Tensor]) -> dict[Tensor, Any]:
     """One batch as arrays by the inputs that they are for."""
     if isinstance(given, Mapping):
+        for key in given:
+            if not isinstance(key, Tensor):
+                raise TypeError(f"fit: a batch is a dict of arrays by input, got the key {key!r}")
         if set(given) != set(inputs):
             raise ValueError(f"fit: a batch has arrays for {len(given)} inputs; each of the {len(inputs)} inputs needs one")
-        return {leaf: np.asarray(array) for leaf, array in given.items()}
+        return {leaf: _native.array(array, "fit: a batch") for leaf, array in given.items()}
     arrays = list(given) if isinstance(given, (tuple, list)) else [given]
     if len(arrays) != len(inputs):
         raise ValueError(f"fit: a batch has {len(arrays)} arrays for {len(inputs)} inputs; name them with inputs=")
-    return {leaf: np.asarray(array) for leaf, array in zip(inputs, arrays, strict=True)}
+    return {leaf: _native.array(array, "fit: a batch") for leaf, array in zip(inputs, arrays, strict=True)}
+
+
+def among(where: str, inputs: Sequence[Tensor], ports: Sequence[Tensor]) -> list[Tensor]:
+    """Inputs that are those of the loss, in any order."""
+    for at, leaf in enumerate(inputs):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"{where} must be Tensors, got {type(leaf).__name__} at {at}")
+    if set(inputs) != set(ports) or len(inputs) != len(ports):
+        shapes = ", ".join(str(list(leaf.shape)) for leaf in ports)
+        raise ValueError(f"{where} must name each input of the loss once, those of shape {shapes}")
+    return list(inputs)
+
+
+def place(where: str, path: str | PathLike[str]) -> str:
+    """A file that can be written, as far as that is known before: its folder is there."""
+    name = named(where, path)
+    if Path(name).is_dir():
+        raise IsADirectoryError(f"{where}: {name} is a folder; name a file in it")
+    if not Path(name).parent.is_dir():
+        raise FileNotFoundError(f"{where}: there is no folder {Path(name).parent}")
+    return name
 
 
 class Progress:
@@ -80,30 +105,32 @@ def fit(
         raise ValueError("fit: a data set has no end; say how many steps")
     if checkpoint is not None and not trainer.device_optimizer:
         raise ValueError("fit: checkpoint needs resident_state=True")
-    if every < 1 or (steps is not None and steps < 0):
-        raise ValueError(f"fit: steps must be at least 0 and every at least 1, got {steps} and {every}")
-    log = None if log is None else named("fit: log", log)
+    every, steps = within("fit: every", every), None if steps is None else within("fit: steps", steps, 0)
+    if batches is not None and (isinstance(batches, (str, bytes, Mapping, Tensor)) or not isinstance(batches, Iterable)):
+        raise TypeError(f"fit: batches must be an iterable of tuples or dicts of arrays, got {type(batches).__name__}")
+    if writer is not None and not hasattr(writer, "add_scalar"):
+        raise TypeError(f"fit: writer must have add_scalar, got {type(writer).__name__}")
+    log = None if log is None else place("fit: log", log)
+    checkpoint = None if checkpoint is None else place("fit: checkpoint", checkpoint)
     board = None if tensorboard is None else _native.Events(fspath(named("fit: tensorboard", tensorboard, "folder")))
     writers: list[Writer] = [each for each in (writer, board) if each is not None]
-    ports = list(inputs) if inputs is not None else trainer._ports()
+    ports = trainer._ports() if inputs is None else among("fit: inputs", inputs, trainer._ports())
     shown = progress if progress is not None else sys.stderr.isatty()
     start, bar, done = time.perf_counter(), Progress(steps, shown), 0
-    source, rows, dataset = iter(batches) if batches is not None else None, trainer.history, trainer._dataset
+    source, rows = iter(batches) if batches is not None else None, trainer.history
     first, missing = len(rows), object()
-    begin = rows[-1]["step"] if rows else trainer._steps_before()
+    earlier = before(log, trainer._steps) if log is not None and trainer._loaded and not rows else []
     try:
         while steps is None or done < steps:
             if source is not None:
                 given = next(source, missing)
                 if given is missing:
                     break
-                trainer._dataset = None
                 trainer.data.update(batch_of(trainer, given, ports))
-            report = trainer.step()
+            loss, report = advance(trainer, draw=source is None)
             done += 1
-            loss = report["loss"] if "loss" in report else trainer.loss()
             row = {
-                "step": begin + done, "loss": float(loss), "lr": report.get("lr", trainer.lr),
+                "step": trainer._steps, "loss": loss, "lr": report.get("lr", trainer.lr),
                 "scale": report.get("scale", trainer.scale), "updated": bool(report["updated"]),
                 "seconds": round(time.perf_counter() - start, 6),
             }  # fmt: skip
@@ -113,17 +140,53 @@ def fit(
                     each.add_scalar(f"train/{name}", row[name], row["step"])
             bar.tell(row["step"], row["loss"], done)
             if done % every == 0:
-                keep(trainer, log, checkpoint)
+                keep(trainer, log, checkpoint, earlier)
     finally:
-        trainer._dataset = dataset
         # What was done is not lost, whatever ended it.
         if done:
             bar.tell(rows[-1]["step"], rows[-1]["loss"], done, last=True)
-            keep(trainer, log, checkpoint)
+            keep(trainer, log, checkpoint, earlier)
     return rows[first:]
 
 
-def keep(trainer: Trainer, log: str | PathLike[str] | None, checkpoint: str | PathLike[str] | None) -> None:
+def advance(trainer: Trainer, draw: bool) -> tuple[float, dict[str, Any]]:
+    """Makes the step of a batch, the next of the data set or that of `trainer.data`: the loss before it, and what came of it.
+
+    A batch of which no step came is not taken, so that a checkpoint which is written then goes on with it.
+    """
+    dataset, made, steps = trainer._dataset, False, trainer._steps
+    taken = dataset[2].done if dataset is not None else 0
+    place = trainer._training.place if trainer.device_optimizer else None
+    try:
+        if draw:
+            trainer._draw()
+        trainer._dataset = None
+        before = None if trainer.device_optimizer else trainer.loss()
+        report = trainer.step()
+        made = True
+    finally:
+        trainer._dataset = dataset
+        # Ctrl-C is heard when the device is done, too, and then the step was made.
+        if not made and place is not None:
+            made = trainer._training.place != place
+            trainer._steps = steps + made
+        if dataset is not None and not made:
+            dataset[2].seek(taken)
+    return float(report["loss"] if before is None else before), report
+
+
+def before(log: str, step: int) -> list[dict[str, str]]:
+    """The rows of a file that an earlier run wrote, up to this step; none where it is another file."""
+    try:
+        with open(log, encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            rows = list(table) if tuple(table.fieldnames or ()) == COLUMNS else []
+        return [row for row in rows if int(row["step"]) <= step and None not in row.values()]
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
+
+
+def keep(trainer: Trainer, log: str | None, checkpoint: str | None, earlier: Sequence[Mapping[str, Any]]) -> None:
     """Writes what is to be found after a run that was stopped."""
     if checkpoint is not None:
         trainer.save(checkpoint)
@@ -131,8 +194,8 @@ def keep(trainer: Trainer, log: str | PathLike[str] | None, checkpoint: str | Pa
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(trainer.history)
-        _native.write_text(fspath(log), text.getvalue())
+        table.writerows([*earlier, *trainer.history])
+        _native.write_text(log, text.getvalue())
 
 
 def spark(values: Sequence[float], width: int = 60) -> str:

@@ -647,6 +647,10 @@ class Training:
         """How many updates there have been."""
 
     @property
+    def place(self) -> list[int]:
+        """Numbers of which every batch that is taken changes one."""
+
+    @property
     def scale(self) -> float:
         """What the next gradients are multiplied with."""
 

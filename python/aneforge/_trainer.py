@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aneforge import _env, _fit, _native, autograd
-from aneforge._batches import Shuffled, _labels, _rate, _values
+from aneforge._batches import Shuffled, _labels, _rate, _targets, _values
+from aneforge._blame import blaming_methods, warn
 from aneforge._compile import compile
 from aneforge._multi import _inputs
 from aneforge._native import Model, Tensor
 from aneforge._operand import Array, within
+from aneforge._operand import path as named
 from aneforge._profile import Profile
 from aneforge.autograd import CEHandle
 
@@ -33,6 +34,9 @@ class _Released:
         return "Trainer(released)"
 
 
+@blaming_methods(
+    "__init__", "set_dataset", "fit", "curve", "sparkline", "apply", "profile", "evaluator", "accuracy", "save", "load"
+)
 class Trainer:
     """A network in training.
 
@@ -107,6 +111,9 @@ class Trainer:
             for at, p in enumerate(given):
                 if not isinstance(p, Tensor) or p.op != "input" or not p.attrs.get("trainable"):
                     raise TypeError(f"Trainer: {what}[{at}] must come from af.parameter or af.conv_param, got {p!r}")
+        if not params:
+            raise ValueError("Trainer: params is empty; give what af.parameter and af.conv_param returned")
+        dynamic_scale = within("Trainer: dynamic_scale", dynamic_scale, 0, 2048)
         self.objective, self.params, self.frozen = objective, list(params), list(frozen)
         self.data: dict[Tensor, Array] = dict(data_inputs or {})
         self.scale, self.resident = float(loss_scale), bool(resident_state)
@@ -117,7 +124,9 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self._result = objective.logits if isinstance(objective, CEHandle) else objective
         self._models: dict[bool, Model] = {}
-        self._dirty = False
+        self._dirty, self._loaded = False, False
+        # Steps that moved weights, where the host does, and all steps: also void ones, and each of `accumulate` batches.
+        self._moved, self._steps = 0, 0
         self._resumed: dict[str, str] = {}
         given = (weights, clip, average, None if accumulate == 1 else accumulate, schedule, weight_decay, momentum,
                  dynamic_scale or None, noise)
@@ -166,7 +175,7 @@ class Trainer:
         training = _native.Training(loss, trained + frozen, autograd._rules(), noise, **place, **words)
         if training.unreached:
             names = ", ".join(f"`{name}`" for name in training.unreached)
-            warnings.warn(f"Trainer: the loss does not depend on {names}; the gradient is zeros", stacklevel=4)
+            warn(f"Trainer: the loss does not depend on {names}; the gradient is zeros")
         read = set(training.inputs())
         self._leaves = [leaf for leaf in leaves if leaf.attrs["idx"] in read]
         return training
@@ -200,6 +209,13 @@ class Trainer:
         else:
             self.opt.lr = self._lr
 
+    @property
+    def updates(self) -> int:
+        """How often the weights were moved: steps without those that were void, and before the last of `accumulate` batches. After
+        `load` it is that of the checkpoint, and more.
+        """
+        return int(self._training.updates) if self.device_optimizer else self._moved
+
     def set_dataset(
         self,
         x_input: Tensor,
@@ -215,44 +231,72 @@ class Trainer:
             x_input: the input that examples go to; its first axis is the batch.
             X_full: all examples.
             target_input: the input that targets go to.
-            Y_onehot: all targets, as rows.
+            Y_onehot: all targets, as rows; of a cross entropy also labels, whole numbers.
             seed: of the order.
             shard: `(k, K)` for worker `k` of `K`, from 0 on, who take the batches of the order by turns.
         """
+        for name, leaf in (("x_input", x_input), ("target_input", target_input)):
+            if not isinstance(leaf, Tensor):
+                raise TypeError(f"set_dataset: {name} must be a Tensor, got {type(leaf).__name__}")
         batches = Shuffled(X_full, Y_onehot, x_input.shape[0], seed, shard)
+        if batches.X.shape[1:] != tuple(x_input.shape[1:]):
+            want, got = list(x_input.shape[1:]), list(batches.X.shape[1:])
+            raise ValueError(f"set_dataset: examples must be of shape {want}, as the input takes them, got {got}")
         if "batches" in self._resumed:
             was = {name: self._resumed.get(name, text) for name, text in batches.identity().items()}
             if was == batches.identity():
                 batches.seek(int(self._resumed["batches"]))
             else:
                 was_told, told = ", ".join(was.values()), ", ".join(batches.identity().values())
-                warnings.warn(
+                warn(
                     f"set_dataset: the checkpoint is of another data set, seed or batch ({was_told}; these are {told}); this one "
-                    f"begins anew",
-                    stacklevel=2,
+                    f"begins anew"
                 )
         self._resumed = {}
         self._dataset = (x_input, target_input, batches)
 
     def _feed(self, leaves: Sequence[Tensor]) -> list[Array]:
-        return [_values(leaf, self.data) for leaf in leaves]
+        return [self._value(leaf) for leaf in leaves]
+
+    def _value(self, leaf: Tensor) -> Array:
+        """What an input is fed with, of its shape."""
+        array = _values(leaf, self.data)
+        if isinstance(self.objective, CEHandle) and leaf == self.objective.target:
+            array = _targets(array, leaf.shape)
+        if isinstance(array, np.ndarray) and array.shape != tuple(leaf.shape):
+            name = leaf.attrs.get("name")
+            raise ValueError(
+                f"the batch: {f'`{name}`' if name else 'an input'} of shape {list(leaf.shape)} got an array of shape {list(array.shape)}; programs have fixed "
+                f"shapes, so fill the last batch, or leave it out (drop_last=True of a DataLoader)"
+            )
+        return array
+
+    def _draw(self) -> tuple[int, int]:
+        """Takes the next batch of the data set, if there is one; which worker takes it, and of how many."""
+        if self._dataset is None:
+            return 0, 1
+        x, target, batches = self._dataset
+        self.data[x], self.data[target] = next(batches)
+        return batches.shard
 
     def step(self) -> dict[str, Any]:
         """Runs a batch and moves the weights. Returns what came of it: on the device `loss`, `updated`, `overflowed` and more."""
-        if self._dataset is not None:
-            x, target, batches = self._dataset
-            self.data[x], self.data[target] = next(batches)
+        self._draw()
         if not self.device_optimizer:
             gradients = self._bwd(*self._feed(self._bwd_leaves))
             self.opt.step(gradients if isinstance(gradients, tuple) else (gradients,))
             skipped = self.opt._nonfinite_skips
+            self._moved, self._steps = self._moved + (skipped == 0), self._steps + 1
             self.last = {"updated": skipped == 0, "void": self.opt._void, "skipped": skipped}
             return self.last
         if not self.resident:
             for at, param in enumerate(self.params):
-                self._training.set_weight(self._name(param, at), param.attrs["value"])
-        self.last = self._training.step([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
-        self._dirty, self.scale = True, self.last["scale"]
+                self._training.set_weight(self._name(param, at), _values(param, {}))
+        batch = list(zip(self._leaves, self._feed(self._leaves), strict=True))
+        self._dirty = True
+        self.last = self._training.step(batch)
+        self._steps += 1
+        self.scale = self.last["scale"]
         self._tell()
         if not self.resident:
             self.sync()
@@ -265,10 +309,6 @@ class Trainer:
         else:
             leaves = sorted({*self._fwd_leaves, *self._bwd_leaves} - set(self.params), key=lambda leaf: leaf.attrs["idx"])
         return [leaf for leaf in leaves if leaf.attrs.get("value") is None]
-
-    def _steps_before(self) -> int:
-        """Steps that were made before there was a history: of a checkpoint."""
-        return int(self._training.updates) if self.device_optimizer else 0
 
     def fit(
         self,
@@ -286,11 +326,11 @@ class Trainer:
         """Makes a step of every batch, and returns what `history` has of them: `step`, `loss`, `lr`, `scale` and more.
 
         Args:
-            batches: tuples of arrays, or dicts of them by input: a list, a generator, a `DataLoader` of PyTorch. By default those
-                of `set_dataset`.
+            batches: tuples of arrays, or dicts of them by input: a list, a generator, a `DataLoader` of PyTorch with
+                `drop_last=True`. Whole numbers for the target of a cross entropy are labels. By default those of `set_dataset`.
             steps: how many at most.
             inputs: what the arrays of a tuple are for; by default the inputs in the order in which they were made.
-            log: a CSV file for the metrics of every step.
+            log: a CSV file for the metrics of every step. After `load` its rows up to the checkpoint stay in it.
             writer: what takes metrics by name, such as a `SummaryWriter` for TensorBoard.
             checkpoint: a file for `save`.
             every: steps after which both files are written; and at the end.
@@ -305,15 +345,13 @@ class Trainer:
 
     def sparkline(self, width: int = 60) -> str:
         """The losses that `fit` has seen as one line of blocks, for a terminal."""
-        return _fit.spark([row["loss"] for row in self.history], width)
+        return _fit.spark([row["loss"] for row in self.history], within("sparkline: width", width))
 
     def _tell(self) -> None:
         """Warns of a step that was void: of the first, and of each hundredth in a row."""
         if self.last["void"] is not None and self.last["skipped"] % 100 == 1:
             scale, streak = self.last["scale"], self.last["skipped"]
-            warnings.warn(
-                f"step: {self.last['void']}, with the scale {scale:g}; the step is void ({streak} in a row)", stacklevel=3
-            )
+            warn(f"step: {self.last['void']}, with the scale {scale:g}; the step is void ({streak} in a row)")
 
     def sync(self) -> None:
         """Brings weights that are on the device to `attrs["value"]` of their parameters."""
@@ -329,13 +367,9 @@ class Trainer:
         """
         if not self.device_optimizer:
             raise ValueError("gradients needs split=True and resident_state=True")
-        worker, workers = 0, 1
-        if self._dataset is not None:
-            x, target, batches = self._dataset
-            worker, workers = batches.shard
-            self.data[x], self.data[target] = next(batches)
+        worker, workers = self._draw()
         self._training.pass_(worker)
-        found = self._training.gradients([(leaf, _values(leaf, self.data)) for leaf in self._leaves])
+        found = self._training.gradients(list(zip(self._leaves, self._feed(self._leaves), strict=True)))
         self._training.pass_(workers - 1 - worker)
         return found
 
@@ -343,8 +377,10 @@ class Trainer:
         """Moves the weights along gradients that `gradients()` gave, of all workers, averaged by `af.train.average`."""
         if not self.device_optimizer:
             raise ValueError("apply needs split=True and resident_state=True")
+        self._dirty = True
         self.last = self._training.apply(list(gradients))
-        self._dirty, self.scale = True, self._training.scale
+        self._steps += 1
+        self.scale = self._training.scale
         self._tell()
         if not self.resident:
             self.sync()
@@ -395,7 +431,7 @@ class Trainer:
             return float(out.reshape(()))
         z = out - out.max(axis=1, keepdims=True)
         logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        return float(-(np.asarray(self.data[self.objective.target]) * logs).sum(axis=1).mean())
+        return float(-(self._value(self.objective.target) * logs).sum(axis=1).mean())
 
     def accuracy(self, X: Array, y: Array, averaged: bool = False) -> float:
         """The share of examples whose greatest logit is that of their label.
@@ -410,7 +446,7 @@ class Trainer:
         self.sync()
         if averaged and not self.device_optimizer:
             raise ValueError("accuracy: averages are kept with resident_state=True")
-        X = np.asarray(X)
+        X = _native.array(X, "accuracy: X")
         labels = _labels(y, len(X), int(self._result.shape[1]))
         port = self._features(X)
         if tuple(X.shape[1:]) != tuple(port.shape[1:]):
@@ -451,10 +487,10 @@ class Trainer:
         """Writes everything that a step depends on, atomically: weights, moments, scale, noise, and where the data set is."""
         if not self.device_optimizer:
             raise ValueError("save needs resident_state=True")
-        notes = {"lr": repr(self._lr)}
+        notes = {"lr": repr(self._lr), "steps": str(self._steps)}
         if self._dataset is not None:
             notes.update(self._dataset[2].identity(), batches=str(self._dataset[2].done))
-        self._training.save(fspath(path), notes)
+        self._training.save(named("save: path", path), notes)
 
     def load(self, path: str | PathLike[str], anew: bool = False) -> None:
         """Goes on where `save` was called, bit for bit. A data set that was set is to be the one of then, with its seed and batch;
@@ -468,13 +504,14 @@ class Trainer:
         if not self.device_optimizer:
             raise ValueError("load needs resident_state=True")
         identity = {} if self._dataset is None else self._dataset[2].identity()
-        names = ["lr", "batches", "data set", "seed", "batch"]
+        names = ["lr", "steps", "batches", "data set", "seed", "batch"]
         try:
-            notes = self._training.load(fspath(path), names, identity, bool(anew))
+            notes = self._training.load(named("load: path", path), names, identity, bool(anew))
         except ValueError as error:
             if "say that it is meant" not in str(error):
                 raise
             raise ValueError(f"{error}: load(..., anew=True)") from None
+        self._steps, self._loaded = int(notes.pop("steps", self._training.updates)), True
         if not anew:
             self.lr = float(notes.pop("lr", self._lr))
         self._resumed = {} if anew or self._dataset is not None else notes

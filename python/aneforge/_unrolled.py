@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aneforge import autograd
-from aneforge._batches import Shuffled, _rate, _values
+from aneforge import _native, autograd
+from aneforge._batches import Shuffled, _rate, _targets, _values
+from aneforge._blame import blaming_methods, warn
 from aneforge._functions import concat, input, select
 from aneforge._multi import MultiModel, compile_multi
 from aneforge._native import Tensor
@@ -38,6 +38,7 @@ def _kept(good: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return chosen
 
 
+@blaming_methods("__init__", "predict")
 class UnrolledTrainer:
     """Several steps of Adam in one program.
 
@@ -142,6 +143,8 @@ class UnrolledTrainer:
         feeds: dict[Tensor, Array] = {}
         for k, ((x, target), rate) in enumerate(zip(self._data, self._lrs, strict=True)):
             feeds[x], feeds[target] = next(self._batches)
+            if self.kind == "ce":
+                feeds[target] = _targets(feeds[target], target.shape)
             t = self.t + k + 1
             feeds[rate] = np.full((1, 1), rate_now * math.sqrt(1 - b2**t) / (1 - b1**t), np.float32)
         state = set(self._ins)
@@ -162,10 +165,9 @@ class UnrolledTrainer:
             self._nonfinite_skips = 0 if row.all() else self._nonfinite_skips + 1
             if self._nonfinite_skips % 100 == 1:
                 names = ", ".join(self._names(~row))
-                warnings.warn(
+                warn(
                     f"step: non-finite gradients or weights of {names}: the step is void; lower loss_scale, or the learning rate "
-                    f"({self._nonfinite_skips} in a row)",
-                    stacklevel=2,
+                    f"({self._nonfinite_skips} in a row)"
                 )
         self.t += int(flags.all(1).sum())
         return self.last
@@ -193,7 +195,7 @@ class UnrolledTrainer:
             self._eval, self._eval_leaves = (compile_multi([out]), x), leaves
         model, x = self._eval
         weights = dict(zip(self._eval_leaves, self._weights(), strict=True))
-        X, batch, rows = np.asarray(X), self._x_shape[0], []
+        X, batch, rows = _native.array(X, "predict: X"), self._x_shape[0], []
         if tuple(X.shape[1:]) != self._x_shape[1:]:
             raise ValueError(f"predict: examples must be of shape {self._x_shape[1:]}, got {tuple(X.shape[1:])}")
         for at in range(0, len(X), batch):
@@ -218,6 +220,7 @@ class UnrolledTrainer:
             self._eval[0].release()
 
 
+@blaming_methods("__init__", "forward", "backward")
 class CheckpointedStack:
     """Layers of one kind, one after the other, with two programs for any number of them.
 

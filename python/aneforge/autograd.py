@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aneforge import _native
+from aneforge._batches import _number
+from aneforge._blame import blaming_methods, warn
 from aneforge._native import Tensor
 from aneforge._operand import Array, integer, value
 
@@ -197,7 +199,7 @@ def backward_from(
     found, unreached = _native.gradients(root, grad_root, wanted, ends, _rules())
     if unreached:
         names = ", ".join(_named(wanted[at], at) for at in unreached)
-        warnings.warn(f"backward: the result does not depend on {names}; the gradient is zeros", stacklevel=3)
+        warn(f"backward: the result does not depend on {names}; the gradient is zeros")
     return dict(zip(wanted, found, strict=True))
 
 
@@ -272,14 +274,25 @@ class _HostOptimizer:
     """Weights in float32 on the host."""
 
     def __init__(self, params: Sequence[Tensor], lr: float, loss_scale: float) -> None:
-        self.params, self.lr, self.loss_scale = list(params), float(lr), float(loss_scale)
+        self.params, self.lr, self.loss_scale = list(params), _number("training: lr", lr), float(loss_scale)
+        if not self.lr >= 0:
+            raise ValueError(f"training: lr must be at least 0, got {self.lr}")
+        if not 0 < self.loss_scale < math.inf:
+            raise ValueError(f"training: loss_scale must be more than 0, got {self.loss_scale}")
+        for at, param in enumerate(self.params):
+            if not isinstance(param, Tensor) or "value" not in param.attrs:
+                raise TypeError(f"training: params[{at}] must come from af.parameter or af.conv_param, got {param!r}")
         self._nonfinite_skips = 0
         self._void: str | None = None
 
     def _given(self, grads: Mapping[Tensor, Array] | Sequence[Array]) -> list[NDArray[np.float32]] | None:
         """Gradients without their scale; None where one is not finite."""
+        if missing := [p for p in self.params if p not in grads] if isinstance(grads, Mapping) else []:
+            raise ValueError(f"step: there is no gradient of {_named(missing[0], self.params.index(missing[0]))}")
         rows = [grads[p] for p in self.params] if isinstance(grads, Mapping) else list(grads)
-        arrays = [np.asarray(g, dtype=np.float32) / np.float32(self.loss_scale) for g in rows]
+        if len(rows) != len(self.params):
+            raise ValueError(f"step: {len(self.params)} gradients are needed, one for each parameter, got {len(rows)}")
+        arrays = [_native.array(g, "step: a gradient", "float32") / np.float32(self.loss_scale) for g in rows]
         for at, (param, array) in enumerate(zip(self.params, arrays, strict=True)):
             if array.shape != tuple(param.shape):
                 raise ValueError(f"step: the gradient of {_named(param, at)} has shape {array.shape}, not {tuple(param.shape)}")
@@ -299,10 +312,11 @@ class _HostOptimizer:
         names = ", ".join(_named(self.params[at], at) for at in sorted({*bad}))
         self._void = f"{names} would leave half precision, which ends at 65504"
         if self._streak % 100 == 1:
-            warnings.warn(f"step: {self._void}; the step is void ({self._streak} in a row)", UserWarning, stacklevel=4)
+            warn(f"step: {self._void}; the step is void ({self._streak} in a row)")
         return False
 
 
+@blaming_methods("__init__", "step")
 class SGD(_HostOptimizer):
     """Gradient descent on float32 weights: `w - lr * g`."""
 
@@ -321,6 +335,7 @@ class SGD(_HostOptimizer):
                 param.attrs["value"] = weight
 
 
+@blaming_methods("__init__", "step")
 class Adam(_HostOptimizer):
     """Adam on float32 weights."""
 
@@ -333,7 +348,8 @@ class Adam(_HostOptimizer):
         loss_scale: float = 1.0,
     ) -> None:
         super().__init__(params, lr, loss_scale)
-        self.betas, self.eps, self.t = betas, eps, 0
+        b1, b2 = betas
+        self.betas, self.eps, self.t = (b1, b2), eps, 0
         self.m = [np.zeros(tuple(p.shape), np.float32) for p in self.params]
         self.v = [np.zeros(tuple(p.shape), np.float32) for p in self.params]
 
@@ -367,7 +383,7 @@ def _check_finite_grads(optimizer: Any, grads: Sequence[NDArray[Any]]) -> bool:
     optimizer._nonfinite_skips += 1
     if optimizer._nonfinite_skips % 100 == 1:
         names = ", ".join(_named(optimizer.params[at], at) for at in bad)
-        warnings.warn(_OVERFLOW.format(names=names, streak=optimizer._nonfinite_skips), UserWarning, stacklevel=4)
+        warn(_OVERFLOW.format(names=names, streak=optimizer._nonfinite_skips))
     return False
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from aneforge import _native
 from aneforge._batches import Shuffled, cosine, linear, steps
+from aneforge._blame import all_fit, is_array
 from aneforge._native import Noise
 from aneforge._operand import Array
 
@@ -23,4 +25,9 @@ def average(workers: Sequence[Sequence[Array]]) -> list[NDArray[Any]]:
     Args:
         workers: the gradients of each worker: float16, or float32 of `weights="masters"`.
     """
+    if isinstance(workers, (str, bytes, np.ndarray)) or not isinstance(workers, Sequence):
+        raise TypeError(f"average: workers must be a sequence of lists of arrays, got {type(workers).__name__}")
+    for at, gradients in enumerate(workers):
+        if not all_fit(is_array, gradients):
+            raise TypeError(f"average: workers[{at}] must be a sequence of arrays, got {type(gradients).__name__}")
     return _native.average([list(gradients) for gradients in workers])

@@ -138,7 +138,7 @@ pub fn array<'py>(
 }
 
 /// `numpy.asarray(object)`, or `numpy.from_dlpack(object)` of what NumPy knows by DLPack only, but for masked arrays, which
-/// are refused; `place` names it in messages.
+/// are refused, and tensors of PyTorch that do not say themselves what they hold; `place` names it in messages.
 pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     unmasked(place, object)?;
@@ -166,7 +166,31 @@ pub fn as_array<'py>(place: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<
             let why = e.value(py).str()?;
             Err(PyValueError::new_err(format!("{place} is a list that is no array: {}", why.to_str()?)))
         }
-        Err(e) => Err(e),
+        Err(e) => plain(object, as_array)?.map_or(Err(e), known),
+    }
+}
+
+/// The values of a tensor of PyTorch that refuses to be an array, though it has them: one that has a gradient, is negated as
+/// it is read, or has a real type that NumPy lacks and single precision holds. None of anything else.
+fn plain<'py>(
+    object: &Bound<'py, PyAny>,
+    as_array: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
+    let py = object.py();
+    if !object.hasattr(intern!(py, "detach"))? || !object.hasattr(intern!(py, "is_floating_point"))? {
+        return Ok(None);
+    }
+    let mut values = object.call_method0(intern!(py, "detach"))?;
+    if values.hasattr(intern!(py, "resolve_neg"))? {
+        values = values.call_method0(intern!(py, "resolve_neg"))?;
+    }
+    let mut made = as_array.call1((&values,));
+    if made.is_err() && values.call_method0(intern!(py, "is_floating_point"))?.is_truthy()? {
+        made = values.call_method0(intern!(py, "float")).and_then(|values| as_array.call1((values,)));
+    }
+    match made {
+        Ok(array) => Ok(Some(array.cast_into()?)),
+        Err(_) => Ok(None),
     }
 }
 

@@ -20,10 +20,11 @@ use aneforge::optim::{Optimizer, Rule, Schedule, Weights};
 use aneforge::train::{Checkpoint, Options, Report, Scaling, Trainer};
 use aneforge::{CompileOptions, Device, Feed, Graph, HostOptions, TensorType, Var, compile_graph, f16};
 use numpy::{PyArrayDyn, PyArrayMethods};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +36,7 @@ const SHORT: Duration = Duration::from_millis(20);
 /// The value of a keyword.
 fn word<'py, T: FromPyObjectOwned<'py>>(words: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {
     let Some(value) = words.get_item(name)?.filter(|value| !value.is_none()) else { return Ok(None) };
-    value.extract().map(Some).map_err(|_| refused("Trainer", &format!("{name} has the wrong type: {value}")))
+    value.extract().map(Some).map_err(|_| PyTypeError::new_err(format!("{name} has the wrong type: {value}")))
 }
 
 /// The optimizer that words describe.
@@ -413,6 +414,12 @@ impl Training {
         self.locked().updates()
     }
 
+    /// Numbers of which every batch that is taken changes one.
+    #[getter]
+    fn place(&self) -> [u64; 3] {
+        self.locked().place()
+    }
+
     /// What the next gradients are multiplied with.
     #[getter]
     fn scale(&self) -> f64 {
@@ -447,7 +454,9 @@ impl Events {
     /// Begins a new file in a folder.
     #[new]
     fn new(folder: PathBuf) -> PyResult<Events> {
-        Ok(Events(aneforge::train::Events::create(&folder)?))
+        let said =
+            |e: io::Error| io::Error::new(e.kind(), format!("cannot write to {}: {e}", folder.display()));
+        Ok(Events(aneforge::train::Events::create(&folder).map_err(said)?))
     }
 
     /// Adds a number to the curve `tag`.

@@ -515,7 +515,7 @@ def test_fit_takes_batches_and_tells_of_them(mode: str, tmp_path: Path, capfd: p
             af.softmax_cross_entropy(logits, t), params, 0.01, 256, optimizer="adam", **MODES[mode]
         )
         again.load(files["checkpoint"])
-        assert again._training.updates == 10
+        assert again.updates == 10
 
 
 def test_fit_says_what_is_missing() -> None:

@@ -409,7 +409,7 @@ def test_tensorboard_finds_the_metrics(tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs" / "1").iterdir())) == 2
     with pytest.raises(OSError):
         trainer.fit(steps=1, tensorboard=path)
-    with pytest.raises(TypeError, match="PathLike"):
+    with pytest.raises(TypeError, match="fit: tensorboard must be a string, a path or None, got int"):
         trainer.fit(steps=1, tensorboard=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fit: tensorboard is empty; name a folder"):
         trainer.fit(steps=1, tensorboard="")

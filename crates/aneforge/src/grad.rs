@@ -2,7 +2,7 @@
 
 pub use crate::ir::op::Grad;
 use crate::ir::op::Op;
-use crate::ir::var::Var;
+use crate::ir::var::{BuildError, Var};
 use std::collections::{HashMap, HashSet};
 
 /// A value cannot be differentiated. The caller's fault, or a rule this project lacks.
@@ -32,6 +32,9 @@ pub enum GradError {
         /// The cotangent's.
         got: Box<aneforge_tensor::Shape>,
     },
+    /// The result or the cotangent is mistaken.
+    #[error(transparent)]
+    Build(Box<BuildError>),
 }
 
 /// Rules of the caller's: of a node and its cotangent, one per input, or `None` to go by the op's own.
@@ -142,6 +145,9 @@ fn walk(
     stop: &[Var],
     rules: &mut Rules<'_>,
 ) -> Result<Vec<Option<Var>>, GradError> {
+    for var in [y, dy] {
+        var.check().map_err(|error| GradError::Build(Box::new(error)))?;
+    }
     if y.shape() != dy.shape() {
         return Err(GradError::Shape { want: Box::new(y.shape()), got: Box::new(dy.shape()) });
     }

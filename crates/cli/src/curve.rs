@@ -3,6 +3,7 @@
 use crate::exit::file;
 use aneforge::train::Events;
 use anyhow::Result;
+use serde::{Deserialize, Deserializer};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -11,23 +12,32 @@ use std::path::Path;
 pub struct Row {
     pub epoch: u64,
     pub step: u64,
-    /// The mean loss of the epoch.
+    /// The mean loss of the epoch. JSON has no infinities and no NaN, which are null there.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
+    /// Steps of the epoch that were void.
+    #[serde(default)]
+    pub void: u64,
     /// The share of held-out examples that is right, or how far off numbers are.
     pub held_out: Option<f64>,
     pub lr: f64,
     pub steps_per_second: f64,
 }
 
+/// A number that may have been none.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
 /// Rows as text with commas; `measure` is what `held_out` is called.
 pub fn csv(rows: &[Row], measure: &str) -> String {
-    let mut text = format!("epoch,step,loss,{measure},lr,steps_per_second\n");
+    let mut text = format!("epoch,step,loss,{measure},lr,steps_per_second,void\n");
     for row in rows {
         let held_out = row.held_out.map(|value| value.to_string()).unwrap_or_default();
         let _ = writeln!(
             text,
-            "{},{},{},{held_out},{},{:.1}",
-            row.epoch, row.step, row.loss, row.lr, row.steps_per_second
+            "{},{},{},{held_out},{},{:.1},{}",
+            row.epoch, row.step, row.loss, row.lr, row.steps_per_second, row.void
         );
     }
     text
@@ -46,7 +56,9 @@ pub fn tell(board: Option<&mut Events>, row: &Row, measure: &str) -> Result<()> 
     let Some(events) = board else { return Ok(()) };
     let path = events.path().display().to_string();
     let held_out = row.held_out.map(|value| (format!("held_out/{measure}"), value));
-    let numbers = [("loss", row.loss), ("lr", row.lr), ("steps_per_second", row.steps_per_second)];
+    let void = row.void as f64;
+    let numbers =
+        [("loss", row.loss), ("lr", row.lr), ("steps_per_second", row.steps_per_second), ("void", void)];
     let numbers = numbers.map(|(name, value)| (format!("train/{name}"), value));
     for (tag, value) in numbers.into_iter().chain(held_out) {
         let written = events.scalar(&tag, value, row.step);

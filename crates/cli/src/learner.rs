@@ -1,9 +1,10 @@
 //! A small network that learns from examples of the user's own.
 
 use crate::data::{Data, Targets, moments};
+use crate::exit::caller;
 use aneforge::nn::{Conv2d, Linear, Loss, Scope, mse, one_hot, softmax_cross_entropy};
 use aneforge::train::Trainer;
-use aneforge::{Feed, Session, Shape, Tensor, Var};
+use aneforge::{Feed, Session, Shape, Target, Tensor, Var};
 use anyhow::{Context, Result};
 
 /// Which network.
@@ -29,6 +30,8 @@ pub struct Network {
     /// What a predicted number is multiplied with, and what is added.
     back: Option<(f64, f64)>,
     shape: Vec<usize>,
+    /// Numbers of an example before the first hidden layer.
+    inputs: usize,
 }
 
 impl Network {
@@ -64,7 +67,26 @@ impl Network {
             Targets::Numbers { of, .. } => Some(moments(trained.iter().map(|&i| of[i])))
                 .map(|(mean, deviation)| (mean, if deviation > 0.0 { deviation } else { 1.0 })),
         };
-        Ok(Network { conv, fc, mean, scale, back, shape: data.shape.clone() })
+        Ok(Network { conv, fc, mean, scale, back, shape: data.shape.clone(), inputs })
+    }
+
+    /// Whether a program for the target has room for an example, and pools leave something of it.
+    pub fn fits(&self, data: &Data, target: Target) -> Result<()> {
+        let (most, numbers) = (target.family().limits().tensor_dim, self.inputs.max(data.outputs()));
+        let name = &data.name;
+        if self.inputs == 0 {
+            let [.., rows, columns] = self.shape[..] else { unreachable!("images have rows and columns") };
+            return Err(caller(format!(
+                "{name}: images of {rows} by {columns} are too small for two pools; use `--network mlp`"
+            )));
+        }
+        if numbers > most {
+            let less = if self.shape.len() == 1 { "leave columns out" } else { "use a smaller `--size`" };
+            return Err(caller(format!(
+                "{name}: a layer of this network takes {numbers} numbers, and {target} allows {most}; {less}"
+            )));
+        }
+        Ok(())
     }
 
     /// Examples as they are given.

@@ -34,6 +34,11 @@ impl Trainer {
         self.scale
     }
 
+    /// Updates, void steps in a row, and batches of a step that is not whole: every batch that is taken changes one of them.
+    pub fn place(&self) -> [u64; 3] {
+        [self.updates, self.skipped, self.batches as u64]
+    }
+
     /// The inputs of the loss, by their leaves' numbers.
     pub fn inputs(&self) -> impl Iterator<Item = u64> {
         let own = self.control.fed();

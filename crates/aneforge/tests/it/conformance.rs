@@ -196,6 +196,63 @@ fn check_gradient(built: Built, what: &str) -> usize {
     checked
 }
 
+/// Where elements tie, one alone may have no derivative; as all move alike they stay tied, and the cotangents of all together
+/// are the derivative along that, wherever it is the same from both sides.
+#[test]
+fn gradients_of_elements_that_tie_add_up_to_that_of_moving_all() {
+    let compared = OPS.iter().flat_map(|entry| {
+        let cases = (entry.cases)().into_iter().enumerate();
+        cases.map(|(i, case)| check_ties(&case, &format!("{} case {i}", entry.info.name)))
+    });
+    let compared: usize = compared.sum();
+    assert!(compared >= 400, "{compared} cases were compared");
+}
+
+fn check_ties(case: &Case, what: &str) -> usize {
+    const STEP: f64 = 1e-5;
+    let Built { inputs, output, mut feeds } = build(case, true);
+    let moved: Vec<usize> =
+        (0..inputs.len()).filter(|&index| inputs[index].ty().dtype == DType::F16).collect();
+    let free = |&index: &usize| {
+        let rule = grad::grad(&output, &Var::input(output.shape()), std::slice::from_ref(&inputs[index]));
+        !matches!(rule, Err(grad::GradError::Independent { .. }))
+    };
+    if output.ty().dtype != DType::F16 || moved.is_empty() || !moved.iter().all(free) {
+        return 0;
+    }
+    // Two values in each input.
+    for &index in &moved {
+        let data = &mut feeds[index].data;
+        let (least, most) = data.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
+        let tied = |v: f64| least + (most - least) * if 2.0 * v > least + most { 0.75 } else { 0.25 };
+        data.iter_mut().for_each(|v| *v = tied(*v));
+    }
+    let (graph, weights) =
+        (Graph::freeze(std::slice::from_ref(&output)).unwrap(), draw(output.shape(), 77, (-1.0, 1.0)));
+    let loss = |delta: f64| -> f64 {
+        let mut feeds = feeds.clone();
+        moved.iter().for_each(|&index| feeds[index].data.iter_mut().for_each(|v| *v += delta));
+        evaluate(&graph, &feeds, Precision::F64).data.iter().zip(&weights.data).map(|(y, w)| y * w).sum()
+    };
+    let (right, left) = ((loss(STEP) - loss(0.0)) / STEP, (loss(0.0) - loss(-STEP)) / STEP);
+    let want = (right + left) / 2.0;
+    let allowed = 2e-3 * (1.0 + want.abs());
+    if !want.is_finite() || (right - left).abs() > allowed {
+        return 0;
+    }
+    let cotangent = Var::input(output.shape());
+    let all: Vec<Var> = moved.iter().map(|&index| inputs[index].clone()).collect();
+    let found = grad::grad(&output, &cotangent, &all).unwrap_or_else(|e| panic!("{what}: {e}"));
+    feeds.push(weights.clone());
+    let sum = |dx: &Var| -> f64 {
+        let all: Vec<Var> = [dx].into_iter().chain(&inputs).map(numbers).chain([cotangent.clone()]).collect();
+        evaluate(&Graph::freeze(&all).unwrap(), &feeds, Precision::F64).data.iter().sum()
+    };
+    let got: f64 = found.iter().map(sum).sum();
+    assert!((got - want).abs() <= allowed, "{what}, along all inputs: {got}, want {want}");
+    1
+}
+
 #[test]
 fn text_comes_back() {
     each(|case, what| {

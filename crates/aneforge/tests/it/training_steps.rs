@@ -3,10 +3,11 @@
 use super::support::engine;
 use super::training::{Driven, Net, adam, bits, host, kept, shape};
 use aneforge::device::Device;
+use aneforge::ir::ops::conv::Conv;
 use aneforge::nn::{self, Init, Noise, Scope};
 use aneforge::optim::{Optimizer, Weights};
 use aneforge::train::{Options, Scaling, Trainer, average};
-use aneforge::{Feed, Shape, Tensor, Var};
+use aneforge::{CompileOptions, Feed, Graph, Session, Shape, Tensor, Var, compile, grad};
 use std::sync::Arc;
 
 /// That everything is as it was, but for a scale that was halved, and what is multiplied with it.
@@ -223,4 +224,56 @@ fn mistakes_of_workers_are_told() {
     }
     let both = Options { split: true, accumulate: 2, ..adam() };
     assert!(both.check().unwrap_err().contains("accumulate must be 1, got 2"));
+}
+
+/// A scale that half precision does not hold is named, and not the shape that nothing mistaken has.
+#[test]
+fn a_scale_beyond_half_precision_is_told() {
+    let scope = Scope::new(1);
+    let (x, target) = (Var::input(shape(&[4, 3])), Var::input(shape(&[4, 2])));
+    let y = nn::Linear::new(&scope.at("fc"), 3, 2).forward(&x);
+    let options = Options { scaling: Scaling::Fixed(1e6), ..adam() };
+    for loss in [nn::softmax_cross_entropy(&y, &target), nn::mse(&y, &target).into()] {
+        let error = Trainer::new(host(), &loss, &scope, &Noise::off(), options.clone()).err().unwrap();
+        assert!(error.to_string().contains("65504"), "{error}");
+    }
+}
+
+/// Windows of an image are many times the image, so the gradient of a kernel takes some taps at a time.
+#[test]
+fn the_gradient_of_a_kernel_holds_few_windows_at_a_time() {
+    const SIDE: usize = 128;
+    const CHANNELS: usize = 256;
+    let (x, dy) = (Var::input(shape(&[1, CHANNELS, SIDE, SIDE])), Var::input(shape(&[1, 1, SIDE, SIDE])));
+    let weight = Var::input(shape(&[1, CHANNELS, 3, 3]));
+    let op = Conv { strides: [1, 1], pad: [1; 4], dilations: [1, 1], groups: 1 };
+    let y = x.conv(op, &weight, None);
+    let dw = grad::grad(&y, &dy, &[weight]).unwrap();
+    let graph = Graph::freeze(&dw).unwrap();
+    // A tap's windows are 2^22 elements; those of all nine would be 9 * 2^22.
+    let most = graph.nodes().map(|(_, node)| node.ty.shape.count()).max().unwrap();
+    assert!(most <= 1 << 24, "{most} elements at once");
+
+    // Cotangents of three pixels, one in a corner: each tap has the sum of three pixels of the image.
+    let pixel = |c: usize, i: usize, j: usize| ((7 * c + 3 * i + 5 * j) % 64) as f32;
+    let image: Vec<f32> =
+        (0..CHANNELS * SIDE * SIDE).map(|at| pixel(at / SIDE / SIDE, at / SIDE % SIDE, at % SIDE)).collect();
+    let places = [(0, 0), (17, 90), (100, 31)];
+    let mut cotangent = vec![0.0; SIDE * SIDE];
+    places.iter().for_each(|(i, j)| cotangent[i * SIDE + j] = 1.0);
+    let device: Arc<dyn Device> = Arc::new(engine(2));
+    let mut session = Session::new(compile(&dw, &CompileOptions::default()).unwrap(), &device).unwrap();
+    session.set(0, Feed::F32(&image), x.shape().dims()).unwrap();
+    session.set(1, Feed::F32(&cotangent), dy.shape().dims()).unwrap();
+    session.execute().unwrap();
+    let mut got = vec![0.0; CHANNELS * 9];
+    session.read(0, &mut got);
+    for (at, got) in got.into_iter().enumerate() {
+        let (c, tap) = (at / 9, [at % 9 / 3, at % 3]);
+        let read = |&(i, j): &(usize, usize)| match (i + tap[0], j + tap[1]) {
+            (1.., 1..) => pixel(c, i + tap[0] - 1, j + tap[1] - 1),
+            _ => 0.0,
+        };
+        assert_eq!(got, places.iter().map(read).sum::<f32>(), "channel {c}, tap {tap:?}");
+    }
 }

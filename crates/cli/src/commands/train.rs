@@ -1,22 +1,23 @@
 //! `aneforge train`: a small network learns from a table or a folder of images.
 
+mod findings;
+
+use self::findings::Findings;
 use crate::context::Context;
 use crate::curve::{self, Row};
-use crate::data::{Data, Split, Targets, images, pictures, table};
+use crate::data::{Data, Split, Targets, images, labels, pictures, table};
 use crate::exit::{caller, file, misuse};
 use crate::learner::{Examiner, Kind, Network};
-use crate::live::spark;
-use crate::output::{self, grouped, time};
+use crate::output::{self, grouped};
 use aneforge::nn::{Noise, Scope};
 use aneforge::optim::{Optimizer, Weights};
 use aneforge::train::{Batches, Checkpoint, Options, Trainer};
 use aneforge::{Device, Feed, Shape, Var, compile};
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,9 +27,9 @@ JSON keys:
   data       examples, trained, held_out, shape, classes (null for numbers)
   network    kind, parameters
   device     name, description
-  training   steps, seconds, steps_per_second (of this run), curve: epoch, step, loss (the mean of the epoch), held_out (the share
-             that is right or, of numbers, the root of the mean square by which they are off; null without any), lr,
-             steps_per_second
+  training   steps, seconds, steps_per_second (of this run), void (steps that changed nothing), curve: epoch, step, loss (the mean
+             of the epoch, null where it is not finite), void, held_out (the share that is right or, of numbers, the root of the
+             mean square by which they are off; null without any), lr, steps_per_second
   held_out   the last of these, null without any
   output     the program; labels: the file with the names of classes";
 
@@ -169,15 +170,35 @@ impl Args {
         }
     }
 
-    /// Whether there are folders for what is to be written, before anything is learned.
+    /// Whether there are places for what is to be written, each its own, before anything is learned.
     fn places(&self) -> Result<()> {
-        let others = [&self.checkpoint, &self.log, &self.curve];
-        for path in [&self.output].into_iter().chain(others.into_iter().flatten()) {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-                let (path, parent) = (path.display(), parent.display());
-                return Err(file(format!("cannot write {path}: there is no folder {parent}")));
+        let others = [("--checkpoint", &self.checkpoint), ("--log", &self.log), ("--curve", &self.curve)];
+        let others = others.into_iter().filter_map(|(what, path)| Some((what, path.as_ref()?)));
+        let labels = labels(&self.output);
+        let written = [("--output", &self.output), ("the names of classes", &labels)];
+        let mut taken = vec![("DATA", self.data.canonicalize().unwrap_or_default())];
+        for (what, path) in written.into_iter().chain(others) {
+            if output::is_standard(path) {
+                continue;
             }
+            let shown = path.display();
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            if !parent.is_dir() {
+                let parent = parent.display();
+                return Err(file(format!("cannot write {shown}: there is no folder {parent}")));
+            }
+            if path.is_dir() {
+                return Err(file(format!("cannot write {shown}: it is a folder; name a file in it")));
+            }
+            let place = match path.canonicalize() {
+                Ok(place) => place,
+                Err(_) => parent.canonicalize()?.join(path.file_name().unwrap_or_default()),
+            };
+            if let Some((other, _)) = taken.iter().find(|(_, other)| *other == place) {
+                return Err(caller(format!("{other} and {what} are both {shown}; name another file")));
+            }
+            taken.push((what, place));
         }
         Ok(())
     }
@@ -221,6 +242,8 @@ struct Course<'a> {
     rows: Vec<Row>,
     /// Steps and time of this run.
     done: (u64, Duration),
+    /// Steps of this epoch that were void, and why the last one was.
+    void: (u64, Option<String>),
 }
 
 /// Runs the command.
@@ -233,6 +256,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     data.check(&split.trained)?;
     let (scope, kind) = (Scope::new(args.seed), args.kind(&data));
     let network = Network::new(kind, &data, &split.trained, usize::from(args.hidden), &scope)?;
+    network.fits(&data, context.target)?;
     let mut course = Course::begin(args, context, &data, &split, &network, (&scope, options, &device))?;
     course.go()?;
     let weights = course.trainer.weights()?;
@@ -246,6 +270,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         device: &*device,
         rows: course.rows,
         done: course.done,
+        why: course.void.1,
         kind,
         parameters: weights.iter().map(|(_, value)| value.shape().count()).sum(),
         labels: data.write_labels(&args.output)?,
@@ -257,107 +282,8 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// What came of a training.
-struct Findings<'a> {
-    args: &'a Args,
-    data: &'a Data,
-    split: &'a Split,
-    device: &'a dyn Device,
-    rows: Vec<Row>,
-    /// Steps and time of this run.
-    done: (u64, Duration),
-    kind: Kind,
-    parameters: usize,
-    labels: Option<PathBuf>,
-}
-
-impl Findings<'_> {
-    fn rate(&self) -> f64 {
-        self.done.0 as f64 / self.done.1.as_secs_f64().max(1e-9)
-    }
-
-    /// Writes the rows, and their picture.
-    fn write(&self, out: &mut dyn Write) -> Result<()> {
-        let measure = measure(self.data);
-        if let Some(path) = &self.args.log {
-            output::save(path, out, |to| to.write_all(curve::csv(&self.rows, measure).as_bytes()))?;
-        }
-        if let Some(path) = &self.args.curve {
-            let title = format!("{}: loss and {measure}", self.data.name);
-            let picture = curve::svg(&self.rows, &title, measure);
-            output::save(path, out, |to| to.write_all(picture.as_bytes()))?;
-        }
-        Ok(())
-    }
-
-    fn json(&self) -> Value {
-        let (data, split) = (self.data, self.split);
-        let classes = match &data.targets {
-            Targets::Classes { names, .. } => json!(names),
-            Targets::Numbers { .. } => Value::Null,
-        };
-        json!({
-            "data": {
-                "examples": data.len(), "trained": split.trained.len(), "held_out": split.held_out.len(),
-                "shape": data.shape, "classes": classes,
-            },
-            "network": { "kind": format!("{:?}", self.kind).to_lowercase(), "parameters": self.parameters },
-            "device": { "name": self.device.title(), "description": self.device.describe() },
-            "training": {
-                "steps": self.done.0, "seconds": self.done.1.as_secs_f64(), "steps_per_second": self.rate(),
-                "curve": self.rows,
-            },
-            "held_out": self.rows.last().and_then(|row| row.held_out),
-            "output": self.args.output,
-            "labels": self.labels,
-        })
-    }
-
-    fn print(&self, out: &mut dyn Write) -> Result<()> {
-        print(out, self.data, self.split, &self.rows)?;
-        let (steps, took) = (grouped(self.done.0), time(self.done.1));
-        writeln!(
-            out,
-            "  trained    {steps} steps in {took}: {} steps per second",
-            grouped(self.rate() as u64)
-        )?;
-        writeln!(out, "  device     {}: {}", self.device.title(), self.device.describe())?;
-        let parameters = grouped(self.parameters as u64);
-        writeln!(out, "  network    {parameters} parameters, in {}", self.args.output.display())?;
-        if let Some(labels) = &self.labels {
-            writeln!(out, "  classes    {}", labels.display())?;
-        }
-        Ok(())
-    }
-}
-
 fn measure(data: &Data) -> &'static str {
     if matches!(data.targets, Targets::Numbers { .. }) { "error" } else { "accuracy" }
-}
-
-fn print(out: &mut dyn Write, data: &Data, split: &Split, rows: &[Row]) -> Result<()> {
-    let (trained, held_out) = (split.trained.len() as u64, split.held_out.len() as u64);
-    writeln!(out, "  examples   {} trained on, {} held out", grouped(trained), grouped(held_out))?;
-    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
-    let losses: Vec<f64> = rows.iter().map(|row| row.loss).collect();
-    // As many as fit a line.
-    let every = losses.len().div_ceil(40);
-    let shown: Vec<f64> =
-        losses.chunks(every).map(|part| part.iter().sum::<f64>() / part.len() as f64).collect();
-    writeln!(out, "  loss       {:.4} {} {:.4}", first.loss, spark(&shown), last.loss)?;
-    match (last.held_out, &data.targets) {
-        (Some(share), Targets::Classes { .. }) => {
-            writeln!(out, "  accuracy   {:.2} % of those held out", 100.0 * share)?;
-        }
-        (Some(off), Targets::Numbers { name, .. }) => {
-            writeln!(
-                out,
-                "  error      `{name}` of those held out is off by {off:.4} (root of the mean square)"
-            )?;
-        }
-        (None, _) => {}
-    }
-    Ok(())
 }
 
 impl<'a> Course<'a> {
@@ -386,9 +312,22 @@ impl<'a> Course<'a> {
             false => Some(Examiner::new(&trainer, network, batch.min(split.held_out.len()))?),
         };
         let rows = Vec::new();
-        let done = (0, Duration::ZERO);
-        let mut course =
-            Course { args, context, data, split, trainer, network, x, target, examiner, batches, rows, done };
+        let (done, void) = ((0, Duration::ZERO), (0, None));
+        let mut course = Course {
+            args,
+            context,
+            data,
+            split,
+            trainer,
+            network,
+            x,
+            target,
+            examiner,
+            batches,
+            rows,
+            done,
+            void,
+        };
         if args.resume {
             course.resume()?;
         }
@@ -470,12 +409,15 @@ impl<'a> Course<'a> {
                 epoch: epoch + 1,
                 step: (epoch + 1) * per_epoch,
                 loss: sum / per_epoch as f64,
+                void: std::mem::take(&mut self.void.0),
                 held_out,
                 lr: self.trainer.lr(),
                 steps_per_second: per_epoch as f64 / took.as_secs_f64().max(1e-9),
             };
             let held_out = held_out.map(|value| format!("  {} {value:.4}", measure(self.data)));
-            let text = format!("epoch {}  loss {:.4}{}", row.epoch, row.loss, held_out.unwrap_or_default());
+            let void = if row.void > 0 { format!("  {} void", grouped(row.void)) } else { String::new() };
+            let held_out = held_out.unwrap_or_default();
+            let text = format!("epoch {}  loss {:.4}{held_out}{void}", row.epoch, row.loss);
             live.say((epoch + 1 - first) * per_epoch, &text);
             curve::tell(board.as_mut(), &row, measure(self.data))?;
             self.rows.push(row);
@@ -490,6 +432,10 @@ impl<'a> Course<'a> {
         let values: Vec<f32> = chosen.iter().flat_map(|&i| self.data.example(i)).copied().collect();
         let targets = self.network.targets(self.data, &chosen);
         let batch = [(&self.x, Feed::F32(&values)), (&self.target, Feed::F32(&targets))];
-        Ok(self.trainer.step(&batch)?.loss)
+        let report = self.trainer.step(&batch)?;
+        if let Some(why) = report.void() {
+            self.void = (self.void.0 + 1, Some(why));
+        }
+        Ok(report.loss)
     }
 }

@@ -34,13 +34,18 @@ impl Data {
     /// Writes what classes are called, and the features, beside a program.
     pub fn write_labels(&self, program: &Path) -> Result<Option<PathBuf>> {
         let Targets::Classes { names, .. } = &self.targets else { return Ok(None) };
-        let mut path = program.to_path_buf().into_os_string();
-        path.push(".labels.json");
-        let path = PathBuf::from(path);
+        let path = labels(program);
         let text = json!({ "labels": names, "features": self.features, "shape": self.shape });
         aneforge::artifact::replace(&path, |to| writeln!(to, "{text:#}"))?;
         Ok(Some(path))
     }
+}
+
+/// The file beside a program that says what classes are called.
+pub fn labels(program: &Path) -> PathBuf {
+    let mut path = program.to_path_buf().into_os_string();
+    path.push(".labels.json");
+    path.into()
 }
 
 /// What is to be learned of examples.

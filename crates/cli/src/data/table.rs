@@ -48,6 +48,12 @@ fn rows(name: &str, text: &str) -> Result<Vec<Row>> {
                 cell.clear();
             }
             (',', None) => row.push(std::mem::take(&mut cell)),
+            // As old programs end lines; before a line feed it is the end of a cell, which is trimmed.
+            ('\r', None) if chars.peek().is_some_and(|next| *next != '\n') => {
+                row.push(std::mem::take(&mut cell));
+                finish(&mut rows, &mut row, line, was_quoted);
+                (line, begin, was_quoted) = (line + 1, line + 1, false);
+            }
             ('\n', None) => {
                 row.push(std::mem::take(&mut cell));
                 finish(&mut rows, &mut row, begin, was_quoted);

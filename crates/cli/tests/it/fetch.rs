@@ -59,6 +59,10 @@ fn digit(digit: usize) -> String {
 
 /// The archive of the npm package, with these files among others.
 fn archive(files: &[(String, String)]) -> Vec<u8> {
+    zipped(&unpacked(files))
+}
+
+fn unpacked(files: &[(String, String)]) -> Vec<u8> {
     let mut out = Vec::new();
     let extra = [("package/package.json".to_owned(), "{}".to_owned())];
     for (name, contents) in extra.iter().chain(files) {
@@ -71,7 +75,7 @@ fn archive(files: &[(String, String)]) -> Vec<u8> {
         out.resize(out.len().next_multiple_of(512), 0);
     }
     out.extend([0; 1024]);
-    zipped(&out)
+    out
 }
 
 fn digits() -> Vec<(String, String)> {
@@ -272,7 +276,9 @@ fn what_is_wrong_with_a_package_is_told_and_nothing_is_written() {
     let mut sizes = vec![0; 512];
     sizes[..4].copy_from_slice(b"file");
     sizes[124..136].copy_from_slice(b"77777777777 ");
-    let cases: [(Vec<u8>, &str); 9] = [
+    let inside = unpacked(&digits());
+    let cases: [(Vec<u8>, &str); 10] = [
+        (zipped(&inside[..inside.len() / 2]), "0.tgz: is cut off; get the package again"),
         (with("{ \"data\": [0, 1] }"), "digits/3.json: has 2 pixels, which are no images of 28 by 28"),
         (with("{ \"data\": [0, 1.5] }"), "pixel 1 is 1.5, and they are from 0 to 1"),
         (with("{ \"data\": [0, null] }"), "digits/3.json: invalid type: null"),
@@ -336,4 +342,23 @@ fn a_set_that_is_not_what_fetch_writes_is_refused_by_train() {
         let message = fails(3, &["train", &path, "-o", &model]);
         assert!(message.contains(want), "{message}, not {want}");
     }
+}
+
+#[test]
+fn pictures_that_pools_leave_nothing_of_are_told_and_learned_otherwise() {
+    let (from, out) = (folder(), folder());
+    let labels: Vec<u8> = (0..40).map(|at| at % 2).collect();
+    let images: Vec<u8> = labels.iter().flat_map(|&label| [200 * label; 6]).collect();
+    file(&from, "train-images-idx3-ubyte", idx(&[40, 3, 2], &images));
+    file(&from, "train-labels-idx1-ubyte", idx(&[40], &labels));
+    fetch("mnist", from.path(), &out);
+    let (data, model) =
+        (show(&out.path().join("mnist.safetensors")), show(&out.path().join("model.aneforge")));
+    let args = ["train", &data, "-o", &model, "--batch", "8", "--epochs", "3"];
+    let message = fails(3, &args);
+    assert!(
+        message.ends_with("images of 3 by 2 are too small for two pools; use `--network mlp`"),
+        "{message}"
+    );
+    assert_eq!(json(&[&args[..], &["--network", "mlp"]].concat())["held_out"], 1.0);
 }

@@ -101,11 +101,11 @@ fn numbers_are_learned_in_their_unit_and_shown_as_a_table_and_a_picture() {
     let answer = answer(&folder, &model, &[1, 2], &[320.0, 0.01]);
     assert!((answer[0] - 525.0).abs() < 15.0, "{answer:?}");
     let log = fs::read_to_string(log).unwrap();
-    assert!(log.starts_with("epoch,step,loss,error,lr,steps_per_second\n1,10,"), "{log}");
+    assert!(log.starts_with("epoch,step,loss,error,lr,steps_per_second,void\n1,10,"), "{log}");
     assert_eq!(log.lines().count(), 21);
     let events: Vec<_> = fs::read_dir(board).unwrap().map(|entry| entry.unwrap().path()).collect();
     let events = fs::read(&events[0]).unwrap();
-    for tag in ["train/loss", "train/lr", "train/steps_per_second", "held_out/error"] {
+    for tag in ["train/loss", "train/lr", "train/steps_per_second", "train/void", "held_out/error"] {
         let found = events.windows(tag.len()).filter(|part| *part == tag.as_bytes()).count();
         assert_eq!(found, 20, "{tag}");
     }
@@ -324,5 +324,107 @@ fn people_see_how_it_goes_and_what_came_of_it() {
     ] {
         assert!(output.out.contains(part), "{part} in {output:?}");
     }
+    assert!(!output.out.contains("void") && !output.err.contains("void"), "{output:?}");
     assert!(text(&[&args[..], &["-q"]].concat()).contains("model.aneforge.labels.json"));
+}
+
+#[test]
+fn steps_that_were_void_are_counted_and_told_and_a_loss_without_end_is_gone_on_with() {
+    let folder = folder();
+    let data = file(&folder, "numbers.csv", table(80, "", |a, b| (a - b).to_string()));
+    let at = |name: &str| show(&folder.path().join(name));
+    let (model, kept, log) = (at("model.aneforge"), at("kept.safetensors"), at("log.csv"));
+    // The rate is far too large.
+    let args = ["train", &data, "-o", &model, "--regression", "--batch", "16", "--lr", "1000"];
+    let more = ["--optimizer", "sgd", "--checkpoint", &kept, "--log", &log];
+    let go = |epochs: &[&str]| run(&[&args[..], &more, epochs].concat());
+    let run = go(&["--epochs", "4"]);
+    let count = |line: &str| -> u64 {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "void").unwrap();
+        words[at - 1].parse().unwrap()
+    };
+    // Four steps in each epoch.
+    let lines: Vec<u64> = run.err.lines().filter(|line| line.contains("  epoch ")).map(count).collect();
+    let sum: u64 = lines.iter().sum();
+    assert!(lines.len() == 4 && lines[3] == 4 && (8..16).contains(&sum), "{run:?}");
+    let told =
+        format!("  void       {sum} of 16 steps, which changed nothing, the last as the gradients of `");
+    assert!(run.out.contains(&told) && run.out.contains("  loss       "), "{run:?}");
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.lines().last().unwrap().ends_with(",4") && text.contains(",inf,"), "{text}");
+
+    // JSON has no infinities, and the rows of a checkpoint are JSON.
+    let value = go(&["--epochs", "5", "--resume", "--json"]);
+    let value: Value = serde_json::from_str(&value.out).unwrap();
+    assert_eq!(value["training"]["void"], sum + 4);
+    let curve = value["training"]["curve"].as_array().unwrap();
+    assert_eq!((curve.len(), &curve[3]["void"], &curve[3]["loss"]), (5, &4.into(), &Value::Null));
+}
+
+#[test]
+fn places_that_are_folders_or_taken_are_told_before_anything_is_learned() {
+    let folder = folder();
+    let rows = table(60, "", third);
+    let data = file(&folder, "three.csv", &rows);
+    let at = |name: &str| show(&folder.path().join(name));
+    let (model, here) = (at("m.aneforge"), show(folder.path()));
+    let labels = format!("{model}.labels.json");
+    std::os::unix::fs::symlink(&data, at("link.csv")).unwrap();
+    let round = at("../") + folder.path().file_name().unwrap().to_str().unwrap() + "/m.aneforge";
+    let cases: [(&[&str], String); 9] = [
+        (&["-o", &here], format!("cannot write {here}: it is a folder; name a file in it")),
+        (&["-o", &model, "--log", &here], format!("cannot write {here}: it is a folder; name a file in it")),
+        (&["-o", &model, "--checkpoint", &here], "it is a folder; name a file in it".into()),
+        (&["-o", &data], format!("DATA and --output are both {data}; name another file")),
+        (&["-o", &model, "--curve", &data], format!("DATA and --curve are both {data}; name another file")),
+        (&["-o", &model, "--log", &at("link.csv")], format!("DATA and --log are both {}", at("link.csv"))),
+        (&["-o", &model, "--checkpoint", &model], format!("--output and --checkpoint are both {model}")),
+        (&["-o", &model, "--log", &round], format!("--output and --log are both {round}")),
+        (&["-o", &model, "--log", &labels], "the names of classes and --log are both ".into()),
+    ];
+    for (more, want) in cases {
+        let message = fails(3, &[&["train", &data][..], more].concat());
+        assert!(message.contains(&want), "{message}, not {want}");
+        assert_eq!(fs::read_to_string(&data).unwrap(), rows);
+        assert!(!fs::exists(&model).unwrap(), "{more:?}");
+    }
+}
+
+#[test]
+fn lines_may_end_as_old_programs_end_them() {
+    let folder = folder();
+    let rows = table(60, "width,weight,fruit\n", third);
+    let mut models = Vec::new();
+    for (name, end) in [("lf", "\n"), ("crlf", "\r\n"), ("cr", "\r")] {
+        let data = file(&folder, &format!("{name}.csv"), rows.replace('\n', end));
+        let (value, model) = train(&folder, &data, &["--epochs", "1"]);
+        assert_eq!(value["data"]["examples"], 60, "{name}");
+        models.push(fs::read(model).unwrap());
+    }
+    assert!(models.iter().all(|model| *model == models[0]));
+    let data = file(&folder, "t.csv", "1,2,a\r3,four,b\r");
+    let model = show(&folder.path().join("none.aneforge"));
+    let message = fails(3, &["train", &data, "-o", &model]);
+    assert!(message.ends_with("t.csv:2: `column 2` is `four`, which is no number"), "{message}");
+}
+
+#[test]
+fn images_that_are_too_large_or_too_small_for_a_network_are_told() {
+    let folder = folder();
+    let model = show(&folder.path().join("model.aneforge"));
+    let data = images(&folder, 6);
+    let train =
+        |more: &[&str]| fails(3, &[&["train", &data, "-o", &model, "--batch", "4"][..], more].concat());
+    let large = train(&["--size", "256"]);
+    assert!(
+        large.ends_with("takes 131072 numbers, and h17s allows 65536; use a smaller `--size`"),
+        "{large}"
+    );
+    let old = train(&["--size", "128", "--network", "mlp", "--target", "h13"]);
+    assert!(old.ends_with("takes 49152 numbers, and h13 allows 16384; use a smaller `--size`"), "{old}");
+    let rows: String = (0..8).map(|row| format!("{}{}\n", "1,2,".repeat(9000), row % 2)).collect();
+    let table = file(&folder, "wide.csv", rows);
+    let wide = fails(3, &["train", &table, "-o", &model, "--batch", "4", "--target", "h13"]);
+    assert!(wide.ends_with("takes 18000 numbers, and h13 allows 16384; leave columns out"), "{wide}");
 }
