@@ -86,6 +86,7 @@ from aneforge._spatial import (
 )
 from aneforge._state import state
 from aneforge._tune import tune, tune_precision
+from aneforge._vision import Vision, load_resnet, load_resnet18, load_vision
 from aneforge.autograd import (
     SGD,
     Adam,
@@ -142,6 +143,7 @@ __all__ = [
     "Tensor",
     "Trainer",
     "UnrolledTrainer",
+    "Vision",
     "__version__",
     "adam_step",
     "affine",
@@ -186,6 +188,9 @@ __all__ = [
     "load",
     "load_graph",
     "load_model",
+    "load_resnet",
+    "load_resnet18",
+    "load_vision",
     "local_response_norm",
     "maximum",
     "mha",

@@ -165,3 +165,12 @@ def set_threads() -> None:
             raise ValueError(f"ANEFORGE_THREADS must be a positive integer, got {value!r}") from None
         _native.set_threads(within("ANEFORGE_THREADS", threads, 1, _native.max_threads()))
     _threads_are_set = True
+
+
+def torch_home() -> Path:
+    """Where PyTorch keeps what it has downloaded: `TORCH_HOME`, else `torch` in `XDG_CACHE_HOME` or `.cache`."""
+    home = _read("TORCH_HOME")
+    if home is not None:
+        return Path(home)
+    cache = _read("XDG_CACHE_HOME")
+    return (Path(cache) if cache is not None else Path.home() / ".cache") / "torch"

@@ -22,6 +22,7 @@ __all__ = [
     "Reranker",
     "SegmentedModel",
     "Tensor",
+    "Vision",
     "__version__",
     "apply",
     "array",
@@ -61,6 +62,7 @@ __all__ = [
     "load_graph",
     "load_model",
     "load_reranker",
+    "load_vision",
     "max_threads",
     "native_streams",
     "notices",
@@ -416,6 +418,45 @@ class Reranker:
     @property
     def target(self) -> str:
         """The chip it is compiled for."""
+
+@final
+class Vision:
+    """A pretrained network that looks at pictures."""
+
+    def _run(self, values: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def _classify(self, given: Sequence[Any], most: int) -> list[list[tuple[int, str, float]]]: ...
+    def _logits(self, given: Sequence[Any]) -> NDArray[np.float32]: ...
+    def _features(self, given: Sequence[Any]) -> NDArray[np.float32]: ...
+    def _prepare(self, given: Any) -> NDArray[np.uint8]: ...
+    @property
+    def n_ops(self) -> int:
+        """How many nodes the program for one picture has."""
+    @property
+    def network(self) -> str:
+        """Which network it is, such as `ResNet-18`."""
+    @property
+    def labels(self) -> list[str]:
+        """What the classes are called; empty where that is not known."""
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape of what it takes for one picture, `(3, H, W)`."""
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+
+def load_vision(
+    name: str,
+    target: str | None = None,
+    device: str | None = None,
+    host: Mapping[str, Any] | None = None,
+    offline: bool = False,
+    compress: tuple[str, float, int] | None = None,
+    sums: Sequence[tuple[str, int, int]] | None = None,
+) -> Vision:
+    """Loads a network by a file of weights, a directory or a hub id."""
 
 def load_reranker(
     name: str,

@@ -10,6 +10,7 @@ use aneforge::target::UnknownTarget;
 use aneforge::train::{CheckpointError, TrainError};
 use aneforge::tune::TuneError;
 use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
+use aneforge_models::vision::VisionError;
 use aneforge_models::{EncodeError, LoadError};
 use pyo3::exceptions::{
     PyAttributeError, PyMemoryError, PyNotImplementedError, PyOverflowError, PyRuntimeError, PyTypeError,
@@ -40,6 +41,8 @@ pub enum Error {
     Load(Box<LoadError>),
     /// Texts that could not be encoded.
     Encode(Box<EncodeError>),
+    /// A network for pictures that could not be loaded or run.
+    Vision(Box<VisionError>),
     /// Bytes that are no graph or plan.
     Portable(PortableError),
     /// Ways that could not be measured.
@@ -50,6 +53,18 @@ pub enum Error {
     Train(Box<TrainError>),
     /// A training that could not be kept, or not be gone on with.
     Checkpoint(Box<CheckpointError>),
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Error {
+        Error::Load(Box::new(error))
+    }
+}
+
+impl From<VisionError> for Error {
+    fn from(error: VisionError) -> Error {
+        Error::Vision(Box::new(error))
+    }
 }
 
 impl From<Error> for PyErr {
@@ -87,6 +102,7 @@ impl From<Error> for PyErr {
                 e => PyValueError::new_err(e.to_string()),
             },
             Error::Load(e) => load(&e),
+            Error::Vision(e) => vision(&e),
             Error::Encode(e) => match *e {
                 EncodeError::Run(e) => run(&e),
                 e => PyValueError::new_err(e.to_string()),
@@ -123,6 +139,19 @@ fn load(error: &LoadError) -> PyErr {
     match error {
         LoadError::Device(e) => device(e),
         LoadError::Target(_) => PyNotImplementedError::new_err(message),
+        _ => match error.io_kind() {
+            Some(kind) => io::Error::new(kind, message).into(),
+            None => PyValueError::new_err(message),
+        },
+    }
+}
+
+fn vision(error: &VisionError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        VisionError::Load(e) => load(e),
+        VisionError::Run(e) => run(e),
+        VisionError::Target(_) => PyNotImplementedError::new_err(message),
         _ => match error.io_kind() {
             Some(kind) => io::Error::new(kind, message).into(),
             None => PyValueError::new_err(message),

@@ -39,6 +39,7 @@ mod tensor;
 mod text;
 mod train;
 mod tune;
+mod vision;
 mod window;
 
 use pyo3::prelude::*;
@@ -104,6 +105,8 @@ mod _native {
     use crate::train::{Events, Training, average};
     #[pymodule_export]
     use crate::tune::{keep_attention, known_attention, tune, tune_attention, tune_precision};
+    #[pymodule_export]
+    use crate::vision::{Vision, load_vision};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python expects")]

@@ -4,7 +4,6 @@ use crate::error::{Error, instead};
 use crate::home::Home;
 use crate::interrupt::interruptible;
 use crate::memory::zeros;
-use aneforge_models::LoadError;
 use aneforge_models::encoder::{FileSum, Files};
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -18,25 +17,24 @@ pub type Sums = Vec<(String, u64, u32)>;
 
 /// A model, loaded now and again where it is missing, as in a forked process: always from the same files, which must hold
 /// what these sums say.
-pub fn loaded<T: Send + 'static>(
+pub fn loaded<T: Send + 'static, E: Into<Error>>(
     py: Python<'_>,
     sums: Option<Sums>,
-    load: impl Fn() -> Result<T, LoadError> + Send + Sync + 'static,
+    load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     files: fn(&T) -> &Files,
 ) -> PyResult<Arc<Home<T>>> {
     let sum = |(name, length, sum)| FileSum { name, length, sum };
     let sums: Option<Vec<FileSum>> = sums.map(|sums| sums.into_iter().map(sum).collect());
     let first = OnceLock::new();
     let make = move || {
-        let loaded = load()?;
+        let loaded = load().map_err(Into::into)?;
         match first.get() {
             Some(first) => files(&loaded).same_as(first)?,
             None => sums.as_deref().map_or(Ok(()), |sums| files(&loaded).hold(sums))?,
         }
         first.get_or_init(|| files(&loaded).clone());
-        Ok::<_, LoadError>(loaded)
+        Ok::<_, Error>(loaded)
     };
-    let make = move || make().map_err(|e| Error::Load(Box::new(e)));
     Ok(Arc::new(interruptible(py, move |_| Home::new(make))??))
 }
 

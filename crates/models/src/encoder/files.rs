@@ -13,6 +13,8 @@ pub struct Files {
     directory: PathBuf,
     /// In the order of their names.
     files: Vec<Seen>,
+    /// Whether it is one file alone, whatever else the directory has.
+    one: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +37,16 @@ pub struct FileSum {
 }
 
 impl Files {
-    /// Looks at the files of a directory that describe a model or hold its weights.
+    /// Looks at the files of a directory that describe a model or hold its weights, or at the one file that is named.
     pub(crate) fn of(directory: &Path) -> Result<Files, LoadError> {
+        if let (true, Some(folder), Some(name)) =
+            (directory.is_file(), directory.parent(), directory.file_name())
+        {
+            let name = name.to_string_lossy().into_owned();
+            let about = std::fs::metadata(directory).map_err(|e| FileError::new(directory, e))?;
+            let only = Seen { name, length: about.len(), written: about.modified().ok() };
+            return Ok(Files { directory: folder.to_owned(), files: vec![only], one: true });
+        }
         let mut names = names(directory, "")?;
         let module = |name: &&String| is_module(name) && directory.join(name).is_dir();
         for folder in names.iter().filter(module).cloned().collect::<Vec<_>>() {
@@ -51,7 +61,7 @@ impl Files {
                 files.push(Seen { name, length: about.len(), written: about.modified().ok() });
             }
         }
-        Ok(Files { directory: directory.to_owned(), files })
+        Ok(Files { directory: directory.to_owned(), files, one: false })
     }
 
     /// Whether these are the files of `before`, by names, lengths and times.
@@ -63,7 +73,10 @@ impl Files {
 
     /// Whether the directory still has these files, by names, lengths and times.
     pub fn unchanged(&self) -> Result<(), LoadError> {
-        Files::of(&self.directory)?.same_as(self)
+        match &self.files[..] {
+            [only] if self.one => Files::of(&self.directory.join(&only.name))?.same_as(self),
+            _ => Files::of(&self.directory)?.same_as(self),
+        }
     }
 
     /// What the files hold. All of them are read, and have to be those that were seen.

@@ -1,5 +1,6 @@
 use super::picture::PictureError;
 use super::processor::ProcessorError;
+use crate::encoder::LoadError;
 use crate::resolve::ResolveError;
 use crate::weights::WeightError;
 use aneforge::device::DeviceError;
@@ -19,6 +20,9 @@ pub enum VisionError {
     /// A file could not be opened.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A file is no longer what it was.
+    #[error(transparent)]
+    Load(#[from] Box<LoadError>),
     /// A file is not the JSON it should be.
     #[error("`{path}` is not valid JSON: {why}; download it again")]
     Json {
@@ -102,6 +106,7 @@ impl VisionError {
             VisionError::Resolve(error) => error.kind(),
             VisionError::Weight(error) => error.kind(),
             VisionError::Run(error) => error.kind(),
+            VisionError::Load(error) => error.kind(),
             VisionError::Target(_) => Kind::Target,
             VisionError::Unclassified(_) | VisionError::Values { .. } | VisionError::Shape(_) => Kind::Caller,
             _ => Kind::File,
@@ -117,6 +122,7 @@ impl VisionError {
             | VisionError::Processor(ProcessorError::File(error)) => Some(error.io_kind()),
             VisionError::Checkpoint(CheckpointError::Read(error))
             | VisionError::Weight(WeightError::Read(error)) => error.file().map(FileError::io_kind),
+            VisionError::Load(error) => error.io_kind(),
             VisionError::Resolve(_) | VisionError::Checkpoint(CheckpointError::Missing(_)) => {
                 Some(io::ErrorKind::NotFound)
             }

@@ -21,6 +21,7 @@ pub use picture::{Picture, PictureError};
 pub use processor::{Processor, ProcessorError};
 
 use crate::MOST_TEXT;
+use crate::encoder::Files;
 use crate::programs::Programs;
 use crate::resolve::{HubOptions, resolve};
 use crate::weights::{Beyond, Stored};
@@ -103,6 +104,7 @@ pub struct Vision {
     device: Arc<dyn Device>,
     options: CompileOptions,
     programs: Programs<(usize, DType)>,
+    files: Files,
 }
 
 /// What a program gives for one picture.
@@ -118,6 +120,7 @@ impl Vision {
         options.target.runs_programs()?;
         let path = Path::new(name_or_path);
         let place = if path.is_file() { path.to_owned() } else { resolve(name_or_path, &options.hub)? };
+        let files = Files::of(&place).map_err(Box::new)?;
         let checkpoint = Checkpoint::open(&place)?;
         let network = Network::of(&checkpoint).ok_or_else(|| VisionError::Unknown(place.clone()))?;
         let processor = match options.processor {
@@ -132,7 +135,7 @@ impl Vision {
         let device = options.device.map_or_else(device::default, Ok)?;
         let compile = CompileOptions::target(options.target).compression(options.compression);
         let (name, programs) = (name_or_path.to_owned(), Programs::new(4));
-        Ok(Vision { name, network, weights, processor, labels, device, options: compile, programs })
+        Ok(Vision { name, network, weights, processor, labels, device, options: compile, programs, files })
     }
 
     /// The `most` likely classes of each picture, the likeliest first.
@@ -263,6 +266,16 @@ impl Vision {
     /// What the classes are called, where that is known.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// The files that it was loaded from.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The chip it is compiled for.
+    pub fn target(&self) -> Target {
+        self.options.target
     }
 
     /// The device it runs on.

@@ -118,8 +118,27 @@ impl Picture {
         &self.rgb
     }
 
-    /// The same with so many columns and rows. Filters are as wide as what becomes a pixel, as Pillow's are.
+    /// The same with so many columns and rows. Filters are as wide as what becomes a pixel, and of columns and rows those are first
+    /// that leave less, as Pillow has it: results are its own to two in 255.
     pub fn resized(&self, width: usize, height: usize, filter: Filter) -> Picture {
+        if filter == Filter::Nearest {
+            return self.stretched(width, height, ResizeAlg::Nearest);
+        }
+        let filter = match filter {
+            Filter::Bicubic => FilterType::CatmullRom,
+            Filter::Lanczos => FilterType::Lanczos3,
+            Filter::Nearest | Filter::Bilinear => FilterType::Bilinear,
+        };
+        let alg = ResizeAlg::Convolution(filter);
+        let between = if width * self.height <= self.width * height {
+            (width, self.height)
+        } else {
+            (self.width, height)
+        };
+        self.stretched(between.0, between.1, alg).stretched(width, height, alg)
+    }
+
+    fn stretched(&self, width: usize, height: usize, alg: ResizeAlg) -> Picture {
         if (width, height) == (self.width, self.height) {
             return self.clone();
         }
@@ -127,13 +146,6 @@ impl Picture {
         let from = ImageRef::new(side(self.width), side(self.height), &self.rgb, PixelType::U8x3);
         let from = from.expect("invariant: as many bytes as pixels");
         let mut to = Image::new(side(width), side(height), PixelType::U8x3);
-        let alg = match filter {
-            Filter::Nearest => ResizeAlg::Nearest,
-            Filter::Box => ResizeAlg::Convolution(FilterType::Box),
-            Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-            Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-            Filter::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
-        };
         let options = ResizeOptions::new().resize_alg(alg);
         Resizer::new().resize(&from, &mut to, &options).expect("invariant: both are of bytes in threes");
         Picture { width, height, rgb: to.into_vec() }

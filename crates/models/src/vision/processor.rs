@@ -50,8 +50,6 @@ pub enum Resize {
 pub enum Filter {
     /// The pixel that is nearest.
     Nearest,
-    /// The mean.
-    Box,
     /// A triangle.
     Bilinear,
     /// A cubic with `a = -1/2`.
@@ -187,8 +185,11 @@ fn numbered(value: &Value) -> Result<Filter, String> {
         Some(1) => Filter::Lanczos,
         Some(2) => Filter::Bilinear,
         Some(3) => Filter::Bicubic,
-        Some(4) => Filter::Box,
-        _ => return Err(format!("resample is {value}; 0 (nearest) to 4 (box) are known")),
+        _ => {
+            return Err(format!(
+                "resample is {value}; 0 (nearest), 1 (Lanczos), 2 (bilinear) and 3 (bicubic) are known"
+            ));
+        }
     })
 }
 

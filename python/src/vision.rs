@@ -1,0 +1,284 @@
+//! `Vision`: a pretrained network that looks at pictures.
+
+use crate::compile::{chip, form, on};
+use crate::error::Error;
+use crate::home::Home;
+use crate::host::HostWords;
+use crate::loaded::{Sums, lasting, loaded, matrix, sums_of};
+use crate::memory::zeros;
+use crate::text::Text;
+use aneforge::{DType, HostOptions};
+use aneforge_kernels::threads::stoppable;
+use aneforge_models::encoder::Files;
+use aneforge_models::resolve::HubOptions;
+use aneforge_models::vision::{Picture, Vision as Loaded, VisionError, VisionOptions};
+use numpy::{PyArray2, PyArray3, PyArrayMethods, PyReadonlyArrayDyn};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+use std::sync::Arc;
+
+/// A pretrained network that looks at pictures.
+///
+/// Programs are compiled per number of pictures, when they are first needed. Calls from several threads take turns, and other
+/// Python threads run meanwhile.
+#[pyclass(frozen, weakref, module = "aneforge")]
+pub struct Vision {
+    home: Arc<Home<Loaded>>,
+    /// How it was loaded.
+    recipe: Recipe,
+    /// What it was loaded from.
+    files: Files,
+    described: String,
+    network: String,
+    labels: Vec<String>,
+    /// Columns and rows of prepared pictures.
+    size: (usize, usize),
+    target: &'static str,
+    device: &'static str,
+}
+
+/// What `load_vision` was given, for a copy.
+#[derive(Clone)]
+struct Recipe {
+    name: String,
+    target: String,
+    device: String,
+    host: HostWords,
+    offline: bool,
+    compress: Option<(String, f64, usize)>,
+}
+
+impl Recipe {
+    /// The network, whose files must hold what these sums say.
+    fn load(self, py: Python<'_>, sums: Option<Sums>) -> PyResult<Vision> {
+        let target = chip(Some(&self.target))?;
+        let compression =
+            self.compress.clone().map(|(name, atol, block)| form("load_vision", &name, atol, block));
+        let options = VisionOptions {
+            target,
+            device: Some(self.host.device(Some(&self.device), target)?),
+            compression: compression.transpose()?,
+            hub: HubOptions { offline: self.offline, ..HubOptions::default() },
+            ..VisionOptions::default()
+        };
+        let name = self.name.clone();
+        let home = loaded(py, sums, move || Loaded::load(&name, options.clone()), Loaded::files)?;
+        let with = home.clone();
+        with.with(py, |loaded| Vision {
+            home,
+            recipe: self,
+            files: loaded.files().clone(),
+            described: format!("{loaded:?}"),
+            network: loaded.network().name(),
+            labels: loaded.labels().to_vec(),
+            size: loaded.size(),
+            target: loaded.target().name(),
+            device: loaded.device().title(),
+        })
+    }
+}
+
+/// Loads a network by a file of weights, a directory or a hub id.
+#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+#[pyfunction]
+#[pyo3(signature = (name, target = None, device = None, host = None, offline = false, compress = None, sums = None))]
+pub fn load_vision(
+    py: Python<'_>,
+    name: Text,
+    target: Option<Text>,
+    device: Option<Text>,
+    host: Option<HostWords>,
+    offline: bool,
+    compress: Option<(Text, f64, usize)>,
+    sums: Option<Sums>,
+) -> PyResult<Vision> {
+    Recipe {
+        name: lasting(&name),
+        target: chip(target.as_deref())?.name().to_owned(),
+        device: on(device.as_deref(), &HostOptions::default())?.name().to_owned(),
+        host: host.unwrap_or_default(),
+        offline,
+        compress: compress.map(|(name, atol, block)| (name.to_owned(), atol, block)),
+    }
+    .load(py, sums)
+}
+
+/// A picture as Python gives it: the path of a file, its bytes, or red, green and blue of `[H, W, 3]`.
+#[derive(FromPyObject)]
+enum Given<'py> {
+    Pixels(PyReadonlyArrayDyn<'py, u8>),
+    File(Bound<'py, PyBytes>),
+    Path(std::path::PathBuf),
+}
+
+impl Given<'_> {
+    fn picture(&self) -> Result<Picture, VisionError> {
+        Ok(match self {
+            Given::Path(path) => Picture::open(path)?,
+            Given::File(bytes) => Picture::decode("<bytes>", bytes.as_bytes())?,
+            Given::Pixels(array) => {
+                let array = array.as_array();
+                let extents = array.shape();
+                let (height, width) =
+                    (extents.first().copied().unwrap_or(0), extents.get(1).copied().unwrap_or(0));
+                let whole = extents.len() == 3 && extents[2] == 3;
+                let rgb = if whole { array.iter().copied().collect() } else { Vec::new() };
+                Picture::new(width, height, rgb)?
+            }
+        })
+    }
+}
+
+/// Each picture of a list.
+fn pictures(given: &Bound<'_, PyAny>) -> PyResult<Vec<Picture>> {
+    let each = |item: PyResult<Bound<'_, PyAny>>| {
+        let item = item?;
+        let given: Given<'_> = item.extract().map_err(|_: PyErr| {
+            PyTypeError::new_err(
+                "a picture must be a path, the bytes of a file, or an array of uint8 [H, W, 3]",
+            )
+        })?;
+        given.picture().map_err(|e| PyErr::from(Error::from(e)))
+    };
+    given.try_iter()?.map(each).collect()
+}
+
+impl Vision {
+    /// Calls the network without keeping other Python threads from running.
+    fn apart<R: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&mut Loaded) -> Result<R, VisionError> + Send + 'static,
+    ) -> PyResult<R> {
+        let mut locked = self.home.lock(py)?;
+        let made =
+            self.home.apart(py, &mut locked, move |network, stop| stoppable(stop, || call(network)))?;
+        Ok(made.map_err(Error::from)?)
+    }
+}
+
+#[pymethods]
+impl Vision {
+    /// A row of logits for each picture of `[N, 3, H, W]`, which are normalised already; of features where it has no classes.
+    fn _run<'py>(
+        &self,
+        py: Python<'py>,
+        values: PyReadonlyArrayDyn<'py, f32>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let count = values.as_array().shape().first().copied().unwrap_or(0);
+        let values: Vec<f32> = values.as_array().iter().copied().collect();
+        let rows = self.apart(py, move |network| network.run_normalized(count, &values))?;
+        let length = rows.first().map_or(0, Vec::len);
+        matrix(py, &rows, [count, length])
+    }
+
+    /// The likeliest classes of each picture: number, name and probability.
+    fn _classify(
+        &self,
+        py: Python<'_>,
+        given: &Bound<'_, PyAny>,
+        most: usize,
+    ) -> PyResult<Vec<Vec<(usize, String, f32)>>> {
+        let pictures = pictures(given)?;
+        let ranked = self.apart(py, move |network| network.classify(&pictures, most))?;
+        let row = |classes: Vec<aneforge_models::vision::Class>| {
+            classes.into_iter().map(|class| (class.index, class.label, class.probability)).collect()
+        };
+        Ok(ranked.into_iter().map(row).collect())
+    }
+
+    /// A row of logits for each picture.
+    fn _logits<'py>(
+        &self,
+        py: Python<'py>,
+        given: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let pictures = pictures(given)?;
+        let rows = self.apart(py, move |network| network.logits(&pictures))?;
+        let extents = [rows.len(), rows.first().map_or(0, Vec::len)];
+        matrix(py, &rows, extents)
+    }
+
+    /// A row of features for each picture.
+    fn _features<'py>(
+        &self,
+        py: Python<'py>,
+        given: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let pictures = pictures(given)?;
+        let rows = self.apart(py, move |network| network.features(&pictures))?;
+        let extents = [rows.len(), rows.first().map_or(0, Vec::len)];
+        matrix(py, &rows, extents)
+    }
+
+    /// A picture as the network takes it, `[3, H, W]` in bytes, before it is normalised.
+    fn _prepare<'py>(
+        &self,
+        py: Python<'py>,
+        given: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray3<u8>>> {
+        let given: Vec<Picture> = pictures(PyTuple::new(py, [given])?.as_any())?;
+        let prepared = self.apart(py, move |network| Ok(given[0].prepared(network.processor())))?;
+        let planes = prepared.planes();
+        let array = zeros::<u8>(py, &[3, prepared.height(), prepared.width()])?;
+        let mut flat = array.readwrite();
+        flat.as_slice_mut().expect("invariant: new arrays are contiguous").copy_from_slice(&planes);
+        drop(flat);
+        array.cast_into().map_err(PyErr::from)
+    }
+
+    /// How many nodes the program for one picture has.
+    #[getter]
+    fn n_ops(&self, py: Python<'_>) -> PyResult<usize> {
+        self.apart(py, |network| Ok(network.program(1, DType::U8)?.plan().n_ops))
+    }
+
+    /// Which network it is, such as `ResNet-18`.
+    #[getter]
+    fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// What the classes are called; empty where that is not known.
+    #[getter]
+    fn labels(&self) -> Vec<String> {
+        self.labels.clone()
+    }
+
+    /// The shape of what it takes for one picture, `(3, H, W)`.
+    #[getter]
+    fn input_shape(&self) -> (usize, usize, usize) {
+        (3, self.size.1, self.size.0)
+    }
+
+    /// The device it runs on: `host`, `ane` or `ane (stand-in)`.
+    #[getter]
+    fn device(&self) -> &'static str {
+        self.device
+    }
+
+    /// The chip it is compiled for.
+    #[getter]
+    fn target(&self) -> &'static str {
+        self.target
+    }
+
+    /// A network of its own, loaded from the same files.
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Vision> {
+        self.files.unchanged().map_err(Error::from)?;
+        self.recipe.clone().load(py, None)
+    }
+
+    /// What pickle keeps: where it was loaded from, how, and what the files hold, by length and checksum.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let Recipe { name, target, device, host, offline, compress } = self.recipe.clone();
+        let sums = sums_of(py, &self.files)?;
+        let arguments = (name, target, device, host, offline, compress, sums).into_pyobject(py)?;
+        Ok((py.import("aneforge._native")?.getattr("load_vision")?, arguments))
+    }
+
+    fn __repr__(&self) -> &str {
+        &self.described
+    }
+}
