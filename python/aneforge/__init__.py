@@ -86,7 +86,7 @@ from aneforge._spatial import (
 )
 from aneforge._state import state
 from aneforge._tune import tune, tune_precision
-from aneforge._vision import Vision, load_resnet, load_resnet18, load_vision
+from aneforge._vision import Vision, load_resnet, load_resnet18, load_vision, load_vit
 from aneforge.autograd import (
     SGD,
     Adam,
@@ -191,6 +191,7 @@ __all__ = [
     "load_resnet",
     "load_resnet18",
     "load_vision",
+    "load_vit",
     "local_response_norm",
     "maximum",
     "mha",

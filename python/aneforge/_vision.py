@@ -167,7 +167,7 @@ def load_vision(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Vision:
-    """Loads a network that looks at pictures: ResNet 18 to 101 or EfficientNet-lite.
+    """Loads a network that looks at pictures: ResNet 18 to 101, EfficientNet-lite, ViT, DeiT or DINOv2.
 
     Args:
         name: a file of weights (safetensors, or what `torch.save` wrote, which is read and never run), a directory in the layout of
@@ -192,6 +192,33 @@ def load_vision(
             compress=_form(bool(int8), compress, compress_atol, 32),
         )
     )
+
+
+def load_vit(
+    name: str | PathLike[str],
+    int8: bool = False,
+    *,
+    compress: str | None = None,
+    compress_atol: float = 0.05,
+    target: str | None = None,
+    device: str | None = None,
+    numerics: str | None = None,
+    sums: str | None = None,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> Vision:
+    """Loads a vision transformer: ViT, DeiT or DINOv2, in the names of transformers or of timm; see `load_vision`.
+
+    Raises:
+        ValueError: it is another network.
+    """
+    loaded = load_vision(
+        name, int8, compress=compress, compress_atol=compress_atol, target=target, device=device, numerics=numerics, sums=sums,
+        isa=isa, threads=threads,
+    )  # fmt: skip
+    if not loaded.network.startswith(("ViT", "DINOv2")):
+        raise ValueError(f"load_vit: `{os.fspath(name)}` holds {loaded.network}, no vision transformer; use load_vision")
+    return loaded
 
 
 def load_resnet(

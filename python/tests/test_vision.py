@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from fixture_random import normal, uniform
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 MODELS = made.MODELS
 
@@ -40,10 +40,11 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, np.int64)
     values = normal(zlib.crc32(name.encode()), shape)
     if len(shape) > 1:
-        return values * np.float32(1 / np.sqrt(np.prod(shape[1:])))
+        # Tokens and positions are as large as what they are added to.
+        return values * np.float32(1 / np.sqrt(np.prod(shape[1:]))) if name.endswith("weight") else values
     if name.endswith("running_var"):
         return 1 + np.float32(0.5) * np.abs(values)
-    return np.float32(0.1) * values + np.float32(name.endswith("weight"))
+    return np.float32(0.1) * values + np.float32(name.endswith(("weight", "lambda1", "gamma")))
 
 
 def stored(network: str, folder: Path, change: dict[str, Any] | None = None) -> Path:
@@ -107,6 +108,57 @@ def test_residual_networks_agree_with_torchvision(network: str, tmp_path: Path) 
     np.testing.assert_array_equal(loaded(x[0]), loaded(x[:1]))
     assert loaded.network == f"ResNet-{network[6:]}" and loaded.labels[285] == "Egyptian cat"
     assert loaded.n_ops == {"resnet18": 54, "resnet50": 127}[network]
+
+
+def transformer(network: str, folder: Path, rename: dict[str, str] | None = None) -> Path:
+    """A directory with the network's generated weights and description; `rename` are parts of names."""
+    stored(network, folder).rename(folder / "model.safetensors")
+    source = MODELS / f"vision-{network}" / "config.json"
+    if source.exists():
+        (folder / "config.json").write_bytes(source.read_bytes())
+    if rename:
+        arrays = load_file(folder / "model.safetensors")
+        for old, new in rename.items():
+            arrays = {name.replace(old, new): array for name, array in arrays.items()}
+        save_file(arrays, folder / "model.safetensors")
+    return folder
+
+
+# What version 5 of transformers calls the parts of a ViT.
+MODERN = {
+    "encoder.layer.": "layers.", "attention.attention.query": "attention.q_proj", "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj", "attention.output.dense": "attention.o_proj", "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "rename"), [("vit", None), ("vit", MODERN), ("dinov2", None), ("vit-timm", None)])
+def test_transformers_agree_with_their_libraries(network: str, rename: dict[str, str] | None, tmp_path: Path) -> None:
+    loaded = af.load_vit(transformer(network, tmp_path, rename))
+    # Those of DINOv2 are for larger pictures, whose positions are stretched.
+    assert loaded.input_shape == ((3, 518, 518) if network == "dinov2" else (3, 224, 224))
+    if network == "dinov2":
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 224, "width": 224}}))
+        loaded = af.load_vit(tmp_path)
+    x = normal(7, (2, 3, 224, 224))
+    got, want = loaded(x), np.array(expected(network)["logits"])
+    assert got.shape == want.shape and cosines(got, want).min() > 0.9999
+    np.testing.assert_allclose(loaded(x[1]), got[1:], atol=2e-3)
+
+
+def test_a_transformer_without_classes_gives_the_states_of_its_class_token(tmp_path: Path) -> None:
+    loaded = af.load_vit(transformer("dinov2-registers", tmp_path))
+    x = normal(7, (2, 3, 224, 224))
+    assert cosines(loaded(x), np.array(expected("dinov2-registers")["logits"])).min() > 0.9999
+    assert loaded.labels == [] and loaded.network == "DINOv2-4x96/14"
+    with pytest.raises(ValueError, match="DINOv2-4x96/14 has no classes; ask for features"):
+        loaded.classify(np.zeros((9, 9, 3), np.uint8))
+    assert loaded.features(np.zeros((9, 9, 3), np.uint8)).shape == (96,)
+
+
+def test_a_vit_is_asked_for(residual: Path) -> None:
+    with pytest.raises(ValueError, match="load_vit: `.*` holds ResNet-18, no vision transformer"):
+        af.load_vit(residual)
 
 
 def test_the_same_weights_in_fewer_bytes(tmp_path: Path) -> None:

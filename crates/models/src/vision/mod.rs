@@ -7,6 +7,7 @@
 //! | [`network`] | which network a checkpoint is of, and its graph |
 //! | [`folded`] | convolutions with their normalisation folded in |
 //! | [`efficientnet`] | EfficientNet-lite |
+//! | [`vit`] | vision transformers |
 
 pub mod efficientnet;
 mod error;
@@ -14,6 +15,7 @@ pub mod folded;
 pub mod network;
 pub mod picture;
 pub mod processor;
+pub mod vit;
 
 pub use error::VisionError;
 pub use network::Network;
@@ -122,7 +124,8 @@ impl Vision {
         let place = if path.is_file() { path.to_owned() } else { resolve(name_or_path, &options.hub)? };
         let files = Files::of(&place).map_err(Box::new)?;
         let checkpoint = Checkpoint::open(&place)?;
-        let network = Network::of(&checkpoint).ok_or_else(|| VisionError::Unknown(place.clone()))?;
+        let config = config(&place)?;
+        let network = Network::of(&checkpoint, &config).ok_or_else(|| VisionError::Unknown(place.clone()))?;
         let processor = match options.processor {
             Some(processor) => processor,
             None => Processor::read(&place)?.unwrap_or_else(|| network.processor()),
@@ -130,8 +133,8 @@ impl Vision {
         if processor.size().is_none() {
             return Err(VisionError::Size(place));
         }
-        let labels = labels(&place, &network)?;
-        let weights = network.weights(Stored::new(checkpoint, &network.name()));
+        let labels = labels(&config, &network);
+        let weights = network.weights(Stored::new(checkpoint, &network.name()))?;
         let device = options.device.map_or_else(device::default, Ok)?;
         let compile = CompileOptions::target(options.target).compression(options.compression);
         let (name, programs) = (name_or_path.to_owned(), Programs::new(4));
@@ -292,24 +295,31 @@ fn normalized(x: &Var, processor: &Processor) -> Var {
     x.cast() * constant(&[1, 3, 1, 1], &factors) + constant(&[1, 3, 1, 1], &offsets)
 }
 
-/// What the classes are called: as `config.json` says, else as ImageNet's are where there are as many.
-fn labels(place: &Path, network: &Network) -> Result<Vec<String>, VisionError> {
+/// What `config.json` says; null where there is none.
+fn config(place: &Path) -> Result<Value, VisionError> {
     let path = place.join("config.json");
-    let mut named = Vec::new();
-    if path.is_file() {
-        let fail = |e: serde_json::Error| VisionError::Json { path: path.clone(), why: e.to_string() };
-        let json: Value = serde_json::from_slice(&read(&path, MOST_TEXT)?).map_err(fail)?;
-        let numbered = (0..).map_while(|index: usize| json["id2label"][index.to_string()].as_str());
-        named = numbered.map(str::to_owned).collect();
-        if let (true, Some(names)) = (named.is_empty(), json["label_names"].as_array()) {
-            named = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        }
+    if !path.is_file() {
+        return Ok(Value::Null);
     }
+    let fail = |e: serde_json::Error| VisionError::Json { path: path.clone(), why: e.to_string() };
+    serde_json::from_slice(&read(&path, MOST_TEXT)?).map_err(fail)
+}
+
+/// What the classes are called: as `config.json` says, else as ImageNet's are where there are as many.
+fn labels(config: &Value, network: &Network) -> Vec<String> {
     let classes = network.classes();
-    if named.is_empty() && classes == IMAGENET.lines().count() {
-        named = IMAGENET.lines().map(str::to_owned).collect();
+    let numbered = (0..classes).map_while(|index| config["id2label"][index.to_string()].as_str());
+    let named: Vec<String> = numbered.map(str::to_owned).collect();
+    if named.len() == classes {
+        return named;
     }
-    Ok(named)
+    let listed = config["label_names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let listed: Vec<String> = listed.map(str::to_owned).collect();
+    match classes == IMAGENET.lines().count() {
+        _ if listed.len() == classes => listed,
+        true => IMAGENET.lines().map(str::to_owned).collect(),
+        false => Vec::new(),
+    }
 }
 
 impl fmt::Debug for Vision {

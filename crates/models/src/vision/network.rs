@@ -2,11 +2,13 @@
 
 use super::efficientnet::{self, Lite};
 use super::folded::Folded;
-use super::processor::{Filter, Processor};
+use super::processor::{Centre, Filter, Processor, Resize};
+use super::vit::Vit;
 use crate::resnet::{self, Depth};
 use crate::weights::{Stored, WeightError};
 use aneforge::Var;
 use aneforge_formats::Checkpoint;
+use serde_json::Value;
 
 /// What a network makes of pictures `[N, 3, H, W]`.
 pub struct Made {
@@ -17,7 +19,7 @@ pub struct Made {
 }
 
 /// A network, as its weights and their description say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Network {
     /// A residual network, in `torchvision`'s and `timm`'s names.
@@ -29,11 +31,14 @@ pub enum Network {
     },
     /// An EfficientNet-lite.
     EfficientNetLite(Lite),
+    /// A vision transformer.
+    Vit(Vit),
 }
 
 impl Network {
-    /// The network of these weights, by their names and shapes; `None` if it is none that is known.
-    pub fn of(checkpoint: &Checkpoint) -> Option<Network> {
+    /// The network of these weights, by their names and shapes, and by what `config.json` says (nothing, where it is not an object);
+    /// `None` if it is none that is known.
+    pub fn of(checkpoint: &Checkpoint, config: &Value) -> Option<Network> {
         let shape = |name: &str| {
             let tensor = checkpoint.contains(name).then(|| checkpoint.tensor(name).ok())??;
             Some(tensor.shape().dims().to_vec())
@@ -41,7 +46,12 @@ impl Network {
         if let (Some(fc), Some(depth)) = (shape("fc.weight"), resnet_depth(&shape)) {
             return Some(Network::ResNet { depth, classes: fc[0] });
         }
-        Lite::of(&shape).map(Network::EfficientNetLite)
+        let prefix = |name: &str| {
+            let before = checkpoint.names().filter_map(|key| key.strip_suffix(name));
+            before.filter(|p| p.is_empty() || p.ends_with('.')).min_by_key(|p| p.len()).map(str::to_owned)
+        };
+        let vit = || Vit::of(&shape, &prefix, config).map(Network::Vit);
+        Lite::of(&shape).map(Network::EfficientNetLite).or_else(vit)
     }
 
     /// What it is called.
@@ -49,6 +59,7 @@ impl Network {
         match self {
             Network::ResNet { depth, .. } => format!("ResNet-{}", depth.layers()),
             Network::EfficientNetLite(_) => "EfficientNet-lite".into(),
+            Network::Vit(vit) => vit.name(),
         }
     }
 
@@ -57,6 +68,7 @@ impl Network {
         match self {
             Network::ResNet { classes, .. } => *classes,
             Network::EfficientNetLite(lite) => lite.classes(),
+            Network::Vit(vit) => vit.classes(),
         }
     }
 
@@ -71,15 +83,22 @@ impl Network {
                 let base = Processor::torchvision(side + 32, side);
                 Processor { filter, scale: 1.0, mean: [127.0; 3], std: [128.0; 3], ..base }
             }
+            Network::Vit(vit) => {
+                let side = vit.side();
+                let (resize, centre) = (Resize::To { width: side, height: side }, Centre::Floor);
+                let base = Processor::torchvision(side, side);
+                Processor { resize, crop: None, centre, mean: [0.5; 3], std: [0.5; 3], ..base }
+            }
         }
     }
 
     /// Its weights, with normalisations folded in as it has them.
-    pub fn weights(&self, stored: Stored) -> Folded {
-        match self {
+    pub fn weights(&self, stored: Stored) -> Result<Folded, WeightError> {
+        Ok(match self {
             Network::ResNet { .. } => Folded::new(stored, resnet::EPS, resnet_norm),
             Network::EfficientNetLite(_) => Folded::new(stored, efficientnet::EPS, |_| None),
-        }
+            Network::Vit(vit) => Folded::new(stored.beside(&vit.first())?, 0.0, |_| None),
+        })
     }
 
     /// Its graph for pictures `x`, normalised.
@@ -90,6 +109,7 @@ impl Network {
                 Ok(Made { logits: Some(logits), features })
             }
             Network::EfficientNetLite(lite) => lite.build(x, weights),
+            Network::Vit(vit) => vit.build(x, &mut weights.stored),
         }
     }
 }
