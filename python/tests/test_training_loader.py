@@ -418,6 +418,19 @@ def test_arguments_of_a_wrong_type_are_named(tmp_path: Path) -> None:
             3, lambda P, x: x, "ce", inputs, inputs, (x, rows), 0.1  # type: ignore[arg-type]
         ),
     }
+    noise = af.train.Noise(1)
+    stack = af.CheckpointedStack(lambda P, x: x @ P[0], [[[1, 2], [3, 4]]], (2, 2))
+    pair = ([w], lambda P, x: x @ P[0], "mse", inputs, [af.input((2, 2))])
+    wrong |= {
+        "Noise: seed must be an integer, got 'a'": lambda: af.train.Noise("a"),  # type: ignore[arg-type]
+        "dropout: x must be a Tensor, got ndarray": lambda: noise.dropout(x, 0.5),  # type: ignore[arg-type]
+        "dropout: rate must be a number, got str": lambda: noise.dropout(w, "a"),  # type: ignore[arg-type]
+        "UnrolledTrainer: dataset must be a pair of arrays": lambda: af.UnrolledTrainer(*pair, (x,), 0.1),  # type: ignore[arg-type]
+        "UnrolledTrainer: forward must be a function, got int": lambda: af.UnrolledTrainer([w], 3, *pair[2:], (x, x), 0.1),  # type: ignore[arg-type]
+        "UnrolledTrainer: forward must return a Tensor, got NoneType": lambda: af.UnrolledTrainer(
+            [w], lambda P, x: None, *pair[2:], (x, x), 0.1  # type: ignore[arg-type, return-value]
+        ),
+    }
     for message, call in wrong.items():
         with pytest.raises(TypeError, match=f"^{message}"):
             call()
@@ -435,6 +448,14 @@ def test_arguments_of_a_wrong_type_are_named(tmp_path: Path) -> None:
         "set_dataset: seed must be from 0": lambda: dataset(seed=-1),
         "Trainer: params is empty": lambda: af.Trainer(af.mse(w, w), [], 0.1),
         "Trainer: dynamic_scale must be from 0 to 2048": lambda: made(dynamic_scale=-1),
+        "Noise: seed must be from 0 to": lambda: af.train.Noise(-1),
+        "Trainer: params has two of the same; one is given twice": lambda: af.Trainer(af.mse(w, w * 2.0), [w, w], 0.1),
+        "backward: loss_scale must be more than 0 and fit half": lambda: af.backward(af.mse(w, w * 2.0), [w], 1e6),
+        "backward: loss_scale must be more than 0 and": lambda: af.backward(af.mse(w, w * 2.0), [w], np.nan),
+        "UnrolledTrainer: params is empty": lambda: af.UnrolledTrainer([], *pair[1:], (x, x), 0.1),
+        "UnrolledTrainer: betas must be at least 0 and less than 1": lambda: af.UnrolledTrainer(*pair, (x, x), 0.1, betas=(1.0, 0.9)),
+        "backward: 2 layers need as many checkpoints": lambda: stack.backward([[w], [w]], [np.ones((2, 2))], np.ones((2, 2))),
+        "an input of shape .2, 2. has no values": lambda: stack.forward([[af.input((2, 2))]], np.ones((2, 2))),
         "training: lr must be at least 0, got nan": lambda: af.Adam([w], np.nan),
         "training: loss_scale must be more than 0": lambda: af.SGD([w], 0.1, 0.0),
         "step: 1 gradients are needed, one for each parameter, got 2": lambda: af.SGD([w], 0.1).step([w, w]),
