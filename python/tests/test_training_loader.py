@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +279,51 @@ def test_a_run_that_is_interrupted_goes_on_with_the_batch_that_it_was_at(
     assert rows == [{**row, "seconds": new["seconds"]} for row, new in zip(whole.history[made:], rows, strict=True)]
     for weight, other in zip(values(whole), values(again), strict=True):
         assert np.array_equal(weight, other)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_training_loader as tests
+made = tests.with_dropout()
+made.fit(steps=10**6, checkpoint=sys.argv[2], every=1, progress=False)
+"""
+
+
+def with_dropout() -> af.Trainer:
+    """A trainer whose state is of every kind, with its data set."""
+    x, labels, _ = examples()
+    rng, noise = np.random.default_rng(0), af.train.Noise(3)
+    leaf, target = af.input((BATCH, FEATURES)), af.input((BATCH, CLASSES))
+    w = af.parameter(rng.normal(size=(FEATURES, CLASSES)) / 4, "w")
+    made = af.Trainer(
+        af.softmax_cross_entropy(noise.dropout(leaf, 0.2) @ w, target), [w], 0.003, 1024, optimizer="adamw",
+        resident_state=True, weights="paired", dynamic_scale=7, noise=noise, accumulate=3, average=0.9,
+    )  # fmt: skip
+    made.set_dataset(leaf, x, target, labels)
+    return made
+
+
+def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    kept = tmp_path / "c.safetensors"
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(kept)])
+    try:
+        while not kept.exists():
+            assert child.poll() is None, "it ended by itself"
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
+    again = with_dropout()
+    again.load(kept)
+    made = again._steps
+    assert made > 0
+    again.fit(steps=7, progress=False)
+    whole = with_dropout()
+    whole.fit(steps=made + 7, progress=False)
+    assert again.last == whole.last
+    for one, other in zip(values(again), values(whole), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_layers_of_a_stack_share_two_programs_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
