@@ -533,3 +533,16 @@ def test_warnings_name_the_line_that_calls(mode: str) -> None:
         with pytest.warns(UserWarning, match="would leave half precision") as caught:
             call(made)
         assert [each.filename for each in caught if each.category is UserWarning] == [__file__]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_line_of_progress_counts_void_steps(mode: str, capfd: pytest.CaptureFixture[str]) -> None:
+    x, w = af.input((1, 2)), af.parameter(np.full((1, 2), 6e4), "w")
+    batch = {x: -np.ones((1, 2))}
+    made = af.Trainer((w * x).sum((0, 1)), [w], 0.5, data_inputs=batch, **MODES[mode])
+    made.fit([batch] * 2, progress=True)
+    assert "void" not in capfd.readouterr().err
+    made.lr = 9000.0
+    with pytest.warns(UserWarning, match="would leave half precision"):
+        made.fit([batch] * 3, progress=True)
+    assert "  3 void  " in capfd.readouterr().err.splitlines()[-1]
