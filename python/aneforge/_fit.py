@@ -74,14 +74,14 @@ class Progress:
         self._total, self._shown, self._start, self._last = total, shown, time.perf_counter(), 0.0
         self._again = shown and sys.stderr.isatty()
 
-    def tell(self, step: int, loss: float, done: int, *, last: bool = False) -> None:
+    def tell(self, step: int, loss: float, done: int, void: int, *, last: bool = False) -> None:
         now = time.perf_counter()
         if not self._shown or not last and now - self._last < (0.1 if self._again else 5.0):
             return
         self._last = now
         rate = done / max(now - self._start, 1e-9)
         of = f"/{self._total}" if self._total is not None else ""
-        line = f"step {step}{of}  loss {loss:.4g}  {rate:.0f} steps/s"
+        line = f"step {step}{of}  loss {loss:.4g}  {f'{void} void  ' if void else ''}{rate:.0f} steps/s"
         end = "\n" if last or not self._again else ""
         print(f"\r\x1b[K{line}" if self._again else line, end=end, file=sys.stderr, flush=True)
 
@@ -116,7 +116,7 @@ def fit(
     writers: list[Writer] = [each for each in (writer, board) if each is not None]
     ports = trainer._ports() if inputs is None else among("fit: inputs", inputs, trainer._ports())
     shown = progress if progress is not None else sys.stderr.isatty()
-    start, bar, done = time.perf_counter(), Progress(steps, shown), 0
+    start, bar, done, void = time.perf_counter(), Progress(steps, shown), 0, 0
     source, rows = iter(batches) if batches is not None else None, trainer.history
     first, missing = len(rows), object()
     earlier = before(log, trainer._steps) if log is not None and trainer._loaded and not rows else []
@@ -128,7 +128,7 @@ def fit(
                     break
                 trainer.data.update(batch_of(trainer, given, ports))
             loss, report = advance(trainer, draw=source is None)
-            done += 1
+            done, void = done + 1, void + (report["void"] is not None)
             row = {
                 "step": trainer._steps, "loss": loss, "lr": report.get("lr", trainer.lr),
                 "scale": report.get("scale", trainer.scale), "updated": bool(report["updated"]),
@@ -138,13 +138,13 @@ def fit(
             for each in writers:
                 for name in ("loss", "lr", "scale"):
                     each.add_scalar(f"train/{name}", row[name], row["step"])
-            bar.tell(row["step"], row["loss"], done)
+            bar.tell(row["step"], row["loss"], done, void)
             if done % every == 0:
                 keep(trainer, log, checkpoint, earlier)
     finally:
         # What was done is not lost, whatever ended it.
         if done:
-            bar.tell(rows[-1]["step"], rows[-1]["loss"], done, last=True)
+            bar.tell(rows[-1]["step"], rows[-1]["loss"], done, void, last=True)
             keep(trainer, log, checkpoint, earlier)
     return rows[first:]
 

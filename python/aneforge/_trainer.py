@@ -113,6 +113,8 @@ class Trainer:
                     raise TypeError(f"Trainer: {what}[{at}] must come from af.parameter or af.conv_param, got {p!r}")
         if not params:
             raise ValueError("Trainer: params is empty; give what af.parameter and af.conv_param returned")
+        if len({*params}) < len(params):
+            raise ValueError("Trainer: params has two of the same; one is given twice")
         dynamic_scale = within("Trainer: dynamic_scale", dynamic_scale, 0, 2048)
         self.objective, self.params, self.frozen = objective, list(params), list(frozen)
         self.data: dict[Tensor, Array] = dict(data_inputs or {})

@@ -76,6 +76,14 @@ class UnrolledTrainer:
             raise ValueError(f'UnrolledTrainer: kind must be "ce" or "mse", got {kind!r}')
         if len(x_inputs) != len(t_inputs) or not x_inputs:
             raise ValueError(f"UnrolledTrainer: {len(x_inputs)} inputs for examples and {len(t_inputs)} for targets")
+        if not params:
+            raise ValueError("UnrolledTrainer: params is empty; give what af.parameter and af.conv_param returned")
+        if not isinstance(dataset, (tuple, list)) or len(dataset) != 2:
+            raise TypeError("UnrolledTrainer: dataset must be a pair of arrays, examples and targets")
+        if not callable(forward):
+            raise TypeError(f"UnrolledTrainer: forward must be a function, got {type(forward).__name__}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"UnrolledTrainer: betas must be at least 0 and less than 1, got {betas}")
         self.params, self.kind, self.lr, self.betas = list(params), kind, _rate(lr), betas
         self.last: dict[str, Any] = {}
         self._ran = False
@@ -90,6 +98,8 @@ class UnrolledTrainer:
         flags: list[Tensor] = []
         for (x, target), rate in zip(self._data, self._lrs, strict=True):
             out = forward(weights, x)
+            if not isinstance(out, Tensor):
+                raise TypeError(f"UnrolledTrainer: forward must return a Tensor, got {type(out).__name__}")
             objective = autograd.softmax_cross_entropy(out, target) if kind == "ce" else autograd.mse(out, target)
             found = autograd.backward(objective, weights, loss_scale, stop=weights)
             gradients = [found[w] for w in weights]
@@ -238,6 +248,7 @@ class CheckpointedStack:
         example_params: Sequence[Tensor | Array],
         io_shape: Sequence[int],
     ) -> None:
+        example_params = [p if isinstance(p, Tensor) else _native.array(p, "CheckpointedStack: a parameter") for p in example_params]
         shapes = [tuple(p.shape) for p in example_params]
         params = [autograd.parameter(np.zeros(shape)) for shape in shapes]
         for mine, given in zip(params, example_params, strict=True):
@@ -255,7 +266,7 @@ class CheckpointedStack:
     def _arrays(self, params: Sequence[Tensor | Array]) -> dict[Tensor, Array]:
         if len(params) != len(self._params):
             raise ValueError(f"CheckpointedStack: a layer has {len(self._params)} parameters, got {len(params)}")
-        given = [p.attrs["value"] if isinstance(p, Tensor) else p for p in params]
+        given = [_values(p, {}) if isinstance(p, Tensor) else p for p in params]
         return dict(zip(self._params, given, strict=True))
 
     def _run(self, model: MultiModel, feeds: Mapping[Tensor, Array]) -> list[NDArray[np.float32]]:
@@ -266,7 +277,7 @@ class CheckpointedStack:
         self, layers_params: Sequence[Sequence[Tensor | Array]], x0: Array
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """The stack's result, and what went into each layer."""
-        x, checkpoints = np.asarray(x0, np.float32), []
+        x, checkpoints = _native.array(x0, "forward: x0", "float32"), []
         for params in layers_params:
             checkpoints.append(x)
             (x,) = self._run(self._fwd, {**self._arrays(params), self._x: x})
@@ -276,7 +287,10 @@ class CheckpointedStack:
         self, layers_params: Sequence[Sequence[Tensor | Array]], checkpoints: Sequence[Array], g_out: Array
     ) -> tuple[list[list[NDArray[np.float32]]], NDArray[np.float32]]:
         """The gradients of each layer's parameters, and that of the stack's input, given that of its result."""
-        g = np.asarray(g_out, np.float32)
+        if len(layers_params) != len(checkpoints):
+            layers, kept = len(layers_params), len(checkpoints)
+            raise ValueError(f"backward: {layers} layers need as many checkpoints, of forward with the same layers, got {kept}")
+        g = _native.array(g_out, "backward: g_out", "float32")
         gradients: list[list[NDArray[np.float32]]] = []
         for params, x in zip(reversed(list(layers_params)), reversed(list(checkpoints)), strict=True):
             *found, g = self._run(self._bwd, {**self._arrays(params), self._x: x, self._g: g})

@@ -178,6 +178,8 @@ def backward(
         loss_scale: keeps small gradients from becoming 0 in half precision; whoever uses them divides by it.
         stop: tensors at which the walk back ends; by default `params`.
     """
+    if not 0 < loss_scale <= 65504 and not isinstance(loss, CEHandle) or not 0 < loss_scale < math.inf:
+        raise ValueError(f"backward: loss_scale must be more than 0 and fit half precision, which ends at 65504, got {loss_scale}")
     if isinstance(loss, CEHandle):
         return backward_from(loss.seed(loss_scale), loss.logits, params, stop)
     if not isinstance(loss, Tensor):

@@ -10,7 +10,7 @@ use aneforge::grad::{Grad, gradients_by};
 use aneforge::ir::ops::leaf::Role;
 use aneforge::nn::{self, Noise as Source};
 use aneforge::{Shape, TensorType, Var, optim};
-use pyo3::exceptions::PyNotImplementedError;
+use pyo3::exceptions::{PyNotImplementedError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -187,12 +187,28 @@ pub struct Noise(pub Source);
 impl Noise {
     #[new]
     #[pyo3(signature = (seed = None))]
-    fn new(py: Python<'_>, seed: Option<u64>) -> PyResult<Noise> {
+    fn new(py: Python<'_>, seed: Option<Bound<'_, PyAny>>) -> PyResult<Noise> {
+        let number = |given: Bound<'_, PyAny>| {
+            let shown = given.repr()?.to_string();
+            given.extract::<u64>().map_err(|e| match e.is_instance_of::<PyOverflowError>(py) {
+                true => {
+                    PyValueError::new_err(format!("Noise: seed must be from 0 to 2**64 - 1, got {shown}"))
+                }
+                false => PyTypeError::new_err(format!("Noise: seed must be an integer, got {shown}")),
+            })
+        };
+        let seed = seed.map(number).transpose()?;
         Ok(Noise(attributed(py, || seed.map_or_else(Source::off, Source::new))?))
     }
 
     /// Zeros where a number is below `rate`, and `x / (1 - rate)` elsewhere.
-    fn dropout(&self, py: Python<'_>, x: &Bound<'_, Tensor>, rate: f64) -> PyResult<Tensor> {
+    fn dropout(&self, py: Python<'_>, x: &Bound<'_, PyAny>, rate: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+        let wrong = |what: &str, given: &Bound<'_, PyAny>| {
+            let kind = given.get_type().name().map_or_else(|_| "an object".into(), |name| name.to_string());
+            PyTypeError::new_err(format!("dropout: {what}, got {kind}"))
+        };
+        let x = x.cast::<Tensor>().map_err(|_| wrong("x must be a Tensor", x))?;
+        let rate: f64 = rate.extract().map_err(|_| wrong("rate must be a number", rate))?;
         Ok(Tensor { var: checked(attributed(py, || self.0.dropout(&x.get().var, rate))?)? })
     }
 

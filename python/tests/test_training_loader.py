@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -278,6 +281,51 @@ def test_a_run_that_is_interrupted_goes_on_with_the_batch_that_it_was_at(
         assert np.array_equal(weight, other)
 
 
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_training_loader as tests
+made = tests.with_dropout()
+made.fit(steps=10**6, checkpoint=sys.argv[2], every=1, progress=False)
+"""
+
+
+def with_dropout() -> af.Trainer:
+    """A trainer whose state is of every kind, with its data set."""
+    x, labels, _ = examples()
+    rng, noise = np.random.default_rng(0), af.train.Noise(3)
+    leaf, target = af.input((BATCH, FEATURES)), af.input((BATCH, CLASSES))
+    w = af.parameter(rng.normal(size=(FEATURES, CLASSES)) / 4, "w")
+    made = af.Trainer(
+        af.softmax_cross_entropy(noise.dropout(leaf, 0.2) @ w, target), [w], 0.003, 1024, optimizer="adamw",
+        resident_state=True, weights="paired", dynamic_scale=7, noise=noise, accumulate=3, average=0.9,
+    )  # fmt: skip
+    made.set_dataset(leaf, x, target, labels)
+    return made
+
+
+def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    kept = tmp_path / "c.safetensors"
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(kept)])
+    try:
+        while not kept.exists():
+            assert child.poll() is None, "it ended by itself"
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
+    again = with_dropout()
+    again.load(kept)
+    made = again._steps
+    assert made > 0
+    again.fit(steps=7, progress=False)
+    whole = with_dropout()
+    whole.fit(steps=made + 7, progress=False)
+    assert again.last == whole.last
+    for one, other in zip(values(again), values(whole), strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_layers_of_a_stack_share_two_programs_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[int] = []
     real = _native.compile
@@ -418,6 +466,19 @@ def test_arguments_of_a_wrong_type_are_named(tmp_path: Path) -> None:
             3, lambda P, x: x, "ce", inputs, inputs, (x, rows), 0.1  # type: ignore[arg-type]
         ),
     }
+    noise = af.train.Noise(1)
+    stack = af.CheckpointedStack(lambda P, x: x @ P[0], [[[1, 2], [3, 4]]], (2, 2))
+    pair = ([w], lambda P, x: x @ P[0], "mse", inputs, [af.input((2, 2))])
+    wrong |= {
+        "Noise: seed must be an integer, got 'a'": lambda: af.train.Noise("a"),  # type: ignore[arg-type]
+        "dropout: x must be a Tensor, got ndarray": lambda: noise.dropout(x, 0.5),  # type: ignore[arg-type]
+        "dropout: rate must be a number, got str": lambda: noise.dropout(w, "a"),  # type: ignore[arg-type]
+        "UnrolledTrainer: dataset must be a pair of arrays": lambda: af.UnrolledTrainer(*pair, (x,), 0.1),  # type: ignore[arg-type]
+        "UnrolledTrainer: forward must be a function, got int": lambda: af.UnrolledTrainer([w], 3, *pair[2:], (x, x), 0.1),  # type: ignore[arg-type]
+        "UnrolledTrainer: forward must return a Tensor, got NoneType": lambda: af.UnrolledTrainer(
+            [w], lambda P, x: None, *pair[2:], (x, x), 0.1  # type: ignore[arg-type, return-value]
+        ),
+    }
     for message, call in wrong.items():
         with pytest.raises(TypeError, match=f"^{message}"):
             call()
@@ -435,6 +496,14 @@ def test_arguments_of_a_wrong_type_are_named(tmp_path: Path) -> None:
         "set_dataset: seed must be from 0": lambda: dataset(seed=-1),
         "Trainer: params is empty": lambda: af.Trainer(af.mse(w, w), [], 0.1),
         "Trainer: dynamic_scale must be from 0 to 2048": lambda: made(dynamic_scale=-1),
+        "Noise: seed must be from 0 to": lambda: af.train.Noise(-1),
+        "Trainer: params has two of the same; one is given twice": lambda: af.Trainer(af.mse(w, w * 2.0), [w, w], 0.1),
+        "backward: loss_scale must be more than 0 and fit half": lambda: af.backward(af.mse(w, w * 2.0), [w], 1e6),
+        "backward: loss_scale must be more than 0 and": lambda: af.backward(af.mse(w, w * 2.0), [w], np.nan),
+        "UnrolledTrainer: params is empty": lambda: af.UnrolledTrainer([], *pair[1:], (x, x), 0.1),
+        "UnrolledTrainer: betas must be at least 0 and less than 1": lambda: af.UnrolledTrainer(*pair, (x, x), 0.1, betas=(1.0, 0.9)),
+        "backward: 2 layers need as many checkpoints": lambda: stack.backward([[w], [w]], [np.ones((2, 2))], np.ones((2, 2))),
+        "an input of shape .2, 2. has no values": lambda: stack.forward([[af.input((2, 2))]], np.ones((2, 2))),
         "training: lr must be at least 0, got nan": lambda: af.Adam([w], np.nan),
         "training: loss_scale must be more than 0": lambda: af.SGD([w], 0.1, 0.0),
         "step: 1 gradients are needed, one for each parameter, got 2": lambda: af.SGD([w], 0.1).step([w, w]),
@@ -464,3 +533,16 @@ def test_warnings_name_the_line_that_calls(mode: str) -> None:
         with pytest.warns(UserWarning, match="would leave half precision") as caught:
             call(made)
         assert [each.filename for each in caught if each.category is UserWarning] == [__file__]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_line_of_progress_counts_void_steps(mode: str, capfd: pytest.CaptureFixture[str]) -> None:
+    x, w = af.input((1, 2)), af.parameter(np.full((1, 2), 6e4), "w")
+    batch = {x: -np.ones((1, 2))}
+    made = af.Trainer((w * x).sum((0, 1)), [w], 0.5, data_inputs=batch, **MODES[mode])
+    made.fit([batch] * 2, progress=True)
+    assert "void" not in capfd.readouterr().err
+    made.lr = 9000.0
+    with pytest.warns(UserWarning, match="would leave half precision"):
+        made.fit([batch] * 3, progress=True)
+    assert "  3 void  " in capfd.readouterr().err.splitlines()[-1]

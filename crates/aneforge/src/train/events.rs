@@ -118,6 +118,9 @@ mod tests {
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        // As TensorBoard's own reader has them.
+        assert_eq!(masked(b"123456789"), 0xc78a_b0e5);
+        assert_eq!(masked(&24u64.to_le_bytes()), 0x224b_7fa3);
     }
 
     #[test]
