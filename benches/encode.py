@@ -98,10 +98,15 @@ def pooled(run: Callable[[Rows, Rows], Rows], batches: Batches) -> Rows:
     return unit(rows)
 
 
+def theirs_of(model: Path) -> sentence_transformers.SentenceTransformer:
+    return sentence_transformers.SentenceTransformer(str(model), device="cpu", local_files_only=True)
+
+
 def peers(model: Path, threads: int) -> dict[str, Callable[[Rows, Rows], Rows]]:
     """From tokens and mask to states."""
     torch.set_num_threads(threads)
-    theirs = sentence_transformers.SentenceTransformer(str(model), device="cpu", local_files_only=True)[0].auto_model.eval()
+    # Exporting changes a model: what runs in PyTorch is another one.
+    theirs, exported = (theirs_of(model)[0].auto_model.eval() for _ in range(2))
 
     def in_torch(ids: Rows, mask: Rows) -> Rows:
         with torch.inference_mode():
@@ -110,7 +115,7 @@ def peers(model: Path, threads: int) -> dict[str, Callable[[Rows, Rows], Rows]]:
     class States(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = theirs
+            self.model = exported
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -152,7 +157,7 @@ def main() -> None:
     first = time.perf_counter() - start
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     running = {name: (lambda run=run: pooled(run, batches)) for name, run in peers(args.model, args.threads).items()}
-    whole = sentence_transformers.SentenceTransformer(str(args.model), device="cpu", local_files_only=True)
+    whole = theirs_of(args.model)
     running["sentence-transformers, with its tokenizer"] = lambda: whole.encode(texts, show_progress_bar=False)
     running["aneforge, with its tokenizer"] = lambda: ours.encode(texts)
     running["aneforge's tokenizer"] = lambda: ours.batches(texts)
