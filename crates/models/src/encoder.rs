@@ -43,8 +43,9 @@ pub struct EncoderOptions {
     pub compression: Option<Compression>,
     /// Texts like those that are to be encoded, by which weights in fewer bytes are chosen; may be none.
     pub calibrate: Vec<String>,
-    /// How many compiled programs are kept, one per length and number of texts; the one unused for longest goes first.
-    pub programs: usize,
+    /// How many programs are kept loaded, one per length and number of texts; the one unused for longest goes first. By default 8
+    /// on the host and 32 elsewhere.
+    pub programs: Option<usize>,
     /// Where models are downloaded from.
     pub hub: HubOptions,
 }
@@ -59,7 +60,7 @@ impl Default for EncoderOptions {
             int8: false,
             compression: None,
             calibrate: Vec::new(),
-            programs: 32,
+            programs: None,
             hub: HubOptions::default(),
         }
     }

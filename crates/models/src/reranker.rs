@@ -26,8 +26,9 @@ pub struct CrossEncoderOptions {
     pub device: Option<Arc<dyn Device>>,
     /// Whether the weights of the layers are stored as bytes with a scale per row, in half the memory.
     pub int8: bool,
-    /// How many compiled programs are kept, one per length and number of pairs; the one unused for longest goes first.
-    pub programs: usize,
+    /// How many programs are kept loaded, one per length and number of pairs; the one unused for longest goes first. By default 8
+    /// on the host and 32 elsewhere.
+    pub programs: Option<usize>,
     /// Where models are downloaded from.
     pub hub: HubOptions,
 }
@@ -39,7 +40,7 @@ impl Default for CrossEncoderOptions {
             target: Target::default(),
             device: None,
             int8: false,
-            programs: 32,
+            programs: None,
             hub: HubOptions::default(),
         }
     }

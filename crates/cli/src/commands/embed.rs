@@ -28,7 +28,7 @@ JSON keys:
 /// Turn sentences into vectors with a pretrained encoder
 ///
 /// Prints the vector of one text, and of several how similar they are (the cosine of their vectors). One
-/// program is compiled per length of text.
+/// program is compiled per length and number of texts.
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory with config.json, tokenizer.json and model.safetensors, or a hub id such as
@@ -141,7 +141,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
 }
 
 /// The texts as given, with `-` standing for the lines of standard input.
-fn texts(given: &[String]) -> Result<Vec<String>> {
+pub(super) fn texts(given: &[String]) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for text in given {
         if text != "-" {
@@ -202,7 +202,8 @@ const MOST_COLUMNS: usize = 10;
 /// Characters of a text that are repeated.
 const SHOWN: usize = 60;
 
-fn shortened(text: &str) -> String {
+/// The beginning of a text.
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),

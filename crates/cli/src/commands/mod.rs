@@ -14,6 +14,7 @@ pub mod explain;
 pub mod fetch;
 pub mod inspect;
 pub mod ops;
+pub mod rerank;
 pub mod run;
 pub mod targets;
 pub mod train;
@@ -40,6 +41,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Demo(args) => demo::run(args, &context, &mut out),
         Command::Embed(args) => embed::run(args, &context, &mut out),
+        Command::Rerank(args) => rerank::run(args, &context, &mut out),
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Explain(args) => explain::run(args, &context, &mut out),

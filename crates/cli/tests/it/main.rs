@@ -16,6 +16,9 @@ mod fetch;
 mod files;
 mod inputs;
 mod kills;
+#[path = "../../../models/tests/it/made.rs"]
+mod made;
 mod outputs;
+mod rerank;
 mod support;
 mod train;

@@ -12,6 +12,7 @@ use aneforge::compile::compile;
 use aneforge::device::{self, Device};
 use aneforge::ir::ops::attention::HIDDEN;
 use aneforge::passes::{CompileOptions, Norms};
+use aneforge::plan::Plan;
 use aneforge::session::{RunError, Session};
 use aneforge::target::Target;
 use aneforge_formats::Checkpoint;
@@ -35,7 +36,16 @@ pub(crate) struct Runner {
     pub(crate) device: Arc<dyn Device>,
     /// By texts and tokens.
     programs: Programs<(usize, usize)>,
+    /// What was compiled, also for programs that are not loaded any more, by texts and tokens.
+    plans: Vec<((usize, usize), Arc<Plan>)>,
 }
+
+/// Plans that are kept: more than one call needs, and each is some hundred kilobytes beside the weights, which all share.
+const PLANS: usize = 64;
+/// Programs that are kept on the host, where loading takes milliseconds and a program holds all that its layers give.
+const ON_HOST: usize = 8;
+/// Programs that are kept on the engine, which takes long to load them.
+const ON_ENGINE: usize = 32;
 
 /// How a transformer is loaded.
 pub(crate) struct RunnerOptions {
@@ -46,7 +56,7 @@ pub(crate) struct RunnerOptions {
     pub(crate) int8: bool,
     pub(crate) target: Target,
     pub(crate) device: Option<Arc<dyn Device>>,
-    pub(crate) programs: usize,
+    pub(crate) programs: Option<usize>,
 }
 
 /// What `sentence_bert_config.json` says of texts.
@@ -93,8 +103,9 @@ impl Runner {
         let most = options.max_seq_length.or(tokenizer.most).unwrap_or(positions).min(positions);
         let reader = tokenizer.reader(&path, most, options.lowercase, options.pairs)?;
         let device = options.device.map_or_else(device::default, Ok)?;
-        let (target, programs) = (options.target, Programs::new(options.programs));
-        Ok((Runner { model, reader, target, norms: Norms::Auto, device, programs }, file))
+        let usual = if device.name() == "host" { ON_HOST } else { ON_ENGINE };
+        let (target, programs) = (options.target, Programs::new(options.programs.unwrap_or(usual)));
+        Ok((Runner { model, reader, target, norms: Norms::Auto, device, programs, plans: Vec::new() }, file))
     }
 
     /// The length of a state.
@@ -109,12 +120,24 @@ impl Runner {
     }
 
     fn program_for(&mut self, batch: usize, length: usize) -> Result<&mut Session, EncodeError> {
-        let Runner { model, target, norms, device, programs, .. } = self;
-        programs.get((batch, length), || {
-            let options = CompileOptions::target(*target).norms(*norms);
-            // The compiler knows constants by number; whoever wrote the file knows them by name.
-            let plan = compile(&[model.graph(batch, length)], &options)
-                .map_err(|e| bad_weight(model).unwrap_or(RunError::from(e).into()))?;
+        let Runner { model, target, norms, device, programs, plans, .. } = self;
+        let shape = (batch, length);
+        programs.get(shape, || {
+            let known = plans.iter().find(|(known, _)| *known == shape).map(|(_, plan)| Arc::clone(plan));
+            let plan = match known {
+                Some(plan) => plan,
+                None => {
+                    let options = CompileOptions::target(*target).norms(*norms);
+                    // The compiler knows constants by number; whoever wrote the file knows them by name.
+                    let plan = compile(&[model.graph(batch, length)], &options)
+                        .map_err(|e| bad_weight(model).unwrap_or(RunError::from(e).into()))?;
+                    if plans.len() >= PLANS {
+                        plans.remove(0);
+                    }
+                    plans.push((shape, Arc::new(plan)));
+                    Arc::clone(&plans[plans.len() - 1].1)
+                }
+            };
             Ok(Session::new(plan, device)?)
         })
     }

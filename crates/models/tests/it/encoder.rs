@@ -88,7 +88,7 @@ fn vectors_have_unit_length_unless_asked_otherwise() {
 #[test]
 fn results_do_not_depend_on_company_or_order() {
     let (texts, _) = expected(&tiny().join("expected.json"), "mean");
-    let mut encoder = load(&tiny(), EncoderOptions { programs: 1, ..options() });
+    let mut encoder = load(&tiny(), EncoderOptions { programs: Some(1), ..options() });
     let together = encoder.encode(&texts).unwrap();
     for (text, vector) in texts.iter().zip(&together) {
         assert_eq!(&encoder.encode(&[text]).unwrap()[0], vector, "{text}");

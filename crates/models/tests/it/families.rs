@@ -75,7 +75,7 @@ fn company_and_order_change_no_bit() {
         let (mut texts, _) = expected(family, "mean");
         // Enough short texts for a batch, and some beside it.
         texts.extend((0..41).map(|i| ["one", "two dogs", "three red birds sat"][i % 3].to_owned()));
-        let mut encoder = load(folder.path(), EncoderOptions { programs: 2, ..options() });
+        let mut encoder = load(folder.path(), EncoderOptions { programs: Some(2), ..options() });
         assert!(encoder.batches(&texts).unwrap().batches.iter().any(|batch| batch.size == 32));
         let together = encoder.encode(&texts).unwrap();
         texts.truncate(9);
