@@ -1,5 +1,6 @@
 //! The hub's cache on disk, as the hub's own tools lay it out.
 
+use crate::resolve::Reads;
 use aneforge_formats::{Checkpoint, read};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -47,7 +48,7 @@ pub(super) fn endpoint() -> Option<String> {
 
 /// The directory of a model that is complete in `cache`: what the revision refers to. A cache without any
 /// reference, as copies are, or with empty ones alone, is searched for the snapshot written last.
-pub(super) fn snapshot(cache: &Path, id: &str, revision: &str) -> Option<PathBuf> {
+pub(super) fn snapshot(cache: &Path, id: &str, revision: &str, reads: Reads) -> Option<PathBuf> {
     let model = cache.join(format!("models--{}", id.replace('/', "--")));
     let snapshots = model.join("snapshots");
     let references = model.join("refs");
@@ -55,13 +56,13 @@ pub(super) fn snapshot(cache: &Path, id: &str, revision: &str) -> Option<PathBuf
     let named = Path::new(referred.as_deref().unwrap_or(revision));
     let plain = matches!(named.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     let named = snapshots.join(named);
-    if plain && is_complete(&named) {
+    if plain && is_complete(&named, reads) {
         return Some(named);
     }
     if refers(&references) {
         return None;
     }
-    let complete = folders(&snapshots).filter(|folder| is_complete(folder));
+    let complete = folders(&snapshots).filter(|folder| is_complete(folder, reads));
     complete.max_by_key(|folder| folder.metadata().and_then(|about| about.modified()).ok())
 }
 
@@ -80,10 +81,9 @@ fn refers(folder: &Path) -> bool {
 }
 
 /// Whether a directory, or that of one of its numbered modules, has all that a model needs.
-fn is_complete(directory: &Path) -> bool {
+fn is_complete(directory: &Path, reads: Reads) -> bool {
     let has = |folder: &Path| {
-        ["config.json", "tokenizer.json"].iter().all(|file| folder.join(file).exists())
-            && Checkpoint::is_complete(folder)
+        reads.required().iter().all(|(file, _)| folder.join(file).exists()) && Checkpoint::is_complete(folder)
     };
     has(directory) || folders(directory).any(|folder| has(&folder))
 }

@@ -13,7 +13,7 @@ pub use pooling::{Pooling, PoolingError};
 pub use crate::transformer::batches::{Batch, Batches, bucket};
 pub use layout::Prompts;
 
-use crate::resolve::{HubOptions, resolve};
+use crate::resolve::{HubOptions, Reads, resolve};
 use crate::transformer::run::{Runner, RunnerOptions};
 use crate::transformer::tokens::{Input, Tokens};
 use aneforge::device::Device;
@@ -26,7 +26,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// How an encoder is loaded.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct EncoderOptions {
     /// How token states become one vector; by default what the model's own files say, and else the mean.
     pub pooling: Option<Pooling>,
@@ -48,22 +48,6 @@ pub struct EncoderOptions {
     pub programs: Option<usize>,
     /// Where models are downloaded from.
     pub hub: HubOptions,
-}
-
-impl Default for EncoderOptions {
-    fn default() -> EncoderOptions {
-        EncoderOptions {
-            pooling: None,
-            max_seq_length: None,
-            target: Target::default(),
-            device: None,
-            int8: false,
-            compression: None,
-            calibrate: Vec::new(),
-            programs: None,
-            hub: HubOptions::default(),
-        }
-    }
 }
 
 /// How texts are encoded.
@@ -124,7 +108,7 @@ impl Encoder {
     /// hub id. Nothing is compiled yet, and no weight is read.
     pub fn load(name_or_path: &str, options: EncoderOptions) -> Result<Encoder, LoadError> {
         options.target.runs_programs()?;
-        let directory = resolve(name_or_path, &options.hub)?;
+        let directory = resolve(name_or_path, Reads::Texts, &options.hub)?;
         let files = Files::of(&directory)?;
         let layout = Layout::read(&directory, options.pooling, options.max_seq_length)?;
         // Bytes that nothing is known for are made as weights are read.

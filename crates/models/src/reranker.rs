@@ -1,7 +1,7 @@
 //! Rerankers: how well two texts go together, read as one.
 
 use crate::encoder::{EncodeError, Files, LoadError};
-use crate::resolve::{HubOptions, resolve};
+use crate::resolve::{HubOptions, Reads, resolve};
 use crate::transformer::config::Activation;
 use crate::transformer::run::{Progress, Runner, RunnerOptions, SentenceConfig, longest};
 use crate::transformer::tokens::{Input, Tokens};
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// How a reranker is loaded.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct CrossEncoderOptions {
     /// The most tokens of a pair, the rest of its longer text being cut off; by default what `tokenizer_config.json` says,
     /// else the tokenizer file. Never more than the model has positions.
@@ -31,19 +31,6 @@ pub struct CrossEncoderOptions {
     pub programs: Option<usize>,
     /// Where models are downloaded from.
     pub hub: HubOptions,
-}
-
-impl Default for CrossEncoderOptions {
-    fn default() -> CrossEncoderOptions {
-        CrossEncoderOptions {
-            max_length: None,
-            target: Target::default(),
-            device: None,
-            int8: false,
-            programs: None,
-            hub: HubOptions::default(),
-        }
-    }
 }
 
 /// A pretrained reranker: a transformer that reads a pair of texts, and a head that scores it.
@@ -189,7 +176,7 @@ impl CrossEncoder {
     /// `pooler.dense` (BERT, Nomic, GTE). Nothing is compiled yet.
     pub fn load(name_or_path: &str, options: CrossEncoderOptions) -> Result<CrossEncoder, LoadError> {
         options.target.runs_programs()?;
-        let root = resolve(name_or_path, &options.hub)?;
+        let root = resolve(name_or_path, Reads::Texts, &options.hub)?;
         let files = Files::of(&root)?;
         let max_seq_length = match options.max_length {
             None => longest(&root, &SentenceConfig::default())?,

@@ -78,27 +78,47 @@ pub struct HubOptions {
     pub progress: bool,
 }
 
-/// The files without which no model works, and what to do where they are absent.
-const REQUIRED: [(&str, &str); 2] = [
-    ("config.json", "it is no transformer that this version knows; name another model"),
-    ("tokenizer.json", "save the tokenizer in the fast format and pass that local directory"),
-];
+/// What a model is for, by which it has files that it does not work without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// It reads texts, and has a tokenizer.
+    Texts,
+    /// It looks at pictures.
+    Pictures,
+}
+
+impl Reads {
+    /// The files without which it does not work, and what to do where they are absent.
+    pub(crate) fn required(self) -> &'static [(&'static str, &'static str)] {
+        const CONFIG: (&str, &str) =
+            ("config.json", "it is no model that this version knows; name another one");
+        const TOKENIZER: (&str, &str) =
+            ("tokenizer.json", "save the tokenizer in the fast format and pass that local directory");
+        match self {
+            Reads::Texts => &[CONFIG, TOKENIZER],
+            Reads::Pictures => &[CONFIG],
+        }
+    }
+}
 
 /// Files that describe a model, in its root or in the directory of one of its numbered modules.
-const DESCRIBING: [&str; 6] = [
+const DESCRIBING: [&str; 7] = [
     "config.json",
     "tokenizer.json",
     "modules.json",
     "sentence_bert_config.json",
     "tokenizer_config.json",
     "config_sentence_transformers.json",
+    "preprocessor_config.json",
 ];
 
 const WEIGHTS: &str = "model.safetensors";
+/// What files of weights are called that are no safetensors.
+const OLDER: &str = "pytorch_model.bin";
 
 /// The directory of a model: `name` itself if it is one, else that of the hub id in the cache, downloaded
 /// if need be.
-pub fn resolve(name: &str, hub: &HubOptions) -> Result<PathBuf, ResolveError> {
+pub fn resolve(name: &str, reads: Reads, hub: &HubOptions) -> Result<PathBuf, ResolveError> {
     let path = Path::new(name);
     if path.is_dir() {
         return Ok(path.to_owned());
@@ -111,11 +131,15 @@ pub fn resolve(name: &str, hub: &HubOptions) -> Result<PathBuf, ResolveError> {
     }
     let cache = hub.cache.clone().unwrap_or_else(cache::directory);
     let revision = hub.revision.as_deref().unwrap_or("main");
-    match cache::snapshot(&cache, name, revision) {
+    match cache::snapshot(&cache, name, revision, reads) {
         // Without modules.json it may have come from a tool that does not know it, and lack the pooling.
-        Some(directory) if hub.offline || directory.join("modules.json").exists() => Ok(directory),
+        Some(directory)
+            if hub.offline || reads == Reads::Pictures || directory.join("modules.json").exists() =>
+        {
+            Ok(directory)
+        }
         None if hub.offline => Err(ResolveError::Offline { id: name.into(), cache }),
-        cached => download(name, revision, cache, hub).or_else(|error| match (cached, error) {
+        cached => download(name, revision, cache, reads, hub).or_else(|error| match (cached, error) {
             (Some(directory), ResolveError::Download { why, .. }) => {
                 tracing::info!("`{name}` comes from the cache, as the hub cannot be asked: {why}");
                 Ok(directory)
@@ -126,7 +150,13 @@ pub fn resolve(name: &str, hub: &HubOptions) -> Result<PathBuf, ResolveError> {
 }
 
 /// Downloads what a model needs, and nothing else of its repository.
-fn download(id: &str, revision: &str, cache: PathBuf, hub: &HubOptions) -> Result<PathBuf, ResolveError> {
+fn download(
+    id: &str,
+    revision: &str,
+    cache: PathBuf,
+    reads: Reads,
+    hub: &HubOptions,
+) -> Result<PathBuf, ResolveError> {
     let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
     let mut builder = ApiBuilder::from_cache(Cache::new(cache::beside_token())).with_progress(hub.progress);
     builder = builder.with_cache_dir(cache);
@@ -134,22 +164,28 @@ fn download(id: &str, revision: &str, cache: PathBuf, hub: &HubOptions) -> Resul
         builder = builder.with_endpoint(endpoint);
     }
     let failed = |why| ResolveError::Download { id: id.into(), what: "the list of its files".into(), why };
-    fetch(id, &guard::call(|| builder.build()).map_err(failed)?.repo(repo))
+    fetch(id, reads, &guard::call(|| builder.build()).map_err(failed)?.repo(repo))
 }
 
-fn fetch(id: &str, repo: &ApiRepo) -> Result<PathBuf, ResolveError> {
+fn fetch(id: &str, reads: Reads, repo: &ApiRepo) -> Result<PathBuf, ResolveError> {
     let failed = |what: &str, why: String| ResolveError::Download { id: id.into(), what: what.into(), why };
     let listing = guard::call(|| repo.info()).map_err(|why| failed("the list of its files", why))?;
     let files: Vec<String> = listing.siblings.into_iter().map(|s| s.rfilename).collect();
     let absent = |file, remedy| ResolveError::Incomplete { id: id.into(), file, remedy };
     let has = |file: &str| files.iter().any(|f| belongs(f) && base(f) == file);
-    for (file, remedy) in REQUIRED {
+    for &(file, remedy) in reads.required() {
         if !has(file) {
             return Err(absent(file, remedy));
         }
     }
     let whole = has(WEIGHTS);
-    let weights = |file: &str| belongs(file) && if whole { base(file) == WEIGHTS } else { is_part(file) };
+    let older = !whole && !files.iter().any(|f| belongs(f) && is_part(f));
+    let weights = |file: &str| match (whole, older) {
+        _ if !belongs(file) => false,
+        (true, _) => base(file) == WEIGHTS,
+        (false, false) => is_part(file),
+        (false, true) => is_older(file),
+    };
     if !files.iter().any(|f| weights(f)) {
         return Err(absent(WEIGHTS, "convert its weights to safetensors and pass a local directory"));
     }
@@ -177,7 +213,7 @@ pub(crate) fn is_module(folder: &str) -> bool {
 
 /// Whether a file describes a model, or holds weights.
 pub(crate) fn describes_or_weighs(file: &str) -> bool {
-    is_description(file) || belongs(file) && (base(file) == WEIGHTS || is_part(file))
+    is_description(file) || belongs(file) && (base(file) == WEIGHTS || is_part(file) || is_older(file))
 }
 
 fn base(file: &str) -> &str {
@@ -191,6 +227,14 @@ fn is_description(file: &str) -> bool {
 fn is_part(file: &str) -> bool {
     let name = base(file);
     name == "model.safetensors.index.json" || (name.starts_with("model-") && name.ends_with(".safetensors"))
+}
+
+/// Whether a file holds weights as `torch.save` writes them.
+fn is_older(file: &str) -> bool {
+    let name = base(file);
+    name == OLDER
+        || name == "pytorch_model.bin.index.json"
+        || (name.starts_with("pytorch_model-") && name.ends_with(".bin"))
 }
 
 /// Whether a name can be a hub id: one or two parts of letters, digits, `-`, `_` and `.`.
@@ -258,16 +302,26 @@ mod tests {
     #[test]
     fn a_cached_model_needs_no_network() {
         let dir = cache(&["config.json", "tokenizer.json", WEIGHTS, "modules.json"]);
-        let found = resolve("org/name", &nowhere(dir.path())).unwrap();
+        let found = resolve("org/name", Reads::Texts, &nowhere(dir.path())).unwrap();
         assert!(found.ends_with("models--org--name/snapshots/abc"));
         let plain = cache(&["config.json", "tokenizer.json", WEIGHTS]);
         let offline = HubOptions { offline: true, ..nowhere(plain.path()) };
-        assert!(resolve("org/name", &offline).is_ok());
+        assert!(resolve("org/name", Reads::Texts, &offline).is_ok());
+    }
+
+    #[test]
+    fn networks_for_pictures_have_no_tokenizer_and_may_have_older_weights() {
+        for weights in [WEIGHTS, OLDER] {
+            let dir = cache(&["config.json", weights]);
+            let found = resolve("org/name", Reads::Pictures, &nowhere(dir.path())).unwrap();
+            assert!(found.ends_with("snapshots/abc"));
+            assert!(resolve("org/name", Reads::Texts, &nowhere(dir.path())).is_err());
+        }
     }
 
     #[test]
     fn what_a_complete_cache_may_look_like() {
-        let load = |dir: &tempfile::TempDir| resolve("org/name", &nowhere(dir.path()));
+        let load = |dir: &tempfile::TempDir| resolve("org/name", Reads::Texts, &nowhere(dir.path()));
         let model = |dir: &tempfile::TempDir| dir.path().join("models--org--name");
         let files = ["config.json", "tokenizer.json", WEIGHTS];
         let unreachable = cache(&files);
@@ -319,23 +373,23 @@ mod tests {
     #[test]
     fn without_a_network_the_error_names_the_id_and_the_remedy() {
         let dir = cache(&["config.json"]);
-        let message = resolve("org/name", &nowhere(dir.path())).unwrap_err().to_string();
+        let message = resolve("org/name", Reads::Texts, &nowhere(dir.path())).unwrap_err().to_string();
         let start =
             "`org/name` is not a directory, and the list of its files could not be downloaded from the hub: ";
         assert!(message.starts_with(start), "{message}");
         assert!(message.ends_with("check the id and the network, or pass a local directory"), "{message}");
         let offline = HubOptions { offline: true, ..nowhere(dir.path()) };
-        let message = resolve("org/name", &offline).unwrap_err().to_string();
+        let message = resolve("org/name", Reads::Texts, &offline).unwrap_err().to_string();
         assert!(message.starts_with("`org/name` is neither a directory nor complete in the hub's cache"));
     }
 
     #[test]
     fn paths_that_lead_nowhere_are_errors() {
         let hub = HubOptions::default();
-        let message = resolve("/no/such/model", &hub).unwrap_err().to_string();
+        let message = resolve("/no/such/model", Reads::Texts, &hub).unwrap_err().to_string();
         assert!(message.starts_with("there is no directory `/no/such/model`; check the path"), "{message}");
         let file = tempfile::NamedTempFile::new().unwrap();
-        let message = resolve(file.path().to_str().unwrap(), &hub).unwrap_err().to_string();
+        let message = resolve(file.path().to_str().unwrap(), Reads::Texts, &hub).unwrap_err().to_string();
         assert!(message.contains("is a file; pass the directory that holds config.json"), "{message}");
     }
 

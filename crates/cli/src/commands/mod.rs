@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod check;
+pub mod classify;
 pub mod compile;
 pub mod completions;
 pub mod demo;
@@ -42,6 +43,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Demo(args) => demo::run(args, &context, &mut out),
         Command::Embed(args) => embed::run(args, &context, &mut out),
         Command::Rerank(args) => rerank::run(args, &context, &mut out),
+        Command::Classify(args) => classify::run(args, &context, &mut out),
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Explain(args) => explain::run(args, &context, &mut out),

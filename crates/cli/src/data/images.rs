@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const MOST: u64 = 1 << 30;
 
 /// The endings of files that are read.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
+const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
 /// Reads all images of the folders in `path`, `size` by `size`, each value from 0 to 255.
 pub fn read(path: &Path, size: usize, grey: bool) -> Result<Data> {
@@ -27,7 +27,7 @@ pub fn read(path: &Path, size: usize, grey: bool) -> Result<Data> {
     let (mut values, mut labels) = (Vec::new(), Vec::new());
     for folder in folders {
         let class = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let images: Vec<PathBuf> = entries(&folder)?.into_iter().filter(|entry| is_image(entry)).collect();
+        let images = images_in(&folder)?;
         if images.is_empty() {
             let folder = folder.display();
             return Err(file(format!(
@@ -43,6 +43,11 @@ pub fn read(path: &Path, size: usize, grey: bool) -> Result<Data> {
     let channels = if grey { 1 } else { 3 };
     let shape = vec![channels, size, size];
     Ok(Data { name, shape, features: Vec::new(), values, targets: classes(labels) })
+}
+
+/// The pictures in a folder, by name.
+pub fn images_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(folder)?.into_iter().filter(|entry| is_image(entry)).collect())
 }
 
 /// What is in a folder, by name; hidden files are left out.

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod cache;
+mod classify;
 mod commands;
 mod corpus;
 mod demo;

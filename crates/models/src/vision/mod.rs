@@ -25,7 +25,7 @@ pub use processor::{Processor, ProcessorError};
 use crate::MOST_TEXT;
 use crate::encoder::Files;
 use crate::programs::Programs;
-use crate::resolve::{HubOptions, resolve};
+use crate::resolve::{HubOptions, Reads, resolve};
 use crate::weights::{Beyond, Stored};
 use aneforge::Feed;
 use aneforge::compile::compile;
@@ -121,7 +121,11 @@ impl Vision {
     pub fn load(name_or_path: &str, options: VisionOptions) -> Result<Vision, VisionError> {
         options.target.runs_programs()?;
         let path = Path::new(name_or_path);
-        let place = if path.is_file() { path.to_owned() } else { resolve(name_or_path, &options.hub)? };
+        let place = if path.is_file() {
+            path.to_owned()
+        } else {
+            resolve(name_or_path, Reads::Pictures, &options.hub)?
+        };
         let files = Files::of(&place).map_err(Box::new)?;
         let checkpoint = Checkpoint::open(&place)?;
         let config = config(&place)?;

@@ -1,6 +1,6 @@
 //! Encoders of every family beside what transformers computes in double precision.
 
-use crate::made::{FAMILIES, Stored, WHOLE, folder, json, model};
+use crate::made::{Stored, WHOLE, folder, json, model};
 use aneforge::device::host::Host;
 use aneforge_models::encoder::Long;
 use aneforge_models::{EncodeOptions, Encoder, EncoderOptions, Pooling};
@@ -10,6 +10,17 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The fixtures of `tools/fixtures/encoders.py`.
+pub const FAMILIES: [&str; 7] = [
+    "tiny-bert",
+    "tiny-roberta",
+    "tiny-distilbert",
+    "tiny-mpnet",
+    "tiny-modernbert",
+    "tiny-nomic-bert",
+    "tiny-gte",
+];
 
 fn options() -> EncoderOptions {
     EncoderOptions { device: Some(Arc::new(Host::new(2))), ..EncoderOptions::default() }

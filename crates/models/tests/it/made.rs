@@ -7,17 +7,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The fixtures of `tools/fixtures/encoders.py`.
-pub const FAMILIES: [&str; 7] = [
-    "tiny-bert",
-    "tiny-roberta",
-    "tiny-distilbert",
-    "tiny-mpnet",
-    "tiny-modernbert",
-    "tiny-nomic-bert",
-    "tiny-gte",
-];
-
 pub fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(format!("{family}-classifier"))
 }
@@ -75,24 +64,29 @@ fn write(path: &Path, tensors: &[(String, DType, Shape)]) {
     fs::write(path, file).unwrap();
 }
 
+/// Names, types and shapes of weights, as a fixture lists them.
+fn described(list: &Value, dtype: DType) -> Vec<(String, DType, Shape)> {
+    let shape = |dims: &Value| {
+        let dims: Vec<usize> =
+            dims.as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
+        Shape::new(&dims).unwrap()
+    };
+    list.as_object().unwrap().iter().map(|(name, dims)| (name.clone(), dtype, shape(dims))).collect()
+}
+
+/// A file with the weights of a fixture's list.
+#[allow(dead_code, reason = "one of the binaries that share this module writes no single files")]
+pub fn write_all(path: &Path, list: &Value) {
+    write(path, &described(list, DType::F32));
+}
+
 /// A folder with a model of the family.
 pub fn model(family: &str, stored: Stored) -> tempfile::TempDir {
     let (from, to) = (folder(family), tempfile::tempdir().unwrap());
     for file in ["config.json", "tokenizer.json"] {
         fs::copy(from.join(file), to.path().join(file)).unwrap();
     }
-    let described = json(from.join("weights.json"));
-    let shape = |dims: &Value| {
-        let dims: Vec<usize> =
-            dims.as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
-        Shape::new(&dims).unwrap()
-    };
-    let all: Vec<(String, DType, Shape)> = described
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(name, dims)| (name.clone(), stored.dtype, shape(dims)))
-        .collect();
+    let all = described(&json(from.join("weights.json")), stored.dtype);
     if stored.parts == 1 {
         write(&to.path().join("model.safetensors"), &all);
         return to;

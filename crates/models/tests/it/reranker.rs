@@ -1,6 +1,7 @@
 //! Rerankers of every family beside what transformers computes in double precision.
 
-use crate::made::{FAMILIES, Stored, WHOLE, folder, json, model};
+use crate::families::FAMILIES;
+use crate::made::{Stored, WHOLE, folder, json, model};
 use aneforge::device::host::Host;
 use aneforge_models::{CrossEncoder, CrossEncoderOptions};
 use aneforge_tensor::DType;
