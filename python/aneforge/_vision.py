@@ -167,7 +167,7 @@ def load_vision(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Vision:
-    """Loads a network that looks at pictures: ResNet 18 to 101, EfficientNet-lite, ViT, DeiT or DINOv2.
+    """Loads a network that looks at pictures: ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2 or ConvNeXt.
 
     Args:
         name: a file of weights (safetensors, or what `torch.save` wrote, which is read and never run), a directory in the layout of

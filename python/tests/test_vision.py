@@ -45,7 +45,7 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return values * np.float32(1 / np.sqrt(np.prod(shape[1:]))) if name.endswith("weight") else values
     if name.endswith("running_var"):
         return 1 + np.float32(0.5) * np.abs(values)
-    return np.float32(0.1) * values + np.float32(name.endswith(("weight", "lambda1", "gamma")))
+    return np.float32(0.1) * values + np.float32(name.endswith(("weight", "lambda1", "gamma", "layer_scale_parameter")))
 
 
 def stored(network: str, folder: Path, change: dict[str, Any] | None = None) -> Path:
@@ -166,6 +166,14 @@ def test_a_transformer_without_classes_gives_the_states_of_its_class_token(tmp_p
     with pytest.raises(ValueError, match="DINOv2-4x96/14 has no classes; ask for features"):
         loaded.classify(np.zeros((9, 9, 3), np.uint8))
     assert loaded.features(np.zeros((9, 9, 3), np.uint8)).shape == (96,)
+
+
+@pytest.mark.parametrize("network", ["convnext", "convnext-timm", "convnext-torchvision"])
+def test_convnext_in_the_names_of_each_library(network: str, tmp_path: Path) -> None:
+    loaded = af.load_vision(transformer(network, tmp_path))
+    assert loaded.network.startswith("ConvNeXt-1-2-") and loaded.input_shape == (3, 224, 224)
+    got, want = loaded(normal(7, (2, 3, 224, 224))), np.array(expected(network)["logits"])
+    assert got.shape == want.shape and cosines(got, want).min() > 0.9999
 
 
 def test_a_vit_is_asked_for(residual: Path) -> None:

@@ -59,7 +59,7 @@ pub enum VisionError {
     },
     /// The weights are those of no network that is known.
     #[error(
-        "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101, EfficientNet-lite, ViT, DeiT and DINOv2 are known"
+        "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2 and ConvNeXt are known"
     )]
     Unknown(PathBuf),
     /// It does not classify.

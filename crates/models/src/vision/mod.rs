@@ -8,7 +8,9 @@
 //! | [`folded`] | convolutions with their normalisation folded in |
 //! | [`efficientnet`] | EfficientNet-lite |
 //! | [`vit`] | vision transformers |
+//! | [`convnext`] | ConvNeXt |
 
+pub mod convnext;
 pub mod efficientnet;
 mod error;
 pub mod folded;

@@ -1,5 +1,6 @@
 //! Which network a checkpoint is of, and what it makes of pictures.
 
+use super::convnext::ConvNext;
 use super::efficientnet::{self, Lite};
 use super::folded::Folded;
 use super::processor::{Centre, Filter, Processor, Resize};
@@ -33,6 +34,8 @@ pub enum Network {
     EfficientNetLite(Lite),
     /// A vision transformer.
     Vit(Vit),
+    /// A ConvNeXt.
+    ConvNext(ConvNext),
 }
 
 impl Network {
@@ -51,7 +54,8 @@ impl Network {
             before.filter(|p| p.is_empty() || p.ends_with('.')).min_by_key(|p| p.len()).map(str::to_owned)
         };
         let vit = || Vit::of(&shape, &prefix, config).map(Network::Vit);
-        Lite::of(&shape).map(Network::EfficientNetLite).or_else(vit)
+        let convnext = || ConvNext::of(&shape, &prefix, config).map(Network::ConvNext);
+        Lite::of(&shape).map(Network::EfficientNetLite).or_else(vit).or_else(convnext)
     }
 
     /// What it is called.
@@ -60,6 +64,7 @@ impl Network {
             Network::ResNet { depth, .. } => format!("ResNet-{}", depth.layers()),
             Network::EfficientNetLite(_) => "EfficientNet-lite".into(),
             Network::Vit(vit) => vit.name(),
+            Network::ConvNext(convnext) => convnext.name(),
         }
     }
 
@@ -69,6 +74,7 @@ impl Network {
             Network::ResNet { classes, .. } => *classes,
             Network::EfficientNetLite(lite) => lite.classes(),
             Network::Vit(vit) => vit.classes(),
+            Network::ConvNext(convnext) => convnext.classes(),
         }
     }
 
@@ -76,6 +82,7 @@ impl Network {
     pub fn processor(&self) -> Processor {
         match self {
             Network::ResNet { .. } => Processor::torchvision(256, 224),
+            Network::ConvNext(_) => Processor::torchvision(236, 224),
             Network::EfficientNetLite(lite) => {
                 let side = lite.side();
                 let filter = Filter::Bicubic;
@@ -98,6 +105,7 @@ impl Network {
             Network::ResNet { .. } => Folded::new(stored, resnet::EPS, resnet_norm),
             Network::EfficientNetLite(_) => Folded::new(stored, efficientnet::EPS, |_| None),
             Network::Vit(vit) => Folded::new(stored.beside(&vit.first())?, 0.0, |_| None),
+            Network::ConvNext(convnext) => Folded::new(stored.beside(&convnext.first())?, 0.0, |_| None),
         })
     }
 
@@ -110,6 +118,7 @@ impl Network {
             }
             Network::EfficientNetLite(lite) => lite.build(x, weights),
             Network::Vit(vit) => vit.build(x, &mut weights.stored),
+            Network::ConvNext(convnext) => convnext.build(x, &mut weights.stored),
         }
     }
 }
