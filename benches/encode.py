@@ -168,6 +168,7 @@ def main() -> None:
     results = {}
     for turn in range(args.rounds + 1):
         for name, run in running.items():
+            print(f"turn {turn} of {args.rounds}: {name}", flush=True)
             start, used = time.perf_counter(), time.process_time()
             results[name] = run()
             if turn:

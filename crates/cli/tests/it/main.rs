@@ -18,6 +18,7 @@ mod files;
 mod inputs;
 mod kills;
 #[path = "../../../models/tests/it/made.rs"]
+#[allow(dead_code, reason = "the tests of models use all of it")]
 mod made;
 mod outputs;
 mod rerank;
