@@ -26,7 +26,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// How an encoder is loaded.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct EncoderOptions {
     /// How token states become one vector; by default what the model's own files say, and else the mean.
     pub pooling: Option<Pooling>,
@@ -48,22 +48,6 @@ pub struct EncoderOptions {
     pub programs: Option<usize>,
     /// Where models are downloaded from.
     pub hub: HubOptions,
-}
-
-impl Default for EncoderOptions {
-    fn default() -> EncoderOptions {
-        EncoderOptions {
-            pooling: None,
-            max_seq_length: None,
-            target: Target::default(),
-            device: None,
-            int8: false,
-            compression: None,
-            calibrate: Vec::new(),
-            programs: None,
-            hub: HubOptions::default(),
-        }
-    }
 }
 
 /// How texts are encoded.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// How a reranker is loaded.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct CrossEncoderOptions {
     /// The most tokens of a pair, the rest of its longer text being cut off; by default what `tokenizer_config.json` says,
     /// else the tokenizer file. Never more than the model has positions.
@@ -31,19 +31,6 @@ pub struct CrossEncoderOptions {
     pub programs: Option<usize>,
     /// Where models are downloaded from.
     pub hub: HubOptions,
-}
-
-impl Default for CrossEncoderOptions {
-    fn default() -> CrossEncoderOptions {
-        CrossEncoderOptions {
-            max_length: None,
-            target: Target::default(),
-            device: None,
-            int8: false,
-            programs: None,
-            hub: HubOptions::default(),
-        }
-    }
 }
 
 /// A pretrained reranker: a transformer that reads a pair of texts, and a head that scores it.
