@@ -139,6 +139,12 @@ impl Stored {
         self.checkpoint.contains(full)
     }
 
+    /// The weights beside those that were asked for, of the ones that the prefix precedes.
+    pub fn untaken(&self) -> impl Iterator<Item = &str> {
+        let ours = self.checkpoint.names().filter(|name| name.starts_with(&self.prefix));
+        ours.filter(|name| !self.taken.contains_key(*name))
+    }
+
     /// A weight by its name with whatever precedes it, such as one of a head.
     pub fn beyond_prefix(&mut self, full: &str, want: &[usize]) -> Result<Tensor, WeightError> {
         let prefix = std::mem::take(&mut self.prefix);

@@ -35,7 +35,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<(Root, BTreeMap<String, Range<usize>
     let [pickle] = pickles[..] else {
         return Err(Fault::Damaged(format!("the archive has {} files `data.pkl`, not one", pickles.len())));
     };
-    let folder = pickle.trim_end_matches(PICKLE);
+    let folder = pickle.strip_suffix(PICKLE).unwrap_or_default();
     let of = |name: &str| files.get(&format!("{folder}{name}")).and_then(|range| bytes.get(range.clone()));
     if of("/byteorder").is_some_and(|order| order != b"little") {
         return Err(Fault::Damaged(

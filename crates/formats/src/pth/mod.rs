@@ -17,9 +17,13 @@ use aneforge_tensor::{Bytes, DType, Shape, Tensor, TensorError};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The beginning of every zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
+
+/// How many times the tensors of a file may take its bytes: they may share storages, as layers do that are used several times.
+const SHARED: u64 = 64;
 
 /// A tensor as a file describes it: elements of a storage, which others may share.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,9 +38,9 @@ struct Described {
 /// Where elements lie.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Storage {
-    key: String,
+    key: Arc<str>,
     /// As the file calls the type, such as `FloatStorage`.
-    kind: String,
+    kind: Arc<str>,
 }
 
 /// An open file of `torch.save`. Its tensors share the file's bytes where they lie there without gaps.
@@ -69,6 +73,17 @@ impl Pth {
         let read = if bytes.starts_with(ZIP) { archive::read } else { old::read };
         let (root, storages) = read(&bytes).map_err(|why| why.of(&file))?;
         let tensors = state::tensors(&root).map_err(|why| why.of(&file))?;
+        // What is larger than its storage is never made.
+        let length = |tensor: &Described| {
+            let storage = storages.get(&*tensor.storage.key).map_or(0, |range| range.len() as u64);
+            tensor.length().min(storage)
+        };
+        let all = tensors.values().fold(0u64, |sum, tensor| sum.saturating_add(length(tensor)));
+        if all > bytes.len() as u64 * SHARED {
+            let why =
+                format!("its tensors would take {all} bytes, more than {SHARED} times those of the file");
+            return Err(PthError::Damaged { file, why });
+        }
         Ok(Pth { file, bytes, tensors, storages })
     }
 
@@ -94,7 +109,7 @@ impl Pth {
             return Err(PthError::Unknown { file: file(), tensor: tensor() });
         };
         let Some(dtype) = dtype_of(&described.storage.kind) else {
-            let kind = described.storage.kind.clone();
+            let kind = described.storage.kind.to_string();
             return Err(PthError::DType { file: file(), tensor: tensor(), kind });
         };
         let outside = || PthError::Outside { file: file(), tensor: tensor() };
@@ -105,7 +120,7 @@ impl Pth {
             tensor: tensor(),
             why: Box::new(why),
         })?;
-        let range = self.storages.get(&described.storage.key).cloned().ok_or_else(outside)?;
+        let range = self.storages.get(&*described.storage.key).cloned().ok_or_else(outside)?;
         let storage = self.bytes.slice(range).ok_or_else(outside)?;
         let bytes = described.elements(shape, dtype.size(), &storage).ok_or_else(outside)?;
         Tensor::new(dtype, shape, bytes).map_err(|_: TensorError| outside())
@@ -113,6 +128,12 @@ impl Pth {
 }
 
 impl Described {
+    /// The bytes that its elements take, as far as that is known.
+    fn length(&self) -> u64 {
+        let size = size_of(&self.storage.kind).unwrap_or(1) as u64;
+        self.shape.iter().fold(size, |product, &extent| product.saturating_mul(extent))
+    }
+
     /// The elements of a tensor, each of so many bytes, in row-major order; none where some of them are not in the storage, or
     /// where it has fewer than the tensor has.
     fn elements(&self, shape: Shape, size: usize, storage: &Bytes) -> Option<Bytes> {

@@ -41,20 +41,23 @@ pub(super) fn read(bytes: &Bytes) -> Result<(Root, BTreeMap<String, Range<usize>
     let root = next()?;
     let keys = next()?;
     let keys = keys.texts().ok_or_else(|| damaged("it does not list its storages"))?;
+    let kinds: BTreeMap<&str, &str> =
+        root.storages.iter().map(|storage| (&*storage.key, &*storage.kind)).collect();
     let mut storages = BTreeMap::new();
     for key in keys {
+        let key = key.ok_or_else(|| damaged("it does not list its storages"))?;
         let cut = || Fault::Damaged(format!("it ends before storage `{key}` does"));
         let (count, rest) = bytes.get(at..).and_then(|rest| rest.split_first_chunk::<8>()).ok_or_else(cut)?;
-        let kind = root.storages.iter().find(|storage| storage.key == key).map(|storage| &*storage.kind);
-        let size = kind
-            .and_then(size_of)
+        let size = kinds
+            .get(&*key)
+            .and_then(|kind| size_of(kind))
             .ok_or_else(|| Fault::Damaged(format!("storage `{key}` is of no known type")))?;
         let count = usize::try_from(u64::from_le_bytes(*count)).ok();
         let length =
             count.and_then(|count| count.checked_mul(size)).filter(|&n| n <= rest.len()).ok_or_else(cut)?;
         let start = at + 8;
         at = start + length;
-        storages.insert(key, start..at);
+        storages.insert(key.to_string(), start..at);
     }
     Ok((root, storages))
 }

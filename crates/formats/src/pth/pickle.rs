@@ -8,11 +8,17 @@ use super::error::Fault;
 use super::{Described, Storage};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// How deep tuples may be nested.
 const DEEPEST: usize = 32;
 /// How many instructions a pickle may have, each of which makes a value of some tens of bytes: a tensor takes about 40.
 const MOST: usize = 1 << 24;
+/// How long a name may be, how many axes a tensor may have, and how many tensors and storages there may be: a few bytes of a
+/// pickle make another one of what was made before.
+const LONGEST: usize = 1 << 12;
+const AXES: usize = 64;
+const TENSORS: usize = 1 << 20;
 
 /// A value.
 #[derive(Clone, Debug)]
@@ -21,7 +27,7 @@ pub(super) enum Value {
     Bool(bool),
     Int(i64),
     Float,
-    Text(Rc<str>),
+    Text(Arc<str>),
     Tuple(Rc<Tuple>),
     List(usize),
     Dict(usize),
@@ -47,7 +53,7 @@ pub(super) enum Global {
     Parameter,
     /// `torch.Size`, a tuple.
     Size,
-    Storage(Rc<str>),
+    Storage(Arc<str>),
 }
 
 impl Global {
@@ -91,18 +97,18 @@ impl Root {
         self.entries(dict).find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// The texts of the list that this is.
-    pub(super) fn texts(&self) -> Option<Vec<String>> {
+    /// The texts of the list that this is; none for what is no text.
+    pub(super) fn texts(&self) -> Option<impl Iterator<Item = Option<Arc<str>>>> {
         let Value::List(list) = self.value else { return None };
-        self.lists.get(list)?.iter().map(text_of).collect()
+        Some(self.lists.get(list)?.iter().map(text_of))
     }
 }
 
 /// A text, or a number that old files have in the place of one.
-fn text_of(value: &Value) -> Option<String> {
+fn text_of(value: &Value) -> Option<Arc<str>> {
     match value {
-        Value::Text(text) => Some(text.to_string()),
-        Value::Int(number) => Some(number.to_string()),
+        Value::Text(text) => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string().into()),
         _ => None,
     }
 }
@@ -398,6 +404,9 @@ impl<'a> Reader<'a> {
         let &Value::Dict(dict) = self.top()? else {
             return damaged("it sets an entry of what is no dictionary");
         };
+        if items.iter().step_by(2).any(|key| matches!(key, Value::Text(text) if text.len() > LONGEST)) {
+            return damaged("a name in it is longer than that of any tensor");
+        }
         let (pairs, rest) = items.as_chunks::<2>();
         if !rest.is_empty() {
             return damaged("an entry has no value");
@@ -420,7 +429,10 @@ impl<'a> Reader<'a> {
             return damaged("a storage is a view of another one, as only files of torch 0.1 have it");
         }
         let Some(key) = text_of(key) else { return damaged("a storage has no name") };
-        self.root.storages.push(Storage { key, kind: kind.to_string() });
+        if self.root.storages.len() >= TENSORS {
+            return damaged("it has more storages than any model");
+        }
+        self.root.storages.push(Storage { key, kind: kind.clone() });
         Ok(Value::Storage(self.root.storages.len() - 1))
     }
 
@@ -458,6 +470,9 @@ impl<'a> Reader<'a> {
             };
             tuple.items.iter().map(number).collect()
         };
+        if shape.items.len().max(strides.items.len()) > AXES || self.root.tensors.len() >= TENSORS {
+            return damaged("it has more tensors than any model, or one with more than 64 axes");
+        }
         let storage = self.root.storages.get(storage).cloned();
         let (Some(storage), Some(shape), Some(strides), Ok(offset)) =
             (storage, numbers(shape), numbers(strides), u64::try_from(offset))

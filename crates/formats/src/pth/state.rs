@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 const NAMES: &[&str] =
     &["state_dict", "model_state_dict", "model", "net", "params", "state_dict_ema", "module"];
 
+/// How many names a message lists.
+const SAID: usize = 8;
+
 /// The tensors of a dictionary, or of the one in it that holds a model's weights.
 pub(super) fn tensors(root: &Root) -> Result<BTreeMap<String, Described>, Fault> {
     let Value::Dict(dict) = root.value else {
@@ -18,30 +21,38 @@ pub(super) fn tensors(root: &Root) -> Result<BTreeMap<String, Described>, Fault>
     if !found.is_empty() {
         return Ok(found);
     }
-    let inner: Vec<(String, BTreeMap<String, Described>)> = root
-        .entries(dict)
-        .filter_map(|(name, value)| match value {
-            Value::Dict(inner) => Some((name.to_owned(), direct(root, *inner))),
-            _ => None,
-        })
-        .filter(|(_, tensors)| !tensors.is_empty())
-        .collect();
-    let known = NAMES.iter().find_map(|name| inner.iter().find(|(own, _)| own == name));
-    match (known, &inner[..]) {
-        (Some((_, tensors)), _) | (None, [(_, tensors)]) => Ok(tensors.clone()),
-        (None, []) => Err(Fault::NoState("it holds no tensors by name".into())),
-        (None, several) => {
-            let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
-            Err(Fault::NoState(format!("it holds several sets of tensors: {}", names.join(", "))))
+    // A dictionary may be there under many names, and is looked at once.
+    let mut holds = BTreeMap::new();
+    let mut inner: BTreeMap<&str, usize> = BTreeMap::new();
+    for (name, value) in root.entries(dict) {
+        let Value::Dict(set) = *value else { continue };
+        let any = || root.entries(set).any(|(_, value)| matches!(value, Value::Tensor(_)));
+        if *holds.entry(set).or_insert_with(any) {
+            inner.insert(name, set);
+        }
+    }
+    let known = NAMES.iter().find_map(|name| inner.get(name));
+    match (known, inner.values().next(), inner.len()) {
+        (Some(&set), ..) | (None, Some(&set), 1) => Ok(direct(root, set)),
+        (None, None, _) => Err(Fault::NoState("it holds no tensors by name".into())),
+        (None, Some(_), count) => {
+            let names: Vec<&str> = inner.keys().copied().take(SAID).collect();
+            let more = if count > SAID { ", ..." } else { "" };
+            Err(Fault::NoState(format!("it holds {count} sets of tensors: {}{more}", names.join(", "))))
         }
     }
 }
 
 /// The tensors that a dictionary holds itself.
 fn direct(root: &Root, dict: usize) -> BTreeMap<String, Described> {
-    let tensor = |(name, value): (&str, &Value)| match value {
-        Value::Tensor(at) => root.tensors.get(*at).map(|tensor| (name.to_owned(), tensor.clone())),
-        _ => None,
-    };
-    root.entries(dict).filter_map(tensor).collect()
+    // One after the other, as many entries may have one name.
+    let mut all: BTreeMap<&str, &Described> = BTreeMap::new();
+    for (name, value) in root.entries(dict) {
+        if let Value::Tensor(at) = value
+            && let Some(tensor) = root.tensors.get(*at)
+        {
+            all.insert(name, tensor);
+        }
+    }
+    all.into_iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect()
 }

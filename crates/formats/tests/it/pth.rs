@@ -182,3 +182,91 @@ proptest! {
         let _ = parse(&old(&value, &["s"]));
     }
 }
+
+/// A pickle whose one dictionary has what these instructions leave, under names of their own.
+fn dict(items: &[u8]) -> Vec<u8> {
+    [b"\x80\x02}(", items, b"u."].concat()
+}
+
+#[test]
+fn a_few_bytes_do_not_make_a_copy_of_many() {
+    let long = |text: usize| [b"X", &(text as u32).to_le_bytes()[..], &vec![b'n'; text]].concat();
+    let error = refusal(&old(&dict(&[&long(5000)[..], b"K\x01"].concat()), &[]));
+    assert!(error.contains("a name in it is longer than that of any tensor"), "{error}");
+    assert!(refusal(&old(&dict(&[&long(4000)[..], b"K\x01"].concat()), &[])).contains("no tensors by name"));
+
+    // A tensor and its storage are remembered, and made again by five instructions each.
+    let storage = b"(U\x07storagectorch\nFloatStorage\nU\x01sU\x03cpuK\x01Ntq\x01Q";
+    let many = [&b"\x80\x02"[..], storage, &b"0h\x01Q".repeat(1 << 20), b"."].concat();
+    assert!(refusal(&old(&many, &["s"])).contains("it has more storages than any model"));
+    let tensor =
+        [&b"ctorch._utils\n_rebuild_tensor_v2\nq\x02("[..], storage, b"K\x00K\x01\x85K\x01\x85\x89Ntq\x03R"];
+    let tensor = tensor.concat();
+    let many = [b"\x80\x02", &tensor[..], &b"0h\x02h\x03R".repeat(1 << 20), b"."].concat();
+    assert!(refusal(&old(&many, &["s"])).contains("it has more tensors than any model"));
+    assert!(refusal(&one(0, &[1; 65], &[1; 65])).contains("one with more than 64 axes"));
+}
+
+#[test]
+fn tensors_may_share_a_storage_but_not_take_more_than_the_file_many_times() {
+    // A storage of 4,096 elements, and many names of the one tensor that takes all of it.
+    let count = 4096u64;
+    let storage = b"(U\x07storagectorch\nFloatStorage\nU\x01sU\x03cpuK\x01NtQ";
+    let extents = b"K\x00M\x00\x10\x85K\x01\x85\x89NtRq\x01";
+    let tensor = [&b"ctorch._utils\n_rebuild_tensor_v2\n("[..], storage, extents].concat();
+    let file = |names: usize| {
+        let rest = (1..names).flat_map(|at| [b"U\x05", format!("{at:05}").as_bytes(), b"h\x01"].concat());
+        let mut file = old(&dict(&[b"U\x01w", &tensor[..], &rest.collect::<Vec<u8>>()].concat()), &["s"]);
+        file.truncate(file.len() - 12);
+        file.extend(count.to_le_bytes());
+        file.extend(vec![0; 4 * count as usize]);
+        file
+    };
+    assert_eq!(parse(&file(60)).unwrap().names().len(), 60);
+    let error = refusal(&file(80));
+    assert!(
+        error.contains("its tensors would take 1310720 bytes, more than 64 times those of the file"),
+        "{error}"
+    );
+}
+
+#[test]
+fn sets_of_tensors_are_looked_at_once_and_told_by_name() {
+    let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x01sU\x03cpuK\x01NtQK\x00K\x01\x85K\x01\x85\x89NtR";
+    let inner = [b"}U\x01w", &tensor[..], b"sq\x01"].concat();
+    let named = |name: String| [b"U", &[name.len() as u8][..], name.as_bytes(), b"h\x01"].concat();
+    let sets = |names: &[String]| {
+        let rest: Vec<u8> = names.iter().cloned().flat_map(named).collect();
+        old(&dict(&[b"U\x01x", &inner[..], &rest].concat()), &["s"])
+    };
+    assert_eq!(parse(&sets(&[])).unwrap().names().collect::<Vec<_>>(), ["w"]);
+    let all: Vec<String> = (0..20).map(|at| format!("set{at:02}")).collect();
+    let error = refusal(&sets(&all));
+    assert!(
+        error.contains("it holds 21 sets of tensors: set00, set01") && error.contains("set07, ...;"),
+        "{error}"
+    );
+    assert_eq!(parse(&sets(&["model".into()])).unwrap().names().collect::<Vec<_>>(), ["w"]);
+}
+
+#[test]
+fn many_storages_are_found_by_their_names() {
+    // None is looked for among all of the others.
+    let count = 60_000usize;
+    let name = |at: usize| format!("{at:05}");
+    let mut value = b"\x80\x02}(".to_vec();
+    for at in 0..count {
+        let storage =
+            [b"(U\x07storagectorch\nFloatStorage\nU\x05", name(at).as_bytes(), b"U\x03cpuK\x01NtQ"].concat();
+        let tensor =
+            [&b"ctorch._utils\n_rebuild_tensor_v2\n("[..], &storage, b"K\x00K\x01\x85K\x01\x85\x89NtR"]
+                .concat();
+        value.extend([b"U\x05", name(at).as_bytes(), &tensor].concat());
+    }
+    value.extend(b"u.");
+    let names: Vec<String> = (0..count).map(name).collect();
+    let file = old(&value, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let read = parse(&file).unwrap();
+    assert_eq!(read.names().len(), count);
+    assert_eq!(read.tensor("59999").unwrap().to_f32(), [2.5]);
+}

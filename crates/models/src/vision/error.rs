@@ -62,6 +62,26 @@ pub enum VisionError {
         "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2 and ConvNeXt are known"
     )]
     Unknown(PathBuf),
+    /// What is said of the network or of its pictures cannot be followed.
+    #[error("`{place}`: {why}")]
+    Described {
+        /// Where.
+        place: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// There are weights beside those of the network, so that it is another one.
+    #[error(
+        "the weights in `{directory}` have `{key}`, which {network} has not; they are of a network that is not known here"
+    )]
+    Foreign {
+        /// Where.
+        directory: String,
+        /// The network that they are like.
+        network: String,
+        /// The weight.
+        key: String,
+    },
     /// It does not classify.
     #[error("{0} has no classes; ask for features")]
     Unclassified(String),

@@ -131,13 +131,16 @@ impl Vision {
         let files = Files::of(&place).map_err(Box::new)?;
         let checkpoint = Checkpoint::open(&place)?;
         let config = config(&place)?;
-        let network = Network::of(&checkpoint, &config).ok_or_else(|| VisionError::Unknown(place.clone()))?;
+        let fail = |why: String| VisionError::Described { place: place.clone(), why };
+        let network = Network::of(&checkpoint, &config).map_err(fail)?;
+        let network = network.ok_or_else(|| VisionError::Unknown(place.clone()))?;
         let processor = match options.processor {
             Some(processor) => processor,
             None => Processor::read(&place)?.unwrap_or_else(|| network.processor()),
         };
-        if processor.size().is_none() {
-            return Err(VisionError::Size(place));
+        let Some((width, height)) = processor.size() else { return Err(VisionError::Size(place)) };
+        if let Some(why) = network.unfit(width, height).or_else(|| processor.beyond_half()) {
+            return Err(fail(why));
         }
         let labels = labels(&config, &network);
         let weights = network.weights(Stored::new(checkpoint, &network.name()))?;
@@ -234,7 +237,7 @@ impl Vision {
 
     /// The program for so many pictures, of bytes or of numbers, compiled and loaded if it is not yet.
     pub fn program(&mut self, count: usize, dtype: DType) -> Result<&mut Session, VisionError> {
-        let Vision { network, weights, processor, device, options, programs, .. } = self;
+        let Vision { name, network, weights, processor, device, options, programs, .. } = self;
         let (width, height) = processor.size().expect("invariant: looked at when it was loaded");
         programs.get((count, dtype), || {
             let outputs = MADE_HERE.scope(|| {
@@ -243,6 +246,10 @@ impl Vision {
                 let x = Var::input_of(TensorType { dtype, shape });
                 let x = if dtype == DType::U8 { normalized(&x, processor) } else { x };
                 let made = network.build(&x, weights)?;
+                if let Some(key) = network.foreign(&weights.stored) {
+                    let (network, key) = (network.name(), key.to_owned());
+                    return Err(VisionError::Foreign { directory: name.clone(), network, key });
+                }
                 Ok::<_, VisionError>(std::iter::once(made.features).chain(made.logits).collect::<Vec<Var>>())
             })?;
             // The compiler knows constants by number; whoever wrote the file knows them by name.

@@ -3,7 +3,7 @@
 use super::convnext::ConvNext;
 use super::efficientnet::{self, Lite};
 use super::folded::Folded;
-use super::processor::{Centre, Filter, Processor, Resize};
+use super::processor::{Centre, Filter, LARGEST, Processor, Resize};
 use super::vit::Vit;
 use crate::resnet::{self, Depth};
 use crate::weights::{Stored, WeightError};
@@ -40,22 +40,49 @@ pub enum Network {
 
 impl Network {
     /// The network of these weights, by their names and shapes, and by what `config.json` says (nothing, where it is not an object);
-    /// `None` if it is none that is known.
-    pub fn of(checkpoint: &Checkpoint, config: &Value) -> Option<Network> {
+    /// `None` if it is none that is known, and why not where it is known and not followed.
+    pub fn of(checkpoint: &Checkpoint, config: &Value) -> Result<Option<Network>, String> {
         let shape = |name: &str| {
             let tensor = checkpoint.contains(name).then(|| checkpoint.tensor(name).ok())??;
             Some(tensor.shape().dims().to_vec())
         };
-        if let (Some(fc), Some(depth)) = (shape("fc.weight"), resnet_depth(&shape)) {
-            return Some(Network::ResNet { depth, classes: fc[0] });
+        if let (Some([classes, _]), Some(depth)) = (shape("fc.weight").as_deref(), resnet_depth(&shape)) {
+            return Ok(Some(Network::ResNet { depth, classes: *classes }));
         }
         let prefix = |name: &str| {
             let before = checkpoint.names().filter_map(|key| key.strip_suffix(name));
             before.filter(|p| p.is_empty() || p.ends_with('.')).min_by_key(|p| p.len()).map(str::to_owned)
         };
-        let vit = || Vit::of(&shape, &prefix, config).map(Network::Vit);
-        let convnext = || ConvNext::of(&shape, &prefix, config).map(Network::ConvNext);
-        Lite::of(&shape).map(Network::EfficientNetLite).or_else(vit).or_else(convnext)
+        if let Some(lite) = Lite::of(&shape) {
+            return Ok(Some(Network::EfficientNetLite(lite)));
+        }
+        if let Some(convnext) = ConvNext::of(&shape, &prefix, config) {
+            return Ok(Some(Network::ConvNext(convnext)));
+        }
+        Vit::of(&shape, &prefix).map(|vit| vit.described_by(config).map(Network::Vit)).transpose()
+    }
+
+    /// Why it takes no pictures of so many columns and rows, if it does not.
+    pub(super) fn unfit(&self, width: usize, height: usize) -> Option<String> {
+        if [width, height].iter().any(|side| !(1..=LARGEST).contains(side)) {
+            return Some(format!(
+                "pictures come out in {width} by {height} pixels, and 1 to {LARGEST} are possible"
+            ));
+        }
+        if let Network::Vit(vit) = self { vit.unfit(width, height) } else { None }
+    }
+
+    /// The first weight that is no part of this network: what the file is of computes something else then. Those that only training
+    /// needs, or other tasks, are none.
+    pub(super) fn foreign<'a>(&self, stored: &'a Stored) -> Option<&'a str> {
+        const APART: [&str; 4] = ["pooler.", "decoder.", "n_averaged", "lm_head."];
+        const TRAINING: [&str; 5] =
+            ["num_batches_tracked", "mask_token", "position_ids", "total_ops", "total_params"];
+        let apart = |name: &str| {
+            APART.iter().any(|part| name.starts_with(part))
+                || TRAINING.iter().any(|part| name.ends_with(part))
+        };
+        stored.untaken().find(|name| !apart(name.strip_prefix(stored.prefix()).unwrap_or(name)))
     }
 
     /// What it is called.

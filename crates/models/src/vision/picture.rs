@@ -38,9 +38,9 @@ pub enum PictureError {
         /// The file.
         name: String,
         /// Its columns.
-        width: u32,
+        width: usize,
         /// Its rows.
-        height: u32,
+        height: usize,
     },
     /// There are no pixels, or not as many as its size says.
     #[error(
@@ -67,6 +67,9 @@ pub struct Picture {
 impl Picture {
     /// A picture of rows of red, green and blue bytes.
     pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Result<Picture, PictureError> {
+        if width.max(height) > MOST_SIDE as usize {
+            return Err(PictureError::Large { name: "pixels".into(), width, height });
+        }
         let want = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
         if want != Some(rgb.len()) || rgb.is_empty() {
             return Err(PictureError::Pixels { width, height, got: rgb.len() });
@@ -86,10 +89,15 @@ impl Picture {
         let fail =
             |why: image::ImageError| PictureError::Decode { name: name.to_owned(), why: why.to_string() };
         let unread = |e: std::io::Error| fail(image::ImageError::IoError(e));
+        if is_cut(bytes) {
+            let why = "the file ends within the picture; download or copy it again".into();
+            return Err(PictureError::Decode { name: name.to_owned(), why });
+        }
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(unread)?;
         let mut decoder = reader.into_decoder().map_err(fail)?;
         let (width, height) = decoder.dimensions();
         if width > MOST_SIDE || height > MOST_SIDE || decoder.total_bytes() > MOST_BYTES {
+            let (width, height) = (width as usize, height as usize);
             return Err(PictureError::Large { name: name.to_owned(), width, height });
         }
         let mut limits = Limits::no_limits();
@@ -202,6 +210,22 @@ impl Picture {
     pub fn planes(&self) -> Vec<u8> {
         (0..3).flat_map(|channel| self.rgb.iter().skip(channel).step_by(3).copied()).collect()
     }
+}
+
+/// Whether these are of a JPEG that ends within its picture, whose rest decoders fill with grey: one without the mark of its end
+/// behind the first scan, in which that mark cannot be.
+fn is_cut(bytes: &[u8]) -> bool {
+    let Some(mut rest) = bytes.strip_prefix(b"\xff\xd8") else { return false };
+    // What precedes the scan says how long it is; a small picture in Exif data has an end of its own.
+    while let [0xff, kind, high, low, ..] = *rest {
+        if kind == 0xda {
+            return !rest.windows(2).any(|mark| mark == b"\xff\xd9");
+        }
+        let length = 2 + usize::from(u16::from_be_bytes([high, low]));
+        let Some(next) = rest.get(length..) else { return true };
+        rest = next;
+    }
+    false
 }
 
 impl std::fmt::Debug for Picture {

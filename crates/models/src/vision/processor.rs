@@ -8,7 +8,9 @@ use std::path::Path;
 /// ImageNet's mean colour and its deviation, by which most networks normalise.
 pub const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 /// The largest side that a picture is resized to; far more than networks take.
-const LARGEST: u64 = 2048;
+pub(super) const LARGEST: usize = 2048;
+/// The largest number of half precision.
+const HALF: f32 = 65504.0;
 
 /// How a picture becomes what a network takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,6 +120,21 @@ impl Processor {
         }
     }
 
+    /// What is wrong with its numbers, if half precision, in which bytes become numbers, does not hold them.
+    pub(super) fn beyond_half(&self) -> Option<String> {
+        let Processor { scale, mean, std, .. } = self;
+        let holds = |(mean, std): (&f32, &f32)| {
+            let (factor, offset) = (scale / std, mean / std);
+            factor > HALF.recip() / 256.0 && 255.0 * factor + offset.abs() <= HALF
+        };
+        (!mean.iter().zip(std).all(holds)).then(|| {
+            format!(
+                "with a scale of {scale}, means {mean:?} and deviations {std:?} bytes become numbers that half precision does not \
+                 hold; correct them in preprocessor_config.json or config.json"
+            )
+        })
+    }
+
     /// What a directory says: `preprocessor_config.json` of `transformers`, or `pretrained_cfg` in the `config.json` of `timm`.
     /// `None` where there is neither.
     pub fn read(directory: &Path) -> Result<Option<Processor>, ProcessorError> {
@@ -152,9 +169,9 @@ impl Processor {
 
 /// A number of pixels.
 fn pixels(name: &str, value: &Value) -> Result<usize, String> {
-    let number = value.as_u64().filter(|side| (1..=LARGEST).contains(side));
-    let side = number.and_then(|side| usize::try_from(side).ok());
-    side.ok_or_else(|| format!("{name} is {value}; it must be a whole number from 1 to {LARGEST}"))
+    let side = value.as_u64().and_then(|side| usize::try_from(side).ok());
+    side.filter(|side| (1..=LARGEST).contains(side))
+        .ok_or_else(|| format!("{name} is {value}; it must be a whole number from 1 to {LARGEST}"))
 }
 
 /// Three numbers, one for each colour; one number stands for all.
@@ -209,18 +226,25 @@ fn both(name: &str, value: &Value) -> Result<(usize, usize), String> {
 
 /// The description in `transformers`' files. What is absent is as the class of the name has it.
 fn transformers(json: &Value) -> Result<Processor, String> {
+    if !json.is_object() {
+        return Err("it must be an object of JSON; download it again".into());
+    }
     let class =
         ["image_processor_type", "feature_extractor_type"].iter().find_map(|name| json[name].as_str());
     let class = class.unwrap_or_default();
     let is = |name: &str| class.starts_with(name);
-    let on = |name: &str, default: bool| json[name].as_bool().unwrap_or(default);
+    let on = |name: &str, default: bool| match &json[name] {
+        Value::Null => Ok(default),
+        Value::Bool(on) => Ok(*on),
+        other => Err(format!("{name} is {other}; it must be true or false")),
+    };
     let mut resize = Resize::Keep;
-    let mut crop = match on("do_center_crop", is("CLIP") || is("Bit")) {
+    let mut crop = match on("do_center_crop", is("CLIP") || is("Bit"))? {
         true if json["crop_size"].is_null() => Some((224, 224)),
         true => Some(both("crop_size", &json["crop_size"])?),
         false => None,
     };
-    if on("do_resize", true) {
+    if on("do_resize", true)? {
         let size = &json["size"];
         // A single number is the shorter side to those that cut the middle out, and both sides to others.
         let shortest = match size {
@@ -233,12 +257,15 @@ fn transformers(json: &Value) -> Result<Processor, String> {
             (resize, crop) = cut_of(json, width)?;
         }
     }
-    let scale = match on("do_rescale", true) {
-        true => json["rescale_factor"].as_f64().unwrap_or(1.0 / 255.0) as f32,
-        false => 1.0,
+    let scale = match (on("do_rescale", true)?, &json["rescale_factor"]) {
+        (false, _) => 1.0,
+        (true, Value::Null) => 1.0 / 255.0,
+        (true, factor) => {
+            factor.as_f64().ok_or_else(|| format!("rescale_factor is {factor}; it must be a number"))? as f32
+        }
     };
     let (mut mean, mut std) = ([0.0; 3], [1.0; 3]);
-    if on("do_normalize", true) {
+    if on("do_normalize", true)? {
         (mean, std) = ([0.5; 3], [0.5; 3]);
         if !json["image_mean"].is_null() {
             mean = colours("image_mean", &json["image_mean"])?;

@@ -90,6 +90,9 @@ const NAMES: [Names; 4] = [
     },
 ];
 
+/// The most patches of a picture: 128 by 128, ten times those of the largest pictures that such networks are trained with.
+const MOST_PATCHES: usize = 1 << 14;
+
 /// Every pixel by itself.
 const ONE: Conv = Conv { strides: [1; 2], pad: [0; 4], dilations: [1; 2], groups: 1 };
 
@@ -118,11 +121,10 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// The network that these weights are of, by names, shapes and `config.json`; `None` if they are of none.
+    /// The network that these weights are of, by names and shapes; `None` if they are of none.
     pub(super) fn of(
         shape: &dyn Fn(&str) -> Option<Vec<usize>>,
         prefix: &dyn Fn(&str) -> Option<String>,
-        config: &Value,
     ) -> Option<Vit> {
         let (names, before) = NAMES.iter().find_map(|names| {
             let before = prefix(&format!("{}.weight", names.patches))?;
@@ -146,33 +148,74 @@ impl Vit {
         };
         let positions = *of(names.positions)?.get(1)?;
         let registers = of(names.registers).and_then(|dims| dims.get(1).copied()).unwrap_or(0);
-        let head = shape(&format!("{}.weight", names.head));
-        let number = |name: &str| config[name].as_u64().and_then(|n| usize::try_from(n).ok());
-        let heads = number("num_attention_heads").unwrap_or(width / 64).max(1);
-        if width == 0 || patch == 0 || width % heads != 0 || layers == 0 {
-            return None;
-        }
+        let [classes, read] = match shape(&format!("{}.weight", names.head)).as_deref() {
+            None => [0, 0],
+            Some(&[classes, read]) => [classes, read],
+            Some(_) => return None,
+        };
         // Class token and registers may have places of their own.
         let square = |n: usize| (n.isqrt() * n.isqrt() == n).then(|| n.isqrt());
-        let grid = [1 + registers, 1, 0].into_iter().find_map(|own| square(positions.checked_sub(own)?))?;
-        let eps = config["layer_norm_eps"].as_f64().filter(|eps| (0.0..=1.0).contains(eps)).unwrap_or(1e-6);
+        let places = [1 + registers, 1, 0].into_iter().filter_map(|own| square(positions.checked_sub(own)?));
+        let grid = places.into_iter().find(|&grid| grid > 0)?;
         Some(Vit {
             names,
             width,
             patch,
             layers,
-            heads,
+            heads: heads_of(width),
             inner,
             gated: gated.is_some(),
             scaled: in_layer(0, names.scales[0]).is_some(),
             registers,
             positions,
             grid,
-            classes: head.as_ref().and_then(|dims| dims.first().copied()).unwrap_or(0),
-            reads_mean: head.as_ref().is_some_and(|dims| dims.get(1) == Some(&(2 * width))),
-            tanh: matches!(config["hidden_act"].as_str(), Some("gelu_new" | "gelu_pytorch_tanh")),
-            eps,
-            dino: config["model_type"].as_str().is_some_and(|kind| kind.starts_with("dinov2")),
+            classes,
+            reads_mean: read == 2 * width,
+            tanh: false,
+            eps: 1e-6,
+            dino: false,
+        })
+    }
+
+    /// The same with what `config.json` says, or why that cannot be followed.
+    pub(super) fn described_by(self, config: &Value) -> Result<Vit, String> {
+        let (heads, eps, width) = (&config["num_attention_heads"], &config["layer_norm_eps"], self.width);
+        let number = if heads.is_null() { Some(self.heads) } else { number(heads) };
+        let number = number.filter(|&heads| heads > 0 && width.is_multiple_of(heads)).ok_or_else(|| {
+            format!("num_attention_heads is {heads} for a width of {width}; put the number of heads into config.json")
+        })?;
+        let added = if eps.is_null() { Some(self.eps) } else { eps.as_f64() };
+        let added = added
+            .filter(|eps| (0.0..=1.0).contains(eps))
+            .ok_or_else(|| format!("layer_norm_eps is {eps}; it must be a number from 0 to 1"))?;
+        let tanh = match &config["hidden_act"] {
+            Value::Null => false,
+            // It is always the same one that a gate goes through.
+            _ if self.gated => false,
+            Value::String(name) if matches!(&**name, "gelu" | "gelu_python") => false,
+            Value::String(name) if matches!(&**name, "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => true,
+            other => {
+                return Err(format!("hidden_act is {other}; gelu, gelu_new and gelu_pytorch_tanh are known"));
+            }
+        };
+        let dino = config["model_type"].as_str().is_some_and(|kind| kind.starts_with("dinov2"));
+        Ok(Vit { heads: number, eps: added, tanh, dino, ..self })
+    }
+
+    /// Why it takes no pictures of this size, if it does not.
+    pub(super) fn unfit(&self, width: usize, height: usize) -> Option<String> {
+        let patch = self.patch;
+        if !width.is_multiple_of(patch) || !height.is_multiple_of(patch) {
+            return Some(format!(
+                "pictures of {width} by {height} pixels do not divide into patches of {patch} by {patch}; change their size in \
+                 preprocessor_config.json"
+            ));
+        }
+        let count = (width / patch) * (height / patch);
+        (count > MOST_PATCHES).then(|| {
+            format!(
+                "pictures of {width} by {height} pixels have {count} patches, and {MOST_PATCHES} are the most"
+            )
         })
     }
 
@@ -199,6 +242,19 @@ impl Vit {
 
     pub(super) fn build(&self, x: &Var, stored: &mut Stored) -> Result<Made, WeightError> {
         Reader { vit: self, stored }.network(x)
+    }
+}
+
+fn number(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| usize::try_from(n).ok())
+}
+
+/// How many heads networks of a width have where no file says so, 64 numbers wide but for the largest; 0 where that is not known.
+fn heads_of(width: usize) -> usize {
+    match width {
+        1152 | 1280 | 1408 | 1664 => 16,
+        _ if width.is_multiple_of(64) => width / 64,
+        _ => 0,
     }
 }
 

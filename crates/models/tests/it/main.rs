@@ -7,3 +7,4 @@ mod families;
 mod made;
 mod reranker;
 mod resnet;
+mod vision;
