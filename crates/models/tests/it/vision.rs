@@ -254,3 +254,12 @@ fn pictures_like_lines_are_prepared_and_longer_ones_refused() {
     let long = Picture::new(32769, 1, vec![0; 3 * 32769]).unwrap_err();
     assert!(matches!(long, PictureError::Large { width: 32769, height: 1, .. }), "{long}");
 }
+
+#[test]
+fn a_file_that_is_not_there_is_told_as_one() {
+    let options = VisionOptions { device: Some(device::named("host").unwrap()), ..VisionOptions::default() };
+    let error = Vision::load("no/such.pth", options).map(|_| ()).unwrap_err();
+    assert!(matches!(error, VisionError::File(_)), "{error}");
+    assert_eq!(error.io_kind(), Some(std::io::ErrorKind::NotFound));
+    assert!(error.to_string().contains("no/such.pth"), "{error}");
+}
