@@ -144,6 +144,11 @@ fn a_description_that_cannot_be_followed_is_refused() {
         let same = classified(&vit(64, 16), &[("config.json", value)]);
         assert_eq!(same, classified(&vit(64, 16), &[]));
     }
+    let blurred = config(json!({ "architecture": "resnetblur50" }));
+    assert_eq!(
+        blurred,
+        "`DIR`: it is `resnetblur50`, whose filters against aliasing are not known here; take a plain ResNet"
+    );
     // How many heads a network of this width has, nobody says.
     let error = refusal(&vit(96, 16), &[]);
     assert!(error.contains("num_attention_heads is null for a width of 96"), "{error}");
