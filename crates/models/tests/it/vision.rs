@@ -47,7 +47,9 @@ fn write(folder: &Path, weights: &Weights) {
     let layout = layout(&described, &BTreeMap::new());
     let mut file = layout.head;
     for at in layout.order {
-        (0..described[at].2.count()).for_each(|i| file.extend((0.01 * (i % 7) as f32).to_le_bytes()));
+        let value =
+            |i: usize| if described[at].0.ends_with("running_var") { -1.0 } else { 0.01 * (i % 7) as f32 };
+        (0..described[at].2.count()).for_each(|i| file.extend(value(i).to_le_bytes()));
     }
     fs::write(folder.join("model.safetensors"), file).unwrap();
 }
@@ -119,6 +121,19 @@ fn weights_that_are_no_part_of_a_network_are_those_of_another_one() {
     }
     let also = with(with(vit(64, 16), "mask_token", &[1, 64]), "norm.num_batches_tracked", &[1]);
     assert_eq!(classified(&also, &[]), classified(&vit(64, 16), &[]));
+}
+
+#[test]
+fn a_normalisation_that_no_training_leaves_is_named() {
+    let mut weights: Weights = (1..5)
+        .flat_map(|layer| [0, 1].map(|block| (format!("layer{layer}.{block}.conv1.weight"), vec![1])))
+        .collect();
+    weights.extend([("fc.weight".into(), vec![7, 512]), ("conv1.weight".into(), vec![64, 3, 7, 7])]);
+    weights.extend(
+        ["weight", "bias", "running_mean", "running_var"].map(|part| (format!("bn1.{part}"), vec![64])),
+    );
+    let error = refusal(&weights, &[]);
+    assert!(error.starts_with("normalisation `bn1` in `DIR` makes NaN of a weight before it, "), "{error}");
 }
 
 #[test]
