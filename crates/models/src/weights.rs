@@ -37,6 +37,19 @@ pub enum WeightError {
         /// The shape it has.
         got: Vec<usize>,
     },
+    /// A normalisation makes of a convolution what half precision cannot hold.
+    #[error(
+        "normalisation `{norm}` in `{directory}` makes {value} of a weight before it, which half precision does not hold; look at its running_var, which \
+         must be above 0, and its other weights"
+    )]
+    Normalised {
+        /// Where.
+        directory: String,
+        /// What its weights' names begin with.
+        norm: String,
+        /// The value.
+        value: f32,
+    },
     /// It is not floating point.
     #[error("weight `{key}` in `{directory}` is {got}; convert the checkpoint to floating point")]
     Type {
@@ -127,6 +140,16 @@ impl Stored {
     /// Whether there is a weight of this name.
     pub fn has(&self, name: &str) -> bool {
         self.checkpoint.contains(&self.key(name))
+    }
+
+    /// Where the weights are from, for messages.
+    pub(crate) fn directory(&self) -> &str {
+        self.checkpoint.directory()
+    }
+
+    /// A name with what precedes it.
+    pub(crate) fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     /// What precedes all names.

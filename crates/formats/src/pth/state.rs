@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 const NAMES: &[&str] =
     &["state_dict", "model_state_dict", "model", "net", "params", "state_dict_ema", "module"];
 
+/// What `DistributedDataParallel` and `torch.compile` put before all names of the network that they wrap.
+const WRAPPERS: &[&str] = &["module.", "_orig_mod."];
+
 /// How many names a message lists.
 const SAID: usize = 8;
 
@@ -54,5 +57,7 @@ fn direct(root: &Root, dict: usize) -> BTreeMap<String, Described> {
             all.insert(name, tensor);
         }
     }
-    all.into_iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect()
+    let wrapped = WRAPPERS.iter().find(|before| all.keys().all(|name| name.starts_with(**before)));
+    let own = |name: &str| wrapped.and_then(|before| name.strip_prefix(before)).unwrap_or(name).to_owned();
+    all.into_iter().map(|(name, tensor)| (own(name), tensor.clone())).collect()
 }

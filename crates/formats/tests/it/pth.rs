@@ -250,6 +250,20 @@ fn sets_of_tensors_are_looked_at_once_and_told_by_name() {
 }
 
 #[test]
+fn what_wraps_a_network_is_no_part_of_its_names() {
+    let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x01sU\x03cpuK\x01NtQK\x00K\x01\x85K\x01\x85\x89NtRq\x01";
+    let named = |first: &str, second: &str| {
+        let name = |name: &str| [b"U", &[name.len() as u8][..], name.as_bytes()].concat();
+        let items = [name(first), tensor.to_vec(), name(second), b"h\x01".to_vec()].concat();
+        let read = parse(&old(&dict(&items), &["s"])).unwrap();
+        read.names().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(named("module.a", "module.b.c"), ["a", "b.c"]);
+    assert_eq!(named("_orig_mod.a", "_orig_mod.b"), ["a", "b"]);
+    assert_eq!(named("module.a", "b"), ["b", "module.a"]);
+}
+
+#[test]
 fn many_storages_are_found_by_their_names() {
     // None is looked for among all of the others.
     let count = 60_000usize;

@@ -2,7 +2,7 @@
 
 use crate::weights::{Stored, WeightError, Weights};
 use aneforge::Var;
-use aneforge_tensor::{Shape, Tensor};
+use aneforge_tensor::{Shape, Tensor, f16};
 use std::collections::BTreeMap;
 
 /// Weights of a checkpoint whose convolutions are normalised, each by its mean and variance over all that was trained on.
@@ -53,6 +53,12 @@ impl Folded {
             .collect();
         let shifted = |channel: usize| beta[channel] + (bias[channel] - mean[channel]) * scales[channel];
         let biases: Vec<f32> = (0..scales.len()).map(shifted).collect();
+        if let Some(&value) =
+            folded.iter().chain(&biases).find(|v| !v.is_finite() || v.abs() > f16::MAX.to_f32())
+        {
+            let (directory, norm) = (self.stored.directory().to_owned(), self.stored.full(norm));
+            return Err(WeightError::Normalised { directory, norm, value });
+        }
         let folded = [constant(dims, &folded), constant(channels, &biases)];
         self.folded.insert(name.to_owned(), folded.clone());
         Ok(folded)

@@ -37,7 +37,7 @@ use aneforge::ir::var::Var;
 use aneforge::passes::{CompileOptions, Compression};
 use aneforge::session::Session;
 use aneforge::target::Target;
-use aneforge_formats::{Checkpoint, read};
+use aneforge_formats::{Checkpoint, FileError, read};
 use aneforge_tensor::{DType, Shape};
 use folded::{Folded, constant};
 use serde_json::Value;
@@ -49,6 +49,8 @@ use std::sync::Arc;
 const MADE_HERE: Caller = Caller::new("<vision>", 0);
 /// The classes of ImageNet, a line each, in the order of its 1,000 numbers.
 const IMAGENET: &str = include_str!("../../assets/imagenet.txt");
+/// How the names of files of weights end.
+const ENDINGS: [&str; 4] = ["safetensors", "pth", "pt", "bin"];
 /// The most pictures of one program.
 const MOST: usize = 8;
 
@@ -123,8 +125,12 @@ impl Vision {
     pub fn load(name_or_path: &str, options: VisionOptions) -> Result<Vision, VisionError> {
         options.target.runs_programs()?;
         let path = Path::new(name_or_path);
+        // No hub id ends so: a file that is not there is told as one.
+        let named = path.extension().is_some_and(|end| ENDINGS.iter().any(|known| end == *known));
         let place = if path.is_file() {
             path.to_owned()
+        } else if named && !path.exists() {
+            return Err(FileError::new(path, std::io::ErrorKind::NotFound.into()).into());
         } else {
             resolve(name_or_path, Reads::Pictures, &options.hub)?
         };

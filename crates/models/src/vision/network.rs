@@ -46,6 +46,14 @@ impl Network {
             let tensor = checkpoint.contains(name).then(|| checkpoint.tensor(name).ok())??;
             Some(tensor.shape().dims().to_vec())
         };
+        // These have filters without weights between the same weights.
+        if let Some(name) = config["architecture"].as_str()
+            && ["resnetaa", "resnetblur"].iter().any(|other| name.starts_with(other))
+        {
+            return Err(format!(
+                "it is `{name}`, whose filters against aliasing are not known here; take a plain ResNet"
+            ));
+        }
         if let (Some([classes, _]), Some(depth)) = (shape("fc.weight").as_deref(), resnet_depth(&shape)) {
             return Ok(Some(Network::ResNet { depth, classes: *classes }));
         }

@@ -47,7 +47,9 @@ fn write(folder: &Path, weights: &Weights) {
     let layout = layout(&described, &BTreeMap::new());
     let mut file = layout.head;
     for at in layout.order {
-        (0..described[at].2.count()).for_each(|i| file.extend((0.01 * (i % 7) as f32).to_le_bytes()));
+        let value =
+            |i: usize| if described[at].0.ends_with("running_var") { -1.0 } else { 0.01 * (i % 7) as f32 };
+        (0..described[at].2.count()).for_each(|i| file.extend(value(i).to_le_bytes()));
     }
     fs::write(folder.join("model.safetensors"), file).unwrap();
 }
@@ -122,6 +124,19 @@ fn weights_that_are_no_part_of_a_network_are_those_of_another_one() {
 }
 
 #[test]
+fn a_normalisation_that_no_training_leaves_is_named() {
+    let mut weights: Weights = (1..5)
+        .flat_map(|layer| [0, 1].map(|block| (format!("layer{layer}.{block}.conv1.weight"), vec![1])))
+        .collect();
+    weights.extend([("fc.weight".into(), vec![7, 512]), ("conv1.weight".into(), vec![64, 3, 7, 7])]);
+    weights.extend(
+        ["weight", "bias", "running_mean", "running_var"].map(|part| (format!("bn1.{part}"), vec![64])),
+    );
+    let error = refusal(&weights, &[]);
+    assert!(error.starts_with("normalisation `bn1` in `DIR` makes NaN of a weight before it, "), "{error}");
+}
+
+#[test]
 fn a_description_that_cannot_be_followed_is_refused() {
     let config = |value: Value| refusal(&vit(64, 16), &[("config.json", value)]);
     for heads in
@@ -144,6 +159,11 @@ fn a_description_that_cannot_be_followed_is_refused() {
         let same = classified(&vit(64, 16), &[("config.json", value)]);
         assert_eq!(same, classified(&vit(64, 16), &[]));
     }
+    let blurred = config(json!({ "architecture": "resnetblur50" }));
+    assert_eq!(
+        blurred,
+        "`DIR`: it is `resnetblur50`, whose filters against aliasing are not known here; take a plain ResNet"
+    );
     // How many heads a network of this width has, nobody says.
     let error = refusal(&vit(96, 16), &[]);
     assert!(error.contains("num_attention_heads is null for a width of 96"), "{error}");
@@ -253,4 +273,13 @@ fn pictures_like_lines_are_prepared_and_longer_ones_refused() {
     }
     let long = Picture::new(32769, 1, vec![0; 3 * 32769]).unwrap_err();
     assert!(matches!(long, PictureError::Large { width: 32769, height: 1, .. }), "{long}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_as_one() {
+    let options = VisionOptions { device: Some(device::named("host").unwrap()), ..VisionOptions::default() };
+    let error = Vision::load("no/such.pth", options).map(|_| ()).unwrap_err();
+    assert!(matches!(error, VisionError::File(_)), "{error}");
+    assert_eq!(error.io_kind(), Some(std::io::ErrorKind::NotFound));
+    assert!(error.to_string().contains("no/such.pth"), "{error}");
 }
