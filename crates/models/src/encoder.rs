@@ -35,7 +35,7 @@ pub struct EncoderOptions {
     pub max_seq_length: Option<usize>,
     /// The chip to compile for.
     pub target: Target,
-    /// The device to run on; by default that of the machine, as [`device::default`] gives it.
+    /// The device to run on; by default that of the machine, as [`default`](aneforge::device::default) gives it.
     pub device: Option<Arc<dyn Device>>,
     /// Whether the weights of the layers are stored as bytes with a scale per row, in half the memory.
     pub int8: bool,
