@@ -17,6 +17,7 @@ pub mod folded;
 pub mod network;
 pub mod picture;
 pub mod processor;
+mod stack;
 pub mod vit;
 
 pub use error::VisionError;

@@ -2,40 +2,23 @@
 
 use super::folded::constant;
 use super::network::Made;
+use super::stack::{self, Activation, Projections, Stack};
 use crate::weights::{Stored, WeightError};
 use aneforge::Var;
-use aneforge::ir::attr::Real;
-use aneforge::ir::ops::attention::Attention;
 use aneforge::ir::ops::conv::Conv;
-use aneforge::nn::{attention_tiles, gelu_tanh};
 use aneforge_tensor::Tensor;
 use serde_json::Value;
 
-/// What a library calls the weights. Names of a layer follow what precedes it, `{}` being its number.
+/// What a library calls the weights.
 #[derive(Debug, PartialEq, Eq)]
 struct Names {
     patches: &'static str,
     class: &'static str,
     registers: &'static str,
     positions: &'static str,
-    layer: &'static str,
-    projections: Projections,
-    attended: &'static str,
-    attention_norm: &'static str,
-    up: &'static str,
-    down: &'static str,
-    feed_norm: &'static str,
-    /// What scales the results of attention and of the feed-forward part.
-    scales: [&'static str; 2],
+    layers: stack::Names,
     last: &'static str,
     head: &'static str,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Projections {
-    /// Queries, keys and values in one.
-    One(&'static str),
-    Three([&'static str; 3]),
 }
 
 const OLDER: Names = Names {
@@ -43,6 +26,12 @@ const OLDER: Names = Names {
     class: "embeddings.cls_token",
     registers: "embeddings.register_tokens",
     positions: "embeddings.position_embeddings",
+    layers: OLDER_LAYERS,
+    last: "layernorm",
+    head: "classifier",
+};
+
+const OLDER_LAYERS: stack::Names = stack::Names {
     layer: "encoder.layer.{}.",
     projections: Projections::Three([
         "attention.attention.query",
@@ -55,36 +44,48 @@ const OLDER: Names = Names {
     down: "output.dense",
     feed_norm: "layernorm_after",
     scales: ["layer_scale1.lambda1", "layer_scale2.lambda1"],
-    last: "layernorm",
-    head: "classifier",
 };
 
 /// All of them. The first whose patches and first norm are there is taken.
-const NAMES: [Names; 4] = [
+static NAMES: [Names; 4] = [
     OLDER,
     Names {
-        layer: "layers.{}.",
-        projections: Projections::Three(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
-        attended: "attention.o_proj",
-        up: "mlp.fc1",
-        down: "mlp.fc2",
+        layers: stack::Names {
+            layer: "layers.{}.",
+            projections: Projections::Three(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
+            attended: "attention.o_proj",
+            up: "mlp.fc1",
+            down: "mlp.fc2",
+            ..OLDER_LAYERS
+        },
         ..OLDER
     },
     // DINOv2.
-    Names { attention_norm: "norm1", up: "mlp.fc1", down: "mlp.fc2", feed_norm: "norm2", ..OLDER },
+    Names {
+        layers: stack::Names {
+            attention_norm: "norm1",
+            up: "mlp.fc1",
+            down: "mlp.fc2",
+            feed_norm: "norm2",
+            ..OLDER_LAYERS
+        },
+        ..OLDER
+    },
     Names {
         patches: "patch_embed.proj",
         class: "cls_token",
         registers: "reg_token",
         positions: "pos_embed",
-        layer: "blocks.{}.",
-        projections: Projections::One("attn.qkv"),
-        attended: "attn.proj",
-        attention_norm: "norm1",
-        up: "mlp.fc1",
-        down: "mlp.fc2",
-        feed_norm: "norm2",
-        scales: ["ls1.gamma", "ls2.gamma"],
+        layers: stack::Names {
+            layer: "blocks.{}.",
+            projections: Projections::One("attn.qkv"),
+            attended: "attn.proj",
+            attention_norm: "norm1",
+            up: "mlp.fc1",
+            down: "mlp.fc2",
+            feed_norm: "norm2",
+            scales: ["ls1.gamma", "ls2.gamma"],
+        },
         last: "norm",
         head: "head",
     },
@@ -100,14 +101,8 @@ const ONE: Conv = Conv { strides: [1; 2], pad: [0; 4], dilations: [1; 2], groups
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vit {
     names: &'static Names,
-    width: usize,
+    stack: Stack,
     patch: usize,
-    layers: usize,
-    heads: usize,
-    inner: usize,
-    /// Whether half of the inner part is a gate of the other half.
-    gated: bool,
-    scaled: bool,
     registers: usize,
     /// Learned positions: how many, and of how many patches to a side.
     positions: usize,
@@ -115,8 +110,6 @@ pub struct Vit {
     classes: usize,
     /// Whether a classifier reads the mean of the patches beside the class token.
     reads_mean: bool,
-    tanh: bool,
-    eps: f64,
     dino: bool,
 }
 
@@ -128,23 +121,23 @@ impl Vit {
     ) -> Option<Vit> {
         let (names, before) = NAMES.iter().find_map(|names| {
             let before = prefix(&format!("{}.weight", names.patches))?;
-            let first = names.layer.replace("{}", "0");
-            shape(&format!("{before}{first}{}.weight", names.attention_norm))?;
-            shape(&format!("{before}{first}{}.weight", names.attended))?;
+            let first = names.layers.layer.replace("{}", "0");
+            shape(&format!("{before}{first}{}.weight", names.layers.attention_norm))?;
+            shape(&format!("{before}{first}{}.weight", names.layers.attended))?;
             Some((names, before))
         })?;
         let of = |name: &str| shape(&format!("{before}{name}"));
         let in_layer = |index: usize, name: &str| {
-            of(&format!("{}{name}", names.layer.replace("{}", &index.to_string())))
+            of(&format!("{}{name}", names.layers.layer.replace("{}", &index.to_string())))
         };
         let [width, 3, patch, _] = of(&format!("{}.weight", names.patches))?[..] else { return None };
         let layers = (0..)
-            .take_while(|&index| in_layer(index, &format!("{}.weight", names.attended)).is_some())
+            .take_while(|&index| in_layer(index, &format!("{}.weight", names.layers.attended)).is_some())
             .count();
         let gated = in_layer(0, "mlp.weights_in.weight");
         let inner = match &gated {
             Some(joined) => joined.first()? / 2,
-            None => *in_layer(0, &format!("{}.weight", names.up))?.first()?,
+            None => *in_layer(0, &format!("{}.weight", names.layers.up))?.first()?,
         };
         let positions = *of(names.positions)?.get(1)?;
         let registers = of(names.registers).and_then(|dims| dims.get(1).copied()).unwrap_or(0);
@@ -157,49 +150,27 @@ impl Vit {
         let square = |n: usize| (n.isqrt() * n.isqrt() == n).then(|| n.isqrt());
         let places = [1 + registers, 1, 0].into_iter().filter_map(|own| square(positions.checked_sub(own)?));
         let grid = places.into_iter().find(|&grid| grid > 0)?;
-        Some(Vit {
-            names,
-            width,
-            patch,
+        let stack = Stack {
+            names: &names.layers,
             layers,
-            heads: heads_of(width),
+            width,
+            heads: stack::heads_of(width),
             inner,
             gated: gated.is_some(),
-            scaled: in_layer(0, names.scales[0]).is_some(),
-            registers,
-            positions,
-            grid,
-            classes,
-            reads_mean: read == 2 * width,
-            tanh: false,
+            scaled: in_layer(0, names.layers.scales[0]).is_some(),
+            activation: Activation::Gelu,
             eps: 1e-6,
-            dino: false,
-        })
+            causal: false,
+        };
+        let reads_mean = read == 2 * width;
+        Some(Vit { names, stack, patch, registers, positions, grid, classes, reads_mean, dino: false })
     }
 
     /// The same with what `config.json` says, or why that cannot be followed.
     pub(super) fn described_by(self, config: &Value) -> Result<Vit, String> {
-        let (heads, eps, width) = (&config["num_attention_heads"], &config["layer_norm_eps"], self.width);
-        let number = if heads.is_null() { Some(self.heads) } else { number(heads) };
-        let number = number.filter(|&heads| heads > 0 && width.is_multiple_of(heads)).ok_or_else(|| {
-            format!("num_attention_heads is {heads} for a width of {width}; put the number of heads into config.json")
-        })?;
-        let added = if eps.is_null() { Some(self.eps) } else { eps.as_f64() };
-        let added = added
-            .filter(|eps| (0.0..=1.0).contains(eps))
-            .ok_or_else(|| format!("layer_norm_eps is {eps}; it must be a number from 0 to 1"))?;
-        let tanh = match &config["hidden_act"] {
-            Value::Null => false,
-            // It is always the same one that a gate goes through.
-            _ if self.gated => false,
-            Value::String(name) if matches!(&**name, "gelu" | "gelu_python") => false,
-            Value::String(name) if matches!(&**name, "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => true,
-            other => {
-                return Err(format!("hidden_act is {other}; gelu, gelu_new and gelu_pytorch_tanh are known"));
-            }
-        };
+        let stack = self.stack.described_by(config)?;
         let dino = config["model_type"].as_str().is_some_and(|kind| kind.starts_with("dinov2"));
-        Ok(Vit { heads: number, eps: added, tanh, dino, ..self })
+        Ok(Vit { stack, dino, ..self })
     }
 
     /// Why it takes no pictures of this size, if it does not.
@@ -232,7 +203,7 @@ impl Vit {
     /// What it is called, by what its files say.
     pub(super) fn name(&self) -> String {
         let kind = if self.dino { "DINOv2" } else { "ViT" };
-        format!("{kind}-{}x{}/{}", self.layers, self.width, self.patch)
+        format!("{kind}-{}x{}/{}", self.stack.layers, self.stack.width, self.patch)
     }
 
     /// The weight that `beside` finds what precedes all names by.
@@ -245,19 +216,6 @@ impl Vit {
     }
 }
 
-fn number(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|n| usize::try_from(n).ok())
-}
-
-/// How many heads networks of a width have where no file says so, 64 numbers wide but for the largest; 0 where that is not known.
-fn heads_of(width: usize) -> usize {
-    match width {
-        1152 | 1280 | 1408 | 1664 => 16,
-        _ if width.is_multiple_of(64) => width / 64,
-        _ => 0,
-    }
-}
-
 /// Takes the weights, and builds with them.
 struct Reader<'a> {
     vit: &'a Vit,
@@ -265,30 +223,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn dense(&mut self, name: &str, dims: [usize; 2]) -> Result<[Var; 2], WeightError> {
-        let weight = self.stored.tensor(&format!("{name}.weight"), &dims)?;
-        let bias = self.stored.tensor(&format!("{name}.bias"), &dims[..1])?;
-        Ok([Var::constant(weight), Var::constant(bias)])
-    }
-
-    fn normed(&mut self, x: &Var, name: &str) -> Result<Var, WeightError> {
-        let mut of = |part: &str| {
-            Ok::<_, WeightError>(Var::constant(
-                self.stored.tensor(&format!("{name}.{part}"), &[self.vit.width])?,
-            ))
-        };
-        Ok(x.layer_norm(&of("weight")?, &of("bias")?, self.vit.eps))
-    }
-
     fn network(&mut self, x: &Var) -> Result<Made, WeightError> {
         let vit = self.vit;
-        let (d, names) = (vit.width, vit.names);
+        let (d, names) = (vit.stack.width, vit.names);
         let [n, rows, columns] = [0, 2, 3].map(|axis| x.shape().dims().get(axis).copied().unwrap_or(0));
-        let (mut h, tokens) = self.tokens(x, n, [rows / vit.patch, columns / vit.patch])?;
-        for index in 0..vit.layers {
-            h = self.layer(&h, [n, tokens], &names.layer.replace("{}", &index.to_string()))?;
-        }
-        let states = self.normed(&h, names.last)?.reshape(&[n as i64, tokens as i64, d as i64]);
+        let (h, tokens) = self.tokens(x, n, [rows / vit.patch, columns / vit.patch])?;
+        let h = vit.stack.build(&h, [n, tokens], self.stored)?;
+        let last = vit.stack.normed(&h, names.last, self.stored)?;
+        let states = last.reshape(&[n as i64, tokens as i64, d as i64]);
         let features = states.narrow(1, 0, 1).reshape(&[n as i64, d as i64]);
         if vit.classes == 0 {
             return Ok(Made { logits: None, features });
@@ -310,7 +252,8 @@ impl Reader<'_> {
 
     /// The patches of each picture behind its class token, `[N * T, D]`, and how many these are.
     fn tokens(&mut self, x: &Var, n: usize, grid: [usize; 2]) -> Result<(Var, usize), WeightError> {
-        let Vit { names, width: d, patch, registers, .. } = *self.vit;
+        let (d, names) = (self.vit.stack.width, self.vit.names);
+        let Vit { patch, registers, .. } = *self.vit;
         let [kernel, bias] = {
             let weight = self.stored.tensor(&format!("{}.weight", names.patches), &[d, 3, patch, patch])?;
             let bias = self.stored.tensor(&format!("{}.bias", names.patches), &[d])?;
@@ -338,64 +281,6 @@ impl Reader<'_> {
         let parts: Vec<&Var> = std::iter::once(&class).chain(&beside).chain([&patches]).collect();
         let tokens = 1 + registers + count;
         Ok((Var::concat(&parts, 1).reshape(&[(n * tokens) as i64, d as i64]), tokens))
-    }
-
-    fn layer(&mut self, h: &Var, [n, tokens]: [usize; 2], at: &str) -> Result<Var, WeightError> {
-        let Vit { names, width: d, scaled, .. } = *self.vit;
-        let scale = |reader: &mut Self, x: Var, which: usize| match scaled {
-            true => {
-                Ok(x * Var::constant(reader.stored.tensor(&format!("{at}{}", names.scales[which]), &[d])?))
-            }
-            false => Ok::<_, WeightError>(x),
-        };
-        let normal = self.normed(h, &format!("{at}{}", names.attention_norm))?;
-        let attended = self.attended(&normal, [n, tokens], at)?;
-        let h = h + scale(self, attended, 0)?;
-        let normal = self.normed(&h, &format!("{at}{}", names.feed_norm))?;
-        let fed = self.fed(&normal, at)?;
-        Ok(&h + scale(self, fed, 1)?)
-    }
-
-    fn attended(&mut self, x: &Var, [n, tokens]: [usize; 2], at: &str) -> Result<Var, WeightError> {
-        let Vit { names, width: d, heads, .. } = *self.vit;
-        let width = d / heads;
-        let apart = [n, tokens, heads, width].map(|extent| extent as i64);
-        let [query, key, value] = match names.projections {
-            Projections::Three(three) => {
-                let mut of = |name: &str| {
-                    let [weight, bias] = self.dense(&format!("{at}{name}"), [d, d])?;
-                    Ok::<_, WeightError>(x.linear(&weight, Some(&bias)))
-                };
-                [of(three[0])?, of(three[1])?, of(three[2])?]
-            }
-            Projections::One(name) => {
-                let [weight, bias] = self.dense(&format!("{at}{name}"), [3 * d, d])?;
-                let all = x.linear(&weight, Some(&bias));
-                [0, 1, 2].map(|part| all.narrow(1, part * d, (part + 1) * d))
-            }
-        };
-        let [query, key, value] = [query, key, value].map(|x| x.reshape(&apart).transpose(&[0, 2, 1, 3]));
-        let scale = Real((width as f64).powf(-0.5));
-        let attention =
-            Attention { scale, causal: false, parts: attention_tiles(tokens) as i64, layer: false };
-        let mixed = Var::apply(attention, &[&query, &key, &value]).transpose(&[0, 2, 1, 3]);
-        let [weight, bias] = self.dense(&format!("{at}{}", names.attended), [d, d])?;
-        Ok(mixed.reshape(&[(n * tokens) as i64, d as i64]).linear(&weight, Some(&bias)))
-    }
-
-    fn fed(&mut self, x: &Var, at: &str) -> Result<Var, WeightError> {
-        let Vit { names, width: d, inner, gated, tanh, .. } = *self.vit;
-        if gated {
-            let [weight, bias] = self.dense(&format!("{at}mlp.weights_in"), [2 * inner, d])?;
-            let halves = x.linear(&weight, Some(&bias)).split(2, -1);
-            let [weight, bias] = self.dense(&format!("{at}mlp.weights_out"), [d, inner])?;
-            return Ok((halves[0].silu() * &halves[1]).linear(&weight, Some(&bias)));
-        }
-        let [weight, bias] = self.dense(&format!("{at}{}", names.up), [inner, d])?;
-        let h = x.linear(&weight, Some(&bias));
-        let h = if tanh { gelu_tanh(&h) } else { h.gelu() };
-        let [weight, bias] = self.dense(&format!("{at}{}", names.down), [d, inner])?;
-        Ok(h.linear(&weight, Some(&bias)))
     }
 }
 
