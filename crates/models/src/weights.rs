@@ -168,6 +168,11 @@ impl Stored {
         ours.filter(|name| !self.taken.contains_key(*name))
     }
 
+    /// A weight by its name with whatever precedes it, of any shape.
+    pub fn raw(&self, full: &str) -> Result<Tensor, WeightError> {
+        Ok(self.checkpoint.tensor(full)?)
+    }
+
     /// A weight by its name with whatever precedes it, such as one of a head.
     pub fn beyond_prefix(&mut self, full: &str, want: &[usize]) -> Result<Tensor, WeightError> {
         let prefix = std::mem::take(&mut self.prefix);

@@ -1,6 +1,6 @@
 use super::picture::PictureError;
 use super::processor::ProcessorError;
-use crate::encoder::LoadError;
+use crate::encoder::{EncodeError, LoadError};
 use crate::resolve::ResolveError;
 use crate::weights::WeightError;
 use aneforge::device::DeviceError;
@@ -105,6 +105,9 @@ pub enum VisionError {
     /// A file is no picture.
     #[error(transparent)]
     Picture(#[from] PictureError),
+    /// Texts could not be read.
+    #[error(transparent)]
+    Texts(Box<EncodeError>),
     /// The chip runs no programs.
     #[error(transparent)]
     Target(#[from] TooOld),
@@ -127,6 +130,7 @@ impl VisionError {
             VisionError::Weight(error) => error.kind(),
             VisionError::Run(error) => error.kind(),
             VisionError::Load(error) => error.kind(),
+            VisionError::Texts(error) => error.kind(),
             VisionError::Target(_) => Kind::Target,
             VisionError::Unclassified(_) | VisionError::Values { .. } | VisionError::Shape(_) => Kind::Caller,
             _ => Kind::File,

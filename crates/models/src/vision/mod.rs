@@ -9,7 +9,10 @@
 //! | [`efficientnet`] | EfficientNet-lite |
 //! | [`vit`] | vision transformers |
 //! | [`convnext`] | ConvNeXt |
+//! | [`clip`] | what CLIP and SigLIP make of pictures |
 
+pub mod clip;
+mod compare;
 pub mod convnext;
 pub mod efficientnet;
 mod error;
@@ -20,6 +23,7 @@ pub mod processor;
 mod stack;
 pub mod vit;
 
+pub use compare::Clip;
 pub use error::VisionError;
 pub use network::Network;
 pub use picture::{Picture, PictureError};
@@ -43,7 +47,7 @@ use aneforge_tensor::{DType, Shape};
 use folded::{Folded, constant};
 use serde_json::Value;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What messages call the place where its nodes are made, which is no line of the user's.
@@ -104,6 +108,7 @@ pub struct Class {
 /// ```
 pub struct Vision {
     name: String,
+    place: PathBuf,
     network: Network,
     weights: Folded,
     processor: Processor,
@@ -154,7 +159,18 @@ impl Vision {
         let device = options.device.map_or_else(device::default, Ok)?;
         let compile = CompileOptions::target(options.target).compression(options.compression);
         let (name, programs) = (name_or_path.to_owned(), Programs::new(4));
-        Ok(Vision { name, network, weights, processor, labels, device, options: compile, programs, files })
+        Ok(Vision {
+            name,
+            place,
+            network,
+            weights,
+            processor,
+            labels,
+            device,
+            options: compile,
+            programs,
+            files,
+        })
     }
 
     /// The `most` likely classes of each picture, the likeliest first.

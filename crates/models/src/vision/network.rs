@@ -1,10 +1,11 @@
 //! Which network a checkpoint is of, and what it makes of pictures.
 
+use super::clip::{OF_TEXTS, Tower};
 use super::convnext::ConvNext;
 use super::efficientnet::{self, Lite};
 use super::folded::Folded;
-use super::processor::{Centre, Filter, LARGEST, Processor, Resize};
-use super::vit::Vit;
+use super::processor::{CLIP, Centre, Filter, LARGEST, Processor, Resize};
+use super::vit::{self, Vit};
 use crate::resnet::{self, Depth};
 use crate::weights::{Stored, WeightError};
 use aneforge::Var;
@@ -36,6 +37,8 @@ pub enum Network {
     Vit(Vit),
     /// A ConvNeXt.
     ConvNext(ConvNext),
+    /// What CLIP or SigLIP looks at pictures with.
+    Tower(Tower),
 }
 
 impl Network {
@@ -64,6 +67,9 @@ impl Network {
         if let Some(lite) = Lite::of(&shape) {
             return Ok(Some(Network::EfficientNetLite(lite)));
         }
+        if let Some(tower) = Tower::of(&shape, &prefix, config) {
+            return tower.map(|tower| Some(Network::Tower(tower)));
+        }
         if let Some(convnext) = ConvNext::of(&shape, &prefix, config) {
             return Ok(Some(Network::ConvNext(convnext)));
         }
@@ -77,7 +83,11 @@ impl Network {
                 "pictures come out in {width} by {height} pixels, and 1 to {LARGEST} are possible"
             ));
         }
-        if let Network::Vit(vit) = self { vit.unfit(width, height) } else { None }
+        match self {
+            Network::Vit(vit) => vit.unfit(width, height),
+            Network::Tower(tower) => vit::uneven(tower.patch(), width, height),
+            _ => None,
+        }
     }
 
     /// The first weight that is no part of this network: what the file is of computes something else then. Those that only training
@@ -86,11 +96,14 @@ impl Network {
         const APART: [&str; 4] = ["pooler.", "decoder.", "n_averaged", "lm_head."];
         const TRAINING: [&str; 5] =
             ["num_batches_tracked", "mask_token", "position_ids", "total_ops", "total_params"];
+        let texts: &[&str] = if let Network::Tower(_) = self { &OF_TEXTS } else { &[] };
+        let of_texts = |name: &str| texts.iter().any(|part| name.starts_with(part));
         let apart = |name: &str| {
             APART.iter().any(|part| name.starts_with(part))
                 || TRAINING.iter().any(|part| name.ends_with(part))
         };
-        stored.untaken().find(|name| !apart(name.strip_prefix(stored.prefix()).unwrap_or(name)))
+        let mut others = stored.untaken().filter(|name| !of_texts(name));
+        others.find(|name| !apart(name.strip_prefix(stored.prefix()).unwrap_or(name)))
     }
 
     /// What it is called.
@@ -100,6 +113,7 @@ impl Network {
             Network::EfficientNetLite(_) => "EfficientNet-lite".into(),
             Network::Vit(vit) => vit.name(),
             Network::ConvNext(convnext) => convnext.name(),
+            Network::Tower(tower) => tower.name(),
         }
     }
 
@@ -110,6 +124,7 @@ impl Network {
             Network::EfficientNetLite(lite) => lite.classes(),
             Network::Vit(vit) => vit.classes(),
             Network::ConvNext(convnext) => convnext.classes(),
+            Network::Tower(_) => 0,
         }
     }
 
@@ -118,6 +133,17 @@ impl Network {
         match self {
             Network::ResNet { .. } => Processor::torchvision(256, 224),
             Network::ConvNext(_) => Processor::torchvision(236, 224),
+            Network::Tower(tower) => {
+                let side = tower.side();
+                let (clip, base) = (tower.is_clip(), Processor::torchvision(side, side));
+                let (mean, std) = if clip { CLIP } else { ([0.5; 3], [0.5; 3]) };
+                let (resize, crop) = match clip {
+                    true => (Resize::Shortest(side), Some((side, side))),
+                    false => (Resize::To { width: side, height: side }, None),
+                };
+                let (filter, centre) = (Filter::Bicubic, Centre::Floor);
+                Processor { resize, crop, filter, centre, mean, std, ..base }
+            }
             Network::EfficientNetLite(lite) => {
                 let side = lite.side();
                 let filter = Filter::Bicubic;
@@ -141,6 +167,7 @@ impl Network {
             Network::EfficientNetLite(_) => Folded::new(stored, efficientnet::EPS, |_| None),
             Network::Vit(vit) => Folded::new(stored.beside(&vit.first())?, 0.0, |_| None),
             Network::ConvNext(convnext) => Folded::new(stored.beside(&convnext.first())?, 0.0, |_| None),
+            Network::Tower(tower) => Folded::new(stored.beside(tower.first())?, 0.0, |_| None),
         })
     }
 
@@ -154,6 +181,7 @@ impl Network {
             Network::EfficientNetLite(lite) => lite.build(x, weights),
             Network::Vit(vit) => vit.build(x, &mut weights.stored),
             Network::ConvNext(convnext) => convnext.build(x, &mut weights.stored),
+            Network::Tower(tower) => tower.build(x, &mut weights.stored),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Activation {
         }
     }
 
-    fn of(self, x: &Var) -> Var {
+    pub(super) fn of(self, x: &Var) -> Var {
         match self {
             Activation::Gelu => x.gelu(),
             Activation::GeluTanh => gelu_tanh(x),

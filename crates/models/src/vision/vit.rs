@@ -175,19 +175,7 @@ impl Vit {
 
     /// Why it takes no pictures of this size, if it does not.
     pub(super) fn unfit(&self, width: usize, height: usize) -> Option<String> {
-        let patch = self.patch;
-        if !width.is_multiple_of(patch) || !height.is_multiple_of(patch) {
-            return Some(format!(
-                "pictures of {width} by {height} pixels do not divide into patches of {patch} by {patch}; change their size in \
-                 preprocessor_config.json"
-            ));
-        }
-        let count = (width / patch) * (height / patch);
-        (count > MOST_PATCHES).then(|| {
-            format!(
-                "pictures of {width} by {height} pixels have {count} patches, and {MOST_PATCHES} are the most"
-            )
-        })
+        uneven(self.patch, width, height)
     }
 
     /// How many classes it has; 0 if it does not classify.
@@ -214,6 +202,22 @@ impl Vit {
     pub(super) fn build(&self, x: &Var, stored: &mut Stored) -> Result<Made, WeightError> {
         Reader { vit: self, stored }.network(x)
     }
+}
+
+/// Why pictures of this size do not become patches, if they do not.
+pub(super) fn uneven(patch: usize, width: usize, height: usize) -> Option<String> {
+    if !width.is_multiple_of(patch) || !height.is_multiple_of(patch) {
+        return Some(format!(
+            "pictures of {width} by {height} pixels do not divide into patches of {patch} by {patch}; change their size in \
+             preprocessor_config.json"
+        ));
+    }
+    let count = (width / patch) * (height / patch);
+    (count > MOST_PATCHES).then(|| {
+        format!(
+            "pictures of {width} by {height} pixels have {count} patches, and {MOST_PATCHES} are the most"
+        )
+    })
 }
 
 /// Takes the weights, and builds with them.
@@ -254,14 +258,8 @@ impl Reader<'_> {
     fn tokens(&mut self, x: &Var, n: usize, grid: [usize; 2]) -> Result<(Var, usize), WeightError> {
         let (d, names) = (self.vit.stack.width, self.vit.names);
         let Vit { patch, registers, .. } = *self.vit;
-        let [kernel, bias] = {
-            let weight = self.stored.tensor(&format!("{}.weight", names.patches), &[d, 3, patch, patch])?;
-            let bias = self.stored.tensor(&format!("{}.bias", names.patches), &[d])?;
-            [by_blocks(&weight, d, patch), Var::constant(bias)]
-        };
         let count = grid[0] * grid[1];
-        let patches = x.space_to_depth(patch).conv(ONE, &kernel, Some(&bias));
-        let patches = patches.reshape(&[n as i64, d as i64, count as i64]).transpose(&[0, 2, 1]);
+        let patches = patches(x, names.patches, [n, d, patch], self.stored)?;
         let positions = self.stored.tensor(names.positions, &[1, self.vit.positions, d])?.to_f32();
         let own = self.vit.positions - self.vit.grid * self.vit.grid;
         let (of_others, of_patches) = positions.split_at(own * d);
@@ -284,6 +282,20 @@ impl Reader<'_> {
     }
 }
 
+/// The patches of pictures, `[N, T, D]`, by the convolution of this name, which may have no bias.
+pub(super) fn patches(
+    x: &Var,
+    name: &str,
+    [n, d, patch]: [usize; 3],
+    stored: &mut Stored,
+) -> Result<Var, WeightError> {
+    let weight = stored.tensor(&format!("{name}.weight"), &[d, 3, patch, patch])?;
+    let own = format!("{name}.bias");
+    let bias = stored.has(&own).then(|| stored.tensor(&own, &[d])).transpose()?.map(Var::constant);
+    let patches = x.space_to_depth(patch).conv(ONE, &by_blocks(&weight, d, patch), bias.as_ref());
+    Ok(patches.reshape(&[n as i64, d as i64, -1]).transpose(&[0, 2, 1]))
+}
+
 /// A kernel of patches `[D, 3, P, P]` as one of the channels that blocks become, `[D, P * P * 3, 1, 1]`: row, column, colour.
 fn by_blocks(kernel: &Tensor, d: usize, patch: usize) -> Var {
     let (values, cells) = (kernel.to_f32(), patch * patch);
@@ -297,7 +309,7 @@ fn by_blocks(kernel: &Tensor, d: usize, patch: usize) -> Var {
 
 /// Positions of a square grid at the places of another one, by cubics with `a = -3/4` between pixels' middles, as PyTorch's
 /// `interpolate` has it.
-fn stretched(positions: &[f32], side: usize, d: usize, [rows, columns]: [usize; 2]) -> Vec<f32> {
+pub(super) fn stretched(positions: &[f32], side: usize, d: usize, [rows, columns]: [usize; 2]) -> Vec<f32> {
     if rows == side && columns == side {
         return positions.to_vec();
     }
