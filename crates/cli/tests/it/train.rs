@@ -296,7 +296,8 @@ fn faults_of_a_folder_are_named_with_their_file() {
     let at = |name: &str| folder.path().join("images").join(name);
     fs::create_dir(at("none")).unwrap();
     assert!(
-        train(&data).ends_with("none: has no images; put some there (png, jpg, jpeg, webp, bmp), or remove it")
+        train(&data)
+            .ends_with("none: has no images; put some there (png, jpg, jpeg, webp, bmp), or remove it")
     );
     fs::remove_dir(at("none")).unwrap();
     fs::write(at("top/torn.png"), b"\x89PNG\r\n\x1a\nnothing").unwrap();
