@@ -113,8 +113,17 @@ impl Clip {
         pictures: &[Picture],
         labels: &[T],
     ) -> Result<Vec<Vec<Class>>, VisionError> {
-        let texts = self.texts(labels)?;
         let seen = self.pictures(pictures)?;
+        self.judged(&seen, labels)
+    }
+
+    /// The same of the vectors of pictures.
+    pub fn judged<T: AsRef<str>>(
+        &mut self,
+        pictures: &[Vec<f32>],
+        labels: &[T],
+    ) -> Result<Vec<Vec<Class>>, VisionError> {
+        let texts = self.texts(labels)?;
         let dot = |a: &[f32], b: &[f32]| {
             a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32
         };
@@ -135,7 +144,12 @@ impl Clip {
             };
             order.iter().map(class).collect()
         };
-        Ok(seen.iter().map(row).collect())
+        Ok(pictures.iter().map(row).collect())
+    }
+
+    /// What looks at pictures, for vectors of those that are prepared already.
+    pub fn vision_mut(&mut self) -> &mut Vision {
+        &mut self.pictures
     }
 
     /// What looks at pictures.

@@ -35,7 +35,7 @@ fn values(name: &str, shape: Shape) -> Vec<f32> {
     (0..shape.count() as u64).map(value).collect()
 }
 
-fn crc32(bytes: &[u8]) -> u32 {
+pub fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
         (0..8).fold(
             crc ^ u32::from(*byte),

@@ -147,8 +147,11 @@ fn a_description_that_cannot_be_followed_is_refused() {
         );
         assert_eq!(config(json!({ "num_attention_heads": heads })), want);
     }
-    let act = config(json!({ "hidden_act": "quick_gelu" }));
-    assert_eq!(act, "`DIR`: hidden_act is \"quick_gelu\"; gelu, gelu_new and gelu_pytorch_tanh are known");
+    let act = config(json!({ "hidden_act": "relu7" }));
+    assert_eq!(
+        act,
+        "`DIR`: hidden_act is \"relu7\"; gelu, gelu_new, gelu_pytorch_tanh and quick_gelu are known"
+    );
     for eps in [json!("x"), json!(-1), json!(1e30)] {
         let error = config(json!({ "layer_norm_eps": eps }));
         assert!(error.ends_with("it must be a number from 0 to 1"), "{error}");
