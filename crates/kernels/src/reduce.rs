@@ -191,8 +191,8 @@ pub fn reduce(
     if out.is_empty() {
         return;
     }
-    if outputs == 1 && count > GRAIN && matches!(reduction, Reduction::Max | Reduction::Min) {
-        return extreme_of_all(kernels, reduction, x, out);
+    if outputs == 1 && count > GRAIN && extreme_of_all(kernels, reduction, x, out) {
+        return;
     }
     let across = reduced.inner_strides() != [1] && kept.inner_strides() == [1] && reduced.is_one_run();
     let threads = kernels.pool.threads();
@@ -227,14 +227,19 @@ pub fn reduce(
     }
 }
 
-/// The largest or smallest of many elements, which is the same in any order: that of each part, and then of those.
-fn extreme_of_all(kernels: &Kernels, reduction: Reduction, x: &[f16], out: &mut [f16]) {
+/// The largest or smallest of many elements: that of each part, and then of those. `false` where something else is asked for, or
+/// where the order has a say in the result: which of two zeros it is, or of two NaN.
+fn extreme_of_all(kernels: &Kernels, reduction: Reduction, x: &[f16], out: &mut [f16]) -> bool {
     const PARTS: usize = 16;
+    if !matches!(reduction, Reduction::Max | Reduction::Min) {
+        return false;
+    }
     let mut extremes = [f16::ZERO; PARTS + 1];
     let (parts, rest) = x.split_at(x.len() / PARTS * PARTS);
     reduce(kernels, reduction, parts, &[PARTS, parts.len() / PARTS], 0b10, &mut extremes[..PARTS]);
     reduce(kernels, reduction, rest, &[rest.len()], 0b1, &mut extremes[PARTS..]);
     reduce(kernels, reduction, &extremes, &[PARTS + 1], 0b1, out);
+    out[0] != f16::ZERO && !out[0].is_nan()
 }
 
 /// The reduction of a number, the reverse of `as u8`.

@@ -135,6 +135,23 @@ fn long_reductions_along_every_axis() {
 }
 
 #[test]
+fn the_sign_of_a_zero_that_is_the_extreme_of_all_goes_by_the_order() {
+    // One zero in lane 5 early, one of the other sign in lane 0 late: the lower lane's is the result.
+    for (kind, rest) in [(Reduction::Max, -1.0), (Reduction::Min, 1.0)] {
+        for early in [0.0, -0.0] {
+            let mut x = vec![f16::from_f32(rest); 100_000];
+            (x[21], x[64_000]) = (f16::from_f32(early), f16::from_f32(-early));
+            let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
+            let want = f16::from_f32(kind.eval(&wide));
+            assert_eq!(want.to_bits(), f16::from_f32(-early).to_bits());
+            check(&[want], &format!("{kind:?} {early:?}"), |kernels, out| {
+                reduce(kernels, kind, &x, &[100, 1000], 0b11, out);
+            });
+        }
+    }
+}
+
+#[test]
 fn columns_in_blocks_and_lanes_on_threads() {
     for shape in [[200, 700], [131, 1537], [77, 33], [2000, 19], [5, 1600]] {
         for wild in [false, true] {

@@ -175,7 +175,7 @@ fn absent_files_are_named_with_the_remedy() {
     );
     assert_eq!(
         without("model.safetensors"),
-        "`DIR` holds neither model.safetensors nor model.safetensors.index.json; save the model with \
+        "`DIR` holds neither model.safetensors nor model.safetensors.index.json, and no pytorch_model.bin; save the model with \
          `save_pretrained(..., safe_serialization=True)`"
     );
     let nowhere = Encoder::load("/no/such/model", options()).unwrap_err().to_string();
