@@ -28,6 +28,7 @@ from aneforge._catalog import (
     ops_on,
     walled_everywhere,
 )
+from aneforge._clip import CLIP, load_clip
 from aneforge._compile import Device, compile, devices, load_model
 from aneforge._call import Placement, Submitted
 from aneforge._diagnose import AllChips, Departures, Diagnosis
@@ -119,6 +120,7 @@ __all__ = [
     *(name for name in _free.__all__ if not hasattr(builtins, name)),
     "Adam",
     "AllChips",
+    "CLIP",
     "CheckpointedStack",
     "CompileBackoffError",
     "CrossChipFP16Warning",
@@ -186,6 +188,7 @@ __all__ = [
     "instance_norm",
     "is_native",
     "load",
+    "load_clip",
     "load_graph",
     "load_model",
     "load_resnet",

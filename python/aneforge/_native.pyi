@@ -17,6 +17,7 @@ from aneforge._tensor import TensorMethods
 
 __all__ = [
     "Breaker",
+    "Clip",
     "Encoder",
     "Model",
     "Reranker",
@@ -59,6 +60,7 @@ __all__ = [
     "known_attention",
     "limits",
     "load",
+    "load_clip",
     "load_graph",
     "load_model",
     "load_reranker",
@@ -457,6 +459,44 @@ def load_vision(
     sums: Sequence[tuple[str, int, int]] | None = None,
 ) -> Vision:
     """Loads a network by a file of weights, a directory or a hub id."""
+
+@final
+class Clip:
+    """A pretrained model that compares pictures with texts."""
+
+    def _pictures(self, given: Sequence[Any]) -> NDArray[np.float32]: ...
+    def _run(self, values: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def _texts(self, given: Sequence[str]) -> NDArray[np.float32]: ...
+    def _judge(self, vectors: NDArray[np.float32], labels: Sequence[str]) -> list[list[tuple[str, float]]]: ...
+    @property
+    def n_ops(self) -> int:
+        """How many nodes the program for one picture has."""
+    @property
+    def network(self) -> str:
+        """Which model it is, such as `CLIP-12x768/32`."""
+    @property
+    def scale(self) -> tuple[float, float]:
+        """What cosines are multiplied with, and what is added to them."""
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape of what it takes for one picture, `(3, H, W)`."""
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+
+def load_clip(
+    name: str,
+    target: str | None = None,
+    device: str | None = None,
+    host: Mapping[str, Any] | None = None,
+    offline: bool = False,
+    compress: tuple[str, float, int] | None = None,
+    sums: Sequence[tuple[str, int, int]] | None = None,
+) -> Clip:
+    """Loads a model that compares pictures with texts by a directory or a hub id."""
 
 def load_reranker(
     name: str,

@@ -46,7 +46,7 @@ class Vision:
             images: numbers that are prepared and normalised already, `[3, H, W]` or `[N, 3, H, W]`; or one picture or several, as
                 `classify` takes them.
         """
-        values = _normalized(images)
+        values = _normalized("Vision", images)
         if values is not None:
             return self._loaded._run(values)
         pictures, _ = _pictures("Vision", images)
@@ -114,18 +114,17 @@ class Vision:
         return "Vision(released)" if self._network is None else repr(self._network)
 
 
-def _normalized(images: Any) -> NDArray[np.float32] | None:
+def _normalized(name: str, images: Any) -> NDArray[np.float32] | None:
     """Numbers that are normalised already; of bytes, which are a picture, and of anything else, none."""
     if isinstance(images, (str, bytes, PathLike, list, tuple)) or hasattr(images, "convert"):
         return None
     values = np.asarray(images)
-    if values.dtype == np.uint8 or values.dtype.kind not in "fiu" and values.dtype.name != "bfloat16":
+    if values.ndim == 0 or values.dtype == np.uint8 or values.dtype.kind not in "fiu" and values.dtype.name != "bfloat16":
         return None
-    if values.ndim == 3:
-        values = values[None]
-    if values.ndim != 4 or values.shape[1] != 3:
-        raise ValueError(f"Vision: numbers must be [3, H, W] or [N, 3, H, W], got {list(values.shape)}")
-    return np.ascontiguousarray(values, np.float32)
+    several = values[None] if values.ndim == 3 else values
+    if several.ndim != 4 or several.shape[1] != 3:
+        raise ValueError(f"{name}: numbers must be [3, H, W] or [N, 3, H, W], got {list(values.shape)}")
+    return np.ascontiguousarray(several, np.float32)
 
 
 def _pictures(name: str, images: Any) -> tuple[list[Any], bool]:
@@ -167,7 +166,8 @@ def load_vision(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Vision:
-    """Loads a network that looks at pictures: ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2 or ConvNeXt.
+    """Loads a network that looks at pictures: ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2 or ConvNeXt,
+    and what CLIP and SigLIP look at pictures with.
 
     Args:
         name: a file of weights (safetensors, or what `torch.save` wrote, which is read and never run), a directory in the layout of

@@ -7,6 +7,7 @@ mod apply;
 mod caller;
 mod cases;
 mod catalog;
+mod clip;
 mod compile;
 mod convert;
 mod diagnose;
@@ -55,6 +56,8 @@ mod _native {
     use crate::cases::{cases, ops};
     #[pymodule_export]
     use crate::catalog::{catalog, catalog_column};
+    #[pymodule_export]
+    use crate::clip::{Clip, load_clip};
     #[pymodule_export]
     use crate::compile::{compile, devices, max_threads, set_threads, truth};
     #[pymodule_export]

@@ -38,30 +38,63 @@ pub struct Vision {
     device: &'static str,
 }
 
-/// What `load_vision` was given, for a copy.
+/// What `load_vision` or `load_clip` was given, for a copy.
 #[derive(Clone)]
-struct Recipe {
-    name: String,
+pub struct Recipe {
+    pub name: String,
     target: String,
     device: String,
     host: HostWords,
     offline: bool,
-    compress: Option<(String, f64, usize)>,
+    compress: Form<String>,
 }
 
+/// A form of weights as Python gives it: its name, the largest relative error, and the length of blocks.
+pub type Form<T> = Option<(T, f64, usize)>;
+/// A recipe as pickle keeps it, with what the files hold.
+type Kept = (String, String, String, HostWords, bool, Form<String>, Sums);
+
 impl Recipe {
-    /// The network, whose files must hold what these sums say.
-    fn load(self, py: Python<'_>, sums: Option<Sums>) -> PyResult<Vision> {
+    pub fn new(
+        name: &str,
+        target: Option<&str>,
+        device: Option<&str>,
+        host: Option<HostWords>,
+        offline: bool,
+        compress: Form<Text>,
+    ) -> PyResult<Recipe> {
+        Ok(Recipe {
+            name: lasting(name),
+            target: chip(target)?.name().to_owned(),
+            device: on(device, &HostOptions::default())?.name().to_owned(),
+            host: host.unwrap_or_default(),
+            offline,
+            compress: compress.map(|(name, atol, block)| (name.to_owned(), atol, block)),
+        })
+    }
+
+    /// How `function` loads a network by it.
+    pub fn options(&self, function: &str) -> PyResult<VisionOptions> {
         let target = chip(Some(&self.target))?;
-        let compression =
-            self.compress.clone().map(|(name, atol, block)| form("load_vision", &name, atol, block));
-        let options = VisionOptions {
+        let compression = self.compress.clone().map(|(name, atol, block)| form(function, &name, atol, block));
+        Ok(VisionOptions {
             target,
             device: Some(self.host.device(Some(&self.device), target)?),
             compression: compression.transpose()?,
             hub: HubOptions { offline: self.offline, ..HubOptions::default() },
             ..VisionOptions::default()
-        };
+        })
+    }
+
+    /// What pickle keeps: where it was loaded from, how, and what the files hold, by length and checksum.
+    pub fn kept(&self, py: Python<'_>, files: &Files) -> PyResult<Kept> {
+        let Recipe { name, target, device, host, offline, compress } = self.clone();
+        Ok((name, target, device, host, offline, compress, sums_of(py, files)?))
+    }
+
+    /// The network, whose files must hold what these sums say.
+    fn load(self, py: Python<'_>, sums: Option<Sums>) -> PyResult<Vision> {
+        let options = self.options("load_vision")?;
         let name = self.name.clone();
         let home = loaded(py, sums, move || Loaded::load(&name, options.clone()), Loaded::files)?;
         let with = home.clone();
@@ -90,18 +123,11 @@ pub fn load_vision(
     device: Option<Text>,
     host: Option<HostWords>,
     offline: bool,
-    compress: Option<(Text, f64, usize)>,
+    compress: Form<Text>,
     sums: Option<Sums>,
 ) -> PyResult<Vision> {
-    Recipe {
-        name: lasting(&name),
-        target: chip(target.as_deref())?.name().to_owned(),
-        device: on(device.as_deref(), &HostOptions::default())?.name().to_owned(),
-        host: host.unwrap_or_default(),
-        offline,
-        compress: compress.map(|(name, atol, block)| (name.to_owned(), atol, block)),
-    }
-    .load(py, sums)
+    let recipe = Recipe::new(&name, target.as_deref(), device.as_deref(), host, offline, compress)?;
+    recipe.load(py, sums)
 }
 
 /// A picture as Python gives it: the path of a file, its bytes, or red, green and blue of `[H, W, 3]`.
@@ -131,7 +157,7 @@ impl Given<'_> {
 }
 
 /// Each picture of a list.
-fn pictures(given: &Bound<'_, PyAny>) -> PyResult<Vec<Picture>> {
+pub fn pictures(given: &Bound<'_, PyAny>) -> PyResult<Vec<Picture>> {
     let each = |item: PyResult<Bound<'_, PyAny>>| {
         let item = item?;
         let given: Given<'_> = item.extract().map_err(|_: PyErr| {
@@ -270,11 +296,9 @@ impl Vision {
         self.recipe.clone().load(py, None)
     }
 
-    /// What pickle keeps: where it was loaded from, how, and what the files hold, by length and checksum.
+    /// What pickle keeps.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let Recipe { name, target, device, host, offline, compress } = self.recipe.clone();
-        let sums = sums_of(py, &self.files)?;
-        let arguments = (name, target, device, host, offline, compress, sums).into_pyobject(py)?;
+        let arguments = self.recipe.kept(py, &self.files)?.into_pyobject(py)?;
         Ok((py.import("aneforge._native")?.getattr("load_vision")?, arguments))
     }
 

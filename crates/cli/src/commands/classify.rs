@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::output;
 use aneforge_models::resolve::{HubOptions, truth};
-use aneforge_models::vision::{Class, Picture, Vision, VisionOptions};
+use aneforge_models::vision::{Class, Clip, Network, Picture, Vision, VisionOptions};
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ const TOGETHER: usize = 8;
 #[derive(clap::Args)]
 pub struct Args {
     /// File of weights (.safetensors, or .pth, which is read and never run), directory with config.json and weights, or a hub id
-    /// such as timm/resnet50.tv_in1k. ResNet, EfficientNet-lite, ViT, DeiT, DINOv2 and ConvNeXt
+    /// such as timm/resnet50.tv_in1k. ResNet, EfficientNet-lite, ViT, DeiT, DINOv2, ConvNeXt, and CLIP and SigLIP with --label
     #[arg(short, long, value_name = "FILE_DIR_OR_HUB_ID")]
     model: String,
 
@@ -37,6 +37,10 @@ pub struct Args {
     /// Print so many classes of each
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     top: usize,
+
+    /// Say how well this text describes a picture, with CLIP or SigLIP; give it once for each text
+    #[arg(long = "label", value_name = "TEXT")]
+    labels: Vec<String>,
 
     /// Never download: use a directory, or what the hub's cache holds
     #[arg(long, env = "HF_HUB_OFFLINE", value_parser = truth,
@@ -54,12 +58,12 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         hub: HubOptions { offline: args.offline, progress: context.progress(), ..HubOptions::default() },
         ..VisionOptions::default()
     };
-    let mut network = Vision::load(&args.model, options)?;
+    let mut model = Model::load(&args.model, options, &args.labels)?;
     let bar = context.bar("classifying", files.len());
     let mut rows = Vec::with_capacity(files.len());
     for part in files.chunks(TOGETHER) {
         let pictures: Vec<Picture> = part.iter().map(Picture::open).collect::<Result<_, _>>()?;
-        let classes = network.classify(&pictures, args.top)?;
+        let classes = model.classify(&pictures, args)?;
         rows.extend(part.iter().zip(classes));
         bar.inc(part.len() as u64);
     }
@@ -69,9 +73,9 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         let row = |(file, classes): &(&PathBuf, Vec<Class>)| json!({ "file": file.display().to_string(), "classes": classes.iter().map(class).collect::<Vec<Value>>() });
         let value = json!({
             "model": args.model,
-            "network": network.network().name(),
-            "target": network.target().name(),
-            "device": network.device().title(),
+            "network": model.vision().network().name(),
+            "target": model.vision().target().name(),
+            "device": model.vision().device().title(),
             "pictures": rows.iter().map(row).collect::<Vec<Value>>(),
         });
         return output::print_json(out, &value);
@@ -83,6 +87,46 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A network with classes of its own, or a model that compares pictures with texts.
+enum Model {
+    Classes(Vision),
+    Texts(Clip),
+}
+
+impl Model {
+    fn load(name: &str, options: VisionOptions, labels: &[String]) -> Result<Model> {
+        if !labels.is_empty() {
+            return Ok(Model::Texts(Clip::load(name, options)?));
+        }
+        let network = Vision::load(name, options)?;
+        match network.network() {
+            Network::Tower(tower) => Err(crate::exit::misuse(format!(
+                "{} has no classes of its own; name texts with --label",
+                if tower.is_clip() { "CLIP" } else { "SigLIP" }
+            ))),
+            _ => Ok(Model::Classes(network)),
+        }
+    }
+
+    fn vision(&self) -> &Vision {
+        match self {
+            Model::Classes(network) => network,
+            Model::Texts(clip) => clip.vision(),
+        }
+    }
+
+    fn classify(&mut self, pictures: &[Picture], args: &Args) -> Result<Vec<Vec<Class>>> {
+        match self {
+            Model::Classes(network) => Ok(network.classify(pictures, args.top)?),
+            Model::Texts(clip) => {
+                let mut rows = clip.classify(pictures, &args.labels)?;
+                rows.iter_mut().for_each(|row| row.truncate(args.top));
+                Ok(rows)
+            }
+        }
+    }
 }
 
 /// The pictures, those of folders in the order of their names.

@@ -2,7 +2,7 @@
 
 use crate::made::{self, json as read};
 use crate::support::{fails, folder, json, keys, show, text};
-use aneforge_models::vision::{Picture, Vision, VisionOptions};
+use aneforge_models::vision::{Clip, Picture, Vision, VisionOptions};
 use image::{Rgb, RgbImage};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,4 +68,43 @@ fn what_cannot_be_classified_is_an_error() {
     let file = pictures.join("notes.txt");
     assert!(wrong(3, &show(&file), &pictures).contains("notes.txt"));
     assert!(wrong(3, &show(&empty), &pictures).contains("holds neither model.safetensors"));
+}
+
+/// A CLIP with generated weights.
+fn clip(dir: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/vision-clip");
+    let model = dir.join("clip");
+    fs::create_dir(&model).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        fs::copy(source.join(file), model.join(file)).unwrap();
+    }
+    made::write_all(&model.join("model.safetensors"), &read(source.join("weights.json")));
+    model
+}
+
+#[test]
+fn texts_name_the_classes() {
+    let dir = folder();
+    let (pictures, model) = (setup(dir.path()).1, clip(dir.path()));
+    let (picture, model) = (show(&pictures.join("a.png")), show(&model));
+    let device = aneforge::device::named("host").unwrap();
+    let options = VisionOptions { device: Some(device), ..VisionOptions::default() };
+    let labels = ["two dogs", "a cat", "the green house"];
+    let mut compared = Clip::load(&model, options).unwrap();
+    let want = compared.classify(&[Picture::open(&picture).unwrap()], &labels).unwrap().remove(0);
+    let mut asked = vec!["classify", "-m", &model, &picture, "--top", "2"];
+    labels.iter().for_each(|label| asked.extend(["--label", label]));
+    let value = json(&asked);
+    assert_eq!(value["network"], "CLIP-3x64/16");
+    let classes = value["pictures"][0]["classes"].as_array().unwrap();
+    assert_eq!(classes.len(), 2);
+    for (class, want) in classes.iter().zip(&want) {
+        assert_eq!(class["label"], want.label);
+        assert!((class["probability"].as_f64().unwrap() - f64::from(want.probability)).abs() < 1e-6);
+    }
+    let without = fails(2, &["classify", "-m", &model, &picture]);
+    assert!(without.contains("CLIP has no classes of its own; name texts with --label"), "{without}");
+    let weights = show(&dir.path().join("vit.safetensors"));
+    let other = fails(3, &["classify", "-m", &weights, &picture, "--label", "a cat"]);
+    assert!(other.contains("reads no texts; name a CLIP or a SigLIP"), "{other}");
 }

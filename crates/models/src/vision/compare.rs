@@ -1,10 +1,10 @@
 //! Pictures and texts as vectors of one space: CLIP and SigLIP.
 
-use super::clip::layers;
+use super::clip::{OF_TEXTS, layers};
 use super::network::Network;
 use super::picture::Picture;
 use super::stack::Stack;
-use super::{Class, MADE_HERE, Vision, VisionError, VisionOptions, config};
+use super::{Class, MADE_HERE, Vision, VisionError, VisionOptions, beyond_half, config};
 use crate::encoder::EncodeError;
 use crate::programs::Programs;
 use crate::transformer::tokens::{Input, TextReader, TokenizerFile};
@@ -93,6 +93,11 @@ impl Clip {
         };
         let scale = number(SCALE)?.map_or(100.0, f32::exp);
         let bias = number(BIAS)?.unwrap_or(0.0);
+        if ![scale, bias].into_iter().all(f32::is_finite) {
+            return Err(fail(format!(
+                "its scale and bias are {scale} and {bias}, which are no numbers to compare with"
+            )));
+        }
         Ok(Clip { pictures, texts, scale, bias, exclusive })
     }
 
@@ -123,6 +128,10 @@ impl Clip {
         pictures: &[Vec<f32>],
         labels: &[T],
     ) -> Result<Vec<Vec<Class>>, VisionError> {
+        let want = self.texts.components();
+        if let Some(got) = pictures.iter().map(Vec::len).find(|&got| got != want) {
+            return Err(VisionError::Vectors { got, want });
+        }
         let texts = self.texts(labels)?;
         let dot = |a: &[f32], b: &[f32]| {
             a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32
@@ -250,6 +259,11 @@ impl Texts {
         Ok(each.map(|(text, states)| self.vector(text, states, length)).collect())
     }
 
+    /// How many components its vectors have.
+    fn components(&self) -> usize {
+        self.projection.1.len()
+    }
+
     /// The vector of a text by the states of its tokens.
     fn vector(&self, text: &[u32], states: &[f32], length: usize) -> Vec<f32> {
         let d = self.stack.width;
@@ -282,7 +296,13 @@ impl Texts {
                 let h = stack.build(&Var::input(shape), [count, length], stored)?;
                 Ok::<_, VisionError>(stack.normed(&h, "final_layer_norm", stored)?)
             })?;
-            let plan = compile(&[states], &vision.options).map_err(aneforge::RunError::from)?;
+            let of_texts =
+                |key: &&str| key.starts_with(OF_TEXTS[0]) && !key.ends_with("embeddings.position_ids");
+            if let Some(key) = stored.untaken().find(of_texts) {
+                let (directory, network) = (vision.name.clone(), "its network for texts".into());
+                return Err(VisionError::Foreign { directory, network, key: key.to_owned() });
+            }
+            let plan = compile(&[states], &vision.options).map_err(|error| beyond_half(stored, error))?;
             Ok(Session::new(plan, vision.device.clone())?)
         })
     }

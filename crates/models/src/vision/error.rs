@@ -59,7 +59,7 @@ pub enum VisionError {
     },
     /// The weights are those of no network that is known.
     #[error(
-        "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2 and ConvNeXt are known"
+        "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2, ConvNeXt, CLIP and SigLIP are known"
     )]
     Unknown(PathBuf),
     /// What is said of the network or of its pictures cannot be followed.
@@ -102,6 +102,14 @@ pub enum VisionError {
         /// Columns.
         width: usize,
     },
+    /// A vector is not one that this model makes.
+    #[error("a picture's vector has {got} components, and this model's have {want}; take those that it made")]
+    Vectors {
+        /// Components that were given.
+        got: usize,
+        /// Components of its own vectors.
+        want: usize,
+    },
     /// A file is no picture.
     #[error(transparent)]
     Picture(#[from] PictureError),
@@ -132,7 +140,10 @@ impl VisionError {
             VisionError::Load(error) => error.kind(),
             VisionError::Texts(error) => error.kind(),
             VisionError::Target(_) => Kind::Target,
-            VisionError::Unclassified(_) | VisionError::Values { .. } | VisionError::Shape(_) => Kind::Caller,
+            VisionError::Unclassified(_)
+            | VisionError::Values { .. }
+            | VisionError::Vectors { .. }
+            | VisionError::Shape(_) => Kind::Caller,
             _ => Kind::File,
         }
     }

@@ -34,7 +34,6 @@ use crate::encoder::Files;
 use crate::programs::Programs;
 use crate::resolve::{HubOptions, Reads, resolve};
 use crate::weights::{Beyond, Stored};
-use aneforge::Feed;
 use aneforge::compile::compile;
 use aneforge::device::{self, Device};
 use aneforge::ir::types::{Caller, TensorType};
@@ -42,6 +41,7 @@ use aneforge::ir::var::Var;
 use aneforge::passes::{CompileOptions, Compression};
 use aneforge::session::Session;
 use aneforge::target::Target;
+use aneforge::{CompileError, Feed, RunError};
 use aneforge_formats::{Checkpoint, FileError, read};
 use aneforge_tensor::{DType, Shape};
 use folded::{Folded, constant};
@@ -275,14 +275,7 @@ impl Vision {
                 }
                 Ok::<_, VisionError>(std::iter::once(made.features).chain(made.logits).collect::<Vec<Var>>())
             })?;
-            // The compiler knows constants by number; whoever wrote the file knows them by name.
-            let beyond = |e: aneforge::CompileError| match weights.stored.beyond_half() {
-                Some(Beyond { directory, key, value, at }) => {
-                    VisionError::Beyond { directory, key, value, at }
-                }
-                None => VisionError::from(aneforge::RunError::from(e)),
-            };
-            let plan = compile(&outputs, options).map_err(beyond)?;
+            let plan = compile(&outputs, options).map_err(|error| beyond_half(&weights.stored, error))?;
             Ok(Session::new(plan, device.clone())?)
         })
     }
@@ -329,6 +322,14 @@ fn normalized(x: &Var, processor: &Processor) -> Var {
     let factors: Vec<f32> = std.iter().map(|std| scale / std).collect();
     let offsets: Vec<f32> = mean.iter().zip(std).map(|(mean, std)| -mean / std).collect();
     x.cast() * constant(&[1, 3, 1, 1], &factors) + constant(&[1, 3, 1, 1], &offsets)
+}
+
+/// The compiler knows constants by number; whoever wrote the file knows them by name.
+fn beyond_half(stored: &Stored, error: CompileError) -> VisionError {
+    match stored.beyond_half() {
+        Some(Beyond { directory, key, value, at }) => VisionError::Beyond { directory, key, value, at },
+        None => RunError::from(error).into(),
+    }
 }
 
 /// What `config.json` says; null where there is none.
