@@ -166,7 +166,8 @@ def load_vision(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Vision:
-    """Loads a network that looks at pictures: ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2 or ConvNeXt,
+    """Loads a network that looks at pictures: ResNet 18 to 101, EfficientNet-lite, MobileNetV3, ViT, DeiT, DINOv2
+    or ConvNeXt,
     and what CLIP and SigLIP look at pictures with.
 
     Args:

@@ -48,10 +48,15 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.float32(0.1) * values + np.float32(name.endswith(("weight", "lambda1", "gamma", "layer_scale_parameter")))
 
 
+GAINS = {"mobilenet-large": 1.5, "mobilenet-small-timm": 1.4}
+"""As in tools/fixtures/vision.py."""
+
+
 def stored(network: str, folder: Path, change: dict[str, Any] | None = None) -> Path:
     """A file with the network's generated weights."""
     shapes = json.loads((MODELS / f"vision-{network}" / "weights.json").read_text())
-    arrays = {name: weights(name, tuple(shape)) for name, shape in shapes.items()}
+    gain = np.float32(GAINS.get(network, 1))
+    arrays = {name: np.asarray(weights(name, tuple(shape)) * (gain if len(shape) == 4 else 1)) for name, shape in shapes.items()}
     path = folder / f"{network}.safetensors"
     save_file({**arrays, **(change or {})}, path)
     return path
@@ -174,6 +179,26 @@ def test_convnext_in_the_names_of_each_library(network: str, tmp_path: Path) -> 
     assert loaded.network.startswith("ConvNeXt-1-2-") and loaded.input_shape == (3, 224, 224)
     got, want = loaded(normal(7, (2, 3, 224, 224))), np.array(expected(network)["logits"])
     assert got.shape == want.shape and cosines(got, want).min() > 0.9999
+
+
+@pytest.mark.parametrize(("network", "last"), [("mobilenet-large", "classifier.3"), ("mobilenet-small-timm", "classifier")])
+def test_mobile_networks_in_the_names_of_each_library(network: str, last: str, tmp_path: Path) -> None:
+    loaded = af.load_vision(transformer(network, tmp_path))
+    assert loaded.network == "MobileNetV3-" + network.split("-")[1].capitalize()
+    pictures = np.kron(6 * normal(7, (2, 3, 7, 7)), np.ones((1, 1, 32, 32), np.float32))
+    # The last bias would hide what is made of a picture.
+    bias = weights(f"{last}.bias", (10,))
+    got, want = loaded(pictures) - bias, np.array(expected(network)["logits"]) - bias
+    assert cosines(got, want).min() > 0.9999
+    # Nor is it what is made of every picture.
+    assert cosines(got[0] - got[1], want[0] - want[1]) > 0.999
+
+
+def test_mobile_networks_of_tensorflow_are_refused(tmp_path: Path) -> None:
+    folder = transformer("mobilenet-small-timm", tmp_path)
+    (folder / "config.json").write_text(json.dumps({"architecture": "tf_mobilenetv3_small_050"}))
+    with pytest.raises(ValueError, match="it is `tf_mobilenetv3_small_050`, converted from TensorFlow; take `mobilenetv3_small_050`"):
+        af.load_vision(folder)
 
 
 def test_a_vit_is_asked_for(residual: Path) -> None:

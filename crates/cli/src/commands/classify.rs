@@ -26,7 +26,7 @@ const TOGETHER: usize = 8;
 #[derive(clap::Args)]
 pub struct Args {
     /// File of weights (.safetensors, or .pth, which is read and never run), directory with config.json and weights, or a hub id
-    /// such as timm/resnet50.tv_in1k. ResNet, EfficientNet-lite, ViT, DeiT, DINOv2, ConvNeXt, and CLIP and SigLIP with --label
+    /// such as timm/resnet50.tv_in1k. ResNet, EfficientNet-lite, MobileNetV3, ViT, DeiT, DINOv2, ConvNeXt, and CLIP and SigLIP with --label
     #[arg(short, long, value_name = "FILE_DIR_OR_HUB_ID")]
     model: String,
 

@@ -59,7 +59,7 @@ pub enum VisionError {
     },
     /// The weights are those of no network that is known.
     #[error(
-        "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101, EfficientNet-lite, ViT, DeiT, DINOv2, ConvNeXt, CLIP and SigLIP are known"
+        "the weights in `{0}` are those of no network that this version knows; ResNet 18 to 101, EfficientNet-lite, MobileNetV3, ViT, DeiT, DINOv2, ConvNeXt, CLIP and SigLIP are known"
     )]
     Unknown(PathBuf),
     /// What is said of the network or of its pictures cannot be followed.

@@ -7,6 +7,7 @@
 //! | [`network`] | which network a checkpoint is of, and its graph |
 //! | [`folded`] | convolutions with their normalisation folded in |
 //! | [`efficientnet`] | EfficientNet-lite |
+//! | [`mobilenet`] | MobileNetV3 |
 //! | [`vit`] | vision transformers |
 //! | [`convnext`] | ConvNeXt |
 //! | [`clip`] | what CLIP and SigLIP make of pictures |
@@ -17,6 +18,7 @@ pub mod convnext;
 pub mod efficientnet;
 mod error;
 pub mod folded;
+pub mod mobilenet;
 pub mod network;
 pub mod picture;
 pub mod processor;

@@ -4,6 +4,7 @@ use super::clip::{OF_TEXTS, Tower};
 use super::convnext::ConvNext;
 use super::efficientnet::{self, Lite};
 use super::folded::Folded;
+use super::mobilenet::MobileNet;
 use super::processor::{CLIP, Centre, Filter, LARGEST, Processor, Resize};
 use super::vit::{self, Vit};
 use crate::resnet::{self, Depth};
@@ -33,6 +34,8 @@ pub enum Network {
     },
     /// An EfficientNet-lite.
     EfficientNetLite(Lite),
+    /// A MobileNetV3.
+    MobileNet(MobileNet),
     /// A vision transformer.
     Vit(Vit),
     /// A ConvNeXt.
@@ -56,6 +59,16 @@ impl Network {
             return Err(format!(
                 "it is `{name}`, whose filters against aliasing are not known here; take a plain ResNet"
             ));
+        }
+        if let Some(mobile) = MobileNet::of(&shape) {
+            // These have the same weights, but zeros on other sides of a picture and another normalisation.
+            return match config["architecture"].as_str().filter(|name| name.starts_with("tf_")) {
+                Some(name) => Err(format!(
+                    "it is `{name}`, converted from TensorFlow; take `{}`, which is trained in PyTorch",
+                    &name[3..]
+                )),
+                None => Ok(Some(Network::MobileNet(mobile))),
+            };
         }
         if let (Some([classes, _]), Some(depth)) = (shape("fc.weight").as_deref(), resnet_depth(&shape)) {
             return Ok(Some(Network::ResNet { depth, classes: *classes }));
@@ -111,6 +124,7 @@ impl Network {
         match self {
             Network::ResNet { depth, .. } => format!("ResNet-{}", depth.layers()),
             Network::EfficientNetLite(_) => "EfficientNet-lite".into(),
+            Network::MobileNet(mobile) => mobile.name().into(),
             Network::Vit(vit) => vit.name(),
             Network::ConvNext(convnext) => convnext.name(),
             Network::Tower(tower) => tower.name(),
@@ -122,6 +136,7 @@ impl Network {
         match self {
             Network::ResNet { classes, .. } => *classes,
             Network::EfficientNetLite(lite) => lite.classes(),
+            Network::MobileNet(mobile) => mobile.classes(),
             Network::Vit(vit) => vit.classes(),
             Network::ConvNext(convnext) => convnext.classes(),
             Network::Tower(_) => 0,
@@ -131,7 +146,7 @@ impl Network {
     /// How pictures are prepared for it where no file says so.
     pub fn processor(&self) -> Processor {
         match self {
-            Network::ResNet { .. } => Processor::torchvision(256, 224),
+            Network::ResNet { .. } | Network::MobileNet(_) => Processor::torchvision(256, 224),
             Network::ConvNext(_) => Processor::torchvision(236, 224),
             Network::Tower(tower) => {
                 let side = tower.side();
@@ -165,6 +180,7 @@ impl Network {
         Ok(match self {
             Network::ResNet { .. } => Folded::new(stored, resnet::EPS, resnet_norm),
             Network::EfficientNetLite(_) => Folded::new(stored, efficientnet::EPS, |_| None),
+            Network::MobileNet(mobile) => Folded::new(stored, mobile.eps(), |_| None),
             Network::Vit(vit) => Folded::new(stored.beside(&vit.first())?, 0.0, |_| None),
             Network::ConvNext(convnext) => Folded::new(stored.beside(&convnext.first())?, 0.0, |_| None),
             Network::Tower(tower) => Folded::new(stored.beside(tower.first())?, 0.0, |_| None),
@@ -179,6 +195,7 @@ impl Network {
                 Ok(Made { logits: Some(logits), features })
             }
             Network::EfficientNetLite(lite) => lite.build(x, weights),
+            Network::MobileNet(mobile) => mobile.build(x, weights),
             Network::Vit(vit) => vit.build(x, &mut weights.stored),
             Network::ConvNext(convnext) => convnext.build(x, &mut weights.stored),
             Network::Tower(tower) => tower.build(x, &mut weights.stored),

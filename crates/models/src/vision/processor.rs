@@ -9,7 +9,7 @@ use std::path::Path;
 pub const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 /// The mean colour and its deviation of what CLIP was trained with.
 pub const CLIP: ([f32; 3], [f32; 3]) =
-    ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_58, 0.275_777_11]);
+    ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
 /// The largest side that a picture is resized to; far more than networks take.
 pub(super) const LARGEST: usize = 2048;
 /// The largest number of half precision.
