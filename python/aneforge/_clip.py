@@ -69,6 +69,24 @@ class CLIP:
         rows = self._loaded._judge(np.atleast_2d(vectors), named)
         return rows[0] if vectors.ndim == 1 else rows
 
+    def attention(self, image: Picture) -> NDArray[np.float32]:
+        """How much the network looks at each part of a picture, `[heads, rows, columns]`: in the last layer, the class token, and SigLIP's question.
+
+        What a head looks at sums to 1, but for what it looks at beside the parts. Networks of convolutions have none: an error.
+        """
+        pictures, _ = _pictures("attention", [image])
+        return self._loaded._looks(pictures[0])
+
+    def heat_map(self, image: Picture, path: str | PathLike[str] | None = None) -> NDArray[np.uint8]:
+        """The mean of `attention` over all heads, in colours on the picture as it is prepared: `[H, W, 3]`.
+
+        Args:
+            image: as `encode_image` takes it.
+            path: a file for it, a PNG.
+        """
+        pictures, _ = _pictures("heat_map", [image])
+        return self._loaded._heat_map(pictures[0], None if path is None else os.fspath(path))
+
     def release(self) -> None:
         """Lets go of programs and weights. Calls after it are errors."""
         self._model = None

@@ -76,6 +76,24 @@ class Vision:
         pictures, _ = _pictures("prepare", [image])
         return self._loaded._prepare(pictures[0])
 
+    def attention(self, image: Picture) -> NDArray[np.float32]:
+        """How much the network looks at each part of a picture, `[heads, rows, columns]`: in the last layer, the class token.
+
+        What a head looks at sums to 1, but for what it looks at beside the parts. Networks of convolutions have none: an error.
+        """
+        pictures, _ = _pictures("attention", [image])
+        return self._loaded._looks(pictures[0])
+
+    def heat_map(self, image: Picture, path: str | PathLike[str] | None = None) -> NDArray[np.uint8]:
+        """The mean of `attention` over all heads, in colours on the picture as it is prepared: `[H, W, 3]`.
+
+        Args:
+            image: as `classify` takes it.
+            path: a file for it, a PNG.
+        """
+        pictures, _ = _pictures("heat_map", [image])
+        return self._loaded._heat_map(pictures[0], None if path is None else os.fspath(path))
+
     def release(self) -> None:
         """Lets go of programs and weights. Calls after it are errors."""
         self._network = None

@@ -5,14 +5,15 @@ use crate::home::Home;
 use crate::host::HostWords;
 use crate::loaded::{Sums, loaded, matrix, texts_of};
 use crate::text::Text;
-use crate::vision::{Form, Recipe, pictures};
+use crate::vision::{Form, Recipe, drawn, looks, picture, pictures};
 use aneforge::DType;
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::encoder::Files;
 use aneforge_models::vision::{Clip as Loaded, VisionError};
-use numpy::{PyArray2, PyReadonlyArrayDyn};
+use numpy::{PyArray2, PyArray3, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A pretrained model that compares pictures with texts.
@@ -137,6 +138,23 @@ impl Clip {
             classes.into_iter().map(|class| (class.label, class.probability)).collect()
         };
         Ok(judged.into_iter().map(row).collect())
+    }
+
+    /// How much each head looks at each part of a picture, `[heads, rows, columns]`.
+    fn _looks<'py>(&self, py: Python<'py>, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray3<f32>>> {
+        let given = picture(given)?;
+        looks(py, &self.apart(py, move |clip| clip.vision_mut().looks(&given))?)
+    }
+
+    /// The same in colours on the picture `[H, W, 3]`, which is also written to a file if one is named.
+    fn _heat_map<'py>(
+        &self,
+        py: Python<'py>,
+        given: &Bound<'py, PyAny>,
+        path: Option<PathBuf>,
+    ) -> PyResult<Bound<'py, PyArray3<u8>>> {
+        let given = picture(given)?;
+        drawn(py, &self.apart(py, move |clip| clip.vision_mut().heat_map(&given))?, path)
     }
 
     /// How many nodes the program for one picture has.

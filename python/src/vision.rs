@@ -7,15 +7,17 @@ use crate::host::HostWords;
 use crate::loaded::{Sums, lasting, loaded, matrix, sums_of};
 use crate::memory::zeros;
 use crate::text::Text;
+use aneforge::artifact::replace;
 use aneforge::{DType, HostOptions};
 use aneforge_kernels::threads::stoppable;
 use aneforge_models::encoder::Files;
 use aneforge_models::resolve::HubOptions;
-use aneforge_models::vision::{Picture, Vision as Loaded, VisionError, VisionOptions};
-use numpy::{PyArray2, PyArray3, PyArrayMethods, PyReadonlyArrayDyn};
+use aneforge_models::vision::{Looks, Picture, Vision as Loaded, VisionError, VisionOptions};
+use numpy::{Element, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A pretrained network that looks at pictures.
@@ -135,7 +137,7 @@ pub fn load_vision(
 enum Given<'py> {
     Pixels(PyReadonlyArrayDyn<'py, u8>),
     File(Bound<'py, PyBytes>),
-    Path(std::path::PathBuf),
+    Path(PathBuf),
 }
 
 impl Given<'_> {
@@ -168,6 +170,41 @@ pub fn pictures(given: &Bound<'_, PyAny>) -> PyResult<Vec<Picture>> {
         given.picture().map_err(|e| PyErr::from(Error::from(e)))
     };
     given.try_iter()?.map(each).collect()
+}
+
+/// One picture.
+pub fn picture(given: &Bound<'_, PyAny>) -> PyResult<Picture> {
+    Ok(pictures(PyTuple::new(given.py(), [given])?.as_any())?.swap_remove(0))
+}
+
+/// An array of three axes.
+fn volume<'py, T: Element + Copy>(
+    py: Python<'py>,
+    values: &[T],
+    extents: [usize; 3],
+) -> PyResult<Bound<'py, PyArray3<T>>> {
+    let array = zeros::<T>(py, &extents)?;
+    let mut flat = array.readwrite();
+    flat.as_slice_mut().expect("invariant: new arrays are contiguous").copy_from_slice(values);
+    drop(flat);
+    array.cast_into().map_err(PyErr::from)
+}
+
+/// Where a network looks, as an array.
+pub fn looks<'py>(py: Python<'py>, looks: &Looks) -> PyResult<Bound<'py, PyArray3<f32>>> {
+    volume(py, looks.values(), [looks.heads(), looks.rows(), looks.columns()])
+}
+
+/// A picture as an array, written to a file as well if one is named.
+pub fn drawn<'py>(
+    py: Python<'py>,
+    picture: &Picture,
+    path: Option<PathBuf>,
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    if let Some(path) = path {
+        replace(&path, |out| out.write_all(&picture.png())).map_err(Error::Artifact)?;
+    }
+    volume(py, picture.rgb(), [picture.height(), picture.width(), 3])
 }
 
 impl Vision {
@@ -244,14 +281,26 @@ impl Vision {
         py: Python<'py>,
         given: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-        let given: Vec<Picture> = pictures(PyTuple::new(py, [given])?.as_any())?;
-        let prepared = self.apart(py, move |network| Ok(given[0].prepared(network.processor())))?;
-        let planes = prepared.planes();
-        let array = zeros::<u8>(py, &[3, prepared.height(), prepared.width()])?;
-        let mut flat = array.readwrite();
-        flat.as_slice_mut().expect("invariant: new arrays are contiguous").copy_from_slice(&planes);
-        drop(flat);
-        array.cast_into().map_err(PyErr::from)
+        let given = picture(given)?;
+        let prepared = self.apart(py, move |network| Ok(given.prepared(network.processor())))?;
+        volume(py, &prepared.planes(), [3, prepared.height(), prepared.width()])
+    }
+
+    /// How much each head looks at each part of a picture, `[heads, rows, columns]`.
+    fn _looks<'py>(&self, py: Python<'py>, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray3<f32>>> {
+        let given = picture(given)?;
+        looks(py, &self.apart(py, move |network| network.looks(&given))?)
+    }
+
+    /// The same in colours on the picture `[H, W, 3]`, which is also written to a file if one is named.
+    fn _heat_map<'py>(
+        &self,
+        py: Python<'py>,
+        given: &Bound<'py, PyAny>,
+        path: Option<PathBuf>,
+    ) -> PyResult<Bound<'py, PyArray3<u8>>> {
+        let given = picture(given)?;
+        drawn(py, &self.apart(py, move |network| network.heat_map(&given))?, path)
     }
 
     /// How many nodes the program for one picture has.

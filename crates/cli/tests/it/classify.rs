@@ -108,3 +108,16 @@ fn texts_name_the_classes() {
     let other = fails(3, &["classify", "-m", &weights, &picture, "--label", "a cat"]);
     assert!(other.contains("reads no texts; name a CLIP or a SigLIP"), "{other}");
 }
+
+#[test]
+fn heat_maps_are_written_beside_each_other() {
+    let dir = folder();
+    let (weights, pictures) = setup(dir.path());
+    let (weights, maps) = (show(&weights), dir.path().join("maps"));
+    text(&["classify", "-m", &weights, &show(&pictures), "--heat-maps", &show(&maps)]);
+    let size = |name: &str| image::open(maps.join(name)).unwrap().into_rgb8().dimensions();
+    assert_eq!([size("a.png"), size("b.png")], [(224, 224); 2]);
+    fs::copy(pictures.join("a.png"), pictures.join("b.png")).unwrap();
+    let twice = fails(2, &["classify", "-m", &weights, &show(&pictures), "--heat-maps", &show(&maps)]);
+    assert!(twice.contains("two pictures would have the heat map"), "{twice}");
+}

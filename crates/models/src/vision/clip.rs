@@ -3,7 +3,7 @@
 
 use super::folded::constant;
 use super::network::Made;
-use super::stack::{self, Activation, Projections, Stack};
+use super::stack::{self, Activation, Projections, Run, Stack};
 use super::vit::{patches, stretched};
 use crate::weights::{Stored, WeightError};
 use aneforge::Var;
@@ -128,24 +128,25 @@ impl Tower {
         let [n, rows, columns] = [0, 2, 3].map(|axis| x.shape().dims().get(axis).copied().unwrap_or(0));
         let grid = [rows / self.patch, columns / self.patch];
         let (h, tokens) = self.tokens(x, n, grid, stored)?;
-        let h = self.stack.build(&h, [n, tokens], stored)?;
-        let vector = match self.has_class {
+        let Run { states: h, looks } = self.stack.build(&h, [n, tokens], stored)?;
+        let (vector, looks) = match self.has_class {
             true => {
                 let states = h.reshape(&[n as i64, tokens as i64, d as i64]);
                 let class = states.narrow(1, 0, 1).reshape(&[n as i64, d as i64]);
                 let normal = self.stack.normed(&class, "post_layernorm", stored)?;
-                match stored.contains(PROJECTION) {
+                let vector = match stored.contains(PROJECTION) {
                     true => normal
                         .linear(&Var::constant(stored.beyond_prefix(PROJECTION, &[self.vector, d])?), None),
                     false => normal,
-                }
+                };
+                (vector, looks.map(|all| all.narrow(2, 1, tokens)))
             }
             false => {
                 let states = self.stack.normed(&h, "post_layernorm", stored)?;
                 self.asked(&states, [n, tokens], stored)?
             }
         };
-        Ok(Made { logits: None, features: vector.l2_norm(-1, 0.0) })
+        Ok(Made { logits: None, features: vector.l2_norm(-1, 0.0), looks })
     }
 
     fn tokens(
@@ -173,8 +174,14 @@ impl Tower {
         Ok((normal, 1 + count))
     }
 
-    /// What a learned question finds among the states of all patches, and a feed-forward part makes of it.
-    fn asked(&self, states: &Var, [n, tokens]: [usize; 2], stored: &mut Stored) -> Result<Var, WeightError> {
+    /// What a learned question finds among the states of all patches, and a feed-forward part makes of it; and how much it looks at
+    /// each.
+    fn asked(
+        &self,
+        states: &Var,
+        [n, tokens]: [usize; 2],
+        stored: &mut Stored,
+    ) -> Result<(Var, Option<Var>), WeightError> {
         let (d, heads) = (self.stack.width, self.stack.heads);
         let probe = stored.tensor("head.probe", &[1, 1, d])?.to_f32();
         let weight = stored.tensor("head.attention.in_proj_weight", &[3 * d, d])?;
@@ -196,7 +203,8 @@ impl Tower {
         let found = dense(&found.reshape(&[n as i64, d as i64]), "attention.out_proj", [d, d], stored)?;
         let normal = self.stack.normed(&found, "head.layernorm", stored)?;
         let inner = self.stack.activation.of(&dense(&normal, "mlp.fc1", [self.stack.inner, d], stored)?);
-        Ok(found + dense(&inner, "mlp.fc2", [d, self.stack.inner], stored)?)
+        let vector = found + dense(&inner, "mlp.fc2", [d, self.stack.inner], stored)?;
+        Ok((vector, Some(stack::looks(&query, &key))))
     }
 }
 

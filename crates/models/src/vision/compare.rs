@@ -294,7 +294,7 @@ impl Texts {
                 let shape = Shape::new(&[count * length, stack.width])
                     .map_err(|e| VisionError::Shape(e.to_string()))?;
                 let h = stack.build(&Var::input(shape), [count, length], stored)?;
-                Ok::<_, VisionError>(stack.normed(&h, "final_layer_norm", stored)?)
+                Ok::<_, VisionError>(stack.normed(&h.states, "final_layer_norm", stored)?)
             })?;
             let of_texts =
                 |key: &&str| key.starts_with(OF_TEXTS[0]) && !key.ends_with("embeddings.position_ids");

@@ -174,10 +174,10 @@ impl ConvNext {
         });
         let features = pooled.layer_norm(&gamma?, &beta?, self.eps);
         if self.classes == 0 {
-            return Ok(Made { logits: None, features });
+            return Ok(Made { logits: None, features, looks: None });
         }
         let [weight, bias] = reader.head(self.names.head, [self.classes, from])?;
-        Ok(Made { logits: Some(features.linear(&weight, Some(&bias))), features })
+        Ok(Made { logits: Some(features.linear(&weight, Some(&bias))), features, looks: None })
     }
 }
 

@@ -104,7 +104,7 @@ impl Lite {
         let h = conv(&h, "_conv_head", "_bn1", self.head, 1, 1, 1)?.relu6();
         let features = h.mean(&[2, 3]).reshape(&[-1, self.head as i64]);
         let logits = super::network::linear(&features, &mut weights.stored, "_fc", self.classes)?;
-        Ok(Made { logits: Some(logits), features })
+        Ok(Made { logits: Some(logits), features, looks: None })
     }
 }
 

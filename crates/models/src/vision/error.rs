@@ -85,6 +85,9 @@ pub enum VisionError {
     /// It does not classify.
     #[error("{0} has no classes; ask for features")]
     Unclassified(String),
+    /// It has no attention.
+    #[error("{0} has no attention that could be shown; ViT, DeiT, DINOv2, CLIP and SigLIP have")]
+    Blind(String),
     /// The pictures are too large.
     #[error("pictures of this size: {0}")]
     Shape(String),
@@ -141,6 +144,7 @@ impl VisionError {
             VisionError::Texts(error) => error.kind(),
             VisionError::Target(_) => Kind::Target,
             VisionError::Unclassified(_)
+            | VisionError::Blind(_)
             | VisionError::Values { .. }
             | VisionError::Vectors { .. }
             | VisionError::Shape(_) => Kind::Caller,

@@ -108,7 +108,7 @@ impl MobileNet {
         let Head { layers, inner, classes } = &self.head;
         let features = swish(&dense(&means, layers[0], *inner, weights)?);
         let logits = dense(&features, layers[1], *classes, weights)?;
-        Ok(Made { logits: Some(logits), features })
+        Ok(Made { logits: Some(logits), features, looks: None })
     }
 }
 

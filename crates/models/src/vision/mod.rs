@@ -7,6 +7,7 @@
 //! | [`network`] | which network a checkpoint is of, and its graph |
 //! | [`folded`] | convolutions with their normalisation folded in |
 //! | [`efficientnet`] | EfficientNet-lite |
+//! | [`heat`] | where a network looks |
 //! | [`mobilenet`] | MobileNetV3 |
 //! | [`vit`] | vision transformers |
 //! | [`convnext`] | ConvNeXt |
@@ -18,6 +19,7 @@ pub mod convnext;
 pub mod efficientnet;
 mod error;
 pub mod folded;
+pub mod heat;
 pub mod mobilenet;
 pub mod network;
 pub mod picture;
@@ -27,6 +29,7 @@ pub mod vit;
 
 pub use compare::Clip;
 pub use error::VisionError;
+pub use heat::Looks;
 pub use network::Network;
 pub use picture::{Picture, PictureError};
 pub use processor::{Processor, ProcessorError};
@@ -117,8 +120,17 @@ pub struct Vision {
     labels: Vec<String>,
     device: Arc<dyn Device>,
     options: CompileOptions,
-    programs: Programs<(usize, DType)>,
+    programs: Programs<(usize, DType, Gives)>,
     files: Files,
+}
+
+/// What a program gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    /// Features, and logits where there are classes.
+    Knowledge,
+    /// Where it looks.
+    Looks,
 }
 
 /// What a program gives for one picture.
@@ -208,6 +220,27 @@ impl Vision {
         Ok(self.rows(pictures)?.into_iter().map(|row| row.features).collect())
     }
 
+    /// How much the network looks at each part of a picture as it is prepared: in the last layer, what stands for the whole picture.
+    pub fn looks(&mut self, picture: &Picture) -> Result<Looks, VisionError> {
+        let Some([rows, columns]) = self.network.parts(self.size()) else {
+            return Err(VisionError::Blind(self.network.name()));
+        };
+        let (width, height) = self.size();
+        let bytes = picture.prepared(&self.processor).planes();
+        let session = self.compiled(1, DType::U8, Gives::Looks)?;
+        session.set(0, Feed::U8(&bytes), &[1, 3, height, width])?;
+        session.execute()?;
+        let mut values = vec![0.0; session.output(0).len()];
+        session.read(0, &mut values);
+        Ok(Looks::new(values.len() / (rows * columns), rows, columns, values))
+    }
+
+    /// The same in colours on the picture, as it is prepared.
+    pub fn heat_map(&mut self, picture: &Picture) -> Result<Picture, VisionError> {
+        let looks = self.looks(picture)?;
+        Ok(looks.over(&picture.prepared(&self.processor)))
+    }
+
     fn rows(&mut self, pictures: &[Picture]) -> Result<Vec<Row>, VisionError> {
         let mut rows = Vec::with_capacity(pictures.len());
         for part in pictures.chunks(MOST) {
@@ -262,9 +295,13 @@ impl Vision {
 
     /// The program for so many pictures, of bytes or of numbers, compiled and loaded if it is not yet.
     pub fn program(&mut self, count: usize, dtype: DType) -> Result<&mut Session, VisionError> {
+        self.compiled(count, dtype, Gives::Knowledge)
+    }
+
+    fn compiled(&mut self, count: usize, dtype: DType, gives: Gives) -> Result<&mut Session, VisionError> {
         let Vision { name, network, weights, processor, device, options, programs, .. } = self;
         let (width, height) = processor.size().expect("invariant: looked at when it was loaded");
-        programs.get((count, dtype), || {
+        programs.get((count, dtype, gives), || {
             let outputs = MADE_HERE.scope(|| {
                 let shape =
                     Shape::new(&[count, 3, height, width]).map_err(|e| VisionError::Shape(e.to_string()))?;
@@ -275,7 +312,10 @@ impl Vision {
                     let (network, key) = (network.name(), key.to_owned());
                     return Err(VisionError::Foreign { directory: name.clone(), network, key });
                 }
-                Ok::<_, VisionError>(std::iter::once(made.features).chain(made.logits).collect::<Vec<Var>>())
+                Ok::<_, VisionError>(match gives {
+                    Gives::Knowledge => std::iter::once(made.features).chain(made.logits).collect(),
+                    Gives::Looks => made.looks.into_iter().collect::<Vec<Var>>(),
+                })
             })?;
             let plan = compile(&outputs, options).map_err(|error| beyond_half(&weights.stored, error))?;
             Ok(Session::new(plan, device.clone())?)

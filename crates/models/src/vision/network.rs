@@ -19,6 +19,9 @@ pub struct Made {
     pub logits: Option<Var>,
     /// What it knows of each picture `[N, D]`, before a classifier reads it.
     pub features: Var,
+    /// How much what stands for the whole picture looks at each patch in the last layer, `[N, heads, patches]` row by row, where
+    /// there is such a thing.
+    pub looks: Option<Var>,
 }
 
 /// A network, as its weights and their description say.
@@ -119,6 +122,17 @@ impl Network {
         others.find(|name| !apart(name.strip_prefix(stored.prefix()).unwrap_or(name)))
     }
 
+    /// Rows and columns of the parts of a picture of so many columns and rows that it looks at; `None` if it looks at none more than
+    /// at others.
+    pub(super) fn parts(&self, (width, height): (usize, usize)) -> Option<[usize; 2]> {
+        let patch = match self {
+            Network::Vit(vit) => vit.patch(),
+            Network::Tower(tower) => tower.patch(),
+            _ => return None,
+        };
+        Some([height / patch, width / patch])
+    }
+
     /// What it is called.
     pub fn name(&self) -> String {
         match self {
@@ -192,7 +206,7 @@ impl Network {
         match self {
             Network::ResNet { depth, classes } => {
                 let (logits, features) = resnet::with_features(*depth, x, *classes, weights)?;
-                Ok(Made { logits: Some(logits), features })
+                Ok(Made { logits: Some(logits), features, looks: None })
             }
             Network::EfficientNetLite(lite) => lite.build(x, weights),
             Network::MobileNet(mobile) => mobile.build(x, weights),

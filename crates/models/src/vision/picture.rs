@@ -4,7 +4,8 @@ use super::processor::{Centre, Filter, Processor, Resize};
 use aneforge_formats::{FileError, given};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::codecs::png::PngEncoder;
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits};
 use std::io::Cursor;
 use std::path::Path;
 
@@ -204,6 +205,16 @@ impl Picture {
         let part = |whole: usize, to: usize| if to > LONG { (whole * LONG / to).max(1) } else { whole };
         let cut = self.cropped(part(self.width, width), part(self.height, height), processor.centre);
         cut.resized(width.min(LONG), height.min(LONG), processor.filter)
+    }
+
+    /// The bytes of a PNG of it.
+    pub fn png(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let (width, height) = (self.width as u32, self.height as u32);
+        PngEncoder::new(&mut bytes)
+            .write_image(&self.rgb, width, height, ExtendedColorType::Rgb8)
+            .expect("invariant: memory takes what is written, and the pixels are as many as the size says");
+        bytes
     }
 
     /// All red values, then all green, then all blue ones.

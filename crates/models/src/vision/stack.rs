@@ -99,13 +99,13 @@ impl Stack {
     }
 
     /// What becomes of `n` rows of so many tokens, `[n * tokens, D]`.
-    pub(super) fn build(&self, h: &Var, rows: [usize; 2], stored: &mut Stored) -> Result<Var, WeightError> {
-        let mut h = h.clone();
+    pub(super) fn build(&self, h: &Var, rows: [usize; 2], stored: &mut Stored) -> Result<Run, WeightError> {
+        let mut run = Run { states: h.clone(), looks: None };
         for index in 0..self.layers {
             let at = self.names.layer.replace("{}", &index.to_string());
-            h = Layer { stack: self, stored: &mut *stored, at }.build(&h, rows)?;
+            run = Layer { stack: self, stored: &mut *stored, at }.build(&run.states, rows)?;
         }
-        Ok(h)
+        Ok(run)
     }
 
     /// The norm of this name.
@@ -113,6 +113,20 @@ impl Stack {
         let mut of = |part: &str| stored.tensor(&format!("{name}.{part}"), &[self.width]).map(Var::constant);
         Ok(x.layer_norm(&of("weight")?, &of("bias")?, self.eps))
     }
+}
+
+/// What layers make.
+pub(super) struct Run {
+    pub(super) states: Var,
+    /// How much the first token of each row looks at each token in the last layer, `[N, heads, tokens]`.
+    pub(super) looks: Option<Var>,
+}
+
+/// How much of what a query `[N, heads, 1, w]` finds is from each key `[N, heads, tokens, w]`.
+pub(super) fn looks(query: &Var, key: &Var) -> Var {
+    let [n, heads, tokens, width] = std::array::from_fn(|axis| key.shape().dims()[axis] as i64);
+    let scores = query.matmul_value(&key.transpose(&[0, 1, 3, 2])).muls((width as f64).powf(-0.5));
+    scores.softmax(-1).reshape(&[n, heads, tokens])
 }
 
 fn number(value: &Value) -> Option<usize> {
@@ -155,17 +169,17 @@ impl Layer<'_> {
         Ok(x * Var::constant(self.stored.tensor(&name, &[self.stack.width])?))
     }
 
-    fn build(mut self, h: &Var, rows: [usize; 2]) -> Result<Var, WeightError> {
+    fn build(mut self, h: &Var, rows: [usize; 2]) -> Result<Run, WeightError> {
         let names = self.stack.names;
         let normal = self.normed(h, names.attention_norm)?;
-        let attended = self.attended(&normal, rows)?;
+        let (attended, looks) = self.attended(&normal, rows)?;
         let h = h + self.scaled(attended, 0)?;
         let normal = self.normed(&h, names.feed_norm)?;
         let fed = self.fed(&normal)?;
-        Ok(&h + self.scaled(fed, 1)?)
+        Ok(Run { states: &h + self.scaled(fed, 1)?, looks: Some(looks) })
     }
 
-    fn attended(&mut self, x: &Var, [n, tokens]: [usize; 2]) -> Result<Var, WeightError> {
+    fn attended(&mut self, x: &Var, [n, tokens]: [usize; 2]) -> Result<(Var, Var), WeightError> {
         let Stack { names, width: d, heads, causal, .. } = *self.stack;
         let width = d / heads;
         let apart = [n, tokens, heads, width].map(|extent| extent as i64);
@@ -182,7 +196,8 @@ impl Layer<'_> {
         let scale = Real((width as f64).powf(-0.5));
         let attention = Attention { scale, causal, parts: attention_tiles(tokens) as i64, layer: false };
         let mixed = Var::apply(attention, &[&query, &key, &value]).transpose(&[0, 2, 1, 3]);
-        self.dense(&mixed.reshape(&[(n * tokens) as i64, d as i64]), names.attended, [d, d])
+        let mixed = mixed.reshape(&[(n * tokens) as i64, d as i64]);
+        Ok((self.dense(&mixed, names.attended, [d, d])?, looks(&query.narrow(2, 0, 1), &key)))
     }
 
     fn fed(&mut self, x: &Var) -> Result<Var, WeightError> {

@@ -188,6 +188,11 @@ impl Vit {
         self.grid * self.patch
     }
 
+    /// Rows and columns of a patch.
+    pub(super) fn patch(&self) -> usize {
+        self.patch
+    }
+
     /// What it is called, by what its files say.
     pub(super) fn name(&self) -> String {
         let kind = if self.dino { "DINOv2" } else { "ViT" };
@@ -232,12 +237,13 @@ impl Reader<'_> {
         let (d, names) = (vit.stack.width, vit.names);
         let [n, rows, columns] = [0, 2, 3].map(|axis| x.shape().dims().get(axis).copied().unwrap_or(0));
         let (h, tokens) = self.tokens(x, n, [rows / vit.patch, columns / vit.patch])?;
-        let h = vit.stack.build(&h, [n, tokens], self.stored)?;
-        let last = vit.stack.normed(&h, names.last, self.stored)?;
+        let run = vit.stack.build(&h, [n, tokens], self.stored)?;
+        let looks = run.looks.map(|all| all.narrow(2, 1 + vit.registers, tokens));
+        let last = vit.stack.normed(&run.states, names.last, self.stored)?;
         let states = last.reshape(&[n as i64, tokens as i64, d as i64]);
         let features = states.narrow(1, 0, 1).reshape(&[n as i64, d as i64]);
         if vit.classes == 0 {
-            return Ok(Made { logits: None, features });
+            return Ok(Made { logits: None, features, looks });
         }
         let read = match vit.reads_mean {
             true => {
@@ -251,7 +257,7 @@ impl Reader<'_> {
         let weight = self.stored.beyond_prefix(&format!("{}.weight", names.head), &[vit.classes, width])?;
         let bias = self.stored.beyond_prefix(&format!("{}.bias", names.head), &[vit.classes])?;
         let logits = read.linear(&Var::constant(weight), Some(&Var::constant(bias)));
-        Ok(Made { logits: Some(logits), features })
+        Ok(Made { logits: Some(logits), features, looks })
     }
 
     /// The patches of each picture behind its class token, `[N * T, D]`, and how many these are.
