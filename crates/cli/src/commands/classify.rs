@@ -102,7 +102,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
 
 /// A network with classes of its own, or a model that compares pictures with texts.
 enum Model {
-    Classes(Vision),
+    Classes(Box<Vision>),
     Texts(Box<Clip>),
 }
 
@@ -117,7 +117,7 @@ impl Model {
                 "{} has no classes of its own; name texts with --label",
                 if tower.is_clip() { "CLIP" } else { "SigLIP" }
             ))),
-            _ => Ok(Model::Classes(network)),
+            _ => Ok(Model::Classes(Box::new(network))),
         }
     }
 
