@@ -2,7 +2,7 @@
 
 use crate::commands::{
     cache, check, classify, compile, completions, demo, devices, diagnose, diff_numerics, doctor, embed,
-    explain, fetch, inspect, ops, rerank, run, targets, train, worker,
+    explain, fetch, index, inspect, ops, rerank, run, search, targets, train, worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -416,6 +416,10 @@ pub enum Command {
     Rerank(rerank::Args),
     #[command(after_help = classify::JSON)]
     Classify(classify::Args),
+    #[command(after_help = index::JSON)]
+    Index(index::Args),
+    #[command(after_help = search::JSON)]
+    Search(search::Args),
     #[command(after_help = compile::JSON)]
     Compile(compile::Args),
     #[command(after_help = run::JSON)]

@@ -11,6 +11,7 @@ use aneforge_formats::{FileError, SafeTensorsError};
 use aneforge_mil::BlobError;
 use aneforge_models::vision::{PictureError, VisionError};
 use aneforge_models::{EncodeError, LoadError};
+use aneforge_search::SearchError;
 use aneforge_tensor::npy::NpyError;
 use serde_json::json;
 use std::error::Error;
@@ -148,6 +149,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, LoadError::kind))
         .or_else(|| of(error, EncodeError::kind))
         .or_else(|| of(error, VisionError::kind))
+        .or_else(|| of(error, SearchError::kind))
         .or_else(|| of(error, |_: &PictureError| Kind::File))
         .or_else(|| of(error, |_: &BlobError| Kind::File))
         .or_else(|| of(error, |_: &NpyError| Kind::File))

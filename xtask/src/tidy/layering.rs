@@ -52,6 +52,7 @@ const CRATES: &[(&str, &[&str])] = &[
         &["aneforge-ane", "aneforge-formats", "aneforge-kernels", "aneforge-mil", "aneforge-tensor"],
     ),
     ("crates/models/Cargo.toml", &["aneforge", "aneforge-formats", "aneforge-kernels", "aneforge-tensor"]),
+    ("crates/search/Cargo.toml", &["aneforge", "aneforge-formats", "aneforge-models", "aneforge-tensor"]),
 ];
 
 /// What belongs to models and to faces: networks, tokenizers, images, runtimes. These crates build without.

@@ -13,10 +13,12 @@ pub mod doctor;
 pub mod embed;
 pub mod explain;
 pub mod fetch;
+pub mod index;
 pub mod inspect;
 pub mod ops;
 pub mod rerank;
 pub mod run;
+pub mod search;
 pub mod targets;
 pub mod train;
 pub mod worker;
@@ -44,6 +46,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Embed(args) => embed::run(args, &context, &mut out),
         Command::Rerank(args) => rerank::run(args, &context, &mut out),
         Command::Classify(args) => classify::run(args, &context, &mut out),
+        Command::Index(args) => index::run(args, &context, &mut out),
+        Command::Search(args) => search::run(args, &context, &mut out),
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Explain(args) => explain::run(args, &context, &mut out),

@@ -22,5 +22,6 @@ mod kills;
 mod made;
 mod outputs;
 mod rerank;
+mod search;
 mod support;
 mod train;
