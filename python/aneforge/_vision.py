@@ -190,7 +190,7 @@ def load_vision(
 
     Args:
         name: a file of weights (safetensors, or what `torch.save` wrote, which is read and never run), a directory in the layout of
-            transformers or timm, or a hub id.
+            transformers or timm, or a hub id; or `"resnet18"` to `"resnet101"`, as `load_resnet` takes them.
         int8: whether weights are stored as bytes with a scale per row, in half the memory.
         compress: the form in which weights are stored, such as `"int4"`; see `compile`.
         compress_atol: the largest relative error; see `compile`.
@@ -201,6 +201,8 @@ def load_vision(
         ValueError: a file is not what it should be, or its weights are those of no network that is known.
     """
     _env.set_threads()
+    if name in {f"resnet{depth}" for depth in _DEPTHS}:
+        name = _resnet(name, "IMAGENET1K_V1")
     return Vision(
         _native.load_vision(
             os.fspath(name),

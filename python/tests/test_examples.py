@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from test_clip import model as clip
+from test_vision import transformer
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "training"
 
@@ -78,3 +81,33 @@ def test_a_frozen_encoder_tells_praise_from_complaint() -> None:
 def test_adapters_of_low_rank_learn_in_a_frozen_encoder() -> None:
     # That the graph is the encoder of `aneforge.load` is looked at before training.
     assert example("lora")(steps=9, rank=2) > 0.85
+
+
+def walked(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **models: Path) -> dict[str, Any]:
+    """What a walkthrough has made in the end."""
+    monkeypatch.chdir(folder)
+    for variable, model in models.items():
+        monkeypatch.setenv(variable, str(model))
+    return runpy.run_path(str(FOLDER.parent / "walkthroughs" / f"{name}.py"))
+
+
+def test_walkthrough_of_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked("encoders", monkeypatch, tmp_path, MODEL=made.MODELS / "tiny-bert")
+    made_here = walked("encoders", monkeypatch, tmp_path, MODEL=made.minilm(), RERANKER=made.model("bert", tmp_path))
+    assert made_here["nearest"].tolist()[:4] == [1, 0, 3, 2]
+    assert made_here["order"][0] in (2, 3) and made_here["moved"].max() < 1e-3 and len(made_here["ranked"]) == 3
+
+
+def test_walkthrough_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_here = walked("pictures", monkeypatch, tmp_path, TRANSFORMER=transformer("vit", tmp_path))
+    assert made_here["alike"][0] == 1 and made_here["looks"].shape == (3, 14, 14) and Path("looks.png").exists()
+
+
+def test_walkthrough_of_pictures_and_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_here = walked("clip", monkeypatch, tmp_path, MODEL=clip("siglip", tmp_path))
+    assert made_here["logits"].shape == (4, 4)
+
+
+def test_every_walkthrough_is_walked() -> None:
+    names = {path.stem for path in (FOLDER.parent / "walkthroughs").glob("*.py")}
+    assert names == {"encoders", "pictures", "clip"}

@@ -61,7 +61,7 @@ def test_blocks_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     text = (made.ROOT / "docs" / "models.md").read_text()
     scope: dict[str, Any] = {"FOLDER": made.model("bert", tmp_path)}
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(block, scope)
     shown = re.search(r"^```text\n(.*?)^```$", text, re.S | re.M)

@@ -469,4 +469,5 @@ def test_depths_and_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     stored("resnet18", kept).rename(kept / "resnet18-f37072fd.pth")
     for name in (18, "18", "resnet18"):
         assert af.load_resnet(name).network == "ResNet-18"
+    assert af.load_vision("resnet18").network == "ResNet-18"
     assert af.load_resnet18().n_ops == af.load_resnet(18, build_dir=tmp_path).n_ops

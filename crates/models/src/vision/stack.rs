@@ -77,7 +77,10 @@ pub(super) struct Stack {
 impl Stack {
     /// The same with what `config.json` says, or why that cannot be followed.
     pub(super) fn described_by(self, config: &Value) -> Result<Stack, String> {
-        let (heads, eps, width) = (&config["num_attention_heads"], &config["layer_norm_eps"], self.width);
+        let (eps, width) = (&config["layer_norm_eps"], self.width);
+        // The second is timm's, where it differs from what the network's name says.
+        let named = [&config["num_attention_heads"], &config["model_args"]["num_heads"]];
+        let heads = named.into_iter().find(|value| !value.is_null()).unwrap_or(&Value::Null);
         let number = if heads.is_null() { Some(self.heads) } else { number(heads) };
         let number = number.filter(|&heads| heads > 0 && width.is_multiple_of(heads)).ok_or_else(|| {
             format!("num_attention_heads is {heads} for a width of {width}; put the number of heads into config.json")

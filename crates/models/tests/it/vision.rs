@@ -172,6 +172,8 @@ fn a_description_that_cannot_be_followed_is_refused() {
     assert!(error.contains("num_attention_heads is null for a width of 96"), "{error}");
     let told = classified(&vit(96, 16), &[("config.json", json!({ "num_attention_heads": 3 }))]);
     assert_eq!(told.unwrap().0, (16, 16));
+    let told = classified(&vit(96, 16), &[("config.json", json!({ "model_args": { "num_heads": 3 } }))]);
+    assert_eq!(told.unwrap().0, (16, 16));
 }
 
 #[test]
