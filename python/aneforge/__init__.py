@@ -74,6 +74,7 @@ from aneforge._ops import *  # noqa: F403
 from aneforge._pacing import CompileBackoffError, reset_compile_breaker
 from aneforge._paired import Paired, paired, paired_subtract
 from aneforge._profile import Profile
+from aneforge._search import Changes, Hit, SearchIndex
 from aneforge._spatial import (
     affine,
     crop,
@@ -139,6 +140,7 @@ __all__ = [
     "PrecisionWarning",
     "Profile",
     "SGD",
+    "SearchIndex",
     "SegmentedModel",
     "State",
     "Submitted",

@@ -21,6 +21,7 @@ __all__ = [
     "Encoder",
     "Model",
     "Reranker",
+    "SearchIndex",
     "SegmentedModel",
     "Tensor",
     "Vision",
@@ -29,6 +30,7 @@ __all__ = [
     "array",
     "attention",
     "attention_tiles",
+    "build_index",
     "cache_limit",
     "cases",
     "catalog",
@@ -69,6 +71,7 @@ __all__ = [
     "native_streams",
     "notices",
     "op_status",
+    "open_index",
     "ops",
     "paired_apply",
     "paired_dot",
@@ -461,6 +464,60 @@ def load_vision(
     sums: Sequence[tuple[str, int, int]] | None = None,
 ) -> Vision:
     """Loads a network by a file of weights, a directory or a hub id."""
+
+@final
+class SearchIndex:
+    """An index, and what makes vectors of what is looked for."""
+
+    def _search(self, text: str | None, given: Any, top: int, quantized: bool) -> list[tuple[float, Path, int, str]]: ...
+    def _vectors(self) -> NDArray[np.float32]: ...
+    @property
+    def path(self) -> Path:
+        """The file."""
+    @property
+    def kind(self) -> str:
+        """`texts` or `pictures`."""
+    @property
+    def model(self) -> str:
+        """The directory or hub id of its model."""
+    @property
+    def roots(self) -> list[Path]:
+        """Folders and files that were looked through."""
+    @property
+    def endings(self) -> list[str]:
+        """Endings of the files that are taken from folders."""
+    @property
+    def passage(self) -> int:
+        """The most bytes of a passage."""
+    @property
+    def files(self) -> int:
+        """How many files it has."""
+    def __len__(self) -> int: ...
+
+def open_index(
+    path: str,
+    model: str | None = None,
+    target: str | None = None,
+    device: str | None = None,
+    host: Mapping[str, Any] | None = None,
+    offline: bool = False,
+) -> SearchIndex:
+    """Opens an index."""
+
+def build_index(
+    path: str,
+    model: str,
+    pictures: bool,
+    roots: Sequence[str],
+    endings: Sequence[str],
+    passage: int,
+    update: bool,
+    target: str | None = None,
+    device: str | None = None,
+    host: Mapping[str, Any] | None = None,
+    offline: bool = False,
+) -> tuple[int, int, int, int, int, list[tuple[Path, str]]]:
+    """Makes an index, or brings one up to date."""
 
 @final
 class Clip:

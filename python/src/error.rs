@@ -12,6 +12,7 @@ use aneforge::tune::TuneError;
 use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
 use aneforge_models::vision::VisionError;
 use aneforge_models::{EncodeError, LoadError};
+use aneforge_search::SearchError;
 use pyo3::exceptions::{
     PyAttributeError, PyMemoryError, PyNotImplementedError, PyOverflowError, PyRuntimeError, PyTypeError,
     PyValueError,
@@ -43,6 +44,8 @@ pub enum Error {
     Encode(Box<EncodeError>),
     /// A network for pictures that could not be loaded or run.
     Vision(Box<VisionError>),
+    /// An index that could not be made or asked.
+    Search(Box<SearchError>),
     /// Bytes that are no graph or plan.
     Portable(PortableError),
     /// Ways that could not be measured.
@@ -64,6 +67,18 @@ impl From<LoadError> for Error {
 impl From<VisionError> for Error {
     fn from(error: VisionError) -> Error {
         Error::Vision(Box::new(error))
+    }
+}
+
+impl From<SearchError> for Error {
+    fn from(error: SearchError) -> Error {
+        match error {
+            SearchError::Load(error) => Error::Load(error),
+            SearchError::Encode(error) => Error::Encode(error),
+            SearchError::Vision(error) => Error::Vision(error),
+            SearchError::Write(error) => Error::Artifact(error),
+            error => Error::Search(Box::new(error)),
+        }
     }
 }
 
@@ -103,6 +118,10 @@ impl From<Error> for PyErr {
             },
             Error::Load(e) => load(&e),
             Error::Vision(e) => vision(&e),
+            Error::Search(e) => match e.io_kind() {
+                Some(kind) => io::Error::new(kind, e.to_string()).into(),
+                None => PyValueError::new_err(e.to_string()),
+            },
             Error::Encode(e) => match *e {
                 EncodeError::Run(e) => run(&e),
                 e => PyValueError::new_err(e.to_string()),

@@ -34,6 +34,7 @@ mod ports;
 mod profile;
 mod reranker;
 mod running;
+mod search;
 mod state;
 mod targets;
 mod tensor;
@@ -94,6 +95,8 @@ mod _native {
     use crate::profile::{profile, write_text};
     #[pymodule_export]
     use crate::reranker::{Reranker, load_reranker};
+    #[pymodule_export]
+    use crate::search::{SearchIndex, build_index, open_index};
     #[pymodule_export]
     use crate::state::{State, state, state_from_bytes};
     #[pymodule_export]

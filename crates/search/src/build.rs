@@ -1,17 +1,19 @@
 //! Making an index, and making it up to date.
 
 use crate::error::SearchError;
-use crate::index::{About, FileRow, Index, Place, Rows};
+use crate::index::{About, FileRow, Index, MOST_TEXT, Place, Rows, written};
 use crate::model::{Kind, Model};
 use crate::passages::passages;
 use crate::walk;
-use aneforge_formats::{FileError, given};
+use aneforge_formats::{FileError, read};
 use aneforge_models::vision::Picture;
 use half::f16;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// What is to be looked through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +70,8 @@ pub struct Report {
     pub skipped: Vec<(PathBuf, String)>,
 }
 
-/// The most bytes of a text.
-const MOST_TEXT: u64 = 1 << 26;
+/// The most bytes of a picture.
+const MOST_PICTURE: u64 = 1 << 30;
 /// Passages that are encoded together, at least.
 const PASSAGES: usize = 256;
 /// Pictures that are looked at together.
@@ -159,8 +161,7 @@ fn item(
     report: &mut Report,
 ) -> Result<Item, SearchError> {
     let about = std::fs::metadata(&path).map_err(|error| FileError::new(&path, error))?;
-    let since = about.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let written = since.map_or((0, 0), |since| (since.as_secs(), since.subsec_nanos()));
+    let written = written(&path);
     let mut row = FileRow { path, length: about.len(), written, sum: 0, rows: 0 };
     let Some((at, old)) = at.zip(before).map(|(at, before)| (at, &before.files()[at])) else {
         report.added += 1;
@@ -175,8 +176,17 @@ fn item(
     Ok(Item { row: FileRow { rows: 0, ..row }, from: From::Unread })
 }
 
+/// The checksum of a file, which need not fit into memory.
 fn sum(path: &Path) -> Result<u32, SearchError> {
-    Ok(crc32fast::hash(&given(path, u64::MAX)?))
+    let fail = |error| FileError::new(path, error);
+    let (mut file, mut sum) = (File::open(path).map_err(fail)?, crc32fast::Hasher::new());
+    let mut part = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut part).map_err(fail)? {
+            0 => return Ok(sum.finalize()),
+            count => sum.update(&part[..count]),
+        }
+    }
 }
 
 /// An index that is being made.
@@ -261,7 +271,9 @@ impl Work<'_> {
     /// What is to be encoded of a file, or why it cannot be read.
     fn read(&mut self, at: usize) -> Result<Result<Read, String>, SearchError> {
         let row = &mut self.items[at].row;
-        let bytes = match given(&row.path, MOST_TEXT) {
+        // It is read and not mapped, as somebody may write to it meanwhile.
+        let most = if self.about.kind == Kind::Texts { MOST_TEXT } else { MOST_PICTURE };
+        let bytes = match read(&row.path, most) {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error.to_string())),
         };
@@ -272,16 +284,13 @@ impl Work<'_> {
             Kind::Pictures => {
                 Picture::decode(&name, &bytes).map(Read::Picture).map_err(|error| error.to_string())
             }
-            Kind::Texts if row.length > MOST_TEXT => {
-                Err(format!("`{name}` has more than {MOST_TEXT} bytes; divide it"))
-            }
-            Kind::Texts => match std::str::from_utf8(&bytes) {
+            Kind::Texts => match String::from_utf8(bytes) {
                 Ok(text) => {
                     let place = |passage: crate::passages::Passage<'_>| {
                         [passage.start, passage.text.len(), passage.line].map(|value| value as i64)
                     };
-                    let places = passages(text, self.about.passage).into_iter().map(place).collect();
-                    Ok(Read::Text(text.to_owned(), places))
+                    let places = passages(&text, self.about.passage).into_iter().map(place).collect();
+                    Ok(Read::Text(text, places))
                 }
                 Err(_) => Err(format!("`{name}` is no text in UTF-8; convert it, or leave it out")),
             },

@@ -54,6 +54,8 @@ pub enum SearchError {
         path: PathBuf,
         /// What the system said.
         why: String,
+        /// The kind of that.
+        kind: std::io::ErrorKind,
     },
     /// A path has no characters.
     #[error("`{0}` is a path that is no text in UTF-8; rename it")]
@@ -68,6 +70,14 @@ pub enum SearchError {
         /// The model that was given.
         given: String,
         /// What tells them apart.
+        why: String,
+    },
+    /// A file is not what it was when it was indexed.
+    #[error("`{path}` {why}; bring the index up to date")]
+    Stale {
+        /// The file.
+        path: PathBuf,
+        /// What is with it.
         why: String,
     },
     /// A vector has another length.
@@ -131,8 +141,20 @@ impl SearchError {
             SearchError::File(_)
             | SearchError::Format(_)
             | SearchError::NoIndex { .. }
+            | SearchError::Stale { .. }
             | SearchError::Walk { .. } => Fault::File,
             _ => Fault::Caller,
+        }
+    }
+
+    /// What the system said, where a file is missing or cannot be read.
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        match self {
+            SearchError::File(error) | SearchError::Format(SafeTensorsError::File(error)) => {
+                Some(error.io_kind())
+            }
+            SearchError::Walk { kind, .. } => Some(*kind),
+            _ => None,
         }
     }
 }

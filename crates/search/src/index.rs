@@ -13,8 +13,8 @@ use crate::error::SearchError;
 use crate::model::{Kind, Model};
 use crate::scan::{self, Near};
 use aneforge::artifact::replace;
-use aneforge_formats::SafeTensors;
 use aneforge_formats::safetensors::layout;
+use aneforge_formats::{SafeTensors, read};
 use aneforge_models::encoder::FileSum;
 use aneforge_tensor::{DType, Shape, Tensor};
 use half::f16;
@@ -22,7 +22,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+/// The most bytes of a text.
+pub(crate) const MOST_TEXT: u64 = 1 << 26;
 /// What its notes are called.
 const NOTE: &str = "aneforge.index";
 /// What this version writes, and reads.
@@ -284,6 +287,30 @@ impl Index {
         }
     }
 
+    /// The words of a passage that was found; where its file is gone or has changed since, why there are none. None are of a picture.
+    pub fn words(&self, hit: &Hit) -> Result<String, SearchError> {
+        let stale = |why: &str| SearchError::Stale { path: hit.path.clone(), why: why.to_owned() };
+        let row = self
+            .files
+            .iter()
+            .find(|row| row.path == hit.path)
+            .ok_or_else(|| stale("is none of this index"))?;
+        if self.about.kind == Kind::Pictures {
+            return Ok(String::new());
+        }
+        let bytes = read(&hit.path, MOST_TEXT)?;
+        let changed = || stale("has changed since");
+        // A file that was written again with the same bytes is the same one.
+        if bytes.len() as u64 != row.length
+            || written(&hit.path) != row.written && crc32fast::hash(&bytes) != row.sum
+        {
+            return Err(changed());
+        }
+        let range = hit.start as usize..hit.start.saturating_add(hit.length) as usize;
+        let words = bytes.get(range).and_then(|words| std::str::from_utf8(words).ok());
+        words.map(str::to_owned).ok_or_else(changed)
+    }
+
     /// All vectors.
     pub fn vectors(&self) -> &[f16] {
         self.vectors.as_slice().expect("invariant: looked at when it was opened")
@@ -298,6 +325,13 @@ impl Index {
     pub(crate) fn of_file(&self, file: usize) -> std::ops::Range<usize> {
         self.first[file]..self.first[file] + self.files[file].rows
     }
+}
+
+/// When a file was written, in seconds and nanoseconds since 1970; nothing, where that is not known.
+pub(crate) fn written(path: &Path) -> (u64, u32) {
+    let time = std::fs::metadata(path).and_then(|about| about.modified()).ok();
+    let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since.map_or((0, 0), |since| (since.as_secs(), since.subsec_nanos()))
 }
 
 #[derive(Deserialize)]

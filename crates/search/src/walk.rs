@@ -13,7 +13,8 @@ pub(crate) fn files(roots: &[PathBuf], endings: &[String]) -> Result<Vec<PathBuf
         for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.file_name())) {
             let entry = entry.map_err(|error| {
                 let path = error.path().unwrap_or(root).to_owned();
-                SearchError::Walk { path, why: error.to_string() }
+                let kind = error.io_error().map_or(std::io::ErrorKind::Other, std::io::Error::kind);
+                SearchError::Walk { path, why: error.to_string(), kind }
             })?;
             let path = entry.path();
             if path.is_file() && (entry.depth() == 0 || ends(path, endings)) {

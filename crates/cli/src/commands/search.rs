@@ -9,7 +9,7 @@ use aneforge_search::{Hit, Index, Kind, Model};
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use serde_json::{Value, json};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// What follows the options in `aneforge help search`.
@@ -19,7 +19,8 @@ JSON keys:
   model, title            what makes the vectors
   target, device          what it was compiled for and ran on; absent without a question
   files, roots            how many files there are, and where was looked
-  hits                    what was found, the nearest first: score, path, and of a passage line, start, length (in bytes) and text";
+  hits                    what was found, the nearest first: score, path, and of a passage line, start, length (in bytes) and text
+                          (null where the file has changed)";
 
 /// Look for passages or pictures by what they mean, in an index that `index` has made
 ///
@@ -98,7 +99,7 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     if context.json {
         value["target"] = model.target().name().into();
         value["device"] = model.device().title().into();
-        value["hits"] = hits.iter().map(|hit| row(hit, about.kind)).collect();
+        value["hits"] = hits.iter().map(|hit| row(&index, hit)).collect();
         return output::print_json(out, &value);
     }
     for hit in hits {
@@ -106,37 +107,26 @@ pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
             Kind::Pictures => writeln!(out, "{:6.3}  {}", hit.score, hit.path.display())?,
             Kind::Texts => {
                 writeln!(out, "{:6.3}  {}:{}", hit.score, hit.path.display(), hit.line)?;
-                writeln!(out, "        {}", start(&words(&hit).unwrap_or_else(|why| format!("({why})"))))?;
+                writeln!(
+                    out,
+                    "        {}",
+                    start(&index.words(&hit).unwrap_or_else(|why| format!("({why})")))
+                )?;
             }
         }
     }
     Ok(())
 }
 
-fn row(hit: &Hit, kind: Kind) -> Value {
+fn row(index: &Index, hit: &Hit) -> Value {
     let mut value = json!({ "score": hit.score, "path": hit.path.display().to_string() });
-    if kind == Kind::Texts {
+    if index.about().kind == Kind::Texts {
         value["line"] = hit.line.into();
         value["start"] = hit.start.into();
         value["length"] = hit.length.into();
-        value["text"] = words(hit).ok().into();
+        value["text"] = index.words(hit).ok().into();
     }
     value
-}
-
-/// The words of a passage as they are in the file now, or why they cannot be read.
-fn words(hit: &Hit) -> Result<String, String> {
-    // An index says how long a passage may be, and is no proof of it.
-    const MOST: u64 = 1 << 20;
-    let read = || {
-        let mut file = std::fs::File::open(&hit.path)?;
-        file.seek(SeekFrom::Start(hit.start))?;
-        let mut bytes = Vec::new();
-        file.take(hit.length.min(MOST)).read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
-    };
-    let bytes = read().map_err(|error| format!("it cannot be read now: {error}"))?;
-    String::from_utf8(bytes).map_err(|_| "the file has changed; bring the index up to date".to_owned())
 }
 
 /// The beginning of a text on one line.

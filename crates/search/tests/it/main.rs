@@ -126,9 +126,16 @@ fn only_what_has_changed_is_encoded_again() {
         near(&Index::open(&path).unwrap(), &Index::open(&fresh).unwrap());
     };
     again([5, 0, 0, 0, 0]);
+    let index = Index::open(&path).unwrap();
+    let hit = index.nearest(&vec![0.0; index.dim()], 1).unwrap().remove(0);
+    assert_eq!(index.words(&hit).unwrap(), "the cat sat on the mat");
     // Written again with the same words.
     write(notes.path(), "animals.txt", "the cat sat on the mat\n\nthe dog ran in the house by the sea\n");
+    assert_eq!(index.words(&hit).unwrap(), "the cat sat on the mat");
     again([5, 0, 0, 0, 0]);
+    write(notes.path(), "animals.txt", "the bat sat on the mat\n\nthe dog ran in the house by the sea\n");
+    let stale = index.words(&hit).unwrap_err().to_string();
+    assert!(stale.ends_with("animals.txt` has changed since; bring the index up to date"), "{stale}");
     write(notes.path(), "animals.txt", "the bird\n");
     again([4, 1, 0, 1, 0]);
     fs::remove_file(notes.path().join("deep/er/weather.MD")).unwrap();
