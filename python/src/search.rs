@@ -149,7 +149,9 @@ impl SearchIndex {
                     let opened = Model::open(&name, index.about().kind, options)?;
                     index.about().is_of(&opened)?;
                     // Threads that the model of another process had are not here, so it is not let go of.
-                    other.replace((process, opened)).map(std::mem::forget);
+                    if let Some(foreign) = other.replace((process, opened)) {
+                        std::mem::forget(foreign);
+                    }
                     other.as_mut().expect("invariant: just put there")
                 }
             };
