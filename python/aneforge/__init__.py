@@ -68,6 +68,7 @@ from aneforge._judge import (
     precision_risk,
     project_peak,
 )
+from aneforge._late import np
 from aneforge._multi import MultiModel, compile_multi
 from aneforge._native import Encoder, Model, SegmentedModel, State, Tensor, __version__
 from aneforge._ops import *  # noqa: F403

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numbers
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from aneforge import _native
 from aneforge._blame import is_row
+from aneforge._late import np
 from aneforge._native import Tensor
 from aneforge._operand import Array, within
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def cosine(warmup: int, total: int, least: float = 0.0) -> tuple[str, int, int, float]:

@@ -13,8 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
+from aneforge._late import np
 from aneforge._native import Model, Noise, Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])

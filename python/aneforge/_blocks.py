@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from aneforge import _native
 from aneforge._functions import input
+from aneforge._late import np
 from aneforge._native import Tensor
 from aneforge.autograd import conv2d, conv_param, parameter
 

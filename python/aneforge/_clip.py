@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from aneforge import _env, _native
 from aneforge._compile import _form
+from aneforge._late import np
 from aneforge._texts import texts as listed_texts
 from aneforge._vision import Picture, _normalized, _pictures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class CLIP:

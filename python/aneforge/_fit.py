@@ -11,9 +11,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from aneforge import _native
+from aneforge._late import np
 from aneforge._native import Tensor
 from aneforge._operand import path as named
 from aneforge._operand import within

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
-
 from aneforge import _native
 from aneforge._blame import is_array
+from aneforge._late import np
 from aneforge._native import Tensor
 from aneforge._operand import Array, integer, scores_mask, value, vector, weight
 from aneforge._tensor import TensorMethods, border, pair

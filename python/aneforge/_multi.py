@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from aneforge._compile import compile
 from aneforge._native import Model, SegmentedModel, Tensor
 from aneforge._operand import Array, integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Program:

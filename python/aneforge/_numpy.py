@@ -7,9 +7,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from aneforge import _native
+from aneforge._late import np
 from aneforge._native import Tensor
 from aneforge._operand import value
 
@@ -149,18 +148,18 @@ def _reduction(name: str) -> Callable[..., Tensor]:
     return reduction
 
 
-FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
-    np.concatenate: _concatenate,
-    np.stack: _stack,
-    np.where: _where,
-    np.transpose: _transpose,
-    np.reshape: _reshape,
-    np.clip: _clip,
-    np.squeeze: _squeeze,
-    np.expand_dims: _expand_dims,
-    np.ravel: _ravel,
-    np.flip: _flip,
-    **{getattr(np, name): _reduction(name) for name in ("sum", "mean", "max", "min", "amax", "amin")},
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "concatenate": _concatenate,
+    "stack": _stack,
+    "where": _where,
+    "transpose": _transpose,
+    "reshape": _reshape,
+    "clip": _clip,
+    "squeeze": _squeeze,
+    "expand_dims": _expand_dims,
+    "ravel": _ravel,
+    "flip": _flip,
+    **{name: _reduction(name) for name in ("sum", "mean", "max", "min", "amax", "amin")},
 }
 """Functions of whole arrays, with those of their parameters that have a meaning here."""
 
@@ -202,7 +201,8 @@ def array_function(
     """A function of NumPy of whole arrays: built where it is an op, else computed of constants, or refused by name."""
     import aneforge
 
-    if (ours := FUNCTIONS.get(function)) is not None:
+    # There are others of the same name, such as those of `numpy.linalg`.
+    if (ours := FUNCTIONS.get(function.__name__)) is not None and function is getattr(np, function.__name__):
         try:
             inspect.signature(ours).bind(*args, **kwargs)
         except TypeError as error:

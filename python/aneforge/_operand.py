@@ -6,15 +6,16 @@ import operator
 import os
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, TypeAlias, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from aneforge import _native
+from aneforge._late import np
 from aneforge._native import Tensor
 
-Array: TypeAlias = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
 
 
 def integer(where: str, value: object) -> int:

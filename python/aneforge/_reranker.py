@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aneforge import _env, _native
+from aneforge._late import np
 from aneforge._operand import within
 from aneforge._texts import SHARE, in_shares, listed, tensors, texts
 
-Activation = Callable[[NDArray[np.float32]], Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Activation: TypeAlias = "Callable[[NDArray[np.float32]], Any]"
 
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:

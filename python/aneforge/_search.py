@@ -6,15 +6,16 @@ import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aneforge import _env, _native
+from aneforge._late import np
 from aneforge._operand import within
 from aneforge._texts import listed
 from aneforge._vision import Picture, _picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MOST = 1 << 20
 """The most bytes of a passage; a file that says more is damaged."""

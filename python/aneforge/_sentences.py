@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from aneforge._encoder import load
+from aneforge._late import np
 from aneforge._native import Encoder
 from aneforge._operand import within
 from aneforge._similarity import SIMILARITIES, pairwise

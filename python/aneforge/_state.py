@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from aneforge import _env, _native
+from aneforge._late import np
 from aneforge._native import Model, State
 from aneforge._operand import Array, path
 

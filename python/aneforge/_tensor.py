@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, cast
 
-import numpy as np
-
 from aneforge import _native, _ops
 from aneforge._blame import blaming
+from aneforge._late import np
 from aneforge._native import Tensor
 from aneforge._operand import Array, integer, value, vector, weight
 from aneforge._operand import path as named

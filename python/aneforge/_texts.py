@@ -6,10 +6,12 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from aneforge._late import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SHARE = 256
 """The fewest texts between two steps of a progress bar."""

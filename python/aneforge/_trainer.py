@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aneforge import _env, _fit, _native, autograd
 from aneforge._batches import Shuffled, _labels, _rate, _targets, _values
 from aneforge._blame import blaming_methods, warn
 from aneforge._compile import compile
+from aneforge._late import np
 from aneforge._multi import _inputs
 from aneforge._native import Model, Tensor
 from aneforge._operand import Array, within
 from aneforge._operand import path as named
 from aneforge._profile import Profile
 from aneforge.autograd import CEHandle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BEYOND = ("weights", "clip", "average", "accumulate", "schedule", "weight_decay", "momentum", "dynamic_scale", "noise")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, TypeAlias
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aneforge import _env, _judge, _native
 from aneforge._compile import compile
 from aneforge._native import Model, Tensor
 from aneforge._operand import within
 
-Feeds: TypeAlias = Sequence[NDArray[Any]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Feeds: TypeAlias = "Sequence[NDArray[Any]]"
 
 
 def tune(

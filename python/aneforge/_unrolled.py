@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from aneforge import _native, autograd
 from aneforge._batches import Shuffled, _rate, _targets, _values
 from aneforge._blame import blaming_methods, warn
 from aneforge._functions import concat, input, select
+from aneforge._late import np
 from aneforge._multi import MultiModel, compile_multi
 from aneforge._native import Tensor
 from aneforge._operand import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def _finite(*tensors: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from aneforge import _env, _native
 from aneforge._compile import _form
+from aneforge._late import np
 from aneforge._operand import within
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Picture = Any
 """A path, the bytes of a file, a picture of Pillow, or an array of uint8 `[H, W, 3]`."""

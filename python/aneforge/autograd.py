@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from aneforge import _native
 from aneforge._batches import _number
 from aneforge._blame import blaming_methods, warn
+from aneforge._late import np
 from aneforge._native import Tensor
 from aneforge._operand import Array, integer, value
 
@@ -450,10 +448,12 @@ def _split3(stacked: NDArray[Any], shape: Sequence[int]) -> tuple[NDArray[Any], 
     rows = 1 if len(shape) == 1 else shape[0]
     return tuple(stacked[at * rows : (at + 1) * rows].reshape(tuple(shape)) for at in range(3))
 
-
 from aneforge._blocks import cifar_cnn, conv_block, group_norm_train  # noqa: E402
 from aneforge._trainer import Trainer  # noqa: E402
 from aneforge._unrolled import CheckpointedStack, UnrolledTrainer  # noqa: E402
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "Adam",

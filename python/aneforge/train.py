@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from aneforge import _native
 from aneforge._batches import Shuffled, cosine, linear, steps
 from aneforge._blame import all_fit, is_array
+from aneforge._late import np
 from aneforge._native import Noise
 from aneforge._operand import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Noise", "Shuffled", "average", "cosine", "linear", "steps"]
 

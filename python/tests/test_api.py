@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,3 +288,10 @@ def test_the_stub_names_what_the_extension_has() -> None:
             }
             assert native <= stubbed
             assert all(hasattr(owner, name) for name in stubbed)
+
+
+def test_numpy_is_imported_when_it_is_used() -> None:
+    used = "x = aneforge.input((1, 2)); aneforge.eval(x + 1.0, {x: [[1.0, 2.0]]}, device='host')"
+    words = f"import sys, aneforge; print('numpy' in sys.modules); {used}; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
