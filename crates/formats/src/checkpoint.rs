@@ -37,7 +37,9 @@ pub enum CheckpointError {
     )]
     Missing(PathBuf),
     /// None of the files that a part of a pipeline may have is there.
-    #[error("`{directory}` holds no weights, such as {usual}; download it again, or save it with `save_pretrained`")]
+    #[error(
+        "`{directory}` holds no weights, such as {usual}; download it again, or save it with `save_pretrained`"
+    )]
     Empty {
         /// The directory.
         directory: PathBuf,
@@ -176,7 +178,9 @@ impl Checkpoint {
 
     /// The first of these that is there.
     fn first(directory: &Path, names: &[(&str, &str)]) -> Result<Option<Checkpoint>, CheckpointError> {
-        for (whole, index) in names.iter().map(|(whole, index)| (directory.join(whole), directory.join(index))) {
+        for (whole, index) in
+            names.iter().map(|(whole, index)| (directory.join(whole), directory.join(index)))
+        {
             if whole.exists() {
                 return Checkpoint::of_one(&whole, directory.display().to_string()).map(Some);
             }

@@ -77,7 +77,8 @@ impl<K: PartialEq> Component<K> {
         programs.get(key, || {
             let outputs = MADE_HERE.scope(|| build(stored))?;
             // Files of old versions have the numbers of positions among the weights.
-            let part = |key: &&str| ours.iter().any(|part| key.starts_with(part)) && !key.ends_with("position_ids");
+            let part =
+                |key: &&str| ours.iter().any(|part| key.starts_with(part)) && !key.ends_with("position_ids");
             if let Some(key) = stored.untaken().find(part) {
                 let (directory, key) = (stored.directory().to_owned(), key.to_owned());
                 return Err(DiffusionError::Foreign { directory, key, file });

@@ -55,7 +55,12 @@ impl Described {
     }
 
     /// A number within limits.
-    pub(super) fn number(&self, key: &str, default: Option<f64>, range: [f64; 2]) -> Result<f64, DiffusionError> {
+    pub(super) fn number(
+        &self,
+        key: &str,
+        default: Option<f64>,
+        range: [f64; 2],
+    ) -> Result<f64, DiffusionError> {
         let given = self.get(key);
         let number = if given.is_null() { default } else { given.as_f64() };
         number.filter(|v| (range[0]..=range[1]).contains(v)).ok_or_else(|| {
@@ -64,7 +69,12 @@ impl Described {
     }
 
     /// A whole number from 1 to `most`.
-    pub(super) fn count(&self, key: &str, default: Option<usize>, most: usize) -> Result<usize, DiffusionError> {
+    pub(super) fn count(
+        &self,
+        key: &str,
+        default: Option<usize>,
+        most: usize,
+    ) -> Result<usize, DiffusionError> {
         let given = self.get(key);
         let number = if given.is_null() { default } else { whole(given) };
         number
@@ -81,7 +91,12 @@ impl Described {
     }
 
     /// One of these words.
-    pub(super) fn word<T: Copy>(&self, key: &str, default: T, words: &[(&str, T)]) -> Result<T, DiffusionError> {
+    pub(super) fn word<T: Copy>(
+        &self,
+        key: &str,
+        default: T,
+        words: &[(&str, T)],
+    ) -> Result<T, DiffusionError> {
         let given = self.get(key);
         if given.is_null() {
             return Ok(default);
@@ -94,16 +109,26 @@ impl Described {
     }
 
     /// As many whole numbers as there are blocks, of a list or of one number for all.
-    fn each(&self, key: &str, default: usize, blocks: usize, most: usize) -> Result<Vec<usize>, DiffusionError> {
+    fn each(
+        &self,
+        key: &str,
+        default: usize,
+        blocks: usize,
+        most: usize,
+    ) -> Result<Vec<usize>, DiffusionError> {
         let given = self.get(key);
         let numbers = match given {
             Value::Null => Some(vec![default; blocks]),
             Value::Array(list) => list.iter().map(whole).collect(),
             one => whole(one).map(|one| vec![one; blocks]),
         };
-        numbers.filter(|all| all.len() == blocks && all.iter().all(|v| (1..=most).contains(v))).ok_or_else(|| {
-            self.fail(format!("{key} is {given}; it must be a whole number from 1 to {most}, or {blocks} of them"))
-        })
+        numbers.filter(|all| all.len() == blocks && all.iter().all(|v| (1..=most).contains(v))).ok_or_else(
+            || {
+                self.fail(format!(
+                    "{key} is {given}; it must be a whole number from 1 to {most}, or {blocks} of them"
+                ))
+            },
+        )
     }
 
     /// The channels of each block, which divide into groups.
@@ -123,7 +148,12 @@ impl Described {
     }
 
     /// Which of two types each block is of.
-    fn types(&self, key: &str, blocks: usize, [with, without]: [&str; 2]) -> Result<Vec<bool>, DiffusionError> {
+    fn types(
+        &self,
+        key: &str,
+        blocks: usize,
+        [with, without]: [&str; 2],
+    ) -> Result<Vec<bool>, DiffusionError> {
         let given = self.get(key);
         let kind = |value: &Value| match value.as_str() {
             Some(name) if name == with => Some(true),
@@ -131,8 +161,9 @@ impl Described {
             _ => None,
         };
         let all: Option<Vec<bool>> = given.as_array().and_then(|list| list.iter().map(kind).collect());
-        all.filter(|all| all.len() == blocks)
-            .ok_or_else(|| self.fail(format!("{key} is {given}; it must name {blocks} blocks, of {with} and {without}")))
+        all.filter(|all| all.len() == blocks).ok_or_else(|| {
+            self.fail(format!("{key} is {given}; it must name {blocks} blocks, of {with} and {without}"))
+        })
     }
 }
 
@@ -216,7 +247,9 @@ impl UNetConfig {
         let blocks = file.channels(groups)?;
         let n = blocks.len();
         let heads = file.each("attention_head_dim", 8, n, MOST_CHANNELS)?;
-        if let Some((heads, width)) = heads.iter().zip(&blocks).find(|(heads, width)| !width.is_multiple_of(**heads)) {
+        if let Some((heads, width)) =
+            heads.iter().zip(&blocks).find(|(heads, width)| !width.is_multiple_of(**heads))
+        {
             return Err(file.fail(format!("attention_head_dim, which is the number of heads, has {heads} for {width} channels; it must divide them")));
         }
         let down = file.types("down_block_types", n, ["CrossAttnDownBlock2D", "DownBlock2D"])?;
@@ -349,7 +382,9 @@ impl TextConfig {
         let width = file.count("hidden_size", Some(512), MOST_CHANNELS)?;
         let heads = file.count("num_attention_heads", Some(8), width)?;
         if !width.is_multiple_of(heads) {
-            return Err(file.fail(format!("num_attention_heads is {heads}; it must divide hidden_size, which is {width}")));
+            return Err(file.fail(format!(
+                "num_attention_heads is {heads}; it must divide hidden_size, which is {width}"
+            )));
         }
         let functions = [
             ("quick_gelu", Activation::QuickGelu),

@@ -51,7 +51,9 @@ pub enum DiffusionError {
     #[error("weight `{}` in `{}` has {} at element {}, which half precision does not hold; rescale it", .0.key, .0.directory, .0.value, .0.at)]
     Beyond(Box<Beyond>),
     /// There are weights that the network does not read, so that it is another one.
-    #[error("the weights in `{directory}` have `{key}`, which the network that {file} describes has not; the two belong to different networks")]
+    #[error(
+        "the weights in `{directory}` have `{key}`, which the network that {file} describes has not; the two belong to different networks"
+    )]
     Foreign {
         /// Where.
         directory: String,
@@ -119,7 +121,9 @@ impl DiffusionError {
             DiffusionError::Tokenizer(error) => error.kind(),
             DiffusionError::Text(error) => error.kind(),
             DiffusionError::Target(_) => Kind::Target,
-            DiffusionError::Asked(_) | DiffusionError::Values { .. } | DiffusionError::Stopped { .. } => Kind::Caller,
+            DiffusionError::Asked(_) | DiffusionError::Values { .. } | DiffusionError::Stopped { .. } => {
+                Kind::Caller
+            }
             _ => Kind::File,
         }
     }

@@ -5,10 +5,10 @@
 //! it, as a pair of halves that loses nothing, and the last layer gives pairs too: a product is accumulated wide, and what rounding it
 //! lost comes out of the same product with the rounded value taken away.
 
+use aneforge::Var;
 use aneforge::ir::ops::conv::Conv;
 use aneforge::paired::Paired;
 use aneforge::session::Session;
-use aneforge::Var;
 use aneforge_tensor::{Shape, Tensor};
 
 /// What the network makes of a picture's latents with two texts, `[C, H, W]` each.
@@ -61,7 +61,8 @@ fn beside(kernel: &Tensor, times: usize, less: bool) -> Var {
             all.extend((0..to * taps).map(|at| if middle(at) { -1.0 } else { 0.0 }));
         }
     }
-    let shape = Shape::new(&[to, from, dims[2], dims[3]]).expect("invariant: a few times the extents of a weight");
+    let shape =
+        Shape::new(&[to, from, dims[2], dims[3]]).expect("invariant: a few times the extents of a weight");
     Var::constant(Tensor::from_slice(shape, &all).expect("invariant: as many values as the shape says"))
 }
 
@@ -82,4 +83,74 @@ pub(super) fn read(session: &Session, bias: &[f32]) -> Guided {
         channel.iter_mut().for_each(|v| *v += f64::from(*bias));
     }
     Guided { plain, change }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aneforge::{CompileOptions, compile, device};
+    use aneforge_tensor::{f16, random};
+
+    fn session(outputs: &[Var]) -> Session {
+        let plan = compile(outputs, &CompileOptions::default()).unwrap();
+        Session::new(plan, device::named("host").unwrap()).unwrap()
+    }
+
+    /// `|got - want| / |want|`.
+    fn apart(got: &[f64], want: &[f64]) -> f64 {
+        let length = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        length(&mut got.iter().zip(want).map(|(g, w)| g - w)) / length(&mut want.iter().copied())
+    }
+
+    /// The convolution in double precision.
+    fn exact(x: &[f64], kernel: &Tensor, [c, h, w]: [usize; 3]) -> Vec<f64> {
+        let (k, to) = (kernel.to_f32(), kernel.shape()[0]);
+        let at =
+            |channel: usize, row: usize, column: usize| match (row.wrapping_sub(1), column.wrapping_sub(1)) {
+                (row, column) if row < h && column < w => x[(channel * h + row) * w + column],
+                _ => 0.0,
+            };
+        let pixel = |i: usize| {
+            let (o, row, column) = (i / (h * w), i / w % h, i % w);
+            let tap = |t: usize| {
+                let (channel, dy, dx) = (t / 9, t / 3 % 3, t % 3);
+                f64::from(f16::from_f32(k[o * c * 9 + t]).to_f32()) * at(channel, row + dy, column + dx)
+            };
+            (0..c * 9).map(tap).sum()
+        };
+        (0..to * h * w).map(pixel).collect()
+    }
+
+    #[test]
+    fn the_last_layer_loses_nothing_that_a_pair_holds() {
+        let (c, h, w) = (16, 6, 5);
+        let count = c * h * w;
+        let shape = Shape::new(&[4, c, 3, 3]).unwrap();
+        let kernel = random::normal_tensor(3, shape, 1.0 / 12.0);
+        let first = |i: usize| f16::from_f32(random::normal(1, i as u64));
+        // A change of half a hundredth.
+        let second = |i: usize| f16::from_f32(first(i).to_f32() + 0.005 * random::normal(2, i as u64));
+        let values: Vec<f16> = (0..count).map(first).chain((0..count).map(second)).collect();
+        let fed = Tensor::from_slice(Shape::new(&[2, c, h, w]).unwrap(), &values).unwrap();
+        let x = Var::input(fed.shape());
+        let mut paired = session(&outputs(&x, &kernel));
+        paired.run(std::slice::from_ref(&fed)).unwrap();
+        let bias = [0.5, -0.25, 1.0, 3.0];
+        let guided = read(&paired, &bias);
+        let mut plain = session(&[x.conv(LAST, &Var::constant(kernel.clone()), None)]);
+        let rounded: Vec<f64> =
+            plain.run(&[fed]).unwrap()[0].to_f32().iter().map(|v| f64::from(*v)).collect();
+
+        let wide: Vec<f64> = values.iter().map(|v| f64::from(v.to_f32())).collect();
+        let change: Vec<f64> = wide[count..].iter().zip(&wide).map(|(b, a)| b - a).collect();
+        let want = exact(&change, &kernel, [c, h, w]);
+        let half = rounded.len() / 2;
+        let difference: Vec<f64> = rounded[half..].iter().zip(&rounded).map(|(b, a)| b - a).collect();
+        let errors = [apart(&guided.change, &want), apart(&difference, &want)];
+        assert!(errors[0] < 1e-5 && errors[1] > 0.03, "{errors:?}");
+        let mut want = exact(&wide[..count], &kernel, [c, h, w]);
+        want.iter_mut().enumerate().for_each(|(i, v)| *v += f64::from(bias[i / (h * w)]));
+        assert!(apart(&guided.plain, &want) < 1e-6, "{}", apart(&guided.plain, &want));
+        assert_eq!(guided.by(2.0)[7], guided.plain[7] + 2.0 * guided.change[7]);
+    }
 }

@@ -50,7 +50,14 @@ impl Layers<'_> {
     }
 
     /// A convolution whose windows are `kernel` pixels to a side and `step` apart.
-    pub(super) fn conv(&mut self, x: &Var, name: &str, to: usize, kernel: usize, step: i64) -> Result<Var, WeightError> {
+    pub(super) fn conv(
+        &mut self,
+        x: &Var,
+        name: &str,
+        to: usize,
+        kernel: usize,
+        step: i64,
+    ) -> Result<Var, WeightError> {
         let weight = self.weight(&format!("{name}.weight"), &[to, extent(x, 1), kernel, kernel])?;
         let bias = self.weight(&format!("{name}.bias"), &[to])?;
         Ok(x.conv(windows(kernel, step), &weight, Some(&bias)))
@@ -84,7 +91,13 @@ impl Layers<'_> {
     }
 
     /// A residual layer to so many channels, to which a time may be added.
-    pub(super) fn residual(&mut self, x: &Var, name: &str, to: usize, time: Option<&Var>) -> Result<Var, WeightError> {
+    pub(super) fn residual(
+        &mut self,
+        x: &Var,
+        name: &str,
+        to: usize,
+        time: Option<&Var>,
+    ) -> Result<Var, WeightError> {
         let eps = self.eps;
         let h = self.group_norm(x, &format!("{name}.norm1"), eps)?.silu();
         let mut h = self.conv(&h, &format!("{name}.conv1"), to, 3, 1)?;
@@ -111,7 +124,8 @@ impl Layers<'_> {
     ) -> Result<Var, WeightError> {
         let (d, [n, heads]) = (extent(x, 1), [how.n, how.heads]);
         let [query, key, value, out] = names;
-        let apart = |x: Var| x.reshape(&[n as i64, -1, heads as i64, (d / heads) as i64]).transpose(&[0, 2, 1, 3]);
+        let apart =
+            |x: Var| x.reshape(&[n as i64, -1, heads as i64, (d / heads) as i64]).transpose(&[0, 2, 1, 3]);
         let query = apart(self.dense(x, &query, d, biased)?);
         let key = apart(self.dense(context, &key, d, biased)?);
         let value = apart(self.dense(context, &value, d, biased)?);
@@ -121,7 +135,8 @@ impl Layers<'_> {
         // A power of two changes no bit, and half precision holds the product then.
         let before = if how.upcast { 2f64.powf(scale.log2().floor()) } else { 1.0 };
         let query = if how.upcast { query.muls(before) } else { query };
-        let op = Attention { scale: Real(scale / before), causal: how.causal, parts: parts as i64, layer: false };
+        let op =
+            Attention { scale: Real(scale / before), causal: how.causal, parts: parts as i64, layer: false };
         let mixed = Var::apply(op, &[&query, &key, &value]).transpose(&[0, 2, 1, 3]);
         self.dense(&mixed.reshape(&[(n * queries) as i64, d as i64]), &out, d, true)
     }

@@ -67,7 +67,8 @@ impl Noise {
 /// Sixteen uniform numbers as normal ones.
 fn normal(values: &mut [f64]) {
     for at in 0..TOGETHER / 2 {
-        let (radius, angle) = ((-2.0 * (1.0 - values[at]).ln()).sqrt(), std::f64::consts::TAU * values[at + TOGETHER / 2]);
+        let (radius, angle) =
+            ((-2.0 * (1.0 - values[at]).ln()).sqrt(), std::f64::consts::TAU * values[at + TOGETHER / 2]);
         values[at] = radius * angle.cos();
         values[at + TOGETHER / 2] = radius * angle.sin();
     }

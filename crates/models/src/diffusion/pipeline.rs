@@ -93,14 +93,17 @@ impl Pipeline {
         }
         let index = Described::read(index)?;
         index.only(&[("_class_name", "StableDiffusionPipeline".into())])?;
-        for (part, class) in [("unet", "UNet2DConditionModel"), ("vae", "AutoencoderKL"), ("text_encoder", "CLIPTextModel")] {
+        for (part, class) in
+            [("unet", "UNet2DConditionModel"), ("vae", "AutoencoderKL"), ("text_encoder", "CLIPTextModel")]
+        {
             match &index.get(part)[1] {
                 Value::Null => {}
                 given if given == class => {}
                 given => return Err(index.fail(format!("{part} is {given}, and only {class} is supported"))),
             }
         }
-        let text = TextEncoder::load(&directory.join("text_encoder"), &directory.join("tokenizer"), &runtime)?;
+        let text =
+            TextEncoder::load(&directory.join("text_encoder"), &directory.join("tokenizer"), &runtime)?;
         let unet = UNet::load(&directory.join("unet"), &runtime)?;
         let vae = VaeDecoder::load(&directory.join("vae"), &runtime)?;
         let (channels, states) = (unet.config().channels, unet.config().context);
@@ -123,7 +126,10 @@ impl Pipeline {
     ) -> Result<Drawn, DiffusionError> {
         let [height, width] = self.size(draw)?;
         if !(0.0..=1000.0).contains(&draw.guidance) {
-            return Err(DiffusionError::Asked(format!("guidance is {}; it must be from 0 to 1000", draw.guidance)));
+            return Err(DiffusionError::Asked(format!(
+                "guidance is {}; it must be from 0 to 1000",
+                draw.guidance
+            )));
         }
         let schedule = self.schedule(draw.sampler)?;
         let mut steps = Steps::new(&schedule, schedule.sampler, draw.steps, draw.eta)?;

@@ -28,14 +28,19 @@ impl Multistep {
         let mut first = Vec::new();
         if runge_kutta {
             if spaced.len() < ORDER {
-                let why = format!("{} steps, and PNDM begins with {ORDER} of Runge and Kutta; take more", spaced.len());
+                let why = format!(
+                    "{} steps, and PNDM begins with {ORDER} of Runge and Kutta; take more",
+                    spaced.len()
+                );
                 return Err(DiffusionError::Asked(why));
             }
             let half = (ratio / 2) as f64;
             // Of each of the four latest but the first, and then of the latest, a time and one half a step later; from the second to the
             // last but one, each twice.
-            let doubled: Vec<f64> = spaced[..ORDER].iter().rev().flat_map(|time| [*time, time + half]).collect();
-            let twice: Vec<f64> = doubled[..doubled.len() - 1].iter().flat_map(|time| [*time, *time]).collect();
+            let doubled: Vec<f64> =
+                spaced[..ORDER].iter().rev().flat_map(|time| [*time, time + half]).collect();
+            let twice: Vec<f64> =
+                doubled[..doubled.len() - 1].iter().flat_map(|time| [*time, *time]).collect();
             first = twice[1..twice.len() - 1].iter().rev().copied().collect();
             others = spaced[ORDER - 1..].to_vec();
         } else if let Some(second) = spaced.get(1) {
@@ -49,7 +54,14 @@ impl Multistep {
         self.runge_kutta.iter().chain(&self.others).copied().collect()
     }
 
-    pub(super) fn step(&mut self, schedule: &Schedule, time: f64, ratio: usize, made: &[f64], latents: &[f64]) -> Vec<f64> {
+    pub(super) fn step(
+        &mut self,
+        schedule: &Schedule,
+        time: f64,
+        ratio: usize,
+        made: &[f64],
+        latents: &[f64],
+    ) -> Vec<f64> {
         let next = match self.done < self.runge_kutta.len() {
             true => self.of_runge_kutta(schedule, time, ratio, made, latents),
             false => self.of_several(schedule, time, ratio, made, latents),
@@ -58,7 +70,14 @@ impl Multistep {
         next
     }
 
-    fn of_runge_kutta(&mut self, schedule: &Schedule, time: f64, ratio: usize, made: &[f64], latents: &[f64]) -> Vec<f64> {
+    fn of_runge_kutta(
+        &mut self,
+        schedule: &Schedule,
+        time: f64,
+        ratio: usize,
+        made: &[f64],
+        latents: &[f64],
+    ) -> Vec<f64> {
         let part = self.done % ORDER;
         let to = time - if self.done % 2 == 1 { 0.0 } else { (ratio / 2) as f64 };
         let from = self.runge_kutta[self.done - part];
@@ -74,7 +93,14 @@ impl Multistep {
         moved(schedule, [from, to], &used, &began)
     }
 
-    fn of_several(&mut self, schedule: &Schedule, time: f64, ratio: usize, made: &[f64], latents: &[f64]) -> Vec<f64> {
+    fn of_several(
+        &mut self,
+        schedule: &Schedule,
+        time: f64,
+        ratio: usize,
+        made: &[f64],
+        latents: &[f64],
+    ) -> Vec<f64> {
         let ratio = ratio as f64;
         let second = self.done == 1;
         let [from, to] = if second { [time + ratio, time] } else { [time, time - ratio] };
@@ -97,7 +123,8 @@ impl Multistep {
             (made, _) => {
                 let last = |back: usize| &made[made.len() - back][..];
                 let weights = [55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0];
-                let terms: Vec<(f64, &[f64])> = weights.into_iter().zip(1..).map(|(w, back)| (w, last(back))).collect();
+                let terms: Vec<(f64, &[f64])> =
+                    weights.into_iter().zip(1..).map(|(w, back)| (w, last(back))).collect();
                 weighted(&terms)
             }
         };

@@ -57,19 +57,28 @@ impl Schedule {
     /// says nothing is as that one has it.
     pub fn read(path: &Path, sampler: Option<Sampler>) -> Result<Schedule, DiffusionError> {
         let file = Described::read(path.to_owned())?;
-        let own = Sampler::ALL.into_iter().find(|known| file.get("_class_name").as_str() == Some(known.class()));
+        let own =
+            Sampler::ALL.into_iter().find(|known| file.get("_class_name").as_str() == Some(known.class()));
         let sampler = sampler.or(own).ok_or_else(|| {
             let known: Vec<&str> = Sampler::ALL.iter().map(|known| known.name()).collect();
-            file.fail(format!("its sampler is {}, which is not known; name one of {}", file.get("_class_name"), known.join(", ")))
+            file.fail(format!(
+                "its sampler is {}, which is not known; name one of {}",
+                file.get("_class_name"),
+                known.join(", ")
+            ))
         })?;
         refuse(&file)?;
         let alphas = cumulative(&betas(&file)?);
         if alphas.iter().any(|alpha| !(*alpha > 0.0 && *alpha < 1.0)) {
-            return Err(file.fail("its betas leave nothing or everything of a picture; they must lie between 0 and 1"));
+            return Err(file
+                .fail("its betas leave nothing or everything of a picture; they must lie between 0 and 1"));
         }
         let to_one = file.flag("set_alpha_to_one", sampler == Sampler::Ddim)?;
-        let predictions =
-            [("epsilon", Prediction::Noise), ("v_prediction", Prediction::Velocity), ("sample", Prediction::Sample)];
+        let predictions = [
+            ("epsilon", Prediction::Noise),
+            ("v_prediction", Prediction::Velocity),
+            ("sample", Prediction::Sample),
+        ];
         let prediction = file.word("prediction_type", Prediction::Noise, &predictions)?;
         if prediction == Prediction::Sample && sampler == Sampler::Pndm {
             return Err(file.fail("prediction_type is sample, which PNDM does not take; use ddim or euler"));
@@ -130,7 +139,8 @@ impl Schedule {
             Spacing::Leading => (0..steps).map(|i| (i * (most / steps)) as f64 + self.offset).collect(),
             Spacing::Linspace => {
                 let apart = (most - 1) as f64 / (steps.max(2) - 1) as f64;
-                let at = |i: usize| if i + 1 == steps && i > 0 { (most - 1) as f64 } else { i as f64 * apart };
+                let at =
+                    |i: usize| if i + 1 == steps && i > 0 { (most - 1) as f64 } else { i as f64 * apart };
                 // Euler's method takes times between those that were trained with.
                 let kept = |v: f64| if sampler == Sampler::Euler { v } else { v.round_ties_even() };
                 (0..steps).map(|i| kept(at(i))).collect()
@@ -171,9 +181,8 @@ fn betas(file: &Described) -> Result<Vec<f64>, DiffusionError> {
     let count = file.count("num_train_timesteps", Some(1000), MOST_TIMES)?;
     let first = file.number("beta_start", Some(1e-4), [0.0, 1.0])?;
     let last = file.number("beta_end", Some(0.02), [0.0, 1.0])?;
-    let spread = |from: f64, to: f64| {
-        move |i: usize| from + (to - from) * i as f64 / (count.max(2) - 1) as f64
-    };
+    let spread =
+        |from: f64, to: f64| move |i: usize| from + (to - from) * i as f64 / (count.max(2) - 1) as f64;
     let cosine = |part: f64| ((part + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
     let ratio = |i: usize| cosine((i + 1) as f64 / count as f64) / cosine(i as f64 / count as f64);
     let kinds = [("linear", 0), ("scaled_linear", 1), ("squaredcos_cap_v2", 2)];

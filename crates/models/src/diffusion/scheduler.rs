@@ -62,11 +62,18 @@ pub struct Steps {
 
 impl Steps {
     /// So many steps; `eta`, from 0 to 1, is how much new noise each of DDIM's adds.
-    pub fn new(schedule: &Schedule, sampler: Sampler, steps: usize, eta: f64) -> Result<Steps, DiffusionError> {
+    pub fn new(
+        schedule: &Schedule,
+        sampler: Sampler,
+        steps: usize,
+        eta: f64,
+    ) -> Result<Steps, DiffusionError> {
         let asked = |why: String| Err(DiffusionError::Asked(why));
         let most = schedule.alphas.len();
         if !(1..=most).contains(&steps) {
-            return asked(format!("{steps} steps; there must be from 1 to {most}, the times that the model knows"));
+            return asked(format!(
+                "{steps} steps; there must be from 1 to {most}, the times that the model knows"
+            ));
         }
         if !(0.0..=1.0).contains(&eta) {
             return asked(format!("eta is {eta}; it must be from 0 to 1"));
@@ -79,7 +86,10 @@ impl Steps {
         let multistep = Multistep::new(&spaced, ratio, schedule.runge_kutta && sampler == Sampler::Pndm)?;
         let times = if sampler == Sampler::Pndm { multistep.times() } else { spaced };
         if let Some(time) = times.iter().find(|&&time| time < 0.0 || time > (most - 1) as f64) {
-            return asked(format!("{steps} steps begin at time {time}, and the model knows 0 to {}; take fewer", most - 1));
+            return asked(format!(
+                "{steps} steps begin at time {time}, and the model knows 0 to {}; take fewer",
+                most - 1
+            ));
         }
         let mut sigmas: Vec<f64> = times.iter().map(|&time| schedule.sigma(time)).collect();
         sigmas.push(if schedule.ends_at_least { schedule.sigma(0.0) } else { 0.0 });
@@ -114,7 +124,13 @@ impl Steps {
 
     /// The latents behind step `at`, of those before and of what the network made of them. `noise` is asked for as many numbers as
     /// there are latents, where the step adds some.
-    pub fn step(&mut self, at: usize, made: &[f64], latents: &[f64], noise: &mut dyn FnMut(usize) -> Vec<f64>) -> Vec<f64> {
+    pub fn step(
+        &mut self,
+        at: usize,
+        made: &[f64],
+        latents: &[f64],
+        noise: &mut dyn FnMut(usize) -> Vec<f64>,
+    ) -> Vec<f64> {
         match self.sampler {
             Sampler::Ddim => self.ddim(at, made, latents, noise),
             Sampler::Euler => self.euler(at, made, latents),
@@ -122,7 +138,13 @@ impl Steps {
         }
     }
 
-    fn ddim(&self, at: usize, made: &[f64], latents: &[f64], noise: &mut dyn FnMut(usize) -> Vec<f64>) -> Vec<f64> {
+    fn ddim(
+        &self,
+        at: usize,
+        made: &[f64],
+        latents: &[f64],
+        noise: &mut dyn FnMut(usize) -> Vec<f64>,
+    ) -> Vec<f64> {
         let time = self.times[at];
         let (now, before) = (self.schedule.alpha(time), self.schedule.alpha(time - self.ratio as f64));
         let variance = (1.0 - before) / (1.0 - now) * (1.0 - now / before);

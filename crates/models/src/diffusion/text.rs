@@ -112,7 +112,8 @@ impl TextConfig {
         let how = Heads { n: texts, heads: self.heads, causal: true, upcast: false };
         let h = h + layers.attention([&normal, &normal], names, true, how)?;
         let normal = layers.layer_norm(&h, &format!("{name}.layer_norm2"), self.eps)?;
-        let inner = self.activation.of(&layers.dense(&normal, &format!("{name}.mlp.fc1"), self.inner, true)?);
+        let inner =
+            self.activation.of(&layers.dense(&normal, &format!("{name}.mlp.fc1"), self.inner, true)?);
         let fed = layers.dense(&inner, &format!("{name}.mlp.fc2"), extent(&h, 1), true)?;
         Ok(&h + fed)
     }

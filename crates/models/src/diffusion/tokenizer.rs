@@ -12,7 +12,8 @@ use std::path::Path;
 const BEGIN: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 /// What CLIP takes as a word: an ending, letters, a digit, or anything else that is no space.
-const WORD: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORD: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Texts to as many tokens as there are positions.
 pub(super) struct Reader {
@@ -43,7 +44,11 @@ impl Reader {
     }
 
     /// Tokens, cut and padded; `rows` is the size of the table of words.
-    pub(super) fn read<T: AsRef<str>>(&self, texts: &[T], rows: usize) -> Result<Vec<Vec<u32>>, DiffusionError> {
+    pub(super) fn read<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        rows: usize,
+    ) -> Result<Vec<Vec<u32>>, DiffusionError> {
         let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text.as_ref())).collect();
         let read = self.reader.read(&inputs, rows, false).map_err(|e| DiffusionError::Text(Box::new(e)))?;
         let whole = |tokens: Vec<u32>| {
@@ -87,9 +92,7 @@ fn of_clip(folder: &Path) -> Result<Value, DiffusionError> {
         .map_err(|e| DiffusionError::Described { path: path.clone(), why: format!("it is no text: {e}") })?;
     let merges: Vec<&str> =
         merges.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty()).collect();
-    let special = |id: u64, content: &str| {
-        json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": true })
-    };
+    let special = |id: u64, content: &str| json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": true });
     Ok(json!({
         "version": "1.0",
         "truncation": null,

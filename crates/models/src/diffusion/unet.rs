@@ -56,7 +56,10 @@ impl UNet {
         let (d, c) = (config.time(), config.blocks[0]);
         let mut layer = |name: &str, from: usize| {
             let weight = stored.tensor(&format!("time_embedding.{name}.weight"), &[d, from])?.to_f32();
-            Ok::<_, WeightError>((weight, stored.tensor(&format!("time_embedding.{name}.bias"), &[d])?.to_f32()))
+            Ok::<_, WeightError>((
+                weight,
+                stored.tensor(&format!("time_embedding.{name}.bias"), &[d])?.to_f32(),
+            ))
         };
         let time = [layer("linear_1", c)?, layer("linear_2", d)?];
         let bias = stored.tensor("conv_out.bias", &[config.channels])?.to_f32();
@@ -83,7 +86,10 @@ impl UNet {
     pub fn guide(&mut self, step: &Step<'_>) -> Result<Guided, DiffusionError> {
         self.check(step, 2)?;
         if step.dims[0] != 1 {
-            return Err(DiffusionError::Asked(format!("one picture is guided at a time, got {}", step.dims[0])));
+            return Err(DiffusionError::Asked(format!(
+                "one picture is guided at a time, got {}",
+                step.dims[0]
+            )));
         }
         let bias = self.bias.clone();
         let guided = guidance::read(self.fed(step, true)?, &bias);
@@ -164,7 +170,8 @@ fn frequencies(time: f64, config: &UNetConfig) -> Vec<f64> {
     let angle = |i: usize| time * (-PERIOD.ln() * i as f64 / (half as f64 - config.shift)).exp();
     let sines = (0..half).map(|i| angle(i).sin());
     let cosines = (0..half).map(|i| angle(i).cos());
-    let mut all: Vec<f64> = if config.flip { cosines.chain(sines).collect() } else { sines.chain(cosines).collect() };
+    let mut all: Vec<f64> =
+        if config.flip { cosines.chain(sines).collect() } else { sines.chain(cosines).collect() };
     all.resize(config.blocks[0], 0.0);
     all
 }
@@ -184,7 +191,13 @@ fn finite(mut values: impl Iterator<Item = f64>, time: f64) -> Result<(), Diffus
 impl UNetConfig {
     /// The graph before its last convolution: of latents `[N, C, H, W]`, the embedding of a time `[1, D]` and states of texts
     /// `[N * tokens, D]`, `[N, C0, H, W]`.
-    pub fn last(&self, latents: &Var, time: &Var, states: &Var, weights: &mut dyn Weights) -> Result<Var, WeightError> {
+    pub fn last(
+        &self,
+        latents: &Var,
+        time: &Var,
+        states: &Var,
+        weights: &mut dyn Weights,
+    ) -> Result<Var, WeightError> {
         let layers = Layers { weights, groups: self.groups, eps: self.eps };
         Builder { config: self, layers, time, states }.build(latents)
     }
@@ -271,9 +284,8 @@ impl Builder<'_> {
 
     fn layer(&mut self, h: &Var, name: &str, [n, block]: [usize; 2]) -> Result<Var, WeightError> {
         let how = Heads { n, heads: self.config.heads[block], causal: false, upcast: self.config.upcast };
-        let names = |which: &str| {
-            ["to_q", "to_k", "to_v", "to_out.0"].map(|part| format!("{name}.{which}.{part}"))
-        };
+        let names =
+            |which: &str| ["to_q", "to_k", "to_v", "to_out.0"].map(|part| format!("{name}.{which}.{part}"));
         let normal = self.layers.layer_norm(h, &format!("{name}.norm1"), EPS_WITHIN)?;
         let h = h + self.layers.attention([&normal, &normal], names("attn1"), false, how)?;
         let normal = self.layers.layer_norm(&h, &format!("{name}.norm2"), EPS_WITHIN)?;
@@ -285,4 +297,3 @@ impl Builder<'_> {
         Ok(&h + self.layers.dense(&gated, &format!("{name}.ff.net.2"), c, true)?)
     }
 }
-

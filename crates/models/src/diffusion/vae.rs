@@ -81,7 +81,8 @@ impl VaeDecoder {
         let VaeDecoder { config, parts, older } = self;
         parts.program(dims, ["decoder.", "post_quant_conv."], DESCRIBED_BY, |stored| {
             let [n, h, w] = dims;
-            let shape = Shape::new(&[n, config.latent, h, w]).map_err(|e| DiffusionError::Asked(e.to_string()))?;
+            let shape =
+                Shape::new(&[n, config.latent, h, w]).map_err(|e| DiffusionError::Asked(e.to_string()))?;
             Ok(vec![config.decoded(&Var::input(shape), *older, stored)?])
         })
     }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod clip;
+mod diffusion;
+mod drawn;
 mod encoder;
 mod families;
 mod made;
