@@ -1,8 +1,8 @@
 //! The command line's shape: global options and the list of commands.
 
 use crate::commands::{
-    cache, check, classify, compile, completions, demo, devices, diagnose, diff_numerics, doctor, embed,
-    explain, fetch, inspect, ops, rerank, run, targets, train, worker,
+    cache, check, classify, compile, completions, demo, devices, diagnose, diff_numerics, doctor, draw,
+    embed, explain, fetch, inspect, ops, rerank, run, targets, train, worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -416,6 +416,8 @@ pub enum Command {
     Rerank(rerank::Args),
     #[command(after_help = classify::JSON)]
     Classify(classify::Args),
+    #[command(after_help = draw::JSON)]
+    Draw(draw::Args),
     #[command(after_help = compile::JSON)]
     Compile(compile::Args),
     #[command(after_help = run::JSON)]

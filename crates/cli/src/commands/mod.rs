@@ -10,6 +10,7 @@ pub mod devices;
 pub mod diagnose;
 pub mod diff_numerics;
 pub mod doctor;
+pub mod draw;
 pub mod embed;
 pub mod explain;
 pub mod fetch;
@@ -44,6 +45,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Embed(args) => embed::run(args, &context, &mut out),
         Command::Rerank(args) => rerank::run(args, &context, &mut out),
         Command::Classify(args) => classify::run(args, &context, &mut out),
+        Command::Draw(args) => draw::run(args, &context, &mut out),
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Explain(args) => explain::run(args, &context, &mut out),

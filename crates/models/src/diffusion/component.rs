@@ -6,9 +6,8 @@ use crate::weights::Stored;
 use aneforge::compile::compile;
 use aneforge::device::{self, Device};
 use aneforge::ir::types::Caller;
-use aneforge::passes::{CompileOptions, Compression, Norms};
+use aneforge::passes::CompileOptions;
 use aneforge::session::Session;
-use aneforge::target::Target;
 use aneforge::{RunError, Var};
 use std::sync::Arc;
 
@@ -20,14 +19,10 @@ const KEPT: usize = 2;
 /// How a pipeline is loaded.
 #[derive(Clone, Default)]
 pub struct DiffusionOptions {
-    /// The chip to compile for.
-    pub target: Target,
+    /// How graphs are compiled, and for which chip.
+    pub compile: CompileOptions,
     /// The device to run on; by default that of the machine, as [`device::default`] gives it.
     pub device: Option<Arc<dyn Device>>,
-    /// In which form weights are stored; by default as they are.
-    pub compression: Option<Compression>,
-    /// How norms are written.
-    pub norms: Norms,
 }
 
 /// What programs are compiled for, and run on.
@@ -42,10 +37,9 @@ pub struct Runtime {
 impl Runtime {
     /// What these options come to.
     pub fn new(options: DiffusionOptions) -> Result<Runtime, DiffusionError> {
+        let DiffusionOptions { compile: options, device } = options;
         options.target.runs_programs()?;
-        let device = options.device.map_or_else(device::default, Ok)?;
-        let compile = CompileOptions::target(options.target).compression(options.compression);
-        Ok(Runtime { device, options: compile.norms(options.norms) })
+        Ok(Runtime { device: device.map_or_else(device::default, Ok)?, options })
     }
 }
 

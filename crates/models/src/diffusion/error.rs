@@ -82,8 +82,8 @@ pub enum DiffusionError {
     },
     /// A network made infinities or NaN, of which nothing can be drawn.
     #[error(
-        "{network} made values that are not finite{at}: something overflows in half precision; load it with norms that survive every \
-         row (robust), and see with `diagnose` where it happens"
+        "{network} made values that are not finite{at}: something overflows in half precision; write norms so that every \
+         row survives (norms = robust), and see with `diagnose` where it happens"
     )]
     Overflow {
         /// Which network.

@@ -7,6 +7,7 @@ mod diffusion;
 mod drawn;
 mod encoder;
 mod families;
+mod full;
 mod made;
 mod reranker;
 mod resnet;
