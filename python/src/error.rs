@@ -10,6 +10,7 @@ use aneforge::target::UnknownTarget;
 use aneforge::train::{CheckpointError, TrainError};
 use aneforge::tune::TuneError;
 use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
+use aneforge_models::diffusion::DiffusionError;
 use aneforge_models::vision::VisionError;
 use aneforge_models::{EncodeError, LoadError};
 use pyo3::exceptions::{
@@ -43,6 +44,8 @@ pub enum Error {
     Encode(Box<EncodeError>),
     /// A network for pictures that could not be loaded or run.
     Vision(Box<VisionError>),
+    /// A model that draws which could not be loaded or run.
+    Diffusion(Box<DiffusionError>),
     /// Bytes that are no graph or plan.
     Portable(PortableError),
     /// Ways that could not be measured.
@@ -64,6 +67,12 @@ impl From<LoadError> for Error {
 impl From<VisionError> for Error {
     fn from(error: VisionError) -> Error {
         Error::Vision(Box::new(error))
+    }
+}
+
+impl From<DiffusionError> for Error {
+    fn from(error: DiffusionError) -> Error {
+        Error::Diffusion(Box::new(error))
     }
 }
 
@@ -103,6 +112,7 @@ impl From<Error> for PyErr {
             },
             Error::Load(e) => load(&e),
             Error::Vision(e) => vision(&e),
+            Error::Diffusion(e) => diffusion(&e),
             Error::Encode(e) => match *e {
                 EncodeError::Run(e) => run(&e),
                 e => PyValueError::new_err(e.to_string()),
@@ -152,6 +162,19 @@ fn vision(error: &VisionError) -> PyErr {
         VisionError::Load(e) => load(e),
         VisionError::Run(e) => run(e),
         VisionError::Target(_) => PyNotImplementedError::new_err(message),
+        _ => match error.io_kind() {
+            Some(kind) => io::Error::new(kind, message).into(),
+            None => PyValueError::new_err(message),
+        },
+    }
+}
+
+fn diffusion(error: &DiffusionError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        DiffusionError::Tokenizer(e) => load(e),
+        DiffusionError::Run(e) => run(e),
+        DiffusionError::Target(_) => PyNotImplementedError::new_err(message),
         _ => match error.io_kind() {
             Some(kind) => io::Error::new(kind, message).into(),
             None => PyValueError::new_err(message),
