@@ -31,6 +31,7 @@ from aneforge._catalog import (
 from aneforge._compile import Device, compile, devices, load_model
 from aneforge._call import Placement, Submitted
 from aneforge._diagnose import AllChips, Departures, Diagnosis
+from aneforge._diffusion import Diffusion, load_diffusion
 from aneforge._explain import Explanation
 from aneforge._encoder import load
 from aneforge._files import eval, load_graph, save_graph
@@ -125,6 +126,7 @@ __all__ = [
     "Departures",
     "Device",
     "Diagnosis",
+    "Diffusion",
     "DispatchFloorWarning",
     "Encoder",
     "Explanation",
@@ -186,6 +188,7 @@ __all__ = [
     "instance_norm",
     "is_native",
     "load",
+    "load_diffusion",
     "load_graph",
     "load_model",
     "load_resnet",

@@ -51,8 +51,10 @@ pub fn load_diffusion(
     let compile = CompileOptions::target(target)
         .compression(compression.transpose()?)
         .norms(self::norms("load_diffusion", norms.as_deref())?);
-    let options =
-        DiffusionOptions { compile, device: Some(host.unwrap_or_default().device(device.as_deref(), target)?) };
+    let options = DiffusionOptions {
+        compile,
+        device: Some(host.unwrap_or_default().device(device.as_deref(), target)?),
+    };
     // That stays the same one when it is loaded again after a change of directory.
     let path = std::path::absolute(&path).unwrap_or(path);
     let make = move || Pipeline::load(&path, options.clone()).map_err(Error::from);
@@ -117,7 +119,11 @@ fn four(dims: &[usize]) -> [usize; 4] {
     std::array::from_fn(|axis| if dims.len() == 4 { dims[axis] } else { 0 })
 }
 
-fn array<'py, T: Element + Copy>(py: Python<'py>, values: &[T], dims: &[usize]) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+fn array<'py, T: Element + Copy>(
+    py: Python<'py>,
+    values: &[T],
+    dims: &[usize],
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
     let array = zeros::<T>(py, dims)?;
     let mut flat = array.readwrite();
     flat.as_slice_mut().expect("invariant: new arrays are contiguous").copy_from_slice(values);

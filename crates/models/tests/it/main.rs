@@ -11,4 +11,5 @@ mod full;
 mod made;
 mod reranker;
 mod resnet;
+mod undrawn;
 mod vision;
