@@ -8,7 +8,8 @@ use aneforge::ir::ops::conv::Conv;
 use aneforge::nn::attention_tiles;
 use aneforge_tensor::Shape;
 
-/// Pixels from which a norm over groups takes rows of channels together with rows of the image.
+/// Pixels from which a norm over groups takes rows of channels together with rows of the image, and rows of several images are kept
+/// apart.
 ///
 /// Evidence: `Limits::tensor_dim`, which is 16,384 before A16; both say how long an axis may be.
 const MOST_PIXELS: usize = 16_384;
@@ -38,6 +39,11 @@ pub(super) struct Heads {
     pub(super) upcast: bool,
 }
 
+/// The length of rows; 0 of a value that is mistaken.
+pub(super) fn width(x: &Var) -> usize {
+    x.shape().dims().last().copied().unwrap_or(0)
+}
+
 /// An extent; 0 of a value that is mistaken.
 pub(super) fn extent(x: &Var, axis: usize) -> usize {
     x.shape().dims().get(axis).copied().unwrap_or(0)
@@ -65,14 +71,14 @@ impl Layers<'_> {
 
     /// A product with a matrix, and a bias where there is one.
     pub(super) fn dense(&mut self, x: &Var, name: &str, to: usize, biased: bool) -> Result<Var, WeightError> {
-        let weight = self.weight(&format!("{name}.weight"), &[to, extent(x, 1)])?;
+        let weight = self.weight(&format!("{name}.weight"), &[to, width(x)])?;
         let bias = biased.then(|| self.weight(&format!("{name}.bias"), &[to])).transpose()?;
         Ok(x.linear(&weight, bias.as_ref()))
     }
 
     /// A norm of each row.
     pub(super) fn layer_norm(&mut self, x: &Var, name: &str, eps: f64) -> Result<Var, WeightError> {
-        let [gamma, beta] = self.scales(name, extent(x, 1))?;
+        let [gamma, beta] = self.scales(name, width(x))?;
         Ok(x.layer_norm(&gamma, &beta, eps))
     }
 
@@ -122,7 +128,7 @@ impl Layers<'_> {
         biased: bool,
         how: Heads,
     ) -> Result<Var, WeightError> {
-        let (d, [n, heads]) = (extent(x, 1), [how.n, how.heads]);
+        let (d, [n, heads]) = (width(x), [how.n, how.heads]);
         let [query, key, value, out] = names;
         let apart =
             |x: Var| x.reshape(&[n as i64, -1, heads as i64, (d / heads) as i64]).transpose(&[0, 2, 1, 3]);
@@ -138,7 +144,7 @@ impl Layers<'_> {
         let op =
             Attention { scale: Real(scale / before), causal: how.causal, parts: parts as i64, layer: false };
         let mixed = Var::apply(op, &[&query, &key, &value]).transpose(&[0, 2, 1, 3]);
-        self.dense(&mixed.reshape(&[(n * queries) as i64, d as i64]), &out, d, true)
+        self.dense(&mixed.reshape_to(x.shape()), &out, d, true)
     }
 }
 
@@ -147,10 +153,11 @@ pub(super) fn windows(kernel: usize, step: i64) -> Conv {
     Conv { strides: [step; 2], pad: [(kernel / 2) as i64; 4], dilations: [1; 2], groups: 1 }
 }
 
-/// The pixels of images as rows, `[N * H * W, C]`.
+/// The pixels of images as rows, `[N * H * W, C]`; `[N, H * W, C]` where an axis would be too long.
 pub(super) fn rows(x: &Var) -> Var {
-    let c = extent(x, 1) as i64;
-    x.reshape(&[extent(x, 0) as i64, c, -1]).transpose(&[0, 2, 1]).reshape(&[-1, c])
+    let [n, c, h, w] = [0, 1, 2, 3].map(|axis| extent(x, axis));
+    let apart = x.reshape(&[n as i64, c as i64, -1]).transpose(&[0, 2, 1]);
+    if n * h * w > MOST_PIXELS { apart } else { apart.reshape(&[-1, c as i64]) }
 }
 
 /// Rows as images like `x`.

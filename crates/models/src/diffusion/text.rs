@@ -3,7 +3,7 @@
 use super::component::{Component, Runtime};
 use super::config::{Activation, TextConfig};
 use super::error::DiffusionError;
-use super::layers::{Heads, Layers, extent};
+use super::layers::{Heads, Layers, width};
 use super::tokenizer::Reader;
 use crate::weights::{Stored, WeightError, Weights};
 use aneforge::nn::gelu_tanh;
@@ -114,7 +114,7 @@ impl TextConfig {
         let normal = layers.layer_norm(&h, &format!("{name}.layer_norm2"), self.eps)?;
         let inner =
             self.activation.of(&layers.dense(&normal, &format!("{name}.mlp.fc1"), self.inner, true)?);
-        let fed = layers.dense(&inner, &format!("{name}.mlp.fc2"), extent(&h, 1), true)?;
+        let fed = layers.dense(&inner, &format!("{name}.mlp.fc2"), width(&h), true)?;
         Ok(&h + fed)
     }
 }

@@ -4,7 +4,7 @@ use super::component::{Component, Runtime, check};
 use super::config::UNetConfig;
 use super::error::DiffusionError;
 use super::guidance::{self, Guided};
-use super::layers::{Heads, Layers, extent, image, rows};
+use super::layers::{Heads, Layers, extent, image, rows, width};
 use crate::weights::{Stored, WeightError, Weights};
 use aneforge::session::Session;
 use aneforge::{Feed, Var};
@@ -236,10 +236,10 @@ impl Builder<'_> {
                 kept.push(h.clone());
             }
         }
-        let width = config.blocks[last];
-        h = self.layers.residual(&h, "mid_block.resnets.0", width, Some(self.time))?;
+        let wide = config.blocks[last];
+        h = self.layers.residual(&h, "mid_block.resnets.0", wide, Some(self.time))?;
         h = self.transformer(&h, "mid_block.attentions.0", last)?;
-        h = self.layers.residual(&h, "mid_block.resnets.1", width, Some(self.time))?;
+        h = self.layers.residual(&h, "mid_block.resnets.1", wide, Some(self.time))?;
         for up in 0..=last {
             let (block, at) = (last - up, format!("up_blocks.{up}"));
             for layer in 0..=config.layers[block] {
@@ -271,7 +271,7 @@ impl Builder<'_> {
 
     /// A matrix, or a convolution of single pixels, which is one.
     fn projected(&mut self, x: &Var, name: &str) -> Result<Var, WeightError> {
-        let c = extent(x, 1);
+        let c = width(x);
         if self.config.linear {
             return self.layers.dense(x, name, c, true);
         }
@@ -291,7 +291,7 @@ impl Builder<'_> {
         let normal = self.layers.layer_norm(&h, &format!("{name}.norm2"), EPS_WITHIN)?;
         let h = &h + self.layers.attention([&normal, self.states], names("attn2"), false, how)?;
         let normal = self.layers.layer_norm(&h, &format!("{name}.norm3"), EPS_WITHIN)?;
-        let c = extent(&h, 1);
+        let c = width(&h);
         let halves = self.layers.dense(&normal, &format!("{name}.ff.net.0.proj"), 8 * c, true)?.split(2, -1);
         let gated = &halves[0] * halves[1].gelu();
         Ok(&h + self.layers.dense(&gated, &format!("{name}.ff.net.2"), c, true)?)

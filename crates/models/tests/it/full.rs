@@ -1,8 +1,9 @@
 //! The networks of Stable Diffusion 1.5 in full size: 860 million weights of the U-Net, of which those of one shape share their bytes.
 
+use aneforge::ir::op::Op;
 use aneforge::passes::CompileOptions;
 use aneforge::target::{Family, Target};
-use aneforge::{Shape, Tensor, Var, compile};
+use aneforge::{Graph, Shape, Tensor, Var, compile};
 use aneforge_models::diffusion::config::{TextConfig, UNetConfig, VaeConfig};
 use aneforge_tensor::{Bytes, DType};
 use std::collections::BTreeMap;
@@ -78,7 +79,37 @@ fn every_family_takes_the_unet_in_full_size() {
     assert_eq!(made.shape().dims(), [2, 4, 64, 64]);
     // Those of the network, but for the embedding of a time (320 to 1280 to 1280), which the host has.
     assert_eq!(zeros.values, 859_520_964 - (320 + 1) * 1280 - (1280 + 1) * 1280);
+    // As diffusers has them: sixteen transformers with a norm of their own, and 8 heads everywhere, 40 to 160 numbers wide.
+    let graph = Graph::freeze(std::slice::from_ref(&made)).unwrap();
+    let norms = |eps: f64| {
+        graph
+            .nodes()
+            .filter(
+                |(_, node)| matches!(&node.op, Op::GroupNorm(op) if op.num_groups == 32 && op.eps.0 == eps),
+            )
+            .count()
+    };
+    assert_eq!((norms(1e-6), norms(1e-5)), (16, 2 * 22 + 1));
+    let heads =
+        graph.nodes().filter(|(_, node)| matches!(node.op, Op::Attention(_))).map(|(_, node)| node.ty.shape);
+    let widths: BTreeMap<usize, usize> = heads.fold(BTreeMap::new(), |mut all, shape| {
+        assert_eq!(shape[1], 8);
+        *all.entry(shape[3]).or_default() += 1;
+        all
+    });
+    assert_eq!(widths, BTreeMap::from([(40, 10), (80, 10), (160, 12)]));
     assert!(for_every_family(&[made]) > 1000);
+}
+
+#[test]
+fn the_oldest_family_takes_two_texts_at_768_pixels() {
+    let config = described(UNET, UNetConfig::read).unwrap();
+    let mut zeros = Zeros::new();
+    let mut weights = |_: &str, shape: Shape| zeros.get(shape);
+    let (latents, time) = (input(&[2, 4, 96, 96]), input(&[1, 1280]));
+    // Rows of both pictures together are more than an axis may have.
+    let last = config.last(&latents, &time, &input(&[2 * 77, 768]), &mut weights).unwrap();
+    compile(&[last], &CompileOptions::target(Target::named("h13").unwrap())).unwrap();
 }
 
 #[test]
