@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -66,6 +67,16 @@ def test_parts_are_those_of_diffusers(model: af.Diffusion) -> None:
     assert noise.shape == (2, 4, 8, 8) and apart(noise, want["noise"][0]) < 4e-3
     picture = model.vae(normal(13, (1, 4, 8, 8)) * np.float32(0.2))
     assert picture.shape == (1, 3, 16, 16) and apart(picture, want["picture"]) < 2.5e-3
+
+
+def test_the_page_does_what_it_says(place: Path) -> None:
+    page = made.ROOT / "docs" / "diffusion.md"
+    scope: dict[str, Any] = {"FOLDER": place}
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.S | re.M)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), scope)
+    assert scope["states"].shape == (2, 16, 32) and scope["noise"].shape == (2, 4, 8, 8) and scope["pixels"].shape == (2, 3, 16, 16)
 
 
 def test_pictures_are_drawn(model: af.Diffusion) -> None:
