@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::output;
-use aneforge_models::diffusion::{DiffusionOptions, Draw, Pipeline, Sampler, png};
+use aneforge_models::diffusion::{DiffusionOptions, Draw, Drawn, Pipeline, Sampler, png};
 use anyhow::Result;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use serde_json::json;
@@ -87,68 +87,95 @@ fn size(word: &str) -> Result<(usize, usize), String> {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context, out: &mut dyn Write) -> Result<()> {
     let began = Instant::now();
-    if context.json && output::is_standard(&args.output) {
-        return Err(crate::exit::misuse("-o - and --json both print to standard output; name a file"));
-    }
-    // Said before the work, and not after it.
-    let folder = args.output.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
-    if let Some(folder) = folder {
-        return Err(crate::exit::file(format!(
-            "there is no folder `{}` for the picture; make it first",
-            folder.display()
-        )));
-    }
+    check(args, context)?;
     let options = DiffusionOptions { compile: context.options(), device: Some(context.device()?) };
     let mut pipeline = Pipeline::load(&args.model, options)?;
-    let draw = Draw {
-        negative: args.negative.clone(),
-        steps: args.steps,
-        guidance: args.guidance,
-        seed: args.seed.into(),
-        size: args.size,
-        sampler: args.sampler,
-        eta: args.eta,
-        ..Draw::new(&args.prompt)
-    };
     let (bar, mut forwards) = (context.bar("drawing", args.steps), 0);
-    let drawn = pipeline.draw(&draw, &mut |done, total| {
+    let drawn = pipeline.draw(&args.draw(), &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
         forwards = total;
         ControlFlow::Continue(())
     })?;
     bar.finish_and_clear();
-    let (width, height, sampler) = (drawn.picture.width(), drawn.picture.height(), drawn.sampler.name());
-    let Args { prompt, negative, steps, guidance, seed, eta, .. } = args;
-    let settings = format!(
-        "steps {steps}, guidance {guidance}, seed {seed}, sampler {sampler}, eta {eta}, size {width}x{height}"
-    );
-    let (model, software) =
-        (args.model.display().to_string(), format!("aneforge {}", env!("CARGO_PKG_VERSION")));
-    let texts = [
-        ("Software", &software[..]),
-        ("prompt", prompt),
-        ("negative", negative),
-        ("settings", &settings),
-        ("model", &model),
-    ];
-    let file = png::encode(&drawn.picture, &texts)?;
+    let file = args.file(&drawn)?;
     output::save(&args.output, out, |to| to.write_all(&file))?;
     if output::is_standard(&args.output) {
         return Ok(());
     }
-    let seconds = began.elapsed().as_secs_f64();
+    let (width, height, sampler) = (drawn.picture.width(), drawn.picture.height(), drawn.sampler.name());
+    let (shown, seconds) = (args.output.display(), began.elapsed().as_secs_f64());
     if context.json {
         let value = json!({
-            "model": model, "target": pipeline.target().name(), "device": pipeline.device().title(),
-            "prompt": prompt, "negative": negative, "steps": steps, "guidance": guidance, "seed": seed, "sampler": sampler, "eta": eta,
-            "width": width, "height": height, "forwards": forwards, "seconds": seconds, "output": args.output.display().to_string(),
+            "model": args.model.display().to_string(),
+            "target": pipeline.target().name(),
+            "device": pipeline.device().title(),
+            "prompt": args.prompt,
+            "negative": args.negative,
+            "steps": args.steps,
+            "guidance": args.guidance,
+            "seed": args.seed,
+            "sampler": sampler,
+            "eta": args.eta,
+            "width": width,
+            "height": height,
+            "forwards": forwards,
+            "seconds": seconds,
+            "output": shown.to_string(),
         });
         return output::print_json(out, &value);
     }
-    let shown = args.output.display();
+    let seed = args.seed;
     Ok(writeln!(
         out,
         "{shown}: {width} x {height} pixels, {forwards} forwards with {sampler}, seed {seed}, in {seconds:.1} s"
     )?)
+}
+
+/// What is wrong with the output is said before the work, and not after it.
+fn check(args: &Args, context: &Context) -> Result<()> {
+    if context.json && output::is_standard(&args.output) {
+        return Err(crate::exit::misuse("-o - and --json both print to standard output; name a file"));
+    }
+    match args.output.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        None => Ok(()),
+        Some(folder) => {
+            let folder = folder.display();
+            Err(crate::exit::file(format!("there is no folder `{folder}` for the picture; make it first")))
+        }
+    }
+}
+
+impl Args {
+    fn draw(&self) -> Draw {
+        Draw {
+            negative: self.negative.clone(),
+            steps: self.steps,
+            guidance: self.guidance,
+            seed: self.seed.into(),
+            size: self.size,
+            sampler: self.sampler,
+            eta: self.eta,
+            ..Draw::new(&self.prompt)
+        }
+    }
+
+    /// The picture as PNG, with what it was drawn by.
+    fn file(&self, drawn: &Drawn) -> Result<Vec<u8>> {
+        let (width, height, sampler) = (drawn.picture.width(), drawn.picture.height(), drawn.sampler.name());
+        let Args { steps, guidance, seed, eta, .. } = self;
+        let settings = format!(
+            "steps {steps}, guidance {guidance}, seed {seed}, sampler {sampler}, eta {eta}, size {width}x{height}"
+        );
+        let (model, software) =
+            (self.model.display().to_string(), format!("aneforge {}", env!("CARGO_PKG_VERSION")));
+        let texts = [
+            ("Software", &software[..]),
+            ("prompt", &self.prompt),
+            ("negative", &self.negative),
+            ("settings", &settings),
+            ("model", &model),
+        ];
+        Ok(png::encode(&drawn.picture, &texts)?)
+    }
 }

@@ -5,36 +5,22 @@ use crate::support::{command, fails, folder, json, keys, show, text};
 use aneforge_models::vision::Picture;
 use std::fs;
 
+/// The command for a prompt, with further words.
+fn asked<'a>(model: &'a str, file: &'a str, words: &'a str) -> Vec<&'a str> {
+    ["draw", "a photo of a cat", "-m", model, "-o", file].into_iter().chain(words.split(' ')).collect()
+}
+
 #[test]
 fn a_picture_says_what_it_was_drawn_by() {
     let (dir, model) = (folder(), pipeline("sd1"));
     let file = dir.path().join("out.png");
     let (model, file) = (show(model.path()), show(&file));
-    let asked = [
-        "draw",
-        "a photo of a cat",
-        "-m",
-        &model,
-        "--steps",
-        "3",
-        "--guidance",
-        "2",
-        "--seed",
-        "9",
-        "-o",
-        &file,
-    ];
-    let value = json(&asked);
-    let all = [
-        "device", "eta", "forwards", "guidance", "height", "model", "negative", "output", "prompt",
-        "sampler", "seconds", "seed", "steps", "target", "width",
-    ];
-    assert_eq!(keys(&value), all);
+    let value = json(&asked(&model, &file, "--steps 3 --guidance 2 --seed 9"));
+    let all = "device eta forwards guidance height model negative output prompt sampler seconds seed steps target width";
+    assert_eq!(keys(&value).join(" "), all);
     // PNDM takes the second time twice.
-    assert_eq!(
-        (&value["forwards"], &value["sampler"], &value["width"]),
-        (&4.into(), &"pndm".into(), &16.into())
-    );
+    let drawn = (&value["forwards"], &value["sampler"], &value["width"]);
+    assert_eq!(drawn, (&4.into(), &"pndm".into(), &16.into()));
     let bytes = fs::read(&file).unwrap();
     let picture = Picture::open(&file).unwrap();
     assert_eq!((picture.width(), picture.height()), (16, 16));
@@ -50,29 +36,13 @@ fn a_picture_says_what_it_was_drawn_by() {
         at += 12 + length;
     }
 
-    let again = [
-        "draw",
-        "a photo of a cat",
-        "-m",
-        &model,
-        "--steps",
-        "3",
-        "--guidance",
-        "2",
-        "--seed",
-        "10",
-        "-o",
-        &file,
-    ];
-    let said = text(&again);
+    let said = text(&asked(&model, &file, "--steps 3 --guidance 2 --seed 10"));
     assert!(
         said.starts_with(&format!("{file}: 16 x 16 pixels, 4 forwards with pndm, seed 10, in ")),
         "{said}"
     );
     assert_ne!(Picture::open(&file).unwrap().rgb(), picture.rgb());
-    let larger =
-        ["draw", "a cat", "-m", &model, "--steps", "2", "--size", "24x16", "--sampler", "euler", "-o", "-"];
-    let out = command(&larger).output().unwrap();
+    let out = command(&asked(&model, "-", "--steps 2 --size 24x16 --sampler euler")).output().unwrap();
     let picture = Picture::decode("-", &out.stdout).unwrap();
     assert_eq!((picture.width(), picture.height()), (24, 16));
 }

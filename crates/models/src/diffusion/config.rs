@@ -204,45 +204,50 @@ pub struct UNetConfig {
     pub shift: f64,
 }
 
+/// Fails where a U-Net has what those of Stable Diffusion 1 and 2 have not.
+fn only_unets(file: &Described) -> Result<(), DiffusionError> {
+    let (no, one, three) = (Value::Bool(false), Value::from(1), Value::from(3));
+    file.only(&[
+        ("_class_name", "UNet2DConditionModel".into()),
+        ("mid_block_type", "UNetMidBlock2DCrossAttn".into()),
+        ("act_fn", "silu".into()),
+        ("resnet_time_scale_shift", "default".into()),
+        ("time_embedding_type", "positional".into()),
+        ("attention_type", "default".into()),
+        ("center_input_sample", no.clone()),
+        ("only_cross_attention", no.clone()),
+        ("mid_block_only_cross_attention", no.clone()),
+        ("dual_cross_attention", no.clone()),
+        ("resnet_skip_time_act", no.clone()),
+        ("class_embeddings_concat", no),
+        ("downsample_padding", one.clone()),
+        ("mid_block_scale_factor", one.clone()),
+        ("resnet_out_scale_factor", one),
+        ("conv_in_kernel", three.clone()),
+        ("conv_out_kernel", three),
+    ])?;
+    let absent = [
+        "addition_embed_type",
+        "class_embed_type",
+        "num_class_embeds",
+        "encoder_hid_dim",
+        "encoder_hid_dim_type",
+        "time_embedding_dim",
+        "time_embedding_act_fn",
+        "timestep_post_act",
+        "time_cond_proj_dim",
+        "cross_attention_norm",
+        "reverse_transformer_layers_per_block",
+        "num_attention_heads",
+    ];
+    file.only(&absent.map(|key| (key, Value::Null)))
+}
+
 impl UNetConfig {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<UNetConfig, DiffusionError> {
         let file = Described::read(path.to_owned())?;
-        let (no, one, three) = (Value::Bool(false), Value::from(1), Value::from(3));
-        file.only(&[
-            ("_class_name", "UNet2DConditionModel".into()),
-            ("mid_block_type", "UNetMidBlock2DCrossAttn".into()),
-            ("act_fn", "silu".into()),
-            ("resnet_time_scale_shift", "default".into()),
-            ("time_embedding_type", "positional".into()),
-            ("attention_type", "default".into()),
-            ("center_input_sample", no.clone()),
-            ("only_cross_attention", no.clone()),
-            ("mid_block_only_cross_attention", no.clone()),
-            ("dual_cross_attention", no.clone()),
-            ("resnet_skip_time_act", no.clone()),
-            ("class_embeddings_concat", no),
-            ("downsample_padding", one.clone()),
-            ("mid_block_scale_factor", one.clone()),
-            ("resnet_out_scale_factor", one),
-            ("conv_in_kernel", three.clone()),
-            ("conv_out_kernel", three),
-        ])?;
-        let absent = [
-            "addition_embed_type",
-            "class_embed_type",
-            "num_class_embeds",
-            "encoder_hid_dim",
-            "encoder_hid_dim_type",
-            "time_embedding_dim",
-            "time_embedding_act_fn",
-            "timestep_post_act",
-            "time_cond_proj_dim",
-            "cross_attention_norm",
-            "reverse_transformer_layers_per_block",
-            "num_attention_heads",
-        ];
-        file.only(&absent.map(|key| (key, Value::Null)))?;
+        only_unets(&file)?;
         let groups = file.count("norm_num_groups", Some(32), MOST_CHANNELS)?;
         let blocks = file.channels(groups)?;
         let n = blocks.len();

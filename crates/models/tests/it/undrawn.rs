@@ -76,32 +76,34 @@ fn what_other_models_have_is_refused_by_name() {
     assert!(scheduler("prediction_type", json!("flow")).contains("epsilon, v_prediction, sample are known"));
 }
 
+/// What graphs and their sizes follow from.
+const KEYS: [(&str, &str); 22] = [
+    ("unet/config.json", "block_out_channels"),
+    ("unet/config.json", "layers_per_block"),
+    ("unet/config.json", "attention_head_dim"),
+    ("unet/config.json", "cross_attention_dim"),
+    ("unet/config.json", "norm_num_groups"),
+    ("unet/config.json", "down_block_types"),
+    ("unet/config.json", "transformer_layers_per_block"),
+    ("unet/config.json", "norm_eps"),
+    ("unet/config.json", "sample_size"),
+    ("vae/config.json", "block_out_channels"),
+    ("vae/config.json", "layers_per_block"),
+    ("vae/config.json", "up_block_types"),
+    ("vae/config.json", "scaling_factor"),
+    ("text_encoder/config.json", "hidden_size"),
+    ("text_encoder/config.json", "num_hidden_layers"),
+    ("text_encoder/config.json", "num_attention_heads"),
+    ("text_encoder/config.json", "intermediate_size"),
+    ("text_encoder/config.json", "max_position_embeddings"),
+    ("text_encoder/config.json", "vocab_size"),
+    ("scheduler/scheduler_config.json", "num_train_timesteps"),
+    ("scheduler/scheduler_config.json", "beta_start"),
+    ("scheduler/scheduler_config.json", "beta_schedule"),
+];
+
 #[test]
 fn hostile_descriptions_are_errors() {
-    let keys = [
-        ("unet/config.json", "block_out_channels"),
-        ("unet/config.json", "layers_per_block"),
-        ("unet/config.json", "attention_head_dim"),
-        ("unet/config.json", "cross_attention_dim"),
-        ("unet/config.json", "norm_num_groups"),
-        ("unet/config.json", "down_block_types"),
-        ("unet/config.json", "transformer_layers_per_block"),
-        ("unet/config.json", "norm_eps"),
-        ("unet/config.json", "sample_size"),
-        ("vae/config.json", "block_out_channels"),
-        ("vae/config.json", "layers_per_block"),
-        ("vae/config.json", "up_block_types"),
-        ("vae/config.json", "scaling_factor"),
-        ("text_encoder/config.json", "hidden_size"),
-        ("text_encoder/config.json", "num_hidden_layers"),
-        ("text_encoder/config.json", "num_attention_heads"),
-        ("text_encoder/config.json", "intermediate_size"),
-        ("text_encoder/config.json", "max_position_embeddings"),
-        ("text_encoder/config.json", "vocab_size"),
-        ("scheduler/scheduler_config.json", "num_train_timesteps"),
-        ("scheduler/scheduler_config.json", "beta_start"),
-        ("scheduler/scheduler_config.json", "beta_schedule"),
-    ];
     let values = [
         json!(0),
         json!(-1),
@@ -114,7 +116,7 @@ fn hostile_descriptions_are_errors() {
         json!(u64::MAX),
     ];
     let folder = pipeline("sd1");
-    for (file, key) in keys {
+    for (file, key) in KEYS {
         let path = folder.path().join(file);
         let config = json(path.clone());
         for value in &values {
