@@ -39,6 +39,11 @@ pub(super) struct Heads {
     pub(super) upcast: bool,
 }
 
+/// Whether a value could not be built, so that it has no extents to ask weights by; it says why when it is compiled.
+pub(super) fn mistaken(x: &Var) -> bool {
+    x.check().is_err()
+}
+
 /// The length of rows; 0 of a value that is mistaken.
 pub(super) fn width(x: &Var) -> usize {
     x.shape().dims().last().copied().unwrap_or(0)
@@ -64,6 +69,9 @@ impl Layers<'_> {
         kernel: usize,
         step: i64,
     ) -> Result<Var, WeightError> {
+        if mistaken(x) {
+            return Ok(x.clone());
+        }
         let weight = self.weight(&format!("{name}.weight"), &[to, extent(x, 1), kernel, kernel])?;
         let bias = self.weight(&format!("{name}.bias"), &[to])?;
         Ok(x.conv(windows(kernel, step), &weight, Some(&bias)))
@@ -71,6 +79,9 @@ impl Layers<'_> {
 
     /// A product with a matrix, and a bias where there is one.
     pub(super) fn dense(&mut self, x: &Var, name: &str, to: usize, biased: bool) -> Result<Var, WeightError> {
+        if mistaken(x) {
+            return Ok(x.clone());
+        }
         let weight = self.weight(&format!("{name}.weight"), &[to, width(x)])?;
         let bias = biased.then(|| self.weight(&format!("{name}.bias"), &[to])).transpose()?;
         Ok(x.linear(&weight, bias.as_ref()))
@@ -78,12 +89,18 @@ impl Layers<'_> {
 
     /// A norm of each row.
     pub(super) fn layer_norm(&mut self, x: &Var, name: &str, eps: f64) -> Result<Var, WeightError> {
+        if mistaken(x) {
+            return Ok(x.clone());
+        }
         let [gamma, beta] = self.scales(name, width(x))?;
         Ok(x.layer_norm(&gamma, &beta, eps))
     }
 
     /// A norm of each group of channels.
     pub(super) fn group_norm(&mut self, x: &Var, name: &str, eps: f64) -> Result<Var, WeightError> {
+        if mistaken(x) {
+            return Ok(x.clone());
+        }
         let [gamma, beta] = self.scales(name, extent(x, 1))?;
         Ok(match extent(x, 2) * extent(x, 3) > MOST_PIXELS {
             true => of_large(x, &gamma, &beta, self.groups, eps),
@@ -104,6 +121,9 @@ impl Layers<'_> {
         to: usize,
         time: Option<&Var>,
     ) -> Result<Var, WeightError> {
+        if mistaken(x) {
+            return Ok(x.clone());
+        }
         let eps = self.eps;
         let h = self.group_norm(x, &format!("{name}.norm1"), eps)?.silu();
         let mut h = self.conv(&h, &format!("{name}.conv1"), to, 3, 1)?;
@@ -128,6 +148,9 @@ impl Layers<'_> {
         biased: bool,
         how: Heads,
     ) -> Result<Var, WeightError> {
+        if mistaken(x) {
+            return Ok(x.clone());
+        }
         let (d, [n, heads]) = (width(x), [how.n, how.heads]);
         let [query, key, value, out] = names;
         let apart =

@@ -4,7 +4,7 @@ use super::component::{Component, Runtime, check};
 use super::config::UNetConfig;
 use super::error::DiffusionError;
 use super::guidance::{self, Guided};
-use super::layers::{Heads, Layers, extent, image, rows, width};
+use super::layers::{Heads, Layers, extent, image, mistaken, rows, width};
 use crate::weights::{Stored, WeightError, Weights};
 use aneforge::session::Session;
 use aneforge::{Feed, Var};
@@ -272,14 +272,13 @@ impl Builder<'_> {
     /// A matrix, or a convolution of single pixels, which is one.
     fn projected(&mut self, x: &Var, name: &str) -> Result<Var, WeightError> {
         let c = width(x);
-        if self.config.linear {
+        if self.config.linear || mistaken(x) {
             return self.layers.dense(x, name, c, true);
         }
         let kernel = self.layers.weight(&format!("{name}.weight"), &[c, c, 1, 1])?;
         let bias = self.layers.weight(&format!("{name}.bias"), &[c])?;
         let matrix = kernel.data().and_then(|weight| weight.reshape(Shape::new(&[c, c]).ok()?).ok());
-        let matrix = matrix.expect("invariant: a weight is a constant of the shape that was asked for");
-        Ok(x.linear(&Var::constant(matrix), Some(&bias)))
+        Ok(x.linear(&matrix.map_or(kernel, Var::constant), Some(&bias)))
     }
 
     fn layer(&mut self, h: &Var, name: &str, [n, block]: [usize; 2]) -> Result<Var, WeightError> {

@@ -2,7 +2,7 @@
 
 use aneforge::ir::op::Op;
 use aneforge::passes::CompileOptions;
-use aneforge::target::{Family, System, Target};
+use aneforge::target::{Family, Target};
 use aneforge::{Graph, Shape, Tensor, Var, compile};
 use aneforge_models::diffusion::config::{TextConfig, UNetConfig, VaeConfig};
 use aneforge_tensor::{Bytes, DType};
@@ -99,29 +99,6 @@ fn every_family_takes_the_unet_in_full_size() {
     });
     assert_eq!(widths, BTreeMap::from([(40, 10), (80, 10), (160, 12)]));
     assert!(for_every_family(&[made]) > 1000);
-}
-
-/// Of all systems, one takes weight files of 2 GiB and one of 1 GiB, and the U-Net's weights are 1.7 GB.
-#[test]
-#[ignore = "looks at 1.7 GB of weights, which takes minutes: cargo test -p aneforge-models --test it -- --ignored the_unet_is_one"]
-fn the_unet_is_one_program_or_two() {
-    let config = described(UNET, UNetConfig::read).unwrap();
-    let pattern: Vec<u8> =
-        (0..1u32 << 26).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 0x3b).collect();
-    let (bytes, mut next) = (Bytes::new(pattern), 0);
-    // No two are the same, and all are of the same memory.
-    let mut weights = |_: &str, shape: Shape| {
-        let length = 2 * shape.count();
-        next += 64;
-        Var::constant(Tensor::new(DType::F16, shape, bytes.slice(next..next + length).unwrap()).unwrap())
-    };
-    let latents = input(&[1, 4, 64, 64]);
-    let last = config.last(&latents, &input(&[1, 1280]), &input(&[77, 768]), &mut weights).unwrap();
-    let made = config.out(&last, &mut weights).unwrap();
-    for (system, programs) in [(System::MacOs26, 1), (System::MacOs27, 2)] {
-        let plan = compile(std::slice::from_ref(&made), &CompileOptions::default().system(system)).unwrap();
-        assert_eq!(plan.segments.len(), programs, "{}", system.name());
-    }
 }
 
 #[test]

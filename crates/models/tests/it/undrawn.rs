@@ -255,6 +255,21 @@ fn what_is_asked_for_is_looked_at_before_any_work() {
 }
 
 #[test]
+fn pictures_that_are_too_large_are_errors_when_they_are_compiled() {
+    let folder = pipeline("sd1");
+    let mut pipeline = load(folder.path()).unwrap();
+    // Attention has more parts than it may, and images more pixels than a tensor.
+    let error = pipeline.unet.program([1, 4096, 4096, 16], false).err().unwrap();
+    assert!(
+        error.kind() == Kind::Caller
+            && error.to_string().starts_with("attention: parts must be from 1 to 4096"),
+        "{error}"
+    );
+    let error = pipeline.vae.program([1, 4096, 4096]).err().unwrap();
+    assert!(error.kind() == Kind::Caller && error.to_string().starts_with("attention: parts"), "{error}");
+}
+
+#[test]
 fn pndm_needs_four_steps_of_runge_and_kutta() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, json!({ "_class_name": "PNDMScheduler", "skip_prk_steps": false }).to_string()).unwrap();
