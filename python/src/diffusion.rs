@@ -34,7 +34,6 @@ pub struct Diffusion {
 }
 
 /// Loads a pipeline by its directory.
-#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 #[pyfunction]
 #[pyo3(signature = (path, target = None, device = None, host = None, compress = None, norms = None))]
 pub fn load_diffusion(
