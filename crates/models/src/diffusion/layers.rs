@@ -203,3 +203,28 @@ fn of_large(x: &Var, gamma: &Var, beta: &Var, groups: usize, eps: f64) -> Var {
 
 /// The least positive number of half precision.
 const LEAST: f64 = 1.0 / 16_777_216.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aneforge::{CompileOptions, Session, compile, device};
+    use aneforge_tensor::random;
+
+    #[test]
+    fn large_images_are_normalised_as_small_ones() {
+        let (shape, channels) = (Shape::new(&[2, 6, 5, 7]).unwrap(), Shape::new(&[6]).unwrap());
+        let x = Var::input(shape);
+        let [gamma, beta] = [1, 2].map(|seed| Var::constant(random::normal_tensor(seed, channels, 1.0)));
+        for scale in [1.0, 300.0, 0.05] {
+            let outputs = [x.group_norm(&gamma, &beta, 3, 1e-6), of_large(&x, &gamma, &beta, 3, 1e-6)];
+            // Values as large as these overflow in the plain form.
+            let options = CompileOptions::default().norms(aneforge::passes::Norms::Robust);
+            let mut session =
+                Session::new(compile(&outputs, &options).unwrap(), device::named("host").unwrap()).unwrap();
+            let made = session.run(&[random::normal_tensor(3, shape, scale)]).unwrap();
+            let [want, got] = [0, 1].map(|at| made[at].to_f32());
+            let far = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+            assert!(want.iter().any(|w| w.abs() > 1.0) && far < 0.012, "{scale}: {far}");
+        }
+    }
+}

@@ -162,6 +162,26 @@ fn steps_are_those_of_diffusers() {
     }
 }
 
+/// Eight pictures have more pixels than an axis may be long, so that the rows of each are kept apart.
+#[test]
+fn many_pictures_are_what_each_is_alone() {
+    let folder = pipeline("sd2");
+    let mut pipeline = Pipeline::load(folder.path(), options()).unwrap();
+    let each = 4 * 48 * 48;
+    let (latents, states) = (normal(21, 8 * each), normal(22, 8 * 16 * 32));
+    let step = Step { latents: &latents, dims: [8, 4, 48, 48], time: 300.0, states: &states };
+    let all = pipeline.unet.run(&step).unwrap();
+    let one = Step {
+        latents: &latents[5 * each..6 * each],
+        dims: [1, 4, 48, 48],
+        time: 300.0,
+        states: &states[5 * 512..6 * 512],
+    };
+    let alone: Vec<f64> = pipeline.unet.run(&one).unwrap().into_iter().map(f64::from).collect();
+    let error = apart(all[5 * each..6 * each].to_vec(), &alone);
+    assert!(error < 1e-3, "{error}");
+}
+
 #[test]
 fn weights_in_half_precision_and_in_parts_are_found() {
     let folder = pipeline("sd2");
