@@ -32,6 +32,7 @@ from aneforge._clip import CLIP, load_clip
 from aneforge._compile import Device, compile, devices, load_model
 from aneforge._call import Placement, Submitted
 from aneforge._diagnose import AllChips, Departures, Diagnosis
+from aneforge._diffusion import Diffusion, load_diffusion
 from aneforge._explain import Explanation
 from aneforge._encoder import load
 from aneforge._files import eval, load_graph, save_graph
@@ -129,6 +130,7 @@ __all__ = [
     "Departures",
     "Device",
     "Diagnosis",
+    "Diffusion",
     "DispatchFloorWarning",
     "Encoder",
     "Explanation",
@@ -192,6 +194,7 @@ __all__ = [
     "is_native",
     "load",
     "load_clip",
+    "load_diffusion",
     "load_graph",
     "load_model",
     "load_resnet",

@@ -18,6 +18,7 @@ from aneforge._tensor import TensorMethods
 __all__ = [
     "Breaker",
     "Clip",
+    "Diffusion",
     "Encoder",
     "Model",
     "Reranker",
@@ -63,6 +64,7 @@ __all__ = [
     "limits",
     "load",
     "load_clip",
+    "load_diffusion",
     "load_graph",
     "load_model",
     "load_reranker",
@@ -423,6 +425,37 @@ class Reranker:
     @property
     def target(self) -> str:
         """The chip it is compiled for."""
+
+@final
+class Diffusion:
+    """A pretrained model that draws."""
+
+    def _unet(self, latents: NDArray[np.float32], time: float, states: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def _vae(self, latents: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def _text(self, texts: str | Sequence[str]) -> NDArray[np.float32]: ...
+    def _draw(self, asked: Mapping[str, Any], progress: Callable[[int, int], object] | None) -> NDArray[np.uint8]: ...
+    @property
+    def latents(self) -> tuple[int, int, int]:
+        """Channels of latents, and rows and columns that the model is trained with."""
+    @property
+    def factor(self) -> int:
+        """Rows and columns of the picture for each of the latents."""
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+
+def load_diffusion(
+    path: str,
+    target: str | None = None,
+    device: str | None = None,
+    host: Mapping[str, Any] | None = None,
+    compress: tuple[str, float, int] | None = None,
+    norms: str | None = None,
+) -> Diffusion:
+    """Loads a pipeline by its directory."""
 
 @final
 class Vision:

@@ -68,7 +68,7 @@ pub fn compile(
     let returned = as_asked(returned, return_dict)?;
     let options = CompileOptions::target(chip(target.as_deref())?)
         .routes(if native { Routes::Native } else { Routes::WrittenOut })
-        .norms(self::norms(norms.as_deref())?)
+        .norms(self::norms("compile", norms.as_deref())?)
         .compression(compress.map(compression).transpose()?)
         .scalars(if fold_scalars { Scalars::Folded } else { Scalars::AsWritten })
         .system(self::system(system.as_deref())?)
@@ -208,15 +208,15 @@ fn chosen(graph: &Graph, options: CompileOptions, choose: bool) -> Result<Compil
     if choose { aneforge::tune::choose(graph, &options).map_err(Error::Compile) } else { Ok(options) }
 }
 
-/// How norms of this name, or by default, are written.
-fn norms(name: Option<&str>) -> PyResult<Norms> {
+/// How norms of this name, or by default, are written; `of` is the function that is asked.
+pub fn norms(of: &str, name: Option<&str>) -> PyResult<Norms> {
     let Some(name) = name else { return Ok(Norms::Auto) };
     match name.trim().to_ascii_lowercase().as_str() {
         "auto" => Ok(Norms::Auto),
         "plain" => Ok(Norms::Plain),
         "robust" => Ok(Norms::Robust),
         _ => Err(PyValueError::new_err(format!(
-            "compile: norms must be 'auto', 'plain' or 'robust', got '{name}'"
+            "{of}: norms must be 'auto', 'plain' or 'robust', got '{name}'"
         ))),
     }
 }

@@ -10,6 +10,7 @@ use aneforge::target::UnknownTarget;
 use aneforge::train::{CheckpointError, TrainError};
 use aneforge::tune::TuneError;
 use aneforge::{BuildError, CompileError, DType, DeviceError, RunError, TensorType, Var};
+use aneforge_models::diffusion::DiffusionError;
 use aneforge_models::vision::VisionError;
 use aneforge_models::{EncodeError, LoadError};
 use aneforge_search::SearchError;
@@ -46,6 +47,8 @@ pub enum Error {
     Vision(Box<VisionError>),
     /// An index that could not be made or asked.
     Search(Box<SearchError>),
+    /// A model that draws which could not be loaded or run.
+    Diffusion(Box<DiffusionError>),
     /// Bytes that are no graph or plan.
     Portable(PortableError),
     /// Ways that could not be measured.
@@ -79,6 +82,12 @@ impl From<SearchError> for Error {
             SearchError::Write(error) => Error::Artifact(error),
             error => Error::Search(Box::new(error)),
         }
+    }
+}
+
+impl From<DiffusionError> for Error {
+    fn from(error: DiffusionError) -> Error {
+        Error::Diffusion(Box::new(error))
     }
 }
 
@@ -122,6 +131,7 @@ impl From<Error> for PyErr {
                 Some(kind) => io::Error::new(kind, e.to_string()).into(),
                 None => PyValueError::new_err(e.to_string()),
             },
+            Error::Diffusion(e) => diffusion(&e),
             Error::Encode(e) => match *e {
                 EncodeError::Run(e) => run(&e),
                 e => PyValueError::new_err(e.to_string()),
@@ -171,6 +181,19 @@ fn vision(error: &VisionError) -> PyErr {
         VisionError::Load(e) => load(e),
         VisionError::Run(e) => run(e),
         VisionError::Target(_) => PyNotImplementedError::new_err(message),
+        _ => match error.io_kind() {
+            Some(kind) => io::Error::new(kind, message).into(),
+            None => PyValueError::new_err(message),
+        },
+    }
+}
+
+fn diffusion(error: &DiffusionError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        DiffusionError::Tokenizer(e) => load(e),
+        DiffusionError::Run(e) => run(e),
+        DiffusionError::Target(_) => PyNotImplementedError::new_err(message),
         _ => match error.io_kind() {
             Some(kind) => io::Error::new(kind, message).into(),
             None => PyValueError::new_err(message),

@@ -11,6 +11,7 @@ mod clip;
 mod compile;
 mod convert;
 mod diagnose;
+mod diffusion;
 mod encoder;
 mod engine;
 mod error;
@@ -63,6 +64,8 @@ mod _native {
     use crate::compile::{compile, devices, max_threads, set_threads, truth};
     #[pymodule_export]
     use crate::diagnose::{diagnose, diagnose_all_chips, diff_numerics, explain};
+    #[pymodule_export]
+    use crate::diffusion::{Diffusion, load_diffusion};
     #[pymodule_export]
     use crate::encoder::{Encoder, load};
     #[pymodule_export]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from test_clip import model as clip
+from test_diffusion import pipeline
 from test_vision import transformer
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "training"
@@ -108,6 +109,12 @@ def test_walkthrough_of_pictures_and_words(tmp_path: Path, monkeypatch: pytest.M
     assert made_here["logits"].shape == (4, 4)
 
 
+def test_walkthrough_of_drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPS", "2")
+    made_here = walked("diffusion", monkeypatch, tmp_path, MODEL=pipeline("sd1", tmp_path))
+    assert Path("lighthouse.png").exists() and len(made_here["samplers"]) == 3 and made_here["change"] > 0
+
+
 def test_every_walkthrough_is_walked() -> None:
     names = {path.stem for path in (FOLDER.parent / "walkthroughs").glob("*.py")}
-    assert names == {"encoders", "pictures", "clip"}
+    assert names == {"encoders", "pictures", "clip", "diffusion"}

@@ -1,8 +1,8 @@
 //! The command line's shape: global options and the list of commands.
 
 use crate::commands::{
-    cache, check, classify, compile, completions, demo, devices, diagnose, diff_numerics, doctor, embed,
-    explain, fetch, index, inspect, ops, rerank, run, search, targets, train, worker,
+    cache, check, classify, compile, completions, demo, devices, diagnose, diff_numerics, doctor, draw,
+    embed, explain, fetch, index, inspect, ops, rerank, run, search, targets, train, worker,
 };
 use aneforge::Target;
 use aneforge::device::host::{Isa, instruction_sets};
@@ -420,6 +420,8 @@ pub enum Command {
     Index(index::Args),
     #[command(after_help = search::JSON)]
     Search(search::Args),
+    #[command(after_help = draw::JSON)]
+    Draw(draw::Args),
     #[command(after_help = compile::JSON)]
     Compile(compile::Args),
     #[command(after_help = run::JSON)]

@@ -9,6 +9,7 @@ use aneforge::train::{CheckpointError, TrainError};
 use aneforge::{CompileError, DeviceError, Kind, RunError};
 use aneforge_formats::{FileError, SafeTensorsError};
 use aneforge_mil::BlobError;
+use aneforge_models::diffusion::DiffusionError;
 use aneforge_models::vision::{PictureError, VisionError};
 use aneforge_models::{EncodeError, LoadError};
 use aneforge_search::SearchError;
@@ -150,6 +151,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, EncodeError::kind))
         .or_else(|| of(error, VisionError::kind))
         .or_else(|| of(error, SearchError::kind))
+        .or_else(|| of(error, DiffusionError::kind))
         .or_else(|| of(error, |_: &PictureError| Kind::File))
         .or_else(|| of(error, |_: &BlobError| Kind::File))
         .or_else(|| of(error, |_: &NpyError| Kind::File))

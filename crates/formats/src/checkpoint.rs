@@ -12,6 +12,22 @@ const NAMES: [(&str, &str); 2] = [
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 ];
 
+/// What the networks of a `diffusers` pipeline call theirs, the precise ones first.
+const DIFFUSERS: [(&str, &str); 4] = [
+    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+    ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+    ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json"),
+    ("diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin.index.fp16.json"),
+];
+
+/// What the text encoder of such a pipeline calls its own.
+const ENCODER: [(&str, &str); 4] = [
+    NAMES[0],
+    ("model.fp16.safetensors", "model.safetensors.index.fp16.json"),
+    NAMES[1],
+    ("pytorch_model.fp16.bin", "pytorch_model.bin.index.fp16.json"),
+];
+
 /// A directory is no usable checkpoint. The directory's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -20,6 +36,16 @@ pub enum CheckpointError {
         "`{0}` holds neither model.safetensors nor model.safetensors.index.json, and no pytorch_model.bin; save the model with `save_pretrained(..., safe_serialization=True)`"
     )]
     Missing(PathBuf),
+    /// None of the files that a part of a pipeline may have is there.
+    #[error(
+        "`{directory}` holds no weights, such as {usual}; download it again, or save it with `save_pretrained`"
+    )]
+    Empty {
+        /// The directory.
+        directory: PathBuf,
+        /// What they are usually called.
+        usual: &'static str,
+    },
     /// The index could not be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -128,15 +154,41 @@ impl Checkpoint {
         if path.is_file() {
             return Checkpoint::of_one(path, path.display().to_string());
         }
-        for (whole, index) in NAMES.map(|(whole, index)| (path.join(whole), path.join(index))) {
+        Checkpoint::first(path, &NAMES)?.ok_or_else(|| CheckpointError::Missing(path.to_owned()))
+    }
+
+    /// Opens the weights of a network in a folder of a `diffusers` pipeline, such as `unet`: safetensors or files of `torch.save`, one or
+    /// several with an index, in single precision where both are there and in half precision (`fp16`) else.
+    pub fn open_network(directory: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::part_of_pipeline(directory.as_ref(), &DIFFUSERS)
+    }
+
+    /// The same of its text encoder, whose files are called as those of `transformers`.
+    pub fn open_encoder(directory: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::part_of_pipeline(directory.as_ref(), &ENCODER)
+    }
+
+    fn part_of_pipeline(
+        directory: &Path,
+        names: &[(&'static str, &'static str)],
+    ) -> Result<Checkpoint, CheckpointError> {
+        let empty = || CheckpointError::Empty { directory: directory.to_owned(), usual: names[0].0 };
+        Checkpoint::first(directory, names)?.ok_or_else(empty)
+    }
+
+    /// The first of these that is there.
+    fn first(directory: &Path, names: &[(&str, &str)]) -> Result<Option<Checkpoint>, CheckpointError> {
+        for (whole, index) in
+            names.iter().map(|(whole, index)| (directory.join(whole), directory.join(index)))
+        {
             if whole.exists() {
-                return Checkpoint::of_one(&whole, path.display().to_string());
+                return Checkpoint::of_one(&whole, directory.display().to_string()).map(Some);
             }
             if index.exists() {
-                return Checkpoint::of_parts(path, index);
+                return Checkpoint::of_parts(directory, index).map(Some);
             }
         }
-        Err(CheckpointError::Missing(path.to_owned()))
+        Ok(None)
     }
 
     fn of_one(file: &Path, directory: String) -> Result<Checkpoint, CheckpointError> {

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`diffusion`] | pictures from texts: Stable Diffusion 1 and 2 |
 //! | [`encoder`] | sentence encoders: BERT, RoBERTa, DistilBERT, MPNet, ModernBERT, Nomic, GTE |
 //! | [`reranker`] | rerankers: the same families with a head that scores pairs |
 //! | [`resnet`] | residual networks |
@@ -14,6 +15,7 @@
 //! written in the users' own API.
 
 mod cache;
+pub mod diffusion;
 pub mod encoder;
 mod guard;
 pub mod programs;

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod diagnose;
 pub mod diff_numerics;
 pub mod doctor;
+pub mod draw;
 pub mod embed;
 pub mod explain;
 pub mod fetch;
@@ -48,6 +49,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Classify(args) => classify::run(args, &context, &mut out),
         Command::Index(args) => index::run(args, &context, &mut out),
         Command::Search(args) => search::run(args, &context, &mut out),
+        Command::Draw(args) => draw::run(args, &context, &mut out),
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Explain(args) => explain::run(args, &context, &mut out),

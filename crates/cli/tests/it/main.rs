@@ -10,6 +10,10 @@ mod corpus;
 mod demo;
 mod diagnose;
 mod documents;
+mod draw;
+#[path = "../../../models/tests/it/drawn.rs"]
+#[allow(dead_code, reason = "the tests of models use all of it")]
+mod drawn;
 mod embed;
 mod engine;
 mod errors;

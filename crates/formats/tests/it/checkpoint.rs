@@ -52,6 +52,34 @@ fn files_of_torch_are_taken_where_there_are_no_others() {
 }
 
 #[test]
+fn networks_of_pipelines_are_taken_in_single_precision_where_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let only = |open: fn(&Path) -> Checkpoint| open(path).names().map(str::to_owned).collect::<Vec<_>>();
+    let network = |path: &Path| Checkpoint::open_network(path).unwrap();
+    let encoder = |path: &Path| Checkpoint::open_encoder(path).unwrap();
+    let message = Checkpoint::open_network(path).unwrap_err().to_string();
+    assert!(message.ends_with("holds no weights, such as diffusion_pytorch_model.safetensors; download it again, or save it with `save_pretrained`"), "{message}");
+    assert!(Checkpoint::open_encoder(path).unwrap_err().to_string().contains("such as model.safetensors;"));
+    let part = "diffusion_pytorch_model.fp16-00001-of-00001.safetensors";
+    write(path, part, file(&header("parts"), 2));
+    write(
+        path,
+        "diffusion_pytorch_model.safetensors.index.fp16.json",
+        format!(r#"{{"weight_map":{{"parts":"{part}"}}}}"#),
+    );
+    assert_eq!(only(network), ["parts"]);
+    write(path, "diffusion_pytorch_model.fp16.safetensors", file(&header("half"), 2));
+    assert_eq!(only(network), ["half"]);
+    write(path, "diffusion_pytorch_model.safetensors", file(&header("single"), 2));
+    assert_eq!(only(network), ["single"]);
+    write(path, "model.fp16.safetensors", file(&header("text, half"), 2));
+    assert_eq!(only(encoder), ["text, half"]);
+    write(path, "model.safetensors", file(&header("text"), 2));
+    assert_eq!(only(encoder), ["text"]);
+}
+
+#[test]
 fn what_is_no_checkpoint_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     assert!(refusal(dir.path()).contains("holds neither model.safetensors nor model.safetensors.index.json"));

@@ -50,10 +50,19 @@ impl TokenizerFile {
         if !path.exists() {
             return Err(LoadError::NoTokenizer(path.to_owned()));
         }
-        let bytes = read(path, MOST_TEXT)?;
+        TokenizerFile::of(read(path, MOST_TEXT)?, path)
+    }
+
+    /// The tokenizer that these bytes describe; `path` is what messages name.
+    pub(crate) fn of(bytes: Vec<u8>, path: &Path) -> Result<TokenizerFile, LoadError> {
         let tokenizer = guard::call(|| Tokenizer::from_bytes(bytes)).map_err(unusable(path))?;
         let most = tokenizer.get_truncation().map(|truncation| truncation.max_length);
         Ok(TokenizerFile { tokenizer, most })
+    }
+
+    /// The number of a token.
+    pub(crate) fn number(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
     }
 
     /// A reader that cuts texts, or pairs of them, to `most` tokens, and pads none.
