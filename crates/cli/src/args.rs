@@ -1,5 +1,7 @@
 //! The command line's shape: global options and the list of commands.
 
+#[cfg(feature = "serve")]
+use crate::commands::serve;
 use crate::commands::{
     cache, check, classify, compile, completions, demo, devices, diagnose, diff_numerics, doctor, embed,
     explain, fetch, inspect, ops, rerank, run, targets, train, worker,
@@ -416,6 +418,9 @@ pub enum Command {
     Rerank(rerank::Args),
     #[command(after_help = classify::JSON)]
     Classify(classify::Args),
+    #[cfg(feature = "serve")]
+    #[command(after_help = serve::JSON)]
+    Serve(serve::Args),
     #[command(after_help = compile::JSON)]
     Compile(compile::Args),
     #[command(after_help = run::JSON)]
