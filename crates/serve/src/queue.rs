@@ -127,13 +127,18 @@ impl<I, O> Shared<I, O> {
 
     fn work(&self, work: Work<I, O>) {
         let Work { name, mut run, together, metrics, before, first, ready, .. } = work;
-        let mut call = |inputs: &[I]| {
-            let caught = catch_unwind(AssertUnwindSafe(|| run(inputs)));
+        let mut call = |inputs: &[I], before: Option<&Before>| {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                if let Some(before) = before {
+                    before(&name, inputs.len());
+                }
+                run(inputs)
+            }));
             let answer =
                 caught.unwrap_or_else(|_| Err("the model's thread panicked; please report it".into()));
             answer.inspect_err(|why| tracing::error!("model `{name}`: {why}"))
         };
-        let _ = first.is_empty() || call(&first).is_err();
+        let _ = first.is_empty() || call(&first, None).is_err();
         drop(first);
         ready();
         let mut held = Vec::new();
@@ -142,11 +147,8 @@ impl<I, O> Shared<I, O> {
             if inputs.is_empty() {
                 continue;
             }
-            if let Some(before) = &before {
-                before(&name, inputs.len());
-            }
             let start = Instant::now();
-            let answer = call(&inputs);
+            let answer = call(&inputs, before.as_ref());
             metrics.ran(inputs.len(), start.elapsed());
             give(&mut held, places, answer);
             self.forget(&mut held);
