@@ -2,6 +2,7 @@
 
 use crate::app::{App, Does, Served, rendered};
 use crate::error::Fault;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -66,8 +67,13 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response, Faul
     rendered(|| Ok(json!({ "object": "list", "data": data })))
 }
 
-pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Fault> {
-    let Some(model) = app.models.iter().find(|model| model.name == name) else {
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Fault> {
+    // What is no UTF-8 is no name.
+    let found = name.ok().and_then(|Path(name)| app.models.iter().find(|model| model.name == name));
+    let Some(model) = found else {
         let message = "there is no model of this name; `/v1/models` lists those there are";
         return Err(Fault::refused(StatusCode::NOT_FOUND, message).param("model").code("model_not_found"));
     };

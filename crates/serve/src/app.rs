@@ -4,7 +4,7 @@ use crate::error::Fault;
 use crate::metrics::{Metrics, OfModel};
 use crate::queue::{Answer, Full, Queue};
 use crate::server::Options;
-use crate::{about, classify, embeddings, rerank};
+use crate::{about, body, classify, embeddings, rerank};
 use aneforge_models::encoder::{Reader, Tokens};
 use aneforge_models::vision::{Class, Picture, Processor};
 use axum::Router;
@@ -161,7 +161,10 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let mut running = Running { app: of, endpoint, method, peer, start, status: GONE };
     let mut response = match app.admitted(endpoint, request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(fault) => fault.into_response(),
+        Err(fault) => {
+            body::drain(request.into_body()).await;
+            fault.into_response()
+        }
     };
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     running.status = response.status().as_u16();

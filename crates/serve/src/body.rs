@@ -35,6 +35,8 @@ pub(crate) async fn json(app: &App, request: Request) -> Result<Held, Fault> {
     match content_type(request.headers()).as_str() {
         "application/json" => read(app, request).await,
         other => {
+            let other = other.to_owned();
+            drain(request.into_body()).await;
             let message =
                 format!("the body is `{other}`; send JSON, with the header `Content-Type: application/json`");
             Err(Fault::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
@@ -86,8 +88,15 @@ fn part(app: &App, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
     Arc::clone(&app.bodies).try_acquire_many_owned(bytes).map_err(|_| full())
 }
 
-async fn large(app: &App, mut body: Body) -> Fault {
-    let drain = async {
+async fn large(app: &App, body: Body) -> Fault {
+    drain(body).await;
+    let message = format!("the body has more than {} bytes; send less at a time", app.options.max_body);
+    Fault::refused(StatusCode::PAYLOAD_TOO_LARGE, message)
+}
+
+/// Reads what is refused, within limits, and keeps nothing of it.
+pub(crate) async fn drain(mut body: Body) {
+    let all = async {
         let mut left = DRAINED;
         while let Some(Ok(frame)) = body.frame().await {
             let read = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -97,7 +106,5 @@ async fn large(app: &App, mut body: Body) -> Fault {
             }
         }
     };
-    let _ = timeout(DRAINING, drain).await;
-    let message = format!("the body has more than {} bytes; send less at a time", app.options.max_body);
-    Fault::refused(StatusCode::PAYLOAD_TOO_LARGE, message)
+    let _ = timeout(DRAINING, all).await;
 }

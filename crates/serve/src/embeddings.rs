@@ -3,7 +3,7 @@
 use crate::app::{App, Does, answered, blocking, rendered};
 use crate::body;
 use crate::error::Fault;
-use crate::input::{Input, Truncate};
+use crate::input::{Input, MOST_BYTES, Truncate, longest};
 use crate::vocabulary::NoText;
 use aneforge_models::encoder::{Reader, Tokens};
 use axum::extract::{Request, State};
@@ -130,6 +130,12 @@ fn prepare(app: &App, body: &[u8]) -> Result<Prepared, Fault> {
     let texts = texts(app, asked.input, body.len())?;
     if let Some(at) = texts.iter().position(String::is_empty) {
         return Err(Fault::invalid(format!("input {at} is an empty text; leave it out")).param("input"));
+    }
+    if let Some(at) = longest(&texts) {
+        let message = format!(
+            "input {at} has more than {MOST_BYTES} bytes, the most that is read of a text; send less"
+        );
+        return Err(Fault::invalid(message).param("input"));
     }
     let cut = asked.truncate.map_or(app.options.truncate, |Truncate(cut)| cut);
     Ok(Prepared { model, tokens: read(reader, &texts, cut)?, format, dimensions })

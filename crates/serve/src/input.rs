@@ -7,6 +7,14 @@ use std::fmt;
 /// Elements of a list that are kept: more than any limit allows. What follows is counted.
 const KEPT: usize = 1 << 16;
 
+/// Bytes of a text at most: far more than any model reads, and as much as some tokenizers take a hundred times of in memory.
+pub(crate) const MOST_BYTES: usize = 1 << 20;
+
+/// The first text that is too long to be read at all.
+pub(crate) fn longest<T: AsRef<str>>(texts: &[T]) -> Option<usize> {
+    texts.iter().position(|text| text.as_ref().len() > MOST_BYTES)
+}
+
 /// The `input` of a request for embeddings.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Input {

@@ -134,8 +134,14 @@ impl<I, O> Shared<I, O> {
                 }
                 run(inputs)
             }));
-            let answer =
-                caught.unwrap_or_else(|_| Err("the model's thread panicked; please report it".into()));
+            let answer = caught.unwrap_or_else(|panic| {
+                let said =
+                    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref().copied());
+                Err(format!(
+                    "the model's thread panicked, {}; please report it",
+                    said.unwrap_or("and said nothing")
+                ))
+            });
             answer.inspect_err(|why| tracing::error!("model `{name}`: {why}"))
         };
         let _ = first.is_empty() || call(&first, None).is_err();

@@ -4,7 +4,7 @@ use crate::app::{App, Does, answered, blocking, rendered};
 use crate::body;
 use crate::embeddings::{Usage, by_length, parsed};
 use crate::error::Fault;
-use crate::input::{Documents, Truncate};
+use crate::input::{Documents, MOST_BYTES, Truncate, longest};
 use aneforge_models::encoder::{Reader, Tokens};
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -123,6 +123,17 @@ fn prepare(app: &App, body: &[u8], form: Form) -> Result<Prepared, Fault> {
     }
     if asked.top_n == Some(0) {
         return Err(Fault::invalid("top_n is 0; ask for one document at least").param("top_n"));
+    }
+    if let Some(at) = longest(&asked.documents.texts) {
+        let message = format!(
+            "document {at} has more than {MOST_BYTES} bytes, the most that is read of a text; send less"
+        );
+        return Err(Fault::invalid(message).param("documents"));
+    }
+    if longest(&[&asked.query]).is_some() {
+        let message =
+            format!("the query has more than {MOST_BYTES} bytes, the most that is read of a text; send less");
+        return Err(Fault::invalid(message).param("query"));
     }
     let longest = reader.most();
     if asked.max_tokens_per_doc.is_some_and(|tokens| tokens < longest as u64) {

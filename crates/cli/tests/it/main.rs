@@ -22,5 +22,7 @@ mod kills;
 mod made;
 mod outputs;
 mod rerank;
+#[cfg(feature = "serve")]
+mod serve;
 mod support;
 mod train;

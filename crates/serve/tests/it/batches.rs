@@ -124,7 +124,11 @@ fn a_batch_that_fails_is_the_servers_fault_and_the_next_one_runs() {
     let served = embeds(Options { before_batch: Some(std::sync::Arc::new(hook)), ..options() });
     let failed = receive(posted(served.address, PATH, &texts(3)));
     assert_eq!((failed.status, &failed.json()["error"]["type"]), (500, &json!("server_error")));
-    assert!(failed.error().contains("the model's thread panicked"), "{}", failed.error());
+    assert!(
+        failed.error().contains("the model's thread panicked, three; please report it"),
+        "{}",
+        failed.error()
+    );
     // A request of several batches fails whole.
     let failed = receive(posted(served.address, PATH, &texts(67)));
     assert_eq!(failed.status, 500);

@@ -108,6 +108,12 @@ fn what_is_wrong_is_named() {
             "no model `other`; for embeddings there is `tiny`",
         ),
         (json!({ "input": ["a", long] }), 400, json!("input"), "input 1 has more than 40 tokens"),
+        (
+            json!({ "input": ["a", "b ".repeat(600_000)], "truncate": true }),
+            400,
+            json!("input"),
+            "input 1 has more than 1048576 bytes",
+        ),
         (json!({ "input": [1, 2] }), 400, json!("input"), "check_embedding_ctx_length=False"),
         (json!({ "input": [[1, 2], [3]] }), 400, json!("input"), "--token-ids cl100k_base.tiktoken"),
     ] {
@@ -184,8 +190,10 @@ fn models_are_listed_and_told_apart() {
     assert_eq!(named, [("tiny", "embeddings"), ("other", "embeddings"), ("ranks", "rerank")]);
     assert_eq!((&rows[0]["dimensions"], &rows[0]["max_tokens"]), (&json!(32), &json!(40)));
     assert_eq!(get(served.address, "/v1/models/ranks").json(), rows[2]);
-    let none = get(served.address, "/v1/models/none");
-    assert_eq!((none.status, &none.json()["error"]["code"]), (404, &json!("model_not_found")));
+    for path in ["/v1/models/none", "/v1/models/%ff", "/v1/models/a%2fb"] {
+        let none = get(served.address, path);
+        assert_eq!((none.status, &none.json()["error"]["code"]), (404, &json!("model_not_found")), "{path}");
+    }
     let unnamed = ask(served.address, json!({ "input": "a" }));
     assert_eq!((unnamed.status, unnamed.error().ends_with("name one of `tiny`, `other`")), (400, true));
     let wrong = ask(served.address, json!({ "input": "a", "model": "ranks" }));

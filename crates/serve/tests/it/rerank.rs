@@ -65,6 +65,18 @@ fn what_is_wrong_is_named() {
             json!("documents"),
             "there are 5 documents",
         ),
+        (
+            json!({ "query": "b ".repeat(600_000), "documents": ["a"] }),
+            400,
+            json!("query"),
+            "the query has more than 1048576 bytes",
+        ),
+        (
+            json!({ "query": "a", "documents": ["b ".repeat(600_000)] }),
+            400,
+            json!("documents"),
+            "document 0 has more than 1048576",
+        ),
         (json!({ "query": "", "documents": ["a"] }), 400, json!("query"), "the query is empty"),
         (json!({ "query": "a", "documents": ["a"], "top_n": 0 }), 400, json!("top_n"), "top_n is 0"),
         (json!({ "query": "a", "documents": [{ "t": "a" }] }), 400, Value::Null, "missing field `text`"),
