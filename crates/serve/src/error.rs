@@ -18,7 +18,7 @@ pub enum ServeError {
         /// The model's name.
         name: String,
         /// Why not.
-        why: LoadError,
+        why: Box<LoadError>,
     },
     /// A network for pictures could not be loaded.
     #[error("model `{name}`: {why}")]
@@ -26,7 +26,7 @@ pub enum ServeError {
         /// The model's name.
         name: String,
         /// Why not.
-        why: VisionError,
+        why: Box<VisionError>,
     },
     /// The model does what no endpoint is for.
     #[error("model `{name}`: {why}")]

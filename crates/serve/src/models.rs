@@ -43,10 +43,10 @@ impl Model {
     pub fn load(given: &str, options: &LoadOptions) -> Result<Model, ServeError> {
         let (name, place) = named(given)?;
         let unserved = |why: String| ServeError::Unserved { name: name.clone(), why };
-        let texts = |why| ServeError::Texts { name: name.clone(), why };
+        let texts = |why| ServeError::Texts { name: name.clone(), why: Box::new(why) };
         if Path::new(&place).is_file() || !has_tokenizer(&place, options).map_err(texts)? {
-            let network =
-                pictures(&place, options).map_err(|why| ServeError::Pictures { name: name.clone(), why })?;
+            let network = pictures(&place, options)
+                .map_err(|why| ServeError::Pictures { name: name.clone(), why: Box::new(why) })?;
             if network.network().classes() == 0 {
                 let network = network.network().name();
                 return Err(unserved(format!(

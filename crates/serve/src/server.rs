@@ -190,7 +190,7 @@ impl Server {
             if app.options.signals {
                 listen_for_signals(stopper.clone())?;
             }
-            Ok::<_, io::Error>(serve(listener, &app, &stopper).await?)
+            serve(listener, &app, &stopper).await
         })?;
         app.models.iter().for_each(|model| model.does.close());
         // Requests that are left hold what they wait for; they end with the process.
