@@ -160,7 +160,7 @@ fn what_cannot_be_served_is_an_error() {
         (2, vec!["--model", &tiny, "--timeout", "0"], "0 is not in 1..=86400"),
         (2, vec![], "--model"),
     ] {
-        let error = fails(code, &[&["serve"], &args[..]].concat());
+        let error = fails(code, &[&["serve", "--quiet"], &args[..]].concat());
         assert!(error.contains(said), "{args:?}: {error}");
     }
     taken.signal("TERM");
