@@ -36,7 +36,7 @@ fn what_waits_is_answered_before_the_end() {
 
 #[test]
 fn a_second_time_ends_it_at_once() {
-    let (served, gate, all) = busy(options());
+    let (served, gate, all) = busy(Options { grace: Duration::from_secs(3600), ..options() });
     let address = served.address;
     served.stopper.stop();
     until(|| TcpStream::connect(address).is_err());
