@@ -107,17 +107,32 @@ const ON_THE_ENGINE: &str = "-m pytest python/tests/test_attention.py python/tes
 /// Runs the tests against what [`install`] installed.
 pub fn pytest() -> Result<()> {
     need_venv()?;
-    Step::cargo("build -p aneforge-ane-standin").run()?;
+    Step::cargo("build -p aneforge-ane-standin -p aneforge-cli").run()?;
     let built = ["so", "dylib"].map(|end| target_dir().join(format!("debug/libaneforge_standin.{end}")));
     let standin = built.iter().find(|path| path.exists()).context("cargo has built no stand-in")?;
     let standin = standin.to_string_lossy();
+    let command = target_dir().join("debug/aneforge");
+    if !browser() {
+        println!(
+            "NOT TESTED: the page of `aneforge serve`, as there is no chromium; apt-get install chromium"
+        );
+    }
     Step::new(program("python"), "-m pytest python/tests --numprocesses auto --maxprocesses 4")
         .env("ANEFORGE_TEST_STANDIN", &*standin)
+        .env("ANEFORGE_TEST_COMMAND", command.to_string_lossy())
         .run()?;
     Step::new(program("python"), ON_THE_ENGINE)
         .env("ANEFORGE_DEVICE", "ane")
         .env("ANEFORGE_ENGINE_LIBRARY", &*standin)
         .run()
+}
+
+/// Whether there is a browser for the tests of pages, as `python/tests/browser.py` looks for one.
+fn browser() -> bool {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    env::var_os("ANEFORGE_TEST_BROWSER").is_some_and(|named| !named.is_empty())
+        || env::split_paths(&paths).any(|folder| names.iter().any(|name| folder.join(name).exists()))
 }
 
 fn need_venv() -> Result<()> {

@@ -55,7 +55,11 @@ impl Name {
             Name::Fmt => Step::cargo("fmt --all --check").run(),
             Name::Tidy => tidy::run(),
             Name::Gen => generate::check(),
-            Name::Clippy => Step::cargo("clippy --workspace --all-targets -- -D warnings").run(),
+            Name::Clippy => {
+                Step::cargo("clippy --workspace --all-targets -- -D warnings").run()?;
+                // The command without what listens to networks.
+                Step::cargo("clippy -p aneforge-cli --no-default-features -- -D warnings").run()
+            }
             Name::Test => tests("test --workspace").run(),
             Name::Tiles => tests("test -p aneforge-kernels --features emulate-amx").run(),
             Name::Loom => tests("test -p aneforge-ane --features loom --lib rules").run(),

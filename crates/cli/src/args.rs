@@ -1,5 +1,7 @@
 //! The command line's shape: global options and the list of commands.
 
+#[cfg(feature = "serve")]
+use crate::commands::serve;
 use crate::commands::{
     cache, check, classify, compile, completions, demo, devices, diagnose, diff_numerics, doctor, draw,
     embed, explain, fetch, index, inspect, ops, rerank, run, search, targets, train, worker,
@@ -422,6 +424,9 @@ pub enum Command {
     Search(search::Args),
     #[command(after_help = draw::JSON)]
     Draw(draw::Args),
+    #[cfg(feature = "serve")]
+    #[command(after_help = serve::JSON)]
+    Serve(serve::Args),
     #[command(after_help = compile::JSON)]
     Compile(compile::Args),
     #[command(after_help = run::JSON)]

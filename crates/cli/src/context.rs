@@ -50,11 +50,11 @@ pub struct Context {
 
 impl Context {
     /// Applies the options that belong to the process: logging and threads.
-    pub fn new(global: &Global) -> anyhow::Result<Context> {
+    pub fn new(global: &Global, usual: LevelFilter) -> anyhow::Result<Context> {
         let level = match (global.quiet, global.verbose) {
             (true, _) => LevelFilter::ERROR,
-            (_, 0) => LevelFilter::WARN,
-            (_, 1) => LevelFilter::INFO,
+            (_, 0) => usual,
+            (_, 1) => LevelFilter::INFO.max(usual),
             _ => LevelFilter::TRACE,
         };
         tracing_subscriber::fmt()

@@ -153,11 +153,23 @@ fn known(error: &(dyn Error + 'static)) -> Option<Kind> {
         .or_else(|| of(error, SearchError::kind))
         .or_else(|| of(error, DiffusionError::kind))
         .or_else(|| of(error, |_: &PictureError| Kind::File))
+        .or_else(|| of_serving(error))
         .or_else(|| of(error, |_: &BlobError| Kind::File))
         .or_else(|| of(error, |_: &NpyError| Kind::File))
         .or_else(|| of(error, |_: &FileError| Kind::File))
         .or_else(|| of(error, |_: &SafeTensorsError| Kind::File))
         .or_else(|| of(error, |_: &io::Error| Kind::File))
+}
+
+#[cfg(feature = "serve")]
+fn of_serving(error: &(dyn Error + 'static)) -> Option<Kind> {
+    error.downcast_ref().map(aneforge_serve::ServeError::kind)
+}
+
+/// Nothing serves in this build.
+#[cfg(not(feature = "serve"))]
+fn of_serving(_: &(dyn Error + 'static)) -> Option<Kind> {
+    None
 }
 
 /// Whose fault an error of a training is.

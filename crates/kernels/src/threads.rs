@@ -354,11 +354,20 @@ fn work(shared: &Shared, index: usize) {
         {
             shared.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
-        let last = shared.remaining.fetch_sub(1, Ordering::AcqRel) == 1;
+        if shared.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.wake_caller();
+        }
+    }
+}
+
+impl Shared {
+    /// Wakes the caller, if it sleeps. Who was the last of a job may get here when the caller waits for the next one already: that
+    /// one wakes too early, sleeps again, and must be there for the last of its own job. So it is not taken out.
+    fn wake_caller(&self) {
         fence(Ordering::SeqCst);
-        if last && shared.caller_asleep.load(Ordering::Relaxed) {
-            let caller = shared.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
-            caller.inspect(Thread::unpark);
+        if self.caller_asleep.load(Ordering::Acquire) {
+            let caller = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
+            caller.as_ref().inspect(|caller| caller.unpark());
         }
     }
 }
@@ -380,10 +389,36 @@ fn await_epoch(shared: &Shared, index: usize, seen: usize) {
 /// and not sequentially consistent loads and stores, which would do on every processor: an emulated aarch64 on x86
 /// (qemu 7.2) lets a `ldar` pass the `stlr` before it, here in one of twenty tries, and threads would sleep for ever.
 fn sleep_while(asleep: &AtomicBool, waits: impl Fn() -> bool) {
-    asleep.store(true, Ordering::Relaxed);
+    // With what was written before: who sees the flag sees whom to wake.
+    asleep.store(true, Ordering::Release);
     fence(Ordering::SeqCst);
     while waits() {
         std::thread::park();
     }
     asleep.store(false, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_caller_that_wakes_too_early_is_woken_again() {
+        let crew = Arc::new(Crew::new(1));
+        crew.shared.remaining.store(1, Ordering::Relaxed);
+        let (done, ended) = mpsc::channel();
+        let waiting = Arc::clone(&crew);
+        std::thread::spawn(move || done.send(waiting.await_workers()));
+        while !crew.shared.caller_asleep.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        // The last worker of the job before, which looks for a sleeper only now.
+        crew.shared.wake_caller();
+        assert!(ended.recv_timeout(Duration::from_millis(50)).is_err(), "the job is not done");
+        crew.shared.remaining.store(0, Ordering::Release);
+        crew.shared.wake_caller();
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
 }

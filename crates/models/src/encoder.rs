@@ -11,11 +11,12 @@ pub use files::{FileSum, Files};
 pub use pooling::{Pooling, PoolingError};
 
 pub use crate::transformer::batches::{Batch, Batches, bucket};
+pub use crate::transformer::tokens::{Reader, Tokens};
 pub use layout::Prompts;
 
 use crate::resolve::{HubOptions, Reads, resolve};
 use crate::transformer::run::{Runner, RunnerOptions};
-use crate::transformer::tokens::{Input, Tokens};
+use crate::transformer::tokens::Input;
 use aneforge::device::Device;
 use aneforge::passes::{Compression, Form, WeightReport};
 use aneforge::session::Session;
@@ -175,6 +176,22 @@ impl Encoder {
             vector
         };
         Ok(of_text.into_iter().map(vector).collect())
+    }
+
+    /// What makes tokens of texts, for other threads than that which encodes them with [`encode_tokens`](Encoder::encode_tokens).
+    pub fn reader(&self) -> Reader {
+        self.runner.reader()
+    }
+
+    /// One unit vector for each text of which these are the tokens: the same bits as those of [`encode`](Encoder::encode).
+    pub fn encode_tokens(&mut self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let (d, pooling) = (self.dim(), self.pooling);
+        let mut vectors = vec![Vec::new(); texts.len()];
+        self.runner.states(texts, &mut |_, _| ControlFlow::Continue(()), &mut |text, states| {
+            vectors[text] = pooling.pool(states, d);
+            pooling::normalize(&mut vectors[text]);
+        })?;
+        Ok(vectors)
     }
 
     /// How these texts are divided into batches; printing it says which there are, and why.

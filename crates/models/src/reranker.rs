@@ -4,7 +4,7 @@ use crate::encoder::{EncodeError, Files, LoadError};
 use crate::resolve::{HubOptions, Reads, resolve};
 use crate::transformer::config::Activation;
 use crate::transformer::run::{Progress, Runner, RunnerOptions, SentenceConfig, longest};
-use crate::transformer::tokens::{Input, Tokens};
+use crate::transformer::tokens::{Input, Reader, Tokens};
 use crate::weights::{Stored, WeightError};
 use aneforge::device::Device;
 use aneforge::target::Target;
@@ -211,10 +211,24 @@ impl CrossEncoder {
         let inputs: Vec<Input<'_>> = pairs.iter().map(|(a, b)| Input::Pair(a.as_ref(), b.as_ref())).collect();
         let read = self.runner.reader.read(&inputs, self.runner.model.vocabulary(), false)?;
         let tokens: Vec<&Tokens> = read.iter().map(|(_, tokens)| tokens).collect();
+        self.predict_tokens(&tokens, progress)
+    }
+
+    /// The same of pairs that were read already, by the model's own [`reader`](CrossEncoder::reader).
+    pub fn predict_tokens(
+        &mut self,
+        pairs: &[&Tokens],
+        progress: Progress<'_>,
+    ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let (d, head) = (self.runner.dim(), &self.head);
         let mut scores = vec![Vec::new(); pairs.len()];
-        self.runner.states(&tokens, progress, &mut |pair, states| scores[pair] = head.scores(states, d))?;
+        self.runner.states(pairs, progress, &mut |pair, states| scores[pair] = head.scores(states, d))?;
         Ok(scores)
+    }
+
+    /// What makes tokens of pairs, for other threads.
+    pub fn reader(&self) -> Reader {
+        self.runner.reader()
     }
 
     /// Which documents go best with a query, by their places and scores, the best first. Of several labels, the first counts.

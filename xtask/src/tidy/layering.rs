@@ -53,13 +53,14 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("crates/models/Cargo.toml", &["aneforge", "aneforge-formats", "aneforge-kernels", "aneforge-tensor"]),
     ("crates/search/Cargo.toml", &["aneforge", "aneforge-formats", "aneforge-models", "aneforge-tensor"]),
+    ("crates/serve/Cargo.toml", &["aneforge", "aneforge-formats", "aneforge-models", "aneforge-tensor"]),
 ];
 
 /// What belongs to models and to faces: networks, tokenizers, images, runtimes. These crates build without.
 const WITHOUT: &[&str] =
     &["crates/aneforge", "crates/tensor", "crates/kernels", "crates/mil", "crates/formats"];
 const HEAVY: &[&str] =
-    &["hf-hub", "tokenizers", "ureq", "rustls", "reqwest", "tokio", "image", "clap", "pyo3"];
+    &["hf-hub", "tokenizers", "ureq", "rustls", "reqwest", "tokio", "axum", "image", "clap", "pyo3"];
 
 /// Checks the modules of the library.
 pub fn check(sources: &[Source]) -> Vec<Finding> {

@@ -20,6 +20,8 @@ pub mod ops;
 pub mod rerank;
 pub mod run;
 pub mod search;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod targets;
 pub mod train;
 pub mod worker;
@@ -28,6 +30,7 @@ use crate::args::{Cli, Command};
 use crate::context::Context;
 use anyhow::Result;
 use std::io::{BufWriter, Write};
+use tracing::level_filters::LevelFilter;
 
 /// Runs the command of `cli` and prints its result.
 pub fn run(cli: &Cli) -> Result<()> {
@@ -35,7 +38,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     if let Command::Worker(args) = &cli.command {
         return worker::run(args);
     }
-    let mut context = Context::new(&cli.global)?;
+    let mut context = Context::new(&cli.global, usual_level(&cli.command))?;
     if let Command::Run(args) = &cli.command
         && let Ok(folder) = args.folder()
     {
@@ -50,6 +53,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Index(args) => index::run(args, &context, &mut out),
         Command::Search(args) => search::run(args, &context, &mut out),
         Command::Draw(args) => draw::run(args, &context, &mut out),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args, &context, &mut out),
         Command::Compile(args) => compile::run(args, &context, &mut out),
         Command::Run(args) => run::run(args, &context, &mut out),
         Command::Explain(args) => explain::run(args, &context, &mut out),
@@ -68,4 +73,14 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Worker(_) => unreachable!("answered above"),
     }?;
     Ok(out.flush()?)
+}
+
+/// What a command says on standard error unless it is told to say more or less.
+fn usual_level(command: &Command) -> LevelFilter {
+    match command {
+        // A line for every request.
+        #[cfg(feature = "serve")]
+        Command::Serve(_) => LevelFilter::INFO,
+        _ => LevelFilter::WARN,
+    }
 }

@@ -27,5 +27,7 @@ mod made;
 mod outputs;
 mod rerank;
 mod search;
+#[cfg(feature = "serve")]
+mod serve;
 mod support;
 mod train;

@@ -33,6 +33,7 @@ pub fn command(args: &[&str]) -> Command {
         "CACHE_LIMIT",
         "ENGINE_LIBRARY",
         "ISOLATION",
+        "API_KEYS",
     ]
     .map(|name| format!("ANEFORGE_{name}"));
     for name in ours.iter().map(String::as_str).chain(hub) {

@@ -3,7 +3,7 @@
 use super::batches::{Batch, Batches, bucket};
 use super::config::{Config, optional};
 use super::layers::Transformer;
-use super::tokens::{TextReader, TokenizerFile, Tokens};
+use super::tokens::{Reader, TextReader, TokenizerFile, Tokens};
 use crate::encoder::{EncodeError, LoadError};
 use crate::programs::Programs;
 use crate::weights::Beyond;
@@ -29,7 +29,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
 /// A transformer that is ready to run.
 pub(crate) struct Runner {
     pub(crate) model: Transformer,
-    pub(crate) reader: TextReader,
+    pub(crate) reader: Arc<TextReader>,
     pub(crate) target: Target,
     /// How norms are written: robustly where weights are tables of few values, with which values arise that plain norms overflow on.
     pub(crate) norms: Norms,
@@ -101,11 +101,16 @@ impl Runner {
         let positions = config.positions;
         let model = Transformer::new(Checkpoint::open(root)?, config, options.int8)?;
         let most = options.max_seq_length.or(tokenizer.most).unwrap_or(positions).min(positions);
-        let reader = tokenizer.reader(&path, most, options.lowercase, options.pairs)?;
+        let reader = Arc::new(tokenizer.reader(&path, most, options.lowercase, options.pairs)?);
         let device = options.device.map_or_else(device::default, Ok)?;
         let usual = if device.name() == "host" { ON_HOST } else { ON_ENGINE };
         let (target, programs) = (options.target, Programs::new(options.programs.unwrap_or(usual)));
         Ok((Runner { model, reader, target, norms: Norms::Auto, device, programs, plans: Vec::new() }, file))
+    }
+
+    /// What makes tokens, for other threads.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader { reader: Arc::clone(&self.reader), rows: self.model.vocabulary() }
     }
 
     /// The length of a state.

@@ -5,16 +5,67 @@ use crate::{MOST_TEXT, guard};
 use aneforge_formats::read;
 use aneforge_kernels::threads::stopped;
 use serde_json::Value;
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use tokenizers::{EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
-/// The tokens of a text or of a pair, with special ones.
+/// The tokens of a text or of a pair, with special ones, as the first layer is given them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     pub(crate) ids: Vec<u32>,
     /// For each, of which part of a pair it is.
     pub(crate) kinds: Vec<u32>,
+    /// Whether something was cut off.
+    cut: bool,
+}
+
+impl Tokens {
+    /// The number of each.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Whether the text had more, which were cut off.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+}
+
+/// What makes tokens of texts, or of pairs, for one model: for threads other than that which runs it.
+#[derive(Clone)]
+pub struct Reader {
+    pub(crate) reader: Arc<TextReader>,
+    pub(crate) rows: usize,
+}
+
+impl Reader {
+    /// The tokens of each text, cut to the greatest length.
+    pub fn texts<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Tokens>, EncodeError> {
+        self.read(texts.iter().map(|text| Input::Text(text.as_ref())).collect())
+    }
+
+    /// The tokens of each pair; of one that is too long, the end of the longer text is cut off.
+    pub fn pairs<T: AsRef<str>>(&self, pairs: &[(T, T)]) -> Result<Vec<Tokens>, EncodeError> {
+        self.read(pairs.iter().map(|(a, b)| Input::Pair(a.as_ref(), b.as_ref())).collect())
+    }
+
+    fn read(&self, inputs: Vec<Input<'_>>) -> Result<Vec<Tokens>, EncodeError> {
+        let read = self.reader.read(&inputs, self.rows, false)?;
+        Ok(read.into_iter().map(|(_, tokens)| tokens).collect())
+    }
+
+    /// The most tokens of a text or a pair, special ones included.
+    pub fn most(&self) -> usize {
+        self.reader.most
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reader(up to {} tokens)", self.most())
+    }
 }
 
 /// A text, or two that are read together.
@@ -176,7 +227,8 @@ impl TextReader {
         let parts = std::iter::once(&encoding).chain(encoding.get_overflowing().iter().filter(|_| windows));
         let mut read = Vec::new();
         for part in parts {
-            let tokens = Tokens { ids: part.get_ids().to_vec(), kinds: part.get_type_ids().to_vec() };
+            let cut = !windows && !encoding.get_overflowing().is_empty();
+            let tokens = Tokens { ids: part.get_ids().to_vec(), kinds: part.get_type_ids().to_vec(), cut };
             let known = |token: u32| usize::try_from(token).is_ok_and(|row| row < rows);
             if let Some(&token) = tokens.ids.iter().find(|&&token| !known(token)) {
                 return Err(EncodeError::Token { index, token, rows });

@@ -215,6 +215,26 @@ impl Vision {
         rows.into_iter().map(|row| row.logits.ok_or(VisionError::Unclassified(name.clone()))).collect()
     }
 
+    /// A number per class for each picture that was [prepared](Picture::prepared) for the network already, as other threads may do.
+    pub fn logits_of_prepared(&mut self, pictures: &[&Picture]) -> Result<Vec<Vec<f32>>, VisionError> {
+        let ((width, height), name) = (self.size(), self.network.name());
+        let mut all = Vec::with_capacity(pictures.len());
+        for part in pictures.chunks(MOST) {
+            let count = part.len();
+            if let Some(other) =
+                part.iter().find(|picture| (picture.width(), picture.height()) != (width, height))
+            {
+                let got = other.rgb().len();
+                return Err(VisionError::Values { count: 1, got, height, width });
+            }
+            let bytes: Vec<u8> = part.iter().flat_map(|picture| picture.planes()).collect();
+            for row in self.run(count, Feed::U8(&bytes))? {
+                all.push(row.logits.ok_or_else(|| VisionError::Unclassified(name.clone()))?);
+            }
+        }
+        Ok(all)
+    }
+
     /// What the network knows of each picture, before a classifier reads it.
     pub fn features(&mut self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>, VisionError> {
         Ok(self.rows(pictures)?.into_iter().map(|row| row.features).collect())

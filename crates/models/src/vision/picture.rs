@@ -33,7 +33,7 @@ pub enum PictureError {
     },
     /// It has more pixels than can be used.
     #[error(
-        "`{name}` has {width} by {height} pixels, and {MOST_SIDE} by {MOST_SIDE} and {MOST_BYTES} bytes are the most; make it smaller"
+        "`{name}` has {width} by {height} pixels, and {MOST_SIDE} by {MOST_SIDE} and {most} bytes are the most; make it smaller"
     )]
     Large {
         /// The file.
@@ -42,6 +42,8 @@ pub enum PictureError {
         width: usize,
         /// Its rows.
         height: usize,
+        /// The most bytes.
+        most: u64,
     },
     /// There are no pixels, or not as many as its size says.
     #[error(
@@ -69,7 +71,7 @@ impl Picture {
     /// A picture of rows of red, green and blue bytes.
     pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Result<Picture, PictureError> {
         if width.max(height) > MOST_SIDE as usize {
-            return Err(PictureError::Large { name: "pixels".into(), width, height });
+            return Err(PictureError::Large { name: "pixels".into(), width, height, most: MOST_BYTES });
         }
         let want = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
         if want != Some(rgb.len()) || rgb.is_empty() {
@@ -87,6 +89,12 @@ impl Picture {
 
     /// Reads the bytes of a file; `name` is for messages.
     pub fn decode(name: &str, bytes: &[u8]) -> Result<Picture, PictureError> {
+        Picture::decode_within(name, bytes, MOST_BYTES)
+    }
+
+    /// The same of a picture that takes no more than so many bytes once it is decoded.
+    pub fn decode_within(name: &str, bytes: &[u8], most: u64) -> Result<Picture, PictureError> {
+        let most = most.min(MOST_BYTES);
         let fail =
             |why: image::ImageError| PictureError::Decode { name: name.to_owned(), why: why.to_string() };
         let unread = |e: std::io::Error| fail(image::ImageError::IoError(e));
@@ -97,12 +105,12 @@ impl Picture {
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(unread)?;
         let mut decoder = reader.into_decoder().map_err(fail)?;
         let (width, height) = decoder.dimensions();
-        if width > MOST_SIDE || height > MOST_SIDE || decoder.total_bytes() > MOST_BYTES {
+        if width > MOST_SIDE || height > MOST_SIDE || decoder.total_bytes() > most {
             let (width, height) = (width as usize, height as usize);
-            return Err(PictureError::Large { name: name.to_owned(), width, height });
+            return Err(PictureError::Large { name: name.to_owned(), width, height, most });
         }
         let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(2 * MOST_BYTES);
+        limits.max_alloc = Some(2 * most);
         decoder.set_limits(limits).map_err(fail)?;
         // A picture whose Exif data cannot be read is as it is.
         let turned = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
