@@ -129,6 +129,30 @@ fn pictures_are_judged_as_transformers_does() {
 }
 
 #[test]
+fn what_stands_for_a_picture_looks_where_it_does_in_transformers() {
+    for kind in ["clip", "siglip"] {
+        let folder = model(kind);
+        let record = json(fixture(kind).join("looks.json"));
+        let side = record["side"].as_u64().unwrap() as usize;
+        let pixels = (0..(side * side * 3) as u64).map(|i| (random::uniform(9, i) * 256.0) as u8).collect();
+        let picture = Picture::new(side, side, pixels).unwrap();
+        let looks = load(folder.path()).vision_mut().looks(&picture).unwrap();
+        let want: Vec<f64> = record["heads"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|head| head.as_array().unwrap())
+            .map(|v| v.as_f64().unwrap())
+            .collect();
+        assert_eq!((looks.rows(), looks.columns()), (4, 4));
+        assert_eq!(looks.values().len(), want.len());
+        for (got, want) in looks.values().iter().zip(&want) {
+            assert!((f64::from(*got) - want).abs() < 1e-4 + 0.02 * want, "{kind}: {got} {want}");
+        }
+    }
+}
+
+#[test]
 fn what_compares_nothing_is_an_error() {
     let folder = model("clip");
     let path = folder.path().to_str().unwrap().to_owned();
