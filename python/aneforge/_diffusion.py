@@ -166,7 +166,7 @@ def load_diffusion(
         int8: whether weights are stored as bytes with a scale per row, in half the memory.
         compress: the form in which weights are stored, such as `"int4"`; see `compile`.
         compress_atol: the largest relative error; see `compile`.
-        norms: how norms are written, `"auto"`, `"plain"` or `"robust"`; see `compile`.
+        norms: how norms are written, `"plain"` or `"robust"`, which is the default; see `compile`.
         target, device, numerics, sums, isa, threads: see `compile`.
 
     Raises:

@@ -6,7 +6,7 @@ use crate::weights::Stored;
 use aneforge::compile::compile;
 use aneforge::device::{self, Device};
 use aneforge::ir::types::Caller;
-use aneforge::passes::CompileOptions;
+use aneforge::passes::{CompileOptions, Norms};
 use aneforge::session::Session;
 use aneforge::{RunError, Var};
 use std::sync::Arc;
@@ -39,6 +39,11 @@ impl Runtime {
     pub fn new(options: DiffusionOptions) -> Result<Runtime, DiffusionError> {
         let DiffusionOptions { compile: options, device } = options;
         options.target.runs_programs()?;
+        // What learned networks of this kind hold is beyond what plain norms may square.
+        let options = match options.norms {
+            Norms::Auto => options.norms(Norms::Robust),
+            _ => options,
+        };
         Ok(Runtime { device: device.map_or_else(device::default, Ok)?, options })
     }
 }
