@@ -16,7 +16,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -30,6 +30,8 @@ pub(crate) struct App {
     pub bodies: Arc<Semaphore>,
     /// Pictures that may be decoded at once.
     pub pictures: Arc<Semaphore>,
+    /// Large bodies that may be read at once.
+    pub turns: Arc<Semaphore>,
     /// Models that have not run yet.
     pub starting: Arc<AtomicUsize>,
     pub stopping: AtomicBool,
@@ -230,14 +232,56 @@ fn none(message: &str) -> Fault {
     Fault::refused(StatusCode::NOT_FOUND, message).param("model").code("model_not_found")
 }
 
-/// Does what takes a while where it holds up no other request.
+/// Whether someone still waits for what is done.
+#[derive(Clone, Default)]
+pub(crate) struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    /// An error where nobody waits any more, which nobody sees.
+    pub fn check(&self) -> Result<(), Fault> {
+        match self.0.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Fault::unavailable("nobody waits for this", 1)),
+        }
+    }
+}
+
+/// Says that nobody waits any more once it is dropped.
+struct Waits(Wanted);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Bodies that are read without waiting for their turn.
+const SMALL: usize = 1 << 16;
+
+/// Does what takes a while where it holds up no other request: what is large takes turns, so that there are threads for what is
+/// small, and ends soon where nobody waits any more.
 pub(crate) async fn blocking<T: Send + 'static>(
     app: &App,
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    bytes: usize,
+    work: impl FnOnce(&Wanted) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    let work = tokio::task::spawn_blocking(work);
-    let done = timeout(app.options.timeout, work).await.map_err(|_| late(app))?;
-    done.unwrap_or_else(|_| Err(Fault::internal("the request could not be read; please report it")))
+    let waits = Waits(Wanted::default());
+    let wanted = waits.0.clone();
+    let done = async {
+        let turn = match bytes > SMALL {
+            false => None,
+            true => Arc::clone(&app.turns).acquire_owned().await.ok(),
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            wanted.check()?;
+            work(&wanted)
+        });
+        done.await.unwrap_or_else(|_| Err(Fault::internal("the request could not be read; please report it")))
+    };
+    let done = timeout(app.options.timeout, done).await.map_err(|_| late(app));
+    drop(waits);
+    done?
 }
 
 fn late(app: &App) -> Fault {

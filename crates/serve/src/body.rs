@@ -74,7 +74,14 @@ pub(crate) async fn read(app: &App, request: Request) -> Result<Held, Fault> {
             drop(bytes);
             return Err(large(app, body).await);
         }
-        share.merge(part(app, data.len())?);
+        match part(app, data.len()) {
+            Ok(more) => share.merge(more),
+            Err(full) => {
+                drop((bytes, share));
+                drain(body).await;
+                return Err(full);
+            }
+        }
         bytes.extend_from_slice(&data);
     }
 }

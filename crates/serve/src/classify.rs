@@ -51,14 +51,14 @@ pub(crate) async fn classify(State(app): State<Arc<App>>, request: Request) -> R
     } else {
         let mut held = body::json(&app, request).await?;
         let bytes = std::mem::take(&mut held.bytes);
-        let (asked, file) = blocking(&app, move || of_json(&bytes)).await?;
+        let (asked, file) = blocking(&app, bytes.len(), move |_| of_json(&bytes)).await?;
         (held, asked, file)
     };
     let (at, served) = app.model(asked.0.as_deref(), "classify")?;
     let Does::Classifies { queue, processor } = &served.does else { unreachable!("chosen by what it does") };
     let turn = turn(&app).await?;
     let processor = *processor;
-    let picture = blocking(&app, move || {
+    let picture = blocking(&app, 0, move |_| {
         let picture = prepared(&file, &processor);
         drop(turn);
         picture

@@ -1,6 +1,6 @@
 //! `POST /v1/embeddings`, in the form of OpenAI's.
 
-use crate::app::{App, Does, answered, blocking, rendered};
+use crate::app::{App, Does, Wanted, answered, blocking, rendered};
 use crate::body;
 use crate::error::Fault;
 use crate::input::{Input, MOST_BYTES, Truncate, longest};
@@ -64,6 +64,9 @@ impl Usage {
     }
 }
 
+/// Texts that are read before it is looked whether someone still waits for them.
+pub(crate) const PART: usize = 32;
+
 /// What a request comes to, once it has been read.
 struct Prepared {
     model: usize,
@@ -76,7 +79,8 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     let held = body::json(&app, request).await?;
     let of = Arc::clone(&app);
     let bytes = held.bytes;
-    let Prepared { model, tokens, format, dimensions } = blocking(&app, move || prepare(&of, &bytes)).await?;
+    let Prepared { model, tokens, format, dimensions } =
+        blocking(&app, bytes.len(), move |wanted| prepare(&of, &bytes, wanted)).await?;
     let served = &app.models[model];
     let Does::Embeds { queue, .. } = &served.does else { unreachable!("chosen by what it does") };
     let count = tokens.iter().map(|tokens| tokens.ids().len()).sum();
@@ -98,7 +102,7 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     })
 }
 
-fn prepare(app: &App, body: &[u8]) -> Result<Prepared, Fault> {
+fn prepare(app: &App, body: &[u8], wanted: &Wanted) -> Result<Prepared, Fault> {
     let asked: Asked = parsed(body)?;
     let (model, served) = app.model(asked.model.as_deref(), "embeddings")?;
     let Does::Embeds { reader, dim, .. } = &served.does else { unreachable!("chosen by what it does") };
@@ -138,7 +142,7 @@ fn prepare(app: &App, body: &[u8]) -> Result<Prepared, Fault> {
         return Err(Fault::invalid(message).param("input"));
     }
     let cut = asked.truncate.map_or(app.options.truncate, |Truncate(cut)| cut);
-    Ok(Prepared { model, tokens: read(reader, &texts, cut)?, format, dimensions })
+    Ok(Prepared { model, tokens: read(reader, &texts, cut, wanted)?, format, dimensions })
 }
 
 /// Texts as they were given, or those that ids stand for.
@@ -171,18 +175,21 @@ fn texts(app: &App, input: Input, bytes: usize) -> Result<Vec<String>, Fault> {
     ids.into_iter().map(text).collect()
 }
 
-fn read(reader: &Reader, texts: &[String], cut: bool) -> Result<Vec<Tokens>, Fault> {
-    let tokens = reader.texts(texts)?;
-    match tokens.iter().position(Tokens::is_cut).filter(|_| !cut) {
-        None => Ok(tokens),
-        Some(at) => {
+fn read(reader: &Reader, texts: &[String], cut: bool, wanted: &Wanted) -> Result<Vec<Tokens>, Fault> {
+    let mut all = Vec::with_capacity(texts.len());
+    for part in texts.chunks(PART) {
+        wanted.check()?;
+        let tokens = reader.texts(part)?;
+        if let Some(at) = tokens.iter().position(Tokens::is_cut).filter(|_| !cut) {
+            let (at, most) = (all.len() + at, reader.most());
             let message = format!(
-                "input {at} has more than {} tokens, the most that this model takes; send shorter texts, or `\"truncate\": true`",
-                reader.most()
+                "input {at} has more than {most} tokens, the most that this model takes; send shorter texts, or `\"truncate\": true`"
             );
-            Err(Fault::invalid(message).param("input").code("context_length_exceeded"))
+            return Err(Fault::invalid(message).param("input").code("context_length_exceeded"));
         }
+        all.extend(tokens);
     }
+    Ok(all)
 }
 
 /// The first components of a unit vector, of unit length again.

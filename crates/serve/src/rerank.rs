@@ -1,8 +1,8 @@
 //! `POST /v1/rerank` in the form of Jina's, and `POST /v2/rerank` in that of Cohere's.
 
-use crate::app::{App, Does, answered, blocking, rendered};
+use crate::app::{App, Does, Wanted, answered, blocking, rendered};
 use crate::body;
-use crate::embeddings::{Usage, by_length, parsed};
+use crate::embeddings::{PART, Usage, by_length, parsed};
 use crate::error::Fault;
 use crate::input::{Documents, MOST_BYTES, Truncate, longest};
 use aneforge_models::encoder::{Reader, Tokens};
@@ -73,7 +73,7 @@ pub(crate) async fn cohere(State(app): State<Arc<App>>, request: Request) -> Res
 async fn rerank(app: &Arc<App>, request: Request, form: Form) -> Result<Response, Fault> {
     let held = body::json(app, request).await?;
     let (of, bytes) = (Arc::clone(app), held.bytes);
-    let asked = blocking(app, move || prepare(&of, &bytes, form)).await?;
+    let asked = blocking(app, bytes.len(), move |wanted| prepare(&of, &bytes, form, wanted)).await?;
     let served = &app.models[asked.model];
     let Does::Reranks { queue, .. } = &served.does else { unreachable!("chosen by what it does") };
     let count = asked.tokens.iter().map(|tokens| tokens.ids().len()).sum();
@@ -109,7 +109,7 @@ async fn rerank(app: &Arc<App>, request: Request, form: Form) -> Result<Response
     })
 }
 
-fn prepare(app: &App, body: &[u8], form: Form) -> Result<Prepared, Fault> {
+fn prepare(app: &App, body: &[u8], form: Form, wanted: &Wanted) -> Result<Prepared, Fault> {
     let asked: Asked = parsed(body)?;
     let (model, served) = app.model(asked.model.as_deref(), "rerank")?;
     let Does::Reranks { reader, .. } = &served.does else { unreachable!("chosen by what it does") };
@@ -144,13 +144,19 @@ fn prepare(app: &App, body: &[u8], form: Form) -> Result<Prepared, Fault> {
     }
     let texts = asked.documents.texts;
     let cut = asked.truncate.is_none_or(|Truncate(cut)| cut);
-    let tokens = read(reader, &asked.query, &texts, cut)?;
+    let tokens = read(reader, &asked.query, &texts, cut, wanted)?;
     let given_back = asked.return_documents.unwrap_or(form == Form::Jina);
     let top = asked.top_n.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
     Ok(Prepared { model, tokens, documents: given_back.then_some(texts), most: top, raw: asked.raw_scores })
 }
 
-fn read(reader: &Reader, query: &str, documents: &[String], cut: bool) -> Result<Vec<Tokens>, Fault> {
+fn read(
+    reader: &Reader,
+    query: &str,
+    documents: &[String],
+    cut: bool,
+    wanted: &Wanted,
+) -> Result<Vec<Tokens>, Fault> {
     let longest = reader.most();
     // By itself first: it is read once for each document, and must be short for that.
     if reader.texts(&[query])?.iter().any(Tokens::is_cut) {
@@ -159,15 +165,19 @@ fn read(reader: &Reader, query: &str, documents: &[String], cut: bool) -> Result
         );
         return Err(Fault::invalid(message).param("query").code("context_length_exceeded"));
     }
-    let pairs: Vec<(&str, &str)> = documents.iter().map(|document| (query, document.as_str())).collect();
-    let tokens = reader.pairs(&pairs)?;
-    match tokens.iter().position(Tokens::is_cut).filter(|_| !cut) {
-        None => Ok(tokens),
-        Some(at) => {
+    let mut all = Vec::with_capacity(documents.len());
+    for part in documents.chunks(PART) {
+        wanted.check()?;
+        let pairs: Vec<(&str, &str)> = part.iter().map(|document| (query, document.as_str())).collect();
+        let tokens = reader.pairs(&pairs)?;
+        if let Some(at) = tokens.iter().position(Tokens::is_cut).filter(|_| !cut) {
+            let at = all.len() + at;
             let message = format!(
                 "document {at} has with the query more than {longest} tokens, the most that this model takes; send shorter ones, or no `truncate`"
             );
-            Err(Fault::invalid(message).param("documents").code("context_length_exceeded"))
+            return Err(Fault::invalid(message).param("documents").code("context_length_exceeded"));
         }
+        all.extend(tokens);
     }
+    Ok(all)
 }

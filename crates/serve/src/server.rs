@@ -149,7 +149,7 @@ impl Server {
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut builder = Builder::new_multi_thread();
-        builder.enable_all().worker_threads(cores.clamp(2, 8)).max_blocking_threads(cores.clamp(2, 16) + 2);
+        builder.enable_all().worker_threads(cores.clamp(2, 8)).max_blocking_threads(cores.clamp(2, 16) + 6);
         let runtime = builder.thread_name("aneforge-serve").build()?;
         let bodies =
             usize::try_from(options.max_body * BODIES).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -158,6 +158,7 @@ impl Server {
             metrics: Metrics::default(),
             bodies: Arc::new(Semaphore::new(bodies)),
             pictures: Arc::new(Semaphore::new(2)),
+            turns: Arc::new(Semaphore::new(cores.clamp(2, 16))),
             starting: Arc::new(AtomicUsize::new(models.len())),
             stopping: AtomicBool::new(false),
             since: SystemTime::now(),

@@ -198,3 +198,17 @@ fn settings_that_do_not_go_together_are_an_error() {
     // A request without a body at all.
     assert_eq!(receive(start(taken.address, &format!("POST {PATH}"), &[JSON], b"")).status, 400);
 }
+
+#[test]
+fn large_bodies_hold_up_no_small_one() {
+    let served = embeds(Options { timeout: Duration::from_secs(3), ..options() });
+    let large = json!({ "input": vec!["cat ".repeat(1900); 2000], "truncate": true }).to_string();
+    // More than there are threads to read them.
+    let held: Vec<_> =
+        (0..12).map(|_| start(served.address, &format!("POST {PATH}"), &[JSON], large.as_bytes())).collect();
+    assert_eq!(post(served.address, PATH, json!({ "input": "a" }).to_string()).status, 200);
+    let statuses: Vec<u16> = held.into_iter().map(|one| receive(one).status).collect();
+    assert!(statuses.iter().all(|status| [504, 503, 408, 200].contains(status)), "{statuses:?}");
+    // What was given up is not read to its end.
+    assert_eq!(post(served.address, PATH, json!({ "input": "a" }).to_string()).status, 200);
+}
