@@ -4,7 +4,9 @@ Run with the project's Python and the command: `target/xtask/venv/bin/python ben
 Each client is a thread that sends a text, waits for its vector, and sends the next one, over one connection. Prints JSON:
 texts per second for each number of clients, the median and the 99th percentile of a request's milliseconds, and the inputs of a
 batch on average; beside them the encoder in this process, text by text (nobody waits for anybody) and all texts at once
-(nobody waits for requests). Rounds alternate; medians of them are given. The clients take processor time from the server: they
+(nobody waits for requests). Rounds alternate; medians of them are given. With `--soak SECONDS` 64 clients ask for so long, while
+others send half of a request, wait, and go away: failed requests, the server's memory after a sixth of the time and at the end, and
+the encoder alone on as many texts as were answered, before and after. The clients take processor time from the server: they
 are in Python, and run on the same machine.
 """
 
@@ -15,6 +17,7 @@ import http.client
 import importlib.util
 import json
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -81,6 +84,65 @@ def clients(server: Server, texts: list[str], count: int) -> dict[str, float]:
     }
 
 
+def resident(server: Server) -> int:
+    """MiB of memory that the server holds."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) >> 10  # type: ignore[index]
+
+
+def rude(server: Server, stop: threading.Event) -> None:
+    """Half a request, then silence, then nobody."""
+    host, port = server.address.rsplit(":", 1)
+    while not stop.is_set():
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+            stop.wait(2)
+
+
+def soaked(server: Server, encoder: Any, texts: list[str], seconds: float) -> dict[str, float]:
+    times: list[float] = []
+    failed = [0]
+    end = time.perf_counter() + seconds
+    stop = threading.Event()
+
+    def work(at: int) -> None:
+        connection = http.client.HTTPConnection(server.address)
+        while (start := time.perf_counter()) < end:
+            at = (at + 1) % len(texts)
+            body = json.dumps({"input": texts[at], "encoding_format": "base64"})
+            try:
+                connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                failed[0] += answer.status != 200
+            except OSError:
+                failed[0] += 1
+                connection = http.client.HTTPConnection(server.address)
+            times.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=work, args=(5 * at,)) for at in range(64)]
+    others = [threading.Thread(target=rude, args=(server, stop)) for _ in range(8)]
+    before, start, used = alone(encoder, texts)["all_at_once"], time.perf_counter(), time.process_time()
+    end = start + seconds
+    for thread in [*others, *threads]:
+        thread.start()
+    time.sleep(seconds / 6)
+    early = resident(server)
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - start
+    used = time.process_time() - used
+    stop.set()
+    late = resident(server)
+    after = alone(encoder, texts)["all_at_once"]
+    times.sort()
+    return {
+        "requests": len(times), "failed": failed[0], "texts_per_second": len(times) / took, "encoder_alone_before": before,
+        "encoder_alone_after": after, "median_ms": 1e3 * times[len(times) // 2], "p99_ms": 1e3 * times[len(times) * 99 // 100],
+        "MiB_early": early, "MiB_late": late, "processor_seconds_of_clients": used, "seconds": took,
+    }  # fmt: skip
+
+
 def alone(encoder: Any, texts: list[str]) -> dict[str, float]:
     start = time.perf_counter()
     for text in texts:
@@ -99,6 +161,7 @@ def main() -> None:
     parser.add_argument("command", help="the built command, such as target/release/aneforge")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=320)
+    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS")
     arguments = parser.parse_args()
     model = str(made.minilm())
     sentences = [text for text in made.sentences(arguments.texts + 1) if text][: arguments.texts]
@@ -107,6 +170,11 @@ def main() -> None:
     encoder = af.load(model, device="host")
     server = Server(arguments.command, model)
     try:
+        if arguments.soak:
+            clients(server, sentences, 16)
+            alone(encoder, sentences)
+            print(json.dumps(soaked(server, encoder, sentences, arguments.soak), indent=2))
+            return
         result: dict[str, Any] = {}
         for name, texts in (("a word", word), ("five words", words), ("sentences of documents", sentences)):
             rows: dict[str, list[dict[str, float]]] = {}
