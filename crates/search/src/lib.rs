@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`index`] | the file: opening, looking for what is nearest |
-//! | [`build`] | making it, and making it up to date |
+//! | [`build`](mod@build) | making it, and making it up to date |
 //! | [`model`] | what makes vectors of texts and of pictures |
 //! | [`passages`] | texts in parts |
 //! | [`scan`] | which of many vectors are nearest to one |

@@ -10,6 +10,9 @@ use aneforge_models::{CrossEncoder, CrossEncoderOptions, Encoder, EncoderOptions
 use std::path::Path;
 use std::sync::Arc;
 
+/// Programs of an encoder that are kept, one for each length and number of texts: more than one caller has at a time.
+const PROGRAMS: usize = 32;
+
 /// How models are loaded.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
@@ -77,7 +80,14 @@ impl Model {
             }
             Err(LoadError::NoHead(_)) => {
                 let LoadOptions { target, device, hub, .. } = options.clone();
-                let as_encoder = EncoderOptions { int8, target, device, hub, ..EncoderOptions::default() };
+                let as_encoder = EncoderOptions {
+                    int8,
+                    target,
+                    device,
+                    hub,
+                    programs: Some(PROGRAMS),
+                    ..EncoderOptions::default()
+                };
                 let encoder = Encoder::load(&place, as_encoder).map_err(texts)?;
                 Ok(Model { name, task: Task::Embeds(Box::new(encoder)) })
             }
