@@ -11,13 +11,13 @@ from aneforge import _env, _native
 from aneforge._compile import _form
 from aneforge._late import np
 from aneforge._texts import texts as listed_texts
-from aneforge._vision import Picture, _normalized, _pictures
+from aneforge._vision import Looking, Picture, _normalized, _pictures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class CLIP:
+class CLIP(Looking):
     """A pretrained model that compares pictures with texts, CLIP or SigLIP; `load_clip` makes it.
 
     Pictures and texts become vectors of unit length. The products of a picture's vector with those of texts say how well each text
@@ -70,24 +70,6 @@ class CLIP:
         rows = self._loaded._judge(np.atleast_2d(vectors), named)
         return rows[0] if vectors.ndim == 1 else rows
 
-    def attention(self, image: Picture) -> NDArray[np.float32]:
-        """How much the network looks at each part of a picture, `[heads, rows, columns]`: in the last layer, the class token, and SigLIP's question.
-
-        What a head looks at sums to 1, but for what it looks at beside the parts. Networks of convolutions have none: an error.
-        """
-        pictures, _ = _pictures("attention", [image])
-        return self._loaded._looks(pictures[0])
-
-    def heat_map(self, image: Picture, path: str | PathLike[str] | None = None) -> NDArray[np.uint8]:
-        """The mean of `attention` over all heads, in colours on the picture as it is prepared: `[H, W, 3]`.
-
-        Args:
-            image: as `encode_image` takes it.
-            path: a file for it, a PNG.
-        """
-        pictures, _ = _pictures("heat_map", [image])
-        return self._loaded._heat_map(pictures[0], None if path is None else os.fspath(path))
-
     def release(self) -> None:
         """Lets go of programs and weights. Calls after it are errors."""
         self._model = None
@@ -101,31 +83,6 @@ class CLIP:
     def logit_bias(self) -> float:
         """What is added to them then; 0 with CLIP."""
         return self._loaded.scale[1]
-
-    @property
-    def n_ops(self) -> int:
-        """How many nodes the program for one picture has."""
-        return self._loaded.n_ops
-
-    @property
-    def network(self) -> str:
-        """Which model it is, such as `CLIP-12x768/32`."""
-        return self._loaded.network
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """The shape of what it takes for one picture, `(3, H, W)`."""
-        return self._loaded.input_shape
-
-    @property
-    def device(self) -> str:
-        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
-        return self._loaded.device
-
-    @property
-    def target(self) -> str:
-        """The chip it is compiled for."""
-        return self._loaded.target
 
     def __repr__(self) -> str:
         if self._model is None:
@@ -159,13 +116,10 @@ def load_clip(
         FileNotFoundError: there is nothing of this name, and no such model on the hub.
         ValueError: a file is not what it should be, or its weights are those of another model.
     """
-    _env.set_threads()
     return CLIP(
         _native.load_clip(
             os.fspath(name),
-            target=target if target is not None else _env.target(),
-            device=device if device is not None else _env.device(),
-            host=_env.host(numerics, sums, isa, threads),
+            **_env.placed(target, device, numerics, sums, isa, threads),
             offline=_env.offline(),
             compress=_form(bool(int8), compress, compress_atol, 32),
         )

@@ -175,13 +175,10 @@ def load_diffusion(
     """
     if not isinstance(path, (str, PathLike)):
         raise TypeError(f"load_diffusion: path must be a str or a path, got {type(path).__name__}")
-    _env.set_threads()
     return Diffusion(
         _native.load_diffusion(
             os.fspath(path),
-            target=target if target is not None else _env.target(),
-            device=device if device is not None else _env.device(),
-            host=_env.host(numerics, sums, isa, threads),
+            **_env.placed(target, device, numerics, sums, isa, threads),
             compress=_form(bool(int8), compress, compress_atol, 32),
             norms=norms,
         )

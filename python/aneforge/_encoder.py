@@ -55,14 +55,11 @@ def load(
     if calibrate is not None and isinstance(calibrate, str):
         raise TypeError("load: calibrate must be a list of texts, got str")
     form = _form(False, compress, compress_atol, 32)
-    _env.set_threads()
     return _native.load(
         os.fspath(name),
         bool(int8),
         pooling,
-        target=target if target is not None else _env.target(),
-        device=device if device is not None else _env.device(),
-        host=_env.host(numerics, sums, isa, threads),
+        **_env.placed(target, device, numerics, sums, isa, threads),
         offline=_env.offline(),
         compress=form,
         calibrate=calibrate,

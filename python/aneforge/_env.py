@@ -167,6 +167,22 @@ def set_threads() -> None:
     _threads_are_set = True
 
 
+# What the parameters of `placed` hide.
+_chip, _place = target, device
+
+
+def placed(
+    target: str | None, device: str | None, numerics: str | None, sums: str | None, isa: str | None, threads: int | None
+) -> dict[str, Any]:
+    """What a model is loaded with: the chip, the device and how the host computes, as given and else as the environment says."""
+    set_threads()
+    return {
+        "target": target if target is not None else _chip(),
+        "device": device if device is not None else _place(),
+        "host": host(numerics, sums, isa, threads),
+    }
+
+
 def torch_home() -> Path:
     """Where PyTorch keeps what it has downloaded: `TORCH_HOME`, else `torch` in `XDG_CACHE_HOME` or `.cache`."""
     home = _read("TORCH_HOME")

@@ -57,15 +57,12 @@ class CrossEncoder:
         isa: str | None = None,
         threads: int | None = None,
     ) -> None:
-        _env.set_threads()
         self.activation_fn = _function("CrossEncoder", activation_fn)
         self._reranker = _native.load_reranker(
             os.fspath(name),
             bool(int8),
             None if max_length is None else within("CrossEncoder: max_length", max_length),
-            target=target if target is not None else _env.target(),
-            device=device if device is not None else _env.device(),
-            host=_env.host(numerics, sums, isa, threads),
+            **_env.placed(target, device, numerics, sums, isa, threads),
             offline=_env.offline(),
         )
 

@@ -72,7 +72,7 @@ class SearchIndex:
         isa: str | None = None,
         threads: int | None = None,
     ) -> None:
-        self._how = _how(target, device, numerics, sums, isa, threads)
+        self._how = {**_env.placed(target, device, numerics, sums, isa, threads), "offline": _env.offline()}
         self._index = _native.open_index(os.fspath(path), model=None if model is None else os.fspath(model), **self._how)
         self.changes: Changes | None = None
         """What `build` or `update` has done, if it was made by one of these."""
@@ -109,8 +109,8 @@ class SearchIndex:
         Raises:
             ValueError: there is nothing to put into it.
         """
-        how = _how(target, device, numerics, sums, isa, threads)
-        ends = [end.removeprefix(".") for end in listed("build: endings", endings, "a sequence of endings")]
+        how = {**_env.placed(target, device, numerics, sums, isa, threads), "offline": _env.offline()}
+        ends = listed("build: endings", endings, "a sequence of endings")
         size = within("build: passage", passage)
         if not 16 <= size <= _MOST:
             raise ValueError(f"build: passage must be from 16 to {_MOST} bytes, got {size}")
@@ -188,18 +188,6 @@ class SearchIndex:
 
     def __repr__(self) -> str:
         return f"SearchIndex({str(self.path)!r}, {len(self)} {self.kind} of {self.files} files)"
-
-
-def _how(
-    target: str | None, device: str | None, numerics: str | None, sums: str | None, isa: str | None, threads: int | None
-) -> dict[str, Any]:
-    _env.set_threads()
-    return {
-        "target": target if target is not None else _env.target(),
-        "device": device if device is not None else _env.device(),
-        "host": _env.host(numerics, sums, isa, threads),
-        "offline": _env.offline(),
-    }
 
 
 def _roots(roots: Any) -> list[str]:

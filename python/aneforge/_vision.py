@@ -24,7 +24,57 @@ _WEIGHTS = {"IMAGENET1K_V1": "tv_in1k", "IMAGENET1K_V2": "tv2_in1k", "DEFAULT": 
 _DEPTHS = (18, 34, 50, 101)
 
 
-class Vision:
+class Looking:
+    """What networks that look at pictures have in common; `_loaded` is the network."""
+
+    _loaded: Any
+
+    def attention(self, image: Picture) -> NDArray[np.float32]:
+        """How much the network looks at each part of a picture, `[heads, rows, columns]`: in the last layer, the class token, or
+        SigLIP's question.
+
+        What a head looks at sums to 1, but for what it looks at beside the parts. Networks of convolutions have none: an error.
+        """
+        pictures, _ = _pictures("attention", [image])
+        return self._loaded._looks(pictures[0])
+
+    def heat_map(self, image: Picture, path: str | PathLike[str] | None = None) -> NDArray[np.uint8]:
+        """The mean of `attention` over all heads, in colours on the picture as it is prepared: `[H, W, 3]`.
+
+        Args:
+            image: as `Vision.classify` takes it.
+            path: a file for it, a PNG.
+        """
+        pictures, _ = _pictures("heat_map", [image])
+        return self._loaded._heat_map(pictures[0], None if path is None else os.fspath(path))
+
+    @property
+    def n_ops(self) -> int:
+        """How many nodes the program for one picture has."""
+        return self._loaded.n_ops
+
+    @property
+    def network(self) -> str:
+        """Which network it is, such as `ResNet-18`."""
+        return self._loaded.network
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape of what it takes for one picture, `(3, H, W)`."""
+        return self._loaded.input_shape
+
+    @property
+    def device(self) -> str:
+        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
+        return self._loaded.device
+
+    @property
+    def target(self) -> str:
+        """The chip it is compiled for."""
+        return self._loaded.target
+
+
+class Vision(Looking):
     """A pretrained network that looks at pictures; `load_vision` and `load_resnet` make them.
 
     Pictures are read, turned upright, resized and cut on the host, as the files beside the weights say; the rest is one program.
@@ -77,57 +127,14 @@ class Vision:
         pictures, _ = _pictures("prepare", [image])
         return self._loaded._prepare(pictures[0])
 
-    def attention(self, image: Picture) -> NDArray[np.float32]:
-        """How much the network looks at each part of a picture, `[heads, rows, columns]`: in the last layer, the class token.
-
-        What a head looks at sums to 1, but for what it looks at beside the parts. Networks of convolutions have none: an error.
-        """
-        pictures, _ = _pictures("attention", [image])
-        return self._loaded._looks(pictures[0])
-
-    def heat_map(self, image: Picture, path: str | PathLike[str] | None = None) -> NDArray[np.uint8]:
-        """The mean of `attention` over all heads, in colours on the picture as it is prepared: `[H, W, 3]`.
-
-        Args:
-            image: as `classify` takes it.
-            path: a file for it, a PNG.
-        """
-        pictures, _ = _pictures("heat_map", [image])
-        return self._loaded._heat_map(pictures[0], None if path is None else os.fspath(path))
-
     def release(self) -> None:
         """Lets go of programs and weights. Calls after it are errors."""
         self._network = None
 
     @property
-    def n_ops(self) -> int:
-        """How many nodes the program for one picture has."""
-        return self._loaded.n_ops
-
-    @property
-    def network(self) -> str:
-        """Which network it is, such as `ResNet-18`."""
-        return self._loaded.network
-
-    @property
     def labels(self) -> list[str]:
         """What the classes are called; empty where that is not known."""
         return self._loaded.labels
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """The shape of what it takes for one picture, `(3, H, W)`."""
-        return self._loaded.input_shape
-
-    @property
-    def device(self) -> str:
-        """The device it runs on: `host`, `ane` or `ane (stand-in)`."""
-        return self._loaded.device
-
-    @property
-    def target(self) -> str:
-        """The chip it is compiled for."""
-        return self._loaded.target
 
     def __repr__(self) -> str:
         return "Vision(released)" if self._network is None else repr(self._network)
@@ -201,15 +208,12 @@ def load_vision(
         FileNotFoundError: there is nothing of this name, and no such model on the hub.
         ValueError: a file is not what it should be, or its weights are those of no network that is known.
     """
-    _env.set_threads()
     if name in {f"resnet{depth}" for depth in _DEPTHS}:
         name = _resnet(name, "IMAGENET1K_V1")
     return Vision(
         _native.load_vision(
             os.fspath(name),
-            target=target if target is not None else _env.target(),
-            device=device if device is not None else _env.device(),
-            host=_env.host(numerics, sums, isa, threads),
+            **_env.placed(target, device, numerics, sums, isa, threads),
             offline=_env.offline(),
             compress=_form(bool(int8), compress, compress_atol, 32),
         )

@@ -108,7 +108,8 @@ pub fn build(
     about.roots = wanted.roots.iter().map(whole).collect();
     about.endings = match wanted.endings.is_empty() {
         true => wanted.kind.endings().iter().map(|end| (*end).to_owned()).collect(),
-        false => wanted.endings.clone(),
+        // `.txt` means the same.
+        false => wanted.endings.iter().map(|end| end.trim_start_matches('.').to_owned()).collect(),
     };
     about.passage = wanted.passage;
     // Passages of another size are other rows.
@@ -125,7 +126,8 @@ pub fn build(
         let why = report.skipped.first().map_or("they are empty".into(), |(_, why)| why.clone());
         return Err(SearchError::Unreadable { files: work.items.len(), why });
     }
-    Ok(Report { files: work.items.len(), rows, ..report })
+    let files = work.items.iter().filter(|item| !matches!(item.from, From::Unread)).count();
+    Ok(Report { files, rows, ..report })
 }
 
 /// The files that there are, and what of them is known already.
@@ -234,10 +236,7 @@ impl Work<'_> {
                     rows += read.rows();
                     pending.push((at, read));
                 }
-                Err(why) => {
-                    report.skipped.push((self.items[at].row.path.clone(), why));
-                    self.items[at].from = From::Made(Vec::new(), Vec::new());
-                }
+                Err(why) => report.skipped.push((self.items[at].row.path.clone(), why)),
             }
             if rows < most && count + 1 < unread.len() {
                 continue;
@@ -268,7 +267,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What is to be encoded of a file, or why it cannot be read.
+    /// What is to be encoded of a file, or why it cannot be read. What holds something else is left out until it changes; what the system
+    /// does not give is asked for again the next time.
     fn read(&mut self, at: usize) -> Result<Result<Read, String>, SearchError> {
         let row = &mut self.items[at].row;
         // It is read and not mapped, as somebody may write to it meanwhile.
@@ -280,7 +280,7 @@ impl Work<'_> {
         row.length = bytes.len() as u64;
         row.sum = crc32fast::hash(&bytes);
         let name = row.path.display().to_string();
-        Ok(match self.about.kind {
+        let made = match self.about.kind {
             Kind::Pictures => {
                 Picture::decode(&name, &bytes).map(Read::Picture).map_err(|error| error.to_string())
             }
@@ -294,7 +294,11 @@ impl Work<'_> {
                 }
                 Err(_) => Err(format!("`{name}` is no text in UTF-8; convert it, or leave it out")),
             },
-        })
+        };
+        if made.is_err() {
+            self.items[at].from = From::Made(Vec::new(), Vec::new());
+        }
+        Ok(made)
     }
 
     /// Makes vectors of what was read.

@@ -40,7 +40,7 @@ pub(crate) struct Work<I, O> {
     pub before: Option<Before>,
     /// What runs before anything else, so that the first request need not wait for what is made once.
     pub first: Vec<I>,
-    /// Called when that has run.
+    /// Called when that has run, if it could.
     pub ready: Box<dyn FnOnce() + Send>,
 }
 
@@ -144,9 +144,11 @@ impl<I, O> Shared<I, O> {
             });
             answer.inspect_err(|why| tracing::error!("model `{name}`: {why}"))
         };
-        let _ = first.is_empty() || call(&first, None).is_err();
+        // A model that cannot run its first input says why in the log, and is never ready.
+        if first.is_empty() || call(&first, None).is_ok() {
+            ready();
+        }
         drop(first);
-        ready();
         let mut held = Vec::new();
         while self.gather(&mut held) {
             let (places, inputs) = self.take(&mut held, together);
@@ -230,6 +232,35 @@ fn give<I, O>(held: &mut [Request<I, O>], places: Vec<(usize, usize)>, answer: A
         if request.left == 0 {
             let results = std::mem::take(&mut request.done);
             request.answer(Ok(results.into_iter().flatten().collect()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_model_is_ready_once_it_has_run() {
+        for runs in [true, false] {
+            let ready = Arc::new(AtomicBool::new(false));
+            let told = Arc::clone(&ready);
+            let work = Work {
+                name: "m".into(),
+                run: Box::new(move |inputs: &[u8]| if runs { Ok(inputs.to_vec()) } else { Err("no".into()) }),
+                together: 8,
+                most: 8,
+                metrics: Metrics::default().model("m"),
+                before: None,
+                first: vec![1],
+                ready: Box::new(move || told.store(true, Ordering::Relaxed)),
+            };
+            let (queue, thread) = Queue::start(work).unwrap();
+            queue.close();
+            thread.join().unwrap();
+            assert_eq!(ready.load(Ordering::Relaxed), runs);
         }
     }
 }

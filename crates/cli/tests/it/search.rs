@@ -45,7 +45,7 @@ fn what_is_indexed_is_found() {
     );
     let changed = fails(3, &["index", &index, "--passage", "40"]);
     assert!(changed.contains("leave that out, or give --rebuild"), "{changed}");
-    let out = text(&["index", &index, &notes, "-m", &model, "--endings", "txt,rs", "--rebuild"]);
+    let out = text(&["index", &index, &notes, "-m", &model, "--endings", ".txt,rs", "--rebuild"]);
     assert!(out.contains("2 passages of 2 files (2 new, 0 changed, 0 gone)"), "{out}");
 }
 

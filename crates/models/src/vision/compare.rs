@@ -4,7 +4,7 @@ use super::clip::{OF_TEXTS, layers};
 use super::network::Network;
 use super::picture::Picture;
 use super::stack::Stack;
-use super::{Class, MADE_HERE, Vision, VisionError, VisionOptions, beyond_half, config};
+use super::{Class, MADE_HERE, Vision, VisionError, VisionOptions, beyond_half, described};
 use crate::encoder::EncodeError;
 use crate::programs::Programs;
 use crate::transformer::tokens::{Input, TextReader, TokenizerFile};
@@ -16,6 +16,7 @@ use aneforge::session::Session;
 use aneforge_formats::Checkpoint;
 use aneforge_tensor::{Shape, Tensor};
 use serde_json::Value;
+use std::path::Path;
 
 const WORDS: &str = "embeddings.token_embedding.weight";
 const POSITIONS: &str = "embeddings.position_embedding.weight";
@@ -78,7 +79,7 @@ impl Clip {
                 )));
             }
         };
-        let config = config(&place)?;
+        let config = described(&place, "config.json")?;
         let texts = Texts::load(&place, &config["text_config"], exclusive).map_err(|e| match e {
             Fault::Described(why) => fail(why),
             Fault::Other(error) => error,
@@ -185,7 +186,7 @@ impl<E: Into<VisionError>> From<E> for Fault {
 }
 
 impl Texts {
-    fn load(place: &std::path::Path, config: &Value, clip: bool) -> Result<Texts, Fault> {
+    fn load(place: &Path, config: &Value, clip: bool) -> Result<Texts, Fault> {
         let checkpoint = Checkpoint::open(place).map_err(VisionError::from)?;
         let shapes = |name: &str| {
             let tensor = checkpoint.contains(name).then(|| checkpoint.tensor(name).ok())??;
@@ -212,12 +213,17 @@ impl Texts {
         };
         let path = place.join("tokenizer.json");
         let reader = TokenizerFile::open(&path).map_err(Box::new).map_err(VisionError::from)?;
-        let most = positions.shape()[0];
+        let (most, rows) = (positions.shape()[0], words.shape()[0]);
+        let pad = pad(place, &reader, config, clip)?;
+        if !clip && usize::try_from(pad).map_or(true, |pad| pad >= rows) {
+            return Err(Fault::Described(format!(
+                "texts are padded with token {pad}, and it has {rows}; name its token in tokenizer_config.json"
+            )));
+        }
         let reader = reader.reader(&path, most, false, false).map_err(Box::new).map_err(VisionError::from)?;
         let number = |name: &str| config[name].as_u64().and_then(|n| u32::try_from(n).ok());
         // Files from before the number was right have 2; the greatest one is meant then.
         let end = number("eos_token_id").filter(|&end| clip && end != 2);
-        let pad = number("pad_token_id").unwrap_or(if clip { 0 } else { 1 });
         let (projection, programs) = ((weight, bias), Programs::new(8));
         Ok(Texts { stack, stored, words, positions, projection, reader, end, pad, programs })
     }
@@ -306,6 +312,19 @@ impl Texts {
             Ok(Session::new(plan, vision.device.clone())?)
         })
     }
+}
+
+/// The token that texts are padded with: that of the tokenizer, as its library has it, else that of the description.
+fn pad(place: &Path, tokenizer: &TokenizerFile, config: &Value, clip: bool) -> Result<u32, VisionError> {
+    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let token = &described(place, file)?["pad_token"];
+        let token = token.as_str().or_else(|| token["content"].as_str());
+        if let Some(number) = token.and_then(|token| tokenizer.number(token)) {
+            return Ok(number);
+        }
+    }
+    let number = config["pad_token_id"].as_u64().and_then(|n| u32::try_from(n).ok());
+    Ok(number.unwrap_or(if clip { 0 } else { 1 }))
 }
 
 /// What reading texts says.

@@ -156,7 +156,7 @@ impl Vision {
         };
         let files = Files::of(&place).map_err(Box::new)?;
         let checkpoint = Checkpoint::open(&place)?;
-        let config = config(&place)?;
+        let config = described(&place, "config.json")?;
         let fail = |why: String| VisionError::Described { place: place.clone(), why };
         let network = Network::of(&checkpoint, &config).map_err(fail)?;
         let network = network.ok_or_else(|| VisionError::Unknown(place.clone()))?;
@@ -394,9 +394,9 @@ fn beyond_half(stored: &Stored, error: CompileError) -> VisionError {
     }
 }
 
-/// What `config.json` says; null where there is none.
-fn config(place: &Path) -> Result<Value, VisionError> {
-    let path = place.join("config.json");
+/// What a file of this name says, such as `config.json`; null where there is none.
+fn described(place: &Path, name: &str) -> Result<Value, VisionError> {
+    let path = place.join(name);
     if !path.is_file() {
         return Ok(Value::Null);
     }

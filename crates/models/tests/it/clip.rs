@@ -129,6 +129,31 @@ fn pictures_are_judged_as_transformers_does() {
 }
 
 #[test]
+fn texts_are_padded_with_the_token_of_the_tokenizer() {
+    let folder = model("siglip");
+    let vocabulary = json(folder.path().join("tokenizer.json"))["model"]["vocab"].clone();
+    let named = |number: u64| {
+        let mut all = vocabulary.as_object().unwrap().iter();
+        all.find(|(_, id)| id.as_u64() == Some(number)).unwrap().0.clone()
+    };
+    let mut config = json(folder.path().join("config.json"));
+    config["text_config"]["pad_token_id"] = 5.into();
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let (text, want) = (&texts("siglip")[..1], &expected("siglip", "vectors")[0]);
+    let apart = load(folder.path()).texts(text).unwrap();
+    assert!(cosine(&apart[0], want) < 0.999, "another token pads: {}", cosine(&apart[0], want));
+    let tokenizer = serde_json::json!({ "pad_token": { "content": named(1) } });
+    fs::write(folder.path().join("tokenizer_config.json"), tokenizer.to_string()).unwrap();
+    assert!(cosine(&load(folder.path()).texts(text).unwrap()[0], want) > 0.9999);
+    fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    config["text_config"]["pad_token_id"] = 999.into();
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let options = VisionOptions { device: Some(device::named("host").unwrap()), ..VisionOptions::default() };
+    let error = Clip::load(folder.path().to_str().unwrap(), options).err().unwrap().to_string();
+    assert!(error.contains("texts are padded with token 999, and it has"), "{error}");
+}
+
+#[test]
 fn what_stands_for_a_picture_looks_where_it_does_in_transformers() {
     for kind in ["clip", "siglip"] {
         let folder = model(kind);

@@ -174,6 +174,23 @@ fn what_was_done_before_a_stop_is_kept() {
 }
 
 #[test]
+fn what_cannot_be_had_now_is_asked_for_again() {
+    let (model, notes, to) = (encoder(), notes(), tempfile::tempdir().unwrap());
+    let path = to.path().join("notes.index");
+    let mut encoder = open(model.path(), Kind::Texts);
+    let wanted = wanted(model.path(), notes.path());
+    fs::File::create(notes.path().join("huge.txt")).unwrap().set_len((1 << 26) + 1).unwrap();
+    fs::write(notes.path().join("latin.txt"), b"caf\xe9").unwrap();
+    let report = build(&path, &mut encoder, &wanted, None, &mut go_on).unwrap();
+    assert_eq!((report.files, report.rows, report.skipped.len()), (4, 5, 2));
+    // Bytes that are no text stay none; what was too much for now is told again.
+    let before = Index::open(&path).unwrap();
+    let report = build(&path, &mut encoder, &wanted, Some(&before), &mut go_on).unwrap();
+    assert_eq!((report.files, report.rows, report.skipped.len()), (4, 5, 1));
+    assert!(report.skipped[0].1.contains("huge.txt` has more than 67108864 bytes"), "{:?}", report.skipped);
+}
+
+#[test]
 fn pictures_are_found_by_pictures_and_by_words() {
     let (model, photos, to) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
