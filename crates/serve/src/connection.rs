@@ -93,3 +93,33 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    #[test]
+    fn what_moves_is_noted_and_what_stands_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut stream, watch) =
+                Watched::new(listener.accept().await.unwrap().0, Duration::from_millis(50));
+            let last = || watch.moved.0.load(Ordering::Relaxed);
+            assert_eq!(last(), 0);
+            sleep(Duration::from_millis(20)).await;
+            client.write_all(b"x").await.unwrap();
+            stream.read_u8().await.unwrap();
+            let read = last();
+            assert!(read >= 20, "{read}");
+            sleep(Duration::from_millis(20)).await;
+            stream.write_all(b"x").await.unwrap();
+            assert!(last() >= read + 20, "{read} {}", last());
+            timeout(Duration::from_secs(60), watch.still()).await.unwrap();
+            assert!(watch.moved.1.elapsed() >= Duration::from_millis(last() + 50));
+        });
+    }
+}
